@@ -1,0 +1,35 @@
+# Compiler launcher, linker, warnings and sanitizers: what every target of ours is built with.
+
+find_program(MOE_CCACHE ccache)
+if(MOE_CCACHE)
+  # A precompiled header is cached too: ccache must not look at the macros and times that it holds.
+  set(launcher "${CMAKE_COMMAND}" -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
+      "CCACHE_BASEDIR=${CMAKE_SOURCE_DIR}" "${MOE_CCACHE}")
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${launcher})
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${launcher})
+endif()
+
+find_program(MOE_MOLD mold)
+if(MOE_MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+# `moe_warnings` is linked privately by our targets, never by generated code.
+add_library(moe_warnings INTERFACE)
+target_compile_options(moe_warnings INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow=local -Wnon-virtual-dtor -Woverloaded-virtual -Werror>)
+
+if(MOE_SANITIZER)
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${MOE_SANITIZER}> $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer>
+                      $<$<COMPILE_LANGUAGE:CXX>:-fno-sanitize-recover=all>)
+  add_link_options(-fsanitize=${MOE_SANITIZER})
+endif()
+
+# One code model for libraries and programs, so that one precompiled set serves both.
+add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fPIC>)
+
+# Sums are compared bit for bit across layouts: a product and a sum are never contracted into one rounding.
+add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
+if(CMAKE_BUILD_TYPE STREQUAL "RelWithDebInfo")
+  set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1")
+endif()

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# Installs what the build needs and is missing; does nothing on a machine that has it all.
+#
+#   bash deploy/install_deps.sh            build and run on CPU
+#   bash deploy/install_deps.sh --peers    also the public implementations that the `peer` tests compare with
+#   bash deploy/install_deps.sh --cuda     also the CUDA libraries that LibTorch needs to use a GPU
+#
+# Debian packages come from apt (root only; an ordinary user is told which to ask for). LibTorch and CMake come from
+# PyPI into a virtual environment outside the tree: $MOE_DEPS, by default moe-deps in the user's cache folder.
+set -euo pipefail
+
+readonly deps="${MOE_DEPS:-${XDG_CACHE_HOME:-$HOME/.cache}/moe-deps}"
+readonly packages=(
+  build-essential ccache curl git googletest libabsl-dev libbenchmark-dev libcli11-dev libdnnl-dev libgmock-dev
+  libgrpc++-dev libgtest-dev libopenmpi-dev libprotobuf-dev libspdlog-dev libxxhash-dev libyaml-cpp-dev mold
+  ninja-build nlohmann-json3-dev openmpi-bin pkg-config protobuf-compiler python3 python3-venv
+)
+readonly torch_wheels=(torch==2.11.0 nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96)
+readonly tool_wheels=(cmake==3.31.10)
+readonly peer_wheels=(transformers==5.23.0 tokenizers==0.23.3 safetensors==0.8.0 sentencepiece==0.2.3 numpy)
+
+say() { echo "install_deps: $*"; }
+fail() { echo "install_deps: $*" >&2; exit 1; }
+
+want_peers=0
+want_cuda=0
+for argument in "$@"; do
+  case "$argument" in
+    --peers) want_peers=1 ;;
+    --cuda) want_cuda=1 ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "install_deps: unknown argument '$argument'; try --help" >&2; exit 64 ;;
+  esac
+done
+
+missing_packages() {
+  local package
+  for package in "${packages[@]}"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || echo "$package"
+  done
+}
+
+install_packages() {
+  command -v dpkg-query >/dev/null || fail "this script knows Debian 12 only; install the equivalents of: ${packages[*]}"
+  local -a missing
+  mapfile -t missing < <(missing_packages)
+  if ((${#missing[@]} == 0)); then
+    say "Debian packages: all ${#packages[@]} present"
+    return
+  fi
+  if (($(id -u) != 0)); then
+    fail "these Debian packages are missing; ask an administrator to run:
+  apt-get install -y --no-install-recommends ${missing[*]}"
+  fi
+  say "Debian packages: installing ${missing[*]}"
+  apt-get update -qq || fail "apt-get update failed: check the network and /etc/apt/sources.list"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+    fail "apt-get install failed; run it by hand to see why: apt-get install ${missing[*]}"
+}
+
+# wheels ENVIRONMENT SET PIP_OPTIONS... -- REQUIREMENT...: installs a set of wheels once into $deps/ENVIRONMENT;
+# the stamp file .SET remembers what it held.
+wheels() {
+  local environment="$deps/$1" stamp="$deps/$1/.$2"
+  shift 2
+  local -a options=()
+  while [[ "$1" != -- ]]; do options+=("$1"); shift; done
+  shift
+  if [[ -f "$stamp" && "$(cat "$stamp")" == "$*" ]]; then
+    say "$(basename "$environment"): $* present"
+    return
+  fi
+  say "$(basename "$environment"): installing $*"
+  [[ -x "$environment/bin/pip" ]] || python3 -m venv "$environment" ||
+    fail "python3 -m venv failed: on Debian, install python3-venv"
+  "$environment/bin/pip" install --quiet --disable-pip-version-check "${options[@]}" "$@" ||
+    fail "PyPI did not deliver $*; check the network and pip's settings"
+  echo "$*" >"$stamp"
+}
+
+install_packages
+mkdir -p "$deps" || fail "cannot create $deps; set MOE_DEPS to a folder that you can write to"
+wheels torch cpu --no-deps -- "${torch_wheels[@]}"
+wheels torch tools --no-deps -- "${tool_wheels[@]}"
+if ((want_cuda || want_peers)); then
+  # Python's `import torch` loads the CUDA libraries even where there is no GPU; our own CPU programs never do.
+  wheels torch cuda -- torch==2.11.0
+fi
+if ((want_peers)); then
+  wheels peers peers -- "${peer_wheels[@]}"
+  # The peers run on the same torch: its packages follow theirs on the path.
+  torch_packages=$("$deps/torch/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  peer_packages=$("$deps/peers/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  echo "$torch_packages" >"$peer_packages/moe_torch.pth"
+fi
+say "ready (wheels in $deps)"

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "checkpoint/safetensors.h"
+#include "model/decoder.h"
+#include "model/model_config.h"
+
+namespace moe {
+
+/// A Hugging Face or native model directory, opened and checked: config.json and one safetensors file or shards with an
+/// index. Opening checks that every expected tensor is there once with its shape and a dtype that we load, and nothing else;
+/// one error lists all that is missing, unexpected or mis-shaped. Weights are mapped, not read.
+class ModelDirectory {
+ public:
+  /// Throws InvalidArgument or Corruption that names file and tensor.
+  explicit ModelDirectory(const std::filesystem::path& path);
+
+  const std::filesystem::path& path() const { return path_; }
+  const ModelConfig& config() const { return config_; }
+
+  /// The stored tensor (view of the mapping), its dtype as stored. Throws Corruption if a value is not finite.
+  at::Tensor tensor(const std::string& name) const;
+  /// Type of the stored weights, as safetensors names it ("F32", "BF16"): of the first tensor.
+  std::string stored_dtype() const;
+  void release(const std::string& name) const;
+  /// XXH3 over config.json and the headers and contents of the weight files.
+  std::string digest() const;
+
+ private:
+  std::filesystem::path path_;
+  ModelConfig config_;
+  std::vector<std::shared_ptr<SafetensorsFile>> files_;
+};
+
+/// Loads `experts` of every layer (ignored for a dense model) into aligned tensors of `dtype`.
+Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, ExpertRange experts);
+
+}  // namespace moe

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/file_io.h"
+
+namespace moe {
+
+/// One entry of a safetensors header.
+struct SafetensorsEntry {
+  std::string name;
+  std::string dtype;                 ///< "F32", "BF16", ...
+  std::vector<int64_t> shape;
+  uint64_t begin = 0;                ///< bytes from the start of the data buffer
+  uint64_t end = 0;
+};
+
+struct SafetensorsHeader {
+  std::vector<SafetensorsEntry> entries;             ///< in data order
+  std::map<std::string, std::string> metadata;
+  uint64_t data_offset = 0;                          ///< where the data buffer starts in the file
+};
+
+/// Reads and checks the header of a safetensors file whose first bytes (at least 8 + N) are `bytes` and whose size is
+/// `file_size`: every rule of the format (unique names, dtypes, sizes without overflow, offsets that tile the buffer). `where`
+/// starts each message. Throws Corruption. Fuzzed.
+SafetensorsHeader parse_safetensors_header(std::span<const std::byte> bytes, uint64_t file_size, const std::string& where);
+
+/// A mapped safetensors file. Tensors are views of the mapping (kept alive by them) or copies where alignment asks.
+class SafetensorsFile {
+ public:
+  explicit SafetensorsFile(const std::filesystem::path& path);
+
+  const SafetensorsHeader& header() const { return header_; }
+  const std::filesystem::path& path() const { return path_; }
+  const SafetensorsEntry* find(const std::string& name) const;
+  /// Read-only: copy before writing. Throws InvalidArgument for an unknown name or a dtype that we do not load.
+  at::Tensor tensor(const std::string& name) const;
+  std::span<const std::byte> bytes(const SafetensorsEntry& entry) const;
+  /// The pages of this tensor may leave memory.
+  void release(const std::string& name) const;
+
+ private:
+  std::filesystem::path path_;
+  std::shared_ptr<MappedFile> mapping_;
+  SafetensorsHeader header_;
+  std::map<std::string, size_t> index_;
+};
+
+/// Writes a safetensors file tensor by tensor, so that memory holds one at a time: names, dtypes and shapes first, then the
+/// contents in data_order(). Atomic: the file appears on finish().
+class SafetensorsWriter {
+ public:
+  struct Spec {
+    std::string name;
+    at::ScalarType dtype;
+    std::vector<int64_t> shape;
+  };
+  SafetensorsWriter(std::filesystem::path path, std::vector<Spec> specs, std::map<std::string, std::string> metadata = {});
+  ~SafetensorsWriter();
+
+  /// The order in which write() must be called: wider types first, then by name.
+  const std::vector<Spec>& data_order() const { return specs_; }
+  /// The next tensor; must have the dtype and shape announced under this name.
+  void write(const std::string& name, const at::Tensor& tensor);
+  void finish();
+
+ private:
+  std::vector<Spec> specs_;
+  size_t next_ = 0;
+  std::unique_ptr<AtomicFile> file_;
+};
+
+}  // namespace moe

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace moe {
+
+/// A group of ranks that call the same collectives in the same order. Passed by reference, never global. Every call names
+/// itself in `op` (with its layer where it has one) and ends within the communicator's time limit: Timeout then says which
+/// operation, its sequence number and how long it waited. A rank's communicator is used by one thread at a time.
+///
+/// Reductions sum in rank order, so a result's bits depend on the inputs and the size alone, and are the same on every rank.
+/// Throws Timeout (exit 86), HardwareError (a peer or the fabric broke), Internal (ranks disagree on op or shape, where that
+/// can be seen).
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  /// In place, elementwise over all ranks. Contiguous tensor of float, double or int64, same shape everywhere.
+  virtual void all_reduce_sum(at::Tensor& tensor, std::string_view op) = 0;
+
+  /// In place: every rank gets `root`'s contents. Contiguous tensor, any dtype.
+  virtual void broadcast(at::Tensor& tensor, int root, std::string_view op) = 0;
+
+  /// [n, ...] on each rank, n may differ -> [sum n, ...] in rank order.
+  virtual at::Tensor all_gather(const at::Tensor& tensor, std::string_view op) = 0;
+
+  /// Sends the first send_rows[0] rows of `rows` to rank 0, the next send_rows[1] to rank 1, ... and returns what arrived, in
+  /// rank order, recv_rows[r] rows from rank r (they must equal what rank r sends here). Counts may be 0; every rank calls.
+  /// Cost     bytes on the wire per rank: the rows that change ranks, once.
+  virtual at::Tensor all_to_all(const at::Tensor& rows, std::span<const int64_t> send_rows,
+                                std::span<const int64_t> recv_rows, std::string_view op) = 0;
+
+  /// Each rank's bytes, in rank order.
+  virtual std::vector<std::string> all_gather_bytes(std::string_view bytes, std::string_view op) = 0;
+
+  virtual void barrier(std::string_view op) = 0;
+
+  /// The sub-group of the ranks that gave the same `color`, ordered by their rank here. Collective over this communicator.
+  virtual std::unique_ptr<Communicator> split(int color, std::string_view op) = 0;
+
+  /// The root's bytes, on every rank.
+  std::string broadcast_bytes(std::string_view bytes, int root, std::string_view op);
+  /// One int64 per destination -> one int64 per source.
+  std::vector<int64_t> exchange_counts(std::span<const int64_t> counts, std::string_view op);
+};
+
+/// Time limit of a collective unless set otherwise: long enough for a rank that reads or writes a large shard.
+inline constexpr std::chrono::seconds kDefaultCollectiveTimeout{600};
+
+/// A group of one: every collective is a copy. For programs started without mpirun.
+std::unique_ptr<Communicator> make_self_communicator();
+
+}  // namespace moe

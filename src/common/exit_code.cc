@@ -1,0 +1,19 @@
+#include "common/exit_code.h"
+
+#include "common/error.h"
+
+namespace moe {
+
+ExitCode exit_code_for(const std::exception& error) {
+  const auto is = [&error]<typename T>(const T*) { return dynamic_cast<const T*>(&error) != nullptr; };
+  if (is(static_cast<const UsageError*>(nullptr))) return ExitCode::kUsage;
+  if (is(static_cast<const InvalidArgument*>(nullptr))) return ExitCode::kBadInput;
+  if (is(static_cast<const HardwareError*>(nullptr))) return ExitCode::kHardware;
+  if (is(static_cast<const StorageError*>(nullptr))) return ExitCode::kStorage;
+  if (is(static_cast<const Timeout*>(nullptr))) return ExitCode::kHang;
+  if (is(static_cast<const Diverged*>(nullptr))) return ExitCode::kDiverged;
+  if (is(static_cast<const NoReadableCheckpoint*>(nullptr))) return ExitCode::kNoReadableCheckpoint;
+  return ExitCode::kInternal;
+}
+
+}  // namespace moe

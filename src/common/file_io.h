@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+/// Files the way that nothing is lost: whole reads, atomic writes, read-only mappings. Errors name the path and what the
+/// system said: InvalidArgument for an input that is missing or unreadable, StorageError for a failed write.
+namespace moe {
+
+/// The whole file. Throws InvalidArgument if it cannot be read.
+std::string read_file(const std::filesystem::path& path);
+
+/// Writes path.tmp, syncs it, renames it over `path` and syncs the folder: a reader sees the old file or the new one.
+/// Throws StorageError and removes the temporary file.
+void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
+
+/// Creates the folder and its parents. Throws StorageError.
+void create_directories(const std::filesystem::path& path);
+
+/// Makes renames inside the folder durable. Throws StorageError.
+void sync_directory(const std::filesystem::path& path);
+
+/// Renames within a file system and syncs both folders. Throws StorageError.
+void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);
+
+/// A file that is written piece by piece under a temporary name (`path`.tmp) and takes its place on commit(). Destroyed
+/// without commit, it leaves nothing. Move-less: lives in one scope.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path path);
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+  ~AtomicFile();
+
+  /// Throws StorageError (disk full, ...).
+  void write(std::string_view bytes);
+  void write(std::span<const std::byte> bytes);
+  /// Syncs, closes and renames.
+  void commit();
+
+ private:
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;
+  int descriptor_ = -1;
+};
+
+/// A read-only mapping of a whole file. Throws InvalidArgument if it cannot be opened.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::filesystem::path& path);
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  ~MappedFile();
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  /// Tells the kernel that these bytes are not needed again soon: keeps a streamed conversion's memory small.
+  void release(std::span<const std::byte> part) const;
+
+ private:
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+/// An exclusive lock on `path` (created if missing), held until destruction. Throws InvalidArgument
+/// naming the file if another process holds it.
+class FileLock {
+ public:
+  explicit FileLock(const std::filesystem::path& path);
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+  ~FileLock();
+
+ private:
+  int descriptor_ = -1;
+};
+
+/// XXH3-128 of the bytes as 32 hex digits: the digest of everything that this project writes.
+std::string xxh3_hex(std::span<const std::byte> bytes);
+std::string xxh3_hex(std::string_view bytes);
+
+/// XXH3-128 over a file's bytes.
+std::string xxh3_hex_of_file(const std::filesystem::path& path);
+
+}  // namespace moe

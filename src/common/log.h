@@ -1,0 +1,23 @@
+#pragma once
+
+#include <string_view>
+
+/// One logger for every program, on stderr; spdlog stays behind it. A message is an event with fields:
+/// `event=checkpoint_saved step=200 bytes=1893402 seconds=0.8`. Safe to call from any thread.
+namespace moe {
+
+enum class LogLevel { kDebug, kInfo, kWarning, kError };
+
+/// Stamps every later line with this rank, and lets ranks other than 0 log warnings and errors only.
+void set_log_rank(int rank);
+
+/// Least level that is printed (default kInfo).
+void set_log_level(LogLevel level);
+
+void log(LogLevel level, std::string_view event);
+inline void log_debug(std::string_view event) { log(LogLevel::kDebug, event); }
+inline void log_info(std::string_view event) { log(LogLevel::kInfo, event); }
+inline void log_warning(std::string_view event) { log(LogLevel::kWarning, event); }
+inline void log_error(std::string_view event) { log(LogLevel::kError, event); }
+
+}  // namespace moe

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/tokenizer.h"
+
+namespace moe {
+
+/// One JSONL file of documents. Every line is {"text"}, {"messages"} or {"ids"}; one kind per file.
+struct DataFile {
+  std::string path;
+  double weight = 1;             ///< share of the mixture's tokens, relative to the other files
+  std::string domain;            ///< name for reports
+  int64_t max_documents = 0;     ///< 0: all
+};
+
+struct PackingOptions {
+  int64_t sequence_length = 512;           ///< tokens of a row
+  bool append_eos = true;                  ///< text documents: BOS + text + EOS
+  std::string chat_template = "plain_markers";
+  std::string long_chats = "drop";         ///< "drop" | "truncate" | "split"; text is always split
+  uint64_t seed = 0;                       ///< order of documents
+  bool shuffle = true;                     ///< false: file order, one pass (evaluation)
+};
+
+/// Rows of tokens without padding, ready for the model.
+struct PackedBatch {
+  at::Tensor tokens_T;                     ///< int64
+  at::Tensor labels_T;                     ///< int64, already shifted; -100 = no target
+  at::Tensor positions_T;                  ///< int64, restarts in each sample
+  std::vector<int64_t> cu_seqlens;         ///< sample boundaries, from 0 to T
+  std::vector<int32_t> domains;            ///< [samples]: index into domain_names()
+};
+
+/// Documents -> tokens -> packed rows, by index: row i is the same on every rank, at every world size, after every resume, so
+/// the position in the data is one integer. The plan (which samples share row i) depends on the files, the options and the
+/// seed alone; it is made as far as rows are asked for. Throws InvalidArgument with file:line for a bad or empty line.
+class DataLoader {
+ public:
+  DataLoader(std::vector<DataFile> files, std::shared_ptr<const Tokenizer> tokenizer, PackingOptions options);
+  ~DataLoader();
+
+  /// Rows of one pass (only without shuffle).
+  int64_t rows();
+  /// Rows [first, first + count) as one batch. With shuffle, rows go on for ever (epoch after epoch).
+  PackedBatch batch(int64_t first, int64_t count);
+  /// Targets (labels other than -100) in rows [first, first + count), without building them.
+  int64_t target_tokens(int64_t first, int64_t count);
+  int64_t tokens(int64_t first, int64_t count);
+
+  const std::vector<std::string>& domain_names() const;
+  /// Changes when the files, the tokenizer or the options do; a resumed run compares it.
+  std::string fingerprint() const;
+  /// Counts for the log: documents, dropped, truncated, tokens, fill of the rows so far.
+  std::string summary() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace moe

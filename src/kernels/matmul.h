@@ -1,0 +1,23 @@
+#pragma once
+
+#include "kernels/views.h"
+
+namespace moe::kernels {
+
+/// The three products of a linear layer y = x W^T, with x [T, I], W [O, I], y [T, O].
+///
+/// Shapes   forward:          y[T, O]  = x[T, I]   W[O, I]^T
+///          input gradient:   dx[T, I] = dy[T, O]  W[O, I]
+///          weight gradient:  dW[O, I] = dy[T, O]^T x[T, I]
+///          All three matrices of one dtype; T may be 0 (then dW is zeroed).
+/// Numerics fp32 and bf16 accumulate in fp32, float64 in float64. Row t of y and dx depends on row t of its input only,
+///          bit for bit, whatever T is: layouts of expert parallelism agree. dW sums over t in an order that depends on T
+///          and the number of threads alone.
+/// Async    on kCuda enqueued on queue.stream; on kCpu done on return.
+/// Throws   InvalidArgument with the shapes if they disagree; HardwareError if the library fails.
+/// Source   oneDNN `matmul` on CPU (a plain loop where it is absent, and for float64), cuBLASLt on CUDA.
+void linear_forward(ConstMatrixView x, ConstMatrixView weight, MatrixView y, Queue queue = {});
+void linear_input_gradient(ConstMatrixView dy, ConstMatrixView weight, MatrixView dx, Queue queue = {});
+void linear_weight_gradient(ConstMatrixView dy, ConstMatrixView x, MatrixView dweight, Queue queue = {});
+
+}  // namespace moe::kernels

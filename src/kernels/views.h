@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+
+/// Non-owning views of memory, all that src/kernels knows of tensors. Nothing here owns or allocates.
+namespace moe::kernels {
+
+enum class DType { kFloat32, kBFloat16, kFloat64 };
+
+/// Where the memory lies, and on which queue the work is enqueued. `stream` is a cudaStream_t for kCuda, unused on CPU
+/// (the call returns when the work is done).
+enum class DeviceType { kCpu, kCuda };
+struct Queue {
+  DeviceType device = DeviceType::kCpu;
+  void* stream = nullptr;
+};
+
+/// A row-major matrix whose rows are `stride` elements apart (stride >= cols). rows or cols may be 0.
+struct MatrixView {
+  void* data = nullptr;
+  DType dtype = DType::kFloat32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t stride = 0;
+};
+struct ConstMatrixView {
+  const void* data = nullptr;
+  DType dtype = DType::kFloat32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t stride = 0;
+
+  ConstMatrixView() = default;
+  ConstMatrixView(const void* data_in, DType dtype_in, int64_t rows_in, int64_t cols_in, int64_t stride_in)
+      : data(data_in), dtype(dtype_in), rows(rows_in), cols(cols_in), stride(stride_in) {}
+  ConstMatrixView(const MatrixView& view)  // NOLINT: a view may always be read
+      : ConstMatrixView(view.data, view.dtype, view.rows, view.cols, view.stride) {}
+};
+
+}  // namespace moe::kernels

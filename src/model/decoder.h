@@ -1,0 +1,68 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "model/model_config.h"
+#include "model/moe/token_dispatcher.h"
+#include "model/parameters.h"
+
+// T tokens, D hidden, E experts, V vocabulary, L layers.
+namespace moe {
+
+/// Token sequences laid end to end, without padding. Sequence s covers [cu_seqlens[s], cu_seqlens[s+1]); attention never
+/// crosses sequences.
+struct TokenBatch {
+  at::Tensor tokens_T;                 ///< int64
+  at::Tensor positions_T;              ///< int64, restarts in each sequence
+  std::vector<int64_t> cu_seqlens;     ///< [sequences + 1], from 0 to T
+};
+
+/// How one MoE layer routed this rank's tokens; what the balance loss is made of.
+struct RouterStats {
+  at::Tensor tokens_per_expert_E;      ///< int64: (token, slot) pairs of this rank's tokens per global expert
+  at::Tensor probability_sum_E;        ///< sum over tokens of softmax over all experts; differentiable
+};
+
+struct DecoderOutput {
+  at::Tensor hidden_TD;                ///< after the final norm
+  std::vector<RouterStats> router;     ///< one per MoE layer; empty for a dense model
+};
+
+/// Keys and values of the tokens seen so far, for generation.
+class KvCache;
+
+/// A LLaMA-family decoder, dense or MoE, on one device. Owns its parameters; knows nothing of ranks beyond the dispatcher it
+/// is handed. Not for concurrent use.
+class Decoder {
+ public:
+  /// Allocates the parameters, contents undefined, of `dtype` (kFloat or kDouble); with `experts` of each MoE layer.
+  Decoder(ModelConfig config, at::ScalarType dtype, ExpertRange experts);
+  ~Decoder();
+  Decoder(Decoder&&) noexcept;
+
+  const ModelConfig& config() const;
+  std::vector<Parameter>& parameters();
+  const std::vector<Parameter>& parameters() const;
+
+  /// `dispatcher.owned_experts` must be the range given at construction. With a cache (one sequence), the batch continues it.
+  DecoderOutput forward(const TokenBatch& batch, TokenDispatcher& dispatcher, KvCache* cache = nullptr) const;
+
+  /// [T, V]; chunked by the caller where T*V is large.
+  at::Tensor logits(const at::Tensor& hidden_TD) const;
+
+  /// -log p(label) per token in max(fp32, dtype), 0 where the label is -100. [T]; never holds more than a chunk of logits
+  /// where no gradient is asked.
+  at::Tensor token_losses(const at::Tensor& hidden_TD, const at::Tensor& labels_T) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+std::unique_ptr<KvCache, void (*)(KvCache*)> make_kv_cache(const ModelConfig& config);
+
+}  // namespace moe
