@@ -1,0 +1,52 @@
+#include "comm/agreement.h"
+
+#include <exception>
+#include <vector>
+
+#include "common/error.h"
+#include "common/exit_code.h"
+
+namespace moe {
+namespace {
+
+[[noreturn]] void throw_for(ExitCode code, const std::string& message) {
+  switch (code) {
+    case ExitCode::kUsage: throw_agreed<UsageError>(message);
+    case ExitCode::kBadInput: throw_agreed<InvalidArgument>(message);
+    case ExitCode::kHardware: throw_agreed<HardwareError>(message);
+    case ExitCode::kStorage: throw_agreed<StorageError>(message);
+    case ExitCode::kHang: throw_agreed<Timeout>(message);
+    case ExitCode::kDiverged: throw_agreed<Diverged>(message);
+    case ExitCode::kNoReadableCheckpoint: throw_agreed<NoReadableCheckpoint>(message);
+    default: throw_agreed<Internal>(message);
+  }
+}
+
+}  // namespace
+
+void agree(Communicator& world, std::string_view op, const std::function<void()>& work) {
+  // One byte of exit code (0: fine), then the message.
+  std::string status(1, '\0');
+  try {
+    work();
+  } catch (const std::exception& error) {
+    status[0] = static_cast<char>(exit_code_for(error));
+    status += error.what();
+  }
+  const std::vector<std::string> all = world.all_gather_bytes(status, op);
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    if (all[rank][0] == '\0') continue;
+    const std::string who = rank == 0 ? "" : concat("rank ", rank, ": ");
+    throw_for(static_cast<ExitCode>(all[rank][0]), who + all[rank].substr(1));
+  }
+}
+
+std::string agree_on_result(Communicator& world, std::string_view op, const std::function<std::string()>& work) {
+  std::string result;
+  agree(world, op, [&] {
+    if (world.rank() == 0) result = work();
+  });
+  return world.broadcast_bytes(result, 0, op);
+}
+
+}  // namespace moe

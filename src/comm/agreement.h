@@ -1,0 +1,40 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "comm/communicator.h"
+
+/// Errors that all ranks know of. What one rank alone may fail at (reading a file, writing a shard) is done inside agree():
+/// if any rank failed, every rank throws the first one's error, so that none is left waiting in a collective and one report
+/// is enough.
+namespace moe {
+
+/// Marks an exception that every rank of the group threw at the same point. Not an exception itself.
+class AgreedError {
+ public:
+  virtual ~AgreedError() = default;
+};
+
+/// An `E` (a type of common/error.h) that all ranks threw.
+template <typename E>
+class Agreed final : public E, public AgreedError {
+ public:
+  using E::E;
+};
+
+/// For an error that every rank finds by the same computation on the same values.
+template <typename E>
+[[noreturn]] void throw_agreed(const std::string& message) {
+  throw Agreed<E>(message);
+}
+
+/// Runs `work` (no collectives in it) on every rank. Throws Agreed<E> on all of them if it threw on any: the type and message
+/// of the lowest failing rank, named where it is not rank 0.
+void agree(Communicator& world, std::string_view op, const std::function<void()>& work);
+
+/// Rank 0 runs `work` and every rank gets its result, or its error as agree() throws it.
+std::string agree_on_result(Communicator& world, std::string_view op, const std::function<std::string()>& work);
+
+}  // namespace moe

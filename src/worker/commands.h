@@ -1,0 +1,27 @@
+#pragma once
+
+#include <CLI/App.hpp>
+#include <functional>
+
+#include "comm/communicator.h"
+#include "common/exit_code.h"
+
+/// The subcommands of moe-worker. Each add_* declares options and help on a subcommand of `app` and returns what runs it
+/// once the command line has been parsed; one file per command.
+namespace moe {
+
+/// `world` spans the ranks that mpirun started, or this process alone.
+using Command = std::function<ExitCode(Communicator& world)>;
+
+struct Subcommand {
+  CLI::App* app = nullptr;
+  Command run;
+  bool uses_all_ranks = false;   ///< false: refuses to run under an mpirun of several ranks
+};
+
+Subcommand add_run_command(CLI::App& app);
+Subcommand add_score_command(CLI::App& app);
+Subcommand add_inspect_command(CLI::App& app);
+Subcommand add_generate_command(CLI::App& app);
+
+}  // namespace moe

@@ -1,0 +1,92 @@
+#include <unistd.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "comm/mpi_session.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "comm/agreement.h"
+#include "worker/commands.h"
+#include "worker/stop_signal.h"
+
+namespace moe {
+namespace {
+
+constexpr char kFooter[] =
+    "Examples:\n"
+    "  moe-worker run configs/base-7m_independent-random_cpu.yaml --out runs/quickstart\n"
+    "  mpirun -n 2 moe-worker run pipeline.yaml        (deploy/gang.sh holds a good launch line)\n"
+    "  moe-worker inspect examples/base-7m\n\n"
+    "Exit codes: 0 done; 1 a gate failed or holds; 64 usage; 65 bad config or data; 70 internal error; 71 hardware;\n"
+    "74 storage; 75 released after a checkpoint; 86 a rank hung; 87 diverged; 88 no readable checkpoint.";
+
+/// How long another rank waits before it reports an error that rank 0 may have met too: the first report ends the gang.
+constexpr int kReportDelaySeconds = 2;
+
+ExitCode report_usage(CLI::App& app, const CLI::ParseError& error, int rank) {
+  if (rank != 0) return error.get_exit_code() == 0 ? ExitCode::kDone : ExitCode::kUsage;
+  return app.exit(error, std::cout, std::cerr) == 0 ? ExitCode::kDone : ExitCode::kUsage;
+}
+
+/// An error that all ranks know of is printed by rank 0 and every rank leaves in order; another one ends the gang at once,
+/// since its peers may be waiting in a collective.
+ExitCode report_error(const std::exception& error, MpiSession& session, int rank) {
+  const ExitCode code = exit_code_for(error);
+  const bool agreed = dynamic_cast<const AgreedError*>(&error) != nullptr || session.world_size() == 1;
+  if (!agreed && rank != 0) ::sleep(kReportDelaySeconds);
+  if (!agreed || rank == 0) {
+    std::cerr << "moe-worker: " << (agreed || session.world_size() == 1 ? "" : "rank " + std::to_string(rank) + ": ") << error.what()
+              << std::endl;
+  }
+  if (!agreed) session.abort(static_cast<int>(code));
+  return code;
+}
+
+ExitCode run(int argc, char** argv) {
+  install_stop_signal();
+  MpiSession session(argc, argv);
+  const std::unique_ptr<Communicator> world = session.make_world();
+  const int rank = world->rank();
+  set_log_rank(rank);
+
+  CLI::App app("moe-worker: turns a dense LLaMA-family checkpoint into a mixture of experts and post-trains it", "moe-worker");
+  app.footer(kFooter);
+  app.require_subcommand(1);
+  const std::vector<Subcommand> commands{add_run_command(app), add_score_command(app), add_inspect_command(app),
+                                         add_generate_command(app)};
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return report_usage(app, error, rank);
+  }
+  try {
+    for (const Subcommand& command : commands) {
+      if (!command.app->parsed()) continue;
+      if (!command.uses_all_ranks && world->size() > 1) {
+        throw_agreed<UsageError>(concat("`", command.app->get_name(), "` runs in one process; mpirun started ", world->size(),
+                                        ": call it without mpirun"));
+      }
+      return command.run(*world);
+    }
+  } catch (const std::exception& error) {
+    return report_error(error, session, rank);
+  }
+  return ExitCode::kInternal;
+}
+
+}  // namespace
+}  // namespace moe
+
+int main(int argc, char** argv) {
+  try {
+    return static_cast<int>(moe::run(argc, argv));
+  } catch (const std::exception& error) {
+    std::cerr << "moe-worker: " << error.what() << std::endl;
+    return static_cast<int>(moe::exit_code_for(error));
+  }
+}

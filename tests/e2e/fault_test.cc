@@ -1,0 +1,186 @@
+// kill -9 of one rank at random steps and inside a checkpoint: mpirun ends, the same command again resumes, and the losses of
+// every step and the final weights are those of an undisturbed run, bit for bit.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "common/file_io.h"
+#include "common/rng.h"
+#include "testing/subprocess.h"
+#include "testing/temp_dir.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr int kSteps = 24;
+constexpr int kRanks = 2;
+
+constexpr char kPipeline[] = R"(apiVersion: moe/v1
+kind: Pipeline
+name: fault
+inputs: {dense: {path: examples/base-7m}}
+defaults: {gang: {ranks: 2, expert_parallel: 2}, seed: 11}
+stages:
+  - name: convert
+    convert: {input: dense, method: independent_random, experts: 8, top_k: 2, scale_mode: energy, router_init: kaiming}
+  - name: train
+    train:
+      input: convert.model
+      data: [{path: examples/data/maths.train.jsonl, max_documents: 300}]
+      steps: 24
+      sequence_length: 128
+      micro_batch_rows: 4
+      micro_steps: 2
+      checkpoint_every: 5
+)";
+
+std::vector<std::string> command_for(const fs::path& config, const fs::path& out) {
+  return testing::worker_command(kRanks, {"run", config.string(), "--out", out.string()});
+}
+
+/// Losses per step of a finished or interrupted run; fails the test on a step that stands twice.
+std::map<int64_t, std::string> losses(const fs::path& file) {
+  std::map<int64_t, std::string> found;
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    const json record = json::parse(line, nullptr, false);
+    if (!record.is_object() || !record.contains("step") || !record.contains("loss")) continue;
+    const bool is_new = found.emplace(record["step"].get<int64_t>(), record["loss"].dump()).second;
+    EXPECT_TRUE(is_new) << "step " << record["step"] << " stands twice in " << file;
+  }
+  return found;
+}
+
+fs::path newest(const fs::path& folder, const std::string& prefix) {
+  fs::path best;
+  std::error_code missing;
+  for (const auto& entry : fs::directory_iterator(folder, missing)) {
+    if (entry.path().filename().string().rfind(prefix, 0) == 0 && entry.path() > best) best = entry.path();
+  }
+  return best;
+}
+
+/// XXH3 of every weight file of the trained model.
+std::map<std::string, std::string> weights(const fs::path& out) {
+  std::map<std::string, std::string> digests;
+  for (const auto& entry : fs::directory_iterator(newest(out / "train", "output-t"))) {
+    if (entry.path().extension() == ".safetensors") digests[entry.path().filename()] = xxh3_hex_of_file(entry.path());
+  }
+  return digests;
+}
+
+/// The processes of this test's gang: those whose command line names the output folder and starts with moe-worker.
+std::vector<pid_t> rank_processes(const fs::path& out) {
+  std::vector<pid_t> found;
+  for (const auto& entry : fs::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    std::ifstream in(entry.path() / "cmdline", std::ios::binary);
+    const std::string text((std::istreambuf_iterator<char>(in)), {});
+    if (text.rfind(testing::worker_path(), 0) == 0 && text.find(out.string()) != std::string::npos) found.push_back(std::stoi(name));
+  }
+  return found;
+}
+
+/// Starts the gang, kills one rank as soon as `moment` holds, and returns whether it was killed before the end.
+bool run_and_kill(const fs::path& config, const fs::path& out, int victim, const std::function<bool()>& moment) {
+  bool killed = false;
+  std::thread killer([&] {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(3);
+    bool seen = false;
+    while (std::chrono::steady_clock::now() < deadline) {
+      const std::vector<pid_t> ranks = rank_processes(out);
+      if (seen && ranks.empty()) return;   // it finished first
+      seen = seen || !ranks.empty();
+      if (static_cast<int>(ranks.size()) == kRanks && moment()) {
+        killed = kill(ranks[victim], SIGKILL) == 0;
+        return;
+      }
+      std::this_thread::yield();
+    }
+  });
+  const testing::ProcessResult result = testing::run_process(command_for(config, out), {}, MOE_SOURCE_DIR);
+  killer.join();
+  if (killed) EXPECT_NE(result.exit_code, 0) << "mpirun must fail when a rank is killed";
+  return killed;
+}
+
+class FaultTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = new testing::TempDir;
+    config_ = *folder_ / "fault.yaml";
+    write_file_atomically(config_, kPipeline);
+    const testing::ProcessResult result = testing::run_process(command_for(config_, undisturbed()), {}, MOE_SOURCE_DIR);
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+  }
+  static void TearDownTestSuite() { delete folder_; }
+
+  static fs::path undisturbed() { return *folder_ / "undisturbed"; }
+
+  static void finish_and_compare(const fs::path& out) {
+    const testing::ProcessResult result = testing::run_process(command_for(config_, out), {}, MOE_SOURCE_DIR);
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const auto expected = losses(newest(undisturbed() / "train" / "attempts", "") / "metrics.jsonl");
+    const auto actual = losses(newest(out / "train" / "attempts", "") / "metrics.jsonl");
+    ASSERT_EQ(expected.size(), static_cast<size_t>(kSteps));
+    EXPECT_EQ(expected, actual) << "losses of an undisturbed and a killed run differ";
+    EXPECT_FALSE(weights(out).empty());
+    EXPECT_EQ(weights(undisturbed()), weights(out)) << "final weights differ";
+  }
+
+  static testing::TempDir* folder_;
+  static fs::path config_;
+};
+testing::TempDir* FaultTest::folder_ = nullptr;
+fs::path FaultTest::config_;
+
+TEST_F(FaultTest, KilledAtRandomStepsItResumesBitForBit) {
+  const fs::path out = *folder_ / "killed";
+  CounterRng rng(20261124, kStreamTest);
+  for (int trial = 0; trial < 3; ++trial) {
+    const auto step = static_cast<int64_t>(1 + trial * 7 + rng.below(6));
+    const int victim = static_cast<int>(rng.below(kRanks));
+    const auto reached = [&] {
+      const auto done = losses(newest(out / "train" / "attempts", "") / "metrics.jsonl");
+      return !done.empty() && done.rbegin()->first >= step;
+    };
+    const bool killed = run_and_kill(config_, out, victim, reached);
+    EXPECT_TRUE(killed) << "the run ended before step " << step;
+    std::cout << "trial " << trial << ": killed rank process " << victim << " at step >= " << step << "\n";
+  }
+  finish_and_compare(out);
+}
+
+TEST_F(FaultTest, KilledInsideACheckpointItTakesTheOneBefore) {
+  const fs::path out = *folder_ / "killed-in-checkpoint";
+  bool inside = false;
+  const auto half_written = [&] {
+    std::error_code missing;
+    for (const auto& entry : fs::directory_iterator(out / "train" / "checkpoints", missing)) {
+      if (entry.path().filename().string() > "s00000006" && !fs::exists(entry.path() / "MANIFEST.json")) return inside = true;
+    }
+    return false;
+  };
+  const bool killed = run_and_kill(config_, out, 0, half_written);
+  ASSERT_TRUE(killed) << "no checkpoint was seen half-written";
+  EXPECT_TRUE(inside);
+  finish_and_compare(out);
+}
+
+}  // namespace
+}  // namespace moe
