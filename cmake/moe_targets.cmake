@@ -35,21 +35,31 @@ function(moe_use_torch target)
   target_precompile_headers(${target} REUSE_FROM moe_torch_pch)
 endfunction()
 
+# LibTorch holds memory until the process ends, and defines some symbols twice; neither is ours to report.
+set(MOE_TEST_ENVIRONMENT "OMP_NUM_THREADS=1;MKL_NUM_THREADS=1;ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0")
+
 # moe_test(NAME SOURCES... LIBRARIES targets... [LABELS ...] [TORCH] [RANKS n...] [TIMEOUT seconds])
 # A GoogleTest binary moe_NAME_tests; every case is a CTest test. RANKS: instead, the whole binary runs under a real
 # mpirun once per number of ranks (its main is tests/testing/mpi_main.cc).
 function(moe_test name)
   cmake_parse_arguments(arg "TORCH" "TIMEOUT" "SOURCES;LIBRARIES;LABELS;RANKS" ${ARGN})
   set(target moe_${name}_tests)
+  if(NOT arg_LABELS)
+    set(arg_LABELS unit)
+  endif()
+  if(MOE_SANITIZER)
+    if(NOT arg_LABELS STREQUAL "unit" OR arg_RANKS)
+      return()
+    endif()
+    set(arg_LABELS asan)
+    add_dependencies(moe_sanitized ${target})
+  endif()
   add_executable(${target} ${arg_SOURCES})
   target_include_directories(${target} PRIVATE "${CMAKE_SOURCE_DIR}/tests")
   target_link_libraries(${target} PRIVATE ${arg_LIBRARIES} moe_warnings GTest::gmock)
   target_compile_definitions(${target} PRIVATE MOE_SOURCE_DIR="${CMAKE_SOURCE_DIR}" MOE_BINARY_DIR="${CMAKE_BINARY_DIR}")
   if(arg_TORCH)
     moe_use_torch(${target})
-  endif()
-  if(NOT arg_LABELS)
-    set(arg_LABELS unit)
   endif()
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
@@ -64,7 +74,7 @@ function(moe_test name)
     target_link_libraries(${target} PRIVATE GTest::gtest_main)
     # One thread per process unless a test asks for more: CTest runs two at a time.
     gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT}
-                         ENVIRONMENT "OMP_NUM_THREADS=1;MKL_NUM_THREADS=1")
+                         ENVIRONMENT "${MOE_TEST_ENVIRONMENT}")
   endif()
 endfunction()
 
