@@ -12,15 +12,7 @@ find_package(MPI REQUIRED COMPONENTS CXX)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
 
-# oneDNN (libdnnl-dev). Its header must never be looked up in LibTorch's include folder, which carries another version.
-find_path(MOE_DNNL_INCLUDE oneapi/dnnl/dnnl.hpp)
-find_library(MOE_DNNL_LIBRARY dnnl)
-if(MOE_DNNL_INCLUDE AND MOE_DNNL_LIBRARY)
-  add_library(moe_onednn INTERFACE)
-  target_include_directories(moe_onednn SYSTEM INTERFACE "${MOE_DNNL_INCLUDE}")
-  target_link_libraries(moe_onednn INTERFACE "${MOE_DNNL_LIBRARY}")
-  add_library(moe::onednn ALIAS moe_onednn)
-endif()
+include(moe_onednn)
 
 # LibTorch out of the PyPI wheel: headers, torch_cpu and c10; no Python at run time. find_package(Torch) is not used: it
 # demands a CUDA toolkit and defines a protobuf target of its own.

@@ -1,0 +1,61 @@
+#include "kernels/cuda_library.h"
+
+#include <dlfcn.h>
+
+#include <atomic>
+#include <mutex>
+
+#include "common/error.h"
+#include "kernels/backend.h"
+
+namespace moe::kernels {
+namespace {
+
+/// The one place that remembers the library; it stays loaded until the process ends.
+std::atomic<const Backend*>& slot() {
+  static std::atomic<const Backend*> backend{nullptr};
+  return backend;
+}
+
+std::string built_library() {
+#ifdef MOE_CUDA_LIBRARY
+  return MOE_CUDA_LIBRARY;
+#else
+  throw InvalidArgument(
+      "CUDA was asked for, but this build has none: configure with -DMOE_ENABLE_CUDA=ON on a machine with nvcc, or use "
+      "the CPU");
+#endif
+}
+
+}  // namespace
+
+const Backend* loaded_cuda_backend() { return slot().load(std::memory_order_acquire); }
+
+int load_cuda_library_and_count_devices(const std::string& path) {
+  static std::mutex mutex;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (loaded_cuda_backend() == nullptr) {
+    const std::string file = path.empty() ? built_library() : path;
+    void* const handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (handle == nullptr) {
+      throw HardwareError(concat("cannot load the CUDA library ", file, ": ", dlerror()));
+    }
+    using Entry = const Backend* (*)();
+    const auto entry = reinterpret_cast<Entry>(dlsym(handle, "moe_cuda_backend"));
+    if (entry == nullptr) {
+      throw InvalidArgument(concat(file, " is not our CUDA library: it has no function moe_cuda_backend"));
+    }
+    slot().store(entry(), std::memory_order_release);
+  }
+  return loaded_cuda_backend()->device_count();
+}
+
+void load_cuda_library(const std::string& path) {
+  if (load_cuda_library_and_count_devices(path) == 0) {
+    throw HardwareError(
+        "CUDA was asked for, but this machine shows no CUDA device (no GPU, no driver, or CUDA_VISIBLE_DEVICES hides "
+        "it): check nvidia-smi, or use the CPU");
+  }
+}
+
+}  // namespace moe::kernels

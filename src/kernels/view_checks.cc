@@ -1,0 +1,42 @@
+#include "kernels/view_checks.h"
+
+#include "common/error.h"
+
+namespace moe::kernels {
+
+int64_t dtype_size(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32: return 4;
+    case DType::kBFloat16: return 2;
+    case DType::kFloat64: return 8;
+  }
+  throw InvalidArgument(concat("unknown dtype ", static_cast<int>(dtype)));
+}
+
+const char* dtype_name(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32: return "float32";
+    case DType::kBFloat16: return "bfloat16";
+    case DType::kFloat64: return "float64";
+  }
+  throw InvalidArgument(concat("unknown dtype ", static_cast<int>(dtype)));
+}
+
+std::string describe(const char* name, const ConstMatrixView& view) {
+  return concat(name, " [", view.rows, ", ", view.cols, "] ", dtype_name(view.dtype));
+}
+
+void check_view(const char* op, const char* name, const ConstMatrixView& view) {
+  if (view.rows < 0 || view.cols < 0) {
+    throw InvalidArgument(concat(op, ": ", describe(name, view), " has a negative size"));
+  }
+  if (view.rows > 1 && view.stride < view.cols) {
+    throw InvalidArgument(concat(op, ": ", describe(name, view), " has rows ", view.stride,
+                                 " elements apart, fewer than its columns: rows would overlap"));
+  }
+  if (view.data == nullptr && view.rows > 0 && view.cols > 0) {
+    throw InvalidArgument(concat(op, ": ", describe(name, view), " has no data"));
+  }
+}
+
+}  // namespace moe::kernels
