@@ -1,0 +1,18 @@
+#pragma once
+
+#include "pipeline/problem.h"
+#include "pipeline/yaml_tree.h"
+
+namespace google::protobuf {
+class Message;
+}
+
+namespace moe {
+
+/// Fills `message` from a document by reflection: keys are the proto's field names (the JSON name, where the schema
+/// gives one, is accepted too). Every unknown or duplicate key, wrong type, value out of range and second member of a
+/// oneof is added to `problems`; what is right is set all the same, so that later checks see as much as possible.
+/// `sources` learns where each field was written.
+void yaml_to_proto(const YamlNode& node, google::protobuf::Message& message, SourceMap& sources, Problems& problems);
+
+}  // namespace moe
