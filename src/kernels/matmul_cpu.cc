@@ -11,18 +11,14 @@
 
 #include <omp.h>
 
-#include <algorithm>
-#include <array>
-#include <list>
-#include <map>
+#include <cstdlib>
 #include <memory>
-#include <mutex>
+#include <new>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <optional>
-#include <unordered_map>
-#include <utility>
 
 #include "common/error.h"
+#include "kernels/lru_cache.h"
 #include "kernels/view_checks.h"
 
 namespace moe::kernels {
@@ -35,20 +31,6 @@ const dnnl::engine& cpu_engine() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   return engine;
 }
-
-/// dtype, m, n, k, the four strides of a and b, the stride of c, threads: all that a primitive is made for.
-using Key = std::array<int64_t, 10>;
-
-struct KeyHash {
-  size_t operator()(const Key& key) const {
-    uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a over words, with a shift since sizes are small multiples of 2
-    for (const int64_t word : key) {
-      hash = (hash ^ static_cast<uint64_t>(word)) * 0x100000001b3u;
-      hash ^= hash >> 29;
-    }
-    return hash;
-  }
-};
 
 /// A primitive ready to run. `matmul` is empty where oneDNN has none for this processor (bf16 without AVX-512).
 struct Prepared {
@@ -77,44 +59,13 @@ std::shared_ptr<const Prepared> prepare(const Product& p) {
   return prepared;
 }
 
-/// Least recently used first out. Primitives are shared, so one in use survives being dropped.
-class PrimitiveCache {
- public:
-  std::shared_ptr<const Prepared> get(const Product& product) {
-    const Key key{static_cast<int64_t>(product.dtype), product.m, product.n, product.k, product.a.row_stride,
-                  product.a.col_stride, product.b.row_stride, product.b.col_stride, product.c_stride,
-                  omp_get_max_threads()};
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      if (const auto found = index_.find(key); found != index_.end()) {
-        order_.splice(order_.begin(), order_, found->second);
-        return found->second->second;
-      }
-    }
-    std::shared_ptr<const Prepared> made = prepare(product);  // outside the lock: other threads go on
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (const auto found = index_.find(key); found != index_.end()) {
-      return found->second->second;
-    }
-    order_.emplace_front(key, made);
-    index_.emplace(key, order_.begin());
-    if (order_.size() > kMaxPrimitives) {
-      index_.erase(order_.back().first);
-      order_.pop_back();
-    }
-    return made;
-  }
-
- private:
-  using Entry = std::pair<Key, std::shared_ptr<const Prepared>>;
-  std::mutex mutex_;
-  std::list<Entry> order_;  // most recently used first
-  std::unordered_map<Key, std::list<Entry>::iterator, KeyHash> index_;
-};
-
-PrimitiveCache& primitive_cache() {
-  static PrimitiveCache cache;
-  return cache;
+/// Under all that a primitive is made for.
+std::shared_ptr<const Prepared> prepared_for(const Product& p) {
+  static LruCache<10, std::shared_ptr<const Prepared>> cache(kMaxPrimitives);
+  const int64_t threads = omp_in_parallel() ? 1 : omp_get_max_threads();
+  return cache.get({static_cast<int64_t>(p.dtype), p.m, p.n, p.k, p.a.row_stride, p.a.col_stride, p.b.row_stride,
+                    p.b.col_stride, p.c_stride, threads},
+                   [&p] { return prepare(p); });
 }
 
 /// Working memory of the calling thread, as large as the largest product that it ran.
@@ -156,7 +107,7 @@ void matmul_cpu(const Product& product) {
     return matmul_plain(product);
   }
   try {
-    const std::shared_ptr<const Prepared> prepared = primitive_cache().get(product);
+    const std::shared_ptr<const Prepared> prepared = prepared_for(product);
     if (prepared->matmul) {
       return execute(*prepared, product);
     }

@@ -5,7 +5,12 @@
 #include "kernels/views.h"
 
 /// Moving token rows to expert order and back. T tokens, D hidden, K slots per token, R rows in expert order.
-/// `slot_rows` [T, K] int64 gives the row of each (token, slot), or -1 for a slot that is not here.
+/// `slot_rows` [T, K] int64 gives the row of each (token, slot), or -1 for a slot that is not here. T, K and R may be 0.
+///
+/// Async    on kCuda enqueued on queue.stream (then indices and weights lie on the device); on kCpu done on return.
+/// Throws   InvalidArgument if shapes disagree, and on CPU if an index is out of range (on CUDA that is not checked);
+///          HardwareError if a launch fails.
+/// Numerics sums in fp32 for fp32 and bf16, in float64 for float64; deterministic, and the same for any thread count.
 namespace moe::kernels {
 
 /// rows[r] = x[row_tokens[r]] for r in [0, R).

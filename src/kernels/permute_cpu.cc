@@ -111,6 +111,9 @@ void permute_cpu(const PermuteArgs& args) {
   check_indices("permute", "row_tokens", args.row_tokens, args.rows.rows, 0, args.x.rows);
   const int64_t size = dtype_size(args.x.dtype);
   const int64_t row_bytes = args.x.cols * size;
+  if (row_bytes == 0) {
+    return;
+  }
 #pragma omp parallel for schedule(static) if (args.rows.rows * args.x.cols > kParallelElements)
   for (int64_t r = 0; r < args.rows.rows; ++r) {
     std::memcpy(static_cast<char*>(args.rows.data) + r * args.rows.stride * size,
