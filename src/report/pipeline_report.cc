@@ -1,0 +1,198 @@
+#include "report/pipeline_report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <set>
+
+#include "common/error.h"
+#include "report/sparkline.h"
+#include "report/svg_heatmap.h"
+#include "report/table.h"
+#include "report/text.h"
+
+namespace moe {
+namespace {
+
+const DomainResult* result_of(const ModelReport& model, const std::string& domain) {
+  const auto found = model.domains.find(domain);
+  return found == model.domains.end() ? nullptr : &found->second;
+}
+
+std::string loss_text(const ModelReport& model, const std::string& domain) {
+  const DomainResult* result = result_of(model, domain);
+  return result == nullptr ? "-" : concat(fixed(result->loss, 3), " (", short_number(result->perplexity), ")");
+}
+
+// "0.62-1.71", as multiples of an even share.
+std::string range_text(const std::vector<double>& layer) {
+  const auto [least, greatest] = load_range(layer);
+  return concat(fixed(least, 2), "-", fixed(greatest, 2));
+}
+
+std::string percent(double share) {
+  return concat(fixed(share * 100, 0), " %");
+}
+
+// Words at most `width` columns wide on each line.
+std::string wrapped(const std::string& text, int width) {
+  std::string out, line;
+  size_t start = 0;
+  while (start < text.size()) {
+    const size_t end = std::min(text.find(' ', start), text.size());
+    const std::string word = text.substr(start, end - start);
+    if (!line.empty() && display_width(line) + 1 + display_width(word) > width) {
+      out += line;
+      out += '\n';
+      line.clear();
+    }
+    if (!line.empty()) line += ' ';
+    line += word;
+    start = end + 1;
+  }
+  return out + line + "\n";
+}
+
+void add_models(const PipelineReport& report, int width, std::string& out) {
+  std::vector<TextTable::Column> columns{{"held-out loss (perplexity)", TextTable::Align::kText}};
+  for (const ModelReport& model : report.models) columns.push_back({model.label, TextTable::Align::kNumber});
+  TextTable table(columns);
+  const auto add = [&](const std::string& name, const auto& cell_of) {
+    std::vector<std::string> row{name};
+    for (const ModelReport& model : report.models) row.push_back(cell_of(model));
+    table.add_row(std::move(row));
+  };
+  for (const std::string& domain : domains_of(report)) {
+    add(domain, [&](const ModelReport& model) { return loss_text(model, domain); });
+  }
+  table.add_rule();
+  add("parameters", [](const ModelReport& model) { return count_text(model.parameters_total); });
+  add("active per token", [](const ModelReport& model) { return count_text(model.parameters_active); });
+  size_t layers = 0;
+  for (const ModelReport& model : report.models) layers = std::max(layers, model.expert_load.size());
+  if (layers > 0) table.add_rule();
+  for (size_t l = 0; l < layers; ++l) {
+    add(concat(l == 0 ? "expert load min-max, layer " : "  layer ", l), [&](const ModelReport& model) {
+      return l < model.expert_load.size() ? range_text(model.expert_load[l]) : "-";
+    });
+  }
+  out += table.render(width);
+  if (layers > 0)
+    out += wrapped(
+        "Expert load: share of its layer's tokens as a multiple of an even share; 1 is even, 0 is a dead expert.",
+        width);
+}
+
+void add_curves(const PipelineReport& report, int width, std::string& out) {
+  for (const StageReport& stage : report.stages) {
+    if (stage.loss_curve.size() < 2) continue;
+    std::vector<double> losses;
+    for (const LossPoint& point : stage.loss_curve) losses.push_back(point.loss);
+    std::erase_if(losses, [](double loss) { return !std::isfinite(loss); });
+    if (losses.empty()) continue;
+    const std::string numbers = concat(fixed(losses.front(), 3), " -> ", fixed(losses.back(), 3));
+    const int room = std::min(48, width - display_width(stage.name) - static_cast<int>(numbers.size()) - 8);
+    out += concat(clean_utf8(stage.name), " loss  ", sparkline(losses, std::max(8, room)), "  ", numbers, "\n");
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> domains_of(const PipelineReport& report) {
+  std::set<std::string> all;
+  for (const ModelReport& model : report.models) {
+    for (const auto& [domain, result] : model.domains) all.insert(domain);
+  }
+  std::vector<std::string> ordered;
+  for (const std::string& domain : report.domain_order) {
+    if (all.erase(domain) > 0) ordered.push_back(domain);
+  }
+  ordered.insert(ordered.end(), all.begin(), all.end());
+  return ordered;
+}
+
+std::optional<double> gap_closed(const PipelineReport& report, const std::string& domain) {
+  if (report.models.size() < 3) return std::nullopt;
+  const DomainResult* dense = result_of(report.models[0], domain);
+  const DomainResult* converted = result_of(report.models[1], domain);
+  const DomainResult* last = result_of(report.models.back(), domain);
+  if (dense == nullptr || converted == nullptr || last == nullptr) return std::nullopt;
+  const double share = (converted->loss - last->loss) / (converted->loss - dense->loss);
+  if (!(converted->loss > dense->loss) || !std::isfinite(share)) return std::nullopt;
+  return share;
+}
+
+std::pair<double, double> load_range(const std::vector<double>& layer) {
+  if (layer.empty()) return {0, 0};
+  const std::vector<double> relative = relative_load(layer);
+  const auto [least, greatest] = std::minmax_element(relative.begin(), relative.end());
+  return {*least, *greatest};
+}
+
+std::string summary_text(const PipelineReport& report) {
+  std::string text;
+  if (report.state != "SUCCEEDED") {
+    text = concat("The pipeline is ", report.state, report.reason.empty() ? "" : concat(": ", report.reason), ". ");
+  }
+  if (report.models.size() < 2) return text.empty() ? "The pipeline is done." : text.substr(0, text.size() - 1);
+  const ModelReport& dense = report.models.front();
+  const ModelReport& last = report.models.back();
+  text += concat("A dense model of ", count_text(dense.parameters_total), " parameters became a mixture of ");
+  if (last.experts > 0) text += concat(last.experts, " experts per layer, ", last.top_k, " active: ");
+  text += concat(count_text(last.parameters_total), " parameters, ", count_text(last.parameters_active), " of them (",
+                 percent(static_cast<double>(last.parameters_active) /
+                         static_cast<double>(std::max<int64_t>(1, last.parameters_total))),
+                 ") per token.");
+  const std::vector<std::string> domains = domains_of(report);
+  std::string losses;
+  double sum = 0;
+  int counted = 0;
+  for (const std::string& domain : domains) {
+    if (result_of(dense, domain) == nullptr || result_of(last, domain) == nullptr) continue;
+    if (!losses.empty()) losses += ", ";
+    losses += domain;
+    for (size_t m = 0; m < report.models.size(); ++m) {
+      // Dense, converted and the last: the steps between are in the table.
+      if (m > 1 && m + 1 < report.models.size()) continue;
+      const DomainResult* result = result_of(report.models[m], domain);
+      if (result == nullptr) continue;
+      losses += m == 0 ? " " : " → ";
+      losses += fixed(result->loss, 2);
+    }
+    if (const auto share = gap_closed(report, domain)) {
+      sum += *share;
+      ++counted;
+    }
+  }
+  if (!losses.empty()) {
+    text +=
+        concat(" Held-out loss, dense → converted", report.models.size() > 2 ? " → recovered" : "", ": ", losses, ".");
+  }
+  if (counted > 0) {
+    text += concat(" Training closed ", percent(sum / counted), " of the gap that the conversion opened",
+                   counted > 1 ? concat(" (mean of ", counted, " domains).") : ".");
+  }
+  return text;
+}
+
+std::string render_terminal(const PipelineReport& report, int width) {
+  width = std::max(width, 40);
+  std::string out = concat(clean_utf8(report.name), ": ", clean_utf8(report.state), "\n\n",
+                           wrapped(clean_utf8(summary_text(report)), width), "\n");
+  if (!report.models.empty()) {
+    add_models(report, width, out);
+    out += '\n';
+  }
+  const size_t before = out.size();
+  add_curves(report, width, out);
+  if (out.size() != before) out += '\n';
+  int widest = 0;
+  for (const auto& [label, path] : report.paths) widest = std::max(widest, display_width(label));
+  for (const auto& [label, path] : report.paths) {
+    // A path is never cut: it is there to be copied.
+    out += concat(clean_utf8(label), std::string(widest - display_width(label) + 2, ' '), path, "\n");
+  }
+  return out;
+}
+
+}  // namespace moe

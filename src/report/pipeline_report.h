@@ -1,0 +1,101 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+/// What a finished (or held, or failed) pipeline has to tell, and its two renderings: the table at the end of a
+/// terminal run and the self-contained report.html. Plain data: the worker fills it from files, the coordinator from
+/// its database.
+namespace moe {
+
+struct LossPoint {
+  int64_t step = 0;
+  /// Nats per token; NaN where only the validation was measured.
+  double loss = 0;
+  std::optional<double> validation;
+};
+
+/// One stage or gate, in the order of the file.
+struct StageReport {
+  std::string name;
+  /// "convert", "train", "evaluate" or "gate".
+  std::string kind;
+  /// "SUCCEEDED", "SKIPPED", "FAILED", "PENDING", ...; for a gate "PASSED", "HELD", "APPROVED", "WARNED", "FAILED",
+  /// "PENDING".
+  std::string state;
+  double seconds = 0;
+  /// Name -> value, as gates name them.
+  std::map<std::string, double> metrics;
+  /// Training only.
+  std::vector<LossPoint> loss_curve;
+  /// Token assignments by [layer][expert], as counts or shares: each layer is normalised. Empty if not measured.
+  std::vector<std::vector<double>> expert_load;
+  /// Output scale per layer; conversion only.
+  std::vector<double> output_scales;
+  /// What a gate found or why a stage failed; may be empty.
+  std::string message;
+};
+
+struct DomainResult {
+  /// Nats per token on held-out text.
+  double loss = 0;
+  double perplexity = 0;
+};
+
+/// One model on the way: "dense", "converted", "after stage1", ... The first row of PipelineReport::models is the dense
+/// model, the second the converted one, the last the result.
+struct ModelReport {
+  std::string label;
+  int64_t parameters_total = 0;
+  /// Parameters that one token passes through.
+  int64_t parameters_active = 0;
+  /// Routed experts per layer and how many a token takes; 0 for a dense model.
+  int experts = 0;
+  int top_k = 0;
+  std::map<std::string, DomainResult> domains;
+  /// As StageReport::expert_load; empty for a dense model.
+  std::vector<std::vector<double>> expert_load;
+};
+
+struct PipelineReport {
+  std::string name;
+  /// "SUCCEEDED", "HELD", "FAILED", ...
+  std::string state;
+  /// Why it is held or failed; empty otherwise.
+  std::string reason;
+  /// As it shall be shown, for example "2026-03-01 14:05 UTC".
+  std::string finished_at;
+  std::vector<StageReport> stages;
+  std::vector<ModelReport> models;
+  /// Order of the domains in tables; those that are not named follow by name.
+  std::vector<std::string> domain_order;
+  /// Label -> path, for example {"model", "runs/x/stage2/output-t1"}.
+  std::vector<std::pair<std::string, std::string>> paths;
+  /// The effective configuration as text.
+  std::string config;
+};
+
+/// One to three sentences: what became of the model.
+std::string summary_text(const PipelineReport& report);
+
+/// Summary, models by domain, expert load per layer, and paths, for a terminal of `width` columns. Ends with a newline.
+std::string render_terminal(const PipelineReport& report, int width);
+
+/// The whole report.html: one file that refers to nothing outside itself.
+std::string render_html(const PipelineReport& report);
+
+/// Domains of all models in the report's order.
+std::vector<std::string> domains_of(const PipelineReport& report);
+
+/// (converted - last) / (converted - dense) of a domain's loss: 1 when the dense loss came back. None where a loss is
+/// missing or the conversion opened no gap.
+std::optional<double> gap_closed(const PipelineReport& report, const std::string& domain);
+
+/// Least and greatest load of an expert in a layer, as multiples of an even share; {0, 0} if the layer saw no token.
+std::pair<double, double> load_range(const std::vector<double>& layer);
+
+}  // namespace moe

@@ -1,0 +1,205 @@
+#include <algorithm>
+#include <cmath>
+
+#include "common/error.h"
+#include "report/html_page.h"
+#include "report/pipeline_report.h"
+#include "report/svg_heatmap.h"
+#include "report/svg_line_chart.h"
+#include "report/text.h"
+
+namespace moe {
+namespace {
+
+std::string tiles(const PipelineReport& report) {
+  if (report.models.size() < 2) return "";
+  const ModelReport& last = report.models.back();
+  std::string html = "<div class=\"tiles\">\n";
+  html += html_tile(count_text(last.parameters_total), "parameters");
+  html += html_tile(count_text(last.parameters_active), "active per token");
+  if (last.experts > 0) html += html_tile(concat(last.top_k, " of ", last.experts), "experts per token");
+  for (const std::string& domain : domains_of(report)) {
+    if (const auto share = gap_closed(report, domain)) {
+      html += html_tile(concat(fixed(*share * 100, 0), " %"), concat("of the gap closed, ", domain));
+    }
+  }
+  return html + "</div>\n";
+}
+
+std::string models_table(const PipelineReport& report) {
+  if (report.models.empty()) return "";
+  std::vector<std::string> header{""};
+  for (const ModelReport& model : report.models) header.push_back(model.label);
+  std::vector<std::vector<std::string>> rows;
+  const auto add = [&](std::string name, const auto& cell_of) {
+    std::vector<std::string> row{std::move(name)};
+    for (const ModelReport& model : report.models) row.push_back(cell_of(model));
+    rows.push_back(std::move(row));
+  };
+  for (const std::string& domain : domains_of(report)) {
+    add(domain, [&](const ModelReport& model) -> std::string {
+      const auto found = model.domains.find(domain);
+      if (found == model.domains.end()) return "-";
+      return concat(fixed(found->second.loss, 3), "\n", short_number(found->second.perplexity));
+    });
+  }
+  add("parameters", [](const ModelReport& model) { return count_text(model.parameters_total); });
+  add("active", [](const ModelReport& model) { return count_text(model.parameters_active); });
+  add("expert load\nworst layer", [](const ModelReport& model) -> std::string {
+    if (model.expert_load.empty()) return "-";
+    double least = INFINITY, greatest = 0;
+    for (const auto& layer : model.expert_load) {
+      const auto [low, high] = load_range(layer);
+      least = std::min(least, low);
+      greatest = std::max(greatest, high);
+    }
+    return concat(fixed(least, 2), "–", fixed(greatest, 2));
+  });
+  return concat(
+      "<h2>Models</h2>\n",
+      html_table("Held-out loss in nats per token, perplexity below it; expert load as a multiple of an even share.",
+                 header, rows, true));
+}
+
+std::string load_table(const PipelineReport& report) {
+  size_t layers = 0;
+  for (const ModelReport& model : report.models) layers = std::max(layers, model.expert_load.size());
+  if (layers == 0) return "";
+  std::vector<std::string> header{"layer"};
+  std::vector<const ModelReport*> sparse;
+  for (const ModelReport& model : report.models) {
+    if (model.expert_load.empty()) continue;
+    header.push_back(model.label);
+    sparse.push_back(&model);
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (size_t l = 0; l < layers; ++l) {
+    std::vector<std::string> row{std::to_string(l)};
+    for (const ModelReport* model : sparse) {
+      const auto [low, high] =
+          l < model->expert_load.size() ? load_range(model->expert_load[l]) : std::pair<double, double>{};
+      row.push_back(l < model->expert_load.size() ? concat(fixed(low, 2), "–", fixed(high, 2)) : "-");
+    }
+    rows.push_back(std::move(row));
+  }
+  return html_table("Least and greatest expert load per layer, as multiples of an even share.", header, rows, true);
+}
+
+std::string loss_figure(const StageReport& stage) {
+  ChartSeries raw{"training, each step", {}, {}, 0, true, false};
+  ChartSeries validation{"validation", {}, {}, 1, false, true};
+  for (const LossPoint& point : stage.loss_curve) {
+    const auto step = static_cast<double>(point.step);
+    if (std::isfinite(point.loss)) {
+      raw.x.push_back(step);
+      raw.y.push_back(point.loss);
+    }
+    if (point.validation) {
+      validation.x.push_back(step);
+      validation.y.push_back(*point.validation);
+    }
+  }
+  LineChart chart;
+  chart.label = concat("Loss by step in ", stage.name);
+  chart.x_title = "step";
+  chart.y_title = "loss (nats per token)";
+  if (raw.x.size() >= 40) {
+    const double span = std::max(4.0, static_cast<double>(raw.x.size()) / 25);
+    chart.series.push_back({"training (smoothed)", raw.x, smoothed(raw.y, span), 0, false, false});
+    chart.series.push_back(raw);
+  } else {
+    raw.name = "training";
+    raw.is_faint = false;
+    chart.series.push_back(raw);
+  }
+  if (!validation.x.empty()) chart.series.push_back(validation);
+  std::string note;
+  if (const auto speed = stage.metrics.find("tokens_per_second"); speed != stage.metrics.end()) {
+    note = concat(short_number(speed->second), " tokens per second");
+  }
+  return html_figure(concat("Loss, ", stage.name), render_line_chart(chart), note);
+}
+
+std::string scales_note(const StageReport& stage) {
+  if (stage.output_scales.empty()) return "";
+  std::string text = "Output scale by layer: ";
+  for (size_t l = 0; l < stage.output_scales.size(); ++l) {
+    if (l > 0) text += ", ";
+    text += short_number(stage.output_scales[l]);
+  }
+  return text;
+}
+
+std::string figures(const PipelineReport& report) {
+  std::string losses, loads;
+  for (const StageReport& stage : report.stages) {
+    if (!stage.loss_curve.empty()) losses += loss_figure(stage);
+    if (stage.expert_load.empty()) continue;
+    const LoadHeatmap heatmap{concat("Expert load by layer and expert in ", stage.name), stage.expert_load};
+    loads += html_figure(concat("Expert load, ", stage.name), render_load_heatmap(heatmap), "");
+  }
+  std::string html;
+  if (!losses.empty()) html += concat("<h2>Loss curves</h2>\n<div class=\"grid\">\n", losses, "</div>\n");
+  const std::string table = load_table(report);
+  if (!loads.empty() || !table.empty()) html += "<h2>Expert load</h2>\n";
+  if (!loads.empty()) {
+    html += concat(
+        "<p class=\"muted\">Each expert's share of its layer's tokens as a multiple of an even share: 1 is even, 0 is "
+        "a "
+        "dead expert.</p>\n<div class=\"grid\">\n",
+        loads, "</div>\n");
+  }
+  if (!table.empty()) html += concat(loads.empty() ? "" : "<p></p>\n", table);
+  return html;
+}
+
+// Stage, kind, state and time; messages and scales under the name.
+std::string stages_table(const PipelineReport& report) {
+  if (report.stages.empty()) return "";
+  std::string html =
+      "<h2>Stages</h2>\n<div class=\"card scroll\">\n<table>\n<thead><tr><th scope=\"col\">stage</th><th "
+      "scope=\"col\">kind</th>"
+      "<th scope=\"col\">state</th><th scope=\"col\">time</th></tr></thead>\n<tbody>\n";
+  for (const StageReport& stage : report.stages) {
+    std::string details;
+    for (const std::string& text : {stage.message, scales_note(stage)}) {
+      if (!text.empty()) details += concat("<small>", escape_xml(text), "</small>");
+    }
+    html += concat("<tr><th scope=\"row\">", escape_xml(stage.name), details, "</th><td>", escape_xml(stage.kind),
+                   "</td><td>", html_badge(stage.state), "</td><td>",
+                   stage.kind == "gate" ? "" : duration_text(stage.seconds), "</td></tr>\n");
+  }
+  return html + "</tbody>\n</table>\n</div>\n";
+}
+
+std::string paths_list(const PipelineReport& report) {
+  if (report.paths.empty()) return "";
+  std::string html = "<h2>Files</h2>\n<dl class=\"card\">\n";
+  for (const auto& [label, path] : report.paths) {
+    html += concat("<dt>", escape_xml(label), "</dt><dd>", escape_xml(path), "</dd>\n");
+  }
+  return html + "</dl>\n";
+}
+
+}  // namespace
+
+std::string render_html(const PipelineReport& report) {
+  std::string body = concat("<header>\n<div class=\"head\"><h1>", escape_xml(report.name), "</h1>",
+                            html_badge(report.state), "</div>\n");
+  if (!report.finished_at.empty()) body += concat("<p class=\"muted\">", escape_xml(report.finished_at), "</p>\n");
+  body += concat("<p class=\"summary\">", escape_xml(summary_text(report)), "</p>\n</header>\n");
+  body += tiles(report);
+  body += models_table(report);
+  body += figures(report);
+  body += stages_table(report);
+  body += paths_list(report);
+  if (!report.config.empty()) {
+    body += concat(
+        "<h2>Configuration</h2>\n<details class=\"card\"><summary>The effective configuration, defaults filled "
+        "in</summary>\n<pre>",
+        escape_xml(report.config), "</pre></details>\n");
+  }
+  return html_page(concat(report.name, " – ", report.state), body);
+}
+
+}  // namespace moe
