@@ -1,0 +1,5 @@
+foreach(test IN LISTS moe_kernels_tests_TESTS)
+  if(test MATCHES "^Cuda/")
+    set_tests_properties("${test}" PROPERTIES LABELS gpu)
+  endif()
+endforeach()
