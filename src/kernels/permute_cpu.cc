@@ -9,6 +9,14 @@
 #include "common/error.h"
 #include "kernels/bfloat16.h"
 
+/// Compiles a function for several widths of vectors; the processor's is taken when the program starts. Every width gives
+/// the same bits: sums keep the order that the source says.
+#if defined(__x86_64__)
+#define MOE_WIDEST_VECTORS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define MOE_WIDEST_VECTORS
+#endif
+
 namespace moe::kernels {
 namespace {
 
@@ -30,6 +38,22 @@ void check_indices(const char* op, const char* name, const int64_t* indices, int
   }
 }
 
+/// sum[c] += weight * row[c], the product rounded first.
+template <typename T, typename Sum>
+MOE_WIDEST_VECTORS void add_scaled(Sum* __restrict sum, const T* __restrict row, Sum weight, int64_t size) {
+  for (int64_t c = 0; c < size; ++c) {
+    sum[c] += weight * static_cast<Sum>(row[c]);
+  }
+}
+
+/// out[c] = weight * in[c], rounded to T.
+template <typename T, typename From, typename Sum>
+MOE_WIDEST_VECTORS void scale(T* __restrict out, const From* __restrict in, Sum weight, int64_t size) {
+  for (int64_t c = 0; c < size; ++c) {
+    out[c] = static_cast<T>(weight * static_cast<Sum>(in[c]));
+  }
+}
+
 template <typename T>
 void unpermute_rows(const UnpermuteArgs& args) {
   using Sum = typename Accumulate<T>::Type;
@@ -48,19 +72,15 @@ void unpermute_rows(const UnpermuteArgs& args) {
         }
         const T* const row = static_cast<const T*>(args.rows.data) + args.slot_rows[slot] * args.rows.stride + begin;
         const Sum weight = weights == nullptr ? Sum{1} : weights[slot];
-        for (int64_t c = 0; c < size; ++c) {
-          sum[c] += weight * static_cast<Sum>(row[c]);
-        }
+        add_scaled(sum.data(), row, weight, size);
       }
-      for (int64_t c = 0; c < size; ++c) {
-        y[begin + c] = static_cast<T>(sum[c]);
-      }
+      scale(y + begin, sum.data(), Sum{1}, size);
     }
   }
 }
 
 template <typename T, typename Sum = typename Accumulate<T>::Type>
-Sum dot(const T* a, const T* b, int64_t size) {
+MOE_WIDEST_VECTORS Sum dot(const T* a, const T* b, int64_t size) {
   std::array<Sum, kLanes> lanes{};
   int64_t i = 0;
   for (; i + kLanes <= size; i += kLanes) {
@@ -93,9 +113,7 @@ void unpermute_gradient_rows(const UnpermuteGradientArgs& args) {
       if (r >= 0) {
         T* const drow = static_cast<T*>(args.drows.data) + r * args.drows.stride;
         const Sum weight = weights == nullptr ? Sum{1} : weights[slot];
-        for (int64_t c = 0; c < D; ++c) {
-          drow[c] = static_cast<T>(weight * static_cast<Sum>(dy[c]));
-        }
+        scale(drow, dy, weight, D);
       }
       if (dweights != nullptr) {
         dweights[slot] =
