@@ -6,7 +6,9 @@
 #include <memory>
 #include <vector>
 
+#include "model/attention.h"
 #include "model/model_config.h"
+#include "model/moe/moe_layer.h"
 #include "model/moe/token_dispatcher.h"
 #include "model/parameters.h"
 
@@ -21,19 +23,15 @@ struct TokenBatch {
   std::vector<int64_t> cu_seqlens;     ///< [sequences + 1], from 0 to T
 };
 
-/// How one MoE layer routed this rank's tokens; what the balance loss is made of.
-struct RouterStats {
-  at::Tensor tokens_per_expert_E;      ///< int64: (token, slot) pairs of this rank's tokens per global expert
-  at::Tensor probability_sum_E;        ///< sum over tokens of softmax over all experts; differentiable
-};
-
 struct DecoderOutput {
   at::Tensor hidden_TD;                ///< after the final norm
   std::vector<RouterStats> router;     ///< one per MoE layer; empty for a dense model
 };
 
-/// Keys and values of the tokens seen so far, for generation.
-class KvCache;
+/// Keys and values of the tokens seen so far, for generation: one entry per layer.
+struct KvCache {
+  std::vector<LayerKvCache> layers;
+};
 
 /// A LLaMA-family decoder, dense or MoE, on one device. Owns its parameters; knows nothing of ranks beyond the dispatcher it
 /// is handed. Not for concurrent use.
@@ -47,6 +45,9 @@ class Decoder {
   const ModelConfig& config() const;
   std::vector<Parameter>& parameters();
   const std::vector<Parameter>& parameters() const;
+
+  /// Lets gradients be computed, or no longer.
+  void set_requires_grad(bool requires_grad);
 
   /// `dispatcher.owned_experts` must be the range given at construction. With a cache (one sequence), the batch continues it.
   DecoderOutput forward(const TokenBatch& batch, TokenDispatcher& dispatcher, KvCache* cache = nullptr) const;
@@ -62,7 +63,5 @@ class Decoder {
   struct State;
   std::unique_ptr<State> state_;
 };
-
-std::unique_ptr<KvCache, void (*)(KvCache*)> make_kv_cache(const ModelConfig& config);
 
 }  // namespace moe

@@ -28,7 +28,7 @@ struct Parameter {
   bool is_expert = false;         ///< owned by part of the ranks: its gradient sums over the replicas of its experts
   bool decays = false;            ///< weight decay applies (matrices; not norms)
   int64_t layer = -1;             ///< -1 for embedding, final norm, head
-  ExpertRange experts;            ///< global ids along dim 0, if is_expert
+  ExpertRange experts{};          ///< global ids along dim 0, if is_expert
   int64_t expert_width = 0;       ///< I without padding, if is_expert
 };
 

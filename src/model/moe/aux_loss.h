@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "model/decoder.h"
+#include "model/moe/moe_layer.h"
 
 namespace moe {
 

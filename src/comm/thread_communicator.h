@@ -1,0 +1,40 @@
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/exchange_communicator.h"
+
+namespace moe {
+
+/// N ranks as threads of one process: the same collectives as over MPI, for tests. Each rank's object is used by its own
+/// thread. A rank that names another operation than its peers, or sends another size than they expect, makes all of them throw
+/// Internal; a rank that fails tells the others through abort().
+class ThreadCommunicator final : public ExchangeCommunicator {
+ public:
+  /// The communicators of ranks 0 .. size-1.
+  static std::vector<std::unique_ptr<ThreadCommunicator>> make_world(
+      int size, std::chrono::milliseconds timeout = kDefaultCollectiveTimeout);
+
+  int rank() const override { return rank_; }
+  int size() const override;
+  std::unique_ptr<Communicator> split(int color, std::string_view op) override;
+
+  /// Every wait of any rank of the world, now and later, throws HardwareError with this reason (the first one given).
+  void abort(const std::string& reason);
+
+ protected:
+  void exchange(std::span<const Send> sends, std::span<const Receive> receives) override;
+
+ private:
+  struct Group;
+  ThreadCommunicator(std::shared_ptr<Group> group, int rank, std::chrono::milliseconds timeout);
+  void meet();
+
+  std::shared_ptr<Group> group_;
+  int rank_;
+};
+
+}  // namespace moe

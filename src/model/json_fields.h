@@ -1,0 +1,84 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/error.h"
+
+namespace moe {
+
+/// Reads typed fields of a JSON object; every error names the file, the key and the value that stands there.
+class JsonFields {
+ public:
+  JsonFields(const nlohmann::json& object, std::string where) : object_(object), where_(std::move(where)) {
+    if (!object.is_object()) throw InvalidArgument(where_ + ": expected a JSON object");
+  }
+
+  /// Absent and null are the same.
+  bool has(const std::string& key) const { return object_.contains(key) && !object_[key].is_null(); }
+
+  int64_t integer(const std::string& key, int64_t least = 1) const { return as_integer(key, required(key), least); }
+  int64_t integer_or(const std::string& key, int64_t otherwise, int64_t least = 1) const {
+    return has(key) ? as_integer(key, object_[key], least) : otherwise;
+  }
+  double number_or(const std::string& key, double otherwise) const {
+    if (!has(key)) return otherwise;
+    if (!object_[key].is_number()) fail(key, "a number");
+    return object_[key].get<double>();
+  }
+  bool boolean_or(const std::string& key, bool otherwise) const {
+    if (!has(key)) return otherwise;
+    if (!object_[key].is_boolean()) fail(key, "true or false");
+    return object_[key].get<bool>();
+  }
+  std::string text(const std::string& key) const {
+    if (!required(key).is_string()) fail(key, "a string");
+    return object_[key].get<std::string>();
+  }
+  std::string text_or(const std::string& key, const std::string& otherwise) const { return has(key) ? text(key) : otherwise; }
+
+  /// A list of exactly `size` integers.
+  std::vector<int64_t> integers(const std::string& key, int64_t size, int64_t least) const {
+    std::vector<int64_t> values;
+    for (const nlohmann::json& value : list(key, size)) values.push_back(as_integer(key, value, least));
+    return values;
+  }
+  std::vector<double> numbers(const std::string& key, int64_t size) const {
+    std::vector<double> values;
+    for (const nlohmann::json& value : list(key, size)) {
+      if (!value.is_number()) fail(key, "a list of numbers");
+      values.push_back(value.get<double>());
+    }
+    return values;
+  }
+
+  const nlohmann::json& required(const std::string& key) const {
+    if (!has(key)) throw InvalidArgument(concat(where_, ": `", key, "` is missing"));
+    return object_[key];
+  }
+  [[noreturn]] void fail(const std::string& key, const std::string& expected) const {
+    throw InvalidArgument(concat(where_, ": `", key, "` is ", object_[key].dump(), "; expected ", expected));
+  }
+  const std::string& where() const { return where_; }
+
+ private:
+  int64_t as_integer(const std::string& key, const nlohmann::json& value, int64_t least) const {
+    if (!value.is_number_integer()) fail(key, "an integer");
+    const auto number = value.get<int64_t>();
+    if (number < least) fail(key, concat("at least ", least));
+    return number;
+  }
+  const nlohmann::json& list(const std::string& key, int64_t size) const {
+    const nlohmann::json& value = required(key);
+    if (!value.is_array() || static_cast<int64_t>(value.size()) != size) fail(key, concat("a list of ", size, " values, one per layer"));
+    return value;
+  }
+
+  const nlohmann::json& object_;
+  std::string where_;
+};
+
+}  // namespace moe

@@ -1,0 +1,100 @@
+#include "model/model_config.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "common/error.h"
+#include "model/json_fields.h"
+#include "model/model_families.h"
+#include "model/parameters.h"
+
+namespace moe {
+namespace {
+
+constexpr char kNativeType[] = "dense2moe";
+constexpr char kNativeArchitecture[] = "Dense2MoeForCausalLM";
+
+MoeConfig read_moe(const JsonFields& fields, const ModelConfig& config) {
+  MoeConfig moe;
+  moe.base_model_type = fields.text("base_model_type");
+  moe.num_experts = fields.integer("num_experts");
+  moe.top_k = fields.integer("top_k");
+  if (moe.top_k > moe.num_experts) fields.fail("top_k", concat("at most num_experts ", moe.num_experts));
+  moe.expert_widths = fields.integers("expert_widths", config.num_layers, 1);
+  moe.shared_widths = fields.has("shared_widths") ? fields.integers("shared_widths", config.num_layers, 0)
+                                                  : std::vector<int64_t>(config.num_layers, 0);
+  moe.output_scale = fields.numbers("output_scale", config.num_layers);
+  moe.score = fields.text_or("score", "softmax");
+  if (moe.score != "softmax") fields.fail("score", "\"softmax\"");
+  moe.topk_norm = fields.text_or("topk_norm", "renorm");
+  if (moe.topk_norm != "renorm" && moe.topk_norm != "straight_through") fields.fail("topk_norm", "\"renorm\" or \"straight_through\"");
+  moe.router = fields.text_or("router", "linear");
+  if (moe.router != "linear") fields.fail("router", "\"linear\"");
+  if (fields.has("conversion")) moe.conversion = fields.required("conversion");
+  return moe;
+}
+
+void read_special_tokens(const JsonFields& fields, ModelConfig& config) {
+  if (fields.has("bos_token_id")) config.bos_token_id = fields.integer("bos_token_id", 0);
+  if (!fields.has("eos_token_id")) return;
+  const nlohmann::json& eos = fields.required("eos_token_id");
+  for (const nlohmann::json& id : eos.is_array() ? eos : nlohmann::json::array({eos})) {
+    if (!id.is_number_integer()) fields.fail("eos_token_id", "an integer or a list of integers");
+    config.eos_token_ids.push_back(id.get<int64_t>());
+  }
+}
+
+}  // namespace
+
+ModelConfig parse_model_config(const std::string& text, const std::string& where) {
+  nlohmann::json source;
+  try {
+    source = nlohmann::json::parse(text);
+  } catch (const nlohmann::json::exception& error) {
+    throw InvalidArgument(concat(where, ": not valid JSON: ", error.what()));
+  }
+  const JsonFields fields(source, where);
+  ModelConfig config;
+  const std::string type = fields.text("model_type");
+  const bool is_moe = type == kNativeType;
+  config.model_type = is_moe ? JsonFields(fields.required("moe"), where + ": moe").text("base_model_type") : type;
+  if (!model_families().contains(config.model_type)) {
+    throw InvalidArgument(concat(where, ": `", is_moe ? "moe.base_model_type" : "model_type", "` is \"", config.model_type,
+                                 "\"; known families: ", model_families().known()));
+  }
+  model_families().at(config.model_type).read_config(source, where, config);
+  read_special_tokens(fields, config);
+  config.source = source;
+  if (is_moe) config.moe = read_moe(JsonFields(fields.required("moe"), where + ": moe"), config);
+  return config;
+}
+
+nlohmann::json to_json(const ModelConfig& config) {
+  nlohmann::json json = config.source;
+  if (!config.moe) return json;
+  const MoeConfig& moe = *config.moe;
+  json["model_type"] = kNativeType;
+  json["architectures"] = {kNativeArchitecture};
+  json["moe"] = {{"base_model_type", moe.base_model_type}, {"num_experts", moe.num_experts},
+                 {"top_k", moe.top_k},                     {"expert_widths", moe.expert_widths},
+                 {"shared_widths", moe.shared_widths},     {"output_scale", moe.output_scale},
+                 {"score", moe.score},                     {"topk_norm", moe.topk_norm},
+                 {"router", moe.router},                   {"conversion", moe.conversion}};
+  return json;
+}
+
+ParameterCount count_parameters(const ModelConfig& config) {
+  ParameterCount count;
+  for (const TensorSpec& spec : logical_tensor_specs(config)) {
+    count.total += std::accumulate(spec.shape.begin(), spec.shape.end(), int64_t{1}, std::multiplies<>());
+  }
+  count.active = count.total;
+  if (config.moe) {
+    for (const int64_t width : config.moe->expert_widths) {
+      count.active -= (config.moe->num_experts - config.moe->top_k) * 3 * width * config.hidden_size;
+    }
+  }
+  return count;
+}
+
+}  // namespace moe

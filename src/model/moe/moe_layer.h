@@ -1,0 +1,45 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+
+#include "model/feed_forward.h"
+#include "model/moe/router.h"
+#include "model/moe/token_dispatcher.h"
+
+// T tokens, D hidden, E experts, K top-k, R rows in expert order, I width of an expert.
+namespace moe {
+
+/// How one MoE layer routed this rank's tokens; what the balance loss is made of.
+struct RouterStats {
+  at::Tensor tokens_per_expert_E;      ///< int64: (token, slot) pairs of this rank's tokens per global expert
+  at::Tensor probability_sum_E;        ///< sum over tokens of softmax over all experts; differentiable
+};
+
+struct MoeWeights {
+  at::Tensor router;                          ///< [E, D]
+  at::Tensor gate_up;                         ///< [owned experts, 2I, D], the gate's rows first
+  at::Tensor down;                            ///< [owned experts, D, I]
+  std::optional<FeedForwardWeights> shared;   ///< sees every token, weight 1, not scaled
+};
+
+struct MoeOptions {
+  int64_t num_experts = 0;
+  int64_t top_k = 0;
+  double output_scale = 1;
+  TopkNorm topk_norm = TopkNorm::kRenorm;
+};
+
+struct MoeOutput {
+  at::Tensor y_TD;
+  RouterStats stats;
+};
+
+/// y = output_scale * sum over the chosen experts of weight * expert(x), + shared(x): route, dispatch, experts, combine.
+/// `layer` names the collectives of the dispatcher.
+MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD, TokenDispatcher& dispatcher,
+                    int64_t layer);
+
+}  // namespace moe

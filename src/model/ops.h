@@ -1,0 +1,43 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+/// Differentiable operations of the decoder: Torch autograd around src/kernels, and around LibTorch where no kernel is ours.
+/// Every result row depends on its own input row only, bit for bit; sums over rows stand in weight gradients alone.
+/// Dtypes: float or double, the same in all arguments. T, R rows (may be 0), D hidden, I width, E experts, K slots.
+namespace moe::ops {
+
+/// y = x W^T. Shapes x [T, I], weight [O, I] -> [T, O].
+at::Tensor linear(const at::Tensor& x_TI, const at::Tensor& weight_OI);
+
+/// Rows of expert e times its own weight: rows stand in expert order, rows_per_expert[e] of each.
+/// Shapes   rows [R, I], weight [E, O, I] -> [R, O]. The weight gradient is one [E, O, I] tensor, zero for an expert without rows.
+at::Tensor grouped_linear(const at::Tensor& rows_RI, const at::Tensor& weight_EOI, const std::vector<int64_t>& rows_per_expert);
+
+/// silu(gate) * up from gate_up [R, 2I], the gate first -> [R, I].
+/// Source   Shazeer 2020, arXiv:2002.05202.
+at::Tensor swiglu(const at::Tensor& gate_up_R2I);
+
+/// weight * (x / sqrt(mean(x^2) + eps)), rows of x [T, D].
+/// Source   Zhang & Sennrich 2019, arXiv:1910.07467.
+at::Tensor rms_norm(const at::Tensor& x_TD, const at::Tensor& weight_D, double eps);
+
+/// Turns the pairs (j, j + d/2) of each head by its angle. x [T, heads, d]; cos, sin [T, d/2].
+/// Source   Su et al. 2021, arXiv:2104.09864, in the half-split layout of Hugging Face.
+at::Tensor rope(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
+
+/// rows[r] = x[row_tokens[r]]; the gradient of a token sums over its slots. slot_rows [T, K] int64 is the inverse: the row of
+/// each (token, slot), -1 for none.
+at::Tensor permute(const at::Tensor& x_TD, const at::Tensor& row_tokens_R, const at::Tensor& slot_rows_TK);
+
+/// y[t] = sum_k weights[t, k] rows[slot_rows[t, k]], in the order of k; every row must be some slot's. Differentiable in rows
+/// and weights; undefined weights are all 1.
+at::Tensor unpermute(const at::Tensor& rows_RD, const at::Tensor& slot_rows_TK, const at::Tensor& weights_TK);
+
+/// -log softmax(logits)[label] per row, 0 where the label is -100. logits [T, V], labels [T] int64 -> [T].
+at::Tensor cross_entropy(const at::Tensor& logits_TV, const at::Tensor& labels_T);
+
+}  // namespace moe::ops

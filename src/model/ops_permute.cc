@@ -1,0 +1,66 @@
+#include "kernels/permute.h"
+#include "model/kernel_views.h"
+#include "model/ops.h"
+
+namespace moe::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+const int64_t* indices(const at::Tensor& tensor) { return tensor.const_data_ptr<int64_t>(); }
+
+class PermuteFunction : public torch::autograd::Function<PermuteFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_in, const at::Tensor& row_tokens,
+                            const at::Tensor& slot_rows) {
+    const at::Tensor x = row_major(x_in);
+    at::Tensor rows = at::empty({row_tokens.size(0), x.size(1)}, x.options());
+    kernels::permute(const_view(x), indices(row_tokens), mutable_view(rows));
+    context->save_for_backward({slot_rows});
+    return rows;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const at::Tensor slot_rows = context->get_saved_variables()[0], drows = row_major(gradients[0]);
+    at::Tensor dx = at::empty({slot_rows.size(0), drows.size(1)}, drows.options());
+    kernels::unpermute(const_view(drows), indices(slot_rows), slot_rows.size(1), nullptr, mutable_view(dx));
+    return {dx, at::Tensor(), at::Tensor()};
+  }
+};
+
+class UnpermuteFunction : public torch::autograd::Function<UnpermuteFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& rows_in, const at::Tensor& slot_rows,
+                            const at::Tensor& weights_in) {
+    const at::Tensor rows = row_major(rows_in), weights = weights_in.defined() ? weights_in.contiguous() : weights_in;
+    at::Tensor y = at::empty({slot_rows.size(0), rows.size(1)}, rows.options());
+    kernels::unpermute(const_view(rows), indices(slot_rows), slot_rows.size(1),
+                       weights.defined() ? weights.const_data_ptr() : nullptr, mutable_view(y));
+    context->save_for_backward({rows, slot_rows, weights});
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &rows = saved[0], &slot_rows = saved[1], &weights = saved[2], dy = row_major(gradients[0]);
+    at::Tensor drows = at::empty(rows.sizes(), rows.options()), dweights;
+    if (weights.defined()) dweights = at::empty(weights.sizes(), weights.options());
+    kernels::unpermute_gradient(const_view(dy), const_view(rows), indices(slot_rows), slot_rows.size(1),
+                                weights.defined() ? weights.const_data_ptr() : nullptr, mutable_view(drows),
+                                weights.defined() ? dweights.mutable_data_ptr() : nullptr);
+    return {drows, at::Tensor(), dweights};
+  }
+};
+
+}  // namespace
+
+at::Tensor permute(const at::Tensor& x_TD, const at::Tensor& row_tokens_R, const at::Tensor& slot_rows_TK) {
+  return PermuteFunction::apply(x_TD, row_tokens_R.contiguous(), slot_rows_TK.contiguous());
+}
+
+at::Tensor unpermute(const at::Tensor& rows_RD, const at::Tensor& slot_rows_TK, const at::Tensor& weights_TK) {
+  return UnpermuteFunction::apply(rows_RD, slot_rows_TK.contiguous(), weights_TK);
+}
+
+}  // namespace moe::ops

@@ -1,0 +1,45 @@
+#include "parallel/mesh.h"
+
+#include <string>
+
+#include "comm/agreement.h"
+#include "common/error.h"
+
+namespace moe {
+namespace {
+
+std::string divisors_of(int64_t n) {
+  std::string text;
+  for (int64_t d = 1; d <= n; ++d) {
+    if (n % d == 0) text += (text.empty() ? "" : ", ") + std::to_string(d);
+  }
+  return text;
+}
+
+}  // namespace
+
+Mesh::Mesh(Communicator& world, int expert_parallel) : world_(world) {
+  const int ep = expert_parallel == 0 ? 1 : expert_parallel;
+  if (ep < 0 || world.size() % ep != 0) {
+    throw_agreed<InvalidArgument>(concat("expert_parallel ", ep, " does not divide the ", world.size(), " ranks; use one of ",
+                                         divisors_of(world.size())));
+  }
+  expert_group_ = world.split(world.rank() / ep, "mesh expert group");
+  replica_group_ = world.split(world.rank() % ep, "mesh replica group");
+}
+
+ExpertRange Mesh::owned_experts(int64_t num_experts) const {
+  if (num_experts % expert_parallel() != 0) {
+    throw_agreed<InvalidArgument>(concat("expert_parallel ", expert_parallel(), " does not divide num_experts ", num_experts,
+                                         "; use one of ", divisors_of(num_experts), " that also divides the ", world_.size(), " ranks"));
+  }
+  const int64_t count = num_experts / expert_parallel();
+  return {expert_group_->rank() * count, count};
+}
+
+Mesh::Share Mesh::share_of(int64_t count) const {
+  const int64_t begin = count * world_.rank() / world_.size(), end = count * (world_.rank() + 1) / world_.size();
+  return {begin, end - begin};
+}
+
+}  // namespace moe

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "comm/communicator.h"
+#include "moe/v1/pipeline.pb.h"
+#include "pipeline/gate.h"
+#include "worker/progress.h"
+
+namespace moe {
+
+/// What a job may use. The same on every rank; all paths are on storage that all ranks see.
+struct JobContext {
+  const v1::Stage& stage;                   ///< effective: every default that does not depend on the model is filled in
+  std::filesystem::path job_path;           ///< checkpoints/ lies here and outlives attempts
+  std::filesystem::path attempt_path;       ///< metrics.jsonl of this attempt
+  std::filesystem::path output_path;        ///< does not exist yet; the job makes it, whole, as its last act
+  int attempt = 1;
+  std::string digest;                       ///< of the effective config and the inputs
+  std::function<std::filesystem::path(const std::string& reference)> model_path;   ///< "dense", "convert.model", a folder
+  Communicator& world;
+  ProgressLine& progress;
+};
+
+/// What a finished job leaves for gates and reports.
+struct JobOutcome {
+  Metrics metrics;
+  nlohmann::json details = nlohmann::json::object();   ///< loss curve, expert load, scales, per-domain losses
+};
+
+/// Runs one kind of job to its end; nullopt if it was asked to stop and saved a checkpoint. Collective over the world.
+using JobKind = std::function<std::optional<JobOutcome>(const JobContext& context)>;
+
+}  // namespace moe

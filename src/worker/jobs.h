@@ -1,0 +1,21 @@
+#pragma once
+
+#include <string>
+
+#include "common/registry.h"
+#include "worker/job_context.h"
+
+namespace moe {
+
+/// THE list of job kinds, by the name of their message in a stage (`convert`, `train`, `evaluate`).
+const Registry<JobKind>& job_kinds();
+
+/// Name of the kind that a stage holds.
+std::string job_kind_of(const v1::Stage& stage);
+
+// One file each: convert_job.cc, train_job.cc, evaluate_job.cc.
+std::optional<JobOutcome> run_convert_job(const JobContext& context);
+std::optional<JobOutcome> run_train_job(const JobContext& context);
+std::optional<JobOutcome> run_evaluate_job(const JobContext& context);
+
+}  // namespace moe

@@ -1,0 +1,188 @@
+#include "worker/pipeline_runner.h"
+
+#include <chrono>
+#include <ctime>
+#include <deque>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
+
+#include "comm/agreement.h"
+#include "common/error.h"
+#include "common/file_io.h"
+#include "pipeline/advance.h"
+#include "pipeline/defaults.h"
+#include "worker/jobs.h"
+#include "worker/progress.h"
+#include "worker/run_summary.h"
+#include "worker/stage_inputs.h"
+#include "worker/workspace.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  gmtime_r(&now, &parts);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text;
+}
+
+/// One run. Every rank drives the same engine with the same events; what only rank 0 knows (files, attempts) it shares.
+class Run {
+ public:
+  Run(const v1::PipelineSpec& spec, const RunSettings& settings, Communicator& world)
+      : spec_(spec), settings_(settings), world_(world), progress_(world.rank() == 0), state_(make_pipeline_state(spec)) {}
+
+  ExitCode run() {
+    agree(world_, "open the output folder", [this] {
+      if (world_.rank() != 0) return;
+      inputs_ = std::make_unique<StageInputs>(spec_);
+      create_directories(settings_.root);
+      lock_ = std::make_unique<FileLock>(settings_.root / ".lock");
+    });
+    std::deque<Action> actions;
+    const auto feed = [&](const Event& event) {
+      for (Action& action : advance(state_, event)) actions.push_back(std::move(action));
+    };
+    feed(Start{});
+    while (!actions.empty()) {
+      const Action action = std::move(actions.front());
+      actions.pop_front();
+      if (const auto* note = std::get_if<GateNote>(&action)) {
+        progress_.message(note->message);
+      } else if (const auto* hold = std::get_if<Hold>(&action)) {
+        progress_.message(hold->message);
+        if (settings_.approved_gates.contains(hold->gate)) feed(Approve{hold->gate});
+      } else if (const auto* start = std::get_if<StartStage>(&action)) {
+        const std::optional<Event> event = run_stage(start->name);
+        if (!event) return release(start->name);
+        feed(*event);
+        write_summary();
+      }
+    }
+    const std::string table = write_summary();
+    if (world_.rank() == 0) std::cout << table << std::flush;
+    if (state_.phase == PipelinePhase::kSucceeded) return ExitCode::kDone;
+    progress_.message("pipeline " + spec_.name() + ": " + to_string(state_.phase) + (state_.reason.empty() ? "" : ": " + state_.reason));
+    return ExitCode::kGate;
+  }
+
+ private:
+  ExitCode release(const std::string& stage) {
+    write_summary();
+    progress_.message(stage + ": stopped after a checkpoint, as asked; the same command goes on from there");
+    return ExitCode::kReleased;
+  }
+
+  const v1::Stage& stage_named(const std::string& name) const {
+    for (const v1::Stage& stage : spec_.stages()) {
+      if (stage.name() == name) return stage;
+    }
+    throw Internal("no stage named '" + name + "'");
+  }
+
+  /// Rank 0: where the stage will run, or its record if it is done already.
+  json begin_stage(const v1::Stage& stage) {
+    const JobFolder folder(settings_.root, stage.name());
+    const std::string digest = inputs_->digest_of(stage);
+    if (!settings_.fresh) {
+      if (const std::optional<json> record = folder.finished(digest)) return {{"record", *record}};
+    } else {
+      folder.forget_checkpoints();
+    }
+    const int attempt = folder.next_attempt();
+    create_directories(folder.attempt_path(attempt));
+    write_file_atomically(folder.attempt_path(attempt) / "stage.json", to_json(stage) + "\n");
+    return {{"attempt", attempt}, {"digest", digest}};
+  }
+
+  /// nullopt: the job was asked to stop.
+  std::optional<Event> run_stage(const std::string& name) {
+    const v1::Stage& stage = stage_named(name);
+    const json begun =
+        json::parse(agree_on_result(world_, "begin stage " + name, [&] { return begin_stage(stage).dump(); }));
+    if (begun.contains("record")) {
+      progress_.message(name + ": finished before, not run again (--fresh does)");
+      return finish_stage(stage, begun["record"], /*already_done=*/true);
+    }
+    const int attempt = begun["attempt"];
+    const JobFolder folder(settings_.root, name);
+    const auto started = std::chrono::steady_clock::now();
+    progress_.message(name + ": started" + (attempt > 1 ? " (attempt " + std::to_string(attempt) + ")" : ""));
+    advance(state_, StageStarted{name});
+    try {
+      const JobContext context{.stage = stage,
+                               .job_path = folder.path(),
+                               .attempt_path = folder.attempt_path(attempt),
+                               .output_path = folder.output_path(attempt),
+                               .attempt = attempt,
+                               .digest = begun["digest"],
+                               .model_path = [this](const std::string& reference) { return shared_model_path(reference); },
+                               .world = world_,
+                               .progress = progress_};
+      const std::optional<JobOutcome> outcome = job_kinds().at(job_kind_of(stage))(context);
+      if (!outcome) return std::nullopt;
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+      const json record = json::parse(agree_on_result(world_, "record stage " + name, [&] {
+        json made = {{"digest", begun["digest"]}, {"stage", name},         {"kind", job_kind_of(stage)},
+                     {"attempt", attempt},        {"seconds", seconds},    {"finished_at", utc_now()},
+                     {"ranks", world_.size()},    {"metrics", outcome->metrics}, {"details", outcome->details},
+                     {"config", json::parse(to_json(stage))}};
+        folder.record_finished(attempt, made);
+        return made.dump();
+      }));
+      progress_.message(name + ": done in " + format_duration(seconds));
+      return finish_stage(stage, record, /*already_done=*/false);
+    } catch (const std::exception& error) {
+      advance(state_, StageFailed{name, error.what(), /*permanent=*/true});
+      write_summary();
+      throw;
+    }
+  }
+
+  Event finish_stage(const v1::Stage& stage, const json& record, bool already_done) {
+    const JobFolder folder(settings_.root, stage.name());
+    if (inputs_) inputs_->add_output(stage.name(), folder.output_path(record["attempt"]), record["digest"]);
+    records_.push_back(record);
+    Metrics metrics;
+    for (const auto& [name, value] : record["metrics"].items()) {
+      if (value.is_number()) metrics[name] = value;
+    }
+    return StageSucceeded{stage.name(), metrics, already_done};
+  }
+
+  /// Only rank 0 keeps track of outputs.
+  fs::path shared_model_path(const std::string& reference) {
+    return agree_on_result(world_, "find model " + reference, [&] { return inputs_->model_path(reference).string(); });
+  }
+
+  std::string write_summary() {
+    if (world_.rank() != 0) return "";
+    return write_run_summary(settings_.root, spec_, state_, records_);
+  }
+
+  const v1::PipelineSpec& spec_;
+  const RunSettings& settings_;
+  Communicator& world_;
+  ProgressLine progress_;
+  PipelineState state_;
+  std::unique_ptr<StageInputs> inputs_;
+  std::unique_ptr<FileLock> lock_;
+  std::vector<json> records_;
+};
+
+}  // namespace
+
+ExitCode run_pipeline(const v1::PipelineSpec& effective, const RunSettings& settings, Communicator& world) {
+  return Run(effective, settings, world).run();
+}
+
+}  // namespace moe

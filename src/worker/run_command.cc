@@ -1,0 +1,94 @@
+#include <CLI/App.hpp>
+#include <filesystem>
+#include <iterator>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "comm/agreement.h"
+#include "common/error.h"
+#include "common/file_io.h"
+#include "convert/conversion_methods.h"
+#include "convert/router_init.h"
+#include "data/chat_templates.h"
+#include "eval/eval_tasks.h"
+#include "pipeline/defaults.h"
+#include "pipeline/spec.h"
+#include "worker/commands.h"
+#include "worker/pipeline_runner.h"
+
+namespace moe {
+namespace {
+
+struct RunOptions {
+  std::string file;
+  std::string out;
+  std::vector<std::string> assignments;
+  std::vector<std::string> approved;
+  bool fresh = false;
+};
+
+KnownNames known_names() {
+  const auto set_of = [](const std::vector<std::string>& names) { return std::set<std::string>(names.begin(), names.end()); };
+  return {set_of(conversion_methods().names()), set_of(router_inits().names()), set_of(chat_templates().names()),
+          set_of(eval_tasks().names())};
+}
+
+/// Every stage must be able to run on the ranks that there are: all problems at once.
+void check_ranks(const v1::PipelineSpec& spec, int ranks, const std::string& file) {
+  std::string problems;
+  for (const v1::Stage& stage : spec.stages()) {
+    const v1::GangSpec& gang = stage.gang();
+    if (gang.ranks() > 0 && gang.ranks() != ranks) {
+      problems += concat("\n", file, ": stage ", stage.name(), ": gang.ranks is ", gang.ranks(), " and this run has ", ranks,
+                         "; start it with `mpirun -n ", gang.ranks(), "` or add --set stages.", stage.name(), ".gang.ranks=", ranks);
+    } else if (gang.expert_parallel() > 0 && ranks % gang.expert_parallel() != 0) {
+      problems += concat("\n", file, ": stage ", stage.name(), ": gang.expert_parallel ", gang.expert_parallel(),
+                         " does not divide the ", ranks, " ranks of this run; use a divisor of ", ranks);
+    }
+    if (gang.device() == "cuda") {
+      problems += concat("\n", file, ": stage ", stage.name(), ": gang.device cuda: training on GPUs is not part of this version; use cpu");
+    }
+  }
+  if (!problems.empty()) throw InvalidArgument("the pipeline cannot run here:" + problems);
+}
+
+ExitCode run(const RunOptions& options, Communicator& world) {
+  const std::string bytes = agree_on_result(world, "read " + options.file, [&] {
+    const v1::PipelineSpec spec =
+        effective_spec(load_pipeline_or_throw(read_file(options.file), options.file, options.assignments, known_names()));
+    check_ranks(spec, world.size(), options.file);
+    return spec.SerializeAsString();
+  });
+  v1::PipelineSpec spec;
+  MOE_CHECK(spec.ParseFromString(bytes), "the pipeline did not survive the broadcast");
+  const RunSettings settings{.root = options.out.empty() ? "runs/" + spec.name() : options.out,
+                             .approved_gates = {options.approved.begin(), options.approved.end()},
+                             .fresh = options.fresh};
+  return run_pipeline(spec, settings, world);
+}
+
+}  // namespace
+
+Subcommand add_run_command(CLI::App& app) {
+  auto options = std::make_shared<RunOptions>();
+  CLI::App* command = app.add_subcommand("run", "Run a job or a whole pipeline, alone or under mpirun");
+  command->add_option("FILE", options->file, "Pipeline or job (YAML; proto/moe/v1/*.proto is its schema)")->required();
+  command->add_option("--out", options->out, "Folder for all results (default runs/<name of the pipeline>)");
+  command->add_option("--set", options->assignments, "Change a value of the file: path=value, e.g. stages.stage1.train.steps=50")
+      ->take_all()
+      ->expected(1);
+  command->add_option("--approve", options->approved, "Let this gate pass although it holds")->take_all()->expected(1);
+  command->add_flag("--fresh", options->fresh, "Run finished stages again and forget checkpoints");
+  command->footer(
+      "A finished stage is not run again as long as its config and inputs are the same; an interrupted training goes on at\n"
+      "its last checkpoint. Leaves summary.json, report.html and metrics.jsonl in the output folder.\n\n"
+      "Examples:\n"
+      "  moe-worker run configs/base-7m_independent-random_cpu.yaml --set defaults.gang.ranks=1 --set defaults.gang.expert_parallel=1\n"
+      "  bash deploy/gang.sh --ranks 2 --once -- moe-worker run pipeline.yaml --out runs/a --set stages.stage1.train.steps=50\n"
+      "  moe-worker run pipeline.yaml --out runs/a --approve recovered");
+  return {command, [options](Communicator& world) { return run(*options, world); }, /*uses_all_ranks=*/true};
+}
+
+}  // namespace moe

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "moe/v1/pipeline.pb.h"
+
+namespace moe {
+
+/// What the stages of a pipeline read: resolves references to models and gives a stage the digest that tells whether its
+/// result is there already. Used by rank 0.
+class StageInputs {
+ public:
+  /// Reads every file that the pipeline names, so that a missing or unreadable one is found before anything runs. Throws
+  /// InvalidArgument that names it.
+  explicit StageInputs(const v1::PipelineSpec& effective);
+
+  /// After a stage has its output: its folder and digest, for stages that read "<stage>.model".
+  void add_output(const std::string& stage, const std::filesystem::path& folder, const std::string& digest);
+
+  /// Folder of "dense" (a pipeline input), "<stage>.model" or a path.
+  std::filesystem::path model_path(const std::string& reference) const;
+
+  /// XXH3 over the effective stage (how many ranks run it aside) and the digests of all that it reads.
+  std::string digest_of(const v1::Stage& stage) const;
+
+ private:
+  struct Output {
+    std::filesystem::path folder;
+    std::string digest;
+  };
+  std::map<std::string, std::string> input_paths_;    ///< pipeline input -> path
+  std::map<std::string, Output> outputs_;             ///< "<stage>.model" -> output
+  std::map<std::string, std::string> file_digests_;   ///< model folder or data file -> digest
+
+  std::string model_digest(const std::string& reference) const;
+};
+
+}  // namespace moe

@@ -1,0 +1,129 @@
+// `moe-worker run` as a user calls it: stages, gates, what is done twice and what is not, and what it leaves behind.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "common/file_io.h"
+#include "testing/subprocess.h"
+#include "testing/temp_dir.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+std::string pipeline(const std::string& gate) {
+  const std::string root = MOE_SOURCE_DIR;
+  return "apiVersion: moe/v1\n"
+         "kind: Pipeline\n"
+         "name: small\n"
+         "inputs: {dense: {path: " + root + "/examples/base-7m}}\n"
+         "stages:\n"
+         "  - name: convert\n"
+         "    convert: {input: dense, method: independent_random, experts: 4, top_k: 2, calibration_tokens: 512,\n"
+         "              calibration: [{path: " + root + "/examples/data/maths.train.jsonl, max_documents: 20}]}\n"
+         "  - name: train\n"
+         "    train: {input: convert.model, steps: 4, sequence_length: 128, micro_batch_rows: 2,\n"
+         "            data: [{path: " + root + "/examples/data/maths.train.jsonl, max_documents: 50}]}\n"
+         "  - name: evaluate\n"
+         "    evaluate: {input: train.model, baseline: dense, max_tokens: 1000, sequence_length: 128,\n"
+         "               data: [{path: " + root + "/examples/data/maths.valid.jsonl}]}\n" + gate;
+}
+
+constexpr char kOpenGate[] = "  - gate: {name: fine, metric: evaluate.loss, op: \"<\", value: 100}\n";
+constexpr char kHoldingGate[] = "  - gate: {name: strict, metric: evaluate.loss_ratio_to_baseline, op: \"<\", value: 0.1}\n";
+constexpr char kFailingGate[] =
+    "  - gate: {name: strict, metric: evaluate.loss_ratio_to_baseline, op: \"<\", value: 0.1, on_fail: FAIL}\n";
+
+class RunTest : public ::testing::Test {
+ protected:
+  testing::ProcessResult run(const std::string& yaml, std::vector<std::string> extra = {}, int ranks = 1) {
+    write_file_atomically(folder_ / "small.yaml", yaml);
+    std::vector<std::string> arguments{"run", folder_ / "small.yaml", "--out", out_};
+    arguments.insert(arguments.end(), extra.begin(), extra.end());
+    return testing::run_process(testing::worker_command(ranks, arguments));
+  }
+  json summary() { return json::parse(read_file(out_ / "summary.json")); }
+
+  testing::TempDir folder_;
+  fs::path out_ = folder_ / "out";
+};
+
+TEST_F(RunTest, LeavesSummaryReportAndMetricsAndDoesNothingTwice) {
+  const testing::ProcessResult first = run(pipeline(kOpenGate), {}, 2);
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_THAT(first.out, HasSubstr("converted"));
+  EXPECT_THAT(first.out, HasSubstr("report.html"));
+  EXPECT_EQ(summary()["state"], "SUCCEEDED");
+  EXPECT_THAT(read_file(out_ / "report.html"), HasSubstr("<svg"));
+  std::ifstream metrics(out_ / "metrics.jsonl");
+  int steps = 0;
+  for (std::string line; std::getline(metrics, line);) steps += json::parse(line).contains("step") ? 1 : 0;
+  EXPECT_EQ(steps, 4);
+  EXPECT_TRUE(fs::exists(out_ / "train/output-t0001/config.json"));
+
+  const testing::ProcessResult again = run(pipeline(kOpenGate), {}, 2);
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_FALSE(fs::exists(out_ / "convert/output-t0002")) << "a finished stage ran again";
+  EXPECT_FALSE(fs::exists(out_ / "train/output-t0002"));
+  EXPECT_EQ(summary()["state"], "SUCCEEDED");
+  EXPECT_THAT(again.out, HasSubstr("converted")) << "the table comes from the records too";
+
+  // Another value further down: only what depends on it runs again.
+  const testing::ProcessResult changed = run(pipeline(kOpenGate), {"--set", "stages.train.train.learning_rate=0.001"});
+  ASSERT_EQ(changed.exit_code, 0) << changed.err;
+  EXPECT_FALSE(fs::exists(out_ / "convert/output-t0002"));
+  EXPECT_TRUE(fs::exists(out_ / "train/output-t0002/config.json"));
+
+  const testing::ProcessResult fresh = run(pipeline(kOpenGate), {"--fresh"});
+  ASSERT_EQ(fresh.exit_code, 0) << fresh.err;
+  EXPECT_TRUE(fs::exists(out_ / "convert/output-t0002/config.json"));
+}
+
+TEST_F(RunTest, AHoldingGateExitsWithOneAndApprovalGoesOn) {
+  const testing::ProcessResult held = run(pipeline(kHoldingGate));
+  EXPECT_EQ(held.exit_code, 1) << held.err;
+  EXPECT_THAT(held.out + held.err, HasSubstr("--approve strict"));
+  EXPECT_EQ(summary()["state"], "HELD");
+  const testing::ProcessResult approved = run(pipeline(kHoldingGate), {"--approve", "strict"});
+  EXPECT_EQ(approved.exit_code, 0) << approved.err;
+  EXPECT_EQ(summary()["state"], "SUCCEEDED");
+  EXPECT_FALSE(fs::exists(out_ / "train/output-t0002"));
+}
+
+TEST_F(RunTest, AFailingGateExitsWithOne) {
+  const testing::ProcessResult failed = run(pipeline(kFailingGate));
+  EXPECT_EQ(failed.exit_code, 1) << failed.err;
+  EXPECT_THAT(failed.out + failed.err, HasSubstr("strict"));
+  EXPECT_EQ(summary()["state"], "FAILED");
+}
+
+TEST_F(RunTest, AJobFileIsAPipelineOfOneStage) {
+  const std::string root = MOE_SOURCE_DIR;
+  const std::string job = "apiVersion: moe/v1\nkind: Job\nname: just-evaluate\n"
+                          "evaluate: {input: " + root + "/examples/base-7m, max_tokens: 500, sequence_length: 128,\n"
+                          "           data: [{path: " + root + "/examples/data/maths.valid.jsonl}]}\n";
+  const testing::ProcessResult result = run(job);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(summary()["state"], "SUCCEEDED");
+  EXPECT_TRUE(fs::exists(out_ / "just-evaluate/output-t0001"));
+}
+
+TEST_F(RunTest, TwoRunsInOneFolderAreRefused) {
+  fs::create_directories(out_);
+  const FileLock lock(out_ / ".lock");
+  const testing::ProcessResult result = run(pipeline(kOpenGate));
+  EXPECT_EQ(result.exit_code, 65);
+  EXPECT_THAT(result.err, HasSubstr("another process"));
+}
+
+}  // namespace
+}  // namespace moe
