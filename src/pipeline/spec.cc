@@ -1,5 +1,6 @@
 #include "pipeline/spec.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/error.h"
@@ -52,7 +53,9 @@ LoadedPipeline load_pipeline(const std::string& text, const std::string& file,
   if (loaded.spec.kind() == "Job" && loaded.spec.stages().empty()) make_one_stage(loaded.spec);
   check_stages(loaded.spec, loaded.sources, known, semantic);
   for (Problem& problem : semantic) {
-    if (!unreadable.contains(problem.path)) loaded.problems.push_back(std::move(problem));
+    const bool is_known = std::any_of(loaded.problems.begin(), loaded.problems.end(),
+                                      [&](const Problem& other) { return other.text() == problem.text(); });
+    if (!is_known && !unreadable.contains(problem.path)) loaded.problems.push_back(std::move(problem));
   }
   return loaded;
 }

@@ -218,15 +218,17 @@ class StageChecker {
     const bool inherited = !own && spec_.defaults().gang().has_expert_parallel();
     const std::string where =
         inherited ? "defaults.gang.expert_parallel" : join_path(join_path(path, "gang"), "expert_parallel");
+    // A default is told once, whichever stages it fits badly.
+    const std::string of_stage = inherited ? "" : concat(" (stage '", stage_name(spec_.stages(i)), "')");
     const int ep = gang.expert_parallel();
     if (ep < 1) return;
     if (gang.ranks() > 0 && gang.ranks() % ep != 0) {
-      sink_.add(where, concat("expert_parallel ", ep, " does not divide ranks ", gang.ranks(), " (stage '",
-                              stage_name(spec_.stages(i)), "'); use ", divisors(gang.ranks(), gang.ranks())));
+      sink_.add(where, concat("expert_parallel ", ep, " does not divide ranks ", gang.ranks(), of_stage, "; use ",
+                              divisors(gang.ranks(), gang.ranks())));
     }
     if (const int experts = experts_of(i); experts > 0 && experts % ep != 0) {
-      sink_.add(where, concat("expert_parallel ", ep, " does not divide experts ", experts, " (stage '",
-                              stage_name(spec_.stages(i)), "'); use ", divisors(experts, gang.ranks())));
+      sink_.add(where, concat("expert_parallel ", ep, " does not divide experts ", experts, of_stage, "; use ",
+                              divisors(experts, gang.ranks())));
     }
   }
 

@@ -101,6 +101,8 @@ class TreeBuilder final : public YAML::EventHandler {
     } else if (parent.keys.empty()) {
       parent.keys.push_back(std::move(node));
     } else {
+      // A missing value has the mark of whatever comes next; its key says where to look.
+      if (node.kind == YamlNode::Kind::kNull) node.where = parent.keys.back().where;
       parent.node.entries.emplace_back(std::move(parent.keys.back()), std::move(node));
       parent.keys.clear();
     }

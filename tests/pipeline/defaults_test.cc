@@ -1,0 +1,155 @@
+#include "pipeline/defaults.h"
+
+#include <gmock/gmock.h>
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/util/message_differencer.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "pipeline/spec.h"
+
+namespace moe {
+namespace {
+
+using google::protobuf::util::MessageDifferencer;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+v1::PipelineSpec sample() {
+  return load_pipeline_or_throw(R"(apiVersion: moe/v1
+kind: Pipeline
+name: a
+inputs: {dense: {path: models/dense}}
+defaults: {gang: {ranks: 4, expert_parallel: 2, device: cuda}, seed: 9}
+stages:
+  - {name: convert, convert: {input: dense, method: sequential, experts: 8, top_k: 1, calibration: [{path: data/books.train.jsonl}]}}
+  - {name: stage1, seed: 3, gang: {expert_parallel: 4}, train: {input: convert.model, steps: 200, data: [{path: a/b.c.jsonl, weight: 2}]}}
+  - {name: short, train: {input: convert.model, steps: 3, data: [{path: x.jsonl, domain: mine}], validate_every: 0, checkpoint_every: 0}}
+  - {name: evaluate, evaluate: {input: stage1.model, data: [{path: v.jsonl}]}}
+  - gate: {name: good, metric: evaluate.loss, op: "<=", value: 3}
+)",
+                                "a.yaml", {}, {});
+}
+
+TEST(DefaultsTest, StagesInheritGangAndSeed) {
+  const v1::PipelineSpec spec = effective_spec(sample());
+  EXPECT_EQ(spec.stages(0).seed(), 9u);
+  EXPECT_EQ(spec.stages(1).seed(), 3u);
+  EXPECT_EQ(spec.stages(0).gang().expert_parallel(), 2);
+  EXPECT_EQ(spec.stages(1).gang().expert_parallel(), 4);
+  EXPECT_EQ(spec.stages(1).gang().ranks(), 4);
+  EXPECT_EQ(spec.stages(1).gang().device(), "cuda");
+  EXPECT_EQ(spec.stages(1).gang().dtype(), "float32");
+  EXPECT_FALSE(spec.stages(4).has_gang());
+  EXPECT_EQ(spec.stages(4).gate().on_fail(), "HOLD");
+}
+
+// The numbers of the comments in job.proto, restated here by hand.
+TEST(DefaultsTest, NumbersOfTheSchema) {
+  const v1::PipelineSpec spec = effective_spec(sample());
+  const v1::ConvertSpec& convert = spec.stages(0).convert();
+  EXPECT_EQ(convert.router_init(), "random_selection");
+  EXPECT_EQ(convert.router_scaling(), "calibrated");
+  EXPECT_EQ(convert.scale_mode(), "least_squares");
+  EXPECT_EQ(convert.calibration_tokens(), 4096);
+  EXPECT_EQ(convert.topk_norm(), "straight_through");
+  EXPECT_EQ(convert.dtype(), "source");
+  EXPECT_EQ(convert.calibration(0).domain(), "books");
+  EXPECT_FALSE(convert.has_output_scale());
+  const v1::TrainSpec& train = spec.stages(1).train();
+  EXPECT_EQ(train.micro_batch_rows(), 8);
+  EXPECT_EQ(train.micro_steps(), 1);
+  EXPECT_EQ(train.learning_rate(), 2e-4);
+  EXPECT_EQ(train.learning_rate_floor(), 0.1);
+  EXPECT_EQ(train.warmup_steps(), 10);
+  EXPECT_EQ(train.beta1(), 0.9);
+  EXPECT_EQ(train.beta2(), 0.95);
+  EXPECT_EQ(train.epsilon(), 1e-8);
+  EXPECT_EQ(train.weight_decay(), 0.1);
+  EXPECT_EQ(train.clip_norm(), 1);
+  EXPECT_EQ(train.balance_loss(), 0.01);
+  EXPECT_EQ(train.validate_every(), 20);
+  EXPECT_EQ(train.validation_tokens(), 16384);
+  EXPECT_EQ(train.checkpoint_every(), 40);
+  EXPECT_EQ(train.keep_checkpoints(), 2);
+  EXPECT_TRUE(train.append_eos());
+  EXPECT_EQ(train.long_documents(), "drop");
+  EXPECT_EQ(train.data(0).domain(), "b");
+  EXPECT_EQ(train.data(0).weight(), 2);
+  EXPECT_THAT(spec.stages(3).evaluate().tasks(), ElementsAre("perplexity"));
+}
+
+TEST(DefaultsTest, ZeroIsAValueAndShortRunsStillValidate) {
+  const v1::PipelineSpec spec = effective_spec(sample());
+  EXPECT_EQ(spec.stages(2).train().validate_every(), 0);
+  EXPECT_EQ(spec.stages(2).train().checkpoint_every(), 0);
+  EXPECT_EQ(spec.stages(2).train().data(0).domain(), "mine");
+  v1::TrainSpec three;
+  three.set_steps(3);
+  EXPECT_EQ(with_defaults(three).validate_every(), 1);
+  EXPECT_EQ(with_defaults(three).checkpoint_every(), 1);
+  EXPECT_EQ(with_defaults(three).warmup_steps(), 0);
+}
+
+TEST(DefaultsTest, ThePublishedPresetFillsWhatIsAbsentOnly) {
+  v1::ConvertSpec convert;
+  convert.set_preset("published");
+  convert.set_top_k(2);
+  EXPECT_EQ(with_defaults(convert).router_scaling(), "raw");
+  EXPECT_EQ(with_defaults(convert).scale_mode(), "n_over_k");
+  EXPECT_EQ(with_defaults(convert).topk_norm(), "renorm");
+  convert.set_scale_mode("energy");
+  EXPECT_EQ(with_defaults(convert).scale_mode(), "energy");
+}
+
+// What depends on the model stays absent; every other optional scalar of an effective job is set. A field that is added
+// to the schema and forgotten in defaults.cc fails here.
+TEST(DefaultsTest, NoOptionalFieldIsForgotten) {
+  const std::set<std::string> by_the_model{"sequence_length", "template", "output_scale", "baseline"};
+  int checked = 0;
+  const auto check = [&](const google::protobuf::Message& message) {
+    const auto* type = message.GetDescriptor();
+    for (int i = 0; i < type->field_count(); ++i) {
+      if (!type->field(i)->has_presence() || by_the_model.contains(type->field(i)->name())) continue;
+      EXPECT_TRUE(message.GetReflection()->HasField(message, type->field(i))) << type->field(i)->full_name();
+      ++checked;
+    }
+  };
+  const v1::PipelineSpec spec = effective_spec(sample());
+  check(spec.stages(0).convert());
+  check(spec.stages(0).convert().calibration(0));
+  check(spec.stages(0).gang());
+  check(spec.stages(1).train());
+  check(spec.stages(3).evaluate());
+  check(spec.stages(4).gate());
+  EXPECT_GT(checked, 30);
+}
+
+TEST(DefaultsTest, FillingTwiceChangesNothing) {
+  const v1::PipelineSpec once = effective_spec(sample());
+  EXPECT_TRUE(MessageDifferencer::Equals(once, effective_spec(once)));
+}
+
+TEST(DefaultsTest, JsonOfAStageIsTheSameTextAndNamesFieldsAsTheFileDoes) {
+  const v1::Stage stage = effective_spec(sample()).stages(1);
+  const std::string json = to_json(stage);
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(to_json(effective_spec(sample()).stages(1)), json);
+  EXPECT_THAT(json, HasSubstr("\"learning_rate\": 0.0002"));
+  EXPECT_THAT(json, HasSubstr("\"expert_parallel\": 4"));
+}
+
+TEST(DefaultsTest, DomainIsTheFileNameUpToItsFirstDot) {
+  v1::DataSource source;
+  for (const auto& [path, domain] :
+       std::vector<std::pair<std::string, std::string>>{{"examples/data/general.valid.jsonl", "general"},
+                                                        {"x", "x"},
+                                                        {"a.b/c", "c"},
+                                                        {"/d/.hidden.jsonl", ".hidden"}}) {
+    source.set_path(path);
+    EXPECT_EQ(domain_of(source), domain);
+  }
+}
+
+}  // namespace
+}  // namespace moe

@@ -1,0 +1,308 @@
+#include "pipeline/validate.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "pipeline/spec.h"
+
+namespace moe {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr char kConvert[] =
+    "  - {name: convert, convert: {input: dense, method: sequential, experts: 8, top_k: 2, calibration: [{path: "
+    "c.jsonl}]}}\n";
+constexpr char kTrain[] = "  - {name: stage1, train: {input: convert.model, steps: 10, data: [{path: a.jsonl}]}}\n";
+constexpr char kEvaluate[] =
+    "  - {name: evaluate, evaluate: {input: stage1.model, baseline: dense, data: [{path: maths.valid.jsonl}, {path: "
+    "b/code.jsonl}]}}\n";
+
+// Problems of a pipeline with these stages, which start at line 6 (line 5 holds the defaults).
+std::vector<std::string> problems_of(const std::string& stages, const std::string& defaults = "{}",
+                                     const KnownNames& known = {}) {
+  const LoadedPipeline loaded =
+      load_pipeline("apiVersion: moe/v1\nkind: Pipeline\nname: a\ninputs: {dense: {path: m}}\ndefaults: " + defaults +
+                        "\nstages:\n" + stages,
+                    "a.yaml", {}, known);
+  std::vector<std::string> texts;
+  for (const Problem& problem : loaded.problems) texts.push_back(problem.text());
+  return texts;
+}
+
+std::string convert(const std::string& fields) {
+  return "  - {name: convert, convert: {input: dense, " + fields + "}}\n";
+}
+std::string train(const std::string& fields) {
+  return "  - {name: t, train: {input: ./m, " + fields + "}}\n";
+}
+std::string gate(const std::string& fields) {
+  return "  - {gate: {" + fields + "}}\n";
+}
+
+TEST(ValidateTest, AGoodPipelineHasNoProblem) {
+  EXPECT_THAT(problems_of(std::string(kConvert) + kTrain + kEvaluate +
+                          gate("name: g1, metric: evaluate.loss_ratio_to_baseline.maths, op: '<=', value: 2") +
+                          gate("name: g2, metric: stage1.dead_expert_fraction, op: '==', value: 0, on_fail: WARN")),
+              IsEmpty());
+}
+
+TEST(ValidateTest, NamesOfStages) {
+  EXPECT_THAT(
+      problems_of("  - {convert: {input: dense, method: m, experts: 2, top_k: 1, calibration: [{path: c}]}}\n"
+                  "  - {name: Stage_1, train: {input: ./m, steps: 1, data: [{path: a}]}}\n" +
+                  std::string(kConvert) + kConvert + "  - {name: dense, evaluate: {input: ./m, data: [{path: a}]}}\n"),
+      ElementsAre("a.yaml:7: stages.0.name: missing; every stage and gate needs a name",
+                  HasSubstr("a.yaml:8: stages.Stage_1.name: not a name (Stage_1); use lower-case"),
+                  "a.yaml:10: stages.3.name: duplicate name (convert); stage 2 (counted from 0) has it already",
+                  "a.yaml:11: stages.dense.name: the name of a pipeline input too (dense); rename one of them"));
+}
+
+TEST(ValidateTest, AStageWithoutAKindAndGatesWithStageFields) {
+  EXPECT_THAT(
+      problems_of("  - {name: idle}\n  - {name: x, seed: 1, gate: {name: g, metric: idle.loss, op: '<', value: 1}}\n"),
+      ElementsAre("a.yaml:7: stages.idle: nothing to do; add one of convert, train, evaluate or gate",
+                  "a.yaml:8: stages.x.name: a gate's name stands inside `gate` (x); move it there",
+                  "a.yaml:8: stages.x: a gate runs nothing; remove its gang and seed",
+                  "a.yaml:8: stages.x.gate.metric: stage 'idle' produces no metric 'loss' (idle.loss)"));
+}
+
+TEST(ValidateTest, References) {
+  const std::string rest = ", steps: 1, data: [{path: a}]}}\n";
+  EXPECT_THAT(
+      problems_of(
+          "  - {name: early, train: {input: convert.model" + rest + kConvert +
+          "  - {name: self, train: {input: self.model" + rest + "  - {name: typo, train: {input: convrt.model" + rest +
+          "  - {name: bare, train: {input: convert" + rest + "  - {name: part, train: {input: convert.output" + rest +
+          "  - {name: none, train: {steps: 1, data: [{path: a}]}}\n" +
+          "  - {name: plain, evaluate: {input: densse, baseline: base-7m, data: [{path: a}]}}\n" +
+          "  - {name: wrong, train: {input: plain.model" + rest + "  - {name: path, train: {input: ../models/x" + rest),
+      ElementsAre(
+          "a.yaml:7: stages.early.train.input: refers to a later stage (convert.model); move that stage before this "
+          "one",
+          "a.yaml:9: stages.self.train.input: refers to its own stage (self.model)",
+          "a.yaml:10: stages.typo.train.input: no such model (convrt.model); did you mean 'convert.model'?; a "
+          "directory is "
+          "written with a slash (./convrt.model)",
+          "a.yaml:11: stages.bare.train.input: a stage, not a model (convert); write convert.model",
+          "a.yaml:12: stages.part.train.input: a stage offers only its model (convert.output); write convert.model",
+          "a.yaml:13: stages.none.train.input: missing; name a model: a pipeline input, <stage>.model or a directory",
+          "a.yaml:14: stages.plain.evaluate.input: no such model (densse); did you mean 'dense'?; a directory is "
+          "written with "
+          "a slash (./densse)",
+          HasSubstr("a.yaml:14: stages.plain.evaluate.baseline: no such model (base-7m); known: dense, early.model, "
+                    "convert.model"),
+          "a.yaml:15: stages.wrong.train.input: stage 'plain' makes no model (plain.model); it is of kind evaluate, "
+          "name a "
+          "convert or train stage"));
+}
+
+TEST(ValidateTest, FieldsOfConvert) {
+  EXPECT_THAT(problems_of(convert("experts: 0, top_k: 0, router_init: kaiming, scale_mode: k")),
+              ElementsAre("a.yaml:7: stages.convert.convert.method: missing; name a conversion method",
+                          "a.yaml:7: stages.convert.convert.experts: must be at least 1 (0); it has no default",
+                          "a.yaml:7: stages.convert.convert.top_k: must be at least 1 (0); it has no default"));
+  EXPECT_THAT(problems_of(convert("method: m, experts: 4, top_k: 5, router_init: kaiming, scale_mode: k")),
+              ElementsAre("a.yaml:7: stages.convert.convert.top_k: top_k 5 is greater than experts 4; choose at most "
+                          "as many experts as "
+                          "there are"));
+  EXPECT_THAT(
+      problems_of(convert(
+          "method: m, experts: 4, top_k: 2, router_init: kaiming, scale_mode: n_over_q, topk_norm: x, preset: y, "
+          "dtype: float16, router_scaling: z, calibration_tokens: 0")),
+      ElementsAre("a.yaml:7: stages.convert.convert.router_scaling: unknown value (z); known: calibrated, raw",
+                  "a.yaml:7: stages.convert.convert.scale_mode: unknown value (n_over_q); did you mean 'n_over_k'? "
+                  "known: least_squares, "
+                  "n_over_k, k, energy, unbiased, fixed",
+                  "a.yaml:7: stages.convert.convert.topk_norm: unknown value (x); known: renorm, straight_through",
+                  "a.yaml:7: stages.convert.convert.preset: unknown value (y); known: ours, published",
+                  "a.yaml:7: stages.convert.convert.dtype: unknown value (float16); did you mean 'bfloat16'? known: "
+                  "source, float32, "
+                  "bfloat16",
+                  "a.yaml:7: stages.convert.convert.calibration_tokens: must be at least 1 (0)"));
+}
+
+TEST(ValidateTest, OutputScaleAndFixedGoTogether) {
+  EXPECT_THAT(
+      problems_of(convert("method: m, experts: 4, top_k: 2, router_init: kaiming, scale_mode: fixed")),
+      ElementsAre(
+          "a.yaml:7: stages.convert.convert.output_scale: missing; scale_mode 'fixed' needs the scale of every layer"));
+  EXPECT_THAT(
+      problems_of(convert("method: m, experts: 4, top_k: 2, router_init: kaiming, scale_mode: k, output_scale: 2")),
+      ElementsAre("a.yaml:7: stages.convert.convert.output_scale: has no effect (2) with scale_mode 'k'; set "
+                  "scale_mode: fixed or "
+                  "remove it"));
+  EXPECT_THAT(
+      problems_of(convert("method: m, experts: 4, top_k: 2, router_init: kaiming, scale_mode: fixed, output_scale: 0")),
+      ElementsAre("a.yaml:7: stages.convert.convert.output_scale: must be greater than 0 (0)"));
+}
+
+TEST(ValidateTest, WhatNeedsCalibrationTextSaysSo) {
+  EXPECT_THAT(problems_of(convert("method: m, experts: 4, top_k: 2")),
+              ElementsAre("a.yaml:7: stages.convert.convert.calibration: missing; router_init 'random_selection' needs "
+                          "calibration text: list "
+                          "JSONL files, or set router_init: kaiming",
+                          "a.yaml:7: stages.convert.convert.calibration: missing; scale_mode 'least_squares' needs "
+                          "calibration text: list "
+                          "JSONL files, or set scale_mode: n_over_k"));
+  EXPECT_THAT(problems_of(convert("method: m, experts: 4, top_k: 2, router_init: kaiming, scale_mode: energy")),
+              IsEmpty());
+}
+
+TEST(ValidateTest, FieldsOfTrain) {
+  EXPECT_THAT(problems_of(train("steps: 0")),
+              ElementsAre("a.yaml:7: stages.t.train.data: missing; list at least one JSONL file: [{path: FILE.jsonl}]",
+                          "a.yaml:7: stages.t.train.steps: must be at least 1 (0); it has no default"));
+  EXPECT_THAT(
+      problems_of(train(
+          "steps: 10, data: [{weight: -1, max_documents: -2, domain: ''}], sequence_length: 1, micro_batch_rows: 0, "
+          "micro_steps: 0, learning_rate: 0, learning_rate_floor: 2, warmup_steps: 11, beta1: 1, beta2: -0.1, epsilon: "
+          "0, "
+          "weight_decay: -1, clip_norm: -1, balance_loss: -1, validate_every: -1, validation_tokens: 0, "
+          "checkpoint_every: -1, keep_checkpoints: 0, long_documents: cut")),
+      ElementsAre("a.yaml:7: stages.t.train.data.0.path: missing; name a JSONL file",
+                  "a.yaml:7: stages.t.train.data.0.weight: must be greater than 0 (-1)",
+                  "a.yaml:7: stages.t.train.data.0.max_documents: must be at least 0 (-2)",
+                  "a.yaml:7: stages.t.train.data.0.domain: is empty; write a name or remove it",
+                  "a.yaml:7: stages.t.train.sequence_length: must be at least 2 (1)",
+                  "a.yaml:7: stages.t.train.micro_batch_rows: must be at least 1 (0)",
+                  "a.yaml:7: stages.t.train.micro_steps: must be at least 1 (0)",
+                  "a.yaml:7: stages.t.train.learning_rate: must be greater than 0 (0)",
+                  "a.yaml:7: stages.t.train.learning_rate_floor: must lie in 0 .. 1 (2)",
+                  "a.yaml:7: stages.t.train.warmup_steps: warmup_steps 11 is greater than steps 10",
+                  "a.yaml:7: stages.t.train.beta1: must be at least 0 and less than 1 (1)",
+                  "a.yaml:7: stages.t.train.beta2: must be at least 0 and less than 1 (-0.1)",
+                  "a.yaml:7: stages.t.train.epsilon: must be greater than 0 (0)",
+                  "a.yaml:7: stages.t.train.weight_decay: must be at least 0 (-1)",
+                  "a.yaml:7: stages.t.train.clip_norm: must be at least 0 (-1)",
+                  "a.yaml:7: stages.t.train.balance_loss: must be at least 0 (-1)",
+                  "a.yaml:7: stages.t.train.validate_every: must be at least 0 (-1)",
+                  "a.yaml:7: stages.t.train.validation_tokens: must be at least 1 (0)",
+                  "a.yaml:7: stages.t.train.checkpoint_every: must be at least 0 (-1)",
+                  "a.yaml:7: stages.t.train.keep_checkpoints: must be at least 1 (0)",
+                  "a.yaml:7: stages.t.train.long_documents: unknown value (cut); known: drop, truncate, split"));
+}
+
+TEST(ValidateTest, FieldsOfEvaluateAndDomains) {
+  EXPECT_THAT(
+      problems_of(
+          "  - {name: e, evaluate: {input: ./m, max_tokens: -1, sequence_length: 0}}\n"
+          "  - {name: f, evaluate: {input: ./m, data: [{path: a/x.1.jsonl}, {path: b/x.2.jsonl}]}}\n"
+          "  - {name: g, evaluate: {input: ./m, data: [{path: a/x.1.jsonl}, {path: b/x.2.jsonl, domain: y}]}}\n"),
+      ElementsAre("a.yaml:7: stages.e.evaluate.data: missing; list at least one JSONL file: [{path: FILE.jsonl}]",
+                  "a.yaml:7: stages.e.evaluate.sequence_length: must be at least 2 (0)",
+                  "a.yaml:7: stages.e.evaluate.max_tokens: must be at least 0 (-1)",
+                  "a.yaml:8: stages.f.evaluate.data.1: its domain 'x' is also that of stages.f.evaluate.data.0; losses "
+                  "are reported by "
+                  "domain, so set `domain` on one of them"));
+}
+
+TEST(ValidateTest, NamesThatOtherModulesKnow) {
+  const KnownNames known{
+      {"independent_random", "sequential"}, {"kaiming", "random_selection"}, {"plain_markers"}, {"perplexity"}};
+  EXPECT_THAT(
+      problems_of(convert("method: sequentiel, experts: 4, top_k: 2, router_init: zeros, scale_mode: k") +
+                      train("steps: 1, data: [{path: a}], template: chatml") +
+                      "  - {name: e, evaluate: {input: ./m, data: [{path: a}], tasks: [perplexity, mmlu], template: "
+                      "plain_marker}}\n",
+                  "{}", known),
+      ElementsAre(
+          "a.yaml:7: stages.convert.convert.method: unknown value (sequentiel); did you mean 'sequential'? known: "
+          "independent_random, sequential",
+          "a.yaml:7: stages.convert.convert.router_init: unknown value (zeros); known: kaiming, random_selection",
+          "a.yaml:8: stages.t.train.template: unknown value (chatml); known: plain_markers",
+          "a.yaml:9: stages.e.evaluate.tasks.1: unknown value (mmlu); known: perplexity",
+          "a.yaml:9: stages.e.evaluate.template: unknown value (plain_marker); did you mean 'plain_markers'? known: "
+          "plain_markers"));
+  EXPECT_THAT(problems_of(convert("method: anything, experts: 4, top_k: 2, router_init: any, scale_mode: k")),
+              IsEmpty());
+}
+
+TEST(ValidateTest, LayoutsThatDoNotDivide) {
+  EXPECT_THAT(
+      problems_of(std::string(kConvert) +
+                      "  - {name: t, gang: {ranks: 6, expert_parallel: 4}, train: {input: convert.model, steps: 1, "
+                      "data: [{path: a}]}}\n",
+                  "{gang: {ranks: 3, expert_parallel: 3}}"),
+      ElementsAre("a.yaml:5: defaults.gang.expert_parallel: expert_parallel 3 does not divide experts 8; use 1",
+                  "a.yaml:8: stages.t.gang.expert_parallel: expert_parallel 4 does not divide ranks 6 (stage 't'); use "
+                  "1, 2, 3 or 6"));
+  // Ranks that nobody gave are whatever mpirun starts.
+  EXPECT_THAT(problems_of(kConvert, "{gang: {expert_parallel: 4}}"), IsEmpty());
+}
+
+TEST(ValidateTest, FieldsOfTheGang) {
+  EXPECT_THAT(
+      problems_of(kConvert, "{gang: {ranks: -1, expert_parallel: -2, device: gpu, dtype: float16}}"),
+      ElementsAre(
+          "a.yaml:5: defaults.gang.ranks: must be at least 0 (-1)",
+          "a.yaml:5: defaults.gang.expert_parallel: must be at least 0 (-2)",
+          "a.yaml:5: defaults.gang.device: unknown value (gpu); did you mean 'cpu'? known: cpu, cuda",
+          "a.yaml:5: defaults.gang.dtype: unknown value (float16); did you mean 'float32'? known: float32, float64"));
+}
+
+TEST(ValidateTest, Gates) {
+  const std::string op = ", op: '<', value: 1";
+  EXPECT_THAT(
+      problems_of(gate("name: early, metric: evaluate.loss" + op) + kConvert + kTrain + kEvaluate +
+                  gate("name: no-op, metric: evaluate.loss, value: 1") +
+                  gate("name: odd, metric: evaluate.loss, op: '=<', value: 1, on_fail: STOP") +
+                  gate("name: none" + op) + gate("name: dotless, metric: loss" + op) +
+                  gate("name: where, metric: evalute.loss" + op) +
+                  gate("name: domain, metric: evaluate.loss.maths.hard" + op) +
+                  gate("name: base, metric: stage1.loss_ratio_to_baseline" + op) +
+                  gate("name: on-gate, metric: odd.loss" + op)),
+      ElementsAre(
+          "a.yaml:7: stages.early.gate.metric: stage 'evaluate' comes after this gate (evaluate.loss); move the gate "
+          "behind it",
+          "a.yaml:11: stages.no-op.gate.op: missing; one of <, <=, >, >=, == in quotes",
+          HasSubstr("a.yaml:12: stages.odd.gate.op: unknown value (=<)"),
+          "a.yaml:12: stages.odd.gate.on_fail: unknown value (STOP); known: HOLD, FAIL, WARN",
+          "a.yaml:13: stages.none.gate.metric: missing; write <stage>.<metric>, for example evaluate.loss",
+          "a.yaml:14: stages.dotless.gate.metric: names no stage (loss); write <stage>.<metric>",
+          "a.yaml:15: stages.where.gate.metric: no stage 'evalute' (evalute.loss); did you mean 'evaluate'?",
+          HasSubstr("a.yaml:16: stages.domain.gate.metric: stage 'evaluate' produces no metric 'loss.maths.hard' "
+                    "(evaluate.loss.maths.hard); did you mean 'loss.maths'?; it produces: loss, perplexity"),
+          HasSubstr("stages.base.gate.metric: stage 'stage1' produces no metric 'loss_ratio_to_baseline' "
+                    "(stage1.loss_ratio_to_baseline); the stage has no `baseline`"),
+          "a.yaml:18: stages.on-gate.gate.metric: stage 'odd' produces no metric 'loss' (odd.loss)"));
+}
+
+TEST(ValidateTest, ValidationMetricsNeedValidationFiles) {
+  const std::string with =
+      "  - {name: t, train: {input: ./m, steps: 1, data: [{path: a}], validation: [{path: books.valid.jsonl}]}}\n";
+  EXPECT_THAT(problems_of(with + gate("name: g, metric: t.validation_loss.books, op: '<', value: 1")), IsEmpty());
+  EXPECT_THAT(
+      problems_of(train("steps: 1, data: [{path: a}]") + gate("name: g, metric: t.validation_loss, op: '<', value: 1")),
+      ElementsAre(HasSubstr("stage 't' produces no metric 'validation_loss' (t.validation_loss)")));
+}
+
+TEST(ValidateTest, TopLevelFieldsOfTheOtherKind) {
+  const auto texts = [](const std::string& yaml) {
+    std::vector<std::string> all;
+    for (const Problem& problem : load_pipeline("apiVersion: moe/v1\nname: a\n" + yaml, "a.yaml", {}, {}).problems)
+      all.push_back(problem.text());
+    return all;
+  };
+  EXPECT_THAT(texts("kind: Pipeline\nseed: 1\ngang: {ranks: 1}\ntrain: {input: ./m}\n"),
+              ElementsAre("a.yaml:1: stages: missing; a Pipeline needs at least one stage",
+                          "a.yaml:6: train: a Pipeline has its jobs under stages; move it there, or write kind: Job",
+                          "a.yaml:4: seed: a Pipeline sets the seed in defaults or in a stage; move it",
+                          "a.yaml:5: gang: a Pipeline sets the gang in defaults or in a stage; move it"));
+  EXPECT_THAT(texts("kind: Job\n"),
+              ElementsAre("a.yaml:1: nothing to do; a Job needs one of convert, train or evaluate"));
+  EXPECT_THAT(
+      texts("kind: Job\nevaluate: {input: ./m, data: [{path: a}]}\nstages: [{name: x, train: {input: ./m, steps: 1, "
+            "data: [{path: a}]}}]\n"),
+      ElementsAre("a.yaml:5: stages: a Job has no stages; write kind: Pipeline or put the job at the top level"));
+  EXPECT_THAT(texts("kind: Pipelin\nstages: [{name: x, train: {input: ./m, steps: 1, data: [{path: a}]}}]\n"),
+              ElementsAre("a.yaml:3: kind: unknown value (Pipelin); did you mean 'Pipeline'? known: Pipeline, Job"));
+  EXPECT_THAT(texts("kind: Job\ninputs: {Bad: {}}\nevaluate: {input: Bad, data: [{path: a}]}\n"),
+              ElementsAre(HasSubstr("a.yaml:4: inputs.Bad: not a name (Bad)"),
+                          "a.yaml:4: inputs.Bad.path: missing; name a model directory"));
+}
+
+}  // namespace
+}  // namespace moe
