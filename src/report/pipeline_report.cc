@@ -14,6 +14,9 @@
 namespace moe {
 namespace {
 
+// A model's name over its column of numbers.
+constexpr int kWidestLabel = 18;
+
 const DomainResult* result_of(const ModelReport& model, const std::string& domain) {
   const auto found = model.domains.find(domain);
   return found == model.domains.end() ? nullptr : &found->second;
@@ -55,7 +58,8 @@ std::string wrapped(const std::string& text, int width) {
 
 void add_models(const PipelineReport& report, int width, std::string& out) {
   std::vector<TextTable::Column> columns{{"held-out loss (perplexity)", TextTable::Align::kText}};
-  for (const ModelReport& model : report.models) columns.push_back({model.label, TextTable::Align::kNumber});
+  for (const ModelReport& model : report.models)
+    columns.push_back({shorten(clean_utf8(model.label), kWidestLabel), TextTable::Align::kNumber});
   TextTable table(columns);
   const auto add = [&](const std::string& name, const auto& cell_of) {
     std::vector<std::string> row{name};
@@ -187,10 +191,11 @@ std::string render_terminal(const PipelineReport& report, int width) {
   add_curves(report, width, out);
   if (out.size() != before) out += '\n';
   int widest = 0;
-  for (const auto& [label, path] : report.paths) widest = std::max(widest, display_width(label));
+  for (const auto& [label, path] : report.paths) widest = std::max(widest, display_width(clean_utf8(label)));
   for (const auto& [label, path] : report.paths) {
+    const std::string name = clean_utf8(label);
     // A path is never cut: it is there to be copied.
-    out += concat(clean_utf8(label), std::string(widest - display_width(label) + 2, ' '), path, "\n");
+    out += concat(name, std::string(widest - display_width(name) + 2, ' '), clean_utf8(path), "\n");
   }
   return out;
 }

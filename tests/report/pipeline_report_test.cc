@@ -1,0 +1,116 @@
+#include "report/pipeline_report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <sstream>
+
+#include "common/file_io.h"
+#include "report/sample_report.h"
+#include "report/text.h"
+
+namespace moe {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// A report of nothing but its end.
+PipelineReport bare(const std::string& state) {
+  PipelineReport report;
+  report.name = "x";
+  report.state = state;
+  return report;
+}
+
+TEST(PipelineReportTest, SummarySaysWhatBecameOfTheModel) {
+  EXPECT_EQ(summary_text(testing::sample_report()),
+            "A dense model of 6.82 M parameters became a mixture of 8 experts per layer, 2 active: 6.83 M parameters, "
+            "4.10 M of them (60 %) "
+            "per token. Held-out loss, dense → converted → recovered: general 2.31 → 5.23 → 2.67, maths 1.87 → 4.92 → "
+            "2.01, books 3.02 → 5.61 "
+            "→ 3.40, code 1.44 → 4.87 → 1.61. Training closed 91 % of the gap that the conversion opened (mean of 4 "
+            "domains).");
+}
+
+TEST(PipelineReportTest, SummaryOfAPipelineThatDidNotFinish) {
+  PipelineReport report = testing::sample_report();
+  report.state = "HELD";
+  report.reason = "gate 'parity' fails";
+  EXPECT_THAT(summary_text(report), HasSubstr("The pipeline is HELD: gate 'parity' fails. A dense model of"));
+  report.models.clear();
+  EXPECT_EQ(summary_text(report), "The pipeline is HELD: gate 'parity' fails.");
+  EXPECT_EQ(summary_text(bare("SUCCEEDED")), "The pipeline is done.");
+}
+
+TEST(PipelineReportTest, GapClosedByHand) {
+  PipelineReport report = testing::sample_report();
+  // (5.231 - 2.671) / (5.231 - 2.313)
+  EXPECT_NEAR(gap_closed(report, "general").value(), 0.877313, 1e-6);
+  EXPECT_FALSE(gap_closed(report, "nowhere").has_value());
+  // A conversion that damaged nothing opened no gap.
+  report.models[1].domains["general"].loss = 2.0;
+  EXPECT_FALSE(gap_closed(report, "general").has_value());
+  report.models.resize(2);
+  EXPECT_FALSE(gap_closed(report, "maths").has_value());
+}
+
+TEST(PipelineReportTest, DomainsInTheGivenOrderThenByName) {
+  PipelineReport report = testing::sample_report();
+  report.domain_order = {"maths", "absent"};
+  EXPECT_THAT(domains_of(report), ElementsAre("maths", "books", "code", "general"));
+}
+
+TEST(PipelineReportTest, TerminalTableHoldsWhatTheReaderAsksFor) {
+  const std::string text = render_terminal(testing::sample_report(), 100);
+  for (const char* part :
+       {"quickstart: SUCCEEDED", "held-out loss (perplexity)", "dense", "converted", "after stage1", "after stage2",
+        "2.313 (10.1)", "5.231 (187)", "1.612 (5.013)", "6.82 M", "4.10 M", "expert load min-max, layer 0", "  layer 5",
+        "stage2 loss", "runs/quickstart/stage2/output-t1"}) {
+    EXPECT_THAT(text, HasSubstr(part)) << text;
+  }
+  for (const int width : {60, 80, 100, 200}) {
+    std::istringstream lines(render_terminal(testing::sample_report(), width));
+    for (std::string line; std::getline(lines, line);) {
+      const bool is_path = line.find("runs/") != std::string::npos;
+      if (is_path || width < 80) continue;
+      EXPECT_LE(display_width(line), width) << line;
+    }
+  }
+}
+
+TEST(PipelineReportTest, EmptyAndHostileReportsRender) {
+  EXPECT_THAT(render_terminal(bare("FAILED"), 10), HasSubstr("x: FAILED"));
+  EXPECT_THAT(render_html(bare("FAILED")), HasSubstr("<h1>x</h1>"));
+  const std::string html = render_html(testing::hostile_report());
+  EXPECT_THAT(html, Not(HasSubstr("<script")));
+  EXPECT_THAT(html, Not(HasSubstr("nan")));
+  EXPECT_THAT(render_terminal(testing::hostile_report(), 80), Not(HasSubstr("\x01")));
+}
+
+// The pages stay in the build folder for a look in a browser.
+TEST(PipelineReportTest, PagesAreWellFormedAndSelfContained) {
+  if (std::system("python3 -c pass") != 0) GTEST_SKIP() << "python3 is not installed";
+  const std::filesystem::path folder = MOE_BINARY_DIR "/report_samples";
+  std::filesystem::create_directories(folder);
+  write_file_atomically(folder / "sample.html", render_html(testing::sample_report()));
+  write_file_atomically(folder / "hostile.html", render_html(testing::hostile_report()));
+  write_file_atomically(folder / "empty.html", render_html(bare("FAILED")));
+  const std::string command = "python3 " MOE_SOURCE_DIR "/tests/report/check_page.py " +
+                              (folder / "sample.html").string() + " " + (folder / "hostile.html").string() + " " +
+                              (folder / "empty.html").string();
+  EXPECT_EQ(std::system(command.c_str()), 0) << command;
+  // A broken page must not pass the checker.
+  write_file_atomically(folder / "broken.html",
+                        "<!DOCTYPE html><html><body><h1>x</h1><img src=\"http://example.org/x.png\"><p></body></html>");
+  EXPECT_NE(std::system(("python3 " MOE_SOURCE_DIR "/tests/report/check_page.py " + (folder / "broken.html").string() +
+                         " > /dev/null")
+                            .c_str()),
+            0);
+}
+
+}  // namespace
+}  // namespace moe

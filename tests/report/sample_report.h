@@ -1,0 +1,14 @@
+#pragma once
+
+#include "report/pipeline_report.h"
+
+namespace moe::testing {
+
+/// A report as the quickstart leaves it: a dense model, its conversion, two training stages, four domains, six layers
+/// of eight experts. Numbers are made up, seeded, and of the right size.
+PipelineReport sample_report();
+
+/// The same with everything hostile that a name can hold: markup, quotes, line breaks, bytes that are no UTF-8.
+PipelineReport hostile_report();
+
+}  // namespace moe::testing

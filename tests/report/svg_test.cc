@@ -1,0 +1,140 @@
+#include "report/svg.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "common/error.h"
+#include "report/axis_ticks.h"
+#include "report/svg_heatmap.h"
+#include "report/svg_line_chart.h"
+
+namespace moe {
+namespace {
+
+using ::testing::DoubleEq;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::Pointwise;
+
+size_t count(const std::string& text, const std::string& part) {
+  size_t n = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+TEST(AxisTest, TicksAreRoundAndCoverTheData) {
+  const Axis axis = linear_axis(1.87, 5.61, 5);
+  EXPECT_THAT(axis.ticks, ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_EQ(axis.low, 1);
+  EXPECT_EQ(axis.high, 6);
+  EXPECT_EQ(axis.label(2), "2");
+  EXPECT_THAT(linear_axis(0, 220, 5).ticks, ElementsAre(0, 50, 100, 150, 200, 250));
+  EXPECT_EQ(linear_axis(0.1, 0.34, 5).label(0.15), "0.15");
+  EXPECT_EQ(linear_axis(0, 250000, 5).label(50000), "50k");
+  EXPECT_DOUBLE_EQ(linear_axis(0, 10, 5).position(2.5), 0.25);
+}
+
+TEST(AxisTest, AFlatOrReversedRange) {
+  const Axis axis = linear_axis(3, 3, 5);
+  EXPECT_LT(axis.low, 3);
+  EXPECT_GT(axis.high, 3);
+  EXPECT_LT(linear_axis(0, 0, 5).low, 0);
+  EXPECT_THROW(linear_axis(2, 1, 5), Internal);
+  EXPECT_THROW(linear_axis(0, NAN, 5), Internal);
+}
+
+// Whatever the range: few ticks, in order, and the data inside.
+TEST(AxisTest, AnyRangeGetsAFewTicks) {
+  for (double low = -1e6; low < 1e6; low = low < -1e-3 ? low / 7 : low < 0 ? 1e-4 : low * 7) {
+    for (const double size : {1e-3, 0.7, 13.0, 4.2e5}) {
+      const Axis axis = linear_axis(low, low + size, 5);
+      EXPECT_GE(axis.ticks.size(), 2u);
+      EXPECT_LE(axis.ticks.size(), 9u) << low << " " << size;
+      EXPECT_LE(axis.low, low + 1e-9 * std::abs(low) + 1e-9);
+      EXPECT_GE(axis.high, low + size - 1e-9 * std::abs(low) - 1e-9);
+    }
+  }
+}
+
+TEST(AxisTest, LogTicks) {
+  EXPECT_THAT(log_axis(1.5, 12).ticks, ElementsAre(2, 5, 10));
+  EXPECT_THAT(log_axis(1, 1e6).ticks, Pointwise(DoubleEq(), std::vector<double>{1, 10, 100, 1e3, 1e4, 1e5, 1e6}));
+  EXPECT_NEAR(log_axis(1, 100).position(10), 0.5, 1e-12);
+}
+
+TEST(SvgTest, EscapesTextAndAttributes) {
+  SvgWriter svg(10, 10, "a \"b\" <c>");
+  svg.text(1, 2, "start", "x < y & z");
+  const std::string drawing = svg.finish();
+  EXPECT_THAT(drawing, HasSubstr("aria-label=\"a &quot;b&quot; &lt;c&gt;\""));
+  EXPECT_THAT(drawing, HasSubstr(">x &lt; y &amp; z</text>"));
+  EXPECT_EQ(svg_number(1.5), "1.5");
+  EXPECT_EQ(svg_number(-0.001), "0");
+  EXPECT_EQ(svg_number(120), "120");
+  EXPECT_THROW(svg_number(NAN), Internal);
+}
+
+TEST(LineChartTest, DrawsEverySeriesAndItsLegend) {
+  LineChart chart{"losses",
+                  "step",
+                  "loss",
+                  {{"train", {1, 2, 3}, {3, 2, 1}, 0, false, false}, {"valid", {1, 3}, {3, 1.5}, 1, false, true}}};
+  const std::string svg = render_line_chart(chart);
+  EXPECT_EQ(count(svg, "<path"), 2u);
+  EXPECT_EQ(count(svg, "<circle"), 2u);
+  EXPECT_THAT(svg, HasSubstr(">train</text>"));
+  EXPECT_THAT(svg, HasSubstr("valid: 1.5 at 3"));
+}
+
+TEST(LineChartTest, GapsBreakTheLineAndLogSkipsWhatIsNotPositive) {
+  LineChart chart{"x", "", "", {{"a", {1, 2, 3, 4, 5}, {1, NAN, 2, 0, 3}, 0, false, false}}};
+  EXPECT_EQ(count(render_line_chart(chart), "M"), 2u);
+  chart.log_y = true;
+  EXPECT_EQ(count(render_line_chart(chart), "M"), 3u);
+}
+
+TEST(LineChartTest, DegenerateData) {
+  EXPECT_THAT(render_line_chart({"x", "", "", {}}), HasSubstr("no data"));
+  EXPECT_THAT(render_line_chart({"x", "", "", {{"a", {1}, {NAN}, 0, false, false}}}), HasSubstr("no data"));
+  EXPECT_THAT(render_line_chart({"x", "", "", {{"a", {5}, {2}, 0, false, true}}}), Not(HasSubstr("nan")));
+  EXPECT_THROW(render_line_chart({"x", "", "", {{"a", {1, 2}, {1}, 0, false, false}}}), Internal);
+}
+
+TEST(LineChartTest, LongSeriesAreThinned) {
+  ChartSeries series{"a", {}, {}, 0, false, false};
+  for (int i = 0; i < 100000; ++i) {
+    series.x.push_back(i);
+    series.y.push_back(std::sin(i * 1e-4));
+  }
+  EXPECT_LT(render_line_chart({"x", "", "", {series}}).size(), 12000u);
+}
+
+TEST(SmoothedTest, AConstantStaysAndNanIsPassedOver) {
+  EXPECT_THAT(smoothed({2, 2, NAN, 2}, 3), ElementsAre(DoubleEq(2), DoubleEq(2), DoubleEq(2), DoubleEq(2)));
+  EXPECT_TRUE(std::isnan(smoothed({NAN, 1}, 3)[0]));
+  // Weights 1/2 and 1/4 of the last two values, normalised.
+  EXPECT_NEAR(smoothed({0, 3}, 2)[1], 2, 1e-12);
+}
+
+TEST(HeatmapTest, EveryCellSaysItsValue) {
+  EXPECT_THAT(relative_load({1, 3, 0, 0}), ElementsAre(1, 3, 0, 0));
+  EXPECT_THAT(relative_load({0, 0}), ElementsAre(0, 0));
+  const std::string svg = render_load_heatmap({"load", {{10, 30}, {0, 0}, {5, 5, 5}}});
+  EXPECT_THAT(svg, HasSubstr("<title>layer 0, expert 1: 1.50 × an even share</title>"));
+  EXPECT_THAT(svg, HasSubstr("<title>layer 1, expert 0: 0.00 × an even share</title>"));
+  EXPECT_THAT(svg, HasSubstr("<title>layer 2, expert 2: 1.00 × an even share</title>"));
+  EXPECT_EQ(count(svg, "<title>"), 7u);
+}
+
+TEST(HeatmapTest, ManyLayersAndExpertsStillFit) {
+  const std::string svg =
+      render_load_heatmap({"load", std::vector<std::vector<double>>(48, std::vector<double>(128, 1.0))});
+  EXPECT_EQ(count(svg, "<title>"), 48u * 128u);
+  EXPECT_THAT(render_load_heatmap({"load", {}}), HasSubstr("<svg"));
+}
+
+}  // namespace
+}  // namespace moe
