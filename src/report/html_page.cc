@@ -24,18 +24,20 @@ p { margin: 8px 0; overflow-wrap: anywhere; }
 .summary { font-size: 1.1rem; max-width: 68ch; margin: 12px 0 20px; }
 .badge { border: 1px solid; border-radius: 999px; padding: 0 10px; font-size: .8rem; font-weight: 600; white-space: nowrap; }
 .good { color: var(--good); } .bad { color: var(--bad); } .wait { color: var(--wait); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 12px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(120px, 1fr)); gap: 12px; }
 .tile, .card { background: var(--card); border: 1px solid var(--border); border-radius: 10px; }
 .tile { padding: 12px 14px; }
 .tile b { display: block; font-size: 1.45rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--muted); font-size: .875rem; padding: 10px 12px 4px; }
+div.card > .muted { margin: 10px 12px 2px; } .grid + .card { margin-top: 16px; }
 th, td { padding: 7px 12px; text-align: left; vertical-align: top; border-top: 1px solid var(--border); }
 thead th { border-top: 0; color: var(--muted); font-weight: 600; vertical-align: bottom; }
 tbody th { font-weight: 600; }
+table:not(.numbers) tbody th { overflow-wrap: anywhere; }
 .numbers td, .numbers thead th:not(:first-child) { text-align: right; white-space: nowrap; }
-.numbers thead th:not(:first-child) { white-space: normal; min-width: 4.2em; }
+.numbers thead th:not(:first-child) { white-space: normal; }
+.time { white-space: nowrap; }
 td small, th small { display: block; color: var(--muted); font-weight: 400; font-size: .78rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 16px; align-items: start; }
 figure { margin: 0; padding: 12px 12px 10px; max-width: 620px; }
@@ -47,7 +49,7 @@ dd { margin: 0; overflow-wrap: anywhere; font-family: ui-monospace, monospace; f
 details { padding: 10px 14px; }
 summary { cursor: pointer; font-weight: 600; }
 pre { overflow-x: auto; font: .8rem/1.45 ui-monospace, monospace; margin: 10px 0 4px; }
-@media (max-width: 480px) { th, td { padding: 7px 8px; } table { font-size: .84rem; } main { padding: 16px 12px 40px; }
+@media (max-width: 480px) { th, td { padding: 7px 6px; } th:first-child { padding-left: 12px; } table { font-size: .8rem; } main { padding: 16px 12px 40px; }
   .tile b { font-size: 1.25rem; } }
 )css";
 
@@ -70,9 +72,12 @@ std::string html_page(std::string_view title, std::string_view body_html) {
 
 std::string html_table(std::string_view caption, const std::vector<std::string>& header,
                        const std::vector<std::vector<std::string>>& rows, bool numbers) {
-  std::string html = concat("<div class=\"card scroll\" tabindex=\"0\" role=\"region\" aria-label=\"",
-                            escape_xml(caption), "\">\n<table", numbers ? " class=\"numbers\"" : "", ">\n<caption>",
-                            escape_xml(caption), "</caption>\n<thead><tr>");
+  const std::string label = escape_xml(caption);
+  // The text stands outside what scrolls, so that it wraps on a narrow screen.
+  std::string html =
+      concat("<div class=\"card\">\n<p class=\"muted\">", label,
+             "</p>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"", label, "\">\n<table",
+             numbers ? " class=\"numbers\"" : "", " aria-label=\"", label, "\">\n<thead><tr>");
   for (const std::string& title : header) html += concat("<th scope=\"col\">", cell(title), "</th>");
   html += "</tr></thead>\n<tbody>\n";
   for (const auto& row : rows) {
@@ -82,7 +87,7 @@ std::string html_table(std::string_view caption, const std::vector<std::string>&
     }
     html += "</tr>\n";
   }
-  return html + "</tbody>\n</table>\n</div>\n";
+  return html + "</tbody>\n</table>\n</div>\n</div>\n";
 }
 
 std::string html_figure(std::string_view title, std::string_view svg_html, std::string_view note) {

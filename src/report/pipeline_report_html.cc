@@ -45,7 +45,7 @@ std::string models_table(const PipelineReport& report) {
   }
   add("parameters", [](const ModelReport& model) { return count_text(model.parameters_total); });
   add("active", [](const ModelReport& model) { return count_text(model.parameters_active); });
-  add("expert load\nworst layer", [](const ModelReport& model) -> std::string {
+  add("expert load\nleast, greatest", [](const ModelReport& model) -> std::string {
     if (model.expert_load.empty()) return "-";
     double least = INFINITY, greatest = 0;
     for (const auto& layer : model.expert_load) {
@@ -53,7 +53,7 @@ std::string models_table(const PipelineReport& report) {
       least = std::min(least, low);
       greatest = std::max(greatest, high);
     }
-    return concat(fixed(least, 2), "–", fixed(greatest, 2));
+    return concat(fixed(least, 2), "\nto ", fixed(greatest, 2));
   });
   return concat(
       "<h2>Models</h2>\n",
@@ -104,8 +104,8 @@ std::string loss_figure(const StageReport& stage) {
   chart.x_title = "step";
   chart.y_title = "loss (nats per token)";
   if (raw.x.size() >= 40) {
-    const double span = std::max(4.0, static_cast<double>(raw.x.size()) / 25);
-    chart.series.push_back({"training (smoothed)", raw.x, smoothed(raw.y, span), 0, false, false});
+    const auto reach = std::max<int64_t>(2, static_cast<int64_t>(raw.x.size()) / 40);
+    chart.series.push_back({"training (smoothed)", raw.x, smoothed(raw.y, reach), 0, false, false});
     chart.series.push_back(raw);
   } else {
     raw.name = "training";
@@ -149,25 +149,24 @@ std::string figures(const PipelineReport& report) {
         "dead expert.</p>\n<div class=\"grid\">\n",
         loads, "</div>\n");
   }
-  if (!table.empty()) html += concat(loads.empty() ? "" : "<p></p>\n", table);
+  if (!table.empty()) html += table;
   return html;
 }
 
-// Stage, kind, state and time; messages and scales under the name.
+// Stage, state and time; kind, message and scales under the name.
 std::string stages_table(const PipelineReport& report) {
   if (report.stages.empty()) return "";
   std::string html =
-      "<h2>Stages</h2>\n<div class=\"card scroll\">\n<table>\n<thead><tr><th scope=\"col\">stage</th><th "
-      "scope=\"col\">kind</th>"
-      "<th scope=\"col\">state</th><th scope=\"col\">time</th></tr></thead>\n<tbody>\n";
+      concat("<h2>Stages</h2>\n<div class=\"card scroll\">\n<table>\n<thead><tr><th scope=\"col\">stage</th>",
+             "<th scope=\"col\">state</th><th scope=\"col\">time</th></tr></thead>\n<tbody>\n");
   for (const StageReport& stage : report.stages) {
     std::string details;
-    for (const std::string& text : {stage.message, scales_note(stage)}) {
+    for (const std::string& text : {stage.kind, stage.message, scales_note(stage)}) {
       if (!text.empty()) details += concat("<small>", escape_xml(text), "</small>");
     }
-    html += concat("<tr><th scope=\"row\">", escape_xml(stage.name), details, "</th><td>", escape_xml(stage.kind),
-                   "</td><td>", html_badge(stage.state), "</td><td>",
-                   stage.kind == "gate" ? "" : duration_text(stage.seconds), "</td></tr>\n");
+    html +=
+        concat("<tr><th scope=\"row\">", escape_xml(stage.name), details, "</th><td>", html_badge(stage.state),
+               "</td><td class=\"time\">", stage.kind == "gate" ? "" : duration_text(stage.seconds), "</td></tr>\n");
   }
   return html + "</tbody>\n</table>\n</div>\n";
 }

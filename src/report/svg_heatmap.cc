@@ -13,6 +13,8 @@ namespace {
 constexpr double kLeft = 34;
 constexpr double kTop = 36;
 constexpr double kLegendHeight = 46;
+// Space around a cell, which its outline needs too.
+constexpr double kInset = 0.75;
 
 // -1 at a quarter of the even share and below, 0 at the even share, 1 at four times and above.
 double color_position(double relative) {
@@ -20,6 +22,8 @@ double color_position(double relative) {
 }
 
 SvgAttributes cell_fill(double relative) {
+  // A dead expert is no matter of degree: an outline instead of a colour.
+  if (relative <= 0) return {{"fill", "none"}, {"stroke", "var(--bad, #c0262d)"}, {"stroke-width", "1.5"}};
   const double position = color_position(relative);
   return {{"fill", position < 0 ? "var(--cold, #0072b2)" : "var(--hot, #d55e00)"},
           {"fill-opacity", svg_number(0.04 + 0.86 * std::abs(position))}};
@@ -28,16 +32,18 @@ SvgAttributes cell_fill(double relative) {
 void draw_legend(SvgWriter& svg, double width, double top) {
   constexpr double kStops[] = {0, 0.25, 0.5, 1, 2, 4};
   constexpr const char* kNames[] = {"0", "¼", "½", "1", "2", "4+"};
-  const double cell = std::min(44.0, (width - kLeft - 10) / 6);
+  const double cell = std::min(38.0, (width - kLeft - 10) / 6);
   for (int i = 0; i < 6; ++i) {
-    SvgAttributes attributes{
-        {"x", svg_number(kLeft + i * cell)}, {"y", svg_number(top)}, {"width", svg_number(cell - 1)}, {"height", "10"}};
+    SvgAttributes attributes{{"x", svg_number(kLeft + i * cell + 0.75)},
+                             {"y", svg_number(top)},
+                             {"width", svg_number(cell - 2.5)},
+                             {"height", "10"}};
     const SvgAttributes fill = cell_fill(kStops[i]);
     attributes.insert(attributes.end(), fill.begin(), fill.end());
     svg.element("rect", attributes);
     svg.text(kLeft + (i + 0.5) * cell, top + 23, "middle", kNames[i], {{"font-size", "11"}});
   }
-  if (width - kLeft - 6 * cell > 110) {
+  if (width - kLeft - 6 * cell > 95) {
     svg.text(kLeft + 6 * cell + 8, top + 10, "start", "× an even share",
              {{"font-size", "11"}, {"fill-opacity", "0.7"}});
   }
@@ -79,10 +85,10 @@ std::string render_load_heatmap(const LoadHeatmap& heatmap) {
     const std::vector<double> relative = relative_load(heatmap.load[l]);
     for (size_t e = 0; e < relative.size(); ++e) {
       const double x = kLeft + cell_width * static_cast<double>(e);
-      SvgAttributes attributes{{"x", svg_number(x)},
-                               {"y", svg_number(y)},
-                               {"width", svg_number(std::max(0.5, cell_width - 1))},
-                               {"height", svg_number(cell_height - 1)}};
+      SvgAttributes attributes{{"x", svg_number(x + kInset)},
+                               {"y", svg_number(y + kInset)},
+                               {"width", svg_number(std::max(0.5, cell_width - 2 * kInset))},
+                               {"height", svg_number(cell_height - 2 * kInset)}};
       const SvgAttributes fill = cell_fill(relative[e]);
       attributes.insert(attributes.end(), fill.begin(), fill.end());
       const std::string value = fixed(relative[e], 2);

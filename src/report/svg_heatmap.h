@@ -6,13 +6,14 @@
 namespace moe {
 
 /// Expert load, layer by expert. A cell is the expert's share of its layer's tokens as a multiple of an even share:
-/// 1 is even, 0 is a dead expert. Colour leaves the background on both sides of 1, by the logarithm, full at 1/4 and 4.
+/// 1 is even, 0 is a dead expert. Colour leaves the background on both sides of 1, by the logarithm, full at 1/4 and 4;
+/// a dead expert has an outline only.
 struct LoadHeatmap {
   /// Read out by screen readers.
   std::string label;
   /// Counts or shares by [layer][expert]; every layer is normalised. Layers may differ in their number of experts.
   std::vector<std::vector<double>> load;
-  double width = 440;
+  double width = 380;
 };
 
 /// One <svg> element with a value legend; each cell says its layer, expert and value on hover.

@@ -109,7 +109,7 @@ class Drawing {
       svg_.text(x + 24, y, "start", series.name);
       x += width;
     }
-    return y + 26;
+    return y + 30;
   }
 
   void draw_axes() {
@@ -179,17 +179,22 @@ std::string render_line_chart(const LineChart& chart) {
   return Drawing(chart).draw();
 }
 
-std::vector<double> smoothed(const std::vector<double>& values, double span) {
-  const double keep = 1 - 1 / std::max(1.0, span);
-  std::vector<double> result;
-  double sum = 0, weight = 0;
+std::vector<double> smoothed(const std::vector<double>& values, int64_t reach) {
+  // Sums over all values before each one, so that any window is a difference.
+  std::vector<double> sums{0}, counts{0};
   for (const double value : values) {
-    if (std::isfinite(value)) {
-      // The running weight corrects the start, where few values are in the mean.
-      sum = keep * sum + (1 - keep) * value;
-      weight = keep * weight + (1 - keep);
-    }
-    result.push_back(weight > 0 ? sum / weight : std::numeric_limits<double>::quiet_NaN());
+    const bool counts_here = std::isfinite(value);
+    sums.push_back(sums.back() + (counts_here ? value : 0));
+    counts.push_back(counts.back() + (counts_here ? 1 : 0));
+  }
+  const auto n = static_cast<int64_t>(values.size());
+  std::vector<double> result;
+  for (int64_t i = 0; i < n; ++i) {
+    // The window shrinks towards the ends and stays centred, so that a slope is not bent there.
+    const int64_t side = std::min({reach, i, n - 1 - i});
+    const double count = counts[i + side + 1] - counts[i - side];
+    result.push_back(count > 0 ? (sums[i + side + 1] - sums[i - side]) / count
+                               : std::numeric_limits<double>::quiet_NaN());
   }
   return result;
 }

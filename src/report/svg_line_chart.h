@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -25,15 +26,15 @@ struct LineChart {
   std::string y_title;
   std::vector<ChartSeries> series;
   bool log_y = false;
-  double width = 440;
-  double height = 280;
+  double width = 380;
+  double height = 260;
 };
 
 /// The chart as one <svg> element. Long series are averaged down to about 400 points. Without any point it says "no
 /// data".
 std::string render_line_chart(const LineChart& chart);
 
-/// Exponential moving average over about `span` points; NaN values are passed over.
-std::vector<double> smoothed(const std::vector<double>& values, double span);
+/// Mean of the up to `reach` values on each side and the value itself; values that are not finite are passed over.
+std::vector<double> smoothed(const std::vector<double>& values, int64_t reach);
 
 }  // namespace moe

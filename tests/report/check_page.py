@@ -71,7 +71,7 @@ def problems_of(text):
             continue
         if not root.get("aria-label") or root.get("role") != "img" or not root.get("viewBox"):
             problems.append("an svg without label, role or viewBox")
-        if "nan" in svg.split(">", 1)[1].lower().replace("finance", "") and re.search(r'="[^"]*\b(nan|inf)\b', svg):
+        if re.search(r'="[^"]*\b(nan|inf)\b', svg):
             problems.append("an svg with a coordinate that is no number")
     for table in re.findall(r"<table.*?</table>", text, re.S):
         if "<thead>" not in table or 'scope="col"' not in table or 'scope="row"' not in table:

@@ -112,11 +112,15 @@ TEST(LineChartTest, LongSeriesAreThinned) {
   EXPECT_LT(render_line_chart({"x", "", "", {series}}).size(), 12000u);
 }
 
-TEST(SmoothedTest, AConstantStaysAndNanIsPassedOver) {
+TEST(SmoothedTest, ACentredMeanThatPassesNanOver) {
   EXPECT_THAT(smoothed({2, 2, NAN, 2}, 3), ElementsAre(DoubleEq(2), DoubleEq(2), DoubleEq(2), DoubleEq(2)));
   EXPECT_TRUE(std::isnan(smoothed({NAN, 1}, 3)[0]));
-  // Weights 1/2 and 1/4 of the last two values, normalised.
-  EXPECT_NEAR(smoothed({0, 3}, 2)[1], 2, 1e-12);
+  // By hand: ends stay, then (1+2+6)/3 and (1+2+6+3+8)/5.
+  EXPECT_THAT(smoothed({1, 2, 6, 3, 8}, 2),
+              ElementsAre(DoubleEq(1), DoubleEq(3), DoubleEq(4), DoubleEq(17.0 / 3), DoubleEq(8)));
+  // A straight line stays what it is.
+  EXPECT_THAT(smoothed({1, 2, 3, 4, 5, 6}, 2), ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_TRUE(smoothed({}, 2).empty());
 }
 
 TEST(HeatmapTest, EveryCellSaysItsValue) {
