@@ -109,7 +109,8 @@ Runner::Runner(const std::string& title, const std::string& peer, int argc, cons
   for (int i = 1; i < argc; i += 2) {
     const std::string flag = argv[i];
     if (i + 1 == argc || (flag != "--threads" && flag != "--seconds" && flag != "--filter")) {
-      throw UsageError(concat("cannot use ", flag, "; usage: ", argv[0], " [--threads N] [--seconds S] [--filter TEXT]"));
+      throw UsageError(
+          concat("cannot use ", flag, "; usage: ", argv[0], " [--threads N] [--seconds S] [--filter TEXT]"));
     }
     const std::string value = argv[i + 1];
     try {
@@ -124,8 +125,8 @@ Runner::Runner(const std::string& title, const std::string& peer, int argc, cons
     throw UsageError(concat("--threads ", threads_, "; expected 1 or more"));
   }
   omp_set_num_threads(threads_);
-  std::printf("%s against %s; %s, %s, %d thread%s\n\n", title.c_str(), peer.c_str(), today().c_str(), processor().c_str(),
-              threads_, threads_ == 1 ? "" : "s");
+  std::printf("%s against %s; %s, %s, %d thread%s\n\n", title.c_str(), peer.c_str(), today().c_str(),
+              processor().c_str(), threads_, threads_ == 1 ? "" : "s");
   std::printf("| case | dtype | ours (p10, p90) | peer | peer / ours | by CPU time | rate | of peak |\n");
   std::printf("|---|---|---|---|---|---|---|---|\n");
 }
@@ -163,8 +164,8 @@ void Runner::run(const Case& c) {
   if (c.error) {
     if (const double error = c.error(); !(error <= c.max_error)) {
       ++wrong_answers_;
-      std::printf("| %s | %s | WRONG ANSWER: error %.3g, at most %.3g | | | | | |\n", c.name.c_str(), c.dtype.c_str(), error,
-                  c.max_error);
+      std::printf("| %s | %s | WRONG ANSWER: error %.3g, at most %.3g | | | | | |\n", c.name.c_str(), c.dtype.c_str(),
+                  error, c.max_error);
       return;
     }
   }
@@ -179,8 +180,8 @@ void Runner::run(const Case& c) {
     }
   }
   const double median = quantile(ours.wall, 0.5);
-  std::string row = concat("| ", c.name, " | ", c.dtype, " | ", duration(median), " (", duration(quantile(ours.wall, 0.1)),
-                           ", ", duration(quantile(ours.wall, 0.9)), ") | ");
+  std::string row = concat("| ", c.name, " | ", c.dtype, " | ", duration(median), " (",
+                           duration(quantile(ours.wall, 0.1)), ", ", duration(quantile(ours.wall, 0.9)), ") | ");
   if (c.peer) {
     row += concat(duration(quantile(peer.wall, 0.5)), " | ", number("%.2f", quantile(peer.wall, 0.5) / median), " | ",
                   number("%.2f", quantile(peer.cpu, 0.5) / quantile(ours.cpu, 0.5)), " | ");

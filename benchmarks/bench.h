@@ -4,8 +4,8 @@
 #include <map>
 #include <string>
 
-/// The harness of every benchmark: checks the answer first, warms up, then measures ours and the peer in turns, so that a
-/// neighbour's load hits both alike, and prints one row of a Markdown table per case. One thread calls it.
+/// The harness of every benchmark: checks the answer first, warms up, then measures ours and the peer in turns, so that
+/// a neighbour's load hits both alike, and prints one row of a Markdown table per case. One thread calls it.
 namespace moe::bench {
 
 /// One thing to measure, done by us and by a peer.
@@ -21,8 +21,8 @@ struct Case {
   double bytes = 0;  // read and written at least; 0: the row has no GB/s
 };
 
-/// Command line: [--threads N] [--seconds S] [--filter TEXT]: OpenMP threads (default: OMP_NUM_THREADS, or all), seconds of
-/// measuring per case (0.5), and the text that the names of cases to run hold.
+/// Command line: [--threads N] [--seconds S] [--filter TEXT]: OpenMP threads (default: OMP_NUM_THREADS, or all),
+/// seconds of measuring per case (0.5), and the text that the names of cases to run hold.
 class Runner {
  public:
   /// Prints what is measured and on which processor, and the table's head. Throws UsageError.
@@ -33,9 +33,9 @@ class Runner {
   /// Whether `--filter` lets this name through: to spare making a large case that will not run.
   bool is_wanted(const std::string& name) const { return name.find(filter_) != std::string::npos; }
 
-  /// Measures the case and prints its row at once: median, p10 and p90 of ours, the peer's median, peer/ours by wall time
-  /// and by CPU time (above 1: ours is faster), GFLOP/s or GB/s, and the share of the machine's peak: the best rate of a
-  /// matrix product of 1536 cubed in the same dtype on the same threads, measured by this run.
+  /// Measures the case and prints its row at once: median, p10 and p90 of ours, the peer's median, peer/ours by wall
+  /// time and by CPU time (above 1: ours is faster), GFLOP/s or GB/s, and the share of the machine's peak: the best
+  /// rate of a matrix product of 1536 cubed in the same dtype on the same threads, measured by this run.
   void run(const Case& c);
 
   /// The exit code: 1 if an answer was wrong (that row says so and has no times).

@@ -1,4 +1,4 @@
-// The kernels against LibTorch's expression of the same thing. T tokens, I inputs, O outputs, D hidden, K slots, R rows.
+// The kernels against LibTorch's expression of the same. T tokens, I inputs, O outputs, D hidden, K slots, R rows.
 #include <ATen/Parallel.h>
 #include <torch/version.h>
 
@@ -26,14 +26,18 @@ MatrixView view(const at::Tensor& x) {
   return {x.data_ptr(), dtype, x.size(0), x.size(1), x.stride(0)};
 }
 
-std::string dtype_name(at::ScalarType type) { return type == at::kFloat ? "float32" : "bfloat16"; }
+std::string dtype_name(at::ScalarType type) {
+  return type == at::kFloat ? "float32" : "bfloat16";
+}
 
-/// Largest difference relative to the largest value, in units that a bf16 result's rounding allows 2^-7 of.
+/// Largest difference, relative to the largest value.
 double relative_error(const at::Tensor& ours, const at::Tensor& peer) {
   const at::Tensor expected = peer.to(at::kDouble);
   return ((ours.to(at::kDouble) - expected).abs().max() / expected.abs().max()).item<double>();
 }
-double max_error(at::ScalarType type) { return type == at::kFloat ? 1e-5 : 1e-2; }
+double max_error(at::ScalarType type) {
+  return type == at::kFloat ? 1e-5 : 1e-2;
+}
 
 void linear_cases(Runner& runner, at::ScalarType type, const char* what, int64_t T, int64_t I, int64_t O) {
   const auto options = at::TensorOptions().dtype(type);
@@ -49,16 +53,19 @@ void linear_cases(Runner& runner, at::ScalarType type, const char* what, int64_t
                 .max_error = max_error(type),
                 .flops = 2.0 * static_cast<double>(T * I * O)});
   };
-  run("forward", dy, [&](MatrixView y) { kernels::linear_forward(view(x), view(w), y); },
+  run(
+      "forward", dy, [&](MatrixView y) { kernels::linear_forward(view(x), view(w), y); },
       [&](at::Tensor& y) { at::mm_out(y, x, w.t()); });
-  run("input gradient", x, [&](MatrixView dx) { kernels::linear_input_gradient(view(dy), view(w), dx); },
+  run(
+      "input gradient", x, [&](MatrixView dx) { kernels::linear_input_gradient(view(dy), view(w), dx); },
       [&](at::Tensor& dx) { at::mm_out(dx, dy, w); });
-  run("weight gradient", w, [&](MatrixView dw) { kernels::linear_weight_gradient(view(dy), view(x), dw); },
+  run(
+      "weight gradient", w, [&](MatrixView dw) { kernels::linear_weight_gradient(view(dy), view(x), dw); },
       [&](at::Tensor& dw) { at::mm_out(dw, dy.t(), x); });
 }
 
-/// 8 experts of an MoE layer whose row counts are others at every repetition, as in training: 64 seeded routings in turn,
-/// forward and both gradients.
+/// 8 experts of an MoE layer whose row counts are others at every repetition, as in training: 64 seeded routings in
+/// turn, forward and both gradients.
 void changing_rows_case(Runner& runner, at::ScalarType type, int64_t T, int64_t I, int64_t O) {
   constexpr int kExperts = 8, kRoutings = 64;
   std::mt19937_64 generator(5);
@@ -82,33 +89,34 @@ void changing_rows_case(Runner& runner, at::ScalarType type, int64_t T, int64_t 
     }
   };
   size_t our_call = 0, peer_call = 0;
-  runner.run({.name = concat("8 experts, changing rows, T", T, " ", I, "->", O, " forward + gradients"),
-              .dtype = dtype_name(type),
-              .ours =
-                  [&] {
-                    each_expert(our_call++, [&](int64_t e, int64_t first, int64_t count) {
-                      const auto part = [&](const at::Tensor& t) { return view(t.narrow(0, first, count)); };
-                      kernels::linear_forward(part(x), view(w[e]), part(y));
-                      kernels::linear_input_gradient(part(dy), view(w[e]), part(dx));
-                      kernels::linear_weight_gradient(part(dy), part(x), view(dw[e]));
-                    });
-                  },
-              .peer =
-                  [&] {
-                    each_expert(peer_call++, [&](int64_t e, int64_t first, int64_t count) {
-                      const auto part = [&](const at::Tensor& t) { return t.narrow(0, first, count); };
-                      at::Tensor y_part = part(peer_y), dx_part = part(peer_dx), dw_part = peer_dw[e];
-                      at::mm_out(y_part, part(x), w[e].t());
-                      at::mm_out(dx_part, part(dy), w[e]);
-                      at::mm_out(dw_part, part(dy).t(), part(x));
-                    });
-                  },
-              .error =
-                  [&] {
-                    return std::max({relative_error(y, peer_y), relative_error(dx, peer_dx), relative_error(dw, peer_dw)});
-                  },
-              .max_error = max_error(type),
-              .flops = 6.0 * static_cast<double>(T * I * O)});
+  runner.run(
+      {.name = concat("8 experts, changing rows, T", T, " ", I, "->", O, " forward + gradients"),
+       .dtype = dtype_name(type),
+       .ours =
+           [&] {
+             each_expert(our_call++, [&](int64_t e, int64_t first, int64_t count) {
+               const auto part = [&](const at::Tensor& t) { return view(t.narrow(0, first, count)); };
+               kernels::linear_forward(part(x), view(w[e]), part(y));
+               kernels::linear_input_gradient(part(dy), view(w[e]), part(dx));
+               kernels::linear_weight_gradient(part(dy), part(x), view(dw[e]));
+             });
+           },
+       .peer =
+           [&] {
+             each_expert(peer_call++, [&](int64_t e, int64_t first, int64_t count) {
+               const auto part = [&](const at::Tensor& t) { return t.narrow(0, first, count); };
+               at::Tensor y_part = part(peer_y), dx_part = part(peer_dx), dw_part = peer_dw[e];
+               at::mm_out(y_part, part(x), w[e].t());
+               at::mm_out(dx_part, part(dy), w[e]);
+               at::mm_out(dw_part, part(dy).t(), part(x));
+             });
+           },
+       .error =
+           [&] {
+             return std::max({relative_error(y, peer_y), relative_error(dx, peer_dx), relative_error(dw, peer_dw)});
+           },
+       .max_error = max_error(type),
+       .flops = 6.0 * static_cast<double>(T * I * O)});
 }
 
 void permute_cases(Runner& runner, at::ScalarType type, int64_t T, int64_t D, int64_t K) {
@@ -134,18 +142,23 @@ void permute_cases(Runner& runner, at::ScalarType type, int64_t T, int64_t D, in
                 .max_error = max_error(type),
                 .bytes = bytes});
   };
-  add("permute", 2 * row_bytes * static_cast<double>(R),
+  add(
+      "permute", 2 * row_bytes * static_cast<double>(R),
       [&] { kernels::permute(view(x), row_tokens.const_data_ptr<int64_t>(), view(out_rows)); },
       [&] { at::index_select_out(peer_rows, x, 0, row_tokens); }, [&] { return relative_error(out_rows, peer_rows); });
-  add("unpermute", row_bytes * static_cast<double>(R + T),
+  add(
+      "unpermute", row_bytes * static_cast<double>(R + T),
       [&] {
-        kernels::unpermute(view(rows), slot_rows.const_data_ptr<int64_t>(), K, weights.const_data_ptr<float>(), view(y));
+        kernels::unpermute(view(rows), slot_rows.const_data_ptr<int64_t>(), K, weights.const_data_ptr<float>(),
+                           view(y));
       },
       [&] { peer_y.zero_().index_add_(0, row_tokens, rows * row_weights); }, [&] { return relative_error(y, peer_y); });
-  add("unpermute gradient", row_bytes * static_cast<double>(T + 2 * R),
+  add(
+      "unpermute gradient", row_bytes * static_cast<double>(T + 2 * R),
       [&] {
         kernels::unpermute_gradient(view(x), view(rows), slot_rows.const_data_ptr<int64_t>(), K,
-                                    weights.const_data_ptr<float>(), view(out_rows), dweights.mutable_data_ptr<float>());
+                                    weights.const_data_ptr<float>(), view(out_rows),
+                                    dweights.mutable_data_ptr<float>());
       },
       [&] {
         const at::Tensor dy_rows = x.index_select(0, row_tokens);

@@ -29,7 +29,9 @@ std::string built_library() {
 
 }  // namespace
 
-const Backend* loaded_cuda_backend() { return slot().load(std::memory_order_acquire); }
+const Backend* loaded_cuda_backend() {
+  return slot().load(std::memory_order_acquire);
+}
 
 int load_cuda_library_and_count_devices(const std::string& path) {
   static std::mutex mutex;

@@ -10,8 +10,8 @@
 
 namespace moe::kernels {
 
-/// Keeps the values last used, at most `capacity`, under keys of N integers. Thread-safe. Values are handed out as copies
-/// (hold a shared_ptr to what is large), so one in use survives being dropped.
+/// Keeps the values last used, at most `capacity`, under keys of N integers. Thread-safe. Values are handed out as
+/// copies (hold a shared_ptr to what is large), so one in use survives being dropped.
 template <size_t N, typename Value>
 class LruCache {
  public:
@@ -19,8 +19,8 @@ class LruCache {
 
   explicit LruCache(size_t capacity) : capacity_(capacity) {}
 
-  /// The value under `key`; where there is none, `make()` gives it, outside the lock: other threads go on meanwhile, and
-  /// of two that make the same one the first is kept.
+  /// The value under `key`; where there is none, `make()` gives it, outside the lock: other threads go on meanwhile,
+  /// and of two that make the same one the first is kept.
   template <typename Make>
   Value get(const Key& key, Make&& make) {
     {

@@ -9,7 +9,7 @@
 namespace moe::kernels {
 namespace {
 
-/// A matrix as an operand of a product, as it lies or transposed. A single row may have any stride; it is given a valid one.
+/// A matrix as an operand of a product, as it lies or transposed. A single row may come with any stride.
 Product::Operand operand(const ConstMatrixView& view, bool transposed) {
   const int64_t stride = std::max<int64_t>(view.stride, std::max<int64_t>(view.cols, 1));
   return transposed ? Product::Operand{view.data, 1, stride} : Product::Operand{view.data, stride, 1};

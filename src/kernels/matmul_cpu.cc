@@ -1,15 +1,16 @@
 // The CPU's matrix product on oneDNN.
 //
-// A primitive is made for one exact shape and kept. Measured with oneDNN 2.6.3 on an AMD EPYC with avx512_bf16, 1 thread:
-//   making one               100-400 us (it compiles code), 50 KB; asking oneDNN's own cache again 4.5 us; ours 0.3 us
+// A primitive is made for one exact shape and kept. Measured on one thread of an AMD EPYC with avx512_bf16,
+// oneDNN 2.6.3:
+//   making one               100-400 us (it compiles code), 50 KB; even out of oneDNN's own cache 5 us
 //   [200, 256] x [256, 96]   94 us in fp32, 48 us in bf16
 //   row count left open      10 us to make, as fast in fp32, up to 2x slower in bf16 at odd widths
-// An open row count would spare remaking when an expert's row count changes, but it takes another implementation (jit gemm
-// instead of brgemm) whose row bits do depend on the batch: 690 of 1120 sub-batches differed in fp32, none of 1120 with
-// exact shapes. Experts of a run see a few hundred row counts, so making them all costs under a second in total.
+// An open row count would spare remaking when an expert's row count changes, but it takes another implementation (jit
+// gemm instead of brgemm) whose row bits do depend on the batch: 358 of 1120 sub-batches differed in fp32 and 3 in bf16;
+// with exact shapes none did. Experts of a run see a few hundred row counts, so making them all costs under a second.
 // Rows that lie apart (stride > cols) take that other implementation too, so such operands are copied to dense memory.
-// Where a processor has no brgemm (fp32 without AVX-512, bf16 without AVX512_BF16) the rows are multiplied in blocks of one
-// size, the last one padded and each on one thread: then jit gemm's row bits are independent of the batch as well.
+// Where a processor has no brgemm (fp32 without AVX-512, bf16 without AVX512_BF16) the rows are multiplied in blocks of
+// one size, the last one padded and each on one thread: then jit gemm's row bits are independent of the batch as well.
 #include "kernels/matmul_cpu.h"
 
 #include <omp.h>
@@ -62,8 +63,8 @@ std::shared_ptr<const Prepared> prepare(const Product& p) {
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);  // several threads may run one primitive at a time
   try {
-    const dnnl::matmul::primitive_desc description(dnnl::matmul::desc(prepared->a, prepared->b, prepared->c), attributes,
-                                                   cpu_engine());
+    const dnnl::matmul::primitive_desc description(dnnl::matmul::desc(prepared->a, prepared->b, prepared->c),
+                                                   attributes, cpu_engine());
     prepared->scratchpad = description.scratchpad_desc();
     prepared->matmul.emplace(description);
     prepared->is_brgemm = std::string_view(description.impl_info_str()).substr(0, 3) == "brg";
@@ -103,7 +104,9 @@ void* working_memory(size_t bytes) {
   return memory.get();
 }
 
-size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+size_t aligned(size_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
 
 /// One matrix of a product as it lies: `outer` runs of `inner` elements, `stride` apart.
 struct Runs {
@@ -129,7 +132,7 @@ void copy_runs(char* to, int64_t to_stride, const char* from, int64_t from_strid
   }
 }
 
-/// Points `operand` at dense memory: where it lies if that is dense, else at a copy in `memory`, which moves on behind it.
+/// Points `operand` at dense memory: where it lies if that is dense, else at a copy in `memory`, which moves on.
 void make_dense(Product::Operand& operand, const Runs& runs, size_t element, char*& memory) {
   if (!runs.is_dense()) {
     copy_runs(memory, runs.inner, static_cast<const char*>(operand.data), runs.stride, runs, element);
@@ -168,8 +171,11 @@ struct Plan {
 };
 
 Plan plan(const Product& product) {
-  Plan plan{product, runs_of(product.a, product.m, product.k), runs_of(product.b, product.k, product.n),
-            {product.m, product.n, product.c_stride}, nullptr};
+  Plan plan{product,
+            runs_of(product.a, product.m, product.k),
+            runs_of(product.b, product.k, product.n),
+            {product.m, product.n, product.c_stride},
+            nullptr};
   set_dense_strides(plan.dense.a, plan.a);
   set_dense_strides(plan.dense.b, plan.b);
   plan.dense.c_stride = product.n;
@@ -181,9 +187,8 @@ Plan plan(const Product& product) {
 void run(const Plan& plan) {
   const size_t element = static_cast<size_t>(dtype_size(plan.dense.dtype));
   Product dense = plan.dense;
-  char* memory =
-      static_cast<char*>(working_memory(plan.a.copy_bytes(element) + plan.b.copy_bytes(element) +
-                                        plan.c.copy_bytes(element) + plan.prepared->scratchpad.get_size()));
+  char* memory = static_cast<char*>(working_memory(plan.a.copy_bytes(element) + plan.b.copy_bytes(element) +
+                                                   plan.c.copy_bytes(element) + plan.prepared->scratchpad.get_size()));
   make_dense(dense.a, plan.a, element, memory);
   make_dense(dense.b, plan.b, element, memory);
   if (plan.c.is_dense()) {

@@ -3,6 +3,8 @@
 
 namespace moe::kernels {
 
-void matmul_cpu(const Product& product) { matmul_plain(product); }
+void matmul_cpu(const Product& product) {
+  matmul_plain(product);
+}
 
 }  // namespace moe::kernels

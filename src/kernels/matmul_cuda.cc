@@ -1,5 +1,5 @@
-// The matrix product on CUDA through cuBLASLt. cuBLASLt sees column-major matrices: a row-major c[m, n] is its transpose
-// there, so the product asked for is c^T[n, m] = b^T[n, k] a^T[k, m].
+// The matrix product on CUDA through cuBLASLt. cuBLASLt sees column-major matrices: a row-major c[m, n] is its
+// transpose there, so the product asked for is c^T[n, m] = b^T[n, k] a^T[k, m].
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -47,8 +47,8 @@ int current_device() {
   return device;
 }
 
-/// One handle per device, made at first use; several threads may use it at once. They live until the process ends, when the
-/// driver takes everything back: destroying them then would call a CUDA runtime that may be gone already.
+/// One handle per device, made at first use; several threads may use it at once. They live until the process ends, when
+/// the driver takes everything back: destroying them then would call a CUDA runtime that may be gone already.
 cublasLtHandle_t handle_of(int device) {
   static std::mutex mutex;
   static std::vector<cublasLtHandle_t> handles;
@@ -137,7 +137,8 @@ Algorithm pick_algorithm(const Call& call) {
   const cublasStatus_t status =
       cublasLtMatmulAlgoGetHeuristic(call.handle, call.desc.get(), call.b.get(), call.a.get(), call.c.get(),
                                      call.c.get(), preference.get(), 1, &result, &found);
-  if (status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_SUCCESS && found == 0)) {
+  const bool is_found = found > 0 && result.state == CUBLAS_STATUS_SUCCESS;
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_SUCCESS && !is_found)) {
     throw HardwareError(concat("cuBLASLt has no algorithm for [", p.m, ", ", p.k, "] x [", p.k, ", ", p.n, "] ",
                                dtype_name(p.dtype), " with row strides a ", std::max(p.a.row_stride, p.a.col_stride),
                                ", b ", std::max(p.b.row_stride, p.b.col_stride), ", c ", p.c_stride));
@@ -149,10 +150,10 @@ Algorithm pick_algorithm(const Call& call) {
 Algorithm algorithm_for(const Call& call, int device) {
   static LruCache<13, Algorithm> cache(kMaxAlgorithms);
   const Product& p = call.product;
-  return cache.get({device, static_cast<int64_t>(p.dtype), p.m, p.n, p.k, p.a.row_stride, p.a.col_stride,
-                    p.b.row_stride, p.b.col_stride, p.c_stride, alignment(p.a.data), alignment(p.b.data),
-                    alignment(p.c)},
-                   [&call] { return pick_algorithm(call); });
+  return cache.get(
+      {device, static_cast<int64_t>(p.dtype), p.m, p.n, p.k, p.a.row_stride, p.a.col_stride, p.b.row_stride,
+       p.b.col_stride, p.c_stride, alignment(p.a.data), alignment(p.b.data), alignment(p.c)},
+      [&call] { return pick_algorithm(call); });
 }
 
 /// Memory in the order of the stream: whoever uses it later on this stream waits for this call, nobody else does.
@@ -201,8 +202,8 @@ void matmul_cuda(const Product& p, cudaStream_t stream) {
   const bool is_double = p.dtype == DType::kFloat64;
   const void* const one = is_double ? static_cast<const void*>(&one_double) : &one_float;
   const void* const zero = is_double ? static_cast<const void*>(&zero_double) : &zero_float;
-  MOE_CUBLAS_CHECK(cublasLtMatmul(call.handle, call.desc.get(), one, p.b.data, call.b.get(), p.a.data, call.a.get(), zero,
-                                  p.c, call.c.get(), p.c, call.c.get(), &algorithm.algo, workspace.data(),
+  MOE_CUBLAS_CHECK(cublasLtMatmul(call.handle, call.desc.get(), one, p.b.data, call.b.get(), p.a.data, call.a.get(),
+                                  zero, p.c, call.c.get(), p.c, call.c.get(), &algorithm.algo, workspace.data(),
                                   algorithm.workspace_bytes, stream));
 }
 

@@ -5,7 +5,8 @@
 #include "kernels/views.h"
 
 /// Moving token rows to expert order and back. T tokens, D hidden, K slots per token, R rows in expert order.
-/// `slot_rows` [T, K] int64 gives the row of each (token, slot), or -1 for a slot that is not here. T, K and R may be 0.
+/// `slot_rows` [T, K] int64 gives the row of each (token, slot), or -1 for a slot that is not here. T, K and R may
+/// be 0.
 ///
 /// Async    on kCuda enqueued on queue.stream (then indices and weights lie on the device); on kCpu done on return.
 /// Throws   InvalidArgument if shapes disagree, and on CPU if an index is out of range (on CUDA that is not checked);
@@ -19,17 +20,19 @@ namespace moe::kernels {
 /// Cost     reads and writes R*D elements once.
 void permute(ConstMatrixView x, const int64_t* row_tokens, MatrixView rows, Queue queue = {});
 
-/// y[t] = sum over k of weights[t, k] * rows[slot_rows[t, k]], in the order of k, each product rounded before it is added
-/// (so that a sum of two terms has the same bits in either order).
+/// y[t] = sum over k of weights[t, k] * rows[slot_rows[t, k]], in the order of k, each product rounded before it is
+/// added (so that a sum of two terms has the same bits in either order).
 ///
-/// Shapes   rows [R, D], slot_rows [T, K], weights [T, K] of the rows' dtype (float for bf16), or null for all ones; y [T, D].
+/// Shapes   rows [R, D], slot_rows [T, K], y [T, D]; weights [T, K] of the rows' dtype (float for bf16), or null for all
+///          ones.
 void unpermute(ConstMatrixView rows, const int64_t* slot_rows, int64_t slots, const void* weights, MatrixView y,
                Queue queue = {});
 
-/// Gradients of unpermute: drows[slot_rows[t, k]] = weights[t, k] * dy[t]; dweights[t, k] = <dy[t], rows[slot_rows[t, k]]>,
-/// 0 where slot_rows is -1.
+/// Gradients of unpermute: drows[slot_rows[t, k]] = weights[t, k] * dy[t], and
+/// dweights[t, k] = <dy[t], rows[slot_rows[t, k]]>, 0 where slot_rows is -1.
 ///
-/// Shapes   as above; drows [R, D], every row is written if each r is some slot's row; dweights [T, K] may be null, as weights.
+/// Shapes   as above; drows [R, D], every row is written if each r is some slot's row; dweights [T, K] may be null, as
+///          weights.
 void unpermute_gradient(ConstMatrixView dy, ConstMatrixView rows, const int64_t* slot_rows, int64_t slots,
                         const void* weights, MatrixView drows, void* dweights, Queue queue = {});
 

@@ -1,5 +1,5 @@
-// Tokens to expert order and back on the CPU. T tokens, D hidden, K slots, R rows. Work is split by whole rows or tokens,
-// so no bit depends on the number of threads.
+// Tokens to expert order and back on the CPU. T tokens, D hidden, K slots, R rows. Work is split by whole rows or
+// tokens, so no bit depends on the number of threads.
 #include "kernels/permute_cpu.h"
 
 #include <algorithm>
@@ -9,8 +9,8 @@
 #include "common/error.h"
 #include "kernels/bfloat16.h"
 
-/// Compiles a function for several widths of vectors; the processor's is taken when the program starts. Every width gives
-/// the same bits: sums keep the order that the source says.
+/// Compiles a function for several widths of vectors; the processor's is taken when the program starts. Every width
+/// gives the same bits: sums keep the order that the source says.
 #if defined(__x86_64__)
 #define MOE_WIDEST_VECTORS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
@@ -33,7 +33,8 @@ void check_indices(const char* op, const char* name, const int64_t* indices, int
                    int64_t limit) {
   for (int64_t i = 0; i < count; ++i) {
     if (indices[i] < lowest || indices[i] >= limit) {
-      throw InvalidArgument(concat(op, ": ", name, "[", i, "] is ", indices[i], "; expected ", lowest, " to ", limit - 1));
+      throw InvalidArgument(
+          concat(op, ": ", name, "[", i, "] is ", indices[i], "; expected ", lowest, " to ", limit - 1));
     }
   }
 }
@@ -116,8 +117,7 @@ void unpermute_gradient_rows(const UnpermuteGradientArgs& args) {
         scale(drow, dy, weight, D);
       }
       if (dweights != nullptr) {
-        dweights[slot] =
-            r < 0 ? Sum{0} : dot(dy, static_cast<const T*>(args.rows.data) + r * args.rows.stride, D);
+        dweights[slot] = r < 0 ? Sum{0} : dot(dy, static_cast<const T*>(args.rows.data) + r * args.rows.stride, D);
       }
     }
   }

@@ -1,6 +1,6 @@
 // Tokens to expert order and back on CUDA. T tokens, D hidden, K slots, R rows. All three kernels are bound by memory:
-// they move 16 bytes per thread and load where the rows allow it. Compiled with --fmad=false: a product is rounded before
-// it is added, so a sum of two terms has the same bits in either order.
+// they move 16 bytes per thread and load where the rows allow it. Compiled with --fmad=false: a product is rounded
+// before it is added, so a sum of two terms has the same bits in either order.
 #include <cuda_bf16.h>
 
 #include <cstdint>
@@ -197,12 +197,12 @@ void launch_unpermute_gradient(const UnpermuteGradientArgs& args, cudaStream_t s
 }
 
 /// Calls launch<T, V>(args, stream) with V elements of 16 bytes, or 1 where the views do not allow it.
-#define MOE_LAUNCH(launch, dtype, is_wide)                                                                        \
-  switch (dtype) {                                                                                                \
-    case DType::kFloat32: return is_wide ? launch<float, 4>(args, stream) : launch<float, 1>(args, stream);       \
-    case DType::kFloat64: return is_wide ? launch<double, 2>(args, stream) : launch<double, 1>(args, stream);     \
-    case DType::kBFloat16:                                                                                        \
-      return is_wide ? launch<__nv_bfloat16, 8>(args, stream) : launch<__nv_bfloat16, 1>(args, stream);           \
+#define MOE_LAUNCH(launch, dtype, is_wide)                                                                    \
+  switch (dtype) {                                                                                            \
+    case DType::kFloat32: return is_wide ? launch<float, 4>(args, stream) : launch<float, 1>(args, stream);   \
+    case DType::kFloat64: return is_wide ? launch<double, 2>(args, stream) : launch<double, 1>(args, stream); \
+    case DType::kBFloat16:                                                                                    \
+      return is_wide ? launch<__nv_bfloat16, 8>(args, stream) : launch<__nv_bfloat16, 1>(args, stream);       \
   }
 
 }  // namespace

@@ -9,8 +9,8 @@ enum class DType { kFloat32, kBFloat16, kFloat64 };
 
 int64_t dtype_size(DType dtype);  // bytes
 
-/// Where the memory lies, and on which queue the work is enqueued. `stream` is a cudaStream_t for kCuda, unused on CPU
-/// (the call returns when the work is done).
+/// Where the memory lies, and on which queue the work is enqueued. `stream` is a cudaStream_t of the calling thread's
+/// current device for kCuda, unused on CPU (the call returns when the work is done).
 enum class DeviceType { kCpu, kCuda };
 struct Queue {
   DeviceType device = DeviceType::kCpu;

@@ -18,8 +18,11 @@ TEST(CudaLibraryTest, AKernelOnCudaBeforeLoadingSaysWhatToDo) {
     GTEST_SKIP() << "another case of this process loaded the library already; CTest runs each in its own";
   }
   TestMatrix m(DeviceType::kCpu, DType::kFloat32, 2, 2, 0);
-  EXPECT_THAT([&] { linear_forward(m.view(), m.view(), m.view(), {DeviceType::kCuda, nullptr}); },
-              ThrowsMessage<InvalidArgument>(HasSubstr("no CUDA library is loaded")));
+  EXPECT_THAT(
+      [&] {
+        linear_forward(m.view(), m.view(), m.view(), {DeviceType::kCuda, nullptr});
+      },
+      ThrowsMessage<InvalidArgument>(HasSubstr("no CUDA library is loaded")));
 }
 
 TEST(CudaLibraryTest, AFileThatIsNotThereIsNamedWithTheLoadersReason) {

@@ -27,7 +27,9 @@ class CpuMemory : public DeviceMemory {
 
 }  // namespace
 
-int device_count(DeviceType device) { return device == DeviceType::kCpu ? 1 : cuda_device_count(); }
+int device_count(DeviceType device) {
+  return device == DeviceType::kCpu ? 1 : cuda_device_count();
+}
 
 std::unique_ptr<DeviceMemory> allocate(DeviceType device, size_t bytes) {
   return device == DeviceType::kCpu ? std::make_unique<CpuMemory>(bytes) : allocate_cuda(bytes);

@@ -33,8 +33,12 @@ class CudaMemory : public DeviceMemory {
 
 }  // namespace
 
-int cuda_device_count() { return load_cuda_library_and_count_devices(); }
+int cuda_device_count() {
+  return load_cuda_library_and_count_devices();
+}
 
-std::unique_ptr<DeviceMemory> allocate_cuda(size_t bytes) { return std::make_unique<CudaMemory>(bytes); }
+std::unique_ptr<DeviceMemory> allocate_cuda(size_t bytes) {
+  return std::make_unique<CudaMemory>(bytes);
+}
 
 }  // namespace moe::kernels::testing

@@ -4,8 +4,12 @@
 
 namespace moe::kernels::testing {
 
-int cuda_device_count() { return 0; }
+int cuda_device_count() {
+  return 0;
+}
 
-std::unique_ptr<DeviceMemory> allocate_cuda(size_t) { throw std::logic_error("this build has no CUDA"); }
+std::unique_ptr<DeviceMemory> allocate_cuda(size_t) {
+  throw std::logic_error("this build has no CUDA");
+}
 
 }  // namespace moe::kernels::testing

@@ -71,15 +71,17 @@ TEST_P(LinearTest, ThreeProductsMatchTripleLoopInDouble) {
   const auto at_x = [&, I = I](int64_t t, int64_t i) { return x_TI[t * I + i]; };
   const auto at_w = [&, I = I](int64_t o, int64_t i) { return w_OI[o * I + i]; };
   const auto at_dy = [&, O = O](int64_t t, int64_t o) { return dy_TO[t * O + o]; };
-  expect_product(T, O, I, at_x, [&](int64_t i, int64_t o) { return at_w(o, i); }, y.values(), dtype);
+  expect_product(
+      T, O, I, at_x, [&](int64_t i, int64_t o) { return at_w(o, i); }, y.values(), dtype);
   expect_product(T, I, O, at_dy, at_w, dx.values(), dtype);
-  expect_product(O, I, T, [&](int64_t o, int64_t t) { return at_dy(t, o); }, at_x, dw.values(), dtype);
+  expect_product(
+      O, I, T, [&](int64_t o, int64_t t) { return at_dy(t, o); }, at_x, dw.values(), dtype);
 }
 
 const auto kDtypes = Values(DType::kFloat32, DType::kBFloat16, DType::kFloat64);
 const auto kShapes = Values(Shape{0, 8, 8}, Shape{5, 0, 7}, Shape{5, 7, 0}, Shape{1, 1, 1}, Shape{1, 43, 43},
-                            Shape{43, 1, 43}, Shape{43, 43, 1}, Shape{43, 43, 86}, Shape{33, 129, 65}, Shape{17, 256, 96},
-                            Shape{200, 96, 256}, Shape{130, 300, 270});
+                            Shape{43, 1, 43}, Shape{43, 43, 1}, Shape{43, 43, 86}, Shape{33, 129, 65},
+                            Shape{17, 256, 96}, Shape{200, 96, 256}, Shape{130, 300, 270});
 
 INSTANTIATE_TEST_SUITE_P(Cpu, LinearTest, Combine(Values(DeviceType::kCpu), kDtypes, kShapes), case_name);
 INSTANTIATE_TEST_SUITE_P(Cuda, LinearTest, Combine(Values(DeviceType::kCuda), kDtypes, kShapes), case_name);
@@ -89,7 +91,8 @@ TEST(LinearTest, AddsWithoutRoundingInBFloat16Sums) {
   const int64_t K = 4097;
   std::vector<double> ones(static_cast<size_t>(K), 1), small(static_cast<size_t>(K), std::ldexp(1, -12));
   small[0] = 1;
-  TestMatrix x(DeviceType::kCpu, DType::kBFloat16, 1, K, 0, ones), w(DeviceType::kCpu, DType::kBFloat16, 1, K, 0, small);
+  TestMatrix x(DeviceType::kCpu, DType::kBFloat16, 1, K, 0, ones),
+      w(DeviceType::kCpu, DType::kBFloat16, 1, K, 0, small);
   TestMatrix y(DeviceType::kCpu, DType::kBFloat16, 1, 1, 0);
   linear_forward(x.view(), w.view(), y.view());
   EXPECT_EQ(y.values().at(0), 2);

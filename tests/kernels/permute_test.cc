@@ -57,7 +57,9 @@ Routing random_routing(int64_t T, int64_t K, uint64_t seed) {
 }
 
 /// Weights lie in float for bf16 rows, in the rows' dtype otherwise.
-DType weight_dtype(DType dtype) { return dtype == DType::kBFloat16 ? DType::kFloat32 : dtype; }
+DType weight_dtype(DType dtype) {
+  return dtype == DType::kBFloat16 ? DType::kFloat32 : dtype;
+}
 
 class PermuteTest : public TestWithParam<Case> {};
 
@@ -108,8 +110,8 @@ TEST_P(PermuteTest, TokensAreWeightedSumsOfTheirRows) {
               magnitude += std::abs(term);
             }
           }
-          worst = std::max(worst, std::abs(got[t * D + d] - sum) - limit.sum_error * magnitude -
-                                      limit.rounding * std::abs(sum));
+          worst = std::max(
+              worst, std::abs(got[t * D + d] - sum) - limit.sum_error * magnitude - limit.rounding * std::abs(sum));
         }
       }
       EXPECT_LE(worst, 0) << "error above what the tolerance table allows; padding " << padding << ", weights "
@@ -146,8 +148,8 @@ TEST_P(PermuteTest, GradientsMatchTheirFormula) {
         sum += term;
         magnitude += std::abs(term);
         const double expected = weights_TK[slot] * dy_TD[t * D + d];
-        worst = std::max(worst, std::abs(got_drows[r * D + d] - expected) -
-                                    (limit.sum_error + limit.rounding) * std::abs(expected));
+        worst = std::max(
+            worst, std::abs(got_drows[r * D + d] - expected) - (limit.sum_error + limit.rounding) * std::abs(expected));
       }
       worst = std::max(worst, std::abs(got_dweights[slot] - sum) - limit.sum_error * magnitude);
     }
@@ -162,7 +164,8 @@ INSTANTIATE_TEST_SUITE_P(Cpu, PermuteTest, Combine(Values(DeviceType::kCpu), kDt
 INSTANTIATE_TEST_SUITE_P(Cuda, PermuteTest, Combine(Values(DeviceType::kCuda), kDtypes, kShapes), case_name);
 
 TEST(PermuteTest, GradientsMatchFiniteDifferences) {
-  // L = <c, unpermute(rows, weights)> is linear in rows and in weights, so a central difference is exact but for rounding.
+  // L = <c, unpermute(rows, weights)> is linear in rows and in weights, so a central difference is exact but for
+  // rounding.
   const int64_t T = 6, D = 5, K = 2;
   const DType dtype = DType::kFloat64;
   const Routing routing = random_routing(T, K, 21);

@@ -42,7 +42,8 @@ Differences compare_sub_batches(Product product, bool is_forward, DType dtype, i
   const std::vector<char> expected = full.bytes();
   Differences result;
   // Some operands lie in rows further apart than they are long, as a slice of columns does.
-  for (int64_t size : {int64_t{1}, int64_t{2}, int64_t{7}, int64_t{16}, int64_t{31}, int64_t{64}, int64_t{129}, T - 1}) {
+  for (int64_t size :
+       {int64_t{1}, int64_t{2}, int64_t{7}, int64_t{16}, int64_t{31}, int64_t{64}, int64_t{129}, T - 1}) {
     const int64_t first = std::uniform_int_distribution<int64_t>(0, T - size)(generator);
     TestMatrix part(DeviceType::kCpu, dtype, size, out, size % 3);
     product((size % 2 ? x : spread_x).rows(first, size), (size % 3 ? w : spread_w).view(), part.view(), {});
@@ -61,8 +62,13 @@ TEST(RowBitsTest, RowsDoNotDependOnTheBatch) {
       const ThreadCount count(threads);
       // Wide batches make the library choose other blocks than narrow ones; float64 runs on our loops, which are slow.
       for (const int64_t T : dtype == DType::kFloat64 ? std::vector<int64_t>{150} : std::vector<int64_t>{150, 1100}) {
-        for (const auto& [in, out] : {std::pair<int64_t, int64_t>{43, 256}, {256, 43}, {96, 256}, {256, 192}, {768, 256},
-                                      {1024, 86}, {86, 1024}}) {
+        for (const auto& [in, out] : {std::pair<int64_t, int64_t>{43, 256},
+                                      {256, 43},
+                                      {96, 256},
+                                      {256, 192},
+                                      {768, 256},
+                                      {1024, 86},
+                                      {86, 1024}}) {
           for (const bool is_forward : {true, false}) {
             const Differences found =
                 compare_sub_batches(is_forward ? Product{linear_forward} : Product{linear_input_gradient}, is_forward,
@@ -96,8 +102,8 @@ TEST(RowBitsTest, RepeatingAWeightGradientGivesTheSameBits) {
 }
 
 TEST(RowBitsTest, ThreadsThatCallAtOnceGetTheBitsOfOneThread) {
-  // Ranks of a test are threads of one process: they share the cache of prepared products. Shapes repeat across threads, so
-  // that some are prepared by two at once.
+  // Ranks of a test are threads of one process: they share the cache of prepared products. Shapes repeat across
+  // threads, so that some are prepared by two at once.
   constexpr int kThreads = 4;
   constexpr int64_t I = 96, O = 43, kSizes = 24;
   TestMatrix x(DeviceType::kCpu, DType::kFloat32, kSizes, I, 0, random_values(kSizes * I, DType::kFloat32, 1));

@@ -8,6 +8,6 @@ function(run)
 endfunction()
 
 run("${CMAKE_COMMAND}" -S "${SOURCE}" -B "${BUILD}" -G "${GENERATOR}" -DMOE_ENABLE_CUDA=OFF -DMOE_DNNL_LIBRARY=OFF
-    -DMOE_BUILD_TESTS=ON)
+    -DMOE_BUILD_TESTS=ON "-DCMAKE_CXX_FLAGS_RELEASE=-O1")  # half the time of -O3
 run("${CMAKE_COMMAND}" --build "${BUILD}" --parallel 1)
 run("${BUILD}/bin/moe_kernels_tests" --gtest_brief=1 --gtest_filter=-Cuda/*)

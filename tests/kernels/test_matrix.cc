@@ -53,7 +53,9 @@ double get(const char* from, DType dtype) {
 
 }  // namespace
 
-std::string name_of(DeviceType device) { return device == DeviceType::kCpu ? "Cpu" : "Cuda"; }
+std::string name_of(DeviceType device) {
+  return device == DeviceType::kCpu ? "Cpu" : "Cuda";
+}
 
 std::string name_of(DType dtype) {
   switch (dtype) {
@@ -100,7 +102,9 @@ TestMatrix::TestMatrix(DeviceType device, DType dtype, int64_t rows, int64_t col
   memory_->write(host.data(), host.size());
 }
 
-MatrixView TestMatrix::view() { return {memory_->data(), dtype_, rows_, cols_, stride_}; }
+MatrixView TestMatrix::view() {
+  return {memory_->data(), dtype_, rows_, cols_, stride_};
+}
 
 MatrixView TestMatrix::rows(int64_t first, int64_t count) {
   return {static_cast<char*>(memory_->data()) + first * stride_ * dtype_size(dtype_), dtype_, count, cols_, stride_};

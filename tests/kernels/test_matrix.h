@@ -38,8 +38,8 @@ double rounded(double value, DType dtype);
 /// `count` seeded values in [-1, 1), rounded to dtype.
 std::vector<double> random_values(int64_t count, DType dtype, uint64_t seed);
 
-/// A matrix [rows, cols] whose rows lie `padding` elements further apart than they are long. The padding holds a marker, so
-/// that a kernel that writes there is caught.
+/// A matrix [rows, cols] whose rows lie `padding` elements further apart than they are long. The padding holds a
+/// marker, so that a kernel that writes there is caught.
 class TestMatrix {
  public:
   /// Without `values` every element is the marker.
@@ -84,10 +84,11 @@ class TestArray {
 };
 
 /// Skips, and says why, where the device under test is absent.
-#define MOE_SKIP_WITHOUT(device)                                                                                    \
-  if (::moe::kernels::testing::device_count(device) == 0) {                                                         \
-    GTEST_SKIP() << "no CUDA device on this machine (or a build without CUDA): the CUDA half of this test did not run"; \
-  }                                                                                                                 \
+#define MOE_SKIP_WITHOUT(device)                                                                               \
+  if (::moe::kernels::testing::device_count(device) == 0) {                                                    \
+    GTEST_SKIP()                                                                                               \
+        << "no CUDA device on this machine (or a build without CUDA): the CUDA half of this test did not run"; \
+  }                                                                                                            \
   static_assert(true)
 
 }  // namespace moe::kernels::testing
