@@ -22,6 +22,10 @@ struct Shape {
   int64_t T, I, O;
 };
 
+void PrintTo(const Shape& shape, std::ostream* out) {
+  *out << "T " << shape.T << " I " << shape.I << " O " << shape.O;
+}
+
 using Case = std::tuple<DeviceType, DType, Shape>;
 
 std::string case_name(const TestParamInfo<Case>& info) {

@@ -24,6 +24,10 @@ using ::testing::Values;
 struct Shape {
   int64_t T, D, K;
 };
+
+void PrintTo(const Shape& shape, std::ostream* out) {
+  *out << "T " << shape.T << " D " << shape.D << " K " << shape.K;
+}
 using Case = std::tuple<DeviceType, DType, Shape>;
 
 std::string case_name(const TestParamInfo<Case>& info) {

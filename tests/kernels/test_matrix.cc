@@ -4,6 +4,18 @@
 #include <cstring>
 #include <random>
 
+namespace moe::kernels {
+
+void PrintTo(DeviceType device, std::ostream* out) {
+  *out << testing::name_of(device);
+}
+
+void PrintTo(DType dtype, std::ostream* out) {
+  *out << testing::name_of(dtype);
+}
+
+}  // namespace moe::kernels
+
 namespace moe::kernels::testing {
 namespace {
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -13,6 +14,14 @@
 
 /// What the tests of kernels share: matrices on either device whose values are known as doubles, and the one table of
 /// tolerances.
+namespace moe::kernels {
+
+/// For the names under which CTest lists the cases.
+void PrintTo(DeviceType device, std::ostream* out);
+void PrintTo(DType dtype, std::ostream* out);
+
+}  // namespace moe::kernels
+
 namespace moe::kernels::testing {
 
 /// |got - expected| <= sum_error * (sum of the terms' magnitudes) + rounding * |expected|.
