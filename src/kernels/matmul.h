@@ -11,11 +11,12 @@ namespace moe::kernels {
 ///          weight gradient:  dW[O, I] = dy[T, O]^T x[T, I]
 ///          All three matrices of one dtype; T may be 0 (then dW is zeroed).
 /// Numerics fp32 and bf16 accumulate in fp32 (no TF32), float64 in float64. On CPU row t of y and dx depends on row t
-///          of its input only, bit for bit, whatever T and the strides are: layouts of expert parallelism agree. dW sums
-///          over t in an order that depends on the shape and the number of threads alone. On CUDA the library picks an
-///          algorithm by shape, so a row's bits may depend on T.
+///          of its input only, bit for bit, whatever T and the strides are: layouts of expert parallelism agree. dW
+///          sums over t in an order that depends on the shape and the number of threads alone. On CUDA the library
+///          picks an algorithm by shape, so a row's bits may depend on T.
 /// Threads  any number of threads may call at once. On CPU a call uses the OpenMP threads of the calling thread.
-/// Cost     2 T I O operations. On CPU a view whose rows lie apart (stride > cols) is copied first, and the result last:
+/// Cost     2 T I O operations. On CPU a view whose rows lie apart (stride > cols) is copied first, and the result
+/// last:
 ///          dense views save that. On CUDA any stride is taken as it is.
 /// Async    on kCuda enqueued on queue.stream; on kCpu done on return.
 /// Throws   InvalidArgument with the shapes if they disagree; HardwareError if the library fails.

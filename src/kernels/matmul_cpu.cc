@@ -6,11 +6,12 @@
 //   [200, 256] x [256, 96]   94 us in fp32, 48 us in bf16
 //   row count left open      10 us to make, as fast in fp32, up to 2x slower in bf16 at odd widths
 // An open row count would spare remaking when an expert's row count changes, but it takes another implementation (jit
-// gemm instead of brgemm) whose row bits do depend on the batch: 358 of 1120 sub-batches differed in fp32 and 3 in bf16;
-// with exact shapes none did. Experts of a run see a few hundred row counts, so making them all costs under a second.
-// Rows that lie apart (stride > cols) take that other implementation too, so such operands are copied to dense memory.
-// Where a processor has no brgemm (fp32 without AVX-512, bf16 without AVX512_BF16) the rows are multiplied in blocks of
-// one size, the last one padded and each on one thread: then jit gemm's row bits are independent of the batch as well.
+// gemm instead of brgemm) whose row bits do depend on the batch: 358 of 1120 sub-batches differed in fp32 and 3 in
+// bf16; with exact shapes none did. Experts of a run see a few hundred row counts, so making them all costs under a
+// second. Rows that lie apart (stride > cols) take that other implementation too, so such operands are copied to dense
+// memory. Where a processor has no brgemm (fp32 without AVX-512, bf16 without AVX512_BF16) the rows are multiplied in
+// blocks of one size, the last one padded and each on one thread: then jit gemm's row bits are independent of the batch
+// as well.
 #include "kernels/matmul_cpu.h"
 
 #include <omp.h>
