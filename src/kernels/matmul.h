@@ -15,9 +15,8 @@ namespace moe::kernels {
 ///          sums over t in an order that depends on the shape and the number of threads alone. On CUDA the library
 ///          picks an algorithm by shape, so a row's bits may depend on T.
 /// Threads  any number of threads may call at once. On CPU a call uses the OpenMP threads of the calling thread.
-/// Cost     2 T I O operations. On CPU a view whose rows lie apart (stride > cols) is copied first, and the result
-/// last:
-///          dense views save that. On CUDA any stride is taken as it is.
+/// Cost     2 T I O operations. On CPU a view whose rows lie apart (stride > cols) is copied first, the result
+///          last: dense views save that. On CUDA any stride is taken as it is.
 /// Async    on kCuda enqueued on queue.stream; on kCpu done on return.
 /// Throws   InvalidArgument with the shapes if they disagree; HardwareError if the library fails.
 /// Source   oneDNN `matmul` on CPU (a plain loop where it is absent, and for float64), cuBLASLt on CUDA.

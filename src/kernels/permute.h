@@ -24,8 +24,7 @@ void permute(ConstMatrixView x, const int64_t* row_tokens, MatrixView rows, Queu
 /// added (so that a sum of two terms has the same bits in either order).
 ///
 /// Shapes   rows [R, D], slot_rows [T, K], y [T, D]; weights [T, K] of the rows' dtype (float for bf16), or null for
-/// all
-///          ones.
+///          all ones.
 void unpermute(ConstMatrixView rows, const int64_t* slot_rows, int64_t slots, const void* weights, MatrixView y,
                Queue queue = {});
 
