@@ -17,7 +17,7 @@ readonly packages=(
 )
 readonly torch_wheels=(torch==2.11.0 nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96)
 readonly tool_wheels=(cmake==3.31.10)
-readonly peer_wheels=(transformers==5.23.0 tokenizers==0.23.3 safetensors==0.8.0 sentencepiece==0.2.3 numpy)
+readonly peer_wheels=(transformers==5.23.0 tokenizers==0.23.3 safetensors==0.8.0 sentencepiece==0.2.3 protobuf numpy)
 
 say() { echo "install_deps: $*"; }
 fail() { echo "install_deps: $*" >&2; exit 1; }

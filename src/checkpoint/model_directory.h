@@ -36,6 +36,9 @@ class ModelDirectory {
   std::filesystem::path path_;
   ModelConfig config_;
   std::vector<std::shared_ptr<SafetensorsFile>> files_;
+
+  const SafetensorsFile* file_of(const std::string& name) const;
+  void check_tensors() const;
 };
 
 /// Loads `experts` of every layer (ignored for a dense model) into aligned tensors of `dtype`.

@@ -56,7 +56,8 @@ class SafetensorsFile {
 };
 
 /// Writes a safetensors file tensor by tensor, so that memory holds one at a time: names, dtypes and shapes first, then the
-/// contents in data_order(). Atomic: the file appears on finish().
+/// contents in the same order (any order is legal; one element size per file keeps every tensor aligned). Atomic: the file appears
+/// on finish().
 class SafetensorsWriter {
  public:
   struct Spec {
@@ -67,8 +68,6 @@ class SafetensorsWriter {
   SafetensorsWriter(std::filesystem::path path, std::vector<Spec> specs, std::map<std::string, std::string> metadata = {});
   ~SafetensorsWriter();
 
-  /// The order in which write() must be called: wider types first, then by name.
-  const std::vector<Spec>& data_order() const { return specs_; }
   /// The next tensor; must have the dtype and shape announced under this name.
   void write(const std::string& name, const at::Tensor& tensor);
   void finish();

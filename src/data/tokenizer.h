@@ -37,4 +37,20 @@ class Tokenizer {
   virtual std::string digest() const = 0;
 };
 
+/// Text of ids that come one by one: holds back a character whose bytes are not all there.
+class TextStream {
+ public:
+  explicit TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+
+  /// The text that this id completes.
+  std::string push(int32_t id);
+  /// What was held back.
+  std::string finish();
+
+ private:
+  const Tokenizer& tokenizer_;
+  std::vector<int32_t> ids_;
+  size_t shown_ = 0;
+};
+
 }  // namespace moe

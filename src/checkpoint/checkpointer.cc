@@ -1,0 +1,174 @@
+#include "checkpoint/checkpointer.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <memory>
+
+#include "checkpoint/dtypes.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/safetensors.h"
+#include "comm/agreement.h"
+#include "common/error.h"
+#include "common/file_io.h"
+#include "common/log.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+std::string folder_name(int64_t step, int attempt) {
+  char text[64];
+  std::snprintf(text, sizeof text, "s%08lld-t%04d", static_cast<long long>(step), attempt);
+  return text;
+}
+
+std::string shard_name(int index, int count) {
+  char text[64];
+  std::snprintf(text, sizeof text, "shard-%05d-of-%05d.safetensors", index + 1, count);
+  return text;
+}
+
+/// Calls `visit(logical name, view)` for every logical tensor of parameter and moments.
+void for_each_logical(const TrainingTensors& tensors, const std::function<bool(const Parameter&)>& wanted,
+                      const std::function<void(const std::string&, const at::Tensor&)>& visit) {
+  for (size_t i = 0; i < tensors.parameters.size(); ++i) {
+    const Parameter& parameter = tensors.parameters[i];
+    if (!wanted(parameter)) continue;
+    const std::pair<const char*, at::Tensor> parts[] = {
+        {"", parameter.value.detach()}, {".m", tensors.first_moments[i]}, {".v", tensors.second_moments[i]}};
+    for (const auto& [suffix, storage] : parts) {
+      for (const LogicalView& logical : logical_views(parameter, storage)) visit(logical.name + suffix, logical.view);
+    }
+  }
+}
+
+/// Complete checkpoints below root, newest first.
+std::vector<fs::path> complete_folders(const fs::path& root) {
+  std::vector<fs::path> found;
+  std::error_code missing;
+  for (const auto& entry : fs::directory_iterator(root, missing)) {
+    const std::string name = entry.path().filename();
+    if (name.front() == 's' && fs::exists(entry.path() / kManifestName)) found.push_back(entry.path());
+  }
+  std::sort(found.rbegin(), found.rend());
+  return found;
+}
+
+void remove_old(const fs::path& root, int keep) {
+  const std::vector<fs::path> complete = complete_folders(root);
+  for (size_t i = static_cast<size_t>(std::max(keep, 1)); i < complete.size(); ++i) {
+    // Without its manifest it is no checkpoint any more, whenever we are killed from here on.
+    std::error_code error;
+    fs::remove(complete[i] / kManifestName, error);
+    fs::remove_all(complete[i], error);
+    if (error) log_warning(concat("event=checkpoint_not_removed path=", complete[i].string(), " reason=\"", error.message(), "\""));
+  }
+}
+
+/// Writes this rank's shard and returns its part of the manifest.
+json write_shard(const fs::path& path, const TrainingTensors& tensors, const std::function<bool(const Parameter&)>& wanted) {
+  std::vector<SafetensorsWriter::Spec> specs;
+  for_each_logical(tensors, wanted, [&](const std::string& name, const at::Tensor& view) {
+    specs.push_back({name, view.scalar_type(), view.sizes().vec()});
+  });
+  SafetensorsWriter writer(path, specs);
+  json described = json::object();
+  for_each_logical(tensors, wanted, [&](const std::string& name, const at::Tensor& view) {
+    const at::Tensor data = view.contiguous();
+    writer.write(name, data);
+    described[name] = to_json(ManifestTensor{dtype_name(data.scalar_type()), data.sizes().vec(), path.filename(), chunk_digests(data)});
+  });
+  writer.finish();
+  return described;
+}
+
+/// Fills every view this rank holds from the files, checking each chunk.
+void read_tensors(const fs::path& folder, const Manifest& manifest, const TrainingTensors& tensors) {
+  std::map<std::string, std::unique_ptr<SafetensorsFile>> files;
+  for_each_logical(tensors, [](const Parameter&) { return true; }, [&](const std::string& name, at::Tensor view) {
+    const auto found = manifest.tensors.find(name);
+    if (found == manifest.tensors.end()) throw Corruption(concat(folder.string(), ": tensor '", name, "' is missing"));
+    const ManifestTensor& expected = found->second;
+    auto& file = files[expected.file];
+    if (!file) file = std::make_unique<SafetensorsFile>(folder / expected.file);
+    const at::Tensor stored = file->tensor(name);
+    if (stored.sizes() != view.sizes()) throw Corruption(concat((folder / expected.file).string(), ": tensor '", name, "' has another shape"));
+    if (chunk_digests(stored) != expected.chunks) {
+      throw Corruption(concat((folder / expected.file).string(), ": tensor '", name, "' does not match its digest"));
+    }
+    view.copy_(stored);
+  });
+}
+
+}  // namespace
+
+void save_checkpoint(const fs::path& root, int64_t step, int attempt, const TrainingTensors& tensors, const json& scalars,
+                     Communicator& world, bool writes_experts, int keep) {
+  const at::NoGradGuard no_grad;
+  const fs::path folder = root / folder_name(step, attempt);
+  const auto wanted = [&](const Parameter& parameter) { return parameter.is_expert ? writes_experts : world.rank() == 0; };
+  const bool writes = std::any_of(tensors.parameters.begin(), tensors.parameters.end(), wanted);
+  const std::vector<std::string> writers = world.all_gather_bytes(writes ? "w" : "", "checkpoint writers");
+  const auto is_writer = [](const std::string& answer) { return !answer.empty(); };
+  const auto count = static_cast<int>(std::count_if(writers.begin(), writers.end(), is_writer));
+  const auto mine = static_cast<int>(std::count_if(writers.begin(), writers.begin() + world.rank(), is_writer));
+  try {
+    agree(world, "create checkpoint", [&] {
+      if (world.rank() == 0) moe::create_directories(folder);
+    });
+    json described = json::object();
+    agree(world, "write checkpoint shards", [&] {
+      if (writes) described = write_shard(folder / shard_name(mine, count), tensors, wanted);
+    });
+    const std::vector<std::string> all = world.all_gather_bytes(described.dump(), "gather checkpoint manifest");
+    agree(world, "commit checkpoint", [&] {
+      if (world.rank() != 0) return;
+      json manifest = Manifest{.step = step, .attempt = attempt, .scalars = scalars, .files = {}, .tensors = {}}.to_json();
+      for (const std::string& part : all) manifest["tensors"].update(json::parse(part));
+      for (int i = 0; i < count; ++i) manifest["files"][shard_name(i, count)] = fs::file_size(folder / shard_name(i, count));
+      write_file_atomically(folder / kManifestName, manifest.dump() + "\n");
+      sync_directory(root);
+    });
+  } catch (const AgreedError&) {
+    std::error_code ignored;
+    if (world.rank() == 0) fs::remove_all(folder, ignored);
+    throw;
+  }
+  if (world.rank() == 0) remove_old(root, keep);
+}
+
+std::optional<json> load_newest_checkpoint(const fs::path& root, TrainingTensors tensors, Communicator& world,
+                                           const std::function<bool(const json&)>& accept) {
+  const at::NoGradGuard no_grad;
+  const json candidates = json::parse(agree_on_result(world, "list checkpoints", [&] {
+    json names = json::array();
+    for (const fs::path& folder : complete_folders(root)) names.push_back(folder.filename().string());
+    return names.dump();
+  }));
+  std::string reasons;
+  for (const json& name : candidates) {
+    const fs::path folder = root / name.get<std::string>();
+    json scalars;
+    bool accepted = true;
+    try {
+      agree(world, "load checkpoint", [&] {
+        const Manifest manifest = Manifest::read(folder);
+        scalars = manifest.scalars;
+        accepted = accept(scalars);
+        if (accepted) read_tensors(folder, manifest, tensors);
+      });
+    } catch (const InvalidArgument& error) {  // agree() throws the same on every rank
+      if (world.rank() == 0) log_warning(concat("event=checkpoint_unreadable path=", folder.string(), " reason=\"", error.what(), "\""));
+      reasons += concat("\n  ", error.what());
+      continue;
+    }
+    if (accepted) return scalars;
+  }
+  if (!reasons.empty()) throw_agreed<NoReadableCheckpoint>("no checkpoint below " + root.string() + " can be read:" + reasons);
+  return std::nullopt;
+}
+
+}  // namespace moe

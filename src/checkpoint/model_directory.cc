@@ -1,0 +1,175 @@
+#include "checkpoint/model_directory.h"
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "checkpoint/dtypes.h"
+#include "common/error.h"
+#include "common/file_io.h"
+#include "model/parameters.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kSingle[] = "model.safetensors";
+constexpr char kIndex[] = "model.safetensors.index.json";
+constexpr size_t kMaxListed = 20;
+
+std::string listed(const std::string& what, const std::vector<std::string>& names) {
+  if (names.empty()) return "";
+  std::string text = "\n  " + what + ":";
+  for (size_t i = 0; i < std::min(names.size(), kMaxListed); ++i) text += (i == 0 ? " " : ", ") + names[i];
+  if (names.size() > kMaxListed) text += concat(", and ", names.size() - kMaxListed, " more");
+  return text;
+}
+
+/// The weight files, with every check of the index.
+std::vector<std::shared_ptr<SafetensorsFile>> open_shards(const fs::path& path) {
+  const std::string where = (path / kIndex).string();
+  nlohmann::json index;
+  try {
+    index = nlohmann::json::parse(read_file(path / kIndex));
+  } catch (const nlohmann::json::exception& error) {
+    throw Corruption(concat(where, ": not valid JSON: ", error.what()));
+  }
+  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
+    throw Corruption(where + ": `weight_map` is missing");
+  }
+  std::map<std::string, std::set<std::string>> names_of;
+  for (const auto& [name, file] : index["weight_map"].items()) {
+    if (!file.is_string()) throw Corruption(concat(where, ": the file of '", name, "' is ", file.dump(), "; expected a name"));
+    const std::string shard = file.get<std::string>();
+    if (fs::path(shard).filename() != shard) throw Corruption(concat(where, ": '", shard, "' is not a plain file name"));
+    names_of[shard].insert(name);
+  }
+  std::vector<std::shared_ptr<SafetensorsFile>> files;
+  std::map<std::string, std::string> owner;
+  for (const auto& [shard, names] : names_of) {
+    if (!fs::exists(path / shard)) throw InvalidArgument(concat(where, " names ", shard, ", which is not in the folder"));
+    files.push_back(std::make_shared<SafetensorsFile>(path / shard));
+    for (const SafetensorsEntry& entry : files.back()->header().entries) {
+      const auto [other, is_new] = owner.emplace(entry.name, shard);
+      if (!is_new) throw Corruption(concat(path.string(), ": tensor '", entry.name, "' is in ", other->second, " and in ", shard));
+    }
+    for (const std::string& name : names) {
+      if (files.back()->find(name) == nullptr) throw Corruption(concat(where, ": '", name, "' is not in ", shard));
+    }
+  }
+  return files;
+}
+
+std::vector<std::shared_ptr<SafetensorsFile>> open_weights(const fs::path& path) {
+  if (fs::exists(path / kSingle)) return {std::make_shared<SafetensorsFile>(path / kSingle)};
+  if (fs::exists(path / kIndex)) return open_shards(path);
+  for (const auto& entry : fs::directory_iterator(path)) {
+    const std::string name = entry.path().filename();
+    if (name.rfind("pytorch_model", 0) == 0 || entry.path().extension() == ".pth") {
+      throw InvalidArgument(concat(path.string(), ": ", name, " is a pickle, which can run code when it is loaded; convert it to safetensors first"));
+    }
+  }
+  throw InvalidArgument(concat(path.string(), ": neither ", kSingle, " nor ", kIndex, " is there"));
+}
+
+bool is_ignored(const std::string& name) {
+  constexpr std::string_view kSuffix = ".rotary_emb.inv_freq";
+  return name.size() > kSuffix.size() && name.compare(name.size() - kSuffix.size(), kSuffix.size(), kSuffix) == 0;
+}
+
+std::string shape_text(const std::vector<int64_t>& shape) { return nlohmann::json(shape).dump(); }
+
+}  // namespace
+
+ModelDirectory::ModelDirectory(const fs::path& path) : path_(path) {
+  if (!fs::is_directory(path)) throw InvalidArgument(path.string() + " is not a model directory: no such folder");
+  config_ = parse_model_config(read_file(path / "config.json"), (path / "config.json").string());
+  files_ = open_weights(path);
+  check_tensors();
+}
+
+const SafetensorsFile* ModelDirectory::file_of(const std::string& name) const {
+  for (const auto& file : files_) {
+    if (file->find(name) != nullptr) return file.get();
+  }
+  return nullptr;
+}
+
+void ModelDirectory::check_tensors() const {
+  std::map<std::string, std::vector<int64_t>> expected;
+  std::vector<std::string> missing, unexpected, mismatched;
+  for (const TensorSpec& spec : logical_tensor_specs(config_)) {
+    expected[spec.name] = spec.shape;
+    const SafetensorsFile* file = file_of(spec.name);
+    if (file == nullptr) {
+      missing.push_back(spec.name);
+      continue;
+    }
+    const SafetensorsEntry& entry = *file->find(spec.name);
+    if (entry.shape != spec.shape) {
+      mismatched.push_back(concat(spec.name, " is ", shape_text(entry.shape), ", expected ", shape_text(spec.shape)));
+    }
+    const std::optional<at::ScalarType> type = scalar_type_of(entry.dtype);
+    if (!type || !is_weight_type(*type)) {
+      mismatched.push_back(concat(spec.name, " has dtype ", entry.dtype, ", expected F32, F16, BF16 or F64"));
+    }
+  }
+  for (const auto& file : files_) {
+    for (const SafetensorsEntry& entry : file->header().entries) {
+      if (expected.contains(entry.name) || is_ignored(entry.name)) continue;
+      const bool is_tied_head = entry.name == "lm_head.weight" && config_.tie_word_embeddings;
+      if (is_tied_head && file_of("model.embed_tokens.weight") != nullptr) {
+        const SafetensorsFile& other = *file_of("model.embed_tokens.weight");
+        const auto head = file->bytes(entry), embedding = other.bytes(*other.find("model.embed_tokens.weight"));
+        if (std::equal(head.begin(), head.end(), embedding.begin(), embedding.end())) continue;
+      }
+      unexpected.push_back(entry.name + (is_tied_head ? " (tie_word_embeddings is true and it differs from the embedding)" : ""));
+    }
+  }
+  if (missing.empty() && unexpected.empty() && mismatched.empty()) return;
+  throw Corruption(concat(files_.front()->path().string(), files_.size() > 1 ? " and the other shards" : "", " do not match ",
+                          (path_ / "config.json").string(), ":", listed("missing", missing), listed("unexpected", unexpected),
+                          listed("mismatched", mismatched)));
+}
+
+at::Tensor ModelDirectory::tensor(const std::string& name) const {
+  const SafetensorsFile* file = file_of(name);
+  if (file == nullptr) throw InvalidArgument(concat(path_.string(), ": no tensor '", name, "'"));
+  at::Tensor tensor = file->tensor(name);
+  if (at::isfinite(tensor.sum(at::kDouble)).item<bool>()) return tensor;
+  // The sum may also have run over from finite values: look closely.
+  const int64_t bad = tensor.numel() - at::isfinite(tensor).sum().item<int64_t>();
+  if (bad > 0) {
+    throw Corruption(concat(file->path().string(), ": tensor '", name, "' holds ", bad, " values of ", tensor.numel(),
+                            " that are not finite (NaN or infinite)"));
+  }
+  return tensor;
+}
+
+std::string ModelDirectory::stored_dtype() const { return files_.front()->header().entries.front().dtype; }
+
+void ModelDirectory::release(const std::string& name) const {
+  if (const SafetensorsFile* file = file_of(name)) file->release(name);
+}
+
+std::string ModelDirectory::digest() const {
+  std::string text = xxh3_hex_of_file(path_ / "config.json");
+  for (const auto& file : files_) text += file->path().filename().string() + xxh3_hex_of_file(file->path());
+  return xxh3_hex(text);
+}
+
+Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, ExpertRange experts) {
+  const at::NoGradGuard no_grad;
+  Decoder decoder(directory.config(), dtype, experts);
+  for (const Parameter& parameter : decoder.parameters()) {
+    for (const LogicalView& logical : logical_views(parameter, parameter.value)) {
+      at::Tensor view = logical.view;
+      view.copy_(directory.tensor(logical.name));
+    }
+  }
+  return decoder;
+}
+
+}  // namespace moe

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "checkpoint/pending_directory.h"
+#include "checkpoint/safetensors.h"
+#include "comm/communicator.h"
+#include "model/decoder.h"
+
+namespace moe {
+
+/// Writes a model directory tensor by tensor, in the order of its specs, cutting shards by size; all aside, renamed at the end.
+/// Used by one rank (the converter's).
+class ModelDirectoryWriter {
+ public:
+  static constexpr uint64_t kMaxShardBytes = 5'000'000'000;
+
+  /// Tokenizer and generation files are copied from `source`. Throws InvalidArgument if `path` exists, StorageError.
+  ModelDirectoryWriter(std::filesystem::path path, std::filesystem::path source, const std::vector<SafetensorsWriter::Spec>& specs,
+                       uint64_t max_shard_bytes = kMaxShardBytes);
+
+  /// The next tensor of the specs.
+  void write(const std::string& name, const at::Tensor& tensor);
+  /// Folder being filled, for files that go with the model.
+  const std::filesystem::path& folder() const { return pending_.folder(); }
+  void finish(const ModelConfig& config);
+
+ private:
+  struct Shard {
+    std::string file;
+    std::vector<SafetensorsWriter::Spec> specs;
+  };
+  void open_next_shard();
+
+  PendingDirectory pending_;
+  std::filesystem::path source_;
+  std::vector<Shard> shards_;
+  size_t shard_ = 0;
+  size_t written_in_shard_ = 0;
+  std::unique_ptr<SafetensorsWriter> writer_;
+};
+
+/// Writes a trained decoder as a model directory in `dtype`. Collective over `world`: ranks that own experts which no lower rank
+/// owns (`writes_experts`) write them to a shard each; rank 0 writes everything else. Renamed at the end; a failure on any rank is
+/// thrown on all and leaves nothing.
+void write_model(const std::filesystem::path& path, const std::filesystem::path& source, const Decoder& decoder,
+                 const ModelConfig& config, at::ScalarType dtype, Communicator& world, bool writes_experts);
+
+}  // namespace moe

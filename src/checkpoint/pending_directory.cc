@@ -1,0 +1,31 @@
+#include "checkpoint/pending_directory.h"
+
+#include <utility>
+
+#include "common/error.h"
+#include "common/file_io.h"
+
+namespace moe {
+namespace fs = std::filesystem;
+
+fs::path PendingDirectory::temporary_path(const fs::path& path) { return path.string() + ".partial"; }
+
+PendingDirectory::PendingDirectory(fs::path path) : path_(std::move(path)), temporary_(temporary_path(path_)) {
+  if (fs::exists(path_)) throw InvalidArgument(path_.string() + " exists already; nothing is overwritten: choose another folder");
+  std::error_code ignored;
+  fs::remove_all(temporary_, ignored);  // of a writer that was killed
+  create_directories(temporary_);
+}
+
+PendingDirectory::~PendingDirectory() {
+  std::error_code ignored;
+  if (pending_) fs::remove_all(temporary_, ignored);
+}
+
+void PendingDirectory::commit() {
+  sync_directory(temporary_);
+  rename_durably(temporary_, path_);
+  pending_ = false;
+}
+
+}  // namespace moe
