@@ -148,6 +148,12 @@ at::Tensor ModelDirectory::tensor(const std::string& name) const {
   return tensor;
 }
 
+at::ScalarType ModelDirectory::tensor_type(const std::string& name) const {
+  const SafetensorsFile* file = file_of(name);
+  if (file == nullptr) throw InvalidArgument(concat(path_.string(), ": no tensor '", name, "'"));
+  return *scalar_type_of(file->find(name)->dtype);
+}
+
 std::string ModelDirectory::stored_dtype() const { return files_.front()->header().entries.front().dtype; }
 
 void ModelDirectory::release(const std::string& name) const {

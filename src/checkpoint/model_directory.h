@@ -26,6 +26,8 @@ class ModelDirectory {
 
   /// The stored tensor (view of the mapping), its dtype as stored. Throws Corruption if a value is not finite.
   at::Tensor tensor(const std::string& name) const;
+  /// Its dtype as stored.
+  at::ScalarType tensor_type(const std::string& name) const;
   /// Type of the stored weights, as safetensors names it ("F32", "BF16"): of the first tensor.
   std::string stored_dtype() const;
   void release(const std::string& name) const;

@@ -26,6 +26,7 @@ struct PackingOptions {
   std::string long_chats = "drop";         ///< "drop" | "truncate" | "split"; text is always split
   uint64_t seed = 0;                       ///< order of documents
   bool shuffle = true;                     ///< false: file order, one pass (evaluation)
+  int64_t vocab_size = 0;                  ///< of the model: bound of {"ids"}
 };
 
 /// Rows of tokens without padding, ready for the model.

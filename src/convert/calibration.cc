@@ -1,0 +1,61 @@
+#include "convert/calibration.h"
+
+#include <algorithm>
+
+#include "data/data_loader.h"
+#include "model/ops.h"
+
+namespace moe {
+namespace {
+
+constexpr int64_t kLongestRow = 512;
+
+}  // namespace
+
+CalibrationStream::CalibrationStream(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config,
+                                     std::shared_ptr<const Tokenizer> tokenizer, Communicator& world)
+    : config_(config) {
+  std::vector<DataFile> files;
+  for (const v1::DataSource& source : spec.calibration()) {
+    files.push_back({source.path(), source.weight(), source.domain(), source.max_documents()});
+  }
+  PackingOptions packing;
+  packing.sequence_length = std::min(kLongestRow, config.max_positions);
+  packing.seed = seed;
+  packing.vocab_size = config.vocab_size;
+  DataLoader loader(files, std::move(tokenizer), packing);
+  int64_t rows = 1;
+  while (loader.tokens(0, rows) < spec.calibration_tokens()) ++rows;
+
+  const int64_t first = rows * world.rank() / world.size(), count = rows * (world.rank() + 1) / world.size() - first;
+  const PackedBatch batch = loader.batch(first, count);
+  tokens_ = batch.tokens_T;
+  positions_ = batch.positions_T;
+  cu_seqlens_ = batch.cu_seqlens;
+  rope_ = make_rope_table(config, packing.sequence_length, at::kFloat);
+  features_.first = loader.tokens(0, first);
+  features_.total = loader.tokens(0, rows);
+}
+
+void CalibrationStream::embed(const at::Tensor& embedding_VD) {
+  dense_ = embedding_VD.index_select(0, tokens_).to(at::kFloat);
+  converted_ = dense_;
+}
+
+void CalibrationStream::attend(const DenseLayer& layer) {
+  const auto attended = [&](const at::Tensor& x) {
+    return x + attention(config_, layer.attention, rope_, ops::rms_norm(x, layer.input_norm, config_.rms_norm_eps), positions_, cu_seqlens_);
+  };
+  const bool is_same = dense_.is_same(converted_);
+  dense_ = attended(dense_);
+  converted_ = is_same ? dense_ : attended(converted_);
+  features_.local_TD = ops::rms_norm(dense_, layer.post_norm, config_.rms_norm_eps);
+  converted_input_ = is_same ? features_.local_TD : ops::rms_norm(converted_, layer.post_norm, config_.rms_norm_eps);
+}
+
+void CalibrationStream::advance(const DenseLayer& layer, const at::Tensor& converted_output_TD) {
+  dense_ = dense_ + feed_forward(layer.ffn, features_.local_TD);
+  converted_ = converted_ + converted_output_TD;
+}
+
+}  // namespace moe

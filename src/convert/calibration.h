@@ -1,0 +1,54 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "convert/router_init.h"
+#include "data/tokenizer.h"
+#include "model/attention.h"
+#include "model/feed_forward.h"
+#include "model/model_config.h"
+#include "moe/v1/job.pb.h"
+
+namespace moe {
+
+/// A dense layer's weights, in float.
+struct DenseLayer {
+  at::Tensor input_norm, post_norm;
+  AttentionWeights attention;
+  FeedForwardWeights ffn;
+};
+
+/// The calibration text on its way through the layers: this rank's share of the tokens, as hidden states of the dense model (router
+/// features come from these) and of the model converted so far (output scales are fitted on these, so that a layer's scale makes
+/// up for the layers before it).
+class CalibrationStream {
+ public:
+  /// Tokenises and packs as much text as `spec.calibration_tokens` asks for. Same rows at any number of ranks.
+  CalibrationStream(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config, std::shared_ptr<const Tokenizer> tokenizer,
+                    Communicator& world);
+
+  void embed(const at::Tensor& embedding_VD);
+  /// Through the layer's attention; afterwards features() and ffn_inputs() are those of this layer.
+  void attend(const DenseLayer& layer);
+  /// MLP inputs of the dense stream.
+  const CalibrationFeatures& features() const { return features_; }
+  /// MLP inputs of the converted stream. [T, D]
+  const at::Tensor& ffn_inputs() const { return converted_input_; }
+  /// Ends the layer: adds each stream's FFN output.
+  void advance(const DenseLayer& layer, const at::Tensor& converted_output_TD);
+
+ private:
+  const ModelConfig& config_;
+  at::Tensor tokens_, positions_;
+  std::vector<int64_t> cu_seqlens_;
+  RopeTable rope_;
+  at::Tensor dense_, converted_, converted_input_;
+  CalibrationFeatures features_;
+};
+
+}  // namespace moe

@@ -1,0 +1,298 @@
+#include "convert/converter.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <string>
+
+#include "checkpoint/dtypes.h"
+#include "checkpoint/model_writer.h"
+#include "comm/agreement.h"
+#include "common/error.h"
+#include "convert/calibration.h"
+#include "convert/conversion_methods.h"
+#include "convert/output_scale.h"
+#include "convert/router_init.h"
+#include "model/moe/moe_layer.h"
+#include "model/parameters.h"
+
+namespace moe {
+namespace {
+
+using nlohmann::json;
+
+std::string divisors_of(int64_t n) {
+  std::string text;
+  for (int64_t d = 1; d <= std::min<int64_t>(n, 64); ++d) {
+    if (n % d == 0) text += (text.empty() ? "" : ", ") + std::to_string(d);
+  }
+  return text;
+}
+
+void check_request(const ConvertRequest& request) {
+  const ModelConfig& config = request.source.config();
+  const v1::ConvertSpec& spec = request.spec;
+  if (config.moe) throw InvalidArgument(request.source.path().string() + " is a mixture of experts already; convert takes a dense model");
+  if (spec.experts() < 1 || config.intermediate_size % spec.experts() != 0) {
+    throw InvalidArgument(concat("experts ", spec.experts(), " does not divide the FFN width ", config.intermediate_size, " of ",
+                                 request.source.path().string(), "; use one of ", divisors_of(config.intermediate_size)));
+  }
+  if (spec.top_k() < 1 || spec.top_k() > spec.experts()) {
+    throw InvalidArgument(concat("top_k ", spec.top_k(), " is not from 1 to experts ", spec.experts()));
+  }
+}
+
+ModelConfig converted_config(const ConvertRequest& request) {
+  ModelConfig config = request.source.config();
+  const v1::ConvertSpec& spec = request.spec;
+  MoeConfig moe;
+  moe.base_model_type = config.model_type;
+  moe.num_experts = spec.experts();
+  moe.top_k = spec.top_k();
+  moe.expert_widths.assign(config.num_layers, config.intermediate_size / spec.experts());
+  moe.shared_widths.assign(config.num_layers, 0);
+  moe.output_scale.assign(config.num_layers, 1);
+  moe.topk_norm = spec.topk_norm();
+  moe.conversion = {{"method", spec.method()},           {"seed", request.seed},        {"router_init", spec.router_init()},
+                    {"router_scaling", spec.router_scaling()}, {"scale_mode", spec.scale_mode()}, {"source_digest", request.source.digest()}};
+  config.moe = moe;
+  return config;
+}
+
+/// Refuses a method whose parts do not make the whole.
+void check_split(const Split& split, const ConversionMethod& method, const SplitRequest& request) {
+  std::vector<int> uses(request.width, 0);
+  MOE_CHECK(static_cast<int64_t>(split.experts.size()) == request.experts, "the method made ", split.experts.size(), " experts");
+  for (const std::vector<int32_t>& neurons : split.experts) {
+    MOE_CHECK(static_cast<int64_t>(neurons.size()) == request.width / request.experts, "an expert has ", neurons.size(), " neurons");
+    for (const int32_t neuron : neurons) {
+      MOE_CHECK(neuron >= 0 && neuron < request.width, "neuron ", neuron, " of ", request.width);
+      ++uses[neuron];
+    }
+  }
+  MOE_CHECK(!method.is_partition || std::all_of(uses.begin(), uses.end(), [](int count) { return count == 1; }),
+            "the method is said to partition and does not (layer ", request.layer, ")");
+}
+
+at::Tensor index_tensor(const std::vector<int32_t>& neurons) { return at::tensor(neurons, at::kInt).to(at::kLong); }
+
+/// The work of one conversion; every rank has one, only rank 0's writes.
+class Converter {
+ public:
+  Converter(const ConvertRequest& request, Communicator& world)
+      : request_(request), world_(world), spec_(request.spec), config_(converted_config(request)),
+        dtype_(spec_.dtype() == "source" ? std::nullopt : scalar_type_of(spec_.dtype() == "float32" ? "F32" : "BF16")),
+        method_(conversion_methods().at(spec_.method())), router_init_(router_inits().at(spec_.router_init())) {}
+
+  json run() {
+    agree(world_, "prepare conversion", [&] {
+      if (router_init_.needs_features || spec_.scale_mode() == "least_squares") {
+        stream_.emplace(spec_, request_.seed, config_, request_.tokenizer, world_);
+        stream_->embed(request_.source.tensor("model.embed_tokens.weight"));
+      }
+      if (world_.rank() == 0) open_writer();
+    });
+    copy_outside(/*before_layers=*/true);
+    for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+      convert_layer(layer);
+      if (request_.progress) request_.progress(layer + 1, config_.num_layers);
+    }
+    copy_outside(/*before_layers=*/false);
+    const json report = describe();
+    agree(world_, "finish conversion", [&] {
+      if (writer_) finish_writing(report);
+    });
+    return report;
+  }
+
+ private:
+  at::ScalarType out_type(const std::string& source_tensor) const {
+    if (dtype_) return *dtype_;
+    return request_.source.tensor_type(source_tensor);
+  }
+
+  std::string ffn_name(int64_t layer, const char* part) const { return concat("model.layers.", layer, ".mlp.", part, ".weight"); }
+
+  /// Type of a tensor of the output: that of the source tensor it is cut from, the router's that of the up projection.
+  at::ScalarType output_type(const TensorSpec& spec) const {
+    if (spec.name.find(".mlp.") == std::string::npos) return out_type(spec.name);
+    const int64_t layer = std::stoll(spec.name.substr(std::string("model.layers.").size()));
+    const bool is_down = spec.name.find("down_proj") != std::string::npos, is_gate = spec.name.find("gate_proj") != std::string::npos;
+    return out_type(ffn_name(layer, is_down ? "down_proj" : is_gate ? "gate_proj" : "up_proj"));
+  }
+
+  void open_writer() {
+    std::vector<SafetensorsWriter::Spec> specs;
+    for (const TensorSpec& spec : logical_tensor_specs(config_)) specs.push_back({spec.name, output_type(spec), spec.shape});
+    writer_.emplace(request_.output, request_.source.path(), specs);
+  }
+
+  void write(const std::string& name, const at::Tensor& tensor, at::ScalarType type) {
+    if (writer_) writer_->write(name, tensor.to(type));
+  }
+
+  void copy(const std::string& name) {
+    agree(world_, "copy " + name, [&] {
+      if (!writer_) return;
+      write(name, request_.source.tensor(name), out_type(name));
+      request_.source.release(name);
+    });
+  }
+
+  /// Everything before the first layer, or after the last, in the order of the specs.
+  void copy_outside(bool before_layers) {
+    bool seen_layers = false;
+    for (const TensorSpec& spec : logical_tensor_specs(config_)) {
+      const bool is_layer = spec.name.rfind("model.layers.", 0) == 0;
+      seen_layers = seen_layers || is_layer;
+      if (!is_layer && seen_layers != before_layers) copy(spec.name);
+    }
+  }
+
+  DenseLayer load_layer(int64_t layer) const {
+    const auto get = [&](const std::string& name) {
+      return request_.source.tensor(concat("model.layers.", layer, ".", name, ".weight")).to(at::kFloat).contiguous();
+    };
+    return {get("input_layernorm"), get("post_attention_layernorm"),
+            {get("self_attn.q_proj"), get("self_attn.k_proj"), get("self_attn.v_proj"), get("self_attn.o_proj")},
+            {get("mlp.gate_proj"), get("mlp.up_proj"), get("mlp.down_proj")}};
+  }
+
+  void convert_layer(int64_t layer) {
+    const SplitRequest split_request{config_.intermediate_size, spec_.experts(), layer, request_.seed};
+    const Split split = method_.split(split_request);
+    check_split(split, method_, split_request);
+    DenseLayer dense;
+    at::Tensor router;
+    agree(world_, concat("load layer ", layer), [&] {
+      if (!stream_) return;
+      dense = load_layer(layer);
+      stream_->attend(dense);
+    });
+    RouterRequest router_request{spec_.experts(), config_.hidden_size, layer, request_.seed, spec_.router_scaling(),
+                                 stream_ ? &stream_->features() : nullptr};
+    router = router_init_.make(router_request, world_);
+
+    json layer_report = {{"layer", layer}};
+    double scale = 1;
+    if (stream_) {
+      scale = calibrate_layer(layer, dense, split, router, layer_report);
+    } else {
+      scale = closed_form_scale(spec_.scale_mode(), spec_.experts(), spec_.top_k(), spec_.output_scale());
+    }
+    config_.moe->output_scale[layer] = scale;
+    layer_report["output_scale"] = scale;
+    layers_.push_back(layer_report);
+    indices_.push_back(index_matrix(split));
+    agree(world_, concat("write layer ", layer), [&] {
+      if (writer_) write_layer(layer, split, router);
+    });
+  }
+
+  /// Runs the new layer on the calibration tokens: scale, relative error, load.
+  double calibrate_layer(int64_t layer, const DenseLayer& dense, const Split& split, const at::Tensor& router, json& layer_report) {
+    MoeWeights weights;
+    weights.router = router;
+    std::vector<at::Tensor> gate_up, down;
+    for (const std::vector<int32_t>& neurons : split.experts) {
+      const at::Tensor index = index_tensor(neurons);
+      gate_up.push_back(at::cat({dense.ffn.gate.index_select(0, index), dense.ffn.up.index_select(0, index)}));
+      down.push_back(dense.ffn.down.index_select(1, index));
+    }
+    weights.gate_up = at::stack(gate_up);
+    weights.down = at::stack(down);
+    const MoeOptions options{spec_.experts(), spec_.top_k(), 1.0, parse_topk_norm(spec_.topk_norm())};
+    LocalDispatcher dispatcher;
+    const at::Tensor& x = stream_->ffn_inputs();
+    const MoeOutput out = moe_layer(weights, options, x, dispatcher, layer);
+    const OutputFit fit = fit_output(feed_forward(dense.ffn, x), out.y_TD, world_);
+    const double scale = spec_.scale_mode() == "least_squares"
+                             ? fit.least_squares()
+                             : closed_form_scale(spec_.scale_mode(), spec_.experts(), spec_.top_k(), spec_.output_scale());
+    if (!std::isfinite(scale)) throw_agreed<InvalidArgument>(concat("layer ", layer, ": the fitted output scale is not finite; are the model's activations?"));
+    at::Tensor load = out.stats.tokens_per_expert_E.clone();
+    world_.all_reduce_sum(load, "calibration load");
+    layer_report["relative_ffn_error"] = fit.relative_error(scale);
+    layer_report["router_logit_deviation"] = router_logit_deviation(router, stream_->features(), world_);
+    layer_report["expert_load"] = std::vector<int64_t>(load.const_data_ptr<int64_t>(), load.const_data_ptr<int64_t>() + load.numel());
+    stream_->advance(dense, out.y_TD * scale);
+    return scale;
+  }
+
+  static at::Tensor index_matrix(const Split& split) {
+    std::vector<at::Tensor> rows;
+    for (const std::vector<int32_t>& neurons : split.experts) rows.push_back(at::tensor(neurons, at::kInt));
+    return at::stack(rows);
+  }
+
+  /// The layer's tensors in the order of the specs.
+  void write_layer(int64_t layer, const Split& split, const at::Tensor& router) {
+    const std::string prefix = concat("model.layers.", layer, ".");
+    const at::Tensor gate = request_.source.tensor(ffn_name(layer, "gate_proj")), up = request_.source.tensor(ffn_name(layer, "up_proj")),
+                     down = request_.source.tensor(ffn_name(layer, "down_proj"));
+    for (const TensorSpec& spec : logical_tensor_specs(config_)) {
+      if (spec.name.rfind(prefix, 0) != 0) continue;
+      const at::ScalarType type = output_type(spec);
+      const std::string rest = spec.name.substr(prefix.size());
+      constexpr std::string_view kExperts = "mlp.experts.";
+      if (rest == "mlp.router.weight") {
+        write(spec.name, router, type);
+      } else if (rest.rfind(kExperts, 0) == 0) {
+        const at::Tensor index = index_tensor(split.experts.at(std::stoul(rest.substr(kExperts.size()))));
+        const bool is_down = rest.find("down_proj") != std::string::npos, is_gate = rest.find("gate_proj") != std::string::npos;
+        write(spec.name, is_down ? down.index_select(1, index) : (is_gate ? gate : up).index_select(0, index), type);
+      } else {
+        write(spec.name, request_.source.tensor(spec.name), type);
+      }
+    }
+    for (const TensorSpec& spec : logical_tensor_specs(request_.source.config())) {
+      if (spec.name.rfind(prefix, 0) == 0) request_.source.release(spec.name);
+    }
+  }
+
+  json describe() const {
+    return {{"method", spec_.method()},
+            {"experts", spec_.experts()},
+            {"top_k", spec_.top_k()},
+            {"seed", request_.seed},
+            {"router_init", spec_.router_init()},
+            {"router_scaling", spec_.router_scaling()},
+            {"scale_mode", spec_.scale_mode()},
+            {"topk_norm", spec_.topk_norm()},
+            {"source", {{"path", request_.source.path().string()}, {"digest", config_.moe->conversion["source_digest"]}}},
+            {"layers", layers_}};
+  }
+
+  void finish_writing(const json& report) {
+    std::vector<SafetensorsWriter::Spec> specs;
+    const auto name = [](size_t layer) { return concat("model.layers.", layer, ".mlp.experts.neurons"); };
+    for (size_t layer = 0; layer < indices_.size(); ++layer) specs.push_back({name(layer), at::kInt, indices_[layer].sizes().vec()});
+    SafetensorsWriter artefact(writer_->folder() / "conversion.safetensors", specs);
+    for (size_t layer = 0; layer < indices_.size(); ++layer) artefact.write(name(layer), indices_[layer]);
+    artefact.finish();
+    write_file_atomically(writer_->folder() / "conversion.json", report.dump(1) + "\n");
+    writer_->finish(config_);
+  }
+
+  const ConvertRequest& request_;
+  Communicator& world_;
+  const v1::ConvertSpec& spec_;
+  ModelConfig config_;
+  std::optional<at::ScalarType> dtype_;
+  const ConversionMethod& method_;
+  const RouterInit& router_init_;
+  std::optional<CalibrationStream> stream_;
+  std::optional<ModelDirectoryWriter> writer_;
+  std::vector<json> layers_;
+  std::vector<at::Tensor> indices_;
+};
+
+}  // namespace
+
+json convert_model(const ConvertRequest& request, Communicator& world) {
+  const at::NoGradGuard no_grad;
+  agree(world, "check conversion", [&] { check_request(request); });
+  return Converter(request, world).run();
+}
+
+}  // namespace moe

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/model_directory.h"
+#include "comm/communicator.h"
+#include "data/tokenizer.h"
+#include "moe/v1/job.pb.h"
+
+namespace moe {
+
+struct ConvertRequest {
+  const v1::ConvertSpec& spec;              ///< effective: all defaults filled in
+  uint64_t seed = 0;
+  const ModelDirectory& source;             ///< dense
+  std::shared_ptr<const Tokenizer> tokenizer;   ///< of the calibration text; may be null without any
+  std::filesystem::path output;             ///< must not exist
+  std::function<void(int64_t layer, int64_t layers)> progress;
+};
+
+/// Converts a dense model, layer by layer from the mapped source into the output: memory is bounded by the larger of a layer and the
+/// embedding, plus the calibration tokens' hidden states. Collective: calibration is spread over the ranks (its result does not
+/// depend on their number beyond rounding, the split not at all), rank 0 writes. The output is a native model directory with
+/// conversion.safetensors and conversion.json; it appears whole or not at all. Returns conversion.json's contents.
+/// Throws InvalidArgument, StorageError; the same on all ranks.
+nlohmann::json convert_model(const ConvertRequest& request, Communicator& world);
+
+}  // namespace moe

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "comm/communicator.h"
+#include "common/registry.h"
+
+namespace moe {
+
+/// MLP inputs of one layer on the calibration tokens, spread over the ranks: this rank's rows are tokens [first, first + rows) of
+/// `total`.
+struct CalibrationFeatures {
+  at::Tensor local_TD;        ///< float
+  int64_t first = 0;
+  int64_t total = 0;
+};
+
+struct RouterRequest {
+  int64_t experts = 0;
+  int64_t hidden_size = 0;
+  int64_t layer = 0;
+  uint64_t seed = 0;
+  std::string scaling = "calibrated";         ///< of random_selection: "calibrated" or "raw"
+  const CalibrationFeatures* features = nullptr;
+};
+
+/// Makes a layer's router [experts, hidden] in float, the same on every rank. Collective over `world`.
+struct RouterInit {
+  std::string summary;
+  bool needs_features = false;
+  std::function<at::Tensor(const RouterRequest&, Communicator& world)> make;
+};
+
+/// THE list of router initialisations.
+const Registry<RouterInit>& router_inits();
+
+/// Standard deviation of x W^T over all calibration tokens and experts. Collective.
+double router_logit_deviation(const at::Tensor& router_ED, const CalibrationFeatures& features, Communicator& world);
+
+}  // namespace moe

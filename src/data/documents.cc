@@ -1,0 +1,178 @@
+#include "data/documents.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "common/error.h"
+#include "common/file_io.h"
+
+namespace moe {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kMaxProblems = 5;
+constexpr const char* kKinds[] = {"text", "messages", "ids"};
+
+/// Which of the three kinds a line is; throws with what is wrong.
+std::string kind_of(const json& line) {
+  if (!line.is_object()) throw InvalidArgument("expected a JSON object");
+  std::string kind;
+  for (const char* name : kKinds) {
+    if (!line.contains(name)) continue;
+    if (!kind.empty()) throw InvalidArgument(concat("has `", kind, "` and `", name, "`; expected one of them"));
+    kind = name;
+  }
+  if (kind.empty()) throw InvalidArgument("has none of `text`, `messages` and `ids`");
+  return kind;
+}
+
+Document text_document(const json& line, const Tokenizer& tokenizer, bool append_eos) {
+  if (!line["text"].is_string()) throw InvalidArgument(concat("`text` is ", line["text"].type_name(), "; expected a string"));
+  Document document;
+  if (tokenizer.bos_id()) document.ids.push_back(*tokenizer.bos_id());
+  const Encoding encoding = tokenizer.encode(line["text"].get_ref<const std::string&>());
+  document.ids.insert(document.ids.end(), encoding.ids.begin(), encoding.ids.end());
+  if (append_eos && tokenizer.eos_id()) document.ids.push_back(*tokenizer.eos_id());
+  document.supervised.assign(document.ids.size(), 1);
+  return document;
+}
+
+std::vector<ChatMessage> messages_of(const json& line) {
+  const json& messages = line["messages"];
+  if (!messages.is_array() || messages.empty()) throw InvalidArgument("`messages` is not a list with at least one message");
+  std::vector<ChatMessage> chat;
+  bool has_assistant = false;
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const json& message = messages[i];
+    const std::string where = concat("messages[", i, "]");
+    for (const char* key : {"role", "content"}) {
+      if (!message.is_object() || !message.contains(key) || !message[key].is_string()) {
+        throw InvalidArgument(concat(where, " has no string `", key, "`"));
+      }
+    }
+    const std::string role = message["role"];
+    if (role != "system" && role != "user" && role != "assistant") {
+      throw InvalidArgument(concat(where, " has the role '", role, "'; expected system, user or assistant"));
+    }
+    has_assistant = has_assistant || role == "assistant";
+    chat.push_back({role, message["content"]});
+  }
+  if (!has_assistant) throw InvalidArgument("`messages` has no assistant turn, so nothing to learn from");
+  return chat;
+}
+
+/// Tokenised once as a whole; a token is supervised if its bytes lie within an assistant's turn, and so is the EOS put after one.
+Document chat_document(const json& line, const Tokenizer& tokenizer, const ChatTemplate& render) {
+  const RenderedChat chat = render(messages_of(line));
+  const Encoding encoding = tokenizer.encode(chat.text);
+  Document document;
+  document.is_chat = true;
+  const auto add = [&document](int32_t id, bool supervised) {
+    document.ids.push_back(id);
+    document.supervised.push_back(supervised ? 1 : 0);
+  };
+  if (tokenizer.bos_id()) add(*tokenizer.bos_id(), false);
+  size_t turn = 0;
+  const auto end_turns_before = [&](size_t offset) {
+    for (; turn < chat.assistant_turns.size() && chat.assistant_turns[turn].end <= offset; ++turn) {
+      if (tokenizer.eos_id()) add(*tokenizer.eos_id(), true);
+    }
+  };
+  for (size_t i = 0; i < encoding.ids.size(); ++i) {
+    const auto begin = static_cast<size_t>(encoding.offsets[i].first), end = static_cast<size_t>(encoding.offsets[i].second);
+    end_turns_before(begin);
+    const bool inside = turn < chat.assistant_turns.size() && begin >= chat.assistant_turns[turn].begin && end <= chat.assistant_turns[turn].end;
+    add(encoding.ids[i], inside);
+  }
+  end_turns_before(chat.text.size());
+  return document;
+}
+
+Document ids_document(const json& line, int64_t vocab_size) {
+  const json& ids = line["ids"];
+  if (!ids.is_array()) throw InvalidArgument(concat("`ids` is ", ids.type_name(), "; expected a list of integers"));
+  Document document;
+  for (const json& id : ids) {
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= vocab_size) {
+      throw InvalidArgument(concat("`ids` holds ", id.dump(), "; expected integers from 0 to ", vocab_size - 1));
+    }
+    document.ids.push_back(id.get<int32_t>());
+  }
+  document.supervised.assign(document.ids.size(), 1);
+  return document;
+}
+
+/// Calls `visit(line number, parsed line)`; what it throws becomes a problem of that line.
+template <typename Visit>
+void for_each_line(const std::string& path, int64_t max_lines, const Visit& visit) {
+  const std::string bytes = read_file(path);
+  if (bytes.empty()) throw InvalidArgument(path + ": the file is empty; expected one JSON object a line");
+  std::string problems;
+  size_t problem_count = 0;
+  int64_t number = 0;
+  for (size_t at = 0; at < bytes.size() && (max_lines == 0 || number < max_lines);) {
+    const size_t end = std::min(bytes.find('\n', at), bytes.size());
+    const std::string_view text(bytes.data() + at, end - at);
+    at = end + 1;
+    ++number;
+    try {
+      if (text.find_first_not_of(" \t\r") == std::string_view::npos) throw InvalidArgument("the line is empty");
+      json line;
+      try {
+        line = json::parse(text);
+      } catch (const json::exception& error) {
+        throw InvalidArgument(concat("not valid JSON: ", error.what()));
+      }
+      visit(line);
+    } catch (const InvalidArgument& error) {
+      if (++problem_count <= kMaxProblems) problems += concat(problems.empty() ? "" : "\n", path, ":", number, ": ", error.what());
+    }
+  }
+  if (problem_count > kMaxProblems) problems += concat("\n", path, ": and ", problem_count - kMaxProblems, " more bad lines");
+  if (!problems.empty()) throw InvalidArgument(problems);
+}
+
+}  // namespace
+
+std::vector<Document> read_documents(const std::string& path, const Tokenizer* tokenizer, const DocumentOptions& options) {
+  const ChatTemplate& render = chat_templates().at(options.chat_template);
+  std::vector<Document> documents;
+  std::string kind;
+  for_each_line(path, options.max_documents, [&](const json& line) {
+    const std::string this_kind = kind_of(line);
+    if (kind.empty()) kind = this_kind;
+    if (this_kind != kind) throw InvalidArgument(concat("has `", this_kind, "` where the lines before have `", kind, "`; one kind per file"));
+    if (kind != "ids" && tokenizer == nullptr) throw InvalidArgument(concat("`", kind, "` needs a tokenizer, and the model has none"));
+    Document document = kind == "text"       ? text_document(line, *tokenizer, options.append_eos)
+                        : kind == "messages" ? chat_document(line, *tokenizer, render)
+                                             : ids_document(line, options.vocab_size);
+    if (line.contains("domain")) {
+      if (!line["domain"].is_string()) throw InvalidArgument("`domain` is not a string");
+      document.domain = line["domain"];
+    }
+    documents.push_back(std::move(document));
+  });
+  return documents;
+}
+
+std::vector<std::vector<int32_t>> read_text_documents(const std::string& path, const Tokenizer& tokenizer) {
+  std::vector<std::vector<int32_t>> all;
+  for_each_line(path, 0, [&](const json& line) {
+    if (kind_of(line) != "text") throw InvalidArgument("has no `text`");
+    all.push_back(text_document(line, tokenizer, /*append_eos=*/false).ids);
+  });
+  return all;
+}
+
+std::vector<std::vector<int32_t>> read_id_documents(const std::string& path, int64_t vocab_size) {
+  std::vector<std::vector<int32_t>> all;
+  for_each_line(path, 0, [&](const json& line) {
+    if (kind_of(line) != "ids") throw InvalidArgument("has no `ids`");
+    all.push_back(ids_document(line, vocab_size).ids);
+  });
+  return all;
+}
+
+}  // namespace moe
