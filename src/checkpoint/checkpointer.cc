@@ -117,7 +117,7 @@ void save_checkpoint(const fs::path& root, int64_t step, int attempt, const Trai
   const auto mine = static_cast<int>(std::count_if(writers.begin(), writers.begin() + world.rank(), is_writer));
   try {
     agree(world, "create checkpoint", [&] {
-      if (world.rank() == 0) moe::create_directories(folder);
+      if (world.rank() == 0) make_directories(folder);
     });
     json described = json::object();
     agree(world, "write checkpoint shards", [&] {

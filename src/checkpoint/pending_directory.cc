@@ -14,7 +14,7 @@ PendingDirectory::PendingDirectory(fs::path path) : path_(std::move(path)), temp
   if (fs::exists(path_)) throw InvalidArgument(path_.string() + " exists already; nothing is overwritten: choose another folder");
   std::error_code ignored;
   fs::remove_all(temporary_, ignored);  // of a writer that was killed
-  moe::create_directories(temporary_);
+  make_directories(temporary_);
 }
 
 PendingDirectory::~PendingDirectory() {

@@ -19,7 +19,7 @@ std::string read_file(const std::filesystem::path& path);
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
 
 /// Creates the folder and its parents. Throws StorageError.
-void create_directories(const std::filesystem::path& path);
+void make_directories(const std::filesystem::path& path);
 
 /// Makes renames inside the folder durable. Throws StorageError.
 void sync_directory(const std::filesystem::path& path);

@@ -56,7 +56,7 @@ ExitCode generate(const GenerateOptions& options) {
   const at::NoGradGuard no_grad;
   const Decoder decoder = load_decoder(directory, at::kFloat, {0, config.moe ? config.moe->num_experts : 0});
   LocalDispatcher dispatcher;
-  const auto cache = make_kv_cache(config);
+  KvCache cache;
   CounterRng rng(options.seed, kStreamSampling);
   TextStream text(*tokenizer);
   for (const int32_t id : ids) text.push(id);
@@ -67,7 +67,7 @@ ExitCode generate(const GenerateOptions& options) {
   for (int64_t step = 0; step < options.max_tokens && position + static_cast<int64_t>(pending.size()) <= config.max_positions; ++step) {
     const auto count = static_cast<int64_t>(pending.size());
     const TokenBatch batch{at::tensor(pending, at::kLong), at::arange(position, position + count, at::kLong), {0, count}};
-    const at::Tensor hidden = decoder.forward(batch, dispatcher, cache.get()).hidden_TD;
+    const at::Tensor hidden = decoder.forward(batch, dispatcher, &cache).hidden_TD;
     position += count;
     const int64_t next = choose(decoder.logits(hidden.slice(0, count - 1, count)).select(0, 0), options.temperature, rng);
     if (std::find(config.eos_token_ids.begin(), config.eos_token_ids.end(), next) != config.eos_token_ids.end()) break;

@@ -45,7 +45,7 @@ class Run {
     agree(world_, "open the output folder", [this] {
       if (world_.rank() != 0) return;
       inputs_ = std::make_unique<StageInputs>(spec_);
-      create_directories(settings_.root);
+      make_directories(settings_.root);
       lock_ = std::make_unique<FileLock>(settings_.root / ".lock");
     });
     std::deque<Action> actions;
@@ -99,7 +99,7 @@ class Run {
       folder.forget_checkpoints();
     }
     const int attempt = folder.next_attempt();
-    create_directories(folder.attempt_path(attempt));
+    make_directories(folder.attempt_path(attempt));
     write_file_atomically(folder.attempt_path(attempt) / "stage.json", to_json(stage) + "\n");
     return {{"attempt", attempt}, {"digest", digest}};
   }

@@ -73,8 +73,8 @@ std::string StageInputs::digest_of(const v1::Stage& stage) const {
   what.mutable_gang()->clear_expert_parallel();
   std::string text = to_json(what);
   visit_inputs(
-      stage, [&](const std::string& reference) { text += "\n" + model_digest(reference); },
-      [&](const std::string& path) { text += "\n" + file_digests_.at(path); });
+      stage, [&](const std::string& reference) { text += concat("\n", model_digest(reference)); },
+      [&](const std::string& path) { text += concat("\n", file_digests_.at(path)); });
   return xxh3_hex(text);
 }
 

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "common/registry.h"
+#include "eval/perplexity.h"
+#include "moe/v1/job.pb.h"
+
+namespace moe {
+
+/// A model under evaluation, and what the job file says about it.
+struct EvalSubject {
+  const Decoder& decoder;
+  TokenDispatcher& dispatcher;
+  Mesh& mesh;
+  std::filesystem::path model;              ///< its folder: tokenizer, config
+  const v1::EvaluateSpec& spec;
+  std::shared_ptr<const Tokenizer> tokenizer;   ///< may be null
+  std::function<void(int64_t done, int64_t all)> progress;
+};
+
+/// Measures one thing; the result is the same on every rank. Collective.
+using EvalTask = std::function<nlohmann::json(const EvalSubject&)>;
+
+/// THE list of evaluation tasks.
+const Registry<EvalTask>& eval_tasks();
+
+}  // namespace moe

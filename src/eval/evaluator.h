@@ -1,0 +1,26 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "comm/communicator.h"
+#include "moe/v1/job.pb.h"
+
+namespace moe {
+
+struct EvaluateRequest {
+  const v1::EvaluateSpec& spec;               ///< effective
+  const v1::GangSpec& gang;
+  std::filesystem::path model;
+  std::optional<std::filesystem::path> baseline;
+  std::function<void(const std::string& what, int64_t done, int64_t all)> progress;
+};
+
+/// Runs the tasks on the model and, on the same tokens, on the baseline. Collective. The result of `perplexity` stands at the top
+/// level: {loss, perplexity, tokens, domains, expert_load, baseline {loss, ...}, loss_ratio_to_baseline, and per domain likewise};
+/// the same on every rank.
+nlohmann::json evaluate(const EvaluateRequest& request, Communicator& world);
+
+}  // namespace moe

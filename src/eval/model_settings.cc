@@ -1,0 +1,46 @@
+#include "eval/model_settings.h"
+
+#include <algorithm>
+
+#include "common/error.h"
+#include "data/chat_templates.h"
+
+namespace moe {
+namespace {
+
+constexpr int64_t kDefaultLength = 512;
+constexpr char kTemplateKey[] = "chat_template_name";
+
+}  // namespace
+
+int64_t sequence_length_for(const ModelConfig& config, int64_t given) {
+  if (given > config.max_positions) {
+    throw InvalidArgument(concat("sequence_length ", given, " is more than the model's max_position_embeddings ", config.max_positions));
+  }
+  return given > 0 ? given : std::min(kDefaultLength, config.max_positions);
+}
+
+std::string chat_template_for(const ModelConfig& config, const std::string& given) {
+  if (!given.empty()) return given;
+  return config.source.value(kTemplateKey, std::string(kDefaultChatTemplate));
+}
+
+std::shared_ptr<const Tokenizer> tokenizer_for(const std::filesystem::path& model, const ModelConfig& config) {
+  if (!std::filesystem::exists(model / "tokenizer.model")) return nullptr;
+  std::shared_ptr<const Tokenizer> tokenizer = Tokenizer::from_directory(model);
+  if (tokenizer->vocab_size() > config.vocab_size) {
+    throw InvalidArgument(concat((model / "tokenizer.model").string(), " has ", tokenizer->vocab_size(), " pieces, more than vocab_size ",
+                                 config.vocab_size, " of config.json"));
+  }
+  return tokenizer;
+}
+
+std::vector<DataFile> data_files(const google::protobuf::RepeatedPtrField<v1::DataSource>& sources) {
+  std::vector<DataFile> files;
+  for (const v1::DataSource& source : sources) files.push_back({source.path(), source.weight(), source.domain(), source.max_documents()});
+  return files;
+}
+
+at::ScalarType compute_type(const v1::GangSpec& gang) { return gang.dtype() == "float64" ? at::kDouble : at::kFloat; }
+
+}  // namespace moe

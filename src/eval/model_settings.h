@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/data_loader.h"
+#include "data/tokenizer.h"
+#include "model/model_config.h"
+#include "moe/v1/job.pb.h"
+
+/// What a job file leaves to the model: row length, chat template, tokenizer.
+namespace moe {
+
+/// `given` if set, else min(512, the model's maximum). Throws InvalidArgument if it is longer than the model allows.
+int64_t sequence_length_for(const ModelConfig& config, int64_t given);
+
+/// `given` if not empty, else the template stored with the model, else the default.
+std::string chat_template_for(const ModelConfig& config, const std::string& given);
+
+/// Null if the folder has no tokenizer file: then data must be {"ids"}. Throws InvalidArgument if it has more pieces than the model's
+/// vocabulary.
+std::shared_ptr<const Tokenizer> tokenizer_for(const std::filesystem::path& model, const ModelConfig& config);
+
+std::vector<DataFile> data_files(const google::protobuf::RepeatedPtrField<v1::DataSource>& sources);
+
+/// kFloat or kDouble.
+at::ScalarType compute_type(const v1::GangSpec& gang);
+
+}  // namespace moe

@@ -1,0 +1,107 @@
+#include "eval/perplexity.h"
+
+#include <algorithm>
+
+namespace moe {
+namespace {
+
+/// Rows that one rank takes at a time.
+constexpr int64_t kRowsPerRank = 4;
+
+void add_losses(const at::Tensor& losses_T, const PackedBatch& batch, const std::vector<std::string>& names, LossReport& report) {
+  const at::Tensor losses = losses_T.to(at::kDouble).contiguous();
+  const double* loss = losses.const_data_ptr<double>();
+  const int64_t* label = batch.labels_T.const_data_ptr<int64_t>();
+  for (size_t sample = 0; sample < batch.domains.size(); ++sample) {
+    LossSum& sum = report.domains[names[batch.domains[sample]]];
+    for (int64_t t = batch.cu_seqlens[sample]; t < batch.cu_seqlens[sample + 1]; ++t) {
+      if (label[t] < 0) continue;
+      sum.loss += loss[t];
+      ++sum.tokens;
+    }
+  }
+}
+
+/// Sums a report over the ranks; every rank knows the domains of all data.
+void all_reduce(LossReport& report, const std::vector<std::string>& domains, at::Tensor& load_LE, Communicator& world) {
+  at::Tensor sums = at::zeros({static_cast<int64_t>(domains.size()), 2}, at::kDouble);
+  for (size_t d = 0; d < domains.size(); ++d) {
+    sums[d][0] = report.domains[domains[d]].loss;
+    sums[d][1] = static_cast<double>(report.domains[domains[d]].tokens);
+  }
+  world.all_reduce_sum(sums, "evaluation losses");
+  for (size_t d = 0; d < domains.size(); ++d) {
+    report.domains[domains[d]] = {sums[d][0].item<double>(), static_cast<int64_t>(sums[d][1].item<double>())};
+  }
+  if (!load_LE.defined()) return;
+  world.all_reduce_sum(load_LE, "evaluation expert load");
+  const int64_t* load = load_LE.const_data_ptr<int64_t>();
+  for (int64_t layer = 0; layer < load_LE.size(0); ++layer) {
+    report.expert_load.emplace_back(load + layer * load_LE.size(1), load + (layer + 1) * load_LE.size(1));
+  }
+}
+
+}  // namespace
+
+LossSum LossReport::total() const {
+  LossSum sum;
+  for (const auto& [name, domain] : domains) {
+    sum.loss += domain.loss;
+    sum.tokens += domain.tokens;
+  }
+  return sum;
+}
+
+HeldOutData::HeldOutData(const std::vector<DataFile>& files, const std::shared_ptr<const Tokenizer>& tokenizer,
+                         const HeldOutOptions& options) {
+  PackingOptions packing = options.packing;
+  packing.shuffle = false;
+  // What does not fit a row is part of the held-out text all the same.
+  packing.long_chats = "split";
+  for (const DataFile& file : files) {
+    Part part{std::make_unique<DataLoader>(std::vector<DataFile>{file}, tokenizer, packing), 0};
+    const int64_t all = part.loader->rows();
+    int64_t tokens = 0;
+    while (part.rows < all && (options.max_tokens == 0 || tokens < options.max_tokens)) tokens += part.loader->tokens(part.rows++, 1);
+    parts_.push_back(std::move(part));
+  }
+}
+
+int64_t HeldOutData::rows() const {
+  int64_t rows = 0;
+  for (const Part& part : parts_) rows += part.rows;
+  return rows;
+}
+
+LossReport measure_loss(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
+                        const std::function<void(int64_t, int64_t)>& progress) {
+  const at::NoGradGuard no_grad;
+  LossReport report;
+  at::Tensor load_LE;
+  std::vector<std::string> domains;
+  int64_t done = 0;
+  for (HeldOutData::Part& part : data.parts()) {
+    for (const std::string& name : part.loader->domain_names()) {
+      if (std::find(domains.begin(), domains.end(), name) == domains.end()) domains.push_back(name);
+    }
+    const int64_t step = kRowsPerRank * mesh.world().size();
+    for (int64_t first = 0; first < part.rows; first += step) {
+      const int64_t rows = std::min(step, part.rows - first);
+      const Mesh::Share share = mesh.share_of(rows);
+      const PackedBatch batch = part.loader->batch(first + share.first, share.count);
+      const DecoderOutput out = decoder.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher);
+      add_losses(decoder.token_losses(out.hidden_TD, batch.labels_T), batch, part.loader->domain_names(), report);
+      if (!out.router.empty()) {
+        std::vector<at::Tensor> counts;
+        for (const RouterStats& stats : out.router) counts.push_back(stats.tokens_per_expert_E);
+        load_LE = load_LE.defined() ? load_LE + at::stack(counts) : at::stack(counts);
+      }
+      done += rows;
+      if (progress) progress(done, data.rows());
+    }
+  }
+  all_reduce(report, domains, load_LE, mesh.world());
+  return report;
+}
+
+}  // namespace moe

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "data/data_loader.h"
+#include "model/decoder.h"
+#include "parallel/mesh.h"
+
+namespace moe {
+
+/// Summed loss over target tokens.
+struct LossSum {
+  double loss = 0;
+  int64_t tokens = 0;
+
+  double mean() const { return tokens > 0 ? loss / static_cast<double>(tokens) : 0; }
+};
+
+struct LossReport {
+  std::map<std::string, LossSum> domains;
+  std::vector<std::vector<int64_t>> expert_load;   ///< [MoE layers][experts]: (token, slot) pairs
+
+  LossSum total() const;
+};
+
+/// What held-out text is read as.
+struct HeldOutOptions {
+  PackingOptions packing;       ///< shuffle is ignored: file order, one pass
+  int64_t max_tokens = 0;       ///< per file; 0: all
+};
+
+/// Held-out files, tokenised and packed once; measured as often as wanted.
+class HeldOutData {
+ public:
+  HeldOutData(const std::vector<DataFile>& files, const std::shared_ptr<const Tokenizer>& tokenizer, const HeldOutOptions& options);
+
+  struct Part {
+    std::unique_ptr<DataLoader> loader;
+    int64_t rows = 0;
+  };
+  std::vector<Part>& parts() { return parts_; }
+  int64_t rows() const;
+
+ private:
+  std::vector<Part> parts_;
+};
+
+/// Loss of a model on held-out data. Collective over mesh.world(): rows are spread over the ranks, all of which join every exchange;
+/// sums are in double and the result is the same on every rank, at any layout up to rounding. Needs no gradient.
+LossReport measure_loss(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
+                        const std::function<void(int64_t done, int64_t rows)>& progress = {});
+
+}  // namespace moe

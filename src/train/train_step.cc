@@ -1,0 +1,63 @@
+#include "train/train_step.h"
+
+#include <algorithm>
+
+#include "model/moe/aux_loss.h"
+#include "parallel/gradient_sync.h"
+
+namespace moe {
+namespace {
+
+at::Tensor stacked_counts(const std::vector<RouterStats>& router) {
+  std::vector<at::Tensor> counts;
+  for (const RouterStats& stats : router) counts.push_back(stats.tokens_per_expert_E);
+  return at::stack(counts);
+}
+
+std::vector<std::vector<int64_t>> to_rows(const at::Tensor& counts_LE) {
+  std::vector<std::vector<int64_t>> rows;
+  if (!counts_LE.defined()) return rows;
+  const int64_t* counts = counts_LE.const_data_ptr<int64_t>();
+  for (int64_t layer = 0; layer < counts_LE.size(0); ++layer, counts += counts_LE.size(1)) rows.emplace_back(counts, counts + counts_LE.size(1));
+  return rows;
+}
+
+}  // namespace
+
+StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mesh& mesh, DataLoader& loader, int64_t first_row,
+                              const StepOptions& options) {
+  const int64_t rows = options.micro_batch_rows;
+  const auto targets = static_cast<double>(std::max<int64_t>(1, loader.target_tokens(first_row, rows * options.micro_steps)));
+  StepOutcome outcome;
+  outcome.tokens = loader.tokens(first_row, rows * options.micro_steps);
+  at::Tensor load_LE;
+  // This rank's shares of the loss and of the balance loss, summed over the ranks at the end.
+  at::Tensor shares = at::zeros({2}, at::kDouble);
+  for (int64_t micro_step = 0; micro_step < options.micro_steps; ++micro_step) {
+    const int64_t first = first_row + micro_step * rows;
+    const Mesh::Share share = mesh.share_of(rows);
+    const PackedBatch batch = loader.batch(first + share.first, share.count);
+    const DecoderOutput out = decoder.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher);
+    at::Tensor loss = decoder.token_losses(out.hidden_TD, batch.labels_T).sum() / targets;
+    shares[0] += loss.detach().to(at::kDouble);
+    if (!out.router.empty()) {
+      at::Tensor counts_LE = stacked_counts(out.router);
+      mesh.world().all_reduce_sum(counts_LE, "expert counts");
+      load_LE = load_LE.defined() ? load_LE + counts_LE : counts_LE;
+      const at::Tensor balance = balance_loss(out.router, counts_LE, loader.tokens(first, rows), decoder.config().moe->top_k) /
+                                 static_cast<double>(options.micro_steps);
+      shares[1] += balance.detach().to(at::kDouble);
+      loss = loss + options.balance_loss * balance;
+    }
+    loss.backward();
+  }
+  mesh.world().all_reduce_sum(shares, "step losses");
+  sum_gradients(decoder.parameters(), mesh);
+  outcome.gradient_norm = global_gradient_norm(decoder.parameters(), mesh);
+  outcome.loss = shares[0].item<double>();
+  outcome.balance_loss = shares[1].item<double>();
+  outcome.expert_load = to_rows(load_LE);
+  return outcome;
+}
+
+}  // namespace moe

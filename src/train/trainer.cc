@@ -1,0 +1,272 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <memory>
+
+#include "checkpoint/checkpointer.h"
+#include "checkpoint/model_directory.h"
+#include "checkpoint/model_writer.h"
+#include "comm/agreement.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "eval/load_statistics.h"
+#include "eval/model_settings.h"
+#include "eval/perplexity.h"
+#include "parallel/dispatchers.h"
+#include "train/lr_schedule.h"
+#include "train/metrics_log.h"
+#include "train/optimizer.h"
+#include "train/train_step.h"
+
+namespace moe {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kMaxBadSteps = 3;
+/// Steps whose expert load is summed for the closing figures.
+constexpr int64_t kLoadWindow = 20;
+
+/// Everything that changes from step to step besides tensors; what a checkpoint stores of it is enough to go on.
+struct Position {
+  int64_t step = 0;        ///< finished
+  int64_t tokens = 0;      ///< seen
+  int64_t bad_steps = 0;   ///< in a row, at the end
+
+  json to_json() const { return {{"step", step}, {"tokens", tokens}, {"bad_steps", bad_steps}}; }
+  static Position from_json(const json& j) { return {j.at("step"), j.at("tokens"), j.at("bad_steps")}; }
+};
+
+class Trainer {
+ public:
+  Trainer(const TrainRequest& request, Communicator& world)
+      : request_(request), spec_(request.spec), world_(world), mesh_(world, request.gang.expert_parallel()) {}
+
+  std::optional<TrainOutcome> run() {
+    prepare();
+    resume();
+    while (position_.step < spec_.steps()) {
+      json line = step();
+      const bool is_last = position_.step == spec_.steps();
+      if (is_due(spec_.validate_every()) || is_last) validate(line);
+      log(line);
+      const bool stop = stop_requested();
+      if ((is_due(spec_.checkpoint_every()) && !is_last) || (stop && !is_last)) save();
+      if (stop && !is_last) return std::nullopt;
+    }
+    write_output();
+    return outcome();
+  }
+
+ private:
+  void prepare() {
+    agree(world_, "load " + request_.model.string(), [&] {
+      const ModelDirectory directory(request_.model);
+      const ModelConfig& config = directory.config();
+      const ExpertRange experts = config.moe ? mesh_.owned_experts(config.moe->num_experts) : ExpertRange{};
+      dispatcher_ = config.moe ? make_dispatcher(mesh_) : std::make_unique<LocalDispatcher>();
+      decoder_ = std::make_unique<Decoder>(load_decoder(directory, compute_type(request_.gang), experts));
+      load_data(config);
+    });
+    decoder_->set_requires_grad(true);
+    optimizer_ = std::make_unique<AdamW>(
+        decoder_->parameters(), AdamWOptions{spec_.beta1(), spec_.beta2(), spec_.epsilon(), spec_.weight_decay()});
+  }
+
+  void load_data(const ModelConfig& config) {
+    const std::shared_ptr<const Tokenizer> tokenizer = tokenizer_for(request_.model, config);
+    PackingOptions packing;
+    packing.sequence_length = sequence_length_for(config, spec_.sequence_length());
+    packing.append_eos = spec_.append_eos();
+    packing.chat_template = chat_template_for(config, spec_.template_());
+    packing.long_chats = spec_.long_documents();
+    packing.seed = request_.seed;
+    packing.vocab_size = config.vocab_size;
+    loader_ = std::make_unique<DataLoader>(data_files(spec_.data()), tokenizer, packing);
+    chat_template_ = packing.chat_template;
+    if (world_.rank() == 0) log_info("event=data_loaded " + loader_->summary());
+    if (!spec_.validation().empty()) {
+      held_out_ = std::make_unique<HeldOutData>(data_files(spec_.validation()), tokenizer, HeldOutOptions{packing, spec_.validation_tokens()});
+    }
+  }
+
+  TrainingTensors tensors() {
+    return {decoder_->parameters(), optimizer_->first_moments(), optimizer_->second_moments()};
+  }
+
+  void resume() {
+    const auto scalars = load_newest_checkpoint(request_.job_path / "checkpoints", tensors(), world_,
+                                                [&](const json& saved) { return saved.value("digest", "") == request_.digest; });
+    if (scalars) {
+      position_ = Position::from_json(scalars->at("position"));
+      if (world_.rank() == 0) log_info(concat("event=resumed step=", position_.step));
+    }
+    agree(world_, "open metrics", [&] {
+      if (world_.rank() != 0) return;
+      metrics_ = std::make_unique<MetricsLog>(request_.job_path / "attempts", request_.attempt_path, position_.step);
+      for (const json& line : read_metrics(metrics_->path())) remember(line);
+    });
+  }
+
+  bool is_due(int64_t every) const { return every > 0 && position_.step % every == 0; }
+
+  json step() {
+    const auto started = std::chrono::steady_clock::now();
+    const StepOptions options{spec_.micro_batch_rows(), spec_.micro_steps(), spec_.balance_loss()};
+    const int64_t first_row = position_.step * options.micro_batch_rows * options.micro_steps;
+    optimizer_->zero_gradients();
+    const StepOutcome outcome = compute_gradients(*decoder_, *dispatcher_, mesh_, *loader_, first_row, options);
+    ++position_.step;
+    position_.tokens += outcome.tokens;
+    const double rate = learning_rate({spec_.learning_rate(), spec_.learning_rate_floor(), spec_.warmup_steps(), spec_.steps()}, position_.step);
+    const bool is_finite = std::isfinite(outcome.loss) && std::isfinite(outcome.gradient_norm);
+    if (is_finite) {
+      const double clip = spec_.clip_norm() > 0 ? std::min(1.0, spec_.clip_norm() / (outcome.gradient_norm + 1e-6)) : 1.0;
+      optimizer_->update(rate, clip, position_.step);
+      position_.bad_steps = 0;
+    } else {
+      skip(outcome);
+    }
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+    json line = {{"step", position_.step},
+                 {"loss", outcome.loss},
+                 {"balance_loss", outcome.balance_loss},
+                 {"gradient_norm", outcome.gradient_norm},
+                 {"learning_rate", rate},
+                 {"tokens", position_.tokens},
+                 {"tokens_per_second", static_cast<double>(outcome.tokens) / seconds},
+                 {"step_seconds", seconds}};
+    if (!is_finite) line["skipped"] = true;
+    if (!outcome.expert_load.empty()) line["expert_load"] = outcome.expert_load;
+    return line;
+  }
+
+  /// Every rank saw the same numbers, so all skip, and all give up, together.
+  void skip(const StepOutcome& outcome) {
+    ++position_.bad_steps;
+    if (world_.rank() == 0) {
+      log_warning(concat("event=step_skipped step=", position_.step, " loss=", outcome.loss, " gradient_norm=", outcome.gradient_norm));
+    }
+    if (position_.bad_steps < kMaxBadSteps) return;
+    throw_agreed<Diverged>(concat("training diverged: ", kMaxBadSteps, " steps in a row up to step ", position_.step,
+                                  " gave no finite loss or gradient (loss ", outcome.loss, ", gradient norm ", outcome.gradient_norm,
+                                  "); lower learning_rate ", spec_.learning_rate(), " or clip_norm ", spec_.clip_norm()));
+  }
+
+  void validate(json& line) {
+    if (!held_out_) return;
+    const LossReport report = measure_loss(*decoder_, *dispatcher_, *held_out_, mesh_);
+    json domains = json::object();
+    for (const auto& [name, sum] : report.domains) domains[name] = sum.mean();
+    line["validation_loss"] = report.total().mean();
+    line["validation"] = domains;
+  }
+
+  void log(const json& line) {
+    agree(world_, "write metrics", [&] {
+      if (metrics_) metrics_->write(line);
+    });
+    remember(line);
+    if (request_.progress) {
+      request_.progress({position_.step, spec_.steps(), line["loss"].is_number() ? line["loss"].get<double>() : 0.0, line["tokens_per_second"]});
+    }
+  }
+
+  /// The curve so far, for the report. Only rank 0 has the lines of earlier attempts; outcome() shares them.
+  void remember(const json& line) {
+    json kept = line;
+    kept.erase("expert_load");
+    lines_.push_back(std::move(kept));
+    if (line.contains("expert_load")) recent_load_.push_back(line["expert_load"].get<std::vector<std::vector<int64_t>>>());
+    if (static_cast<int64_t>(recent_load_.size()) > kLoadWindow) recent_load_.erase(recent_load_.begin());
+  }
+
+  bool stop_requested() {
+    at::Tensor votes = at::full({1}, request_.should_stop && request_.should_stop() ? 1 : 0, at::kLong);
+    world_.all_reduce_sum(votes, "stop votes");
+    return votes.item<int64_t>() > 0;
+  }
+
+  bool writes_experts() const { return mesh_.replica_group().rank() == 0; }
+
+  void save() {
+    const json scalars = {{"position", position_.to_json()},
+                          {"digest", request_.digest},
+                          {"data", loader_->fingerprint()},
+                          {"seed", request_.seed},
+                          {"world", {{"ranks", world_.size()}, {"expert_parallel", mesh_.expert_parallel()}}}};
+    save_checkpoint(request_.job_path / "checkpoints", position_.step, request_.attempt, tensors(), scalars, world_, writes_experts(),
+                    spec_.keep_checkpoints());
+    if (world_.rank() == 0) log_info(concat("event=checkpoint_saved step=", position_.step));
+  }
+
+  void write_output() {
+    ModelConfig config = decoder_->config();
+    config.source["chat_template_name"] = chat_template_;
+    write_model(request_.output, request_.model, *decoder_, config, compute_type(request_.gang), world_, writes_experts());
+  }
+
+  std::vector<std::vector<int64_t>> summed_load() const {
+    std::vector<std::vector<int64_t>> sum;
+    for (const auto& load : recent_load_) {
+      if (sum.empty()) sum.assign(load.size(), std::vector<int64_t>(load.front().size(), 0));
+      for (size_t layer = 0; layer < load.size(); ++layer) {
+        for (size_t expert = 0; expert < load[layer].size(); ++expert) sum[layer][expert] += load[layer][expert];
+      }
+    }
+    return sum;
+  }
+
+  TrainOutcome outcome() {
+    TrainOutcome result;
+    if (world_.rank() == 0) {
+      const json& last = lines_.back();
+      const std::vector<std::vector<int64_t>> load = summed_load();
+      json metrics = {{"loss", last["loss"]},     {"loss_first", lines_.front()["loss"]}, {"balance_loss", last["balance_loss"]},
+                      {"steps", position_.step},  {"tokens", position_.tokens},           {"dead_expert_fraction", dead_expert_fraction(load)},
+                      {"load_max_over_mean", load_max_over_mean(load)}};
+      double rate = 0;
+      json curve = json::array(), validation = json::array();
+      for (const json& line : lines_) {
+        rate += line["tokens_per_second"].get<double>() / static_cast<double>(lines_.size());
+        curve.push_back({line["step"], line["loss"]});
+        if (line.contains("validation")) validation.push_back({{"step", line["step"]}, {"loss", line["validation_loss"]}, {"domains", line["validation"]}});
+      }
+      metrics["tokens_per_second"] = rate;
+      if (last.contains("validation")) {
+        metrics["validation_loss"] = last["validation_loss"];
+        for (const auto& [domain, loss] : last["validation"].items()) metrics["validation_loss." + domain] = loss;
+      }
+      result.details = {{"metrics", metrics}, {"curve", curve}, {"validation", validation}, {"expert_load", load}};
+    }
+    result.details = json::parse(world_.broadcast_bytes(result.details.dump(), 0, "training outcome"));
+    for (const auto& [name, value] : result.details["metrics"].items()) {
+      if (value.is_number()) result.metrics[name] = value;
+    }
+    result.details.erase("metrics");
+    return result;
+  }
+
+  const TrainRequest& request_;
+  const v1::TrainSpec& spec_;
+  Communicator& world_;
+  Mesh mesh_;
+  std::unique_ptr<TokenDispatcher> dispatcher_;
+  std::unique_ptr<Decoder> decoder_;
+  std::unique_ptr<DataLoader> loader_;
+  std::unique_ptr<HeldOutData> held_out_;
+  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<MetricsLog> metrics_;
+  std::string chat_template_;
+  Position position_;
+  std::vector<json> lines_;
+  std::vector<std::vector<std::vector<int64_t>>> recent_load_;
+};
+
+}  // namespace
+
+std::optional<TrainOutcome> train(const TrainRequest& request, Communicator& world) { return Trainer(request, world).run(); }
+
+}  // namespace moe

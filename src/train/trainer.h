@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "comm/communicator.h"
+#include "moe/v1/job.pb.h"
+
+namespace moe {
+
+struct TrainRequest {
+  const v1::TrainSpec& spec;              ///< effective
+  const v1::GangSpec& gang;
+  uint64_t seed = 0;
+  std::filesystem::path model;            ///< dense or MoE model directory to start from
+  std::filesystem::path job_path;         ///< checkpoints/ and attempts/ lie here
+  std::filesystem::path attempt_path;     ///< metrics.jsonl of this attempt
+  std::filesystem::path output;           ///< trained model; must not exist
+  int attempt = 1;
+  std::string digest;                     ///< of config and inputs: only checkpoints that carry it are resumed from
+
+  struct Progress {
+    int64_t step = 0;
+    int64_t steps = 0;
+    double loss = 0;
+    double tokens_per_second = 0;
+  };
+  std::function<void(const Progress&)> progress;
+  /// Asked on every rank after every step; if any says yes, all save and leave.
+  std::function<bool()> should_stop;
+};
+
+/// What training leaves for gates and reports; the same on every rank.
+struct TrainOutcome {
+  std::map<std::string, double> metrics;
+  nlohmann::json details;                 ///< curve [[step, loss]], validation [{step, domains}], expert_load
+};
+
+/// Continual pre-training or supervised post-training, resuming from the newest checkpoint of the same job if there is one. Bit for
+/// bit the same losses and weights whether it was interrupted or not, at the same layout. Collective. nullopt: stopped after a
+/// checkpoint. Throws Diverged after three steps in a row without a finite loss or gradient.
+std::optional<TrainOutcome> train(const TrainRequest& request, Communicator& world);
+
+}  // namespace moe

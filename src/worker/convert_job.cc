@@ -1,0 +1,50 @@
+#include <algorithm>
+#include <memory>
+#include <numeric>
+
+#include "checkpoint/model_directory.h"
+#include "comm/agreement.h"
+#include "convert/converter.h"
+#include "eval/model_settings.h"
+#include "model/model_config.h"
+#include "worker/jobs.h"
+
+namespace moe {
+
+std::optional<JobOutcome> run_convert_job(const JobContext& context) {
+  const v1::ConvertSpec& spec = context.stage.convert();
+  const std::filesystem::path input = context.model_path(spec.input());
+  std::unique_ptr<ModelDirectory> source;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  agree(context.world, "open " + input.string(), [&] {
+    source = std::make_unique<ModelDirectory>(input);
+    tokenizer = tokenizer_for(input, source->config());
+  });
+  const ConvertRequest request{.spec = spec,
+                               .seed = context.stage.seed(),
+                               .source = *source,
+                               .tokenizer = tokenizer,
+                               .output = context.output_path,
+                               .progress = [&](int64_t layer, int64_t layers) {
+                                 context.progress.update({.stage = context.stage.name(), .step = layer, .steps = layers, .unit = "layer"});
+                               }};
+  const nlohmann::json conversion = convert_model(request, context.world);
+
+  JobOutcome outcome;
+  std::vector<double> scales;
+  nlohmann::json load = nlohmann::json::array();
+  for (const nlohmann::json& layer : conversion["layers"]) {
+    scales.push_back(layer["output_scale"]);
+    if (layer.contains("expert_load")) load.push_back(layer["expert_load"]);
+  }
+  const ParameterCount parameters = count_parameters(ModelDirectory(context.output_path).config());
+  outcome.metrics = {{"parameters_total", static_cast<double>(parameters.total)},
+                     {"parameters_active", static_cast<double>(parameters.active)},
+                     {"mean_scale", std::accumulate(scales.begin(), scales.end(), 0.0) / static_cast<double>(scales.size())},
+                     {"min_scale", *std::min_element(scales.begin(), scales.end())},
+                     {"max_scale", *std::max_element(scales.begin(), scales.end())}};
+  outcome.details = {{"output_scales", scales}, {"expert_load", load}};
+  return outcome;
+}
+
+}  // namespace moe

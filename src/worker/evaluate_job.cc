@@ -1,0 +1,70 @@
+#include "checkpoint/model_directory.h"
+#include "checkpoint/pending_directory.h"
+#include "comm/agreement.h"
+#include "common/file_io.h"
+#include "eval/evaluator.h"
+#include "model/model_config.h"
+#include "worker/jobs.h"
+
+namespace moe {
+namespace {
+
+using nlohmann::json;
+
+json describe_model(const std::filesystem::path& path) {
+  const ModelConfig config = ModelDirectory(path).config();
+  const ParameterCount parameters = count_parameters(config);
+  return {{"path", path.string()},
+          {"parameters_total", parameters.total},
+          {"parameters_active", parameters.active},
+          {"experts", config.moe ? config.moe->num_experts : 0},
+          {"top_k", config.moe ? config.moe->top_k : 0}};
+}
+
+/// {"loss": .., "domains": {"code": {"loss": ..}}} -> loss, loss.code, ...
+Metrics flat_metrics(const json& result) {
+  Metrics metrics;
+  const auto add = [&metrics](const std::string& name, const json& value) {
+    if (value.is_number()) metrics[name] = value.get<double>();
+  };
+  for (const auto& [name, value] : result.items()) add(name, value);
+  const auto add_domains = [&](const std::string& prefix, const json& domains) {
+    for (const auto& [domain, values] : domains.items()) {
+      for (const auto& [name, value] : values.items()) add(prefix + name + "." + domain, value);
+    }
+  };
+  add_domains("", result.value("domains", json::object()));
+  if (result.contains("baseline")) {
+    add("baseline_loss", result["baseline"].value("loss", json()));
+    add_domains("baseline_", result["baseline"].value("domains", json::object()));
+  }
+  return metrics;
+}
+
+}  // namespace
+
+std::optional<JobOutcome> run_evaluate_job(const JobContext& context) {
+  const v1::EvaluateSpec& spec = context.stage.evaluate();
+  const std::filesystem::path model = context.model_path(spec.input());
+  std::optional<std::filesystem::path> baseline;
+  if (spec.has_baseline()) baseline = context.model_path(spec.baseline());
+  const EvaluateRequest request{.spec = spec,
+                                .gang = context.stage.gang(),
+                                .model = model,
+                                .baseline = baseline,
+                                .progress = [&](const std::string& what, int64_t done, int64_t all) {
+                                  context.progress.update({.stage = context.stage.name() + " (" + what + ")", .step = done, .steps = all, .unit = "row"});
+                                }};
+  json result = evaluate(request, context.world);
+  agree(context.world, "write evaluation", [&] {
+    if (context.world.rank() != 0) return;
+    result["model"] = describe_model(model);
+    if (baseline) result["baseline"]["model"] = describe_model(*baseline);
+    PendingDirectory output(context.output_path);
+    write_file_atomically(output.folder() / "evaluation.json", result.dump(1) + "\n");
+    output.commit();
+  });
+  return JobOutcome{flat_metrics(result), result};
+}
+
+}  // namespace moe

@@ -1,0 +1,161 @@
+#include "worker/run_summary.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <map>
+#include <optional>
+
+#include "common/file_io.h"
+#include "pipeline/defaults.h"
+#include "report/pipeline_report.h"
+#include "train/metrics_log.h"
+#include "worker/workspace.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr int kPlainWidth = 120;
+
+int terminal_width() {
+  winsize size{};
+  if (isatty(STDOUT_FILENO) == 1 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+  return kPlainWidth;
+}
+
+const json* record_of(const std::vector<json>& records, const std::string& stage) {
+  for (const json& record : records) {
+    if (record["stage"] == stage) return &record;
+  }
+  return nullptr;
+}
+
+std::vector<std::vector<double>> load_matrix(const json& details) {
+  if (!details.contains("expert_load")) return {};
+  return details["expert_load"].get<std::vector<std::vector<double>>>();
+}
+
+std::vector<LossPoint> loss_curve(const json& details) {
+  std::map<int64_t, double> validation;
+  for (const json& point : details.value("validation", json::array())) validation[point["step"]] = point["loss"];
+  std::vector<LossPoint> curve;
+  for (const json& point : details.value("curve", json::array())) {
+    LossPoint made{point[0].get<int64_t>(), point[1].is_number() ? point[1].get<double>() : std::nan(""), std::nullopt};
+    if (const auto found = validation.find(made.step); found != validation.end()) made.validation = found->second;
+    curve.push_back(made);
+  }
+  return curve;
+}
+
+StageReport stage_report(const StageState& state, const json* record) {
+  StageReport report;
+  report.name = state.name;
+  report.message = state.message;
+  report.kind = "gate";
+  report.state = state.gate ? to_string(state.gate_status) : to_string(state.status);
+  report.metrics = state.metrics;
+  if (record == nullptr) return report;
+  const json& details = (*record)["details"];
+  report.kind = (*record)["kind"];
+  report.seconds = (*record)["seconds"];
+  report.loss_curve = loss_curve(details);
+  report.expert_load = load_matrix(details);
+  if (details.contains("output_scales")) report.output_scales = details["output_scales"].get<std::vector<double>>();
+  return report;
+}
+
+ModelReport model_report(const std::string& label, const json& result) {
+  ModelReport report;
+  report.label = label;
+  report.parameters_total = result["model"]["parameters_total"];
+  report.parameters_active = result["model"]["parameters_active"];
+  report.experts = result["model"]["experts"];
+  report.top_k = result["model"]["top_k"];
+  for (const auto& [name, domain] : result.value("domains", json::object()).items()) {
+    report.domains[name] = {domain["loss"], domain["perplexity"]};
+  }
+  report.expert_load = load_matrix(result);
+  return report;
+}
+
+/// "dense" from the first baseline, then one row per evaluated model, named after what made it.
+std::vector<ModelReport> model_reports(const v1::PipelineSpec& spec, const std::vector<json>& records) {
+  std::map<std::string, std::string> label_of;   // by reference
+  for (const v1::Stage& stage : spec.stages()) {
+    if (stage.has_convert()) label_of[stage.name() + ".model"] = "converted";
+    if (stage.has_train()) label_of[stage.name() + ".model"] = "after " + stage.name();
+  }
+  std::vector<ModelReport> models;
+  for (const v1::Stage& stage : spec.stages()) {
+    const json* record = record_of(records, stage.name());
+    if (!stage.has_evaluate() || record == nullptr) continue;
+    const json& result = (*record)["details"];
+    if (models.empty() && result.contains("baseline")) models.push_back(model_report("dense", result["baseline"]));
+    const std::string& input = stage.evaluate().input();
+    models.push_back(model_report(label_of.contains(input) ? label_of[input] : input, result));
+  }
+  return models;
+}
+
+/// Domains in the order in which evaluations name their files.
+std::vector<std::string> domain_order(const v1::PipelineSpec& spec) {
+  std::vector<std::string> order;
+  for (const v1::Stage& stage : spec.stages()) {
+    if (!stage.has_evaluate()) continue;
+    for (const v1::DataSource& source : stage.evaluate().data()) order.push_back(source.domain());
+    break;
+  }
+  return order;
+}
+
+/// All training lines of all stages, each with its stage.
+void write_metrics(const fs::path& root, const std::vector<json>& records) {
+  std::string text;
+  for (const json& record : records) {
+    if (record["kind"] != "train") continue;
+    const JobFolder folder(root, record["stage"]);
+    for (json line : read_metrics(folder.attempt_path(record["attempt"]) / "metrics.jsonl")) {
+      line["stage"] = record["stage"];
+      text += line.dump() + "\n";
+    }
+  }
+  write_file_atomically(root / "metrics.jsonl", text);
+}
+
+}  // namespace
+
+std::string write_run_summary(const fs::path& root, const v1::PipelineSpec& effective, const PipelineState& state,
+                              const std::vector<json>& records) {
+  PipelineReport report;
+  report.name = effective.name();
+  report.state = to_string(state.phase);
+  report.reason = state.reason;
+  report.config = to_json(effective);
+  json gates = json::array();
+  for (const StageState& stage : state.stages) {
+    report.stages.push_back(stage_report(stage, record_of(records, stage.name)));
+    if (stage.gate) gates.push_back({{"name", stage.name}, {"state", to_string(stage.gate_status)}, {"message", stage.message}});
+  }
+  report.models = model_reports(effective, records);
+  report.domain_order = domain_order(effective);
+  for (const json& record : records) {
+    report.finished_at = record["finished_at"];
+    if (record["kind"] == "evaluate") continue;
+    const std::string path = JobFolder(root, record["stage"]).output_path(record["attempt"]).string();
+    if (!report.paths.empty()) report.paths.pop_back();
+    report.paths.emplace_back("model", path);
+  }
+  report.paths.emplace_back("report", (root / "report.html").string());
+  write_metrics(root, records);
+  const json summary = {{"name", report.name},   {"state", report.state}, {"reason", report.reason},
+                        {"stages", records},     {"gates", gates},        {"config", json::parse(report.config)}};
+  write_file_atomically(root / "report.html", render_html(report));
+  write_file_atomically(root / "summary.json", summary.dump(1) + "\n");
+  return render_terminal(report, terminal_width());
+}
+
+}  // namespace moe

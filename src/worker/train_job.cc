@@ -1,0 +1,32 @@
+#include "train/trainer.h"
+#include "worker/jobs.h"
+#include "worker/stop_signal.h"
+
+namespace moe {
+
+std::optional<JobOutcome> run_train_job(const JobContext& context) {
+  const TrainRequest request{.spec = context.stage.train(),
+                             .gang = context.stage.gang(),
+                             .seed = context.stage.seed(),
+                             .model = context.model_path(context.stage.train().input()),
+                             .job_path = context.job_path,
+                             .attempt_path = context.attempt_path,
+                             .output = context.output_path,
+                             .attempt = context.attempt,
+                             .digest = context.digest,
+                             .progress =
+                                 [&](const TrainRequest::Progress& at) {
+                                   context.progress.update({.stage = context.stage.name(),
+                                                            .step = at.step,
+                                                            .steps = at.steps,
+                                                            .unit = "step",
+                                                            .loss = at.loss,
+                                                            .tokens_per_second = at.tokens_per_second});
+                                 },
+                             .should_stop = stop_signalled};
+  const std::optional<TrainOutcome> trained = train(request, context.world);
+  if (!trained) return std::nullopt;
+  return JobOutcome{trained->metrics, trained->details};
+}
+
+}  // namespace moe
