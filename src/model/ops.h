@@ -34,8 +34,11 @@ at::Tensor rope(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& si
 at::Tensor permute(const at::Tensor& x_TD, const at::Tensor& row_tokens_R, const at::Tensor& slot_rows_TK);
 
 /// y[t] = sum_k weights[t, k] rows[slot_rows[t, k]], in the order of k; every row must be some slot's. Differentiable in rows
-/// and weights; undefined weights are all 1.
+/// and weights.
 at::Tensor unpermute(const at::Tensor& rows_RD, const at::Tensor& slot_rows_TK, const at::Tensor& weights_TK);
+
+/// y[t] = sum_k rows[slot_rows[t, k]], in the order of k: the mirror image of permute, with the same arguments.
+at::Tensor sum_slots(const at::Tensor& rows_RD, const at::Tensor& row_tokens_R, const at::Tensor& slot_rows_TK);
 
 /// -log softmax(logits)[label] per row, 0 where the label is -100. logits [T, V], labels [T] int64 -> [T].
 at::Tensor cross_entropy(const at::Tensor& logits_TV, const at::Tensor& labels_T);

@@ -33,10 +33,9 @@ class UnpermuteFunction : public torch::autograd::Function<UnpermuteFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& rows_in, const at::Tensor& slot_rows,
                             const at::Tensor& weights_in) {
-    const at::Tensor rows = row_major(rows_in), weights = weights_in.defined() ? weights_in.contiguous() : weights_in;
+    const at::Tensor rows = row_major(rows_in), weights = weights_in.contiguous();
     at::Tensor y = at::empty({slot_rows.size(0), rows.size(1)}, rows.options());
-    kernels::unpermute(const_view(rows), indices(slot_rows), slot_rows.size(1),
-                       weights.defined() ? weights.const_data_ptr() : nullptr, mutable_view(y));
+    kernels::unpermute(const_view(rows), indices(slot_rows), slot_rows.size(1), weights.const_data_ptr(), mutable_view(y));
     context->save_for_backward({rows, slot_rows, weights});
     return y;
   }
@@ -44,12 +43,30 @@ class UnpermuteFunction : public torch::autograd::Function<UnpermuteFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &rows = saved[0], &slot_rows = saved[1], &weights = saved[2], dy = row_major(gradients[0]);
-    at::Tensor drows = at::empty(rows.sizes(), rows.options()), dweights;
-    if (weights.defined()) dweights = at::empty(weights.sizes(), weights.options());
-    kernels::unpermute_gradient(const_view(dy), const_view(rows), indices(slot_rows), slot_rows.size(1),
-                                weights.defined() ? weights.const_data_ptr() : nullptr, mutable_view(drows),
-                                weights.defined() ? dweights.mutable_data_ptr() : nullptr);
+    at::Tensor drows = at::empty(rows.sizes(), rows.options()), dweights = at::empty(weights.sizes(), weights.options());
+    kernels::unpermute_gradient(const_view(dy), const_view(rows), indices(slot_rows), slot_rows.size(1), weights.const_data_ptr(),
+                                mutable_view(drows), dweights.mutable_data_ptr());
     return {drows, at::Tensor(), dweights};
+  }
+};
+
+/// The mirror image of PermuteFunction.
+class SumSlotsFunction : public torch::autograd::Function<SumSlotsFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& rows_in, const at::Tensor& row_tokens,
+                            const at::Tensor& slot_rows) {
+    const at::Tensor rows = row_major(rows_in);
+    at::Tensor y = at::empty({slot_rows.size(0), rows.size(1)}, rows.options());
+    kernels::unpermute(const_view(rows), indices(slot_rows), slot_rows.size(1), nullptr, mutable_view(y));
+    context->save_for_backward({row_tokens});
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const at::Tensor row_tokens = context->get_saved_variables()[0], dy = row_major(gradients[0]);
+    at::Tensor drows = at::empty({row_tokens.size(0), dy.size(1)}, dy.options());
+    kernels::permute(const_view(dy), indices(row_tokens), mutable_view(drows));
+    return {drows, at::Tensor(), at::Tensor()};
   }
 };
 
@@ -61,6 +78,10 @@ at::Tensor permute(const at::Tensor& x_TD, const at::Tensor& row_tokens_R, const
 
 at::Tensor unpermute(const at::Tensor& rows_RD, const at::Tensor& slot_rows_TK, const at::Tensor& weights_TK) {
   return UnpermuteFunction::apply(rows_RD, slot_rows_TK.contiguous(), weights_TK);
+}
+
+at::Tensor sum_slots(const at::Tensor& rows_RD, const at::Tensor& row_tokens_R, const at::Tensor& slot_rows_TK) {
+  return SumSlotsFunction::apply(rows_RD, row_tokens_R.contiguous(), slot_rows_TK.contiguous());
 }
 
 }  // namespace moe::ops

@@ -60,6 +60,7 @@ SendOrder order_sends(const at::Tensor& ids_TK, int64_t experts_per_rank, int64_
 
 class AllToAllPlan final : public DispatchPlan {
  public:
+  at::Tensor send_row_tokens_S;     ///< token of each row sent
   at::Tensor send_slot_rows_TP;     ///< row sent of each (token, rank)
   ExchangeCounts counts;            ///< of the way out
   at::Tensor slot_rows_NK;          ///< expert row of each (received row, slot)
@@ -76,6 +77,7 @@ DispatchedTokens AllToAllDispatcher::dispatch(const at::Tensor& x_TD, const at::
   const SendOrder sends = order_sends(ids_TK, owned.count, group.size());
 
   auto plan = std::make_shared<AllToAllPlan>();
+  plan->send_row_tokens_S = sends.row_tokens_S;
   plan->send_slot_rows_TP = sends.slot_rows_TP;
   plan->counts = {sends.rows_per_rank, group.exchange_counts(sends.rows_per_rank, "dispatch counts" + where)};
   const at::Tensor received_ids_NK =
@@ -99,7 +101,7 @@ at::Tensor AllToAllDispatcher::combine(const at::Tensor& expert_out_RD, const Di
   const at::Tensor sums_ND = ops::unpermute(expert_out_RD, plan->slot_rows_NK, plan->weights_NK);
   const std::vector<at::Tensor> returned =
       exchange_rows(mesh_.expert_group(), {sums_ND}, plan->counts.reversed(), "combine rows layer " + std::to_string(layer));
-  return ops::unpermute(returned[0], plan->send_slot_rows_TP, /*weights=*/{});
+  return ops::sum_slots(returned[0], plan->send_row_tokens_S, plan->send_slot_rows_TP);
 }
 
 }  // namespace moe

@@ -33,6 +33,12 @@ ExitCode report_usage(CLI::App& app, const CLI::ParseError& error, int rank) {
   return app.exit(error, std::cout, std::cerr) == 0 ? ExitCode::kDone : ExitCode::kUsage;
 }
 
+/// LibTorch adds the place and a stack trace to its errors; a user needs the first line.
+std::string message_of(const std::exception& error) {
+  const std::string text = error.what();
+  return text.substr(0, text.find("\nException raised from"));
+}
+
 /// An error that all ranks know of is printed by rank 0 and every rank leaves in order; another one ends the gang at once,
 /// since its peers may be waiting in a collective.
 ExitCode report_error(const std::exception& error, MpiSession& session, int rank) {
@@ -40,7 +46,7 @@ ExitCode report_error(const std::exception& error, MpiSession& session, int rank
   const bool agreed = dynamic_cast<const AgreedError*>(&error) != nullptr || session.world_size() == 1;
   if (!agreed && rank != 0) ::sleep(kReportDelaySeconds);
   if (!agreed || rank == 0) {
-    std::cerr << "moe-worker: " << (agreed || session.world_size() == 1 ? "" : "rank " + std::to_string(rank) + ": ") << error.what()
+    std::cerr << "moe-worker: " << (agreed || session.world_size() == 1 ? "" : "rank " + std::to_string(rank) + ": ") << message_of(error)
               << std::endl;
   }
   if (!agreed) session.abort(static_cast<int>(code));

@@ -75,7 +75,8 @@ ModelReport model_report(const std::string& label, const json& result) {
   report.parameters_active = result["model"]["parameters_active"];
   report.experts = result["model"]["experts"];
   report.top_k = result["model"]["top_k"];
-  for (const auto& [name, domain] : result.value("domains", json::object()).items()) {
+  const json domains = result.value("domains", json::object());
+  for (const auto& [name, domain] : domains.items()) {
     report.domains[name] = {domain["loss"], domain["perplexity"]};
   }
   report.expert_load = load_matrix(result);
