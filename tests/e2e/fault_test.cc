@@ -115,7 +115,9 @@ bool run_and_kill(const fs::path& config, const fs::path& out, int victim, const
   });
   const testing::ProcessResult result = testing::run_process(command_for(config, out), {}, MOE_SOURCE_DIR);
   killer.join();
-  if (killed) EXPECT_NE(result.exit_code, 0) << "mpirun must fail when a rank is killed";
+  if (killed) {
+    EXPECT_NE(result.exit_code, 0) << "mpirun must fail when a rank is killed";
+  }
   return killed;
 }
 

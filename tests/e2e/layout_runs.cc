@@ -1,0 +1,144 @@
+#include "e2e/layout_runs.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <iostream>
+
+#include "checkpoint/checkpointer.h"
+#include "common/file_io.h"
+#include "common/rng.h"
+#include "data/data_loader.h"
+#include "parallel/dispatchers.h"
+#include "parallel/mesh.h"
+#include "testing/temp_dir.h"
+#include "testing/tiny_model.h"
+#include "train/optimizer.h"
+#include "train/train_step.h"
+
+namespace moe::testing {
+namespace {
+
+constexpr uint64_t kSeed = 20261124;
+constexpr int64_t kRows = 8;
+
+ModelConfig small_config() { return tiny_moe_config(/*num_experts=*/8, /*top_k=*/2, /*expert_width=*/32); }
+
+/// Documents of random ids, of several lengths.
+std::filesystem::path write_documents(const TempDir& folder, int64_t vocab_size) {
+  CounterRng rng(kSeed, kStreamTest);
+  std::string lines;
+  for (int d = 0; d < 300; ++d) {
+    lines += "{\"ids\": [";
+    const auto length = static_cast<int64_t>(5 + rng.below(40));
+    for (int64_t i = 0; i < length; ++i) lines += (i == 0 ? "" : ", ") + std::to_string(rng.below(vocab_size));
+    lines += "]}\n";
+  }
+  write_file_atomically(folder / "documents.jsonl", lines);
+  return folder / "documents.jsonl";
+}
+
+/// Everything one rank needs.
+struct Setup {
+  Setup(Communicator& world, int expert_parallel, at::ScalarType dtype)
+      : mesh(world, expert_parallel), dispatcher(make_dispatcher(mesh)), decoder(small_config(), dtype, mesh.owned_experts(8)) {
+    fill_random(decoder, kSeed);
+  }
+  Mesh mesh;
+  std::unique_ptr<TokenDispatcher> dispatcher;
+  Decoder decoder;
+};
+
+}  // namespace
+
+LayoutRun run_layout(Communicator& world, int expert_parallel, at::ScalarType dtype, int64_t steps, const std::filesystem::path& checkpoint_root) {
+  const TempDir folder;
+  Setup setup(world, expert_parallel, dtype);
+  PackingOptions packing;
+  packing.sequence_length = 32;
+  packing.seed = kSeed;
+  packing.vocab_size = setup.decoder.config().vocab_size;
+  DataLoader loader({{write_documents(folder, packing.vocab_size).string(), 1, "test", 0}}, nullptr, packing);
+
+  LayoutRun run;
+  {
+    const at::NoGradGuard no_grad;
+    const Mesh::Share share = setup.mesh.share_of(kRows);
+    const PackedBatch batch = loader.batch(share.first, share.count);
+    const DecoderOutput out = setup.decoder.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, *setup.dispatcher);
+    run.first_token_losses = world.all_gather(setup.decoder.token_losses(out.hidden_TD, batch.labels_T), "first losses");
+  }
+  setup.decoder.set_requires_grad(true);
+  AdamW optimizer(setup.decoder.parameters(), {});
+  for (int64_t step = 1; step <= steps; ++step) {
+    optimizer.zero_gradients();
+    const StepOutcome outcome = compute_gradients(setup.decoder, *setup.dispatcher, setup.mesh, loader, (step - 1) * kRows * 2, {kRows, 2, 0.01});
+    optimizer.update(1e-3, std::min(1.0, 1 / outcome.gradient_norm), step);
+    run.losses.push_back(outcome.loss);
+    run.expert_load.push_back(outcome.expert_load);
+  }
+  if (!checkpoint_root.empty()) {
+    save_checkpoint(checkpoint_root, steps, 1, {setup.decoder.parameters(), optimizer.first_moments(), optimizer.second_moments()}, {{"steps", steps}},
+                    world, setup.mesh.replica_group().rank() == 0, 1);
+  }
+  return run;
+}
+
+std::map<std::string, std::string> load_at_layout(Communicator& world, int expert_parallel, at::ScalarType dtype, const std::filesystem::path& root) {
+  Setup setup(world, expert_parallel, dtype);
+  AdamW optimizer(setup.decoder.parameters(), {});
+  const auto scalars = load_newest_checkpoint(root, {setup.decoder.parameters(), optimizer.first_moments(), optimizer.second_moments()}, world,
+                                              [](const nlohmann::json&) { return true; });
+  EXPECT_TRUE(scalars) << "no checkpoint below " << root;
+  nlohmann::json mine = nlohmann::json::object();
+  for (size_t i = 0; i < setup.decoder.parameters().size(); ++i) {
+    const Parameter& parameter = setup.decoder.parameters()[i];
+    const std::pair<std::string, at::Tensor> parts[] = {
+        {"", parameter.value}, {".m", optimizer.first_moments()[i]}, {".v", optimizer.second_moments()[i]}};
+    for (const auto& [suffix, storage] : parts) {
+      for (const LogicalView& logical : logical_views(parameter, storage)) {
+        const at::Tensor data = logical.view.contiguous();
+        mine[logical.name + suffix] = xxh3_hex(std::span(static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()));
+      }
+    }
+  }
+  std::map<std::string, std::string> all;
+  for (const std::string& part : world.all_gather_bytes(mine.dump(), "digests")) {
+    const nlohmann::json digests = nlohmann::json::parse(part);
+    for (const auto& [name, digest] : digests.items()) {
+      const auto [known, is_new] = all.emplace(name, digest.get<std::string>());
+      EXPECT_EQ(known->second, digest.get<std::string>()) << name << " differs between ranks";
+    }
+  }
+  return all;
+}
+
+void expect_equal_runs(const LayoutRun& single, const LayoutRun& run, at::ScalarType dtype, const std::string& layout) {
+  ASSERT_EQ(single.losses.size(), run.losses.size());
+  double worst = 0;
+  const size_t compared = dtype == at::kDouble ? run.losses.size() : std::min<size_t>(10, run.losses.size());
+  for (size_t step = 0; step < compared; ++step) worst = std::max(worst, std::abs(run.losses[step] / single.losses[step] - 1));
+  int64_t flips = 0, routed = 0;
+  for (size_t step = 0; step < compared; ++step) {
+    for (size_t layer = 0; layer < run.expert_load[step].size(); ++layer) {
+      for (size_t expert = 0; expert < run.expert_load[step][layer].size(); ++expert) {
+        flips += std::abs(run.expert_load[step][layer][expert] - single.expert_load[step][layer][expert]);
+        routed += single.expert_load[step][layer][expert];
+      }
+    }
+  }
+  const int64_t different_bits = single.first_token_losses.ne(run.first_token_losses).sum().item<int64_t>();
+  std::cout << layout << " " << c10::toString(dtype) << ": worst relative loss difference " << worst << " over " << compared << " steps, "
+            << flips / 2 << " of " << routed << " assignments differ, " << different_bits << " of " << run.first_token_losses.numel()
+            << " first token losses differ in bits\n";
+  EXPECT_EQ(different_bits, 0) << "rows are computed alone: layouts must agree to the bit";
+  if (dtype == at::kDouble) {
+    EXPECT_LE(worst, 1e-9);
+    EXPECT_EQ(flips, 0) << "routed counts differ";
+  } else {
+    EXPECT_LE(worst, 1e-5);
+    EXPECT_LE(static_cast<double>(flips) / 2, 1e-4 * static_cast<double>(routed));
+  }
+}
+
+}  // namespace moe::testing

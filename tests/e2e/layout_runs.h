@@ -1,0 +1,35 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+
+namespace moe::testing {
+
+/// What a short training of a small mixture (top-2 of 8) gave at one layout of ranks; the same on every rank.
+struct LayoutRun {
+  std::vector<double> losses;                                      ///< per step
+  std::vector<std::vector<std::vector<int64_t>>> expert_load;      ///< [step][layer][expert]
+  at::Tensor first_token_losses;                                   ///< of all tokens of step 1, in their global order
+};
+
+/// Trains from the same weights on the same rows, spread over `world` with this expert parallelism. With `checkpoint_root`, the end
+/// state is saved there as step `steps`.
+LayoutRun run_layout(Communicator& world, int expert_parallel, at::ScalarType dtype, int64_t steps,
+                     const std::filesystem::path& checkpoint_root = {});
+
+/// All logical tensors of the newest checkpoint below `root`, loaded at this layout and gathered: name -> XXH3 of its bytes.
+std::map<std::string, std::string> load_at_layout(Communicator& world, int expert_parallel, at::ScalarType dtype,
+                                                  const std::filesystem::path& root);
+
+/// Expectations that compare a run with the single-rank run of the same type: float64 to 1e-9 with identical counts; float32 with the
+/// same bits in the first forward, 1e-5 over ten steps, and counted routing flips.
+void expect_equal_runs(const LayoutRun& single, const LayoutRun& run, at::ScalarType dtype, const std::string& layout);
+
+}  // namespace moe::testing

@@ -1,0 +1,72 @@
+#include "testing/tiny_model.h"
+
+#include <cmath>
+#include <numeric>
+
+#include "common/rng.h"
+
+namespace moe::testing {
+namespace {
+
+constexpr char kTinyJson[] = R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32,
+  "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 61,
+  "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": false,
+  "bos_token_id": 1, "eos_token_id": 2})";
+
+/// FNV-1a: the name's own stream of random numbers.
+uint32_t hash(const std::string& name) {
+  uint32_t value = 2166136261u;
+  for (const char c : name) value = (value ^ static_cast<unsigned char>(c)) * 16777619u;
+  return value;
+}
+
+at::Tensor normal(const at::Tensor& like, double mean, double deviation, CounterRng rng) {
+  at::Tensor values = at::empty(like.sizes(), at::kDouble);
+  double* const data = values.mutable_data_ptr<double>();
+  for (int64_t i = 0; i < values.numel(); ++i) data[i] = mean + deviation * rng.normal();
+  return values;
+}
+
+}  // namespace
+
+ModelConfig tiny_config() { return parse_model_config(kTinyJson, "tiny model"); }
+
+ModelConfig tiny_moe_config(int64_t num_experts, int64_t top_k, int64_t expert_width, int64_t shared_width) {
+  ModelConfig config = tiny_config();
+  MoeConfig moe;
+  moe.base_model_type = config.model_type;
+  moe.num_experts = num_experts;
+  moe.top_k = top_k;
+  moe.expert_widths.assign(config.num_layers, expert_width);
+  moe.shared_widths.assign(config.num_layers, shared_width);
+  moe.output_scale.assign(config.num_layers, 1.0);
+  moe.topk_norm = top_k == 1 ? "straight_through" : "renorm";
+  config.moe = moe;
+  return config;
+}
+
+void fill_random(Decoder& decoder, uint64_t seed) {
+  const at::NoGradGuard no_grad;
+  for (const Parameter& parameter : decoder.parameters()) {
+    for (const LogicalView& logical : logical_views(parameter, parameter.value)) {
+      const bool is_matrix = logical.view.dim() > 1;
+      const double deviation = is_matrix ? 1 / std::sqrt(static_cast<double>(logical.view.size(1))) : 0.1;
+      logical.view.copy_(normal(logical.view, is_matrix ? 0 : 1, deviation, CounterRng(seed, kStreamTest, hash(logical.name))));
+    }
+  }
+}
+
+TokenBatch random_batch(const std::vector<int64_t>& lengths, int64_t vocab_size, uint64_t seed) {
+  CounterRng rng(seed, kStreamTest, 1);
+  std::vector<int64_t> tokens, positions, cu_seqlens{0};
+  for (const int64_t length : lengths) {
+    for (int64_t position = 0; position < length; ++position) {
+      tokens.push_back(static_cast<int64_t>(rng.below(static_cast<uint64_t>(vocab_size))));
+      positions.push_back(position);
+    }
+    cu_seqlens.push_back(cu_seqlens.back() + length);
+  }
+  return {at::tensor(tokens, at::kLong), at::tensor(positions, at::kLong), std::move(cu_seqlens)};
+}
+
+}  // namespace moe::testing
