@@ -39,6 +39,7 @@ enum RngStream : uint32_t {
   kStreamCalibration = 3,
   kStreamDataOrder = 4,
   kStreamSampling = 5,
+  kStreamRowOrder = 6,
   kStreamTest = 100,
 };
 

@@ -54,6 +54,7 @@ struct DataLoader::State {
   std::vector<std::vector<int64_t>> source_order;      ///< this epoch's documents
   std::vector<int64_t> source_epoch, source_next;      ///< epoch, and place in source_order
   bool is_exhausted = false;                           ///< one pass is over
+  uint32_t windows = 0;                                ///< planned so far
 
   int32_t domain_index(const std::string& name) {
     const auto found = std::find(domains.begin(), domains.end(), name);
@@ -155,9 +156,14 @@ struct DataLoader::State {
     }
     std::vector<int64_t> lengths;
     for (const Sample& sample : window) lengths.push_back(sample.length);
-    for (const std::vector<int64_t>& row : pack_first_fit_decreasing(lengths, options.sequence_length)) {
+    const std::vector<std::vector<int64_t>> rows = pack_first_fit_decreasing(lengths, options.sequence_length);
+    std::vector<int64_t> order(rows.size());
+    std::iota(order.begin(), order.end(), int64_t{0});
+    // Packing puts long samples into early rows; in training every stretch of rows shall be like every other.
+    if (options.shuffle) order = random_permutation(static_cast<int64_t>(rows.size()), CounterRng(options.seed, kStreamRowOrder, windows++));
+    for (const int64_t row : order) {
       plan.emplace_back();
-      for (const int64_t i : row) plan.back().push_back(window[i]);
+      for (const int64_t i : rows[row]) plan.back().push_back(window[i]);
     }
   }
 
