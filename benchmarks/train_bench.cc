@@ -1,0 +1,195 @@
+// Our side of benchmarks/train_vs_transformers.py: reads one JSON case a line, runs that many training steps (kind "model") or
+// forward + backward passes of one MoE layer (kind "layer"), and answers with the seconds, the time per phase, and the share of the
+// matrix-product peak measured here. A case's model lives until the next case comes, so that blocks can be interleaved with a peer.
+
+#include <torch/types.h>
+
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "comm/communicator.h"
+#include "kernels/matmul.h"
+#include "model/decoder.h"
+#include "model/moe/moe_layer.h"
+#include "parallel/gradient_sync.h"
+#include "parallel/mesh.h"
+#include "train/optimizer.h"
+
+namespace moe {
+namespace {
+
+using nlohmann::json;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+/// Best of a few large products, in GFLOP/s.
+double measure_peak() {
+  constexpr int64_t kSize = 1024;
+  at::Tensor a = at::randn({kSize, kSize}), b = at::randn({kSize, kSize}), c = at::empty({kSize, kSize});
+  const auto view = [](at::Tensor& t) { return kernels::MatrixView{t.mutable_data_ptr(), kernels::DType::kFloat32, kSize, kSize, kSize}; };
+  double best = 0;
+  for (int i = 0; i < 20; ++i) {
+    const auto start = Clock::now();
+    kernels::linear_forward(view(a), view(b), view(c));
+    best = std::max(best, 2.0 * kSize * kSize * kSize / seconds_since(start) / 1e9);
+  }
+  return best;
+}
+
+class Subject {
+ public:
+  virtual ~Subject() = default;
+  virtual void step(std::map<std::string, double>& phases) = 0;
+  /// Of the matrix products of one step, forward and backward.
+  virtual double flops() const = 0;
+};
+
+class ModelSubject final : public Subject {
+ public:
+  explicit ModelSubject(const json& c)
+      : rows_(c["rows"]), length_(c["length"]), self_(make_self_communicator()), mesh_(*self_, 1), decoder_(config_of(c), at::kFloat, {0, c["experts"]}) {
+    for (Parameter& parameter : decoder_.parameters()) {
+      if (parameter.decays) {
+        parameter.value.normal_(0, 0.02);
+      } else {
+        parameter.value.fill_(1);
+      }
+    }
+    decoder_.set_requires_grad(true);
+    optimizer_ = std::make_unique<AdamW>(decoder_.parameters(), AdamWOptions{});
+    const int64_t tokens = rows_ * length_;
+    batch_.tokens_T = at::randint(decoder_.config().vocab_size, {tokens}, at::kLong);
+    batch_.positions_T = at::arange(length_, at::kLong).repeat({rows_});
+    for (int64_t row = 0; row <= rows_; ++row) batch_.cu_seqlens.push_back(row * length_);
+    labels_ = batch_.tokens_T.roll(-1);
+  }
+
+  void step(std::map<std::string, double>& phases) override {
+    auto start = Clock::now();
+    const auto lap = [&](const char* phase) {
+      phases[phase] += seconds_since(start);
+      start = Clock::now();
+    };
+    LocalDispatcher dispatcher;
+    const DecoderOutput out = decoder_.forward(batch_, dispatcher);
+    const at::Tensor loss = decoder_.token_losses(out.hidden_TD, labels_).mean();
+    lap("forward");
+    loss.backward();
+    lap("backward");
+    const double norm = global_gradient_norm(decoder_.parameters(), mesh_);
+    optimizer_->update(1e-4, std::min(1.0, 1 / norm), ++steps_);
+    optimizer_->zero_gradients();
+    lap("update");
+  }
+
+  double flops() const override {
+    const ModelConfig& c = decoder_.config();
+    const int64_t attention = c.hidden_size * c.head_dim * (2 * c.num_heads + 2 * c.num_kv_heads);
+    const int64_t ffn = 3 * c.hidden_size * c.moe->expert_widths[0] * c.moe->top_k + c.hidden_size * c.moe->num_experts;
+    const int64_t scores = length_ * c.num_heads * c.head_dim;  // causal: half of both products
+    return 6.0 * static_cast<double>(rows_ * length_) *
+           static_cast<double>(c.num_layers * (attention + ffn + scores) + c.hidden_size * c.vocab_size);
+  }
+
+ private:
+  static ModelConfig config_of(const json& c) {
+    const json text = {{"model_type", "dense2moe"},          {"hidden_size", c["hidden"]},         {"intermediate_size", c["width"].get<int64_t>() * c["experts"].get<int64_t>()},
+                       {"num_hidden_layers", c["layers"]},   {"num_attention_heads", c["heads"]},  {"num_key_value_heads", c["kv_heads"]},
+                       {"vocab_size", c["vocab"]},           {"max_position_embeddings", 2048},    {"rms_norm_eps", 1e-5},
+                       {"tie_word_embeddings", false},
+                       {"moe",
+                        {{"base_model_type", "llama"},
+                         {"num_experts", c["experts"]},
+                         {"top_k", c["top_k"]},
+                         {"expert_widths", std::vector<int64_t>(c["layers"], c["width"])},
+                         {"output_scale", std::vector<double>(c["layers"], 1.0)}}}};
+    return parse_model_config(text.dump(), "benchmark case");
+  }
+
+  int64_t rows_, length_, steps_ = 0;
+  std::unique_ptr<Communicator> self_;
+  Mesh mesh_;
+  Decoder decoder_;
+  std::unique_ptr<AdamW> optimizer_;
+  TokenBatch batch_;
+  at::Tensor labels_;
+};
+
+class LayerSubject final : public Subject {
+ public:
+  explicit LayerSubject(const json& c) : case_(c) {
+    const int64_t experts = c["experts"], hidden = c["hidden"], width = c["width"];
+    const auto leaf = [](std::vector<int64_t> shape) { return at::randn(shape).mul_(0.02).set_requires_grad(true); };
+    weights_.router = leaf({experts, hidden});
+    weights_.gate_up = leaf({experts, 2 * width, hidden});
+    weights_.down = leaf({experts, hidden, width});
+    x_ = at::randn({c["tokens"].get<int64_t>(), hidden}).set_requires_grad(true);
+    options_ = {experts, c["top_k"], 1.0, TopkNorm::kRenorm};
+  }
+
+  void step(std::map<std::string, double>& phases) override {
+    const auto start = Clock::now();
+    LocalDispatcher dispatcher;
+    const at::Tensor sum = moe_layer(weights_, options_, x_, dispatcher, 0).y_TD.sum();
+    phases["forward"] += seconds_since(start);
+    const auto middle = Clock::now();
+    sum.backward();
+    for (at::Tensor t : {weights_.router, weights_.gate_up, weights_.down, x_}) t.mutable_grad().reset();
+    phases["backward"] += seconds_since(middle);
+  }
+
+  double flops() const override {
+    return 6.0 * case_["tokens"].get<double>() * case_["hidden"].get<double>() *
+           (3 * case_["width"].get<double>() * case_["top_k"].get<double>() + case_["experts"].get<double>());
+  }
+
+ private:
+  json case_;
+  MoeWeights weights_;
+  MoeOptions options_;
+  at::Tensor x_;
+};
+
+int serve() {
+  const double peak = measure_peak();
+  json current;
+  std::unique_ptr<Subject> subject;
+  for (std::string line; std::getline(std::cin, line);) {
+    json wanted = json::parse(line);
+    const int64_t steps = wanted["steps"];
+    wanted.erase("steps");
+    if (wanted != current) {
+      subject.reset();
+      if (wanted["kind"] == "model") {
+        subject = std::make_unique<ModelSubject>(wanted);
+      } else {
+        subject = std::make_unique<LayerSubject>(wanted);
+      }
+      current = wanted;
+    }
+    std::map<std::string, double> phases;
+    const auto start = Clock::now();
+    for (int64_t i = 0; i < steps; ++i) subject->step(phases);
+    const double seconds = seconds_since(start);
+    for (auto& [name, time] : phases) time /= seconds;
+    std::cout << json{{"seconds", seconds},
+                      {"phases", phases},
+                      {"gflops", subject->flops() * static_cast<double>(steps) / seconds / 1e9},
+                      {"peak_gflops", peak},
+                      {"share_of_peak", subject->flops() * static_cast<double>(steps) / seconds / 1e9 / peak}}
+                     .dump()
+              << std::endl;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace moe
+
+int main() { return moe::serve(); }
