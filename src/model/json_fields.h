@@ -10,6 +10,9 @@
 
 namespace moe {
 
+/// No size in a config is larger: products of two of them fit int64.
+constexpr int64_t kLargestSize = int64_t{1} << 31;
+
 /// Reads typed fields of a JSON object; every error names the file, the key and the value that stands there.
 class JsonFields {
  public:
@@ -67,6 +70,7 @@ class JsonFields {
  private:
   int64_t as_integer(const std::string& key, const nlohmann::json& value, int64_t least) const {
     if (!value.is_number_integer()) fail(key, "an integer");
+    if (value.is_number_unsigned() && value.get<uint64_t>() > kLargestSize) fail(key, concat("at most ", kLargestSize));
     const auto number = value.get<int64_t>();
     if (number < least) fail(key, concat("at least ", least));
     return number;

@@ -10,6 +10,9 @@ void refuse_unsupported(const JsonFields& fields) {
   for (const char* bias : {"attention_bias", "mlp_bias"}) {
     if (fields.boolean_or(bias, false)) fields.fail(bias, "false: biases are not supported");
   }
+  if (fields.number_or("partial_rotary_factor", 1) != 1) {
+    fields.fail("partial_rotary_factor", "1: turning a part of each head is not supported");
+  }
   // transformers 5 writes rope_parameters, 4 rope_scaling; the latter wins where both stand.
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     if (!fields.has(key)) continue;
@@ -19,6 +22,9 @@ void refuse_unsupported(const JsonFields& fields) {
     if (std::string(key) == "rope_scaling") return;
   }
 }
+
+/// Far more than any model has; keeps a broken config from filling memory with names.
+constexpr int64_t kMaxLayers = 4096;
 
 double rope_theta(const JsonFields& fields) {
   if (fields.has("rope_parameters") && !fields.has("rope_theta")) {
@@ -33,6 +39,7 @@ void read_config(const nlohmann::json& source, const std::string& where, ModelCo
   config.hidden_size = fields.integer("hidden_size");
   config.intermediate_size = fields.integer("intermediate_size");
   config.num_layers = fields.integer("num_hidden_layers");
+  if (config.num_layers > kMaxLayers) fields.fail("num_hidden_layers", concat("at most ", kMaxLayers));
   config.num_heads = fields.integer("num_attention_heads");
   config.num_kv_heads = fields.integer_or("num_key_value_heads", config.num_heads);
   config.vocab_size = fields.integer("vocab_size");

@@ -1,0 +1,140 @@
+#include "model/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "model/ops.h"
+#include "testing/compare.h"
+#include "testing/random_tensor.h"
+#include "testing/tiny_model.h"
+
+namespace moe {
+namespace {
+
+using testing::near;
+using testing::random_normal;
+
+ModelConfig shape(int64_t heads, int64_t kv_heads, int64_t head_dim) {
+  ModelConfig config = testing::tiny_config();
+  config.num_heads = heads;
+  config.num_kv_heads = kv_heads;
+  config.head_dim = head_dim;
+  config.hidden_size = 20;
+  config.max_positions = 128;
+  return config;
+}
+
+AttentionWeights random_weights(const ModelConfig& c, at::ScalarType dtype) {
+  const auto weight = [&](int64_t rows, int64_t columns, uint64_t seed) {
+    return (random_normal({rows, columns}, seed) * 0.3).to(dtype).requires_grad_(true);
+  };
+  return {weight(c.num_heads * c.head_dim, c.hidden_size, 1), weight(c.num_kv_heads * c.head_dim, c.hidden_size, 2),
+          weight(c.num_kv_heads * c.head_dim, c.hidden_size, 3), weight(c.hidden_size, c.num_heads * c.head_dim, 4)};
+}
+
+at::Tensor positions_of(const std::vector<int64_t>& cu_seqlens) {
+  std::vector<at::Tensor> parts;
+  for (size_t s = 0; s + 1 < cu_seqlens.size(); ++s) parts.push_back(at::arange(cu_seqlens[s + 1] - cu_seqlens[s], at::kLong));
+  return at::cat(parts);
+}
+
+// The table against angles worked out here in double, by the formula theta^(-2j/d).
+TEST(RopeTableTest, AnglesFollowTheFormula) {
+  ModelConfig config = shape(2, 2, 16);
+  config.rope_theta = 500000;
+  const RopeTable table = make_rope_table(config, 100, at::kDouble);
+  double worst = 0;
+  for (int64_t p = 0; p < 100; ++p) {
+    for (int64_t j = 0; j < 8; ++j) {
+      const double angle = static_cast<double>(p) * std::pow(500000.0, -2.0 * static_cast<double>(j) / 16);
+      worst = std::max({worst, std::abs(table.cos[p][j].item<double>() - std::cos(angle)),
+                        std::abs(table.sin[p][j].item<double>() - std::sin(angle))});
+    }
+  }
+  EXPECT_LT(worst, 1e-5);  // the angles are fp32: up to 100 * 2^-24
+}
+
+TEST(RopeTest, ProductsOfQueryAndKeyDependOnThePositionDifferenceOnly) {
+  const RopeTable table = make_rope_table(shape(1, 1, 16), 128, at::kDouble);
+  const at::Tensor q = random_normal({1, 1, 16}, 1), k = random_normal({1, 1, 16}, 2);
+  const auto at_position = [&](const at::Tensor& x, int64_t p) {
+    return ops::rope(x, table.cos.narrow(0, p, 1), table.sin.narrow(0, p, 1)).flatten();
+  };
+  const auto product = [&](int64_t p, int64_t r) { return at::dot(at_position(q, p), at_position(k, r)).item<double>(); };
+  for (const int64_t distance : {0, 1, 17}) {
+    for (const int64_t start : {1, 40, 100}) EXPECT_NEAR(product(start + distance, start), product(distance, 0), 2e-5);
+  }
+  EXPECT_GT(std::abs(product(17, 0) - product(1, 0)), 1e-2);
+}
+
+// Attention written out with a mask over all tokens, in float64.
+at::Tensor naive_attention(const ModelConfig& c, const AttentionWeights& w, const RopeTable& rope, const at::Tensor& x,
+                           const std::vector<int64_t>& cu_seqlens) {
+  const int64_t tokens = x.size(0), group = c.num_heads / c.num_kv_heads, half = c.head_dim / 2;
+  const at::Tensor positions = positions_of(cu_seqlens);
+  at::Tensor mask = at::full({tokens, tokens}, -std::numeric_limits<double>::infinity(), at::kDouble);
+  for (size_t s = 0; s + 1 < cu_seqlens.size(); ++s) {
+    for (int64_t t = cu_seqlens[s]; t < cu_seqlens[s + 1]; ++t) mask[t].slice(0, cu_seqlens[s], t + 1).zero_();
+  }
+  const auto heads = [&](const at::Tensor& weight, int64_t head) {
+    return at::matmul(x, weight.slice(0, head * c.head_dim, (head + 1) * c.head_dim).t());
+  };
+  const auto turn = [&](const at::Tensor& h) {
+    const at::Tensor cos = rope.cos.index_select(0, positions).repeat({1, 2}), sin = rope.sin.index_select(0, positions).repeat({1, 2});
+    return h * cos + at::cat({-h.slice(1, half), h.slice(1, 0, half)}, 1) * sin;
+  };
+  std::vector<at::Tensor> out;
+  for (int64_t head = 0; head < c.num_heads; ++head) {
+    const at::Tensor scores = at::matmul(turn(heads(w.q, head)), turn(heads(w.k, head / group)).t());
+    out.push_back(at::matmul(at::softmax(scores / std::sqrt(static_cast<double>(c.head_dim)) + mask, 1), heads(w.v, head / group)));
+  }
+  return at::matmul(at::cat(out, 1), w.o.t());
+}
+
+struct HeadShape {
+  int64_t heads, kv_heads, head_dim;
+};
+void PrintTo(const HeadShape& s, std::ostream* out) { *out << s.heads << "_" << s.kv_heads << "_" << s.head_dim; }
+class AttentionTest : public ::testing::TestWithParam<HeadShape> {};
+INSTANTIATE_TEST_SUITE_P(Heads, AttentionTest,
+                         ::testing::Values(HeadShape{4, 4, 8}, HeadShape{4, 2, 8}, HeadShape{6, 2, 6}, HeadShape{3, 1, 10},
+                                           HeadShape{5, 5, 4}));
+
+TEST_P(AttentionTest, ValueAndGradientsEqualAttentionWrittenOut) {
+  const ModelConfig config = shape(GetParam().heads, GetParam().kv_heads, GetParam().head_dim);
+  const std::vector<int64_t> cu_seqlens{0, 5, 12, 19, 20, 20, 33};  // equal neighbours, a single token, an empty sequence
+  const RopeTable rope = make_rope_table(config, config.max_positions, at::kDouble);
+  std::vector<at::Tensor> values;
+  std::vector<std::vector<at::Tensor>> gradients;
+  for (const bool ours : {true, false}) {
+    const AttentionWeights w = random_weights(config, at::kDouble);
+    const at::Tensor x = random_normal({33, config.hidden_size}, 5).requires_grad_(true);
+    const at::Tensor y = ours ? attention(config, w, rope, x, positions_of(cu_seqlens), cu_seqlens)
+                              : naive_attention(config, w, rope, x, cu_seqlens);
+    y.backward(random_normal({33, config.hidden_size}, 6));
+    values.push_back(y.detach());
+    gradients.push_back({x.grad(), w.q.grad(), w.k.grad(), w.v.grad(), w.o.grad()});
+  }
+  EXPECT_TRUE(near(values[0], values[1], 1e-10));
+  for (size_t i = 0; i < gradients[0].size(); ++i) EXPECT_TRUE(near(gradients[0][i], gradients[1][i], 1e-10)) << "gradient " << i;
+}
+
+TEST_P(AttentionTest, ACacheContinuesTheSequence) {
+  const ModelConfig config = shape(GetParam().heads, GetParam().kv_heads, GetParam().head_dim);
+  const at::NoGradGuard no_grad;
+  const RopeTable rope = make_rope_table(config, config.max_positions, at::kDouble);
+  const AttentionWeights w = random_weights(config, at::kDouble);
+  const at::Tensor x = random_normal({9, config.hidden_size}, 5), positions = at::arange(9, at::kLong);
+  const at::Tensor whole = attention(config, w, rope, x, positions, {0, 9});
+  LayerKvCache cache;
+  const at::Tensor prompt = attention(config, w, rope, x.narrow(0, 0, 5), positions.narrow(0, 0, 5), {0, 5}, &cache);
+  EXPECT_TRUE(near(prompt, whole.narrow(0, 0, 5), 1e-10));
+  for (int64_t t = 5; t < 9; ++t) {
+    const at::Tensor next = attention(config, w, rope, x.narrow(0, t, 1), positions.narrow(0, t, 1), {0, 1}, &cache);
+    EXPECT_TRUE(near(next, whole.narrow(0, t, 1), 1e-10)) << "token " << t;
+  }
+}
+
+}  // namespace
+}  // namespace moe

@@ -1,0 +1,153 @@
+// The MoE layer against a loop over tokens and experts that autograd differentiates by itself, in float64.
+#include "model/moe/moe_layer.h"
+
+#include <gtest/gtest.h>
+
+#include "model/moe/slot_order.h"
+#include "testing/compare.h"
+#include "testing/random_tensor.h"
+
+namespace moe {
+namespace {
+
+using testing::near;
+using testing::random_normal;
+
+constexpr int64_t kHidden = 24;
+constexpr double kTolerance = 1e-10;
+
+struct Case {
+  const char* name;
+  int64_t tokens, experts, top_k, width, shared_width;
+  double first_bias = 0;   ///< added to the logit of expert 0: -100 leaves it without tokens, +100 sends it all
+};
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+
+at::Tensor swiglu_ffn(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& up, const at::Tensor& down) {
+  const at::Tensor g = at::matmul(x, gate.t());
+  return at::matmul(g * at::sigmoid(g) * at::matmul(x, up.t()), down.t());
+}
+
+/// y of every token, one (token, slot) at a time.
+at::Tensor naive_moe(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x) {
+  const int64_t width = weights.down.size(2);
+  std::vector<at::Tensor> rows;
+  for (int64_t t = 0; t < x.size(0); ++t) {
+    const at::Tensor p = at::softmax(at::matmul(weights.router, x[t]), 0);
+    const at::Tensor ids = std::get<1>(at::sort(p.detach(), /*stable=*/true, 0, /*descending=*/true)).narrow(0, 0, options.top_k);
+    const at::Tensor chosen = p.index_select(0, ids);
+    const at::Tensor w = options.topk_norm == TopkNorm::kRenorm ? chosen / chosen.sum() : chosen / chosen.detach();
+    at::Tensor y = at::zeros({kHidden}, at::kDouble);
+    for (int64_t k = 0; k < options.top_k; ++k) {
+      const int64_t e = ids[k].item<int64_t>();
+      const at::Tensor gate_up = weights.gate_up[e];
+      y = y + options.output_scale * w[k] *
+                  swiglu_ffn(x[t], gate_up.slice(0, 0, width), gate_up.slice(0, width), weights.down[e]);
+    }
+    if (weights.shared) y = y + swiglu_ffn(x[t], weights.shared->gate, weights.shared->up, weights.shared->down);
+    rows.push_back(y);
+  }
+  return rows.empty() ? x * 0 : at::stack(rows);
+}
+
+class MoeLayerTest : public ::testing::TestWithParam<Case> {
+ protected:
+  static at::Tensor leaf(const at::Tensor& value) { return value.detach().clone().requires_grad_(true); }
+  static MoeWeights random_weights(const Case& c) {
+    MoeWeights weights;
+    at::Tensor router = random_normal({c.experts, kHidden}, 1) * 0.3;
+    router.select(1, 0).zero_();
+    router[0][0].fill_(c.first_bias);
+    weights.router = leaf(router);
+    weights.gate_up = leaf(random_normal({c.experts, 2 * c.width, kHidden}, 2) * 0.2);
+    weights.down = leaf(random_normal({c.experts, kHidden, c.width}, 3) * 0.2);
+    if (c.shared_width > 0) {
+      weights.shared = FeedForwardWeights{leaf(random_normal({c.shared_width, kHidden}, 4) * 0.2),
+                                          leaf(random_normal({c.shared_width, kHidden}, 5) * 0.2),
+                                          leaf(random_normal({kHidden, c.shared_width}, 6) * 0.2)};
+    }
+    return weights;
+  }
+  static std::vector<at::Tensor> leaves(const MoeWeights& weights) {
+    std::vector<at::Tensor> all{weights.router, weights.gate_up, weights.down};
+    if (weights.shared) all.insert(all.end(), {weights.shared->gate, weights.shared->up, weights.shared->down});
+    return all;
+  }
+  /// Column 0 is 1: the router's first column is a bias.
+  static at::Tensor tokens(const Case& c) {
+    at::Tensor x = random_normal({c.tokens, kHidden}, 7);
+    x.select(1, 0).fill_(1);
+    return leaf(x);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(, MoeLayerTest,
+                         ::testing::Values(Case{"top2_of_8", 40, 8, 2, 16, 0}, Case{"width_43", 40, 4, 2, 43, 0},
+                                           Case{"shared", 40, 7, 1, 16, 11}, Case{"all_of_3", 10, 3, 3, 8, 0},
+                                           Case{"one_expert_without_tokens", 40, 4, 2, 43, 0, -100},
+                                           Case{"all_on_one_expert", 40, 4, 1, 43, 0, 100}, Case{"one_token", 1, 4, 2, 43, 8},
+                                           Case{"no_tokens", 0, 4, 2, 43, 8}, Case{"one_expert", 9, 1, 1, 16, 0}),
+                         [](const auto& test) { return test.param.name; });
+
+TEST_P(MoeLayerTest, ValueAndGradientsEqualANaiveLoop) {
+  const Case& c = GetParam();
+  const MoeOptions options{c.experts, c.top_k, 1.75, c.top_k == 1 ? TopkNorm::kStraightThrough : TopkNorm::kRenorm};
+  const MoeWeights ours = random_weights(c), theirs = random_weights(c);
+  const at::Tensor x_ours = tokens(c), x_theirs = tokens(c), dy = random_normal({c.tokens, kHidden}, 8);
+  LocalDispatcher dispatcher;
+  const MoeOutput output = moe_layer(ours, options, x_ours, dispatcher, 0);
+  const at::Tensor expected = naive_moe(theirs, options, x_theirs);
+  EXPECT_TRUE(near(output.y_TD, expected, kTolerance));
+  EXPECT_EQ(output.stats.tokens_per_expert_E.sum().item<int64_t>(), c.tokens * c.top_k);
+  if (c.first_bias < 0) {
+    EXPECT_EQ(output.stats.tokens_per_expert_E[0].item<int64_t>(), 0);
+  }
+  if (c.first_bias > 0) {
+    EXPECT_EQ(output.stats.tokens_per_expert_E[0].item<int64_t>(), c.tokens);
+  }
+  EXPECT_NEAR(output.stats.probability_sum_E.sum().item<double>(), static_cast<double>(c.tokens), 1e-9);
+
+  output.y_TD.backward(dy);
+  if (c.tokens > 0) expected.backward(dy);
+  const auto gradient = [](const at::Tensor& of) { return of.grad().defined() ? of.grad() : at::zeros_like(of); };
+  EXPECT_TRUE(near(gradient(x_ours), gradient(x_theirs), kTolerance)) << "x";
+  const std::vector<at::Tensor> a = leaves(ours), b = leaves(theirs);
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(near(gradient(a[i]), gradient(b[i]), kTolerance)) << "parameter " << i;
+  if (c.top_k < c.experts && c.tokens > 1 && c.first_bias <= 0) {
+    EXPECT_GT(testing::max_abs(ours.router.grad()), 1e-4);
+  }
+}
+
+// A token's own result must not depend on the tokens beside it: the basis of equal bits across layouts of ranks.
+TEST(MoeLayerBitsTest, TokensDoNotDependOnTheirNeighbours) {
+  const int64_t tokens = 64;
+  const at::Tensor x = random_normal({tokens, 32}, 1, at::kFloat);
+  for (const int64_t width : {16, 43, 64}) {
+    MoeWeights weights;
+    weights.router = random_normal({8, 32}, 2, at::kFloat);
+    weights.gate_up = random_normal({8, 2 * width, 32}, 3, at::kFloat);
+    weights.down = random_normal({8, 32, width}, 4, at::kFloat);
+    const MoeOptions options{8, 2, 4, TopkNorm::kRenorm};
+    LocalDispatcher dispatcher;
+    const at::Tensor all = moe_layer(weights, options, x, dispatcher, 0).y_TD;
+    int64_t differ = 0;
+    for (int64_t t = 0; t < tokens; ++t) {
+      differ += testing::rows_that_differ(moe_layer(weights, options, x.narrow(0, t, 1), dispatcher, 0).y_TD, all.narrow(0, t, 1));
+    }
+    EXPECT_EQ(differ, 0) << "of " << tokens << " tokens, expert width " << width;
+  }
+}
+
+TEST(SlotOrderTest, RowsStandByExpertThenToken) {
+  const at::Tensor ids = at::tensor({int64_t{2}, int64_t{0}, int64_t{0}, int64_t{3}, int64_t{2}, int64_t{1}}).view({3, 2});
+  const SlotOrder all = sort_slots(ids, {0, 4});
+  EXPECT_EQ(all.rows_per_expert, (std::vector<int64_t>{2, 1, 2, 1}));
+  EXPECT_TRUE(all.row_tokens_R.equal(at::tensor({int64_t{0}, int64_t{1}, int64_t{2}, int64_t{0}, int64_t{2}, int64_t{1}})));
+  const SlotOrder part = sort_slots(ids, {1, 2});
+  EXPECT_EQ(part.rows_per_expert, (std::vector<int64_t>{1, 2}));
+  EXPECT_TRUE(part.slot_rows_TK.equal(
+      at::tensor({int64_t{1}, int64_t{-1}, int64_t{-1}, int64_t{-1}, int64_t{2}, int64_t{0}}).view({3, 2})));
+}
+
+}  // namespace
+}  // namespace moe

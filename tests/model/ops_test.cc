@@ -1,0 +1,185 @@
+// Every operation against the same function written with LibTorch's own differentiable operations, in float64; and the
+// promise that a row's result does not depend on the rows beside it.
+#include "model/ops.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "testing/compare.h"
+#include "testing/random_tensor.h"
+
+namespace moe {
+namespace {
+
+using testing::near;
+using testing::random_normal;
+using testing::rows_that_differ;
+
+constexpr double kTolerance = 1e-10;
+using Function = std::function<at::Tensor(const std::vector<at::Tensor>&)>;
+
+/// Value and gradients of `ours` equal those of `reference`, for a random gradient of the result.
+void expect_same_function(const Function& ours, const Function& reference, const std::vector<at::Tensor>& inputs) {
+  std::vector<at::Tensor> values;
+  std::vector<std::vector<at::Tensor>> gradients;
+  for (const Function* function : {&ours, &reference}) {
+    std::vector<at::Tensor> leaves;
+    for (const at::Tensor& input : inputs) leaves.push_back(input.detach().clone().requires_grad_(true));
+    const at::Tensor value = (*function)(leaves);
+    value.backward(random_normal(value.sizes().vec(), 99));
+    values.push_back(value.detach());
+    gradients.emplace_back();
+    for (const at::Tensor& leaf : leaves) {
+      gradients.back().push_back(leaf.grad().defined() ? leaf.grad() : at::zeros_like(leaf));
+    }
+  }
+  EXPECT_TRUE(near(values[0], values[1], kTolerance));
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    EXPECT_TRUE(near(gradients[0][i], gradients[1][i], kTolerance)) << "gradient of input " << i;
+  }
+}
+
+class RowsTest : public ::testing::TestWithParam<int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Rows, RowsTest, ::testing::Values(0, 1, 37));
+
+TEST_P(RowsTest, LinearEqualsReference) {
+  expect_same_function([](const auto& in) { return ops::linear(in[0], in[1]); },
+                       [](const auto& in) { return at::matmul(in[0], in[1].t()); },
+                       {random_normal({GetParam(), 43}, 1), random_normal({17, 43}, 2)});
+}
+
+TEST_P(RowsTest, SwigluEqualsReference) {
+  expect_same_function([](const auto& in) { return ops::swiglu(in[0]); },
+                       [](const auto& in) {
+                         const std::vector<at::Tensor> halves = in[0].chunk(2, 1);
+                         return halves[0] * at::sigmoid(halves[0]) * halves[1];
+                       },
+                       {random_normal({GetParam(), 86}, 1) * 3});
+}
+
+TEST_P(RowsTest, RmsNormEqualsReference) {
+  expect_same_function([](const auto& in) { return ops::rms_norm(in[0], in[1], 1e-2); },
+                       [](const auto& in) { return in[0] / at::sqrt((in[0].pow(2)).mean(1, true) + 1e-2) * in[1]; },
+                       {random_normal({GetParam(), 45}, 1), random_normal({45}, 2)});
+}
+
+TEST_P(RowsTest, RopeEqualsComplexMultiplication) {
+  const at::Tensor angles = random_normal({GetParam(), 4}, 3);
+  expect_same_function([&](const auto& in) { return ops::rope(in[0], angles.cos(), angles.sin()); },
+                       [&](const auto& in) {
+                         const at::Tensor pairs = at::complex(in[0].slice(2, 0, 4), in[0].slice(2, 4));
+                         const at::Tensor turned = pairs * at::polar(at::ones_like(angles), angles).unsqueeze(1);
+                         return at::cat({at::real(turned), at::imag(turned)}, 2);
+                       },
+                       {random_normal({GetParam(), 3, 8}, 1)});
+}
+
+TEST_P(RowsTest, CrossEntropyEqualsReference) {
+  const int64_t rows = GetParam();
+  at::Tensor labels = at::arange(rows, at::kLong).remainder(7);
+  labels.masked_fill_(labels.eq(2), -100);
+  expect_same_function([&](const auto& in) { return ops::cross_entropy(in[0], labels); },
+                       [&](const auto& in) {
+                         const at::Tensor kept = labels.ne(-100).to(at::kDouble), index = labels.clamp_min(0).unsqueeze(1);
+                         return (at::logsumexp(in[0], 1) - in[0].gather(1, index).squeeze(1)) * kept;
+                       },
+                       {random_normal({rows, 7}, 1) * 5});
+}
+
+TEST(CrossEntropyTest, StaysFiniteForHugeLogits) {
+  const at::Tensor logits = at::tensor({1e4f, -1e4f, 0.f, 0.f}).view({2, 2});
+  const at::Tensor losses = ops::cross_entropy(logits, at::tensor({int64_t{1}, int64_t{0}}));
+  EXPECT_FLOAT_EQ(losses[0].item<float>(), 2e4f);
+  EXPECT_NEAR(losses[1].item<float>(), std::log(2.0), 1e-6);
+}
+
+struct Grouping {
+  const char* name;
+  std::vector<int64_t> rows_per_expert;
+};
+class GroupedLinearTest : public ::testing::TestWithParam<Grouping> {};
+INSTANTIATE_TEST_SUITE_P(, GroupedLinearTest,
+                         ::testing::Values(Grouping{"some", {5, 3, 9}}, Grouping{"one_without", {5, 0, 9}},
+                                           Grouping{"all_on_one", {0, 0, 11}}, Grouping{"none", {0, 0, 0}}),
+                         [](const auto& test) { return test.param.name; });
+
+TEST_P(GroupedLinearTest, EqualsOneProductPerExpert) {
+  const std::vector<int64_t>& counts = GetParam().rows_per_expert;
+  int64_t rows = 0;
+  for (const int64_t count : counts) rows += count;
+  expect_same_function([&](const auto& in) { return ops::grouped_linear(in[0], in[1], counts); },
+                       [&](const auto& in) {
+                         std::vector<at::Tensor> parts;
+                         const std::vector<at::Tensor> split = in[0].split_with_sizes(counts, 0);
+                         for (size_t e = 0; e < counts.size(); ++e) {
+                           parts.push_back(at::matmul(split[e], in[1][static_cast<int64_t>(e)].t()));
+                         }
+                         return at::cat(parts);
+                       },
+                       {random_normal({rows, 43}, 1), random_normal({3, 29, 43}, 2)});
+}
+
+TEST(PermuteTest, ThereAndBackEqualIndexing) {
+  // 4 tokens, 2 slots; one slot is not here.
+  const at::Tensor slot_rows = at::tensor({int64_t{3}, int64_t{0}, int64_t{1}, int64_t{4}, int64_t{-1}, int64_t{2}, int64_t{6},
+                                           int64_t{5}}).view({4, 2});
+  const at::Tensor row_tokens = at::tensor({int64_t{0}, int64_t{1}, int64_t{2}, int64_t{0}, int64_t{1}, int64_t{3}, int64_t{3}});
+  expect_same_function([&](const auto& in) { return ops::permute(in[0], row_tokens, slot_rows); },
+                       [&](const auto& in) { return in[0].index_select(0, row_tokens); }, {random_normal({4, 19}, 1)});
+  expect_same_function([&](const auto& in) { return ops::unpermute(in[0], slot_rows, in[1]); },
+                       [&](const auto& in) {
+                         const at::Tensor here = slot_rows.ge(0).to(at::kDouble);
+                         const at::Tensor rows = in[0].index_select(0, slot_rows.clamp_min(0).flatten()).view({4, 2, 19});
+                         return (rows * (in[1] * here).unsqueeze(2)).sum(1);
+                       },
+                       {random_normal({7, 19}, 2), random_normal({4, 2}, 3)});
+}
+
+// What makes layouts of expert parallelism agree bit for bit: in fp32 each of 61 rows computed alone, and in a batch of 13,
+// equals the row computed with all, forward and backward, whatever the width.
+class RowBitsTest : public ::testing::TestWithParam<int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Width, RowBitsTest, ::testing::Values(8, 43, 64, 86, 172, 256));
+
+TEST_P(RowBitsTest, RowsDoNotDependOnTheirNeighbours) {
+  const int64_t rows = 61, width = GetParam();
+  const at::Tensor x = random_normal({rows, width}, 1, at::kFloat), dy = random_normal({rows, width}, 2, at::kFloat);
+  const at::Tensor norm = random_normal({width}, 3, at::kFloat), weight = random_normal({width, width}, 4, at::kFloat);
+  const at::Tensor angles = random_normal({rows, width / 2}, 5, at::kFloat);
+  const at::Tensor labels = at::arange(rows, at::kLong).remainder(width);
+  const std::map<std::string, std::function<at::Tensor(const at::Tensor&, int64_t)>> functions{
+      {"linear", [&](const at::Tensor& in, int64_t) { return ops::linear(in, weight); }},
+      {"rms_norm", [&](const at::Tensor& in, int64_t) { return ops::rms_norm(in, norm, 1e-5); }},
+      {"swiglu", [&](const at::Tensor& in, int64_t) { return width % 2 == 0 ? ops::swiglu(in) : in * 1; }},
+      {"rope",
+       [&](const at::Tensor& in, int64_t first) {
+         if (width % 2 != 0) return in * 1;
+         const at::Tensor part = angles.narrow(0, first, in.size(0));
+         return ops::rope(in.unsqueeze(1), part.cos(), part.sin()).squeeze(1);
+       }},
+      {"cross_entropy", [&](const at::Tensor& in, int64_t first) {
+         return ops::cross_entropy(in, labels.narrow(0, first, in.size(0))).unsqueeze(1);
+       }}};
+  const auto run = [&](const auto& function, int64_t first, int64_t count) {
+    const at::Tensor in = x.narrow(0, first, count).clone().requires_grad_(true);
+    const at::Tensor out = function(in, first);
+    out.backward(dy.narrow(0, first, count).narrow(1, 0, out.size(1)).contiguous());
+    return std::pair(out.detach(), in.grad());
+  };
+  for (const auto& [name, function] : functions) {
+    const auto [all_out, all_gradient] = run(function, 0, rows);
+    for (const int64_t batch : {int64_t{1}, int64_t{13}}) {
+      int64_t differ = 0;
+      for (int64_t first = 0; first < rows; first += batch) {
+        const int64_t count = std::min(batch, rows - first);
+        const auto [out, gradient] = run(function, first, count);
+        differ += rows_that_differ(out, all_out.narrow(0, first, count));
+        differ += rows_that_differ(gradient, all_gradient.narrow(0, first, count));
+      }
+      EXPECT_EQ(differ, 0) << name << ": of " << 2 * rows << " rows and gradients, in batches of " << batch;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace moe

@@ -1,0 +1,97 @@
+#include "model/parameters.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+
+#include "testing/tiny_model.h"
+
+namespace moe {
+namespace {
+
+using testing::tiny_config;
+using testing::tiny_moe_config;
+
+std::map<std::string, std::vector<int64_t>> as_map(const std::vector<TensorSpec>& specs) {
+  std::map<std::string, std::vector<int64_t>> map;
+  for (const TensorSpec& spec : specs) {
+    EXPECT_TRUE(map.emplace(spec.name, spec.shape).second) << spec.name << " twice";
+  }
+  return map;
+}
+
+TEST(LogicalTensorSpecsTest, NamesOfADenseModel) {
+  ModelConfig config = tiny_config();
+  const auto untied = as_map(logical_tensor_specs(config));
+  EXPECT_EQ(untied.size(), 3u + 2 * 9);
+  EXPECT_EQ(untied.at("model.layers.1.self_attn.k_proj.weight"), (std::vector<int64_t>{16, 32}));
+  EXPECT_EQ(untied.at("model.layers.0.mlp.down_proj.weight"), (std::vector<int64_t>{32, 48}));
+  EXPECT_EQ(untied.at("lm_head.weight"), (std::vector<int64_t>{61, 32}));
+  config.tie_word_embeddings = true;
+  EXPECT_EQ(as_map(logical_tensor_specs(config)).count("lm_head.weight"), 0u);
+}
+
+TEST(LogicalTensorSpecsTest, NamesOfAMixture) {
+  ModelConfig config = tiny_moe_config(3, 2, 12);
+  config.moe->expert_widths = {12, 20};
+  config.moe->shared_widths = {0, 5};
+  const auto specs = as_map(logical_tensor_specs(config));
+  EXPECT_EQ(specs.size(), 3u + 2 * (6 + 1 + 3 * 3) + 3);
+  EXPECT_EQ(specs.at("model.layers.0.mlp.router.weight"), (std::vector<int64_t>{3, 32}));
+  EXPECT_EQ(specs.at("model.layers.0.mlp.experts.2.gate_proj.weight"), (std::vector<int64_t>{12, 32}));
+  EXPECT_EQ(specs.at("model.layers.1.mlp.experts.0.down_proj.weight"), (std::vector<int64_t>{32, 20}));
+  EXPECT_EQ(specs.at("model.layers.1.mlp.shared_expert.up_proj.weight"), (std::vector<int64_t>{5, 32}));
+  EXPECT_EQ(specs.count("model.layers.0.mlp.shared_expert.up_proj.weight"), 0u);
+  EXPECT_EQ(specs.count("model.layers.0.mlp.gate_proj.weight"), 0u);
+}
+
+// Whatever the ranks own, together their parameters hold every logical tensor once, with its shape.
+TEST(LogicalViewsTest, RanksTogetherHoldEveryTensorOnce) {
+  const ModelConfig config = tiny_moe_config(4, 2, 12, 8);
+  std::map<std::string, std::vector<int64_t>> experts, others;
+  for (const ExpertRange range : {ExpertRange{0, 1}, ExpertRange{1, 3}}) {
+    const Decoder decoder(config, at::kFloat, range);
+    for (const Parameter& parameter : decoder.parameters()) {
+      for (const LogicalView& logical : logical_views(parameter, parameter.value)) {
+        auto& where = parameter.is_expert ? experts : others;
+        const bool is_new = where.emplace(logical.name, logical.view.sizes().vec()).second;
+        EXPECT_EQ(is_new, parameter.is_expert || range.first == 0) << logical.name;
+      }
+    }
+  }
+  experts.merge(others);
+  EXPECT_EQ(experts, as_map(logical_tensor_specs(config)));
+}
+
+TEST(LogicalViewsTest, ViewsWriteThroughToTheStackedTensors) {
+  Decoder decoder(tiny_moe_config(4, 2, 12), at::kFloat, {1, 2});
+  for (Parameter& parameter : decoder.parameters()) {
+    if (!parameter.is_expert) continue;
+    const bool is_down = parameter.name.find("down_proj") != std::string::npos;
+    parameter.value.zero_();
+    double mark = 0;
+    for (const LogicalView& logical : logical_views(parameter, parameter.value)) logical.view.fill_(++mark);
+    EXPECT_EQ(mark, is_down ? 2 : 4);
+    if (is_down) {
+      EXPECT_EQ(parameter.value.sizes(), (std::vector<int64_t>{2, 32, 12}));
+      EXPECT_TRUE(parameter.value[1].eq(2).all().item<bool>());
+    } else {
+      EXPECT_EQ(parameter.value.sizes(), (std::vector<int64_t>{2, 24, 32}));
+      EXPECT_TRUE(parameter.value[0].narrow(0, 0, 12).eq(1).all().item<bool>());   // gate of expert 1
+      EXPECT_TRUE(parameter.value[1].narrow(0, 12, 12).eq(4).all().item<bool>());  // up of expert 2
+    }
+  }
+}
+
+TEST(DecoderParametersTest, OnlyMatricesDecayAndOnlyExpertsAreOwned) {
+  const Decoder decoder(tiny_moe_config(4, 2, 12), at::kFloat, {0, 4});
+  for (const Parameter& parameter : decoder.parameters()) {
+    EXPECT_EQ(parameter.decays, parameter.name.find("norm") == std::string::npos) << parameter.name;
+    EXPECT_EQ(parameter.is_expert, parameter.name.find(".experts.") != std::string::npos) << parameter.name;
+    EXPECT_EQ(parameter.layer, parameter.name.rfind("model.layers.", 0) == 0 ? parameter.name[13] - '0' : -1) << parameter.name;
+  }
+}
+
+}  // namespace
+}  // namespace moe
