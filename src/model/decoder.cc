@@ -137,15 +137,17 @@ DecoderOutput Decoder::forward(const TokenBatch& batch, TokenDispatcher& dispatc
   at::Tensor x = at::embedding(s.embedding, batch.tokens_T);
   for (size_t index = 0; index < s.layers.size(); ++index) {
     const State::Layer& layer = s.layers[index];
-    x = x + attention(s.config, layer.attention, s.rope, ops::rms_norm(x, layer.input_norm, s.config.rms_norm_eps),
-                      batch.positions_T, batch.cu_seqlens, cache != nullptr ? &cache->layers[index] : nullptr);
+    // The residual is added to a branch's result in its own memory: nothing saved that for the backward.
+    x = attention(s.config, layer.attention, s.rope, ops::rms_norm(x, layer.input_norm, s.config.rms_norm_eps), batch.positions_T,
+                  batch.cu_seqlens, cache != nullptr ? &cache->layers[index] : nullptr)
+            .add_(x);
     const at::Tensor normed = ops::rms_norm(x, layer.post_norm, s.config.rms_norm_eps);
     if (s.config.moe) {
       MoeOutput moe = moe_layer(layer.moe, layer.options, normed, dispatcher, static_cast<int64_t>(index));
       output.router.push_back(std::move(moe.stats));
-      x = x + moe.y_TD;
+      x = moe.y_TD.add_(x);
     } else {
-      x = x + feed_forward(layer.dense, normed);
+      x = feed_forward(layer.dense, normed).add_(x);
     }
   }
   output.hidden_TD = ops::rms_norm(x, s.final_norm, s.config.rms_norm_eps);
@@ -156,13 +158,14 @@ at::Tensor Decoder::logits(const at::Tensor& hidden_TD) const { return ops::line
 
 at::Tensor Decoder::token_losses(const at::Tensor& hidden_TD, const at::Tensor& labels_T) const {
   const int64_t tokens = hidden_TD.size(0);
-  if (at::GradMode::is_enabled() && hidden_TD.requires_grad()) return ops::cross_entropy(logits(hidden_TD), labels_T);
+  const bool needs_gradient = at::GradMode::is_enabled() && (hidden_TD.requires_grad() || state_->head.requires_grad());
+  if (needs_gradient) return ops::linear_cross_entropy(hidden_TD, state_->head, labels_T);
   const int64_t chunk = std::max<int64_t>(1, kLogitElements / state_->config.vocab_size);
   at::Tensor losses = at::empty({tokens}, hidden_TD.options());
   for (int64_t first = 0; first < tokens; first += chunk) {
     const int64_t count = std::min(chunk, tokens - first);
     losses.narrow(0, first, count)
-        .copy_(ops::cross_entropy(logits(hidden_TD.narrow(0, first, count)), labels_T.narrow(0, first, count)));
+        .copy_(ops::linear_cross_entropy(hidden_TD.narrow(0, first, count), state_->head, labels_T.narrow(0, first, count)));
   }
   return losses;
 }

@@ -5,8 +5,8 @@
 namespace moe {
 
 at::Tensor feed_forward(const FeedForwardWeights& weights, const at::Tensor& x_TD) {
-  const at::Tensor gate = ops::linear(x_TD, weights.gate), up = ops::linear(x_TD, weights.up);
-  return ops::linear(at::silu(gate) * up, weights.down);
+  const at::Tensor hidden = ops::swiglu(ops::linear(x_TD, weights.gate), ops::linear(x_TD, weights.up));
+  return ops::linear(hidden, weights.down);
 }
 
 }  // namespace moe

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-/// Differentiable operations of the decoder: Torch autograd around src/kernels, and around LibTorch where no kernel is ours.
+/// Differentiable operations of the decoder: Torch autograd around src/kernels and, for operations on rows, model/row_math.
 /// Every result row depends on its own input row only, bit for bit; sums over rows stand in weight gradients alone.
 /// Dtypes: float or double, the same in all arguments. T, R rows (may be 0), D hidden, I width, E experts, K slots.
 namespace moe::ops {
@@ -17,8 +17,10 @@ at::Tensor linear(const at::Tensor& x_TI, const at::Tensor& weight_OI);
 /// Shapes   rows [R, I], weight [E, O, I] -> [R, O]. The weight gradient is one [E, O, I] tensor, zero for an expert without rows.
 at::Tensor grouped_linear(const at::Tensor& rows_RI, const at::Tensor& weight_EOI, const std::vector<int64_t>& rows_per_expert);
 
-/// silu(gate) * up from gate_up [R, 2I], the gate first -> [R, I].
+/// silu(gate) * up -> [R, I].
 /// Source   Shazeer 2020, arXiv:2002.05202.
+at::Tensor swiglu(const at::Tensor& gate_RI, const at::Tensor& up_RI);
+/// The same from gate_up [R, 2I], the gate first.
 at::Tensor swiglu(const at::Tensor& gate_up_R2I);
 
 /// weight * (x / sqrt(mean(x^2) + eps)), rows of x [T, D].
@@ -40,7 +42,8 @@ at::Tensor unpermute(const at::Tensor& rows_RD, const at::Tensor& slot_rows_TK, 
 /// y[t] = sum_k rows[slot_rows[t, k]], in the order of k: the mirror image of permute, with the same arguments.
 at::Tensor sum_slots(const at::Tensor& rows_RD, const at::Tensor& row_tokens_R, const at::Tensor& slot_rows_TK);
 
-/// -log softmax(logits)[label] per row, 0 where the label is -100. logits [T, V], labels [T] int64 -> [T].
-at::Tensor cross_entropy(const at::Tensor& logits_TV, const at::Tensor& labels_T);
+/// -log softmax(x W^T)[label] per row, 0 where the label is -100. x [T, D], weight [V, D], labels [T] int64 in [0, V) -> [T].
+/// Holds one [T, V] tensor from forward to backward, which may run once.
+at::Tensor linear_cross_entropy(const at::Tensor& x_TD, const at::Tensor& weight_VD, const at::Tensor& labels_T);
 
 }  // namespace moe::ops

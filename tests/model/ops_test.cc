@@ -4,7 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
+#include <limits>
+#include <map>
+#include <string>
 
 #include "testing/compare.h"
 #include "testing/random_tensor.h"
@@ -75,23 +79,45 @@ TEST_P(RowsTest, RopeEqualsComplexMultiplication) {
                        {random_normal({GetParam(), 3, 8}, 1)});
 }
 
-TEST_P(RowsTest, CrossEntropyEqualsReference) {
+TEST_P(RowsTest, SwigluOfTwoTensorsEqualsThePackedOne) {
+  expect_same_function([](const auto& in) { return ops::swiglu(in[0], in[1]); },
+                       [](const auto& in) { return ops::swiglu(at::cat({in[0], in[1]}, 1)); },
+                       {random_normal({GetParam(), 43}, 1), random_normal({GetParam(), 43}, 2)});
+}
+
+TEST_P(RowsTest, LinearCrossEntropyEqualsReference) {
   const int64_t rows = GetParam();
   at::Tensor labels = at::arange(rows, at::kLong).remainder(7);
   labels.masked_fill_(labels.eq(2), -100);
-  expect_same_function([&](const auto& in) { return ops::cross_entropy(in[0], labels); },
+  expect_same_function([&](const auto& in) { return ops::linear_cross_entropy(in[0], in[1], labels); },
                        [&](const auto& in) {
+                         const at::Tensor logits = at::matmul(in[0], in[1].t());
                          const at::Tensor kept = labels.ne(-100).to(at::kDouble), index = labels.clamp_min(0).unsqueeze(1);
-                         return (at::logsumexp(in[0], 1) - in[0].gather(1, index).squeeze(1)) * kept;
+                         return (at::logsumexp(logits, 1) - logits.gather(1, index).squeeze(1)) * kept;
                        },
-                       {random_normal({rows, 7}, 1) * 5});
+                       {random_normal({rows, 5}, 1) * 3, random_normal({7, 5}, 2)});
 }
 
-TEST(CrossEntropyTest, StaysFiniteForHugeLogits) {
-  const at::Tensor logits = at::tensor({1e4f, -1e4f, 0.f, 0.f}).view({2, 2});
-  const at::Tensor losses = ops::cross_entropy(logits, at::tensor({int64_t{1}, int64_t{0}}));
-  EXPECT_FLOAT_EQ(losses[0].item<float>(), 2e4f);
-  EXPECT_NEAR(losses[1].item<float>(), std::log(2.0), 1e-6);
+TEST(LinearCrossEntropyTest, StaysFiniteForHugeLogitsAndShowsWhatIsNotFinite) {
+  const auto loss = [](float first, float second, int64_t label) {
+    return ops::linear_cross_entropy(at::ones({1, 1}), at::tensor({first, second}).view({2, 1}), at::tensor({label})).item<float>();
+  };
+  EXPECT_FLOAT_EQ(loss(1e4f, -1e4f, 1), 2e4f);
+  EXPECT_NEAR(loss(0, 0, 0), std::log(2.0), 1e-6);
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    EXPECT_FALSE(std::isfinite(loss(bad, 0, 0))) << bad;
+    EXPECT_FALSE(std::isfinite(loss(bad, 0, 1))) << bad;
+  }
+}
+
+// The float exponential inside: silu over a wide range against float64.
+TEST(SwigluTest, FloatIsWithinAFewRoundingsOfDouble) {
+  const at::Tensor gate = at::linspace(-100, 100, 40001, at::kDouble).view({-1, 1}).to(at::kFloat);
+  const at::Tensor y = ops::swiglu(gate, at::ones_like(gate)).to(at::kDouble);
+  const at::Tensor expected = gate.to(at::kDouble) * at::sigmoid(gate.to(at::kDouble));
+  // Absolute below 1e-30, where floats end; relative elsewhere.
+  EXPECT_LT(((y - expected).abs() / (expected.abs() + 1e-30)).max().item<double>(), 1e-6);
+  EXPECT_TRUE(std::isnan(ops::swiglu(at::full({1, 1}, NAN), at::ones({1, 1})).item<float>()));
 }
 
 struct Grouping {
@@ -157,8 +183,8 @@ TEST_P(RowBitsTest, RowsDoNotDependOnTheirNeighbours) {
          const at::Tensor part = angles.narrow(0, first, in.size(0));
          return ops::rope(in.unsqueeze(1), part.cos(), part.sin()).squeeze(1);
        }},
-      {"cross_entropy", [&](const at::Tensor& in, int64_t first) {
-         return ops::cross_entropy(in, labels.narrow(0, first, in.size(0))).unsqueeze(1);
+      {"linear_cross_entropy", [&](const at::Tensor& in, int64_t first) {
+         return ops::linear_cross_entropy(in, weight, labels.narrow(0, first, in.size(0))).unsqueeze(1);
        }}};
   const auto run = [&](const auto& function, int64_t first, int64_t count) {
     const at::Tensor in = x.narrow(0, first, count).clone().requires_grad_(true);

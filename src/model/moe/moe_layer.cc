@@ -7,13 +7,13 @@ namespace moe {
 MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD, TokenDispatcher& dispatcher,
                     int64_t layer) {
   const Routing routing = route(x_TD, weights.router, options.top_k, options.topk_norm);
-  const DispatchedTokens dispatched =
-      dispatcher.dispatch(x_TD, routing.expert_ids_TK, routing.weights_TK, options.num_experts, layer);
+  // The scale goes into the weights: T x K products instead of T x D.
+  const at::Tensor weights_TK = options.output_scale == 1 ? routing.weights_TK : routing.weights_TK * options.output_scale;
+  const DispatchedTokens dispatched = dispatcher.dispatch(x_TD, routing.expert_ids_TK, weights_TK, options.num_experts, layer);
   const at::Tensor gate_up = ops::grouped_linear(dispatched.rows_RD, weights.gate_up, dispatched.rows_per_expert);
   const at::Tensor expert_out = ops::grouped_linear(ops::swiglu(gate_up), weights.down, dispatched.rows_per_expert);
   at::Tensor y = dispatcher.combine(expert_out, dispatched, layer);
-  if (options.output_scale != 1) y = y * options.output_scale;
-  if (weights.shared) y = y + feed_forward(*weights.shared, x_TD);
+  if (weights.shared) y = feed_forward(*weights.shared, x_TD).add_(y);
   return {y,
           {at::bincount(routing.expert_ids_TK.flatten(), /*weights=*/{}, options.num_experts), routing.probabilities_TE.sum(0)}};
 }

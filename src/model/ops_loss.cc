@@ -1,0 +1,63 @@
+#include "common/error.h"
+#include "kernels/matmul.h"
+#include "model/kernel_views.h"
+#include "model/ops.h"
+#include "model/ops_dtype.h"
+#include "model/row_math.h"
+
+namespace moe::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr int64_t kIgnored = -100;
+constexpr char kIsSpent[] = "is_spent";
+
+/// Logits never leave this function, so that their gradient takes their place: one [T, V] tensor in all.
+class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossEntropyFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_in, const at::Tensor& weight_in, const at::Tensor& labels_in) {
+    const at::Tensor x = row_major(x_in), weight = row_major(weight_in), labels = labels_in.contiguous();
+    at::Tensor logits = at::empty({x.size(0), weight.size(0)}, x.options());
+    kernels::linear_forward(const_view(x), const_view(weight), mutable_view(logits));
+    at::Tensor losses = at::empty({x.size(0)}, x.options()), log_sums = at::empty({x.size(0)}, x.options());
+    for_dtype(x, [&]<typename T>(T) {
+      row_math::cross_entropy<T>(logits.const_data_ptr<T>(), labels.const_data_ptr<int64_t>(), kIgnored, logits.size(0),
+                                 logits.size(1), losses.mutable_data_ptr<T>(), log_sums.mutable_data_ptr<T>());
+    });
+    context->save_for_backward({x, weight, labels, logits, log_sums});
+    return losses;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    MOE_CHECK(context->saved_data.count(kIsSpent) == 0, "the loss's backward runs once: its logits are overwritten");
+    context->saved_data[kIsSpent] = true;
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], &labels = saved[2], &log_sums = saved[4], dlosses = gradients[0].contiguous();
+    at::Tensor dlogits = saved[3];
+    for_dtype(x, [&]<typename T>(T) {
+      row_math::cross_entropy_gradient<T>(dlosses.const_data_ptr<T>(), dlogits.const_data_ptr<T>(), log_sums.const_data_ptr<T>(),
+                                          labels.const_data_ptr<int64_t>(), kIgnored, dlogits.size(0), dlogits.size(1),
+                                          dlogits.mutable_data_ptr<T>());
+    });
+    at::Tensor dx, dweight;
+    if (context->needs_input_grad(0)) {
+      dx = at::empty(x.sizes(), x.options());
+      kernels::linear_input_gradient(const_view(dlogits), const_view(weight), mutable_view(dx));
+    }
+    if (context->needs_input_grad(1)) {
+      dweight = at::empty(weight.sizes(), weight.options());
+      kernels::linear_weight_gradient(const_view(dlogits), const_view(x), mutable_view(dweight));
+    }
+    return {dx, dweight, at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor linear_cross_entropy(const at::Tensor& x_TD, const at::Tensor& weight_VD, const at::Tensor& labels_T) {
+  return LinearCrossEntropyFunction::apply(x_TD, weight_VD, labels_T);
+}
+
+}  // namespace moe::ops

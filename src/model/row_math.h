@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+
+/// The decoder's operations on rows, on plain memory on the CPU: what model/ops puts autograd around. No Torch.
+///
+/// Numerics  T is float or double; sums within a row run over 16 lanes in a fixed order, the exponential is our own (error below
+///           2 units in the last place of a float; std::exp for double). So a row's bits depend on the row alone: not on the
+///           rows beside it, the number of threads or the processor's vectors. Sums over rows go block by block of 64 rows.
+/// Threads   OpenMP over rows above a size where it pays.
+namespace moe::row_math {
+
+/// Rows of `width` elements, `stride` apart.
+template <typename T>
+struct Rows {
+  T* data = nullptr;
+  int64_t stride = 0;
+
+  T* operator[](int64_t row) const { return data + row * stride; }
+};
+
+/// y = weight * (x * inverse), inverse[row] = 1 / sqrt(mean(x^2) + eps). y and x have stride `width`.
+template <typename T>
+void rms_norm(const T* x, const T* weight, double eps, int64_t rows, int64_t width, T* y, T* inverse);
+/// dweight may be null.
+template <typename T>
+void rms_norm_gradient(const T* dy, const T* x, const T* weight, const T* inverse, int64_t rows, int64_t width, T* dx, T* dweight);
+
+/// y = silu(gate) * up.
+template <typename T>
+void swiglu(Rows<const T> gate, Rows<const T> up, int64_t rows, int64_t width, T* y);
+template <typename T>
+void swiglu_gradient(const T* dy, Rows<const T> gate, Rows<const T> up, int64_t rows, int64_t width, Rows<T> dgate, Rows<T> dup);
+
+/// Turns the pairs (j, j + half) of each head by the row's angles; cos and sin [rows, half]. `direction` -1 turns back.
+template <typename T>
+void rope(const T* x, const T* cos, const T* sin, int64_t rows, int64_t heads, int64_t half, int direction, T* y);
+
+/// losses[row] = log_sum[row] - logits[row][label], log_sum = log sum exp; 0 where the label is `ignored`.
+template <typename T>
+void cross_entropy(const T* logits, const int64_t* labels, int64_t ignored, int64_t rows, int64_t width, T* losses, T* log_sum);
+/// dlogits = (softmax - one at the label) * dloss; may be the logits themselves.
+template <typename T>
+void cross_entropy_gradient(const T* dlosses, const T* logits, const T* log_sum, const int64_t* labels, int64_t ignored,
+                            int64_t rows, int64_t width, T* dlogits);
+
+}  // namespace moe::row_math
