@@ -1,0 +1,104 @@
+#include "checkpoint/checkpointer.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "common/error.h"
+#include "testing/temp_dir.h"
+#include "testing/tiny_model.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A tiny model and its moments on one rank.
+struct State {
+  explicit State(uint64_t seed) : decoder(testing::tiny_moe_config(4, 2, 16), at::kFloat, {0, 4}) {
+    testing::fill_random(decoder, seed);
+    for (const Parameter& parameter : decoder.parameters()) {
+      first.push_back(parameter.value * 0.5);
+      second.push_back(parameter.value.square());
+    }
+  }
+  TrainingTensors tensors() { return {decoder.parameters(), first, second}; }
+  bool equals(const State& other) const {
+    for (size_t i = 0; i < first.size(); ++i) {
+      if (!decoder.parameters()[i].value.equal(other.decoder.parameters()[i].value) || !first[i].equal(other.first[i]) || !second[i].equal(other.second[i])) return false;
+    }
+    return true;
+  }
+  Decoder decoder;
+  std::vector<at::Tensor> first, second;
+};
+
+class CheckpointerTest : public ::testing::Test {
+ protected:
+  void save(int64_t step, uint64_t seed, int keep = 5) {
+    State state(seed);
+    save_checkpoint(root_.path(), step, 1, state.tensors(), {{"step", step}}, *self_, true, keep);
+  }
+  std::optional<nlohmann::json> load(State& state) {
+    return load_newest_checkpoint(root_.path(), state.tensors(), *self_, [](const nlohmann::json&) { return true; });
+  }
+  fs::path shard(int64_t step) { return root_ / ("s0000000" + std::to_string(step) + "-t0001") / "shard-00001-of-00001.safetensors"; }
+
+  testing::TempDir root_;
+  std::unique_ptr<Communicator> self_ = make_self_communicator();
+};
+
+TEST_F(CheckpointerTest, TheNewestComesBackWhole) {
+  State state(99);
+  EXPECT_FALSE(load(state)) << "no checkpoint yet";
+  save(1, 1);
+  save(2, 2);
+  EXPECT_EQ((*load(state))["step"], 2);
+  EXPECT_TRUE(state.equals(State(2)));
+}
+
+TEST_F(CheckpointerTest, OldOnesAreRemovedButTheNewest) {
+  for (int64_t step = 1; step <= 5; ++step) save(step, step, 2);
+  EXPECT_FALSE(fs::exists(shard(3)));
+  EXPECT_TRUE(fs::exists(shard(4)));
+  EXPECT_TRUE(fs::exists(shard(5)));
+}
+
+TEST_F(CheckpointerTest, ADamagedOneIsPassedOver) {
+  const std::function<void()> damages[] = {
+      [&] { fs::resize_file(shard(2), fs::file_size(shard(2)) - 1); },
+      [&] { fs::remove(shard(2)); },
+      [&] { fs::remove(shard(2).parent_path() / "MANIFEST.json"); },
+      [&] { std::ofstream(shard(2).parent_path() / "MANIFEST.json") << "{\"format\""; },
+      [&] {
+        std::fstream file(shard(2), std::ios::in | std::ios::out | std::ios::binary);
+        file.seekp(-5, std::ios::end);
+        file.put('\x55');
+      },
+  };
+  for (const auto& damage : damages) {
+    for (const auto& entry : fs::directory_iterator(root_.path())) fs::remove_all(entry.path());
+    save(1, 1);
+    save(2, 2);
+    damage();
+    State state(99);
+    EXPECT_EQ((*load(state))["step"], 1);
+    EXPECT_TRUE(state.equals(State(1)));
+  }
+}
+
+TEST_F(CheckpointerTest, NoneReadableIsItsOwnError) {
+  save(1, 1);
+  fs::resize_file(shard(1), 100);
+  State state(99);
+  EXPECT_THROW(load(state), NoReadableCheckpoint);
+}
+
+TEST_F(CheckpointerTest, ThoseOfAnotherConfigAreNotTaken) {
+  save(1, 1);
+  State state(99);
+  EXPECT_FALSE(load_newest_checkpoint(root_.path(), state.tensors(), *self_, [](const nlohmann::json& scalars) { return scalars["step"] == 7; }));
+}
+
+}  // namespace
+}  // namespace moe

@@ -1,0 +1,74 @@
+#include "train/metrics_log.h"
+
+#include <gtest/gtest.h>
+
+#include "common/error.h"
+#include "common/file_io.h"
+#include "testing/temp_dir.h"
+
+namespace moe {
+namespace {
+
+using nlohmann::json;
+
+std::vector<int64_t> steps_in(const std::filesystem::path& attempt) {
+  std::vector<int64_t> steps;
+  for (const json& line : read_metrics(attempt / "metrics.jsonl")) steps.push_back(line.at("step"));
+  return steps;
+}
+
+class MetricsLogTest : public ::testing::Test {
+ protected:
+  std::filesystem::path attempt(int number) const { return attempts_ / ("000" + std::to_string(number)); }
+  void run(int number, int64_t resume_step, int64_t last_step) const {
+    MetricsLog log(attempts_.path(), attempt(number), resume_step);
+    for (int64_t step = resume_step + 1; step <= last_step; ++step) log.write({{"step", step}, {"attempt", number}});
+  }
+  testing::TempDir attempts_;
+};
+
+TEST_F(MetricsLogTest, EachStepStandsOnceAfterAResume) {
+  run(1, 0, 7);
+  run(2, 5, 8);
+  EXPECT_EQ(steps_in(attempt(1)), (std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7})) << "an attempt's own file is left alone";
+  EXPECT_EQ(steps_in(attempt(2)), (std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7, 8}));
+  const std::vector<json> lines = read_metrics(attempt(2) / "metrics.jsonl");
+  EXPECT_EQ(lines[4]["attempt"], 1);
+  EXPECT_EQ(lines[5]["attempt"], 2) << "step 6 was repeated: the new line counts";
+}
+
+TEST_F(MetricsLogTest, ATornLastLineIsDropped) {
+  run(1, 0, 3);
+  std::ofstream(attempt(1) / "metrics.jsonl", std::ios::app) << R"({"step": 4, "lo)";
+  run(2, 3, 5);
+  EXPECT_EQ(steps_in(attempt(2)), (std::vector<int64_t>{1, 2, 3, 4, 5}));
+  const std::string text = read_file(attempt(2) / "metrics.jsonl");
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 5);
+}
+
+TEST_F(MetricsLogTest, WithoutACheckpointItStartsEmpty) {
+  run(1, 0, 3);
+  run(2, 0, 2);
+  EXPECT_EQ(steps_in(attempt(2)), (std::vector<int64_t>{1, 2}));
+}
+
+TEST_F(MetricsLogTest, AnAttemptThatDiedEarlyDoesNotHideTheOneBefore) {
+  run(1, 0, 9);
+  run(2, 4, 4);   // took an older checkpoint and died at once
+  run(3, 8, 9);
+  EXPECT_EQ(steps_in(attempt(3)), (std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7, 8, 9}));
+}
+
+TEST_F(MetricsLogTest, ALineIsReadableAsSoonAsItIsWritten) {
+  MetricsLog log(attempts_.path(), attempt(1), 0);
+  log.write({{"step", 1}});
+  EXPECT_EQ(steps_in(attempt(1)), std::vector<int64_t>{1});
+}
+
+TEST_F(MetricsLogTest, AFolderThatCannotBeMadeIsAStorageError) {
+  write_file_atomically(attempts_ / "file", "");
+  EXPECT_THROW(MetricsLog(attempts_.path(), attempts_ / "file" / "0001", 0), StorageError);
+}
+
+}  // namespace
+}  // namespace moe

@@ -1,0 +1,129 @@
+#include "train/train_fixture.h"
+
+#include <cstdio>
+#include <mutex>
+
+#include "checkpoint/safetensors.h"
+#include "common/file_io.h"
+#include "testing/run_ranks.h"
+#include "testing/tiny_files.h"
+#include "testing/tiny_model.h"
+#include "train/metrics_log.h"
+
+namespace moe::testing {
+
+namespace fs = std::filesystem;
+
+TinyTraining::TinyTraining(const std::string& dtype) : dtype_(dtype) {
+  write_tiny_model(folder_ / "model", tiny_moe_config(/*num_experts=*/4, /*top_k=*/2, /*expert_width=*/12), 5,
+                   dtype == "float64" ? at::kDouble : at::kFloat);
+  write_random_documents(folder_ / "train.jsonl", 60, 3, 40, 61, 1);
+  write_random_documents(folder_ / "held.jsonl", 20, 3, 40, 61, 2);
+  v1::DataSource* source = spec.add_data();
+  source->set_path(folder_ / "train.jsonl");
+  source->set_weight(1);
+  source->set_domain("train");
+  spec.set_input("model");
+  spec.set_steps(10);
+  spec.set_sequence_length(24);
+  spec.set_micro_batch_rows(4);
+  spec.set_micro_steps(2);
+  spec.set_learning_rate(1e-2);
+  spec.set_learning_rate_floor(0.1);
+  spec.set_warmup_steps(2);
+  spec.set_beta1(0.9);
+  spec.set_beta2(0.95);
+  spec.set_epsilon(1e-8);
+  spec.set_weight_decay(0.1);
+  spec.set_clip_norm(1);
+  spec.set_balance_loss(0.01);
+  spec.set_validate_every(0);
+  spec.set_validation_tokens(200);
+  spec.set_checkpoint_every(3);
+  spec.set_keep_checkpoints(2);
+  spec.set_append_eos(true);
+  spec.set_long_documents("drop");
+}
+
+fs::path TinyTraining::attempt_path(const Options& options) const {
+  char name[16];
+  std::snprintf(name, sizeof name, "%04d", options.attempt);
+  return job(options) / "attempts" / name;
+}
+
+std::optional<TrainOutcome> TinyTraining::run(const Options& options) const {
+  v1::GangSpec gang;
+  gang.set_dtype(dtype_);
+  gang.set_device("cpu");
+  gang.set_expert_parallel(options.expert_parallel);
+  std::optional<TrainOutcome> result;
+  bool is_first = true;
+  std::mutex mutex;
+  run_ranks(options.ranks, [&](Communicator& world) {
+    const TrainRequest request{.spec = spec,
+                               .gang = gang,
+                               .seed = 3,
+                               .model = folder_ / "model",
+                               .job_path = job(options),
+                               .attempt_path = attempt_path(options),
+                               .output = output(options),
+                               .attempt = options.attempt,
+                               .digest = options.digest,
+                               .progress = options.progress,
+                               .should_stop = [&] { return options.should_stop && options.should_stop(world.rank()); }};
+    std::optional<TrainOutcome> mine = train(request, world);
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (!is_first) {
+      EXPECT_EQ(result.has_value(), mine.has_value());
+      if (result && mine) {
+        EXPECT_EQ(result->metrics, mine->metrics);
+      }
+    }
+    is_first = false;
+    result = std::move(mine);
+  });
+  return result;
+}
+
+void TinyTraining::run_and_kill(Options options, int64_t step) const {
+  struct KilledError : std::runtime_error {
+    KilledError() : std::runtime_error("killed by the test") {}
+  };
+  options.progress = [&](const TrainRequest::Progress& at) {
+    if (at.step == step) throw KilledError();
+  };
+  EXPECT_THROW(run(options), KilledError);
+}
+
+std::vector<nlohmann::json> TinyTraining::lines(const Options& options) const {
+  std::vector<nlohmann::json> lines = read_metrics(attempt_path(options) / "metrics.jsonl");
+  for (nlohmann::json& line : lines) {
+    EXPECT_GT(line.at("step_seconds").get<double>(), 0);
+    EXPECT_GT(line.at("tokens_per_second").get<double>(), 0);
+    line.erase("step_seconds");
+    line.erase("tokens_per_second");
+  }
+  return lines;
+}
+
+std::map<std::string, std::string> TinyTraining::weights(const Options& options) const {
+  std::map<std::string, std::string> digests;
+  for (const auto& entry : fs::directory_iterator(output(options))) {
+    if (entry.path().extension() == ".safetensors") digests[entry.path().filename()] = xxh3_hex_of_file(entry.path());
+  }
+  return digests;
+}
+
+std::map<std::string, at::Tensor> TinyTraining::checkpoint(const Options& options, int64_t step, int attempt) const {
+  char name[32];
+  std::snprintf(name, sizeof name, "s%08lld-t%04d", static_cast<long long>(step), attempt);
+  std::map<std::string, at::Tensor> tensors;
+  for (const auto& entry : fs::directory_iterator(job(options) / "checkpoints" / name)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    const SafetensorsFile file(entry.path());
+    for (const SafetensorsEntry& tensor : file.header().entries) tensors[tensor.name] = file.tensor(tensor.name).clone();
+  }
+  return tensors;
+}
+
+}  // namespace moe::testing

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "testing/temp_dir.h"
+#include "train/trainer.h"
+
+namespace moe::testing {
+
+/// A training job on a tiny mixture (top-2 of 4) and random documents, run as often as wanted, each job in a folder of its own.
+class TinyTraining {
+ public:
+  explicit TinyTraining(const std::string& dtype = "float32");
+
+  /// What run() takes besides the spec.
+  struct Options {
+    std::string job = "job";
+    int attempt = 1;
+    int ranks = 1;
+    int expert_parallel = 1;
+    std::string digest = "config";
+    std::function<void(const TrainRequest::Progress&)> progress;
+    std::function<bool(int rank)> should_stop;
+  };
+  /// On `ranks` threads; all must return the same metrics. Throws what the ranks threw.
+  std::optional<TrainOutcome> run(const Options& options) const;
+  /// Runs until the progress call of `step` and "kills" it there.
+  void run_and_kill(Options options, int64_t step) const;
+
+  std::filesystem::path job(const Options& options) const { return folder_ / options.job; }
+  std::filesystem::path output(const Options& options) const { return job(options) / ("output-t" + std::to_string(options.attempt)); }
+  const std::filesystem::path& folder() const { return folder_.path(); }
+  /// Lines of an attempt's metrics.jsonl without what a clock says.
+  std::vector<nlohmann::json> lines(const Options& options) const;
+  /// File -> digest of the trained model.
+  std::map<std::string, std::string> weights(const Options& options) const;
+  /// Every tensor of a checkpoint.
+  std::map<std::string, at::Tensor> checkpoint(const Options& options, int64_t step, int attempt) const;
+
+  v1::TrainSpec spec;   ///< effective; change before run()
+
+ private:
+  std::filesystem::path attempt_path(const Options& options) const;
+
+  TempDir folder_;
+  std::string dtype_;
+};
+
+}  // namespace moe::testing

@@ -1,0 +1,279 @@
+#include "train/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+
+#include "comm/agreement.h"
+#include "common/error.h"
+#include "common/file_io.h"
+#include "eval/evaluator.h"
+#include "train/train_fixture.h"
+
+namespace moe {
+namespace {
+
+using nlohmann::json;
+using testing::TinyTraining;
+using Options = TinyTraining::Options;
+
+void add_validation(TinyTraining& training, int64_t every) {
+  v1::DataSource* held = training.spec.add_validation();
+  held->set_path(training.folder() / "held.jsonl");
+  held->set_weight(1);
+  held->set_domain("held");
+  training.spec.set_validate_every(every);
+}
+
+double squares(const std::map<std::string, at::Tensor>& tensors, const std::string& suffix) {
+  double sum = 0;
+  for (const auto& [name, tensor] : tensors) {
+    if (name.ends_with(suffix)) sum += tensor.to(at::kDouble).square().sum().item<double>();
+  }
+  return sum;
+}
+
+TEST(TrainerTest, LearnsAndTellsWhatItDid) {
+  TinyTraining training;
+  add_validation(training, 4);
+  std::vector<int64_t> steps_reported;
+  const Options options{.progress = [&](const TrainRequest::Progress& at) {
+    steps_reported.push_back(at.step);
+    EXPECT_EQ(at.steps, 10);
+    EXPECT_GT(at.tokens_per_second, 0);
+  }};
+  const std::optional<TrainOutcome> outcome = training.run(options);
+  ASSERT_TRUE(outcome);
+  const std::vector<json> lines = training.lines(options);
+  ASSERT_EQ(lines.size(), 10U);
+  EXPECT_EQ(steps_reported, (std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}));
+  int64_t tokens = 0;
+  for (size_t i = 0; i < lines.size(); ++i) {
+    const json& line = lines[i];
+    EXPECT_EQ(line["step"], i + 1);
+    EXPECT_EQ(line.contains("validation"), i + 1 == 4 || i + 1 == 8 || i + 1 == 10);
+    EXPECT_GE(line["balance_loss"].get<double>(), 0.99);
+    int64_t routed = 0;
+    for (const auto& layer : line["expert_load"]) {
+      for (const auto& count : layer) routed += count.get<int64_t>();
+    }
+    EXPECT_EQ(routed, 2 * 2 * (line["tokens"].get<int64_t>() - tokens)) << "top-2 in 2 layers, step " << i + 1;
+    tokens = line["tokens"];
+  }
+  EXPECT_DOUBLE_EQ(lines[0]["learning_rate"], 0.5e-2);
+  EXPECT_DOUBLE_EQ(lines[1]["learning_rate"], 1e-2);
+  EXPECT_DOUBLE_EQ(lines[9]["learning_rate"], 1e-3);
+  EXPECT_LT(lines[9]["loss"].get<double>(), lines[0]["loss"].get<double>());
+
+  const std::map<std::string, double>& metrics = outcome->metrics;
+  EXPECT_EQ(metrics.at("steps"), 10);
+  EXPECT_EQ(metrics.at("tokens"), static_cast<double>(tokens));
+  EXPECT_EQ(metrics.at("loss"), lines[9]["loss"].get<double>());
+  EXPECT_EQ(metrics.at("loss_first"), lines[0]["loss"].get<double>());
+  EXPECT_EQ(metrics.at("validation_loss"), lines[9]["validation_loss"].get<double>());
+  EXPECT_EQ(metrics.at("validation_loss.held"), metrics.at("validation_loss"));
+  EXPECT_GT(metrics.at("tokens_per_second"), 0);
+  EXPECT_GE(metrics.at("load_max_over_mean"), 1);
+  EXPECT_EQ(metrics.at("dead_expert_fraction"), 0);
+  EXPECT_EQ(outcome->details["curve"].size(), 10U);
+  EXPECT_EQ(outcome->details["validation"].size(), 3U);
+  EXPECT_EQ(outcome->details["expert_load"].size(), 2U);
+}
+
+TEST(TrainerTest, TheWrittenModelIsTheTrainedOne) {
+  TinyTraining training;
+  add_validation(training, 0);
+  const Options options;
+  const std::optional<TrainOutcome> outcome = training.run(options);
+  ASSERT_TRUE(outcome);
+  v1::EvaluateSpec spec;
+  *spec.mutable_data() = training.spec.validation();
+  spec.add_tasks("perplexity");
+  spec.set_sequence_length(24);
+  spec.set_max_tokens(200);
+  spec.set_append_eos(true);
+  v1::GangSpec gang;
+  gang.set_expert_parallel(1);
+  const std::unique_ptr<Communicator> self = make_self_communicator();
+  const json evaluated = evaluate({.spec = spec, .gang = gang, .model = training.output(options), .baseline = {}, .progress = {}}, *self);
+  EXPECT_EQ(evaluated["loss"].get<double>(), outcome->metrics.at("validation_loss")) << "same rows, same weights, same bits";
+}
+
+TEST(TrainerTest, KilledAtAnyStepItResumesBitForBit) {
+  TinyTraining training;
+  add_validation(training, 4);
+  const Options undisturbed{.job = "undisturbed"};
+  ASSERT_TRUE(training.run(undisturbed));
+  // Before the first checkpoint, at one, between two, after the last; then the same job killed four times.
+  for (const int64_t step : {1, 3, 5, 10}) {
+    SCOPED_TRACE(step);
+    Options killed{.job = "killed-" + std::to_string(step)};
+    training.run_and_kill(killed, step);
+    killed.attempt = 2;
+    ASSERT_TRUE(training.run(killed));
+    EXPECT_EQ(training.lines(killed), training.lines(undisturbed));
+    EXPECT_EQ(training.weights(killed), training.weights(undisturbed));
+  }
+  Options often{.job = "often"};
+  for (const int64_t step : {2, 4, 7, 8}) {
+    training.run_and_kill(often, step);
+    ++often.attempt;
+  }
+  ASSERT_TRUE(training.run(often));
+  EXPECT_EQ(training.lines(often), training.lines(undisturbed));
+  EXPECT_EQ(training.weights(often), training.weights(undisturbed));
+}
+
+TEST(TrainerTest, KilledOnTwoRanksItResumesBitForBit) {
+  const TinyTraining training;
+  const Options undisturbed{.job = "undisturbed", .ranks = 2, .expert_parallel = 2};
+  ASSERT_TRUE(training.run(undisturbed));
+  Options killed{.job = "killed", .ranks = 2, .expert_parallel = 2};
+  training.run_and_kill(killed, 5);
+  killed.attempt = 2;
+  ASSERT_TRUE(training.run(killed));
+  EXPECT_EQ(training.lines(killed), training.lines(undisturbed));
+  EXPECT_EQ(training.weights(killed), training.weights(undisturbed));
+}
+
+TEST(TrainerTest, ResumesAtAnotherLayout) {
+  const TinyTraining training("float64");
+  const Options undisturbed{.job = "undisturbed"};
+  ASSERT_TRUE(training.run(undisturbed));
+  Options moved{.job = "moved"};
+  training.run_and_kill(moved, 4);
+  for (const auto& [ranks, expert_parallel, step] : {std::tuple{2, 2, 7}, {4, 2, 9}}) {
+    moved.attempt += 1;
+    moved.ranks = ranks;
+    moved.expert_parallel = expert_parallel;
+    training.run_and_kill(moved, step);
+  }
+  moved.attempt = 4;
+  moved.ranks = 2;
+  moved.expert_parallel = 1;
+  ASSERT_TRUE(training.run(moved));
+  const std::vector<json> expected = training.lines(undisturbed), lines = training.lines(moved);
+  ASSERT_EQ(lines.size(), expected.size());
+  for (size_t i = 0; i < lines.size(); ++i) {
+    EXPECT_NEAR(lines[i]["loss"].get<double>() / expected[i]["loss"].get<double>(), 1, 1e-9) << "step " << i + 1;
+    EXPECT_EQ(lines[i]["expert_load"], expected[i]["expert_load"]) << "step " << i + 1;
+    EXPECT_EQ(lines[i]["tokens"], expected[i]["tokens"]);
+  }
+}
+
+TEST(TrainerTest, ACheckpointOfAnotherConfigIsNotResumedFrom) {
+  const TinyTraining training;
+  Options options;
+  training.run_and_kill(options, 5);
+  options.attempt = 2;
+  options.digest = "another config";
+  std::vector<int64_t> steps;
+  options.progress = [&](const TrainRequest::Progress& at) { steps.push_back(at.step); };
+  ASSERT_TRUE(training.run(options));
+  EXPECT_EQ(steps.front(), 1);
+  EXPECT_EQ(training.lines(options).size(), 10U);
+}
+
+TEST(TrainerTest, StopsForAllWhenOneRankIsAskedAndGoesOnBitForBit) {
+  const TinyTraining training;
+  const Options undisturbed{.job = "undisturbed", .ranks = 2, .expert_parallel = 2};
+  ASSERT_TRUE(training.run(undisturbed));
+  std::atomic<int> asked{0};
+  Options stopped{.job = "stopped", .ranks = 2, .expert_parallel = 2};
+  stopped.should_stop = [&](int rank) { return rank == 1 && ++asked >= 4; };
+  EXPECT_FALSE(training.run(stopped)) << "stopped: no outcome";
+  EXPECT_EQ(training.lines(stopped).size(), 4U);
+  EXPECT_FALSE(training.checkpoint(stopped, 4, 1).empty()) << "saved where it stopped, though none was due";
+  EXPECT_FALSE(std::filesystem::exists(training.output(stopped)));
+  stopped.should_stop = {};
+  stopped.attempt = 2;
+  ASSERT_TRUE(training.run(stopped));
+  EXPECT_EQ(training.lines(stopped), training.lines(undisturbed));
+  EXPECT_EQ(training.weights(stopped), training.weights(undisturbed));
+}
+
+TEST(TrainerTest, ValidationAndCheckpointsDoNotTouchTraining) {
+  TinyTraining training;
+  const Options plain{.job = "plain"}, watched{.job = "watched"};
+  training.spec.set_checkpoint_every(0);
+  ASSERT_TRUE(training.run(plain));
+  EXPECT_FALSE(std::filesystem::exists(training.job(plain) / "checkpoints"));
+  training.spec.set_checkpoint_every(1);
+  add_validation(training, 1);
+  ASSERT_TRUE(training.run(watched));
+  std::vector<json> lines = training.lines(watched);
+  for (json& line : lines) {
+    EXPECT_EQ(line.erase("validation_loss") + line.erase("validation"), 2U);
+  }
+  EXPECT_EQ(lines, training.lines(plain));
+  EXPECT_EQ(training.weights(watched), training.weights(plain));
+  const auto begin = std::filesystem::directory_iterator(training.job(watched) / "checkpoints");
+  EXPECT_EQ(std::distance(begin, std::filesystem::directory_iterator()), 2) << "keep_checkpoints";
+}
+
+/// After one step from zero moments, |m| = (1 - beta1) |clipped gradient|.
+TEST(TrainerTest, ClipsTheGlobalNorm) {
+  for (const double clip : {0.01, 0.0, 1e6}) {
+    SCOPED_TRACE(clip);
+    TinyTraining training("float64");
+    training.spec.set_steps(2);
+    training.spec.set_checkpoint_every(1);
+    training.spec.set_clip_norm(clip);
+    const Options options{.ranks = 2, .expert_parallel = 2};
+    ASSERT_TRUE(training.run(options));
+    const double norm = training.lines(options)[0]["gradient_norm"];
+    ASSERT_GT(norm, 0.1);
+    const double expected = clip == 0.01 ? clip : norm;
+    EXPECT_NEAR(std::sqrt(squares(training.checkpoint(options, 1, 1), ".m")) / (0.1 * expected), 1, 1e-5);
+  }
+}
+
+TEST(TrainerTest, SkipsStepsThatAreNotFiniteAndGivesUpAfterThree) {
+  TinyTraining training;
+  training.spec.set_learning_rate(1e38);
+  training.spec.set_warmup_steps(0);
+  training.spec.set_checkpoint_every(1);
+  training.spec.set_keep_checkpoints(10);
+  Options options{.ranks = 2, .expert_parallel = 2};
+  // Step 1 is fine and ruins the weights. Killed after two bad steps, the third still counts as the third.
+  training.run_and_kill(options, 4);
+  const auto before = training.checkpoint(options, 1, 1), after = training.checkpoint(options, 3, 1);
+  ASSERT_EQ(before.size(), after.size());
+  for (const auto& [name, tensor] : before) {
+    // Bits, since NaN is not equal to itself.
+    EXPECT_TRUE(at::equal(tensor.contiguous().view(at::kInt), after.at(name).contiguous().view(at::kInt))) << name << " changed in a skipped step";
+  }
+  options.attempt = 2;
+  try {
+    training.run(options);
+    FAIL() << "it went on";
+  } catch (const Diverged& error) {
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("up to step 4"));
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("learning_rate 1e+38"));
+    EXPECT_NE(dynamic_cast<const AgreedError*>(&error), nullptr) << "every rank must know";
+  }
+  const std::vector<json> lines = training.lines(options);
+  ASSERT_GE(lines.size(), 3U);
+  EXPECT_FALSE(lines[0].contains("skipped"));
+  EXPECT_EQ(lines[1]["skipped"], true);
+  EXPECT_FALSE(std::filesystem::exists(training.output(options)));
+}
+
+TEST(TrainerTest, ErrorsOfModelAndDataAreKnownToAllRanks) {
+  TinyTraining training;
+  write_file_atomically(training.folder() / "bad.jsonl", "{\"ids\": [1, 2, 3]}\n{\"ids\": [1, 61]}\n");
+  training.spec.mutable_data(0)->set_path(training.folder() / "bad.jsonl");
+  try {
+    training.run({.ranks = 2, .expert_parallel = 2});
+    FAIL() << "token 61 of 61 was accepted";
+  } catch (const InvalidArgument& error) {
+    EXPECT_NE(dynamic_cast<const AgreedError*>(&error), nullptr);
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("bad.jsonl:2"));
+  }
+  EXPECT_FALSE(std::filesystem::exists(training.folder() / "job/attempts")) << "nothing half-written";
+}
+
+}  // namespace
+}  // namespace moe
