@@ -14,10 +14,12 @@ if(MOE_MOLD)
   add_link_options(-fuse-ld=mold)
 endif()
 
+# g++ 12 reports string concatenation in its own headers as out of bounds (GCC bugs 105329, 105651): those three are off.
 # `moe_warnings` is linked privately by our targets, never by generated code.
 add_library(moe_warnings INTERFACE)
 target_compile_options(moe_warnings INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow=local -Wnon-virtual-dtor -Woverloaded-virtual -Werror>)
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow=local -Wnon-virtual-dtor -Woverloaded-virtual
+  -Wno-array-bounds -Wno-restrict -Wno-stringop-overflow -Werror>)
 
 if(MOE_SANITIZER)
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${MOE_SANITIZER}> $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer>
