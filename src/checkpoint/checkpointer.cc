@@ -45,26 +45,56 @@ void for_each_logical(const TrainingTensors& tensors, const std::function<bool(c
   }
 }
 
-/// Complete checkpoints below root, newest first.
-std::vector<fs::path> complete_folders(const fs::path& root) {
-  std::vector<fs::path> found;
-  std::error_code missing;
-  for (const auto& entry : fs::directory_iterator(root, missing)) {
+/// A checkpoint, or what a killed writer left of one.
+struct Folder {
+  int attempt = 0;
+  int64_t step = 0;
+  fs::path path;
+  bool is_complete = false;
+};
+
+/// Those below root in order of writing, newest first: a later attempt may have started at an earlier step (another config, or
+/// a checkpoint that could not be read), so the step alone does not tell.
+std::vector<Folder> checkpoint_folders(const fs::path& root) {
+  std::vector<Folder> found;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(root, error)) {
     const std::string name = entry.path().filename();
-    if (name.front() == 's' && fs::exists(entry.path() / kManifestName)) found.push_back(entry.path());
+    long long step = 0;
+    int attempt = 0;
+    if (std::sscanf(name.c_str(), "s%lld-t%d", &step, &attempt) != 2 || name != folder_name(step, attempt)) continue;
+    found.push_back({attempt, step, entry.path(), fs::exists(entry.path() / kManifestName)});
   }
-  std::sort(found.rbegin(), found.rend());
+  // Not being able to look is not the same as there being none: training must not begin anew.
+  if (error && error != std::errc::no_such_file_or_directory) {
+    throw StorageError(concat("cannot list checkpoints in ", root.string(), ": ", error.message()));
+  }
+  std::sort(found.begin(), found.end(), [](const Folder& a, const Folder& b) { return std::tie(a.attempt, a.step) > std::tie(b.attempt, b.step); });
   return found;
 }
 
-void remove_old(const fs::path& root, int keep) {
-  const std::vector<fs::path> complete = complete_folders(root);
-  for (size_t i = static_cast<size_t>(std::max(keep, 1)); i < complete.size(); ++i) {
+bool verifies(const fs::path& folder) {
+  try {
+    Manifest::read(folder);
+    return true;
+  } catch (const InvalidArgument&) {
+    return false;
+  }
+}
+
+/// Keeps the newest `keep` that verify; removes older ones, and what killed writers of earlier attempts left.
+void remove_old(const fs::path& root, int attempt, int keep) {
+  int kept = 0;
+  for (const Folder& folder : checkpoint_folders(root)) {
+    if (folder.is_complete ? kept < std::max(keep, 1) : folder.attempt >= attempt) {
+      kept += folder.is_complete && verifies(folder.path) ? 1 : 0;
+      continue;
+    }
     // Without its manifest it is no checkpoint any more, whenever we are killed from here on.
     std::error_code error;
-    fs::remove(complete[i] / kManifestName, error);
-    fs::remove_all(complete[i], error);
-    if (error) log_warning(concat("event=checkpoint_not_removed path=", complete[i].string(), " reason=\"", error.message(), "\""));
+    fs::remove(folder.path / kManifestName, error);
+    fs::remove_all(folder.path, error);
+    if (error) log_warning(concat("event=checkpoint_not_removed path=", folder.path.string(), " reason=\"", error.message(), "\""));
   }
 }
 
@@ -78,6 +108,9 @@ json write_shard(const fs::path& path, const TrainingTensors& tensors, const std
   json described = json::object();
   for_each_logical(tensors, wanted, [&](const std::string& name, const at::Tensor& view) {
     const at::Tensor data = view.contiguous();
+    if (!at::isfinite(data).all().item<bool>()) {
+      throw Diverged(concat("'", name, "' holds values that are not finite; no checkpoint is written of it"));
+    }
     writer.write(name, data);
     described[name] = to_json(ManifestTensor{dtype_name(data.scalar_type()), data.sizes().vec(), path.filename(), chunk_digests(data)});
   });
@@ -95,7 +128,9 @@ void read_tensors(const fs::path& folder, const Manifest& manifest, const Traini
     auto& file = files[expected.file];
     if (!file) file = std::make_unique<SafetensorsFile>(folder / expected.file);
     const at::Tensor stored = file->tensor(name);
-    if (stored.sizes() != view.sizes()) throw Corruption(concat((folder / expected.file).string(), ": tensor '", name, "' has another shape"));
+    if (stored.sizes() != view.sizes() || stored.scalar_type() != view.scalar_type()) {
+      throw Corruption(concat((folder / expected.file).string(), ": tensor '", name, "' has another shape or type than the model's"));
+    }
     if (chunk_digests(stored) != expected.chunks) {
       throw Corruption(concat((folder / expected.file).string(), ": tensor '", name, "' does not match its digest"));
     }
@@ -109,6 +144,9 @@ void save_checkpoint(const fs::path& root, int64_t step, int attempt, const Trai
                      Communicator& world, bool writes_experts, int keep) {
   const at::NoGradGuard no_grad;
   const fs::path folder = root / folder_name(step, attempt);
+  agree(world, "check checkpoint folder", [&] {
+    MOE_CHECK(world.rank() != 0 || !fs::exists(folder / kManifestName), folder.string(), " is a checkpoint already; none is written twice");
+  });
   const auto wanted = [&](const Parameter& parameter) { return parameter.is_expert ? writes_experts : world.rank() == 0; };
   const bool writes = std::any_of(tensors.parameters.begin(), tensors.parameters.end(), wanted);
   const std::vector<std::string> writers = world.all_gather_bytes(writes ? "w" : "", "checkpoint writers");
@@ -117,7 +155,10 @@ void save_checkpoint(const fs::path& root, int64_t step, int attempt, const Trai
   const auto mine = static_cast<int>(std::count_if(writers.begin(), writers.begin() + world.rank(), is_writer));
   try {
     agree(world, "create checkpoint", [&] {
-      if (world.rank() == 0) make_directories(folder);
+      if (world.rank() != 0) return;
+      const bool is_first = !fs::exists(root);
+      make_directories(folder);
+      if (is_first) sync_directory(fs::absolute(root).parent_path());
     });
     json described = json::object();
     agree(world, "write checkpoint shards", [&] {
@@ -126,10 +167,15 @@ void save_checkpoint(const fs::path& root, int64_t step, int attempt, const Trai
     const std::vector<std::string> all = world.all_gather_bytes(described.dump(), "gather checkpoint manifest");
     agree(world, "commit checkpoint", [&] {
       if (world.rank() != 0) return;
-      json manifest = Manifest{.step = step, .attempt = attempt, .scalars = scalars, .files = {}, .tensors = {}}.to_json();
-      for (const std::string& part : all) manifest["tensors"].update(json::parse(part));
-      for (int i = 0; i < count; ++i) manifest["files"][shard_name(i, count)] = fs::file_size(folder / shard_name(i, count));
-      write_file_atomically(folder / kManifestName, manifest.dump() + "\n");
+      Manifest manifest{.step = step, .attempt = attempt, .scalars = scalars, .files = {}, .tensors = {}};
+      for (const std::string& part : all) {
+        const json tensors_of_rank = json::parse(part);
+        for (const auto& [name, tensor] : tensors_of_rank.items()) {
+          MOE_CHECK(manifest.tensors.emplace(name, tensor_from_json(tensor)).second, "two ranks wrote '", name, "'");
+        }
+      }
+      for (int i = 0; i < count; ++i) manifest.files[shard_name(i, count)] = fs::file_size(folder / shard_name(i, count));
+      write_file_atomically(folder / kManifestName, manifest.to_text());
       sync_directory(root);
     });
   } catch (const AgreedError&) {
@@ -137,7 +183,12 @@ void save_checkpoint(const fs::path& root, int64_t step, int attempt, const Trai
     if (world.rank() == 0) fs::remove_all(folder, ignored);
     throw;
   }
-  if (world.rank() == 0) remove_old(root, keep);
+  if (world.rank() != 0) return;
+  try {
+    remove_old(root, attempt, keep);
+  } catch (const std::exception& error) {  // the new one is safe; a full disk will speak for itself
+    log_warning(concat("event=old_checkpoints_not_removed reason=\"", error.what(), "\""));
+  }
 }
 
 std::optional<json> load_newest_checkpoint(const fs::path& root, TrainingTensors tensors, Communicator& world,
@@ -145,7 +196,9 @@ std::optional<json> load_newest_checkpoint(const fs::path& root, TrainingTensors
   const at::NoGradGuard no_grad;
   const json candidates = json::parse(agree_on_result(world, "list checkpoints", [&] {
     json names = json::array();
-    for (const fs::path& folder : complete_folders(root)) names.push_back(folder.filename().string());
+    for (const Folder& folder : checkpoint_folders(root)) {
+      if (folder.is_complete) names.push_back(folder.path.filename().string());
+    }
     return names.dump();
   }));
   std::string reasons;
@@ -156,6 +209,9 @@ std::optional<json> load_newest_checkpoint(const fs::path& root, TrainingTensors
     try {
       agree(world, "load checkpoint", [&] {
         const Manifest manifest = Manifest::read(folder);
+        if (folder_name(manifest.step, manifest.attempt) != name) {
+          throw Corruption(concat((folder / kManifestName).string(), " is that of ", folder_name(manifest.step, manifest.attempt)));
+        }
         scalars = manifest.scalars;
         accepted = accept(scalars);
         if (accepted) read_tensors(folder, manifest, tensors);

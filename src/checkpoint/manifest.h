@@ -28,7 +28,8 @@ struct Manifest {
   std::map<std::string, uint64_t> files;             ///< name -> bytes
   std::map<std::string, ManifestTensor> tensors;     ///< by logical name
 
-  nlohmann::json to_json() const;
+  /// The file's text, with a digest of its own.
+  std::string to_text() const;
   /// Throws Corruption that names the file and what is wrong.
   static Manifest read(const std::filesystem::path& folder);
 };
@@ -36,6 +37,7 @@ struct Manifest {
 inline constexpr char kManifestName[] = "MANIFEST.json";
 
 nlohmann::json to_json(const ManifestTensor& tensor);
+ManifestTensor tensor_from_json(const nlohmann::json& json);
 
 /// Digests of each 64 MiB of a contiguous tensor's bytes.
 std::vector<std::string> chunk_digests(const at::Tensor& tensor);

@@ -31,11 +31,19 @@ std::string listed(const std::string& what, const std::vector<std::string>& name
 std::vector<std::shared_ptr<SafetensorsFile>> open_shards(const fs::path& path) {
   const std::string where = (path / kIndex).string();
   nlohmann::json index;
+  std::set<std::string> names_seen;
+  std::string twice;
+  const auto note_names = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
+    const bool is_name = event == nlohmann::json::parse_event_t::key && depth == 2;
+    if (is_name && !names_seen.insert(parsed.get<std::string>()).second) twice = parsed.get<std::string>();
+    return true;
+  };
   try {
-    index = nlohmann::json::parse(read_file(path / kIndex));
+    index = nlohmann::json::parse(read_file(path / kIndex), note_names);
   } catch (const nlohmann::json::exception& error) {
     throw Corruption(concat(where, ": not valid JSON: ", error.what()));
   }
+  if (!twice.empty()) throw Corruption(concat(where, ": '", twice, "' stands twice"));
   if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
     throw Corruption(where + ": `weight_map` is missing");
   }
@@ -63,8 +71,9 @@ std::vector<std::shared_ptr<SafetensorsFile>> open_shards(const fs::path& path) 
 }
 
 std::vector<std::shared_ptr<SafetensorsFile>> open_weights(const fs::path& path) {
-  if (fs::exists(path / kSingle)) return {std::make_shared<SafetensorsFile>(path / kSingle)};
+  // An index that does not name the single file wins over it (one that does names nothing else).
   if (fs::exists(path / kIndex)) return open_shards(path);
+  if (fs::exists(path / kSingle)) return {std::make_shared<SafetensorsFile>(path / kSingle)};
   for (const auto& entry : fs::directory_iterator(path)) {
     const std::string name = entry.path().filename();
     if (name.rfind("pytorch_model", 0) == 0 || entry.path().extension() == ".pth") {
@@ -77,6 +86,32 @@ std::vector<std::shared_ptr<SafetensorsFile>> open_weights(const fs::path& path)
 bool is_ignored(const std::string& name) {
   constexpr std::string_view kSuffix = ".rotary_emb.inv_freq";
   return name.size() > kSuffix.size() && name.compare(name.size() - kSuffix.size(), kSuffix.size(), kSuffix) == 0;
+}
+
+/// Values whose exponent bits are all set: NaN and infinities. On the bits, without a copy, at the speed of memory.
+template <typename Word>
+int64_t count_non_finite(const at::Tensor& tensor, Word exponent) {
+  const auto* const data = static_cast<const Word*>(tensor.const_data_ptr());
+  constexpr int64_t kBlock = 4096;
+  int64_t bad = 0;
+  for (int64_t first = 0; first < tensor.numel(); first += kBlock) {
+    const int64_t last = std::min(first + kBlock, tensor.numel());
+    Word any = 0;
+    for (int64_t i = first; i < last; ++i) any |= static_cast<Word>((data[i] & exponent) == exponent);
+    if (any == 0) continue;
+    bad += std::count_if(data + first, data + last, [exponent](Word word) { return (word & exponent) == exponent; });
+  }
+  return bad;
+}
+
+int64_t count_non_finite(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kBFloat16: return count_non_finite<uint16_t>(tensor, 0x7f80);
+    case at::kHalf: return count_non_finite<uint16_t>(tensor, 0x7c00);
+    case at::kFloat: return count_non_finite<uint32_t>(tensor, 0x7f800000);
+    case at::kDouble: return count_non_finite<uint64_t>(tensor, 0x7ff0000000000000);
+    default: return 0;
+  }
 }
 
 std::string shape_text(const std::vector<int64_t>& shape) { return nlohmann::json(shape).dump(); }
@@ -122,8 +157,10 @@ void ModelDirectory::check_tensors() const {
       const bool is_tied_head = entry.name == "lm_head.weight" && config_.tie_word_embeddings;
       if (is_tied_head && file_of("model.embed_tokens.weight") != nullptr) {
         const SafetensorsFile& other = *file_of("model.embed_tokens.weight");
-        const auto head = file->bytes(entry), embedding = other.bytes(*other.find("model.embed_tokens.weight"));
-        if (std::equal(head.begin(), head.end(), embedding.begin(), embedding.end())) continue;
+        const SafetensorsEntry& tied = *other.find("model.embed_tokens.weight");
+        const auto head = file->bytes(entry), embedding = other.bytes(tied);
+        const bool is_same_kind = entry.dtype == tied.dtype && entry.shape == tied.shape;
+        if (is_same_kind && std::equal(head.begin(), head.end(), embedding.begin(), embedding.end())) continue;
       }
       unexpected.push_back(entry.name + (is_tied_head ? " (tie_word_embeddings is true and it differs from the embedding)" : ""));
     }
@@ -138,10 +175,7 @@ at::Tensor ModelDirectory::tensor(const std::string& name) const {
   const SafetensorsFile* file = file_of(name);
   if (file == nullptr) throw InvalidArgument(concat(path_.string(), ": no tensor '", name, "'"));
   at::Tensor tensor = file->tensor(name);
-  if (at::isfinite(tensor.sum(at::kDouble)).item<bool>()) return tensor;
-  // The sum may also have run over from finite values: look closely.
-  const int64_t bad = tensor.numel() - at::isfinite(tensor).sum().item<int64_t>();
-  if (bad > 0) {
+  if (const int64_t bad = count_non_finite(tensor); bad > 0) {
     throw Corruption(concat(file->path().string(), ": tensor '", name, "' holds ", bad, " values of ", tensor.numel(),
                             " that are not finite (NaN or infinite)"));
   }
@@ -172,7 +206,13 @@ Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, Expe
   for (const Parameter& parameter : decoder.parameters()) {
     for (const LogicalView& logical : logical_views(parameter, parameter.value)) {
       at::Tensor view = logical.view;
-      view.copy_(directory.tensor(logical.name));
+      const at::Tensor stored = directory.tensor(logical.name);
+      view.copy_(stored);
+      if (stored.scalar_type() == at::kDouble && dtype != at::kDouble && !at::isfinite(view).all().item<bool>()) {
+        throw InvalidArgument(concat(directory.path().string(), ": tensor '", logical.name, "' holds values too large for ",
+                                     c10::toString(dtype), "; use float64"));
+      }
+      directory.release(logical.name);
     }
   }
   return decoder;

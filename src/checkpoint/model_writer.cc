@@ -32,10 +32,20 @@ uint64_t bytes_of(const Spec& spec) {
   return std::accumulate(spec.shape.begin(), spec.shape.end(), uint64_t{c10::elementSize(spec.dtype)}, std::multiplies<>());
 }
 
+/// As Torch and config.json name it.
+std::string torch_name(at::ScalarType type) {
+  return type == at::kFloat ? "float32" : type == at::kDouble ? "float64" : type == at::kBFloat16 ? "bfloat16" : "float16";
+}
+
 /// config.json, the index where there are several shards, tokenizer files and, last, MANIFEST.json with a digest per file.
 void write_companions(const fs::path& folder, const fs::path& source, const ModelConfig& config,
-                      const std::map<std::string, std::string>& shard_of, uint64_t total_bytes) {
-  write_file_atomically(folder / "config.json", to_json(config).dump(2) + "\n");
+                      const std::map<std::string, std::string>& shard_of, uint64_t total_bytes, std::optional<std::string> dtype) {
+  nlohmann::json written_config = to_json(config);
+  // A hint, but one that transformers follows when asked for the stored type.
+  for (const char* key : {"torch_dtype", "dtype"}) {
+    if (dtype && written_config.contains(key)) written_config[key] = *dtype;
+  }
+  write_file_atomically(folder / "config.json", written_config.dump(2) + "\n");
   if (shard_of.empty() || shard_of.begin()->second != kSingle) {
     const nlohmann::json index = {{"metadata", {{"total_size", total_bytes}}}, {"weight_map", shard_of}};
     write_file_atomically(folder / "model.safetensors.index.json", index.dump(1) + "\n");
@@ -93,7 +103,12 @@ void ModelDirectoryWriter::finish(const ModelConfig& config) {
       total += bytes_of(spec);
     }
   }
-  write_companions(pending_.folder(), source_, config, shard_of, total);
+  const std::vector<Spec>& first = shards_.front().specs;
+  const bool is_uniform = std::all_of(shards_.begin(), shards_.end(), [&](const Shard& shard) {
+    return std::all_of(shard.specs.begin(), shard.specs.end(), [&](const Spec& spec) { return spec.dtype == first.front().dtype; });
+  });
+  write_companions(pending_.folder(), source_, config, shard_of, total,
+                   is_uniform ? std::optional(torch_name(first.front().dtype)) : std::nullopt);
   pending_.commit();
 }
 
@@ -143,7 +158,7 @@ void write_model(const fs::path& path, const fs::path& source, const Decoder& de
       }
       shard += names.empty() ? 0 : 1;
     }
-    write_companions(folder, source, config, shard_of, total);
+    write_companions(folder, source, config, shard_of, total, torch_name(dtype));
     pending->commit();
   });
 }

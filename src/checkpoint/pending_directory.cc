@@ -8,12 +8,16 @@
 namespace moe {
 namespace fs = std::filesystem;
 
-fs::path PendingDirectory::temporary_path(const fs::path& path) { return path.string() + ".partial"; }
+fs::path PendingDirectory::temporary_path(const fs::path& path) {
+  // "out/" names "out": the temporary folder stands beside it, not in it.
+  return (path.has_filename() ? path : path.parent_path()).string() + ".partial";
+}
 
 PendingDirectory::PendingDirectory(fs::path path) : path_(std::move(path)), temporary_(temporary_path(path_)) {
   if (fs::exists(path_)) throw InvalidArgument(path_.string() + " exists already; nothing is overwritten: choose another folder");
   std::error_code ignored;
   fs::remove_all(temporary_, ignored);  // of a writer that was killed
+  if (fs::exists(temporary_)) throw StorageError("cannot remove " + temporary_.string() + ", which an earlier run left; remove it by hand");
   make_directories(temporary_);
 }
 

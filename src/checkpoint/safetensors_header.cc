@@ -31,7 +31,11 @@ class DuplicateKeys final : public json::json_sax_t {
   bool null() override { return true; }
   bool boolean(bool) override { return true; }
   bool number_integer(json::number_integer_t) override { return true; }
-  bool number_unsigned(json::number_unsigned_t) override { return true; }
+  bool number_unsigned(json::number_unsigned_t) override {
+    if (arrays_ == 0 || ++elements_ <= kMaxElements) return true;
+    error_ = concat("refused: an array holds more than ", kMaxElements, " numbers");
+    return false;
+  }
   bool number_float(json::number_float_t, const json::string_t&) override { return true; }
   bool string(json::string_t&) override { return true; }
   bool binary(json::binary_t&) override { return true; }
@@ -48,13 +52,17 @@ class DuplicateKeys final : public json::json_sax_t {
     keys_.pop_back();
     return true;
   }
-  bool start_array(std::size_t) override { return ++arrays_ < kMaxDepth; }
+  bool start_array(std::size_t) override {
+    elements_ = 0;
+    return ++arrays_ <= 1;  // no array of the format holds another
+  }
   bool end_array() override {
     --arrays_;
     return true;
   }
   bool parse_error(std::size_t position, const std::string&, const json::exception& error) override {
-    error_ = concat("not valid JSON at byte ", position, ": ", error.what());
+    // The parser quotes what it read last, which may be long.
+    error_ = concat("not valid JSON at byte ", position, ": ", std::string(error.what()).substr(0, kMaxQuoted));
     return false;
   }
 
@@ -64,8 +72,12 @@ class DuplicateKeys final : public json::json_sax_t {
  private:
   /// A header nests three deep; more is an attack on the stack.
   static constexpr size_t kMaxDepth = 8;
+  /// LibTorch's tensors have at most 64 dimensions; without a limit a hostile header would take many times its size.
+  static constexpr size_t kMaxElements = 64;
+  static constexpr size_t kMaxQuoted = 300;
   std::vector<std::set<std::string>> keys_;
   size_t arrays_ = 0;
+  size_t elements_ = 0;
   std::optional<std::string> duplicate_;
   std::string error_ = "nested too deeply";
 };
@@ -105,6 +117,8 @@ class HeaderReader {
     header_.data_offset = kLengthBytes + length;
     std::string text(reinterpret_cast<const char*>(bytes_.data()) + kLengthBytes, length);
     if (text.empty() || text.front() != '{') fail("the header does not start with '{'");
+    // The JSON parser takes a NUL for the end of the text: whatever follows would pass unseen.
+    if (const size_t nul = text.find('\0'); nul != std::string::npos) fail("the header holds a NUL at byte ", nul);
     return text;
   }
 

@@ -1,0 +1,273 @@
+// Checkpoints across layouts of ranks, and what goes wrong while they are written or kept.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <mutex>
+
+#include "checkpoint/checkpointer.h"
+#include "common/error.h"
+#include "common/file_io.h"
+#include "common/rng.h"
+#include "testing/run_ranks.h"
+#include "testing/temp_dir.h"
+#include "testing/tiny_model.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using nlohmann::json;
+
+constexpr int64_t kExperts = 8;
+
+struct Layout {
+  int expert_parallel;
+  int replicas;
+  int ranks() const { return expert_parallel * replicas; }
+};
+
+/// What rank `rank` of a layout holds: experts by rank modulo ep, moments of its parameters.
+struct RankState {
+  RankState(int rank, const Layout& layout, uint64_t seed, at::ScalarType dtype = at::kFloat)
+      : decoder(testing::tiny_moe_config(kExperts, 2, 11), dtype,
+                {kExperts / layout.expert_parallel * (rank % layout.expert_parallel), kExperts / layout.expert_parallel}) {
+    const at::NoGradGuard no_grad;
+    testing::fill_random(decoder, seed);
+    for (const Parameter& parameter : decoder.parameters()) {
+      first.push_back(parameter.value * 0.5);
+      second.push_back(parameter.value.square());
+    }
+  }
+  TrainingTensors tensors() { return {decoder.parameters(), first, second}; }
+
+  Decoder decoder;
+  std::vector<at::Tensor> first, second;
+};
+
+void save(const fs::path& root, const Layout& layout, int64_t step, int attempt, uint64_t seed, int keep = 5) {
+  testing::run_ranks(layout.ranks(), [&](Communicator& world) {
+    RankState state(world.rank(), layout, seed);
+    save_checkpoint(root, step, attempt, state.tensors(), {{"step", step}, {"seed", seed}}, world, world.rank() < layout.expert_parallel, keep);
+  });
+}
+
+/// Digest of every logical tensor that any rank of the layout holds after loading; replicas must agree.
+std::map<std::string, std::string> load(const fs::path& root, const Layout& layout, json* scalars = nullptr) {
+  std::map<std::string, std::string> digests;
+  std::mutex mutex;
+  testing::run_ranks(layout.ranks(), [&](Communicator& world) {
+    RankState state(world.rank(), layout, /*seed=*/999);
+    const auto loaded = load_newest_checkpoint(root, state.tensors(), world, [](const json&) { return true; });
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (!loaded) return;
+    if (scalars != nullptr) *scalars = *loaded;
+    for (size_t i = 0; i < state.first.size(); ++i) {
+      const Parameter& parameter = state.decoder.parameters()[i];
+      const std::pair<const char*, at::Tensor> parts[] = {{"", parameter.value}, {".m", state.first[i]}, {".v", state.second[i]}};
+      for (const auto& [suffix, storage] : parts) {
+        for (const LogicalView& logical : logical_views(parameter, storage)) {
+          const at::Tensor data = logical.view.contiguous();
+          const std::string digest = xxh3_hex(std::span(static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()));
+          const auto [known, is_new] = digests.emplace(logical.name + suffix, digest);
+          EXPECT_EQ(known->second, digest) << logical.name << suffix << " differs between ranks";
+        }
+      }
+    }
+  });
+  return digests;
+}
+
+/// All files of a checkpoint.
+std::vector<fs::path> files_of(const fs::path& folder) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder)) files.push_back(entry.path());
+  return files;
+}
+
+TEST(CheckpointLayoutsTest, AnyLayoutLoadsWhatAnyOtherSaved) {
+  const Layout layouts[] = {{2, 2}, {4, 1}, {1, 1}, {1, 4}, {8, 1}};
+  std::map<std::string, std::string> expected;
+  int pairs = 0;
+  for (const Layout& writer : layouts) {
+    const testing::TempDir root;
+    save(root.path(), writer, 7, 1, 5);
+    for (const Layout& reader : layouts) {
+      const auto digests = load(root.path(), reader);
+      if (expected.empty()) expected = digests;
+      EXPECT_EQ(digests, expected) << "written at EP " << writer.expert_parallel << ", read at EP " << reader.expert_parallel;
+      ++pairs;
+    }
+  }
+  std::cout << pairs << " pairs of layouts, " << expected.size() << " logical tensors each\n";
+  // 2 layers x (8 experts x 3 + router + 6) + 3, each with two moments.
+  EXPECT_EQ(expected.size(), 3U * (2 * (8 * 3 + 1 + 6) + 3));
+}
+
+TEST(CheckpointLayoutsTest, ACheckpointOfWhichAnyFileIsMissingOrShortIsNotTaken) {
+  int cases = 0;
+  for (const bool truncate : {false, true}) {
+    for (size_t victim = 0; victim < 3; ++victim) {
+      const testing::TempDir root;
+      save(root.path(), {2, 1}, 1, 1, 1);
+      save(root.path(), {2, 1}, 2, 1, 2);
+      const std::vector<fs::path> files = files_of(root / "s00000002-t0001");
+      ASSERT_EQ(files.size(), 3U);
+      if (truncate) {
+        fs::resize_file(files[victim], fs::file_size(files[victim]) / 2);
+      } else {
+        fs::remove(files[victim]);
+      }
+      json scalars;
+      load(root.path(), {1, 1}, &scalars);
+      EXPECT_EQ(scalars["step"], 1) << files[victim];
+      ++cases;
+    }
+  }
+  std::cout << cases << " half-written checkpoints, none taken\n";
+}
+
+TEST(CheckpointLayoutsTest, AFlippedBitAnywhereIsFoundOrHarmless) {
+  const testing::TempDir root;
+  save(root.path(), {1, 1}, 1, 1, 1);
+  save(root.path(), {1, 1}, 2, 1, 2);
+  json scalars;
+  const auto good = load(root.path(), {1, 1}, &scalars);
+  ASSERT_EQ(scalars["step"], 2);
+  CounterRng rng(20261124, kStreamTest, 9);
+  int found = 0, trials = 0;
+  for (const fs::path& file : files_of(root / "s00000002-t0001")) {
+    const std::string bytes = read_file(file);
+    for (int trial = 0; trial < 60; ++trial, ++trials) {
+      std::string damaged = bytes;
+      damaged[rng.below(bytes.size())] ^= static_cast<char>(1 << rng.below(8));
+      std::ofstream(file, std::ios::binary) << damaged;
+      const auto digests = load(root.path(), {1, 1}, &scalars);
+      found += scalars["step"] == 1 ? 1 : 0;
+      if (scalars["step"] != 1) {
+        EXPECT_EQ(digests, good) << "a damaged tensor was loaded from " << file;
+        EXPECT_EQ(scalars, json({{"step", 2}, {"seed", 2}})) << "damaged scalars were loaded from " << file;
+      }
+    }
+    std::ofstream(file, std::ios::binary) << bytes;
+  }
+  std::cout << found << " of " << trials << " flipped bits found, the others changed nothing that is read (seed 20261124)\n";
+  EXPECT_GE(found, trials * 9 / 10);
+}
+
+TEST(CheckpointLayoutsTest, AShardOfAnotherCheckpointIsFound) {
+  const testing::TempDir root;
+  save(root.path(), {2, 1}, 1, 1, 1);
+  save(root.path(), {2, 1}, 2, 1, 2);
+  fs::copy_file(root / "s00000001-t0001/shard-00002-of-00002.safetensors", root / "s00000002-t0001/shard-00002-of-00002.safetensors",
+                fs::copy_options::overwrite_existing);
+  json scalars;
+  load(root.path(), {2, 1}, &scalars);
+  EXPECT_EQ(scalars["step"], 1);
+}
+
+TEST(CheckpointLayoutsTest, TheReasonNamesFileAndTensorWhenNoneIsLeft) {
+  const testing::TempDir root;
+  save(root.path(), {2, 1}, 1, 1, 1);
+  const fs::path shard = root / "s00000001-t0001/shard-00002-of-00002.safetensors";
+  {
+    std::fstream file(shard, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-3, std::ios::end);
+    file.put('\x77');
+  }
+  try {
+    load(root.path(), {4, 1});
+    FAIL() << "loaded";
+  } catch (const NoReadableCheckpoint& error) {
+    EXPECT_THAT(error.what(), HasSubstr(shard.string()));
+    EXPECT_THAT(error.what(), HasSubstr("mlp.experts."));
+    EXPECT_THAT(error.what(), HasSubstr("does not match its digest"));
+  }
+}
+
+TEST(CheckpointLayoutsTest, OneRankThatCannotWriteFailsAllAndLeavesTheOldOnes) {
+  const testing::TempDir root;
+  save(root.path(), {2, 1}, 1, 1, 1);
+  // In the way of rank 1's shard alone.
+  fs::create_directories(root / "s00000002-t0001/shard-00002-of-00002.safetensors.tmp");
+  std::atomic<int> failures{0};
+  testing::run_ranks(2, [&](Communicator& world) {
+    RankState state(world.rank(), {2, 1}, 2);
+    try {
+      save_checkpoint(root.path(), 2, 1, state.tensors(), {{"step", 2}}, world, true, 5);
+    } catch (const StorageError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("rank 1"));
+      ++failures;
+    }
+  });
+  EXPECT_EQ(failures, 2) << "every rank must learn of it";
+  EXPECT_FALSE(fs::exists(root / "s00000002-t0001"));
+  json scalars;
+  load(root.path(), {1, 1}, &scalars);
+  EXPECT_EQ(scalars["step"], 1);
+}
+
+TEST(CheckpointLayoutsTest, NoCheckpointOfNumbersThatAreNotFinite) {
+  const testing::TempDir root;
+  testing::run_ranks(1, [&](Communicator& world) {
+    RankState state(0, {1, 1}, 2);
+    state.second[3].view({-1})[0] = std::nanf("");
+    try {
+      save_checkpoint(root.path(), 2, 1, state.tensors(), {}, world, true, 5);
+      ADD_FAILURE() << "saved";
+    } catch (const Diverged& error) {
+      EXPECT_THAT(error.what(), HasSubstr(state.decoder.parameters()[3].name + ".v"));
+    }
+  });
+  EXPECT_TRUE(fs::is_empty(root.path()));
+}
+
+TEST(CheckpointLayoutsTest, AFreshStartAtALowerStepIsNotTheOldestOne) {
+  const testing::TempDir root;
+  save(root.path(), {1, 1}, 100, 1, 1, 2);
+  save(root.path(), {1, 1}, 200, 1, 2, 2);
+  save(root.path(), {1, 1}, 10, 2, 3, 2);  // the config changed: attempt 2 began anew
+  EXPECT_FALSE(fs::exists(root / "s00000100-t0001"));
+  EXPECT_TRUE(fs::exists(root / "s00000200-t0001"));
+  json scalars;
+  load(root.path(), {1, 1}, &scalars);
+  EXPECT_EQ(scalars["step"], 10);
+}
+
+TEST(CheckpointLayoutsTest, BrokenOnesDoNotCountAsKeptAndLeftoversGo) {
+  const testing::TempDir root;
+  save(root.path(), {1, 1}, 1, 1, 1);
+  save(root.path(), {1, 1}, 2, 1, 2);
+  fs::resize_file(root / "s00000002-t0001/shard-00001-of-00001.safetensors", 50);
+  fs::create_directories(root / "s00000003-t0001");  // of a writer that was killed
+  fs::create_directories(root / "something-else");
+  save(root.path(), {1, 1}, 4, 2, 4, 2);
+  EXPECT_TRUE(fs::exists(root / "s00000001-t0001")) << "the second newest that verifies";
+  EXPECT_FALSE(fs::exists(root / "s00000003-t0001"));
+  EXPECT_TRUE(fs::exists(root / "something-else"));
+}
+
+TEST(CheckpointLayoutsTest, ACheckpointIsNeverWrittenTwice) {
+  const testing::TempDir root;
+  save(root.path(), {1, 1}, 1, 1, 1);
+  EXPECT_THROW(save(root.path(), {1, 1}, 1, 1, 2), Internal);
+  json scalars;
+  load(root.path(), {1, 1}, &scalars);
+  EXPECT_EQ(scalars["seed"], 1);
+}
+
+TEST(CheckpointLayoutsTest, AnotherTypeIsRefusedNotCast) {
+  const testing::TempDir root;
+  save(root.path(), {1, 1}, 1, 1, 1);
+  testing::run_ranks(1, [&](Communicator& world) {
+    RankState state(0, {1, 1}, 2, at::kDouble);
+    EXPECT_THROW(load_newest_checkpoint(root.path(), state.tensors(), world, [](const json&) { return true; }), NoReadableCheckpoint);
+  });
+}
+
+}  // namespace
+}  // namespace moe
