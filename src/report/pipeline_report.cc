@@ -24,7 +24,7 @@ const DomainResult* result_of(const ModelReport& model, const std::string& domai
 
 std::string loss_text(const ModelReport& model, const std::string& domain) {
   const DomainResult* result = result_of(model, domain);
-  return result == nullptr ? "-" : concat(fixed(result->loss, 3), " (", short_number(result->perplexity), ")");
+  return result == nullptr ? "-" : concat(fixed(result->loss, 3), " (", perplexity_text(result->perplexity), ")");
 }
 
 // "0.62-1.71", as multiples of an even share.
@@ -57,7 +57,7 @@ std::string wrapped(const std::string& text, int width) {
 }
 
 void add_models(const PipelineReport& report, int width, std::string& out) {
-  std::vector<TextTable::Column> columns{{"held-out loss (perplexity)", TextTable::Align::kText}};
+  std::vector<TextTable::Column> columns{{"loss (perplexity)", TextTable::Align::kText}};
   for (const ModelReport& model : report.models)
     columns.push_back({shorten(clean_utf8(model.label), kWidestLabel), TextTable::Align::kNumber});
   TextTable table(columns);
@@ -76,15 +76,18 @@ void add_models(const PipelineReport& report, int width, std::string& out) {
   for (const ModelReport& model : report.models) layers = std::max(layers, model.expert_load.size());
   if (layers > 0) table.add_rule();
   for (size_t l = 0; l < layers; ++l) {
-    add(concat(l == 0 ? "expert load min-max, layer " : "  layer ", l), [&](const ModelReport& model) {
+    add(concat("load, layer ", l), [&](const ModelReport& model) {
       return l < model.expert_load.size() ? range_text(model.expert_load[l]) : "-";
     });
   }
   out += table.render(width);
-  if (layers > 0)
-    out += wrapped(
-        "Expert load: share of its layer's tokens as a multiple of an even share; 1 is even, 0 is a dead expert.",
-        width);
+  out += wrapped("Loss: nats per token on held-out text.", width);
+  if (layers == 0) return;
+  out += wrapped(
+      "Load: least-greatest share of its layer's tokens that an expert gets, as a multiple of an even share; 1 is "
+      "even, "
+      "0 is a dead expert.",
+      width);
 }
 
 void add_curves(const PipelineReport& report, int width, std::string& out) {

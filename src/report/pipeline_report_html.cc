@@ -40,7 +40,7 @@ std::string models_table(const PipelineReport& report) {
     add(domain, [&](const ModelReport& model) -> std::string {
       const auto found = model.domains.find(domain);
       if (found == model.domains.end()) return "-";
-      return concat(fixed(found->second.loss, 3), "\n", short_number(found->second.perplexity));
+      return concat(fixed(found->second.loss, 3), "\n", perplexity_text(found->second.perplexity));
     });
   }
   add("parameters", [](const ModelReport& model) { return count_text(model.parameters_total); });

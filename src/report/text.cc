@@ -158,6 +158,10 @@ std::string short_number(double value) {
   return text;
 }
 
+std::string perplexity_text(double perplexity) {
+  return fixed(perplexity, perplexity < 10 ? 2 : perplexity < 100 ? 1 : 0);
+}
+
 std::string count_text(int64_t count) {
   constexpr std::array<std::pair<double, const char*>, 4> kUnits{{{1e12, " T"}, {1e9, " G"}, {1e6, " M"}, {1e3, " k"}}};
   const double magnitude = std::abs(static_cast<double>(count));

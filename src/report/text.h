@@ -26,6 +26,9 @@ std::string fixed(double value, int decimals);
 /// Four significant digits without an exponent where that is short: "0.01563", "2.345", "12.35", "1235".
 std::string short_number(double value);
 
+/// Three significant digits or all before the point: "4.22", "20.5", "187".
+std::string perplexity_text(double perplexity);
+
 /// 6823424 -> "6.82 M".
 std::string count_text(int64_t count);
 

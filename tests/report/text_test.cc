@@ -49,6 +49,10 @@ TEST(TextTest, NumbersAsOneReadsThem) {
   EXPECT_EQ(short_number(std::nan("")), "-");
   EXPECT_EQ(fixed(1.005, 1), "1.0");
   EXPECT_EQ(fixed(INFINITY, 1), "-");
+  EXPECT_EQ(perplexity_text(4.221), "4.22");
+  EXPECT_EQ(perplexity_text(20.49), "20.5");
+  EXPECT_EQ(perplexity_text(187.2), "187");
+  EXPECT_EQ(perplexity_text(INFINITY), "-");
   EXPECT_EQ(count_text(6823424), "6.82 M");
   EXPECT_EQ(count_text(999), "999");
   EXPECT_EQ(count_text(12345), "12.3 k");
