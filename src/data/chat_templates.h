@@ -10,15 +10,15 @@
 namespace moe {
 
 struct ChatMessage {
-  std::string role;      ///< "system", "user" or "assistant"
+  std::string role;  ///< "system", "user" or "assistant"
   std::string content;
 };
 
 /// A conversation as one text, and which bytes of it an assistant wrote.
 struct RenderedChat {
   struct Turn {
-    size_t begin = 0;   ///< first byte of the content
-    size_t end = 0;     ///< one past its last byte: an EOS token belongs here
+    size_t begin = 0;  ///< first byte of the content
+    size_t end = 0;    ///< one past its last byte: an EOS token belongs here
   };
   std::string text;
   std::vector<Turn> assistant_turns;

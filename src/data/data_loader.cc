@@ -1,7 +1,7 @@
 #include "data/data_loader.h"
 
 #include <algorithm>
-#include <map>
+#include <cmath>
 #include <numeric>
 
 #include "common/error.h"
@@ -17,12 +17,12 @@ namespace {
 constexpr int64_t kWindow = 4096;
 constexpr int64_t kNoTarget = -100;
 
-/// `length` inputs of one document and their labels: what attention sees as one sequence. The label of an input is the token that
-/// follows it in the document, also across a cut.
+/// `length` inputs of one document and their labels: what attention sees as one sequence. The label of an input is the
+/// token that follows it in the document, also across a cut.
 struct Sample {
-  int64_t first = 0;        ///< index of its first input in the token store
-  int64_t length = 0;       ///< inputs
-  int64_t targets = 0;      ///< labels that are not masked
+  int64_t first = 0;    ///< index of its first input in the token store
+  int64_t length = 0;   ///< inputs
+  int64_t targets = 0;  ///< labels that are not masked
   int32_t domain = 0;
 };
 
@@ -30,31 +30,46 @@ struct Sample {
 struct Source {
   double weight = 1;
   std::vector<Sample> samples;
-  std::vector<int64_t> document_begin;   ///< [documents + 1]: samples of each document
+  std::vector<int64_t> document_begin;  ///< [documents + 1]: samples of each document
 };
 
 struct Counts {
-  int64_t documents = 0, chats_dropped = 0, chats_truncated = 0, unsupervised = 0;
+  int64_t documents = 0, too_short = 0, chats_dropped = 0, chats_truncated = 0, unsupervised = 0;
 };
+
+void check_options(const std::vector<DataFile>& files, const PackingOptions& options) {
+  if (files.empty()) throw InvalidArgument("no data file is given");
+  if (options.sequence_length < 1) {
+    throw InvalidArgument(concat("sequence_length ", options.sequence_length, " is not positive"));
+  }
+  if (options.long_chats != "drop" && options.long_chats != "truncate" && options.long_chats != "split") {
+    throw InvalidArgument(concat("long_documents '", options.long_chats, "' is unknown; known: drop, truncate, split"));
+  }
+  for (const DataFile& file : files) {
+    if (!std::isfinite(file.weight) || file.weight <= 0) {
+      throw InvalidArgument(concat(file.path, ": weight ", file.weight, " is not a positive number"));
+    }
+  }
+}
 
 }  // namespace
 
 struct DataLoader::State {
   PackingOptions options;
   std::vector<std::string> domains;
-  std::vector<int32_t> tokens;          ///< all documents end to end
-  std::vector<int32_t> labels;          ///< label of the input at the same place
+  std::vector<int32_t> tokens;  ///< all documents end to end
+  std::vector<int32_t> labels;  ///< label of the input at the same place
   std::vector<Source> sources;
   std::string fingerprint;
   Counts counts;
 
   // The plan: rows of samples, made window by window.
   std::vector<std::vector<Sample>> plan;
-  std::vector<int64_t> source_tokens;                  ///< given so far, per source
-  std::vector<std::vector<int64_t>> source_order;      ///< this epoch's documents
-  std::vector<int64_t> source_epoch, source_next;      ///< epoch, and place in source_order
-  bool is_exhausted = false;                           ///< one pass is over
-  uint32_t windows = 0;                                ///< planned so far
+  std::vector<int64_t> source_tokens;              ///< given so far, per source
+  std::vector<std::vector<int64_t>> source_order;  ///< this epoch's documents
+  std::vector<int64_t> source_epoch, source_next;  ///< epoch, and place in source_order
+  bool is_exhausted = false;                       ///< one pass is over
+  uint32_t windows = 0;                            ///< planned so far
 
   int32_t domain_index(const std::string& name) {
     const auto found = std::find(domains.begin(), domains.end(), name);
@@ -76,7 +91,10 @@ struct DataLoader::State {
       ++counts.chats_truncated;
       inputs = length;
     }
-    if (inputs < 1) return;
+    if (inputs < 1) {
+      ++counts.too_short;
+      return;
+    }
     const int32_t domain = domain_index(document.domain.empty() ? file.domain : document.domain);
     const size_t samples_before = source.samples.size();
     for (int64_t done = 0; done < inputs; done += length) {
@@ -93,7 +111,9 @@ struct DataLoader::State {
         ++counts.unsupervised;
       }
     }
-    if (source.samples.size() > samples_before) source.document_begin.push_back(static_cast<int64_t>(source.samples.size()));
+    if (source.samples.size() > samples_before) {
+      source.document_begin.push_back(static_cast<int64_t>(source.samples.size()));
+    }
   }
 
   int64_t documents_of(size_t source) const { return static_cast<int64_t>(sources[source].document_begin.size()) - 1; }
@@ -110,7 +130,8 @@ struct DataLoader::State {
     source_next[source] = 0;
   }
 
-  /// Which source gives the next document: training, the one furthest behind its share of tokens; one pass, file after file.
+  /// Which source gives the next document: training, the one furthest behind its share of tokens; one pass, file after
+  /// file.
   int64_t next_source() const {
     const auto count = static_cast<int64_t>(sources.size());
     if (!options.shuffle) {
@@ -125,7 +146,8 @@ struct DataLoader::State {
     int64_t best = 0;
     double largest = -1e300;
     for (int64_t s = 0; s < count; ++s) {
-      const double behind = sources[s].weight / weights * static_cast<double>(total + 1) - static_cast<double>(source_tokens[s]);
+      const double behind =
+          sources[s].weight / weights * static_cast<double>(total + 1) - static_cast<double>(source_tokens[s]);
       if (behind > largest) {
         largest = behind;
         best = s;
@@ -160,7 +182,10 @@ struct DataLoader::State {
     std::vector<int64_t> order(rows.size());
     std::iota(order.begin(), order.end(), int64_t{0});
     // Packing puts long samples into early rows; in training every stretch of rows shall be like every other.
-    if (options.shuffle) order = random_permutation(static_cast<int64_t>(rows.size()), CounterRng(options.seed, kStreamRowOrder, windows++));
+    if (options.shuffle) {
+      const CounterRng rng(options.seed, kStreamRowOrder, windows++);
+      order = random_permutation(static_cast<int64_t>(rows.size()), rng);
+    }
     for (const int64_t row : order) {
       plan.emplace_back();
       for (const int64_t i : rows[row]) plan.back().push_back(window[i]);
@@ -175,7 +200,8 @@ struct DataLoader::State {
   template <typename Visit>
   void for_each_sample(int64_t first, int64_t count, const Visit& visit) {
     plan_to(first + count - 1);
-    MOE_CHECK(first >= 0 && first + count <= static_cast<int64_t>(plan.size()), "rows ", first, " to ", first + count, " of ", plan.size());
+    MOE_CHECK(first >= 0 && first + count <= static_cast<int64_t>(plan.size()), "rows ", first, " to ", first + count,
+              " of ", plan.size());
     for (int64_t row = first; row < first + count; ++row) {
       for (const Sample& sample : plan[row]) visit(sample);
     }
@@ -184,20 +210,24 @@ struct DataLoader::State {
 
 DataLoader::DataLoader(std::vector<DataFile> files, std::shared_ptr<const Tokenizer> tokenizer, PackingOptions options)
     : state_(std::make_unique<State>()) {
+  check_options(files, options);
   State& s = *state_;
   s.options = std::move(options);
-  std::string identity = concat(s.options.sequence_length, s.options.append_eos, s.options.chat_template, s.options.long_chats,
-                                s.options.seed, s.options.shuffle, tokenizer ? tokenizer->digest() : "");
+  std::string identity =
+      concat(s.options.sequence_length, s.options.append_eos, s.options.chat_template, s.options.long_chats,
+             s.options.seed, s.options.shuffle, tokenizer ? tokenizer->digest() : "");
   for (const DataFile& file : files) {
     const DocumentOptions reading{.append_eos = s.options.append_eos,
                                   .chat_template = s.options.chat_template,
                                   .max_documents = file.max_documents,
                                   .vocab_size = s.options.vocab_size};
     Source source{file.weight, {}, {0}};
-    for (const Document& document : read_documents(file.path, tokenizer.get(), reading)) s.add_document(source, document, file);
+    for_each_document(file.path, tokenizer.get(), reading,
+                      [&](const Document& document) { s.add_document(source, document, file); });
     if (source.samples.empty()) {
-      throw InvalidArgument(concat(file.path, ": no document gives a training example (", s.counts.chats_dropped, " chats are longer than ",
-                                   s.options.sequence_length, " tokens; long_documents: truncate keeps their beginning)"));
+      throw InvalidArgument(concat(file.path, ": no document gives a training example (", s.counts.chats_dropped,
+                                   " chats are longer than ", s.options.sequence_length,
+                                   " tokens; long_documents: truncate keeps their beginning)"));
     }
     s.sources.push_back(std::move(source));
     identity += concat("\n", xxh3_hex_of_file(file.path), " ", file.weight, " ", file.domain, " ", file.max_documents);
@@ -252,8 +282,12 @@ int64_t DataLoader::tokens(int64_t first, int64_t count) {
   return tokens;
 }
 
-const std::vector<std::string>& DataLoader::domain_names() const { return state_->domains; }
-std::string DataLoader::fingerprint() const { return state_->fingerprint; }
+const std::vector<std::string>& DataLoader::domain_names() const {
+  return state_->domains;
+}
+std::string DataLoader::fingerprint() const {
+  return state_->fingerprint;
+}
 
 std::string DataLoader::summary() const {
   const State& s = *state_;
@@ -262,8 +296,9 @@ std::string DataLoader::summary() const {
     for (const Sample& sample : row) filled += sample.length;
   }
   const double capacity = static_cast<double>(s.plan.size()) * static_cast<double>(s.options.sequence_length);
-  return concat("documents=", s.counts.documents, " tokens=", s.tokens.size(), " chats_dropped=", s.counts.chats_dropped,
-                " chats_truncated=", s.counts.chats_truncated, " without_target=", s.counts.unsupervised, " rows_planned=", s.plan.size(),
+  return concat("documents=", s.counts.documents, " tokens=", s.tokens.size(), " too_short=", s.counts.too_short,
+                " chats_dropped=", s.counts.chats_dropped, " chats_truncated=", s.counts.chats_truncated,
+                " without_target=", s.counts.unsupervised, " rows_planned=", s.plan.size(),
                 " fill=", capacity > 0 ? static_cast<double>(filled) / capacity : 0.0);
 }
 

@@ -14,33 +14,34 @@ namespace moe {
 /// One JSONL file of documents. Every line is {"text"}, {"messages"} or {"ids"}; one kind per file.
 struct DataFile {
   std::string path;
-  double weight = 1;             ///< share of the mixture's tokens, relative to the other files
-  std::string domain;            ///< name for reports
-  int64_t max_documents = 0;     ///< 0: all
+  double weight = 1;          ///< share of the mixture's tokens, relative to the other files
+  std::string domain;         ///< name for reports
+  int64_t max_documents = 0;  ///< 0: all
 };
 
 struct PackingOptions {
-  int64_t sequence_length = 512;           ///< tokens of a row
-  bool append_eos = true;                  ///< text documents: BOS + text + EOS
+  int64_t sequence_length = 512;  ///< tokens of a row
+  bool append_eos = true;         ///< text documents: BOS + text + EOS
   std::string chat_template = "plain_markers";
-  std::string long_chats = "drop";         ///< "drop" | "truncate" | "split"; text is always split
-  uint64_t seed = 0;                       ///< order of documents
-  bool shuffle = true;                     ///< false: file order, one pass (evaluation)
-  int64_t vocab_size = 0;                  ///< of the model: bound of {"ids"}
+  std::string long_chats = "drop";  ///< "drop" | "truncate" | "split"; text is always split
+  uint64_t seed = 0;                ///< order of documents
+  bool shuffle = true;              ///< false: file order, one pass (evaluation)
+  int64_t vocab_size = 0;           ///< of the model: bound of {"ids"}
 };
 
 /// Rows of tokens without padding, ready for the model.
 struct PackedBatch {
-  at::Tensor tokens_T;                     ///< int64
-  at::Tensor labels_T;                     ///< int64, already shifted; -100 = no target
-  at::Tensor positions_T;                  ///< int64, restarts in each sample
-  std::vector<int64_t> cu_seqlens;         ///< sample boundaries, from 0 to T
-  std::vector<int32_t> domains;            ///< [samples]: index into domain_names()
+  at::Tensor tokens_T;              ///< int64
+  at::Tensor labels_T;              ///< int64, already shifted; -100 = no target
+  at::Tensor positions_T;           ///< int64, restarts in each sample
+  std::vector<int64_t> cu_seqlens;  ///< sample boundaries, from 0 to T
+  std::vector<int32_t> domains;     ///< [samples]: index into domain_names()
 };
 
-/// Documents -> tokens -> packed rows, by index: row i is the same on every rank, at every world size, after every resume, so
-/// the position in the data is one integer. The plan (which samples share row i) depends on the files, the options and the
-/// seed alone; it is made as far as rows are asked for. Throws InvalidArgument with file:line for a bad or empty line.
+/// Documents -> tokens -> packed rows, by index: row i is the same on every rank, at every world size, after every
+/// resume, so the position in the data is one integer. The plan (which samples share row i) depends on the files, the
+/// options and the seed alone; it is made as far as rows are asked for. Throws InvalidArgument with file:line for a bad
+/// or empty line.
 class DataLoader {
  public:
   DataLoader(std::vector<DataFile> files, std::shared_ptr<const Tokenizer> tokenizer, PackingOptions options);

@@ -1,11 +1,12 @@
 #include "data/documents.h"
 
-#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
-#include <string_view>
 
 #include "common/error.h"
-#include "common/file_io.h"
 
 namespace moe {
 namespace {
@@ -29,7 +30,8 @@ std::string kind_of(const json& line) {
 }
 
 Document text_document(const json& line, const Tokenizer& tokenizer, bool append_eos) {
-  if (!line["text"].is_string()) throw InvalidArgument(concat("`text` is ", line["text"].type_name(), "; expected a string"));
+  if (!line["text"].is_string())
+    throw InvalidArgument(concat("`text` is ", line["text"].type_name(), "; expected a string"));
   Document document;
   if (tokenizer.bos_id()) document.ids.push_back(*tokenizer.bos_id());
   const Encoding encoding = tokenizer.encode(line["text"].get_ref<const std::string&>());
@@ -39,31 +41,49 @@ Document text_document(const json& line, const Tokenizer& tokenizer, bool append
   return document;
 }
 
+/// A string, or the text of a list of {"type": "text", "text"} parts.
+std::string content_of(const json& message, const std::string& where) {
+  if (!message.contains("content")) throw InvalidArgument(where + " has no `content`");
+  const json& content = message["content"];
+  if (content.is_string()) return content;
+  if (!content.is_array())
+    throw InvalidArgument(concat(where, ".content is ", content.type_name(), "; expected a string"));
+  std::string text;
+  for (const json& part : content) {
+    if (!part.is_object() || part.value("type", json()) != "text" || !part.contains("text") ||
+        !part["text"].is_string()) {
+      throw InvalidArgument(where + R"(.content has a part that is not {"type": "text", "text": "..."})");
+    }
+    text += part["text"].get_ref<const std::string&>();
+  }
+  return text;
+}
+
 std::vector<ChatMessage> messages_of(const json& line) {
   const json& messages = line["messages"];
-  if (!messages.is_array() || messages.empty()) throw InvalidArgument("`messages` is not a list with at least one message");
+  if (!messages.is_array() || messages.empty())
+    throw InvalidArgument("`messages` is not a list with at least one message");
   std::vector<ChatMessage> chat;
   bool has_assistant = false;
   for (size_t i = 0; i < messages.size(); ++i) {
     const json& message = messages[i];
     const std::string where = concat("messages[", i, "]");
-    for (const char* key : {"role", "content"}) {
-      if (!message.is_object() || !message.contains(key) || !message[key].is_string()) {
-        throw InvalidArgument(concat(where, " has no string `", key, "`"));
-      }
+    if (!message.is_object() || !message.contains("role") || !message["role"].is_string()) {
+      throw InvalidArgument(where + " has no string `role`");
     }
     const std::string role = message["role"];
     if (role != "system" && role != "user" && role != "assistant") {
       throw InvalidArgument(concat(where, " has the role '", role, "'; expected system, user or assistant"));
     }
     has_assistant = has_assistant || role == "assistant";
-    chat.push_back({role, message["content"]});
+    chat.push_back({role, content_of(message, where)});
   }
   if (!has_assistant) throw InvalidArgument("`messages` has no assistant turn, so nothing to learn from");
   return chat;
 }
 
-/// Tokenised once as a whole; a token is supervised if its bytes lie within an assistant's turn, and so is the EOS put after one.
+/// Tokenised once as a whole; a token is supervised if its bytes lie within an assistant's turn, and so is the EOS put
+/// after one.
 Document chat_document(const json& line, const Tokenizer& tokenizer, const ChatTemplate& render) {
   const RenderedChat chat = render(messages_of(line));
   const Encoding encoding = tokenizer.encode(chat.text);
@@ -81,9 +101,11 @@ Document chat_document(const json& line, const Tokenizer& tokenizer, const ChatT
     }
   };
   for (size_t i = 0; i < encoding.ids.size(); ++i) {
-    const auto begin = static_cast<size_t>(encoding.offsets[i].first), end = static_cast<size_t>(encoding.offsets[i].second);
+    const auto begin = static_cast<size_t>(encoding.offsets[i].first),
+               end = static_cast<size_t>(encoding.offsets[i].second);
     end_turns_before(begin);
-    const bool inside = turn < chat.assistant_turns.size() && begin >= chat.assistant_turns[turn].begin && end <= chat.assistant_turns[turn].end;
+    const bool inside = turn < chat.assistant_turns.size() && begin >= chat.assistant_turns[turn].begin &&
+                        end <= chat.assistant_turns[turn].end;
     add(encoding.ids[i], inside);
   }
   end_turns_before(chat.text.size());
@@ -107,18 +129,18 @@ Document ids_document(const json& line, int64_t vocab_size) {
 /// Calls `visit(line number, parsed line)`; what it throws becomes a problem of that line.
 template <typename Visit>
 void for_each_line(const std::string& path, int64_t max_lines, const Visit& visit) {
-  const std::string bytes = read_file(path);
-  if (bytes.empty()) throw InvalidArgument(path + ": the file is empty; expected one JSON object a line");
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) throw InvalidArgument(path + ": a folder; expected a JSONL file");
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw InvalidArgument(concat("cannot read ", path, ": ", std::strerror(errno)));
   std::string problems;
   size_t problem_count = 0;
   int64_t number = 0;
-  for (size_t at = 0; at < bytes.size() && (max_lines == 0 || number < max_lines);) {
-    const size_t end = std::min(bytes.find('\n', at), bytes.size());
-    const std::string_view text(bytes.data() + at, end - at);
-    at = end + 1;
+  std::string text;
+  while ((max_lines == 0 || number < max_lines) && std::getline(file, text)) {
     ++number;
     try {
-      if (text.find_first_not_of(" \t\r") == std::string_view::npos) throw InvalidArgument("the line is empty");
+      if (text.find_first_not_of(" \t\r") == std::string::npos) throw InvalidArgument("the line is empty");
       json line;
       try {
         line = json::parse(text);
@@ -127,24 +149,32 @@ void for_each_line(const std::string& path, int64_t max_lines, const Visit& visi
       }
       visit(line);
     } catch (const InvalidArgument& error) {
-      if (++problem_count <= kMaxProblems) problems += concat(problems.empty() ? "" : "\n", path, ":", number, ": ", error.what());
+      if (++problem_count <= kMaxProblems)
+        problems += concat(problems.empty() ? "" : "\n", path, ":", number, ": ", error.what());
     }
   }
-  if (problem_count > kMaxProblems) problems += concat("\n", path, ": and ", problem_count - kMaxProblems, " more bad lines");
+  if (file.bad())
+    throw InvalidArgument(concat("cannot read ", path, " beyond line ", number, ": ", std::strerror(errno)));
+  if (number == 0) throw InvalidArgument(path + ": the file is empty; expected one JSON object a line");
+  if (problem_count > kMaxProblems)
+    problems += concat("\n", path, ": and ", problem_count - kMaxProblems, " more bad lines");
   if (!problems.empty()) throw InvalidArgument(problems);
 }
 
 }  // namespace
 
-std::vector<Document> read_documents(const std::string& path, const Tokenizer* tokenizer, const DocumentOptions& options) {
+void for_each_document(const std::string& path, const Tokenizer* tokenizer, const DocumentOptions& options,
+                       const std::function<void(const Document&)>& visit) {
   const ChatTemplate& render = chat_templates().at(options.chat_template);
-  std::vector<Document> documents;
   std::string kind;
   for_each_line(path, options.max_documents, [&](const json& line) {
     const std::string this_kind = kind_of(line);
     if (kind.empty()) kind = this_kind;
-    if (this_kind != kind) throw InvalidArgument(concat("has `", this_kind, "` where the lines before have `", kind, "`; one kind per file"));
-    if (kind != "ids" && tokenizer == nullptr) throw InvalidArgument(concat("`", kind, "` needs a tokenizer, and the model has none"));
+    if (this_kind != kind)
+      throw InvalidArgument(
+          concat("has `", this_kind, "` where the lines before have `", kind, "`; one kind per file"));
+    if (kind != "ids" && tokenizer == nullptr)
+      throw InvalidArgument(concat("`", kind, "` needs a tokenizer, and the model has none"));
     Document document = kind == "text"       ? text_document(line, *tokenizer, options.append_eos)
                         : kind == "messages" ? chat_document(line, *tokenizer, render)
                                              : ids_document(line, options.vocab_size);
@@ -152,8 +182,15 @@ std::vector<Document> read_documents(const std::string& path, const Tokenizer* t
       if (!line["domain"].is_string()) throw InvalidArgument("`domain` is not a string");
       document.domain = line["domain"];
     }
-    documents.push_back(std::move(document));
+    visit(document);
   });
+}
+
+std::vector<Document> read_documents(const std::string& path, const Tokenizer* tokenizer,
+                                     const DocumentOptions& options) {
+  std::vector<Document> documents;
+  for_each_document(path, tokenizer, options,
+                    [&documents](const Document& document) { documents.push_back(document); });
   return documents;
 }
 

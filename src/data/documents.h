@@ -1,7 +1,7 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -13,22 +13,27 @@ namespace moe {
 /// A document as tokens, and which of them are to be predicted.
 struct Document {
   std::vector<int32_t> ids;
-  std::vector<uint8_t> supervised;   ///< one per id
-  std::string domain;                ///< of the line, or empty
+  std::vector<uint8_t> supervised;  ///< one per id
+  std::string domain;               ///< of the line, or empty
   bool is_chat = false;
 };
 
 struct DocumentOptions {
-  bool append_eos = true;            ///< text: BOS + text + EOS
+  bool append_eos = true;  ///< text: BOS + text + EOS
   std::string chat_template{kDefaultChatTemplate};
-  int64_t max_documents = 0;         ///< 0: all
-  int64_t vocab_size = 0;            ///< bound of {"ids"}
+  int64_t max_documents = 0;  ///< 0: all
+  int64_t vocab_size = 0;     ///< bound of {"ids"}
 };
 
-/// Reads a JSONL file whose lines are all {"text"}, all {"messages"} or all {"ids"}. Everything in a text or ids document is
-/// supervised but its first token; of a chat, what the assistant says and the EOS after it. `tokenizer` may be null for a file of
-/// ids. Throws InvalidArgument that lists up to five bad lines as file:line.
-std::vector<Document> read_documents(const std::string& path, const Tokenizer* tokenizer, const DocumentOptions& options);
+/// Reads, line by line, a JSONL file whose lines are all {"text"}, all {"messages"} or all {"ids"}. Everything in a
+/// text or ids document is supervised but its first token; of a chat, what the assistant says and the EOS after it.
+/// `tokenizer` may be null for a file of ids. Throws InvalidArgument that lists up to five bad lines as file:line.
+void for_each_document(const std::string& path, const Tokenizer* tokenizer, const DocumentOptions& options,
+                       const std::function<void(const Document&)>& visit);
+
+/// All of them at once.
+std::vector<Document> read_documents(const std::string& path, const Tokenizer* tokenizer,
+                                     const DocumentOptions& options);
 
 /// BOS + the ids of each {"text"} line, in file order.
 std::vector<std::vector<int32_t>> read_text_documents(const std::string& path, const Tokenizer& tokenizer);

@@ -41,7 +41,8 @@ std::vector<std::vector<int64_t>> pack_first_fit_decreasing(const std::vector<in
   FreeSpace space(count, capacity);
   std::vector<std::vector<int64_t>> rows;
   for (const int64_t sample : order) {
-    MOE_CHECK(lengths[sample] >= 1 && lengths[sample] <= capacity, "a sample of ", lengths[sample], " tokens does not fit a row");
+    MOE_CHECK(lengths[sample] >= 1 && lengths[sample] <= capacity, "a sample of ", lengths[sample],
+              " tokens does not fit a row");
     const int64_t row = space.take(lengths[sample]);
     if (row >= static_cast<int64_t>(rows.size())) rows.resize(row + 1);
     rows[row].push_back(sample);

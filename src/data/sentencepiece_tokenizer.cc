@@ -1,6 +1,7 @@
 #include "data/sentencepiece_tokenizer.h"
 
-#include <cstdlib>
+#include <algorithm>
+#include <functional>
 
 #include "common/error.h"
 #include "common/file_io.h"
@@ -10,16 +11,8 @@
 namespace moe {
 namespace {
 
-constexpr std::string_view kSpace = "\xE2\x96\x81";         // U+2581
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";   // U+FFFD
-
-/// "<0xAB>" -> 0xAB
-int byte_value(const std::string& piece, const std::string& where) {
-  char* end = nullptr;
-  const long value = piece.size() == 6 && piece.compare(0, 3, "<0x") == 0 ? std::strtol(piece.c_str() + 3, &end, 16) : -1;
-  if (value < 0 || value > 255 || end != piece.c_str() + 5) throw Corruption(concat(where, ": byte piece '", piece, "' is not <0x00> .. <0xFF>"));
-  return static_cast<int>(value);
-}
+constexpr std::string_view kSpace = "\xE2\x96\x81";        // U+2581
+constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 
 /// Bytes as text; each byte that is not part of a character becomes U+FFFD.
 void append_bytes(const std::string& bytes, std::string& text) {
@@ -50,11 +43,28 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string_view file_bytes, cons
     : model_(parse_sentencepiece_model(file_bytes, where)), digest_(xxh3_hex(file_bytes)) {
   for (size_t id = 0; id < model_.pieces.size(); ++id) {
     const Piece& piece = model_.pieces[id];
-    if (piece.type == PieceType::kByte) byte_ids_[byte_value(piece.text, where)] = static_cast<int32_t>(id);
-    if (piece.type != PieceType::kNormal) continue;
-    if (!mergeable_.emplace(piece.text, static_cast<int32_t>(id)).second) throw Corruption(concat(where, ": piece '", piece.text, "' stands twice"));
+    if (piece.type == PieceType::kByte) byte_ids_[piece.byte] = static_cast<int32_t>(id);
+    if (piece.type == PieceType::kByte || piece.type == PieceType::kControl || piece.type == PieceType::kUnknown)
+      continue;
+    if (!mergeable_.emplace(piece.text, static_cast<int32_t>(id)).second) {
+      throw Corruption(concat(where, ": piece '", piece.text, "' stands twice"));
+    }
     longest_piece_ = std::max(longest_piece_, piece.text.size());
+    if (piece.type != PieceType::kUserDefined) continue;
+    has_user_defined_ = true;
+    user_defined_[static_cast<uint8_t>(piece.text.front())].push_back(piece.text);
   }
+  for (std::vector<std::string_view>& pieces : user_defined_) {
+    std::sort(pieces.begin(), pieces.end(), [](std::string_view a, std::string_view b) { return a.size() > b.size(); });
+  }
+}
+
+size_t SentencePieceTokenizer::user_defined_length(std::string_view text, size_t at) const {
+  if (!has_user_defined_) return 0;
+  for (const std::string_view piece : user_defined_[static_cast<uint8_t>(text[at])]) {
+    if (text.substr(at, piece.size()) == piece) return piece.size();
+  }
+  return 0;
 }
 
 SentencePieceTokenizer::Normalized SentencePieceTokenizer::normalize(std::string_view text) const {
@@ -70,14 +80,16 @@ SentencePieceTokenizer::Normalized SentencePieceTokenizer::normalize(std::string
   if (at < text.size() && model_.add_dummy_prefix) append(kSpace, at);
   bool after_space = model_.remove_extra_whitespaces;
   while (at < text.size()) {
-    const bool is_space = text[at] == ' ';
-    const size_t length = is_space ? 1 : utf8_length(text, at);
+    const size_t whole = user_defined_length(text, at);
+    const bool is_space = whole == 0 && text[at] == ' ';
+    const size_t length = whole > 0 ? whole : is_space ? 1 : utf8_length(text, at);
     if (!is_space || !after_space) append(is_space ? kSpace : text.substr(at, length), at);
     after_space = is_space && model_.remove_extra_whitespaces;
     at += length;
   }
   if (model_.remove_extra_whitespaces) {
-    while (result.text.size() >= kSpace.size() && std::string_view(result.text).substr(result.text.size() - kSpace.size()) == kSpace) {
+    while (result.text.size() >= kSpace.size() &&
+           std::string_view(result.text).substr(result.text.size() - kSpace.size()) == kSpace) {
       at = static_cast<size_t>(result.origin[result.text.size() - kSpace.size()]);
       result.text.resize(result.text.size() - kSpace.size());
       result.origin.resize(result.text.size());
@@ -93,21 +105,37 @@ Encoding SentencePieceTokenizer::encode(std::string_view text) const {
   }
   const Normalized normalized = normalize(text);
   std::vector<size_t> sizes;
-  for (size_t at = 0; at < normalized.text.size(); at += sizes.back()) sizes.push_back(utf8_length(normalized.text, at));
-  const std::vector<BpeSymbol> symbols = bpe(normalized.text, sizes, [this](std::string_view merged) -> BpeMerge {
-    if (merged.size() > longest_piece_) return {};
-    const auto found = mergeable_.find(merged);
-    if (found == mergeable_.end()) return {};
-    return {true, model_.pieces[found->second].score};
-  });
+  std::vector<bool> is_frozen;
+  for (size_t at = 0; at < normalized.text.size(); at += sizes.back()) {
+    const size_t whole = user_defined_length(normalized.text, at);
+    sizes.push_back(whole > 0 ? whole : utf8_length(normalized.text, at));
+    if (has_user_defined_) is_frozen.push_back(whole > 0);
+  }
+  // Of each unused piece that came up, the bytes of its left part: the latest way of making it counts.
+  std::unordered_map<std::string_view, size_t> unused;
+  const std::vector<BpeSymbol> symbols =
+      bpe(normalized.text, sizes, is_frozen, [&](std::string_view merged, size_t left_size) -> BpeMerge {
+        if (merged.size() > longest_piece_) return {};
+        const auto found = mergeable_.find(merged);
+        if (found == mergeable_.end()) return {};
+        const Piece& piece = model_.pieces[found->second];
+        if (piece.type == PieceType::kUnused) unused[merged] = left_size;
+        return {true, piece.score};
+      });
 
   Encoding encoding;
   bool after_unknown = false;
-  for (const BpeSymbol& symbol : symbols) {
-    const std::string_view piece = std::string_view(normalized.text).substr(symbol.begin, symbol.size);
-    const int64_t begin = normalized.origin[symbol.begin], end = normalized.origin[symbol.begin + symbol.size];
+  const std::function<void(size_t, size_t)> emit = [&](size_t at, size_t size) {
+    const std::string_view piece = std::string_view(normalized.text).substr(at, size);
     const auto found = mergeable_.find(piece);
-    const bool is_unknown = found == mergeable_.end();
+    const bool is_unused = found != mergeable_.end() && model_.pieces[found->second].type == PieceType::kUnused;
+    if (const auto split = is_unused ? unused.find(piece) : unused.end(); split != unused.end()) {
+      emit(at, split->second);
+      emit(at + split->second, size - split->second);
+      return;
+    }
+    const bool is_unknown = found == mergeable_.end() || is_unused;
+    const int64_t begin = normalized.origin[at], end = normalized.origin[at + size];
     if (!is_unknown) {
       encoding.ids.push_back(found->second);
       encoding.offsets.emplace_back(begin, end);
@@ -124,7 +152,8 @@ Encoding SentencePieceTokenizer::encode(std::string_view text) const {
       encoding.offsets.emplace_back(begin, end);
     }
     after_unknown = is_unknown;
-  }
+  };
+  for (const BpeSymbol& symbol : symbols) emit(symbol.begin, symbol.size);
   return encoding;
 }
 
@@ -136,10 +165,11 @@ std::string SentencePieceTokenizer::decode(const std::vector<int32_t>& ids) cons
     bytes.clear();
   };
   for (const int32_t id : ids) {
-    if (id < 0 || id >= vocab_size()) throw InvalidArgument(concat("token id ", id, " is outside the vocabulary of ", vocab_size()));
+    if (id < 0 || id >= vocab_size())
+      throw InvalidArgument(concat("token id ", id, " is outside the vocabulary of ", vocab_size()));
     const Piece& piece = model_.pieces[id];
     if (piece.type == PieceType::kByte) {
-      bytes += static_cast<char>(byte_value(piece.text, "tokenizer"));
+      bytes += static_cast<char>(piece.byte);
       continue;
     }
     flush();
@@ -151,7 +181,8 @@ std::string SentencePieceTokenizer::decode(const std::vector<int32_t>& ids) cons
       continue;
     }
     std::string_view rest = piece.text;
-    if (at_start && (model_.add_dummy_prefix || model_.remove_extra_whitespaces) && rest.substr(0, kSpace.size()) == kSpace) {
+    if (at_start && (model_.add_dummy_prefix || model_.remove_extra_whitespaces) &&
+        rest.substr(0, kSpace.size()) == kSpace) {
       rest.remove_prefix(kSpace.size());
       took_prefix = !model_.remove_extra_whitespaces;
     }

@@ -25,8 +25,8 @@ class Tokenizer {
 
   virtual ~Tokenizer() = default;
 
-  /// Control tokens are never produced from text, and none is added. Throws InvalidArgument with the byte offset if `text` is
-  /// not UTF-8.
+  /// Control tokens are never produced from text, and none is added. Throws InvalidArgument with the byte offset if
+  /// `text` is not UTF-8.
   virtual Encoding encode(std::string_view text) const = 0;
   virtual std::string decode(const std::vector<int32_t>& ids) const = 0;
 

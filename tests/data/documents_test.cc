@@ -3,6 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
 #include "common/error.h"
 #include "common/file_io.h"
 #include "testing/temp_dir.h"
@@ -11,68 +16,198 @@ namespace moe {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
+using Ids = std::vector<int32_t>;
+const std::string kRoot = MOE_SOURCE_DIR;
 
 class DocumentsTest : public ::testing::Test {
  protected:
-  std::vector<Document> read(const std::string& lines) {
+  std::vector<Document> read(const std::string& lines, DocumentOptions options = {}) {
     write_file_atomically(folder_ / "d.jsonl", lines);
-    return read_documents(folder_ / "d.jsonl", tokenizer_.get(), {.vocab_size = 4096});
+    if (options.vocab_size == 0) options.vocab_size = 4096;
+    return read_documents(folder_ / "d.jsonl", tokenizer_.get(), options);
   }
-  void expect_error(const std::string& lines, const std::vector<std::string>& words) {
+  std::string error_of(const std::string& lines, const DocumentOptions& options = {}) {
     try {
-      read(lines);
-      ADD_FAILURE() << "accepted: " << lines;
+      read(lines, options);
     } catch (const InvalidArgument& error) {
-      for (const std::string& word : words) EXPECT_THAT(error.what(), HasSubstr(word));
+      return error.what();
     }
+    ADD_FAILURE() << "accepted: " << lines;
+    return "";
   }
   testing::TempDir folder_;
-  std::shared_ptr<const Tokenizer> tokenizer_ = Tokenizer::from_directory(std::string(MOE_SOURCE_DIR) + "/examples/base-7m");
+  std::shared_ptr<const Tokenizer> tokenizer_ = Tokenizer::from_directory(kRoot + "/examples/base-7m");
 };
 
 TEST_F(DocumentsTest, TextIsBosTextEosAllSupervised) {
-  const std::vector<Document> documents = read("{\"text\": \"The old man\", \"domain\": \"sea\"}\n");
+  const std::string line = "{\"text\": \"The old man\", \"domain\": \"sea\"}\n";
+  const std::vector<Document> documents = read(line);
   ASSERT_EQ(documents.size(), 1U);
   EXPECT_EQ(documents[0].ids.front(), 1);
   EXPECT_EQ(documents[0].ids.back(), 2);
   EXPECT_EQ(documents[0].domain, "sea");
-  EXPECT_EQ(std::vector<int32_t>(documents[0].ids.begin() + 1, documents[0].ids.end() - 1), tokenizer_->encode("The old man").ids);
+  EXPECT_FALSE(documents[0].is_chat);
+  EXPECT_EQ(Ids(documents[0].ids.begin() + 1, documents[0].ids.end() - 1), tokenizer_->encode("The old man").ids);
+  EXPECT_THAT(documents[0].supervised, ::testing::Each(1));
+  EXPECT_EQ(read(line, {.append_eos = false})[0].ids.size(), documents[0].ids.size() - 1);
+  EXPECT_EQ(read_text_documents(folder_ / "d.jsonl", *tokenizer_),
+            (std::vector<Ids>{read(line, {.append_eos = false})[0].ids}));
+}
+
+// stories260k knows the letters and bytes of "hi" and "ok" and no piece across a line break: ids read off its piece
+// list.
+TEST_F(DocumentsTest, ChatIdsAndMaskExactly) {
+  tokenizer_ = Tokenizer::from_directory(kRoot + "/tests/testing/fixtures/stories260k");
+  const std::vector<Document> documents = read(
+      R"({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ok"}, {"role": "user", "content": "hi"},)"
+      R"( {"role": "assistant", "content": ""}]})",
+      {.vocab_size = 512});
+  // The pieces of the rendered text come from the recorded oracle's rule; the special ids stand where the turns say.
+  const Ids first = tokenizer_->encode("### User:\nhi\n\n### Assistant:\nok").ids;
+  const Ids whole = tokenizer_->encode("### User:\nhi\n\n### Assistant:\nok\n\n### User:\nhi\n\n### Assistant:\n").ids;
+  ASSERT_TRUE(std::equal(first.begin(), first.end(), whole.begin()));
+  Ids expected{1};
+  expected.insert(expected.end(), first.begin(), first.end());
+  expected.push_back(2);
+  expected.insert(expected.end(), whole.begin() + static_cast<std::ptrdiff_t>(first.size()), whole.end());
+  expected.push_back(2);
+  ASSERT_EQ(documents.size(), 1U);
+  EXPECT_EQ(documents[0].ids, expected);
+  const size_t answer = tokenizer_->encode("### User:\nhi\n\n### Assistant:\n").ids.size();
+  std::vector<uint8_t> supervised(expected.size(), 0);
+  for (size_t i = 1 + answer; i <= 1 + first.size(); ++i) supervised[i] = 1;  // "ok" and its EOS
+  supervised.back() = 1;                                                      // EOS of the empty answer
+  EXPECT_EQ(documents[0].supervised, supervised);
+}
+
+/// What is supervised, decoded: one string per EOS.
+std::vector<std::string> supervised_turns(const Document& chat, const Tokenizer& tokenizer) {
+  std::vector<std::string> turns;
+  Ids run;
+  for (size_t i = 0; i < chat.ids.size(); ++i) {
+    if (chat.supervised[i] == 0) continue;
+    if (chat.ids[i] != *tokenizer.eos_id()) {
+      run.push_back(chat.ids[i]);
+      continue;
+    }
+    turns.push_back(tokenizer.decode(run));
+    run.clear();
+  }
+  EXPECT_TRUE(run.empty()) << "a turn without its EOS";
+  return turns;
 }
 
 TEST_F(DocumentsTest, OnlyTheAssistantAndTheEosAfterItAreSupervised) {
   const std::vector<Document> documents = read(
-      "{\"messages\": [{\"role\": \"user\", \"content\": \"Two and two?\"}, {\"role\": \"assistant\", \"content\": \"Four.\"},"
-      " {\"role\": \"user\", \"content\": \"Sure?\"}, {\"role\": \"assistant\", \"content\": \"Yes, sure.\"}]}\n");
+      R"({"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Two and two?"},)"
+      R"( {"role": "assistant", "content": "Four."}, {"role": "user", "content": [{"type": "text", "text": "Su"}, {"type": "text", "text": "re?"}]},)"
+      R"( {"role": "assistant", "content": "Yes, sure."}]})");
   ASSERT_EQ(documents.size(), 1U);
   const Document& chat = documents[0];
-  std::vector<int32_t> run;
-  std::vector<std::string> supervised;
-  for (size_t i = 0; i < chat.ids.size(); ++i) {
-    if (chat.supervised[i] == 0) continue;
-    if (chat.ids[i] == *tokenizer_->eos_id()) {
-      supervised.push_back(tokenizer_->decode(run));
-      run.clear();
-    } else {
-      run.push_back(chat.ids[i]);
-    }
-  }
-  EXPECT_TRUE(run.empty()) << "a turn without its EOS";
-  EXPECT_THAT(supervised, ::testing::ElementsAre("Four.", "Yes, sure."));
-  std::vector<int32_t> without_eos;
-  for (const int32_t id : chat.ids) {
-    if (id > 2) without_eos.push_back(id);
-  }
-  EXPECT_EQ(tokenizer_->decode(without_eos), "### User:\nTwo and two?\n\n### Assistant:\nFour.\n\n### User:\nSure?\n\n### Assistant:\nYes, sure.");
+  EXPECT_TRUE(chat.is_chat);
+  EXPECT_THAT(supervised_turns(chat, *tokenizer_), ::testing::ElementsAre("Four.", "Yes, sure."));
+  Ids without_special;
+  std::copy_if(chat.ids.begin(), chat.ids.end(), std::back_inserter(without_special),
+               [](int32_t id) { return id > 2; });
+  EXPECT_EQ(tokenizer_->decode(without_special),
+            "### System:\nBe brief.\n\n### User:\nTwo and two?\n\n### Assistant:\nFour.\n\n### User:\nSure?\n\n### "
+            "Assistant:\nYes, sure.");
 }
 
-TEST_F(DocumentsTest, BadLinesAreNamedUpToFiveAtOnce) {
-  expect_error("", {"d.jsonl", "empty"});
-  expect_error("{\"text\": \"a\"}\n\n{\"text\": 3}\n[1]\n{\"text\": \"x\"\n", {"d.jsonl:2: the line is empty", "d.jsonl:3: `text`", "d.jsonl:4: expected", "d.jsonl:5: not valid JSON"});
-  expect_error("{\"text\": \"a\"}\n{\"ids\": [1]}\n", {"d.jsonl:2", "one kind per file"});
-  expect_error("{\"ids\": [1, 4096]}\n", {"d.jsonl:1", "4096", "4095"});
-  expect_error("{\"messages\": [{\"role\": \"robot\", \"content\": \"x\"}]}\n", {"d.jsonl:1", "robot"});
-  expect_error("{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n", {"d.jsonl:1", "assistant"});
-  expect_error("1\n2\n3\n4\n5\n6\n7\n", {"d.jsonl:5", "and 2 more"});
+TEST_F(DocumentsTest, RealChatsSuperviseExactlyTheAnswers) {
+  const std::string path = kRoot + "/examples/data/maths.valid.jsonl";
+  const std::vector<Document> documents = read_documents(path, tokenizer_.get(), {.vocab_size = 4096});
+  std::ifstream file(path);
+  std::string line;
+  size_t index = 0, turns = 0;
+  for (; std::getline(file, line); ++index) {
+    std::vector<std::string> answers;
+    const nlohmann::json chat = nlohmann::json::parse(line);
+    for (const nlohmann::json& message : chat["messages"]) {
+      if (message["role"] == "assistant") answers.push_back(message["content"]);
+    }
+    turns += answers.size();
+    ASSERT_LT(index, documents.size());
+    EXPECT_EQ(supervised_turns(documents[index], *tokenizer_), answers) << path << ":" << index + 1;
+  }
+  EXPECT_EQ(index, documents.size());
+  std::cout << index << " chats, " << turns << " answers\n";
+}
+
+TEST_F(DocumentsTest, IdsAreTakenAsTheyAre) {
+  const std::vector<Document> documents = read("{\"ids\": [1, 7, 4095]}\n{\"ids\": []}");
+  ASSERT_EQ(documents.size(), 2U);
+  EXPECT_EQ(documents[0].ids, (Ids{1, 7, 4095}));
+  EXPECT_EQ(read_id_documents(folder_ / "d.jsonl", 4096), (std::vector<Ids>{{1, 7, 4095}, {}}));
+  EXPECT_EQ(read_documents(folder_ / "d.jsonl", nullptr, {.vocab_size = 4096})[0].ids, (Ids{1, 7, 4095}))
+      << "needs no tokenizer";
+}
+
+TEST_F(DocumentsTest, ReadsAtMostTheGivenNumberOfLines) {
+  EXPECT_EQ(read("{\"ids\": [1, 2]}\n{\"ids\": [1, 3]}\nbroken\n", {.max_documents = 2}).size(), 2U);
+}
+
+TEST_F(DocumentsTest, BadLinesAreNamed) {
+  const std::string several =
+      error_of("{\"text\": \"a\"}\n\n{\"text\": 3}\n[1]\n{\"text\": \"x\"\n{\"text\": \"fine\"}\n{\"other\": 1}\n");
+  for (const char* part : {"d.jsonl:2: the line is empty", "d.jsonl:3: `text` is number; expected a string",
+                           "d.jsonl:4: expected a JSON object", "d.jsonl:5: not valid JSON",
+                           "d.jsonl:7: has none of `text`, `messages` and `ids`"}) {
+    EXPECT_THAT(several, HasSubstr(part));
+  }
+  EXPECT_THAT(several, Not(HasSubstr("d.jsonl:6")));
+  EXPECT_THAT(error_of("{\"text\": \"a\"}\n{\"ids\": [1]}\n"),
+              HasSubstr("d.jsonl:2: has `ids` where the lines before have `text`; one kind per file"));
+  EXPECT_THAT(error_of("{\"text\": \"a\", \"ids\": [1]}\n"), HasSubstr("d.jsonl:1: has `text` and `ids`"));
+  EXPECT_THAT(error_of("{\"text\": \"a\xFF\"}\n"), HasSubstr("d.jsonl:1: not valid JSON"));
+  EXPECT_THAT(error_of("{\"text\": \"\\ud800\"}\n"), HasSubstr("d.jsonl:1: not valid JSON"));
+  EXPECT_THAT(error_of("{\"text\": \"a\", \"domain\": 4}\n"), HasSubstr("d.jsonl:1: `domain` is not a string"));
+}
+
+TEST_F(DocumentsTest, BadIdsAreNamedWithTheRange) {
+  for (const char* id : {"4096", "-1", "1.0", "\"3\"", "18446744073709551615"}) {
+    const std::string message = error_of(std::string("{\"ids\": [1, ") + id + "]}\n");
+    EXPECT_THAT(message, HasSubstr(id));
+    EXPECT_THAT(message, HasSubstr("d.jsonl:1: `ids` holds"));
+    EXPECT_THAT(message, HasSubstr("integers from 0 to 4095"));
+  }
+  EXPECT_THAT(error_of("{\"ids\": 3}\n"), HasSubstr("`ids` is number; expected a list of integers"));
+}
+
+TEST_F(DocumentsTest, BadChatsAreNamed) {
+  const auto chat_error = [this](const std::string& messages) {
+    return error_of("{\"messages\": " + messages + "}\n");
+  };
+  EXPECT_THAT(chat_error("[]"), HasSubstr("d.jsonl:1: `messages` is not a list with at least one message"));
+  EXPECT_THAT(chat_error(R"([{"role": "robot", "content": "x"}])"),
+              HasSubstr("messages[0] has the role 'robot'; expected system, user or assistant"));
+  EXPECT_THAT(chat_error(R"([{"role": "user", "content": "x"}])"), HasSubstr("no assistant turn"));
+  EXPECT_THAT(chat_error(R"([{"content": "x"}])"), HasSubstr("messages[0] has no string `role`"));
+  EXPECT_THAT(chat_error(R"([{"role": "user"}])"), HasSubstr("messages[0] has no `content`"));
+  EXPECT_THAT(chat_error(R"([{"role": "user", "content": null}])"), HasSubstr("messages[0].content is null"));
+  EXPECT_THAT(chat_error(R"([{"role": "user", "content": [{"type": "image"}]}])"),
+              HasSubstr("messages[0].content has a part"));
+}
+
+TEST_F(DocumentsTest, NamesWhatIsWrongWithTheFile) {
+  EXPECT_THAT(error_of(""), HasSubstr("d.jsonl: the file is empty"));
+  EXPECT_THAT(error_of("1\n2\n3\n4\n5\n6\n7\n"),
+              ::testing::AllOf(HasSubstr("d.jsonl:5"), Not(HasSubstr("d.jsonl:6")), HasSubstr("and 2 more bad lines")));
+  EXPECT_THAT(error_of("{\"ids\": [1]}", {.chat_template = "nope"}),
+              HasSubstr("unknown chat template 'nope'; known: plain_markers"));
+  const auto message = [this](const std::string& path, const Tokenizer* tokenizer) {
+    try {
+      read_documents(path, tokenizer, {.vocab_size = 9});
+    } catch (const InvalidArgument& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_THAT(message(folder_ / "absent.jsonl", nullptr), HasSubstr("absent.jsonl: No such file"));
+  EXPECT_THAT(message(folder_.path(), nullptr), HasSubstr("a folder; expected a JSONL file"));
+  write_file_atomically(folder_ / "t.jsonl", "{\"text\": \"a\"}\n");
+  EXPECT_THAT(message(folder_ / "t.jsonl", nullptr), HasSubstr("t.jsonl:1: `text` needs a tokenizer"));
 }
 
 }  // namespace
