@@ -9,7 +9,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <utility>
+#include <vector>
 
 #include "common/error.h"
 
@@ -182,6 +184,20 @@ std::string xxh3_hex(std::span<const std::byte> bytes) { return to_hex(XXH3_128b
 
 std::string xxh3_hex(std::string_view bytes) { return to_hex(XXH3_128bits(bytes.data(), bytes.size())); }
 
-std::string xxh3_hex_of_file(const fs::path& path) { return xxh3_hex(MappedFile(path).bytes()); }
+std::string xxh3_hex_of_file(const fs::path& path) {
+  // Read piece by piece: the pages of a mapping would count as this process's memory.
+  const Descriptor file(path, O_RDONLY);
+  checked_size(file, path);
+  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(), XXH3_freeState);
+  XXH3_128bits_reset(state.get());
+  std::vector<char> piece(size_t{1} << 20);
+  while (true) {
+    const ssize_t count = ::read(file.value(), piece.data(), piece.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw InvalidArgument(concat("cannot read ", path.string(), ": ", system_text()));
+    if (count == 0) return to_hex(XXH3_128bits_digest(state.get()));
+    XXH3_128bits_update(state.get(), piece.data(), static_cast<size_t>(count));
+  }
+}
 
 }  // namespace moe

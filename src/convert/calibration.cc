@@ -24,8 +24,13 @@ CalibrationStream::CalibrationStream(const v1::ConvertSpec& spec, uint64_t seed,
   packing.seed = seed;
   packing.vocab_size = config.vocab_size;
   DataLoader loader(files, std::move(tokenizer), packing);
-  int64_t rows = 1;
-  while (loader.tokens(0, rows) < spec.calibration_tokens()) ++rows;
+  int64_t rows = 0, tokens = 0;
+  std::vector<int64_t> first_token;
+  while (tokens < spec.calibration_tokens()) {
+    first_token.push_back(tokens);
+    tokens += loader.tokens(rows++, 1);
+  }
+  data_digest_ = loader.fingerprint();
 
   const int64_t first = rows * world.rank() / world.size(), count = rows * (world.rank() + 1) / world.size() - first;
   const PackedBatch batch = loader.batch(first, count);
@@ -33,8 +38,8 @@ CalibrationStream::CalibrationStream(const v1::ConvertSpec& spec, uint64_t seed,
   positions_ = batch.positions_T;
   cu_seqlens_ = batch.cu_seqlens;
   rope_ = make_rope_table(config, packing.sequence_length, at::kFloat);
-  features_.first = loader.tokens(0, first);
-  features_.total = loader.tokens(0, rows);
+  features_.first = first < rows ? first_token[first] : tokens;
+  features_.total = tokens;
 }
 
 void CalibrationStream::embed(const at::Tensor& embedding_VD) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -24,8 +25,11 @@ struct DenseLayer {
 };
 
 /// The calibration text on its way through the layers: this rank's share of the tokens, as hidden states of the dense model (router
-/// features come from these) and of the model converted so far (output scales are fitted on these, so that a layer's scale makes
-/// up for the layers before it).
+/// features come from these) and of the model converted so far, on which output scales are fitted: a layer sees what the layers
+/// before it will really give it. Measured as held-out loss after conversion, mean of 4 seeds, a scale fitted on the converted
+/// stream against one fitted on the dense stream: base-7m (8 experts, top-2) 7.716 against 8.059, stories260k (4, top-2) 4.726
+/// against 4.723; a fit of the converted stream's output to the dense stream's is better on the one (7.537) and much worse on the
+/// other (5.384).
 class CalibrationStream {
  public:
   /// Tokenises and packs as much text as `spec.calibration_tokens` asks for. Same rows at any number of ranks.
@@ -39,6 +43,8 @@ class CalibrationStream {
   const CalibrationFeatures& features() const { return features_; }
   /// MLP inputs of the converted stream. [T, D]
   const at::Tensor& ffn_inputs() const { return converted_input_; }
+  /// Of the files, the tokenizer and how they were packed.
+  const std::string& data_digest() const { return data_digest_; }
   /// Ends the layer: adds each stream's FFN output.
   void advance(const DenseLayer& layer, const at::Tensor& converted_output_TD);
 
@@ -47,6 +53,7 @@ class CalibrationStream {
   at::Tensor tokens_, positions_;
   std::vector<int64_t> cu_seqlens_;
   RopeTable rope_;
+  std::string data_digest_;
   at::Tensor dense_, converted_, converted_input_;
   CalibrationFeatures features_;
 };

@@ -12,6 +12,7 @@
 #include "convert/calibration.h"
 #include "convert/conversion_methods.h"
 #include "convert/output_scale.h"
+#include "convert/request_check.h"
 #include "convert/router_init.h"
 #include "model/moe/moe_layer.h"
 #include "model/parameters.h"
@@ -21,28 +22,7 @@ namespace {
 
 using nlohmann::json;
 
-std::string divisors_of(int64_t n) {
-  std::string text;
-  for (int64_t d = 1; d <= std::min<int64_t>(n, 64); ++d) {
-    if (n % d == 0) text += (text.empty() ? "" : ", ") + std::to_string(d);
-  }
-  return text;
-}
-
-void check_request(const ConvertRequest& request) {
-  const ModelConfig& config = request.source.config();
-  const v1::ConvertSpec& spec = request.spec;
-  if (config.moe) throw InvalidArgument(request.source.path().string() + " is a mixture of experts already; convert takes a dense model");
-  if (spec.experts() < 1 || config.intermediate_size % spec.experts() != 0) {
-    throw InvalidArgument(concat("experts ", spec.experts(), " does not divide the FFN width ", config.intermediate_size, " of ",
-                                 request.source.path().string(), "; use one of ", divisors_of(config.intermediate_size)));
-  }
-  if (spec.top_k() < 1 || spec.top_k() > spec.experts()) {
-    throw InvalidArgument(concat("top_k ", spec.top_k(), " is not from 1 to experts ", spec.experts()));
-  }
-}
-
-ModelConfig converted_config(const ConvertRequest& request) {
+ModelConfig converted_config(const ConvertRequest& request, const std::string& source_digest) {
   ModelConfig config = request.source.config();
   const v1::ConvertSpec& spec = request.spec;
   MoeConfig moe;
@@ -54,7 +34,7 @@ ModelConfig converted_config(const ConvertRequest& request) {
   moe.output_scale.assign(config.num_layers, 1);
   moe.topk_norm = spec.topk_norm();
   moe.conversion = {{"method", spec.method()},           {"seed", request.seed},        {"router_init", spec.router_init()},
-                    {"router_scaling", spec.router_scaling()}, {"scale_mode", spec.scale_mode()}, {"source_digest", request.source.digest()}};
+                    {"router_scaling", spec.router_scaling()}, {"scale_mode", spec.scale_mode()}, {"source_digest", source_digest}};
   config.moe = moe;
   return config;
 }
@@ -76,21 +56,35 @@ void check_split(const Split& split, const ConversionMethod& method, const Split
 
 at::Tensor index_tensor(const std::vector<int32_t>& neurons) { return at::tensor(neurons, at::kInt).to(at::kLong); }
 
+/// The experts of a split as the model's MoE layer takes them; filled in place, since they are as large as the FFN.
+MoeWeights stack_experts(const FeedForwardWeights& ffn, const Split& split) {
+  const auto experts = static_cast<int64_t>(split.experts.size()), width = static_cast<int64_t>(split.experts.front().size());
+  const int64_t hidden = ffn.gate.size(1);
+  MoeWeights weights{.router = {}, .gate_up = at::empty({experts, 2 * width, hidden}), .down = at::empty({experts, hidden, width}), .shared = {}};
+  for (int64_t e = 0; e < experts; ++e) {
+    const at::Tensor index = index_tensor(split.experts[e]);
+    at::Tensor gate = weights.gate_up[e].slice(0, 0, width), up = weights.gate_up[e].slice(0, width), down = weights.down[e];
+    at::index_select_out(gate, ffn.gate, 0, index);
+    at::index_select_out(up, ffn.up, 0, index);
+    at::index_select_out(down, ffn.down, 1, index);
+  }
+  return weights;
+}
+
 /// The work of one conversion; every rank has one, only rank 0's writes.
 class Converter {
  public:
-  Converter(const ConvertRequest& request, Communicator& world)
-      : request_(request), world_(world), spec_(request.spec), config_(converted_config(request)),
+  Converter(const ConvertRequest& request, const std::string& source_digest, Communicator& world)
+      : request_(request), world_(world), spec_(request.spec), config_(converted_config(request, source_digest)),
         dtype_(spec_.dtype() == "source" ? std::nullopt : scalar_type_of(spec_.dtype() == "float32" ? "F32" : "BF16")),
         method_(conversion_methods().at(spec_.method())), router_init_(router_inits().at(spec_.router_init())) {}
 
   json run() {
     agree(world_, "prepare conversion", [&] {
-      if (router_init_.needs_features || spec_.scale_mode() == "least_squares") {
-        stream_.emplace(spec_, request_.seed, config_, request_.tokenizer, world_);
-        stream_->embed(request_.source.tensor("model.embed_tokens.weight"));
-      }
       if (world_.rank() == 0) open_writer();
+      if (!needs_calibration(spec_)) return;
+      stream_.emplace(spec_, request_.seed, config_, request_.tokenizer, world_);
+      stream_->embed(request_.source.tensor("model.embed_tokens.weight"));
     });
     copy_outside(/*before_layers=*/true);
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
@@ -133,8 +127,7 @@ class Converter {
 
   void copy(const std::string& name) {
     agree(world_, "copy " + name, [&] {
-      if (!writer_) return;
-      write(name, request_.source.tensor(name), out_type(name));
+      if (writer_) write(name, request_.source.tensor(name), out_type(name));
       request_.source.release(name);
     });
   }
@@ -163,44 +156,39 @@ class Converter {
     const Split split = method_.split(split_request);
     check_split(split, method_, split_request);
     DenseLayer dense;
-    at::Tensor router;
     agree(world_, concat("load layer ", layer), [&] {
       if (!stream_) return;
       dense = load_layer(layer);
+      release_layer(layer);
       stream_->attend(dense);
     });
-    RouterRequest router_request{spec_.experts(), config_.hidden_size, layer, request_.seed, spec_.router_scaling(),
-                                 stream_ ? &stream_->features() : nullptr};
-    router = router_init_.make(router_request, world_);
+    const RouterRequest router_request{spec_.experts(), config_.hidden_size, layer, request_.seed, spec_.router_scaling(),
+                                       stream_ ? &stream_->features() : nullptr};
+    // Calibrated as it will be read back.
+    const at::Tensor router = router_init_.make(router_request, world_).to(out_type(ffn_name(layer, "up_proj")));
 
     json layer_report = {{"layer", layer}};
     double scale = 1;
     if (stream_) {
-      scale = calibrate_layer(layer, dense, split, router, layer_report);
+      scale = calibrate_layer(layer, dense, split, router.to(at::kFloat), layer_report);
     } else {
       scale = closed_form_scale(spec_.scale_mode(), spec_.experts(), spec_.top_k(), spec_.output_scale());
     }
+    dense = {};
     config_.moe->output_scale[layer] = scale;
     layer_report["output_scale"] = scale;
     layers_.push_back(layer_report);
     indices_.push_back(index_matrix(split));
     agree(world_, concat("write layer ", layer), [&] {
       if (writer_) write_layer(layer, split, router);
+      release_layer(layer);
     });
   }
 
   /// Runs the new layer on the calibration tokens: scale, relative error, load.
   double calibrate_layer(int64_t layer, const DenseLayer& dense, const Split& split, const at::Tensor& router, json& layer_report) {
-    MoeWeights weights;
+    MoeWeights weights = stack_experts(dense.ffn, split);
     weights.router = router;
-    std::vector<at::Tensor> gate_up, down;
-    for (const std::vector<int32_t>& neurons : split.experts) {
-      const at::Tensor index = index_tensor(neurons);
-      gate_up.push_back(at::cat({dense.ffn.gate.index_select(0, index), dense.ffn.up.index_select(0, index)}));
-      down.push_back(dense.ffn.down.index_select(1, index));
-    }
-    weights.gate_up = at::stack(gate_up);
-    weights.down = at::stack(down);
     const MoeOptions options{spec_.experts(), spec_.top_k(), 1.0, parse_topk_norm(spec_.topk_norm())};
     LocalDispatcher dispatcher;
     const at::Tensor& x = stream_->ffn_inputs();
@@ -209,7 +197,10 @@ class Converter {
     const double scale = spec_.scale_mode() == "least_squares"
                              ? fit.least_squares()
                              : closed_form_scale(spec_.scale_mode(), spec_.experts(), spec_.top_k(), spec_.output_scale());
-    if (!std::isfinite(scale)) throw_agreed<InvalidArgument>(concat("layer ", layer, ": the fitted output scale is not finite; are the model's activations?"));
+    if (!std::isfinite(scale)) {
+      throw_agreed<InvalidArgument>(concat("convert: the output scale fitted to layer ", layer, " is ", scale,
+                                           ": the model's activations on the calibration text are not finite"));
+    }
     at::Tensor load = out.stats.tokens_per_expert_E.clone();
     world_.all_reduce_sum(load, "calibration load");
     layer_report["relative_ffn_error"] = fit.relative_error(scale);
@@ -245,13 +236,18 @@ class Converter {
         write(spec.name, request_.source.tensor(spec.name), type);
       }
     }
+  }
+
+  /// Every rank read the layer: none keeps its pages.
+  void release_layer(int64_t layer) const {
+    const std::string prefix = concat("model.layers.", layer, ".");
     for (const TensorSpec& spec : logical_tensor_specs(request_.source.config())) {
       if (spec.name.rfind(prefix, 0) == 0) request_.source.release(spec.name);
     }
   }
 
   json describe() const {
-    return {{"method", spec_.method()},
+    json report = {{"method", spec_.method()},
             {"experts", spec_.experts()},
             {"top_k", spec_.top_k()},
             {"seed", request_.seed},
@@ -261,6 +257,8 @@ class Converter {
             {"topk_norm", spec_.topk_norm()},
             {"source", {{"path", request_.source.path().string()}, {"digest", config_.moe->conversion["source_digest"]}}},
             {"layers", layers_}};
+    if (stream_) report["calibration"] = {{"tokens", stream_->features().total}, {"digest", stream_->data_digest()}};
+    return report;
   }
 
   void finish_writing(const json& report) {
@@ -292,7 +290,8 @@ class Converter {
 json convert_model(const ConvertRequest& request, Communicator& world) {
   const at::NoGradGuard no_grad;
   agree(world, "check conversion", [&] { check_request(request); });
-  return Converter(request, world).run();
+  const std::string digest = agree_on_result(world, "digest of the source", [&] { return request.source.digest(); });
+  return Converter(request, digest, world).run();
 }
 
 }  // namespace moe

@@ -12,7 +12,7 @@ namespace moe {
 /// The factor of a layer's routed sum.
 ///   n_over_k  N / K (the LLaMA-MoE v1 rule)           energy    sqrt(N K): the output's energy, for uncorrelated experts
 ///   k         K: each selected expert at weight 1      unbiased  N: the output's mean
-///   fixed     the value given                          least_squares: see fit_output_scale
+///   fixed     the value given                          least_squares: OutputFit::least_squares()
 /// Source   LLaMA-MoE v1 specification 1.11.
 double closed_form_scale(const std::string& mode, int64_t experts, int64_t top_k, double fixed);
 

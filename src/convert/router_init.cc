@@ -1,7 +1,10 @@
 #include "convert/router_init.h"
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
+#include "comm/agreement.h"
 #include "common/error.h"
 #include "common/rng.h"
 
@@ -12,23 +15,48 @@ CounterRng rng_of(const RouterRequest& request) {
   return CounterRng(request.seed, kStreamRouter, static_cast<uint32_t>(request.layer));
 }
 
-/// As many distinct calibration tokens as there are experts: their MLP inputs are the router's rows. Raw, that is the papers' form;
-/// calibrated, the rows are centred (else every expert's logit mostly measures the common direction of all tokens), brought to unit
-/// length (else long rows win everywhere) and scaled so that logits have a standard deviation of 1.
+/// MLP inputs of the given global tokens. Each row lives on one rank; the others add zeros, so no bit changes. [tokens, hidden]
+at::Tensor gather_features(const CalibrationFeatures& features, const std::vector<int64_t>& tokens, Communicator& world) {
+  at::Tensor rows = at::zeros({static_cast<int64_t>(tokens.size()), features.local_TD.size(1)}, at::kFloat);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const int64_t local = tokens[i] - features.first;
+    if (local >= 0 && local < features.local_TD.size(0)) rows[static_cast<int64_t>(i)].copy_(features.local_TD[local]);
+  }
+  world.all_reduce_sum(rows, "router rows");
+  return rows;
+}
+
+/// MLP inputs of as many random tokens as there are experts, no two alike: the first token of every document is, and so is text that
+/// was read twice, and two equal rows would make twins of two experts.
+at::Tensor select_rows(const RouterRequest& request, Communicator& world) {
+  constexpr double kAlike = 1e-4;  // distance relative to length: above rounding, far below any two contexts
+  const CalibrationFeatures& features = *request.features;
+  const std::vector<int64_t> order = random_permutation(features.total, rng_of(request));
+  std::vector<at::Tensor> chosen;
+  for (size_t first = 0; first < order.size() && static_cast<int64_t>(chosen.size()) < request.experts; first += request.experts) {
+    const size_t last = std::min(order.size(), first + static_cast<size_t>(request.experts));
+    const at::Tensor candidates = gather_features(features, {order.begin() + first, order.begin() + last}, world);
+    for (const at::Tensor& row : candidates.unbind(0)) {
+      if (static_cast<int64_t>(chosen.size()) == request.experts) break;
+      const double limit = kAlike * row.norm().item<double>();
+      const bool is_new = std::none_of(chosen.begin(), chosen.end(), [&](const at::Tensor& other) { return (row - other).norm().item<double>() <= limit; });
+      if (is_new) chosen.push_back(row);
+    }
+  }
+  if (static_cast<int64_t>(chosen.size()) < request.experts) {
+    throw_agreed<InvalidArgument>(concat("convert: router_init random_selection takes one calibration token per expert, no two alike, and the ",
+                                         features.total, " calibration tokens hold ", chosen.size(), " for experts ", request.experts,
+                                         "; give more text or raise calibration_tokens"));
+  }
+  return at::stack(chosen);
+}
+
+/// The MLP inputs of random calibration tokens are the router's rows. Raw, that is the papers' form; calibrated, the rows are centred
+/// (else every expert's logit mostly measures the common direction of all tokens), brought to unit length (else long rows win
+/// everywhere) and scaled so that logits have a standard deviation of 1.
 at::Tensor random_selection(const RouterRequest& request, Communicator& world) {
   const CalibrationFeatures& features = *request.features;
-  if (features.total < request.experts) {
-    throw InvalidArgument(concat("router_init random_selection needs at least ", request.experts, " calibration tokens (one per expert), there are ",
-                                 features.total, "; add calibration text or raise calibration_tokens"));
-  }
-  const std::vector<int64_t> order = random_permutation(features.total, rng_of(request));
-  // Each row lives on one rank; the others add zeros.
-  at::Tensor router = at::zeros({request.experts, request.hidden_size}, at::kFloat);
-  for (int64_t expert = 0; expert < request.experts; ++expert) {
-    const int64_t local = order[expert] - features.first;
-    if (local >= 0 && local < features.local_TD.size(0)) router[expert].copy_(features.local_TD[local]);
-  }
-  world.all_reduce_sum(router, "router rows");
+  at::Tensor router = select_rows(request, world);
   if (request.scaling == "raw") return router;
 
   at::Tensor mean = features.local_TD.sum(0, false, at::kDouble);

@@ -1,0 +1,15 @@
+#pragma once
+
+#include "convert/converter.h"
+
+namespace moe {
+
+/// Refuses a conversion that cannot be done, before anything is read or written. Throws InvalidArgument with the value and what it
+/// may be.
+void check_request(const ConvertRequest& request);
+
+/// Whether a conversion runs the calibration text through the layers: where router or scale ask for it, and wherever text is given,
+/// for the report.
+bool needs_calibration(const v1::ConvertSpec& spec);
+
+}  // namespace moe

@@ -1,0 +1,156 @@
+// Conversions that are refused or fail: what the message says, that all ranks say it, and that nothing is left behind.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <atomic>
+#include <csignal>
+#include <functional>
+
+#include "comm/agreement.h"
+#include "common/error.h"
+#include "common/file_io.h"
+#include "convert/conversion_fixture.h"
+#include "testing/run_ranks.h"
+
+namespace moe {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing::convert;
+using testing::convert_spec;
+using testing::ConversionTest;
+
+class BadRequestTest : public ConversionTest {
+ protected:
+  /// The message of the InvalidArgument with which this conversion fails; nothing may be left.
+  std::string refusal(const v1::ConvertSpec& spec) {
+    std::string message = "nothing was thrown";
+    try {
+      convert(spec, 1, dense(), out());
+    } catch (const InvalidArgument& error) {
+      message = error.what();
+    }
+    EXPECT_FALSE(std::filesystem::exists(out()));
+    EXPECT_FALSE(std::filesystem::exists(out().string() + ".partial"));
+    return message;
+  }
+
+  /// The message when one field of a good request is changed.
+  std::string refusal(const std::function<void(v1::ConvertSpec&)>& spoil) {
+    v1::ConvertSpec spec = convert_spec("independent_random", 4, 2, ids());
+    spoil(spec);
+    return refusal(spec);
+  }
+};
+
+TEST_F(BadRequestTest, NamesFieldValueAndWhatWouldDo) {
+  EXPECT_THAT(refusal([](auto& s) { s.set_experts(5); }), AllOf(HasSubstr("experts 5"), HasSubstr("width 48"), HasSubstr("1, 2, 3, 4, 6, 8")));
+  EXPECT_THAT(refusal([](auto& s) { s.set_experts(0); }), HasSubstr("experts 0"));
+  EXPECT_THAT(refusal([](auto& s) { s.set_top_k(5); }), AllOf(HasSubstr("top_k is 5"), HasSubstr("use 1 to 4")));
+  EXPECT_THAT(refusal([](auto& s) { s.set_top_k(0); }), HasSubstr("top_k is 0"));
+  EXPECT_THAT(refusal([](auto& s) { s.set_method("magic"); }), AllOf(HasSubstr("magic"), HasSubstr("independent_random, sequential")));
+  EXPECT_THAT(refusal([](auto& s) { s.set_router_init("magic"); }), AllOf(HasSubstr("magic"), HasSubstr("random_selection, kaiming, zero")));
+  EXPECT_THAT(refusal([](auto& s) { s.set_router_scaling("magic"); }), AllOf(HasSubstr("router_scaling is 'magic'"), HasSubstr("calibrated, raw")));
+  EXPECT_THAT(refusal([](auto& s) { s.set_scale_mode("magic"); }), AllOf(HasSubstr("scale_mode 'magic'"), HasSubstr("least_squares")));
+  EXPECT_THAT(refusal([](auto& s) { s.set_topk_norm("magic"); }), AllOf(HasSubstr("topk_norm 'magic'"), HasSubstr("renorm")));
+  EXPECT_THAT(refusal([](auto& s) { s.set_dtype("int4"); }), AllOf(HasSubstr("dtype is 'int4'"), HasSubstr("source, float32, bfloat16")));
+  EXPECT_THAT(refusal([](auto& s) { s.set_scale_mode("fixed"); s.set_output_scale(-1); }), AllOf(HasSubstr("output_scale is -1"), HasSubstr("positive")));
+  EXPECT_THAT(refusal([](auto& s) { s.set_calibration_tokens(0); }), HasSubstr("calibration_tokens is 0"));
+  EXPECT_THAT(refusal([](auto& s) { s.clear_calibration(); }), AllOf(HasSubstr("calibration is empty"), HasSubstr("random_selection")));
+  EXPECT_THAT(refusal([](auto& s) { s.clear_calibration(); s.set_router_init("zero"); }), AllOf(HasSubstr("calibration is empty"), HasSubstr("least_squares")));
+  EXPECT_THAT(refusal([](auto& s) { s.mutable_calibration(0)->set_path("/no/such/file.jsonl"); }), HasSubstr("/no/such/file.jsonl"));
+}
+
+TEST_F(BadRequestTest, TooFewTokensForTheExperts) {
+  write_file_atomically(folder_ / "short.jsonl", "{\"ids\": [1, 2, 3]}\n");
+  v1::ConvertSpec spec = convert_spec("sequential", 48, 2, folder_ / "short.jsonl");
+  spec.set_calibration_tokens(1);
+  EXPECT_THAT(refusal(spec), AllOf(HasSubstr("experts 48"), HasSubstr("calibration_tokens")));
+}
+
+TEST_F(BadRequestTest, ABadLineOfCalibrationIsNamed) {
+  write_file_atomically(folder_ / "bad.jsonl", "{\"ids\": [1, 2]}\n{\"ids\": [1, 61]}\n");
+  EXPECT_THAT(refusal(convert_spec("sequential", 4, 2, folder_ / "bad.jsonl")), AllOf(HasSubstr("bad.jsonl:2"), HasSubstr("61")));
+}
+
+TEST_F(BadRequestTest, AMixtureIsNotConvertedAgain) {
+  convert(convert_spec("sequential", 4, 2), 1, dense(), folder_ / "moe");
+  EXPECT_THROW(
+      {
+        try {
+          convert(convert_spec("sequential", 4, 2), 1, folder_ / "moe", out());
+        } catch (const InvalidArgument& error) {
+          EXPECT_THAT(error.what(), AllOf(HasSubstr("mixture of experts already"), HasSubstr("4 experts")));
+          throw;
+        }
+      },
+      InvalidArgument);
+}
+
+TEST_F(BadRequestTest, NothingIsOverwritten) {
+  std::filesystem::create_directory(out());
+  write_file_atomically(out() / "precious", "text");
+  EXPECT_THROW(convert(convert_spec("sequential", 4, 2), 1, dense(), out()), InvalidArgument);
+  EXPECT_EQ(read_file(out() / "precious"), "text");
+  EXPECT_FALSE(std::filesystem::exists(out().string() + ".partial"));
+}
+
+TEST_F(BadRequestTest, EveryRankThrowsTheSame) {
+  std::atomic<int> agreed = 0;
+  testing::run_ranks(3, [&](Communicator& world) {
+    for (const int experts : {5, 48}) {
+      v1::ConvertSpec spec = convert_spec("sequential", experts, 2, ids());
+      spec.set_calibration_tokens(1);
+      if (experts == 48) spec.mutable_calibration(0)->set_path(folder_ / "short.jsonl");
+      if (experts == 48 && world.rank() == 0) write_file_atomically(folder_ / "short.jsonl", "{\"ids\": [1, 2, 3]}\n");
+      world.barrier("file written");
+      try {
+        convert(spec, 1, dense(), out(), world);
+      } catch (const AgreedError&) {
+        ++agreed;
+      }
+    }
+  });
+  EXPECT_EQ(agreed, 6) << "two errors on three ranks";
+}
+
+/// Limits the size of files, as a full disk does in the middle of a file, for one scope.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit{bytes, before_.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() {
+    setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+
+ private:
+  rlimit before_{};
+  void (*handler_)(int);
+};
+
+TEST_F(BadRequestTest, AFailedWriteLeavesNothingOnAnyRank) {
+  std::atomic<int> failures = 0;
+  // Room for the first layer, not for the second.
+  const FileSizeLimit limit(40'000);
+  testing::run_ranks(2, [&](Communicator& world) {
+    try {
+      convert(convert_spec("sequential", 4, 2, ids()), 1, dense(), out(), world);
+    } catch (const StorageError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("model.safetensors"));
+      ++failures;
+    }
+  });
+  EXPECT_EQ(failures, 2);
+  EXPECT_FALSE(std::filesystem::exists(out()));
+  EXPECT_FALSE(std::filesystem::exists(out().string() + ".partial"));
+}
+
+}  // namespace
+}  // namespace moe

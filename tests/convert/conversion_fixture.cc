@@ -1,0 +1,73 @@
+#include "convert/conversion_fixture.h"
+
+#include "checkpoint/model_writer.h"
+#include "common/file_io.h"
+#include "common/rng.h"
+#include "convert/converter.h"
+#include "testing/tiny_model.h"
+
+namespace moe::testing {
+
+namespace fs = std::filesystem;
+
+v1::ConvertSpec convert_spec(const std::string& method, int experts, int top_k, const fs::path& calibration) {
+  v1::ConvertSpec spec;
+  spec.set_method(method);
+  spec.set_experts(experts);
+  spec.set_top_k(top_k);
+  spec.set_router_init(calibration.empty() ? "kaiming" : "random_selection");
+  spec.set_router_scaling("calibrated");
+  spec.set_scale_mode(calibration.empty() ? "energy" : "least_squares");
+  spec.set_calibration_tokens(1024);
+  spec.set_topk_norm(top_k == 1 ? "straight_through" : "renorm");
+  spec.set_dtype("source");
+  if (!calibration.empty()) {
+    v1::DataSource& source = *spec.add_calibration();
+    source.set_path(calibration);
+    source.set_weight(1);
+    source.set_domain("calibration");
+  }
+  return spec;
+}
+
+void write_dense_model(const fs::path& path, const ModelConfig& config, uint64_t seed, at::ScalarType dtype) {
+  Decoder decoder(config, at::kFloat, {});
+  fill_random(decoder, seed);
+  write_model(path, /*source=*/path, decoder, config, dtype, *make_self_communicator(), true);
+}
+
+void write_calibration(const fs::path& path, int documents, int64_t vocab_size, uint64_t seed) {
+  CounterRng rng(seed, kStreamTest, 2);
+  std::string lines;
+  for (int document = 0; document < documents; ++document) {
+    std::vector<int64_t> ids(20 + rng.below(41));
+    for (int64_t& id : ids) id = static_cast<int64_t>(rng.below(static_cast<uint64_t>(vocab_size)));
+    lines += nlohmann::json{{"ids", ids}}.dump() + "\n";
+  }
+  write_file_atomically(path, lines);
+}
+
+nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const fs::path& source, const fs::path& output) {
+  return convert(spec, seed, source, output, *make_self_communicator());
+}
+
+nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const fs::path& source, const fs::path& output, Communicator& world) {
+  const ModelDirectory directory(source);
+  const auto tokenizer = fs::exists(source / "tokenizer.model") ? Tokenizer::from_directory(source) : nullptr;
+  return convert_model({.spec = spec, .seed = seed, .source = directory, .tokenizer = tokenizer, .output = output, .progress = {}}, world);
+}
+
+at::Tensor logits_of(const fs::path& model, const TokenBatch& batch, at::ScalarType dtype) {
+  const at::NoGradGuard no_grad;
+  const ModelDirectory directory(model);
+  const Decoder decoder = load_decoder(directory, dtype, {0, directory.config().moe ? directory.config().moe->num_experts : 0});
+  LocalDispatcher dispatcher;
+  return decoder.logits(decoder.forward(batch, dispatcher).hidden_TD);
+}
+
+ConversionTest::ConversionTest() {
+  write_dense_model(dense(), tiny_config(), /*seed=*/11);
+  write_calibration(ids(), 60, tiny_config().vocab_size, /*seed=*/12);
+}
+
+}  // namespace moe::testing

@@ -1,0 +1,220 @@
+// What a conversion writes, on tiny models made here.
+
+#include "convert/converter.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+#include <set>
+
+#include "checkpoint/safetensors.h"
+#include "common/file_io.h"
+#include "convert/conversion_fixture.h"
+#include "convert/conversion_methods.h"
+#include "testing/compare.h"
+#include "testing/run_ranks.h"
+#include "testing/tiny_model.h"
+
+namespace moe {
+namespace {
+
+using nlohmann::json;
+using testing::convert;
+using testing::convert_spec;
+using testing::ConversionTest;
+
+at::Tensor neurons_of(const std::filesystem::path& model, int64_t layer) {
+  return SafetensorsFile(model / "conversion.safetensors").tensor(concat("model.layers.", layer, ".mlp.experts.neurons")).to(at::kLong);
+}
+
+/// The FFN matrix that the experts came from, put together again: row (or column) neurons[e][i] is row i of expert e.
+at::Tensor rebuilt(const ModelDirectory& converted, int64_t layer, const std::string& part, int64_t dim) {
+  const at::Tensor neurons = neurons_of(converted.path(), layer);
+  std::vector<at::Tensor> parts;
+  for (int64_t e = 0; e < neurons.size(0); ++e) parts.push_back(converted.tensor(concat("model.layers.", layer, ".mlp.experts.", e, ".", part, ".weight")));
+  return at::cat(parts, dim).index_select(dim, neurons.flatten().argsort());
+}
+
+/// Same type, shape and bits.
+bool identical(const at::Tensor& a, const at::Tensor& b) { return a.scalar_type() == b.scalar_type() && at::equal(a, b); }
+
+class EveryConversionTest : public ConversionTest, public ::testing::WithParamInterface<std::string> {};
+
+/// Experts put back by their indices are the source, bit for bit, in its own type; everything else is a copy.
+TEST_P(EveryConversionTest, RoundTripIsBitIdentical) {
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const std::filesystem::path source_path = folder_ / concat("source", type), output = folder_ / concat("out", type);
+    testing::write_dense_model(source_path, testing::tiny_config(), 5, type);
+    convert(convert_spec(GetParam(), 6, 2), 1, source_path, output);
+    const ModelDirectory source(source_path), converted(output);
+    for (const TensorSpec& spec : logical_tensor_specs(source.config())) {
+      if (spec.name.find(".mlp.") == std::string::npos) {
+        EXPECT_TRUE(identical(converted.tensor(spec.name), source.tensor(spec.name))) << spec.name;
+        continue;
+      }
+      const int64_t layer = std::stoll(spec.name.substr(std::string("model.layers.").size()));
+      const std::string part = spec.name.substr(spec.name.find(".mlp.") + 5, spec.name.rfind('.') - spec.name.find(".mlp.") - 5);
+      EXPECT_TRUE(identical(rebuilt(converted, layer, part, part == "down_proj" ? 1 : 0), source.tensor(spec.name))) << spec.name;
+    }
+  }
+}
+
+/// All experts chosen, a zero router, scale N: the dense function.
+TEST_P(EveryConversionTest, AllExpertsAtScaleNAreTheDenseModel) {
+  const TokenBatch batch = testing::random_batch({20, 7, 33}, testing::tiny_config().vocab_size, 4);
+  for (const int experts : {1, 2, 4, 6, 16, 48}) {
+    v1::ConvertSpec spec = convert_spec(GetParam(), experts, experts);
+    spec.set_router_init("zero");
+    spec.set_scale_mode("unbiased");
+    const std::filesystem::path output = folder_ / concat("all", experts);
+    convert(spec, 3, dense(), output);
+    EXPECT_TRUE(testing::near(testing::logits_of(output, batch), testing::logits_of(dense(), batch), 1e-5)) << experts;
+    EXPECT_TRUE(testing::near(testing::logits_of(output, batch, at::kDouble), testing::logits_of(dense(), batch, at::kDouble), 1e-12)) << experts;
+  }
+}
+
+TEST_P(EveryConversionTest, SameSeedSameBytesOtherSeedOtherRouter) {
+  const v1::ConvertSpec spec = convert_spec(GetParam(), 4, 2, ids());
+  convert(spec, 1, dense(), folder_ / "a");
+  convert(spec, 1, dense(), folder_ / "b");
+  convert(spec, 2, dense(), folder_ / "c");
+  for (const char* file : {"model.safetensors", "config.json", "conversion.json", "conversion.safetensors"}) {
+    EXPECT_EQ(read_file(folder_ / "a" / file), read_file(folder_ / "b" / file)) << file;
+  }
+  EXPECT_NE(read_file(folder_ / "a" / "model.safetensors"), read_file(folder_ / "c" / "model.safetensors"));
+}
+
+/// The number of ranks changes no index and no number beyond rounding; one of five ranks has no row at all.
+TEST_P(EveryConversionTest, RanksDoNotChangeTheResult) {
+  v1::ConvertSpec spec = convert_spec(GetParam(), 4, 2, ids());
+  spec.set_calibration_tokens(250);
+  const json one = convert(spec, 1, dense(), folder_ / "one");
+  const ModelDirectory expected(folder_ / "one");
+  for (const int ranks : {2, 5}) {
+    const std::filesystem::path output = folder_ / concat("ranks", ranks);
+    testing::run_ranks(ranks, [&](Communicator& world) {
+      const json report = convert(spec, 1, dense(), output, world);
+      ASSERT_EQ(report["layers"].size(), 2U);
+      EXPECT_EQ(report["calibration"], one["calibration"]);
+      for (int64_t layer = 0; layer < 2; ++layer) {
+        for (const char* key : {"output_scale", "relative_ffn_error", "router_logit_deviation"}) {
+          EXPECT_NEAR(report["layers"][layer][key].get<double>(), one["layers"][layer][key].get<double>(), 1e-6) << key;
+        }
+        EXPECT_EQ(report["layers"][layer]["expert_load"], one["layers"][layer]["expert_load"]);
+      }
+    });
+    const ModelDirectory actual(output);
+    EXPECT_EQ(read_file(output / "conversion.safetensors"), read_file(folder_ / "one" / "conversion.safetensors"));
+    for (const TensorSpec& tensor : logical_tensor_specs(expected.config())) {
+      EXPECT_TRUE(testing::near(actual.tensor(tensor.name), expected.tensor(tensor.name), tensor.name.find("router") != std::string::npos ? 1e-6 : 0))
+          << tensor.name;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Methods, EveryConversionTest, ::testing::ValuesIn(conversion_methods().names()),
+                         [](const auto& each) { return each.param; });
+
+TEST_F(ConversionTest, ReportAndConfigSayHowItWasMade) {
+  std::vector<int64_t> steps;
+  const ModelDirectory source(dense());
+  const v1::ConvertSpec spec = convert_spec("independent_random", 4, 2, ids());
+  const auto world = make_self_communicator();
+  const json report = convert_model({spec, 9, source, nullptr, out(), [&](int64_t layer, int64_t layers) { steps.push_back(10 * layer + layers); }}, *world);
+  EXPECT_THAT(steps, ::testing::ElementsAre(12, 22));
+  EXPECT_EQ(json::parse(read_file(out() / "conversion.json")), report);
+  EXPECT_EQ(report["method"], "independent_random");
+  EXPECT_EQ(report["seed"], 9);
+  EXPECT_EQ(report["source"]["digest"], source.digest());
+  const int64_t tokens = report["calibration"]["tokens"];
+  EXPECT_GE(tokens, 1024);
+
+  const ModelConfig config = ModelDirectory(out()).config();
+  ASSERT_TRUE(config.moe);
+  EXPECT_EQ(config.moe->num_experts, 4);
+  EXPECT_EQ(config.moe->top_k, 2);
+  EXPECT_EQ(config.moe->expert_widths, (std::vector<int64_t>{12, 12}));
+  EXPECT_EQ(config.moe->conversion["method"], "independent_random");
+  EXPECT_EQ(config.moe->conversion["source_digest"], source.digest());
+  for (size_t layer = 0; layer < 2; ++layer) {
+    const json& of_layer = report["layers"][layer];
+    EXPECT_EQ(config.moe->output_scale[layer], of_layer["output_scale"].get<double>());
+    // The report's standard deviation is of the router in float32, as it is written.
+    EXPECT_NEAR(of_layer["router_logit_deviation"].get<double>(), 1, 1e-3);
+    EXPECT_GT(of_layer["relative_ffn_error"].get<double>(), 0);
+    EXPECT_LT(of_layer["relative_ffn_error"].get<double>(), 1) << "no worse than no FFN at all";
+    int64_t load = 0;
+    for (const json& count : of_layer["expert_load"]) load += count.get<int64_t>();
+    EXPECT_EQ(load, tokens * 2);
+  }
+}
+
+/// The first layer sees the same inputs whatever its scale, so the fitted scale must have the smallest error of all modes there.
+TEST_F(ConversionTest, LeastSquaresHasTheSmallestErrorOfAllModes) {
+  std::map<std::string, double> error;
+  for (const char* mode : {"least_squares", "n_over_k", "k", "energy", "unbiased", "fixed"}) {
+    v1::ConvertSpec spec = convert_spec("independent_random", 8, 2, ids());
+    spec.set_scale_mode(mode);
+    spec.set_output_scale(2.7);
+    const json report = convert(spec, 1, dense(), folder_ / mode);
+    error[mode] = report["layers"][0]["relative_ffn_error"];
+    EXPECT_GT(report["layers"][1]["relative_ffn_error"].get<double>(), 0) << "the error is reported for every mode";
+  }
+  for (const auto& [mode, value] : error) EXPECT_GE(value, error["least_squares"]) << mode;
+}
+
+TEST_F(ConversionTest, CalibrationTextThatNobodyNeedsStillGivesTheReport) {
+  v1::ConvertSpec spec = convert_spec("sequential", 4, 1, ids());
+  spec.set_router_init("kaiming");
+  spec.set_scale_mode("k");
+  const json report = convert(spec, 1, dense(), out());
+  EXPECT_TRUE(report["layers"][1].contains("expert_load"));
+  EXPECT_EQ(report["layers"][1]["output_scale"], 1);
+}
+
+TEST_F(ConversionTest, WithoutCalibrationTheReportHasTheScalesOnly) {
+  const json report = convert(convert_spec("sequential", 4, 1), 1, dense(), out());
+  EXPECT_FALSE(report.contains("calibration"));
+  EXPECT_EQ(report["layers"][0], (json{{"layer", 0}, {"output_scale", 2}}));
+}
+
+TEST_F(ConversionTest, TopOneRoutesWithWeightOne) {
+  convert(convert_spec("independent_random", 4, 1, ids()), 1, dense(), out());
+  EXPECT_EQ(ModelDirectory(out()).config().moe->topk_norm, "straight_through");
+}
+
+TEST_F(ConversionTest, RoutersOfAHalfPrecisionModelAreCalibratedAsWritten) {
+  testing::write_dense_model(folder_ / "bf16", testing::tiny_config(), 11, at::kBFloat16);
+  const json report = convert(convert_spec("sequential", 4, 2, ids()), 1, folder_ / "bf16", out());
+  EXPECT_EQ(ModelDirectory(out()).tensor_type("model.layers.0.mlp.router.weight"), at::kBFloat16);
+  // Rounding to 8 bits moves the deviation a little; that it is near 1 shows that the report is of the rounded router.
+  for (const json& layer : report["layers"]) {
+    EXPECT_NEAR(layer["router_logit_deviation"].get<double>(), 1, 4e-3);
+    EXPECT_NE(layer["router_logit_deviation"].get<double>(), 1);
+  }
+}
+
+TEST_F(ConversionTest, WritesTheTypeAskedFor) {
+  v1::ConvertSpec spec = convert_spec("sequential", 4, 2);
+  spec.set_dtype("bfloat16");
+  convert(spec, 1, dense(), out());
+  const ModelDirectory converted(out()), source(dense());
+  for (const TensorSpec& tensor : logical_tensor_specs(converted.config())) EXPECT_EQ(converted.tensor_type(tensor.name), at::kBFloat16);
+  EXPECT_TRUE(at::equal(converted.tensor("lm_head.weight"), source.tensor("lm_head.weight").to(at::kBFloat16)));
+}
+
+TEST_F(ConversionTest, TheManifestHasEveryFilesDigest) {
+  convert(convert_spec("sequential", 4, 2), 1, dense(), out());
+  const json files = json::parse(read_file(out() / "MANIFEST.json"))["files"];
+  std::set<std::string> expected{"config.json", "model.safetensors", "conversion.json", "conversion.safetensors"}, listed;
+  for (const auto& [name, entry] : files.items()) {
+    listed.insert(name);
+    EXPECT_EQ(entry["xxh3_128"], xxh3_hex(read_file(out() / name))) << name;
+  }
+  EXPECT_EQ(listed, expected);
+}
+
+}  // namespace
+}  // namespace moe

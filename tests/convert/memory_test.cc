@@ -1,0 +1,110 @@
+// The promise of bounded memory, on a model that is much larger than the bound.
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <iostream>
+#include <string>
+
+#include "checkpoint/safetensors.h"
+#include "common/file_io.h"
+#include "common/rng.h"
+#include "convert/conversion_fixture.h"
+#include "model/parameters.h"
+
+namespace moe {
+namespace {
+
+constexpr int64_t kLayers = 12, kHidden = 1024, kWidth = 4096, kVocab = 16384;
+constexpr double kMib = 1024.0 * 1024.0;
+
+ModelConfig config() {
+  const nlohmann::json json = {{"architectures", {"LlamaForCausalLM"}}, {"model_type", "llama"},          {"hidden_size", kHidden},
+                               {"intermediate_size", kWidth},           {"num_hidden_layers", kLayers},   {"num_attention_heads", 16},
+                               {"num_key_value_heads", 16},             {"vocab_size", kVocab},           {"max_position_embeddings", 256},
+                               {"rms_norm_eps", 1e-5},                  {"tie_word_embeddings", true}};
+  return parse_model_config(json.dump(), "model");
+}
+
+/// bf16 weights: random bits with an exponent around 2^-5.
+at::Tensor random_weights(at::IntArrayRef shape, uint32_t stream) {
+  at::Tensor weights = at::empty(shape, at::kBFloat16);
+  auto* const words = static_cast<uint16_t*>(weights.mutable_data_ptr());
+  CounterRng rng(1, kStreamTest, stream);
+  for (int64_t i = 0; i < weights.numel(); ++i) words[i] = static_cast<uint16_t>(0x3d00 | (rng.next_u32() & 0x80ff));
+  return weights;
+}
+
+/// Returns the bytes of the weights.
+double write_large_model(const std::filesystem::path& path) {
+  std::filesystem::create_directory(path);
+  write_file_atomically(path / "config.json", config().source.dump());
+  std::vector<SafetensorsWriter::Spec> specs;
+  double bytes = 0;
+  for (const TensorSpec& spec : logical_tensor_specs(config())) specs.push_back({spec.name, at::kBFloat16, spec.shape});
+  SafetensorsWriter writer(path / "model.safetensors", specs);
+  uint32_t stream = 0;
+  for (const auto& spec : specs) {
+    writer.write(spec.name, random_weights(spec.shape, stream++));
+    bytes += 2.0 * static_cast<double>(at::zeros({1}).expand(spec.shape).numel());
+  }
+  writer.finish();
+  return bytes;
+}
+
+/// A field of /proc/self/status, in bytes.
+double memory(const std::string& field) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind(field + ":", 0) == 0) return std::stod(line.substr(field.size() + 1)) * 1024;
+  }
+  return 0;
+}
+
+/// How far this process's resident memory, mapped files included, rises above where it stood while `work` runs; -1 if it cannot
+/// be told.
+double peak_growth(const std::function<void()>& work) {
+  std::ofstream("/proc/self/clear_refs") << "5" << std::flush;  // VmHWM starts anew
+  const double before = memory("VmRSS");
+  if (memory("VmHWM") > before + 16 * kMib) return -1;
+  work();
+  return memory("VmHWM") - before;
+}
+
+class MemoryTest : public ::testing::Test {
+ protected:
+  MemoryTest() : bytes_(write_large_model(folder_ / "dense")) {}
+
+  /// Converts and holds the growth to `bound` bytes.
+  void expect_bounded(const v1::ConvertSpec& spec, double bound) {
+    const double growth = peak_growth([&] { testing::convert(spec, 1, folder_ / "dense", folder_ / "out"); });
+    if (growth < 0) GTEST_SKIP() << "/proc/self/clear_refs does not reset the peak on this machine";
+    std::cout << "model " << bytes_ / kMib << " MiB, peak growth " << growth / kMib << " MiB, bound " << bound / kMib << " MiB\n";
+    EXPECT_LT(growth, bound);
+    EXPECT_GT(growth, 1 * kMib) << "the measure does not work";
+  }
+
+  /// bf16 bytes: a layer's FFN and attention; here as large as the embedding.
+  static constexpr double kLayer = 2.0 * (3 * kHidden * kWidth + 4 * kHidden * kHidden);
+  static_assert(2.0 * kVocab * kHidden <= kLayer * 1.01);
+  testing::TempDir folder_;
+  double bytes_;
+};
+
+/// Slicing holds a layer's pages and one expert's copy.
+TEST_F(MemoryTest, SlicingHoldsOneLayer) {
+  v1::ConvertSpec spec = testing::convert_spec("independent_random", 8, 2);
+  expect_bounded(spec, 2 * kLayer);
+}
+
+/// Calibration holds the layer in bf16, in float and, in float again, as experts; and the calibration tokens' activations.
+TEST_F(MemoryTest, CalibrationHoldsOneLayerInFloatTwice) {
+  testing::write_calibration(folder_ / "ids.jsonl", 20, kVocab, 1);
+  v1::ConvertSpec spec = testing::convert_spec("independent_random", 8, 2, folder_ / "ids.jsonl");
+  spec.set_calibration_tokens(256);
+  const double activations = 512 * (8 * kHidden + 8 * kWidth) * 4.0;
+  expect_bounded(spec, (1 + 2 + 2 + 1) * kLayer + activations);
+}
+
+}  // namespace
+}  // namespace moe

@@ -1,0 +1,111 @@
+#include "convert/output_scale.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "common/error.h"
+#include "common/rng.h"
+#include "model/moe/moe_layer.h"
+#include "testing/compare.h"
+#include "testing/run_ranks.h"
+
+namespace moe {
+namespace {
+
+at::Tensor normal(at::IntArrayRef shape, double deviation, uint32_t stream) {
+  at::Tensor values = at::empty(shape, at::kFloat);
+  CounterRng rng(8, kStreamTest, stream);
+  float* data = values.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < values.numel(); ++i) data[i] = static_cast<float>(deviation * rng.normal());
+  return values;
+}
+
+struct Cell {
+  int64_t experts, top_k;
+  const char* mode;
+  double scale;
+};
+
+/// The table of llama-moe-v1 1.11: scale by mode, and from it the output's energy and error for uncorrelated experts.
+constexpr Cell kCells[] = {{16, 4, "n_over_k", 4},      {16, 4, "k", 4}, {16, 4, "energy", 8},      {16, 4, "unbiased", 16},
+                           {8, 2, "n_over_k", 4},       {8, 2, "k", 2},  {8, 2, "energy", 4},       {8, 2, "unbiased", 8},
+                           {16, 2, "n_over_k", 8},      {16, 2, "k", 2}, {16, 2, "energy", 5.65685}, {16, 2, "unbiased", 16}};
+
+class ScaleCellTest : public ::testing::TestWithParam<Cell> {};
+
+/// Gaussian experts, a router that chooses at random with nearly equal weights: RMS ratio S / sqrt(K N), squared error
+/// 1 - 2 S / N + S^2 / (K N).
+TEST_P(ScaleCellTest, HasTheStatisticsOfTheTable) {
+  const auto [experts, top_k, mode, expected_scale] = GetParam();
+  constexpr int64_t kHidden = 256, kWidth = 1024, kTokens = 2000;
+  const int64_t width = kWidth / experts;
+  const double scale = closed_form_scale(mode, experts, top_k, 0);
+  EXPECT_NEAR(scale, expected_scale, 1e-5);
+
+  MoeWeights weights;
+  weights.router = normal({experts, kHidden}, 1e-5, 1);
+  weights.gate_up = normal({experts, 2 * width, kHidden}, 1 / std::sqrt(double{kHidden}), 2);
+  weights.down = normal({experts, kHidden, width}, 1 / std::sqrt(double{kWidth}), 3);
+  const at::Tensor x = normal({kTokens, kHidden}, 1, 4);
+  LocalDispatcher dispatcher;
+  const at::Tensor s = moe_layer(weights, {experts, top_k, 1.0, TopkNorm::kRenorm}, x, dispatcher, 0).y_TD;
+  const at::Tensor y = moe_layer(weights, {experts, experts, 1.0, TopkNorm::kRenorm}, x, dispatcher, 0).y_TD * static_cast<double>(experts);
+
+  const OutputFit fit = fit_output(y, s, *make_self_communicator());
+  const double n = static_cast<double>(experts), k = static_cast<double>(top_k);
+  EXPECT_NEAR(scale * std::sqrt(fit.s_s / fit.y_y) / (scale / std::sqrt(k * n)), 1, 0.03);
+  const double error = 1 - 2 * scale / n + scale * scale / (k * n);
+  EXPECT_NEAR(fit.relative_error(scale), error, 0.03 * std::max(error, 1.0));
+  EXPECT_NEAR(fit.least_squares() / k, 1, 0.03) << "K is the least-squares optimum of uncorrelated experts";
+}
+
+INSTANTIATE_TEST_SUITE_P(Table, ScaleCellTest, ::testing::ValuesIn(kCells), [](const auto& each) {
+  return std::to_string(each.param.top_k) + "of" + std::to_string(each.param.experts) + "_" + each.param.mode;
+});
+
+TEST(ClosedFormScaleTest, FixedAndUnknown) {
+  EXPECT_EQ(closed_form_scale("fixed", 8, 2, 2.5), 2.5);
+  try {
+    closed_form_scale("enrgy", 8, 2, 0);
+    FAIL();
+  } catch (const InvalidArgument& error) {
+    EXPECT_THAT(error.what(), ::testing::AllOf(::testing::HasSubstr("enrgy"), ::testing::HasSubstr("energy"), ::testing::HasSubstr("fixed")));
+  }
+}
+
+/// Against the error worked out from the tensors themselves, over a fine grid of scales.
+TEST(OutputFitTest, LeastSquaresIsTheMinimumAndTheErrorIsTheDefinition) {
+  const at::Tensor y = normal({50, 16}, 1, 5), s = y * 0.3 + normal({50, 16}, 0.4, 6);
+  const OutputFit fit = fit_output(y, s, *make_self_communicator());
+  const at::Tensor y64 = y.to(at::kDouble), s64 = s.to(at::kDouble);
+  const auto error = [&](double scale) { return ((y64 - s64 * scale).square().sum() / y64.square().sum()).item<double>(); };
+  const double best = fit.least_squares();
+  EXPECT_NEAR(fit.relative_error(best), error(best), 1e-9);
+  EXPECT_NEAR(fit.relative_error(4), error(4), 1e-9);
+  for (double step = -1; step <= 1; step += 0.01) EXPECT_LE(error(best), error(best + step) + 1e-12);
+}
+
+TEST(OutputFitTest, SumsOverRanks) {
+  const at::Tensor y = normal({60, 8}, 1, 7), s = normal({60, 8}, 1, 8);
+  const OutputFit whole = fit_output(y, s, *make_self_communicator());
+  testing::run_ranks(3, [&](Communicator& world) {
+    // The last rank has no tokens.
+    const int64_t first = world.rank() * 30, last = std::min<int64_t>(60, first + 30);
+    const OutputFit fit = fit_output(y.slice(0, first, last), s.slice(0, first, last), world);
+    EXPECT_NEAR(fit.y_s, whole.y_s, 1e-9);
+    EXPECT_NEAR(fit.s_s, whole.s_s, 1e-9);
+    EXPECT_NEAR(fit.y_y, whole.y_y, 1e-9);
+  });
+}
+
+TEST(OutputFitTest, SilentExpertsKeepScaleOne) {
+  const at::Tensor zero = at::zeros({4, 4});
+  const OutputFit fit = fit_output(zero, zero, *make_self_communicator());
+  EXPECT_EQ(fit.least_squares(), 1);
+  EXPECT_EQ(fit.relative_error(1), 0);
+}
+
+}  // namespace
+}  // namespace moe
