@@ -7,25 +7,34 @@
 #   --ranks N     ranks to start (default 1)
 #   --threads T   threads of each rank (default 1)
 #   --once        run once and pass the exit code on; without it, a gang that ended for a reason that may pass (exit codes 70
-#                 internal, 71 hardware, 75 released, 76 fenced, 86 hang, or killed) is started again after a short wait
+#                 internal, 71 hardware, 75 released, 76 fenced, 86 hang, or killed) is started again after a wait of 1 to 60 s
 #
-# SIGUSR1 to this script or to mpirun asks the gang to save a checkpoint and leave with 75.
+# SIGUSR1 to this script or to mpirun asks the gang to save a checkpoint and leave with 75. SIGTERM or SIGINT to this script ends
+# the gang for good.
 set -euo pipefail
+
+usage_error() {
+  echo "gang: $1; try --help" >&2
+  exit 64
+}
 
 ranks=1
 threads=1
 once=0
 while (($#)); do
   case "$1" in
-    --ranks) ranks="${2:?--ranks needs a number}"; shift 2 ;;
-    --threads) threads="${2:?--threads needs a number}"; shift 2 ;;
+    --ranks | --threads)
+      [[ "${2:-}" =~ ^[1-9][0-9]{0,3}$ ]] || usage_error "$1 needs a number from 1 to 9999, not '${2:-}'"
+      if [[ "$1" == --ranks ]]; then ranks="$2"; else threads="$2"; fi
+      shift 2
+      ;;
     --once) once=1; shift ;;
-    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     --) shift; break ;;
-    *) echo "gang: unknown argument '$1'; try --help" >&2; exit 64 ;;
+    *) usage_error "unknown argument '$1'" ;;
   esac
 done
-(($#)) || { echo "gang: no program given; put it behind --" >&2; exit 64; }
+(($#)) || usage_error "no program given; put it behind --"
 command -v mpirun >/dev/null || { echo "gang: mpirun is missing; run: bash deploy/install_deps.sh" >&2; exit 69; }
 
 launch=(mpirun --oversubscribe --bind-to none --quiet -n "$ranks"
@@ -36,23 +45,49 @@ launch=(mpirun --oversubscribe --bind-to none --quiet -n "$ranks"
 
 ((once)) && exec "${launch[@]}" "$@"
 
+gang=""
+signalled=0
+stopping=0
+pass_on() {
+  signalled=1
+  [[ -z "$gang" ]] || kill -s "$1" "$gang" 2>/dev/null || true
+}
+trap 'pass_on USR1' USR1
+trap 'stopping=1; pass_on TERM' TERM INT
+
+# The exit code of `gang`. A signal to this script makes `wait` return early, with a code that is not the gang's.
+await_gang() {
+  while true; do
+    signalled=0
+    local code=0
+    wait "$gang" || code=$?
+    # 127: the wait before this one did end with the gang.
+    ((code == 127)) || status=$code
+    ((signalled && code != 127)) || return 0
+  done
+}
+
 wait_seconds=1
 while true; do
+  started=$SECONDS
   "${launch[@]}" "$@" &
   gang=$!
-  trap 'kill -USR1 "$gang" 2>/dev/null' USR1
-  trap 'kill -TERM "$gang" 2>/dev/null' TERM INT
-  status=0
-  wait "$gang" || status=$?
-  # A signal ends `wait` early: wait for the gang itself.
-  while kill -0 "$gang" 2>/dev/null; do
-    status=0
-    wait "$gang" || status=$?
-  done
+  status=127
+  ((stopping == 0)) || kill -s TERM "$gang"
+  await_gang
+  gang=""
+  ((stopping)) && exit "$status"
   case "$status" in
-    70 | 71 | 75 | 76 | 86 | 137 | 139) echo "gang: ended with $status; starting again in $wait_seconds s" >&2 ;;
+    70 | 71 | 75 | 76 | 86 | 137 | 139) ;;
     *) exit "$status" ;;
   esac
-  sleep "$wait_seconds"
-  wait_seconds=$((wait_seconds < 60 ? wait_seconds * 2 : 60))
+  # A gang that ran for a while has not failed at once again.
+  ((SECONDS - started < 60)) || wait_seconds=1
+  echo "gang: ended with $status; starting again in $wait_seconds s" >&2
+  sleep "$wait_seconds" &
+  gang=$!
+  await_gang
+  gang=""
+  ((stopping)) && exit 143
+  wait_seconds=$((wait_seconds < 30 ? wait_seconds * 2 : 60))
 done

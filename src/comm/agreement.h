@@ -6,9 +6,9 @@
 
 #include "comm/communicator.h"
 
-/// Errors that all ranks know of. What one rank alone may fail at (reading a file, writing a shard) is done inside agree():
-/// if any rank failed, every rank throws the first one's error, so that none is left waiting in a collective and one report
-/// is enough.
+/// Errors that all ranks know of. What one rank alone may fail at (reading a file, writing a shard) is done inside
+/// agree(): if any rank failed, every rank throws the first one's error, so that none is left waiting in a collective
+/// and one report is enough.
 namespace moe {
 
 /// Marks an exception that every rank of the group threw at the same point. Not an exception itself.
@@ -30,8 +30,8 @@ template <typename E>
   throw Agreed<E>(message);
 }
 
-/// Runs `work` (no collectives in it) on every rank. Throws Agreed<E> on all of them if it threw on any: the type and message
-/// of the lowest failing rank, named where it is not rank 0.
+/// Runs `work` (no collectives in it) on every rank. Throws Agreed<E> on all of them if it threw on any: the type and
+/// message of the lowest failing rank, named where it is not rank 0.
 void agree(Communicator& world, std::string_view op, const std::function<void()>& work);
 
 /// Rank 0 runs `work` and every rank gets its result, or its error as agree() throws it.

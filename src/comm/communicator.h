@@ -12,13 +12,14 @@
 
 namespace moe {
 
-/// A group of ranks that call the same collectives in the same order. Passed by reference, never global. Every call names
-/// itself in `op` (with its layer where it has one) and ends within the communicator's time limit: Timeout then says which
-/// operation, its sequence number and how long it waited. A rank's communicator is used by one thread at a time.
+/// A group of ranks that call the same collectives in the same order. Passed by reference, never global. Every call
+/// names itself in `op` (with its layer where it has one) and ends within the communicator's time limit: Timeout then
+/// says which operation, its sequence number and how long it waited. A rank's communicator is used by one thread at a
+/// time.
 ///
-/// Reductions sum in rank order, so a result's bits depend on the inputs and the size alone, and are the same on every rank.
-/// Throws Timeout (exit 86), HardwareError (a peer or the fabric broke), Internal (ranks disagree on op or shape, where that
-/// can be seen).
+/// Reductions sum in rank order, so a result's bits depend on the inputs and the size alone, and are the same on every
+/// rank. Throws Timeout (exit 86), HardwareError (a peer or the fabric broke), Internal (ranks disagree on op or shape,
+/// where that can be seen).
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -35,9 +36,9 @@ class Communicator {
   /// [n, ...] on each rank, n may differ -> [sum n, ...] in rank order.
   virtual at::Tensor all_gather(const at::Tensor& tensor, std::string_view op) = 0;
 
-  /// Sends the first send_rows[0] rows of `rows` to rank 0, the next send_rows[1] to rank 1, ... and returns what arrived, in
-  /// rank order, recv_rows[r] rows from rank r (they must equal what rank r sends here). Counts may be 0; every rank calls.
-  /// Cost     bytes on the wire per rank: the rows that change ranks, once.
+  /// Sends the first send_rows[0] rows of `rows` to rank 0, the next send_rows[1] to rank 1, ... and returns what
+  /// arrived, in rank order, recv_rows[r] rows from rank r (they must equal what rank r sends here). Counts may be 0;
+  /// every rank calls. Cost     bytes on the wire per rank: the rows that change ranks, once.
   virtual at::Tensor all_to_all(const at::Tensor& rows, std::span<const int64_t> send_rows,
                                 std::span<const int64_t> recv_rows, std::string_view op) = 0;
 
@@ -46,7 +47,8 @@ class Communicator {
 
   virtual void barrier(std::string_view op) = 0;
 
-  /// The sub-group of the ranks that gave the same `color`, ordered by their rank here. Collective over this communicator.
+  /// The sub-group of the ranks that gave the same `color`, ordered by their rank here. Collective over this
+  /// communicator.
   virtual std::unique_ptr<Communicator> split(int color, std::string_view op) = 0;
 
   /// The root's bytes, on every rank.

@@ -144,7 +144,10 @@ at::Tensor ExchangeCommunicator::all_gather(const at::Tensor& tensor, std::strin
 at::Tensor ExchangeCommunicator::all_to_all(const at::Tensor& rows_in, std::span<const int64_t> send_rows,
                                             std::span<const int64_t> recv_rows, std::string_view op) {
   const at::Tensor rows = rows_in.contiguous();
-  MOE_CHECK(std::accumulate(send_rows.begin(), send_rows.end(), int64_t{0}) == rows.size(0), op, ": counts do not sum to the rows");
+  const auto ranks = static_cast<size_t>(size());
+  MOE_CHECK(send_rows.size() == ranks && recv_rows.size() == ranks, op, ": one count per rank expected");
+  MOE_CHECK(std::accumulate(send_rows.begin(), send_rows.end(), int64_t{0}) == rows.size(0), op,
+            ": counts do not sum to the rows");
   std::vector<int64_t> shape = rows.sizes().vec();
   shape[0] = std::accumulate(recv_rows.begin(), recv_rows.end(), int64_t{0});
   at::Tensor received = at::empty(shape, rows.options());
@@ -173,6 +176,8 @@ std::vector<std::string> ExchangeCommunicator::all_gather_bytes(std::string_view
   return all;
 }
 
-void ExchangeCommunicator::barrier(std::string_view op) { gather_sizes(0, op); }
+void ExchangeCommunicator::barrier(std::string_view op) {
+  gather_sizes(0, op);
+}
 
 }  // namespace moe

@@ -12,8 +12,9 @@
 
 namespace moe {
 
-/// The collectives, built once on a single primitive that a transport brings: every rank hands every other rank a buffer. CPU
-/// tensors. Reductions gather slices and add them in rank order, so their bits do not depend on timing or transport.
+/// The collectives, built once on a single primitive that a transport brings: every rank hands every other rank a
+/// buffer. CPU tensors. Reductions gather slices and add them in rank order, so their bits do not depend on timing or
+/// transport.
 class ExchangeCommunicator : public Communicator {
  public:
   void all_reduce_sum(at::Tensor& tensor, std::string_view op) final;
@@ -30,8 +31,8 @@ class ExchangeCommunicator : public Communicator {
 
   explicit ExchangeCommunicator(std::chrono::milliseconds timeout) : timeout_(timeout) {}
 
-  /// Sends sends[r] to rank r and fills receives[r] from it, for all r including this rank; empty buffers are legal and need
-  /// no message. Both ends agree on sizes. Ends within timeout().
+  /// Sends sends[r] to rank r and fills receives[r] from it, for all r including this rank; empty buffers are legal and
+  /// need no message. Both ends agree on sizes. Ends within timeout().
   virtual void exchange(std::span<const Send> sends, std::span<const Receive> receives) = 0;
 
   std::chrono::milliseconds timeout() const { return timeout_; }

@@ -4,7 +4,9 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -16,9 +18,8 @@
 namespace moe {
 namespace {
 
-constexpr int kTag = 7;
-/// MPI counts are ints; larger buffers travel as several messages.
-constexpr size_t kMaxMessageBytes = size_t{1} << 30;
+/// Every MPI allows tags up to here (MPI 4.0, 8.1.2: MPI_TAG_UB is at least 32767).
+constexpr uint64_t kTags = 32768;
 /// A wait first polls and yields, since most are short and ranks may share cores; a long one sleeps between looks.
 constexpr std::chrono::milliseconds kYieldFor{20};
 constexpr std::chrono::microseconds kSleep{200};
@@ -43,8 +44,8 @@ class OwnedComm {
 
 class MpiCommunicator final : public ExchangeCommunicator {
  public:
-  MpiCommunicator(MPI_Comm comm, bool owned, std::chrono::milliseconds timeout)
-      : ExchangeCommunicator(timeout), comm_(comm, owned) {
+  MpiCommunicator(MPI_Comm comm, bool owned, std::chrono::milliseconds timeout, int64_t max_message_bytes)
+      : ExchangeCommunicator(timeout), comm_(comm, owned), max_message_bytes_(max_message_bytes) {
     MOE_MPI_CHECK(MPI_Comm_rank(comm, &rank_));
     MOE_MPI_CHECK(MPI_Comm_size(comm, &size_));
   }
@@ -57,42 +58,55 @@ class MpiCommunicator final : public ExchangeCommunicator {
     MPI_Comm part = MPI_COMM_NULL;
     MOE_MPI_CHECK(MPI_Comm_split(comm_.get(), color, rank_, &part));
     MOE_MPI_CHECK(MPI_Comm_set_errhandler(part, MPI_ERRORS_RETURN));
-    return std::make_unique<MpiCommunicator>(part, /*owned=*/true, timeout());
+    return std::make_unique<MpiCommunicator>(part, /*owned=*/true, timeout(), max_message_bytes_);
   }
 
  protected:
   void exchange(std::span<const Send> sends, std::span<const Receive> receives) override {
+    MOE_CHECK(sends[rank_].size() == receives[rank_].size(), describe_operation(),
+              ": sizes to and from oneself differ");
     std::vector<MPI_Request> requests;
+    std::vector<int> expected;  // bytes of each receive, which come first
     for (int step = 1; step < size_; ++step) {
       const int source = (rank_ - step + size_) % size_;
       for (Receive rest = receives[source]; !rest.empty();) {
-        const size_t count = std::min(rest.size(), kMaxMessageBytes);
+        const int count = next_message(rest.size());
         requests.push_back(MPI_REQUEST_NULL);
-        MOE_MPI_CHECK(MPI_Irecv(rest.data(), static_cast<int>(count), MPI_BYTE, source, kTag, comm_.get(), &requests.back()));
+        expected.push_back(count);
+        MOE_MPI_CHECK(MPI_Irecv(rest.data(), count, MPI_BYTE, source, tag(), comm_.get(), &requests.back()));
         rest = rest.subspan(count);
       }
     }
     for (int step = 1; step < size_; ++step) {
       const int target = (rank_ + step) % size_;
       for (Send rest = sends[target]; !rest.empty();) {
-        const size_t count = std::min(rest.size(), kMaxMessageBytes);
+        const int count = next_message(rest.size());
         requests.push_back(MPI_REQUEST_NULL);
-        MOE_MPI_CHECK(MPI_Isend(rest.data(), static_cast<int>(count), MPI_BYTE, target, kTag, comm_.get(), &requests.back()));
+        MOE_MPI_CHECK(MPI_Isend(rest.data(), count, MPI_BYTE, target, tag(), comm_.get(), &requests.back()));
         rest = rest.subspan(count);
       }
     }
-    MOE_CHECK(sends[rank_].size() == receives[rank_].size(), describe_operation(), ": sizes to and from oneself differ");
     if (!receives[rank_].empty()) std::memcpy(receives[rank_].data(), sends[rank_].data(), receives[rank_].size());
-    wait(requests);
+    wait(requests, expected);
   }
 
  private:
-  void wait(std::vector<MPI_Request>& requests) {
+  int next_message(size_t bytes_left) const {
+    return static_cast<int>(std::min<int64_t>(bytes_left, max_message_bytes_));
+  }
+
+  /// From the operation's name: ranks in different operations never take each other's bytes, but wait and say where.
+  int tag() const { return static_cast<int>(std::hash<std::string>()(operations().current()) % kTags); }
+
+  void wait(std::vector<MPI_Request>& requests, std::span<const int> expected) {
+    std::vector<MPI_Status> statuses(requests.size());
     const auto started = std::chrono::steady_clock::now();
     while (true) {
       int done = 0;
-      MOE_MPI_CHECK(MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, MPI_STATUSES_IGNORE));
-      if (done != 0) return;
+      const int status = MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, statuses.data());
+      if (status == MPI_ERR_IN_STATUS) throw_for(statuses);
+      MOE_MPI_CHECK(status);
+      if (done != 0) break;
       const auto waited = std::chrono::steady_clock::now() - started;
       if (waited > timeout()) {
         throw Timeout(concat("no answer within ", timeout().count(), " ms in ", describe_operation()));
@@ -103,17 +117,39 @@ class MpiCommunicator final : public ExchangeCommunicator {
         std::this_thread::sleep_for(kSleep);
       }
     }
+    for (size_t i = 0; i < expected.size(); ++i) {
+      int count = 0;
+      MOE_MPI_CHECK(MPI_Get_count(&statuses[i], MPI_BYTE, &count));
+      if (count != expected[i])
+        throw_size_mismatch(statuses[i].MPI_SOURCE, concat(count, " bytes where ", expected[i], " were expected"));
+    }
+  }
+
+  [[noreturn]] void throw_for(std::span<const MPI_Status> statuses) const {
+    for (const MPI_Status& status : statuses) {
+      int error_class = MPI_SUCCESS;
+      MPI_Error_class(status.MPI_ERROR, &error_class);
+      if (error_class == MPI_ERR_TRUNCATE) throw_size_mismatch(status.MPI_SOURCE, "more bytes than were expected");
+      if (error_class != MPI_SUCCESS && error_class != MPI_ERR_PENDING) MOE_MPI_CHECK(status.MPI_ERROR);
+    }
+    throw_mpi_error("MPI_Testall", MPI_ERR_IN_STATUS, __FILE__, __LINE__);
+  }
+
+  [[noreturn]] void throw_size_mismatch(int source, const std::string& what) const {
+    throw Internal(concat("rank ", source, " sent ", what, " in ", describe_operation()));
   }
 
   OwnedComm comm_;
+  int64_t max_message_bytes_;
   int rank_ = 0;
   int size_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_mpi_world(std::chrono::milliseconds timeout) {
-  return std::make_unique<MpiCommunicator>(MPI_COMM_WORLD, /*owned=*/false, timeout);
+std::unique_ptr<Communicator> make_mpi_world(std::chrono::milliseconds timeout, int64_t max_message_bytes) {
+  MOE_CHECK(max_message_bytes > 0 && max_message_bytes <= INT32_MAX, "max_message_bytes ", max_message_bytes);
+  return std::make_unique<MpiCommunicator>(MPI_COMM_WORLD, /*owned=*/false, timeout, max_message_bytes);
 }
 
 }  // namespace moe

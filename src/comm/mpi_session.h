@@ -7,8 +7,8 @@
 
 namespace moe {
 
-/// The process's part in an `mpirun`. Started without mpirun it is a world of one and MPI is never touched. One per process,
-/// made in main; the destructor finalizes MPI.
+/// The process's part in an `mpirun`. Started without mpirun it is a world of one and MPI is never touched. One per
+/// process, made in main; the destructor finalizes MPI.
 class MpiSession {
  public:
   MpiSession(int& argc, char**& argv);

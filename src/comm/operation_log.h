@@ -7,8 +7,8 @@
 
 namespace moe {
 
-/// The last operations of one communicator, oldest first, for the message of a wait that failed: what hung, and what led there.
-/// Used by the communicator's own thread.
+/// The last operations of one communicator, oldest first, for the message of a wait that failed: what hung, and what
+/// led there. Used by the communicator's own thread.
 class OperationLog {
  public:
   void begin(std::string_view op) { names_[count_++ % kKept] = op; }

@@ -34,18 +34,25 @@ struct ThreadCommunicator::Group {
   };
 
   explicit Group(int size_in, std::shared_ptr<Failure> failure_in)
-      : size(size_in), posted(size_in), failure(std::move(failure_in)) {}
+      : size(size_in), posted(size_in), offered(size_in), failure(std::move(failure_in)) {}
 
   const int size;
   std::mutex mutex;
   std::condition_variable all_here;
   int waiting = 0;
   uint64_t round = 0;
+  /// What each rank hands out; read by all between the two meetings of an exchange.
   std::vector<Posted> posted;
+  /// Where two ranks did not agree, and the wait of the first that gave up: once set, every later call of the group
+  /// throws it.
+  std::string mismatch, late;
+  /// Sub-groups made in a split, by the rank that made them.
+  std::vector<std::shared_ptr<Group>> offered;
   std::shared_ptr<Failure> failure;
 };
 
-std::vector<std::unique_ptr<ThreadCommunicator>> ThreadCommunicator::make_world(int size, std::chrono::milliseconds timeout) {
+std::vector<std::unique_ptr<ThreadCommunicator>> ThreadCommunicator::make_world(int size,
+                                                                                std::chrono::milliseconds timeout) {
   const auto group = std::make_shared<Group>(size, std::make_shared<Failure>());
   std::vector<std::unique_ptr<ThreadCommunicator>> ranks;
   for (int r = 0; r < size; ++r) ranks.emplace_back(new ThreadCommunicator(group, r, timeout));
@@ -55,78 +62,95 @@ std::vector<std::unique_ptr<ThreadCommunicator>> ThreadCommunicator::make_world(
 ThreadCommunicator::ThreadCommunicator(std::shared_ptr<Group> group, int rank, std::chrono::milliseconds timeout)
     : ExchangeCommunicator(timeout), group_(std::move(group)), rank_(rank) {}
 
-int ThreadCommunicator::size() const { return group_->size; }
+int ThreadCommunicator::size() const {
+  return group_->size;
+}
 
 void ThreadCommunicator::abort(const std::string& reason) {
   const std::lock_guard<std::mutex> lock(group_->failure->mutex);
   if (!group_->failure->reason) group_->failure->reason = reason;
 }
 
-/// Returns when every rank of the group has come.
-void ThreadCommunicator::meet() {
+/// Returns when every rank of the group has come. The first meeting of an exchange ends early, for all, when a rank is
+/// late or has failed; a rank that leaves it has handed out nothing that another one still reads. Nothing can hold up
+/// the second one.
+void ThreadCommunicator::meet(Meeting meeting) {
   Group& group = *group_;
   std::unique_lock<std::mutex> lock(group.mutex);
-  const uint64_t round = group.round;
-  if (++group.waiting == group.size) {
-    group.waiting = 0;
-    ++group.round;
-    group.all_here.notify_all();
-    return;
+  if (meeting == Meeting::kSecond) {
+    const uint64_t round = group.round;
+    if (++group.waiting < group.size) return group.all_here.wait(lock, [&] { return group.round != round; });
+  } else {
+    const auto deadline = std::chrono::steady_clock::now() + timeout();
+    const uint64_t round = group.round;
+    ++group.waiting;
+    while (group.round == round) {
+      if (const auto reason = group.failure->get()) throw HardwareError("another rank failed: " + *reason);
+      if (!group.late.empty()) throw Timeout(group.late);
+      if (group.waiting == group.size) break;
+      if (std::chrono::steady_clock::now() > deadline) {
+        group.late = concat("no answer within ", timeout().count(), " ms in ", describe_operation());
+        throw Timeout(group.late);
+      }
+      group.all_here.wait_for(lock, kFailureCheck);
+    }
+    if (group.round != round) return;
   }
-  const auto deadline = std::chrono::steady_clock::now() + timeout();
-  while (group.round == round) {
-    group.all_here.wait_for(lock, kFailureCheck);
-    if (group.round != round) break;
-    if (const auto reason = group.failure->get()) throw HardwareError("another rank failed: " + *reason);
-    if (std::chrono::steady_clock::now() > deadline) {
-      throw Timeout(concat("no answer within ", timeout().count(), " ms in ", describe_operation()));
+  group.waiting = 0;
+  ++group.round;
+  group.all_here.notify_all();
+}
+
+std::string ThreadCommunicator::disagreement(std::span<const Receive> receives) const {
+  const std::string mine = operations().current();
+  for (int r = 0; r < size(); ++r) {
+    const Group::Posted& peer = group_->posted[r];
+    if (peer.op != mine) return concat("rank ", r, " is in '", peer.op, "' while rank ", rank_, " is in '", mine, "'");
+    if (peer.sends[rank_].size() != receives[r].size()) {
+      return concat("rank ", r, " sends ", peer.sends[rank_].size(), " bytes where rank ", rank_, " expects ",
+                    receives[r].size(), " in '", mine, "'");
     }
   }
+  return "";
 }
 
 void ThreadCommunicator::exchange(std::span<const Send> sends, std::span<const Receive> receives) {
-  group_->posted[rank_] = {sends, operations().current()};
-  meet();
-  std::string mismatch;
-  for (int r = 0; r < size(); ++r) {
-    const Group::Posted& peer = group_->posted[r];
-    if (peer.op != operations().current()) {
-      mismatch = concat("rank ", r, " is in '", peer.op, "' while rank ", rank_, " is in '", operations().current(), "'");
-    } else if (peer.sends[rank_].size() != receives[r].size()) {
-      mismatch = concat("rank ", r, " sends ", peer.sends[rank_].size(), " bytes where rank ", rank_, " expects ", receives[r].size(),
-                        " in '", peer.op, "'");
-    } else if (!receives[r].empty()) {
-      std::memcpy(receives[r].data(), peer.sends[rank_].data(), receives[r].size());
+  Group& group = *group_;
+  group.posted[rank_] = {sends, operations().current()};
+  meet(Meeting::kFirst);
+  if (const std::string mismatch = disagreement(receives); !mismatch.empty()) {
+    const std::lock_guard<std::mutex> lock(group.mutex);
+    if (group.mismatch.empty()) group.mismatch = mismatch;
+  } else {
+    for (int r = 0; r < size(); ++r) {
+      if (!receives[r].empty())
+        std::memcpy(receives[r].data(), group.posted[r].sends[rank_].data(), receives[r].size());
     }
-    if (!mismatch.empty()) break;
   }
-  if (!mismatch.empty()) {
-    abort(mismatch);
-    throw Internal(mismatch);
-  }
-  meet();
+  meet(Meeting::kSecond);
+  const std::lock_guard<std::mutex> lock(group.mutex);
+  if (!group.mismatch.empty()) throw Internal(group.mismatch);
 }
 
 std::unique_ptr<Communicator> ThreadCommunicator::split(int color, std::string_view op) {
-  // The lowest member makes the group; its address travels within the process, and the barrier keeps it alive until all hold it.
+  // The lowest member makes the group and offers it to the others.
   std::vector<int> members;
   const std::vector<std::string> colors = all_gather_bytes(std::to_string(color), op);
   for (int r = 0; r < size(); ++r) {
     if (colors[r] == std::to_string(color)) members.push_back(r);
   }
-  std::shared_ptr<Group> made;
-  if (members.front() == rank_) made = std::make_shared<Group>(static_cast<int>(members.size()), group_->failure);
-  const std::shared_ptr<Group>* const mine = &made;
-  const std::string address(reinterpret_cast<const char*>(&mine), sizeof mine);
-  const std::string leader = all_gather_bytes(address, op)[members.front()];
-  const std::shared_ptr<Group>* theirs = nullptr;
-  std::memcpy(&theirs, leader.data(), sizeof theirs);
-  const std::shared_ptr<Group> group = *theirs;
+  const bool is_lowest = members.front() == rank_;
+  if (is_lowest) group_->offered[rank_] = std::make_shared<Group>(static_cast<int>(members.size()), group_->failure);
   barrier(op);
+  const std::shared_ptr<Group> group = group_->offered[members.front()];
+  barrier(op);
+  if (is_lowest) group_->offered[rank_].reset();
   const auto place = std::find(members.begin(), members.end(), rank_) - members.begin();
   return std::unique_ptr<Communicator>(new ThreadCommunicator(group, static_cast<int>(place), timeout()));
 }
 
-std::unique_ptr<Communicator> make_self_communicator() { return std::move(ThreadCommunicator::make_world(1).front()); }
+std::unique_ptr<Communicator> make_self_communicator() {
+  return std::move(ThreadCommunicator::make_world(1).front());
+}
 
 }  // namespace moe

@@ -9,9 +9,10 @@
 
 namespace moe {
 
-/// N ranks as threads of one process: the same collectives as over MPI, for tests. Each rank's object is used by its own
-/// thread. A rank that names another operation than its peers, or sends another size than they expect, makes all of them throw
-/// Internal; a rank that fails tells the others through abort().
+/// N ranks as threads of one process: the same collectives as over MPI, for tests. Each rank's object is used by its
+/// own thread. A rank that names another operation than its peers, or sends another size than they expect, makes all of
+/// them throw Internal; a wait that passes its limit throws Timeout in all of them, late ones included; a rank that
+/// fails elsewhere tells the others through abort().
 class ThreadCommunicator final : public ExchangeCommunicator {
  public:
   /// The communicators of ranks 0 .. size-1.
@@ -31,7 +32,10 @@ class ThreadCommunicator final : public ExchangeCommunicator {
  private:
   struct Group;
   ThreadCommunicator(std::shared_ptr<Group> group, int rank, std::chrono::milliseconds timeout);
-  void meet();
+  enum class Meeting { kFirst, kSecond };
+  void meet(Meeting meeting);
+  /// What another rank posted that does not fit this rank's call; empty if all fits.
+  std::string disagreement(std::span<const Receive> receives) const;
 
   std::shared_ptr<Group> group_;
   int rank_;

@@ -15,10 +15,10 @@ namespace {
 
 /// What this rank sends: one row per (token, rank that owns any of its experts), by rank, then by token.
 struct SendOrder {
-  at::Tensor row_tokens_S;               ///< int64: token of each sent row
-  at::Tensor slot_rows_TP;               ///< int64: row of each (token, destination rank), -1 for none
-  at::Tensor local_ids_SK;               ///< int64: the destination's own number of the expert in slot k, -1 if it lives elsewhere
-  std::vector<int64_t> rows_per_rank;    ///< [ranks]
+  at::Tensor row_tokens_S;  ///< int64: token of each sent row
+  at::Tensor slot_rows_TP;  ///< int64: row of each (token, destination rank), -1 for none
+  at::Tensor local_ids_SK;  ///< int64: the destination's own number of the expert in slot k, -1 if it lives elsewhere
+  std::vector<int64_t> rows_per_rank;  ///< [ranks]
 };
 
 SendOrder order_sends(const at::Tensor& ids_TK, int64_t experts_per_rank, int64_t ranks) {
@@ -60,17 +60,17 @@ SendOrder order_sends(const at::Tensor& ids_TK, int64_t experts_per_rank, int64_
 
 class AllToAllPlan final : public DispatchPlan {
  public:
-  at::Tensor send_row_tokens_S;     ///< token of each row sent
-  at::Tensor send_slot_rows_TP;     ///< row sent of each (token, rank)
-  ExchangeCounts counts;            ///< of the way out
-  at::Tensor slot_rows_NK;          ///< expert row of each (received row, slot)
-  at::Tensor weights_NK;            ///< of each (received row, slot)
+  at::Tensor send_row_tokens_S;  ///< token of each row sent
+  at::Tensor send_slot_rows_TP;  ///< row sent of each (token, rank)
+  ExchangeCounts counts;         ///< of the way out
+  at::Tensor slot_rows_NK;       ///< expert row of each (received row, slot)
+  at::Tensor weights_NK;         ///< of each (received row, slot)
 };
 
 }  // namespace
 
-DispatchedTokens AllToAllDispatcher::dispatch(const at::Tensor& x_TD, const at::Tensor& ids_TK, const at::Tensor& weights_TK,
-                                              int64_t num_experts, int64_t layer) {
+DispatchedTokens AllToAllDispatcher::dispatch(const at::Tensor& x_TD, const at::Tensor& ids_TK,
+                                              const at::Tensor& weights_TK, int64_t num_experts, int64_t layer) {
   Communicator& group = mesh_.expert_group();
   const std::string where = " layer " + std::to_string(layer);
   const ExpertRange owned = owned_experts(num_experts);
@@ -85,22 +85,25 @@ DispatchedTokens AllToAllDispatcher::dispatch(const at::Tensor& x_TD, const at::
 
   const at::Tensor rows_SD = ops::permute(x_TD, sends.row_tokens_S, sends.slot_rows_TP);
   const at::Tensor weights_SK = ops::permute(weights_TK, sends.row_tokens_S, sends.slot_rows_TP);
-  const std::vector<at::Tensor> received = exchange_rows(group, {rows_SD, weights_SK}, plan->counts, "dispatch rows" + where);
+  const std::vector<at::Tensor> received =
+      exchange_rows(group, {rows_SD, weights_SK}, plan->counts, "dispatch rows" + where);
   plan->weights_NK = received[1];
 
   SlotOrder order = sort_slots(received_ids_NK, {0, owned.count});
   plan->slot_rows_NK = order.slot_rows_TK;
   traffic_.rows_sent += sends.row_tokens_S.size(0);
   traffic_.rows_received += received_ids_NK.size(0);
-  return {ops::permute(received[0], order.row_tokens_R, order.slot_rows_TK), std::move(order.rows_per_expert), std::move(plan)};
+  return {ops::permute(received[0], order.row_tokens_R, order.slot_rows_TK), std::move(order.rows_per_expert),
+          std::move(plan)};
 }
 
-at::Tensor AllToAllDispatcher::combine(const at::Tensor& expert_out_RD, const DispatchedTokens& dispatched, int64_t layer) {
+at::Tensor AllToAllDispatcher::combine(const at::Tensor& expert_out_RD, const DispatchedTokens& dispatched,
+                                       int64_t layer) {
   const auto* plan = dynamic_cast<const AllToAllPlan*>(dispatched.plan.get());
   MOE_CHECK(plan != nullptr, "combine needs what this dispatcher's dispatch returned");
   const at::Tensor sums_ND = ops::unpermute(expert_out_RD, plan->slot_rows_NK, plan->weights_NK);
-  const std::vector<at::Tensor> returned =
-      exchange_rows(mesh_.expert_group(), {sums_ND}, plan->counts.reversed(), "combine rows layer " + std::to_string(layer));
+  const std::vector<at::Tensor> returned = exchange_rows(mesh_.expert_group(), {sums_ND}, plan->counts.reversed(),
+                                                         "combine rows layer " + std::to_string(layer));
   return ops::sum_slots(returned[0], plan->send_row_tokens_S, plan->send_slot_rows_TP);
 }
 

@@ -5,19 +5,20 @@
 #include "model/moe/token_dispatcher.h"
 #include "parallel/mesh.h"
 
-// T tokens of this rank, D hidden, K top-k, S rows sent, N rows received, R rows in expert order, M most slots of one received row.
+// T tokens of this rank, D hidden, K top-k, S rows sent, N rows received, R rows in expert order, M most slots of one
+// received row.
 namespace moe {
 
 /// How much travelled, for benchmarks and tests.
 struct DispatchTraffic {
-  int64_t rows_sent = 0;        ///< one per (token, destination rank), oneself included
+  int64_t rows_sent = 0;  ///< one per (token, destination rank), oneself included
   int64_t rows_received = 0;
 };
 
-/// Dropless expert parallelism by all-to-all: one row per (token, destination rank), even when several of its experts live there;
-/// ids and weights travel along. The owner sums its experts' weighted outputs of a row before the row goes back, and the source
-/// sums its rows per token in rank order. Backward reuses the forward's plan. A rank without rows still joins every collective,
-/// in forward and backward.
+/// Dropless expert parallelism by all-to-all: one row per (token, destination rank), even when several of its experts
+/// live there; ids and weights travel along. The owner sums its experts' weighted outputs of a row before the row goes
+/// back, and the source sums its rows per token in rank order. Backward reuses the forward's plan. A rank without rows
+/// still joins every collective, in forward and backward.
 ///
 /// Cost     per layer and rank: forward 2 and backward 2 exchanges of S x D values, and one of weights each way.
 class AllToAllDispatcher final : public TokenDispatcher {
@@ -25,8 +26,8 @@ class AllToAllDispatcher final : public TokenDispatcher {
   explicit AllToAllDispatcher(Mesh& mesh) : mesh_(mesh) {}
 
   ExpertRange owned_experts(int64_t num_experts) const override { return mesh_.owned_experts(num_experts); }
-  DispatchedTokens dispatch(const at::Tensor& x_TD, const at::Tensor& ids_TK, const at::Tensor& weights_TK, int64_t num_experts,
-                            int64_t layer) override;
+  DispatchedTokens dispatch(const at::Tensor& x_TD, const at::Tensor& ids_TK, const at::Tensor& weights_TK,
+                            int64_t num_experts, int64_t layer) override;
   at::Tensor combine(const at::Tensor& expert_out_RD, const DispatchedTokens& dispatched, int64_t layer) override;
 
   /// Of all dispatches so far.

@@ -5,10 +5,11 @@
 namespace moe {
 
 const Registry<DispatcherFactory>& dispatchers() {
-  static const Registry<DispatcherFactory> list("dispatcher", {
-                                                                  {"local", [](Mesh&) { return std::make_unique<LocalDispatcher>(); }},
-                                                                  {"all_to_all", [](Mesh& mesh) { return std::make_unique<AllToAllDispatcher>(mesh); }},
-                                                              });
+  static const Registry<DispatcherFactory> list(
+      "dispatcher", {
+                        {"local", [](Mesh&) { return std::make_unique<LocalDispatcher>(); }},
+                        {"all_to_all", [](Mesh& mesh) { return std::make_unique<AllToAllDispatcher>(mesh); }},
+                    });
   return list;
 }
 

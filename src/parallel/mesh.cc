@@ -1,5 +1,6 @@
 #include "parallel/mesh.h"
 
+#include <numeric>
 #include <string>
 
 #include "comm/agreement.h"
@@ -21,8 +22,8 @@ std::string divisors_of(int64_t n) {
 Mesh::Mesh(Communicator& world, int expert_parallel) : world_(world) {
   const int ep = expert_parallel == 0 ? 1 : expert_parallel;
   if (ep < 0 || world.size() % ep != 0) {
-    throw_agreed<InvalidArgument>(concat("expert_parallel ", ep, " does not divide the ", world.size(), " ranks; use one of ",
-                                         divisors_of(world.size())));
+    throw_agreed<InvalidArgument>(concat("expert_parallel ", ep, " does not divide the ", world.size(),
+                                         " ranks; use one of ", divisors_of(world.size())));
   }
   expert_group_ = world.split(world.rank() / ep, "mesh expert group");
   replica_group_ = world.split(world.rank() % ep, "mesh replica group");
@@ -30,8 +31,9 @@ Mesh::Mesh(Communicator& world, int expert_parallel) : world_(world) {
 
 ExpertRange Mesh::owned_experts(int64_t num_experts) const {
   if (num_experts % expert_parallel() != 0) {
-    throw_agreed<InvalidArgument>(concat("expert_parallel ", expert_parallel(), " does not divide num_experts ", num_experts,
-                                         "; use one of ", divisors_of(num_experts), " that also divides the ", world_.size(), " ranks"));
+    throw_agreed<InvalidArgument>(concat("expert_parallel ", expert_parallel(), " does not divide num_experts ",
+                                         num_experts, "; with ", world_.size(), " ranks use one of ",
+                                         divisors_of(std::gcd(num_experts, int64_t{world_.size()}))));
   }
   const int64_t count = num_experts / expert_parallel();
   return {expert_group_->rank() * count, count};

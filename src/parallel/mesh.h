@@ -8,13 +8,13 @@
 
 namespace moe {
 
-/// The ranks of a gang as edp x ep: the experts of a layer are spread over the `ep` ranks of a row (the expert axis), and the
-/// rows replicate each other (the data axis). Other parameters are replicated over the whole world, which also splits the data.
-/// Rank r has ep index r % ep and edp index r / ep. Owns the groups; the world is only referred to.
+/// The ranks of a gang as edp x ep: the experts of a layer are spread over the `ep` ranks of a row (the expert axis),
+/// and the rows replicate each other (the data axis). Other parameters are replicated over the whole world, which also
+/// splits the data. Rank r has ep index r % ep and edp index r / ep. Owns the groups; the world is only referred to.
 class Mesh {
  public:
-  /// `expert_parallel` 0: 1 (every rank holds all experts). Collective. Throws InvalidArgument with the allowed values if it
-  /// does not divide the world.
+  /// `expert_parallel` 0: 1 (every rank holds all experts). Collective. Throws InvalidArgument with the allowed values
+  /// if it does not divide the world.
   Mesh(Communicator& world, int expert_parallel);
 
   Communicator& world() const { return world_; }

@@ -24,8 +24,8 @@ class ExchangeFunction : public torch::autograd::Function<ExchangeFunction> {
  public:
   static variable_list forward(AutogradContext* context, const at::TensorList& tensors, const Exchange* exchange) {
     // The context owns a copy: the caller's ends with the call.
-    context->saved_data["exchange"] = c10::IValue::make_capsule(
-        c10::make_intrusive<Exchange>(exchange->group, exchange->counts, exchange->op));
+    context->saved_data["exchange"] =
+        c10::IValue::make_capsule(c10::make_intrusive<Exchange>(exchange->group, exchange->counts, exchange->op));
     variable_list received;
     for (const at::Tensor& tensor : tensors) received.push_back(exchange->run(tensor, exchange->counts, ""));
     return received;
@@ -35,7 +35,8 @@ class ExchangeFunction : public torch::autograd::Function<ExchangeFunction> {
     const auto capsule = context->saved_data["exchange"].toCapsule();
     const auto* exchange = static_cast<const Exchange*>(capsule.get());
     variable_list returned;
-    for (const at::Tensor& gradient : gradients) returned.push_back(exchange->run(gradient, exchange->counts.reversed(), " gradient"));
+    for (const at::Tensor& gradient : gradients)
+      returned.push_back(exchange->run(gradient, exchange->counts.reversed(), " gradient"));
     returned.emplace_back();
     return returned;
   }
@@ -43,8 +44,8 @@ class ExchangeFunction : public torch::autograd::Function<ExchangeFunction> {
 
 }  // namespace
 
-std::vector<at::Tensor> exchange_rows(Communicator& group, const std::vector<at::Tensor>& tensors, const ExchangeCounts& counts,
-                                      const std::string& op) {
+std::vector<at::Tensor> exchange_rows(Communicator& group, const std::vector<at::Tensor>& tensors,
+                                      const ExchangeCounts& counts, const std::string& op) {
   const Exchange exchange(group, counts, op);
   return ExchangeFunction::apply(at::TensorList(tensors), &exchange);
 }

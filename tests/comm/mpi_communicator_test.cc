@@ -1,31 +1,70 @@
+#include "comm/mpi_communicator.h"
+
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "comm/collectives.h"
 #include "common/error.h"
-#include "comm/mpi_communicator.h"
 #include "testing/mpi_world.h"
 
 namespace moe {
 namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr std::chrono::seconds kPatience{30};
 
 TEST(MpiCommunicatorTest, Collectives) {
   ASSERT_GT(testing::mpi_world().size(), 1);
   testing::check_collectives(testing::mpi_world());
 }
 
+TEST(MpiCommunicatorTest, LargeBuffersTravelAsSeveralMessages) {
+  // As above with messages of 100 bytes: the 10001 doubles of a reduction are hundreds of them.
+  testing::check_collectives(*make_mpi_world(kPatience, 100)->split(0, "small messages"));
+}
+
 TEST(MpiCommunicatorTest, AMissingRankIsATimeoutThatNamesTheOperation) {
   Communicator& world = testing::mpi_world();
   // A group of its own, so that the world's messages stay in order.
-  const auto hasty = make_mpi_world(std::chrono::milliseconds(300))->split(0, "hasty");
+  const auto hasty = make_mpi_world(std::chrono::milliseconds(1000))->split(0, "hasty");
   if (world.rank() == 0) {
+    const auto started = std::chrono::steady_clock::now();
     try {
-      hasty->barrier("never");
+      hasty->barrier("layer 3 dispatch");
       ADD_FAILURE();
     } catch (const Timeout& error) {
-      EXPECT_NE(std::string(error.what()).find("never"), std::string::npos);
+      EXPECT_THAT(error.what(), AllOf(HasSubstr("within 1000 ms"), HasSubstr("layer 3 dispatch"),
+                                      HasSubstr(concat("operation 1 of rank 0 of ", world.size()))));
     }
+    EXPECT_LT(std::chrono::steady_clock::now() - started, kPatience);
   }
-  world.barrier("after");
+  world.barrier("after the timeout");
+}
+
+TEST(MpiCommunicatorTest, RanksInDifferentOperationsTimeOutAndNeverTakeEachOthersBytes) {
+  Communicator& world = testing::mpi_world();
+  const auto hasty = make_mpi_world(std::chrono::milliseconds(300))->split(0, "hasty");
+  at::Tensor value = at::full({1}, world.rank(), at::kDouble);
+  EXPECT_THROW(hasty->all_reduce_sum(value, world.rank() == 0 ? "loss" : "norm"), Timeout);
+  world.barrier("after the timeout");
+}
+
+TEST(MpiCommunicatorTest, DifferentShapesAreInternal) {
+  Communicator& world = testing::mpi_world();
+  const auto group = make_mpi_world(kPatience)->split(0, "shapes");
+  // Rank 0 expects 5 where it gets 4, the others the other way round.
+  at::Tensor value = at::zeros({world.rank() == 0 ? 5 : 4}, at::kDouble);
+  try {
+    group->all_reduce_sum(value, "gradients");
+    ADD_FAILURE();
+  } catch (const Internal& error) {
+    const std::string expected =
+        world.rank() == 0 ? "sent 32 bytes where 40 were expected" : "rank 0 sent more bytes than were expected";
+    EXPECT_THAT(error.what(), AllOf(HasSubstr(expected), HasSubstr("in gradients")));
+  }
+  world.barrier("after the error");
 }
 
 }  // namespace

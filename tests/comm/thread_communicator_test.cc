@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <mutex>
+#include <set>
+
 #include "comm/collectives.h"
 #include "common/error.h"
 #include "testing/run_ranks.h"
@@ -10,51 +14,126 @@
 namespace moe {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
+/// What each of `ranks` ranks threw, as "type: message"; empty where it threw nothing.
+std::vector<std::string> failures(int ranks, const std::function<void(Communicator&)>& rank_main,
+                                  std::chrono::milliseconds timeout = std::chrono::seconds(30)) {
+  std::vector<std::string> thrown(ranks);
+  testing::run_ranks(
+      ranks,
+      [&](Communicator& world) {
+        try {
+          rank_main(world);
+        } catch (const Internal& error) {
+          thrown[world.rank()] = concat("Internal: ", error.what());
+        } catch (const Timeout& error) {
+          thrown[world.rank()] = concat("Timeout: ", error.what());
+        } catch (const HardwareError& error) {
+          thrown[world.rank()] = concat("HardwareError: ", error.what());
+        }
+      },
+      timeout);
+  return thrown;
+}
+
 TEST(ThreadCommunicatorTest, Collectives) {
-  for (const int ranks : {1, 2, 3, 4}) testing::run_ranks(ranks, testing::check_collectives);
+  for (const int ranks : {1, 2, 3, 4, 7}) testing::run_ranks(ranks, testing::check_collectives);
   testing::check_collectives(*make_self_communicator());
+}
+
+TEST(ThreadCommunicatorTest, ReductionsGiveTheSameBitsEveryTime) {
+  std::set<std::vector<float>> results;
+  std::mutex mutex;
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    testing::run_ranks(4, [&](Communicator& world) {
+      at::Tensor sum = (at::arange(5000, at::kFloat) * 0.37f + 0.1f * static_cast<float>(world.rank())).sin();
+      world.all_reduce_sum(sum, "sum");
+      const float* const values = sum.const_data_ptr<float>();
+      const std::lock_guard<std::mutex> lock(mutex);
+      results.emplace(values, values + sum.numel());
+    });
+  }
+  EXPECT_EQ(results.size(), 1) << "of 20 runs of 4 ranks";
 }
 
 TEST(ThreadCommunicatorTest, AMissingRankIsATimeoutThatNamesTheOperation) {
   try {
-    testing::run_ranks(2, [](Communicator& world) {
-      if (world.rank() == 0) world.barrier("layer 3 dispatch");
-    }, std::chrono::milliseconds(300));
+    testing::run_ranks(
+        2,
+        [](Communicator& world) {
+          if (world.rank() > 0) return;
+          at::Tensor value = at::zeros({1});
+          world.all_reduce_sum(value, "layer 2 combine");
+        },
+        std::chrono::milliseconds(1000));
     FAIL();
   } catch (const Timeout& error) {
-    EXPECT_THAT(error.what(), HasSubstr("layer 3 dispatch"));
-    EXPECT_THAT(error.what(), HasSubstr("operation 1 of rank 0 of 2"));
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("within 1000 ms"), HasSubstr("layer 2 combine"),
+                                    HasSubstr("operation 1 of rank 0 of 2")));
   }
 }
 
-TEST(ThreadCommunicatorTest, DifferentOperationsAreNamed) {
-  try {
-    testing::run_ranks(2, [](Communicator& world) { world.barrier(world.rank() == 0 ? "combine" : "dispatch"); });
-    FAIL();
-  } catch (const Internal& error) {
-    EXPECT_THAT(error.what(), HasSubstr("combine"));
-    EXPECT_THAT(error.what(), HasSubstr("dispatch"));
+TEST(ThreadCommunicatorTest, ARankThatComesTooLateSharesTheTimeout) {
+  std::atomic<int> gave_up{0};
+  const auto thrown = failures(
+      3,
+      [&](Communicator& world) {
+        if (world.rank() == 2) {
+          while (gave_up < 2) std::this_thread::yield();
+        }
+        try {
+          world.barrier("early");
+        } catch (const Timeout&) {
+          ++gave_up;
+          throw;
+        }
+      },
+      std::chrono::milliseconds(100));
+  for (const std::string& what : thrown)
+    EXPECT_THAT(what, AllOf(HasSubstr("Timeout: "), HasSubstr("early (operation 1 of rank")));
+}
+
+TEST(ThreadCommunicatorTest, DifferentOperationsAreNamedOnEveryRank) {
+  const auto thrown = failures(4, [](Communicator& world) {
+    world.barrier("together");
+    world.barrier(world.rank() == 2 ? "combine" : "dispatch");
+  });
+  for (const std::string& what : thrown)
+    EXPECT_THAT(what, AllOf(HasSubstr("Internal: "), HasSubstr("'combine'"), HasSubstr("'dispatch'")));
+}
+
+TEST(ThreadCommunicatorTest, DifferentShapesAreNamedOnEveryRank) {
+  const auto thrown = failures(3, [](Communicator& world) {
+    at::Tensor tensor = at::zeros({world.rank() == 1 ? 5 : 4}, at::kDouble);
+    world.all_reduce_sum(tensor, "gradients");
+  });
+  for (const std::string& what : thrown) {
+    EXPECT_THAT(what, AllOf(HasSubstr("Internal: "), HasSubstr("40 bytes"), HasSubstr("32"), HasSubstr("'gradients'")))
+        << what;
   }
 }
 
-TEST(ThreadCommunicatorTest, AFailedRankEndsTheOthersWithItsReason) {
-  std::string other;
+TEST(ThreadCommunicatorTest, AFailedRankEndsTheOthersWithItsReasonAlsoInSubgroups) {
+  std::vector<std::string> others(4);
   try {
-    testing::run_ranks(2, [&](Communicator& world) {
-      if (world.rank() == 1) throw InvalidArgument("bad luck");
+    testing::run_ranks(4, [&](Communicator& world) {
+      const auto half = world.split(world.rank() / 2, "halves");
+      if (world.rank() == 3) throw InvalidArgument("bad luck");
       try {
-        world.barrier("wait");
+        half->barrier("in the half");
+        world.barrier("in the world");
       } catch (const HardwareError& error) {
-        other = error.what();
+        others[world.rank()] = error.what();
         throw;
       }
     });
     FAIL();
-  } catch (const Error&) {
-    EXPECT_THAT(other, HasSubstr("bad luck"));
+  } catch (const InvalidArgument& error) {
+    EXPECT_STREQ(error.what(), "bad luck") << "the first failure is the one reported";
   }
+  for (int rank = 0; rank < 3; ++rank) EXPECT_THAT(others[rank], HasSubstr("bad luck"));
 }
 
 }  // namespace

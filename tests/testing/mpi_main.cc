@@ -1,5 +1,5 @@
-// main() of test binaries that run under a real mpirun: every rank runs the same tests, rank 0 speaks, a failure on any rank fails
-// the run.
+// main() of test binaries that run under a real mpirun: every rank runs the same tests, rank 0 speaks, a failure on any
+// rank fails the run.
 
 #include <gtest/gtest.h>
 
@@ -18,13 +18,17 @@ std::unique_ptr<Communicator> world;
 /// Ranks other than 0 print what failed, and no more.
 class FailurePrinter final : public ::testing::EmptyTestEventListener {
   void OnTestPartResult(const ::testing::TestPartResult& result) override {
-    if (result.failed()) std::cerr << "rank " << world->rank() << ": " << result.file_name() << ":" << result.line_number() << ": " << result.summary() << std::endl;
+    if (result.failed())
+      std::cerr << "rank " << world->rank() << ": " << result.file_name() << ":" << result.line_number() << ": "
+                << result.summary() << std::endl;
   }
 };
 
 }  // namespace
 
-Communicator& mpi_world() { return *world; }
+Communicator& mpi_world() {
+  return *world;
+}
 
 }  // namespace moe::testing
 

@@ -12,8 +12,8 @@
 
 namespace moe::testing {
 
-/// Runs `rank_main` on `size` ranks as threads of this process and rethrows the first failure; the other ranks are told, so that
-/// none waits for it.
+/// Runs `rank_main` on `size` ranks as threads of this process and rethrows the first failure; the other ranks are
+/// told, so that none waits for it.
 inline void run_ranks(int size, const std::function<void(Communicator& world)>& rank_main,
                       std::chrono::milliseconds timeout = std::chrono::seconds(60)) {
   const std::vector<std::unique_ptr<ThreadCommunicator>> world = ThreadCommunicator::make_world(size, timeout);

@@ -1,0 +1,26 @@
+#include "comm/operation_log.h"
+
+#include <gtest/gtest.h>
+
+namespace moe {
+namespace {
+
+TEST(OperationLogTest, KeepsTheLastOnesInOrder) {
+  OperationLog log;
+  EXPECT_EQ(log.sequence(), 0);
+  EXPECT_EQ(log.current(), "");
+  EXPECT_EQ(log.recent(5), "");
+  log.begin("a");
+  log.begin("b");
+  EXPECT_EQ(log.sequence(), 2);
+  EXPECT_EQ(log.current(), "b");
+  EXPECT_EQ(log.recent(5), "1 a, 2 b");
+  EXPECT_EQ(log.recent(1), "2 b");
+  for (int i = 3; i <= 100; ++i) log.begin("op" + std::to_string(i));
+  EXPECT_EQ(log.recent(2), "99 op99, 100 op100");
+  const std::string all = log.recent(1000);
+  EXPECT_EQ(all.substr(0, all.find(',')), "69 op69") << "the ring keeps 32";
+}
+
+}  // namespace
+}  // namespace moe
