@@ -8,12 +8,13 @@ namespace {
 using google::protobuf::RepeatedPtrField;
 
 // What the job kinds report whatever their data.
-const std::vector<std::string> kConvertMetrics{"parameters_total", "parameters_active", "mean_scale",
-                                               "min_scale",        "max_scale",         "seconds"};
+const std::vector<std::string> kConvertMetrics{"parameters_total", "parameters_active", "mean_scale", "min_scale",
+                                               "max_scale"};
 const std::vector<std::string> kTrainMetrics{
-    "loss",   "loss_first",        "balance_loss", "dead_expert_fraction", "load_max_over_mean", "steps",
-    "tokens", "tokens_per_second", "seconds"};
-const std::vector<std::string> kEvaluateMetrics{"loss", "perplexity", "dead_expert_fraction", "tokens", "seconds"};
+    "loss",  "loss_first", "balance_loss",     "dead_expert_fraction", "load_max_over_mean",
+    "steps", "tokens",     "tokens_per_second"};
+const std::vector<std::string> kEvaluateMetrics{"loss", "perplexity", "tokens", "dead_expert_fraction",
+                                                "load_max_over_mean"};
 
 void add_by_domain(const std::string& metric, const RepeatedPtrField<v1::DataSource>& sources,
                    std::vector<std::string>& names) {
@@ -33,13 +34,16 @@ std::vector<std::string> metrics_of(const v1::Stage& stage) {
       return names;
     case v1::Stage::kEvaluate:
       names = kEvaluateMetrics;
-      for (const char* metric : {"loss", "perplexity"}) {
+      for (const char* metric : {"loss", "perplexity", "tokens"}) {
         for (const v1::DataSource& source : stage.evaluate().data())
           names.push_back(std::string(metric) + "." + domain_of(source));
       }
       if (stage.evaluate().has_baseline()) {
-        for (const char* metric : {"baseline_loss", "baseline_perplexity", "loss_ratio_to_baseline"}) {
+        for (const char* metric : {"baseline_loss", "loss_ratio_to_baseline"}) {
           add_by_domain(metric, stage.evaluate().data(), names);
+        }
+        for (const v1::DataSource& source : stage.evaluate().data()) {
+          names.push_back("baseline_perplexity." + domain_of(source));
         }
       }
       return names;
