@@ -1,7 +1,9 @@
 #include "eval/eval_tasks.h"
 
 #include <cmath>
+#include <optional>
 
+#include "comm/agreement.h"
 #include "eval/load_statistics.h"
 #include "eval/model_settings.h"
 
@@ -15,14 +17,17 @@ nlohmann::json loss_json(const LossSum& sum) {
 /// Loss and perplexity over the files, per domain and in all.
 nlohmann::json perplexity(const EvalSubject& subject) {
   const ModelConfig& config = subject.decoder.config();
-  HeldOutOptions options;
-  options.packing.sequence_length = sequence_length_for(config, subject.spec.sequence_length());
-  options.packing.append_eos = subject.spec.append_eos();
-  options.packing.chat_template = chat_template_for(config, subject.spec.template_());
-  options.packing.vocab_size = config.vocab_size;
-  options.max_tokens = subject.spec.max_tokens();
-  HeldOutData data(data_files(subject.spec.data()), subject.tokenizer, options);
-  const LossReport report = measure_loss(subject.decoder, subject.dispatcher, data, subject.mesh, subject.progress);
+  std::optional<HeldOutData> data;
+  agree(subject.mesh.world(), "read evaluation data", [&] {
+    HeldOutOptions options;
+    options.packing.sequence_length = sequence_length_for(config, subject.spec.sequence_length());
+    options.packing.append_eos = subject.spec.append_eos();
+    options.packing.chat_template = chat_template_for(config, subject.spec.template_());
+    options.packing.vocab_size = config.vocab_size;
+    options.max_tokens = subject.spec.max_tokens();
+    data.emplace(data_files(subject.spec.data()), subject.tokenizer, options);
+  });
+  const LossReport report = measure_loss(subject.decoder, subject.dispatcher, *data, subject.mesh, subject.progress);
 
   nlohmann::json result = loss_json(report.total());
   for (const auto& [name, sum] : report.domains) result["domains"][name] = loss_json(sum);

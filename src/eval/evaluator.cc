@@ -4,6 +4,7 @@
 
 #include "checkpoint/model_directory.h"
 #include "comm/agreement.h"
+#include "common/error.h"
 #include "eval/eval_tasks.h"
 #include "eval/model_settings.h"
 #include "parallel/dispatchers.h"
@@ -13,21 +14,36 @@ namespace {
 
 using nlohmann::json;
 
-json evaluate_model(const EvaluateRequest& request, const std::filesystem::path& model, const std::string& what, Mesh& mesh) {
+struct LoadedModel {
+  std::filesystem::path path;
   std::unique_ptr<Decoder> decoder;
-  std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<TokenDispatcher> dispatcher;
-  agree(mesh.world(), "load " + model.string(), [&] {
-    const ModelDirectory directory(model);
-    const auto& moe = directory.config().moe;
-    dispatcher = moe ? make_dispatcher(mesh) : std::make_unique<LocalDispatcher>();
-    decoder = std::make_unique<Decoder>(
-        load_decoder(directory, compute_type(request.gang), moe ? mesh.owned_experts(moe->num_experts) : ExpertRange{}));
-    tokenizer = tokenizer_for(model, directory.config());
+  std::shared_ptr<const Tokenizer> tokenizer;   ///< may be null
+};
+
+/// Collective. Fills in what `spec` leaves to the model.
+LoadedModel load_model(const std::filesystem::path& path, const v1::GangSpec& gang, Mesh& mesh, v1::EvaluateSpec& spec) {
+  LoadedModel model;
+  model.path = path;
+  agree(mesh.world(), "load " + path.string(), [&] {
+    const ModelDirectory directory(path);
+    const ModelConfig& config = directory.config();
+    spec.set_sequence_length(static_cast<int32_t>(sequence_length_for(config, spec.sequence_length())));
+    spec.set_template_(chat_template_for(config, spec.template_()));
+    const ExpertRange experts = config.moe ? mesh.owned_experts(config.moe->num_experts) : ExpertRange{};
+    model.dispatcher = config.moe ? make_dispatcher(mesh) : std::make_unique<LocalDispatcher>();
+    model.decoder = std::make_unique<Decoder>(load_decoder(directory, compute_type(gang), experts));
+    model.tokenizer = tokenizer_for(path, config);
   });
+  return model;
+}
+
+json run_tasks(const LoadedModel& model, const std::string& what, const EvaluateRequest& request, const v1::EvaluateSpec& spec,
+               Mesh& mesh) {
   json result = json::object();
-  for (const std::string& task : request.spec.tasks()) {
-    const EvalSubject subject{*decoder, *dispatcher, mesh, model, request.spec, tokenizer, [&](int64_t done, int64_t all) {
+  for (const std::string& task : spec.tasks()) {
+    const EvalSubject subject{*model.decoder, *model.dispatcher, mesh, model.path, spec, model.tokenizer,
+                              [&](int64_t done, int64_t all) {
                                 if (request.progress) request.progress(what, done, all);
                               }};
     result.update(eval_tasks().at(task)(subject));
@@ -35,19 +51,39 @@ json evaluate_model(const EvaluateRequest& request, const std::filesystem::path&
   return result;
 }
 
+std::string digest_of(const std::shared_ptr<const Tokenizer>& tokenizer) { return tokenizer ? tokenizer->digest() : ""; }
+
+void add_ratios(json& result, const json& baseline) {
+  const auto ratio = [](const json& a, const json& b) { return a.at("loss").get<double>() / b.at("loss").get<double>(); };
+  if (!result.contains("loss")) return;
+  result["loss_ratio_to_baseline"] = ratio(result, baseline);
+  for (auto& [name, domain] : result["domains"].items()) {
+    domain["loss_ratio_to_baseline"] = ratio(domain, baseline["domains"][name]);
+  }
+}
+
 }  // namespace
 
 json evaluate(const EvaluateRequest& request, Communicator& world) {
   Mesh mesh(world, request.gang.expert_parallel());
-  json result = evaluate_model(request, request.model, "model", mesh);
-  if (!request.baseline) return result;
-  const json baseline = evaluate_model(request, *request.baseline, "baseline", mesh);
-  const auto ratio = [](const json& a, const json& b) { return a.at("loss").get<double>() / b.at("loss").get<double>(); };
-  if (result.contains("loss")) {
-    result["loss_ratio_to_baseline"] = ratio(result, baseline);
-    for (auto& [name, domain] : result["domains"].items()) domain["loss_ratio_to_baseline"] = ratio(domain, baseline["domains"][name]);
+  // The model decides on row length and chat template; the baseline reads the same rows.
+  v1::EvaluateSpec spec = request.spec;
+  json result;
+  std::string tokenizer;
+  {
+    const LoadedModel model = load_model(request.model, request.gang, mesh, spec);
+    tokenizer = digest_of(model.tokenizer);
+    result = run_tasks(model, "model", request, spec, mesh);
   }
-  result["baseline"] = baseline;
+  if (!request.baseline) return result;
+  const LoadedModel baseline = load_model(*request.baseline, request.gang, mesh, spec);
+  if (digest_of(baseline.tokenizer) != tokenizer) {
+    throw_agreed<InvalidArgument>(concat("baseline ", request.baseline->string(), " has another tokenizer than ", request.model.string(),
+                                         ": losses per token cannot be compared; give the dense model that this one was made from"));
+  }
+  const json measured = run_tasks(baseline, "baseline", request, spec, mesh);
+  add_ratios(result, measured);
+  result["baseline"] = measured;
   return result;
 }
 

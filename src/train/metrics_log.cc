@@ -1,5 +1,6 @@
 #include "train/metrics_log.h"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -12,15 +13,25 @@ namespace {
 namespace fs = std::filesystem;
 constexpr char kName[] = "metrics.jsonl";
 
-/// The newest attempt before `folder` that has metrics; attempt folders sort by name.
-fs::path previous_metrics(const fs::path& attempts, const fs::path& folder) {
-  fs::path newest;
+/// The lines up to `step` of the newest attempt before `folder` that reached it: not always the last one, which may have started
+/// from an older checkpoint and died early. Attempt folders sort by name.
+std::vector<nlohmann::json> earlier_lines(const fs::path& attempts, const fs::path& folder, int64_t step) {
+  std::vector<fs::path> earlier;
   std::error_code missing;
   for (const auto& entry : fs::directory_iterator(attempts, missing)) {
-    const bool is_earlier = entry.path().filename() < folder.filename();
-    if (is_earlier && fs::exists(entry.path() / kName) && entry.path() > newest) newest = entry.path();
+    if (entry.path().filename() < folder.filename() && fs::exists(entry.path() / kName)) earlier.push_back(entry.path() / kName);
   }
-  return newest.empty() ? newest : newest / kName;
+  std::sort(earlier.rbegin(), earlier.rend());
+  std::vector<nlohmann::json> longest;
+  for (const fs::path& path : earlier) {
+    std::vector<nlohmann::json> lines;
+    for (nlohmann::json& line : read_metrics(path)) {
+      if (line.value("step", int64_t{0}) <= step) lines.push_back(std::move(line));
+    }
+    if (lines.size() > longest.size()) longest = std::move(lines);
+    if (!longest.empty() && longest.back().value("step", int64_t{0}) == step) break;
+  }
+  return longest;
 }
 
 }  // namespace
@@ -38,10 +49,8 @@ std::vector<nlohmann::json> read_metrics(const fs::path& path) {
 MetricsLog::MetricsLog(const fs::path& attempts, const fs::path& folder, int64_t resume_step) : path_(folder / kName) {
   make_directories(folder);
   std::string kept;
-  if (const fs::path previous = previous_metrics(attempts, folder); resume_step > 0 && !previous.empty()) {
-    for (const nlohmann::json& line : read_metrics(previous)) {
-      if (line.value("step", int64_t{0}) <= resume_step) kept += line.dump() + "\n";
-    }
+  if (resume_step > 0) {
+    for (const nlohmann::json& line : earlier_lines(attempts, folder, resume_step)) kept += line.dump() + "\n";
   }
   write_file_atomically(path_, kept);
   out_.open(path_, std::ios::app);

@@ -8,7 +8,7 @@
 namespace moe {
 
 /// One attempt's metrics.jsonl: one line per step, written as it happens. Every step stands once in it, also after a kill and a
-/// resume: an attempt starts with the lines of the one before up to the step it resumes from. Used by rank 0.
+/// resume: an attempt starts with the lines of an earlier one up to the step it resumes from. Used by rank 0.
 class MetricsLog {
  public:
   /// `attempts` holds the folders of all attempts; ours is `folder`. Throws StorageError.

@@ -33,10 +33,11 @@ constexpr int64_t kLoadWindow = 20;
 struct Position {
   int64_t step = 0;        ///< finished
   int64_t tokens = 0;      ///< seen
-  int64_t bad_steps = 0;   ///< in a row, at the end
+  int64_t updates = 0;     ///< of the optimizer: steps without those skipped
+  int64_t bad_steps = 0;   ///< skipped in a row, at the end
 
-  json to_json() const { return {{"step", step}, {"tokens", tokens}, {"bad_steps", bad_steps}}; }
-  static Position from_json(const json& j) { return {j.at("step"), j.at("tokens"), j.at("bad_steps")}; }
+  json to_json() const { return {{"step", step}, {"tokens", tokens}, {"updates", updates}, {"bad_steps", bad_steps}}; }
+  static Position from_json(const json& j) { return {j.at("step"), j.at("tokens"), j.at("updates"), j.at("bad_steps")}; }
 };
 
 class Trainer {
@@ -124,7 +125,7 @@ class Trainer {
     const bool is_finite = std::isfinite(outcome.loss) && std::isfinite(outcome.gradient_norm);
     if (is_finite) {
       const double clip = spec_.clip_norm() > 0 ? std::min(1.0, spec_.clip_norm() / (outcome.gradient_norm + 1e-6)) : 1.0;
-      optimizer_->update(rate, clip, position_.step);
+      optimizer_->update(rate, clip, ++position_.updates);
       position_.bad_steps = 0;
     } else {
       skip(outcome);
@@ -227,14 +228,15 @@ class Trainer {
       json metrics = {{"loss", last["loss"]},     {"loss_first", lines_.front()["loss"]}, {"balance_loss", last["balance_loss"]},
                       {"steps", position_.step},  {"tokens", position_.tokens},           {"dead_expert_fraction", dead_expert_fraction(load)},
                       {"load_max_over_mean", load_max_over_mean(load)}};
-      double rate = 0;
+      double tokens = 0, seconds = 0;
       json curve = json::array(), validation = json::array();
       for (const json& line : lines_) {
-        rate += line["tokens_per_second"].get<double>() / static_cast<double>(lines_.size());
+        tokens += line["tokens_per_second"].get<double>() * line["step_seconds"].get<double>();
+        seconds += line["step_seconds"].get<double>();
         curve.push_back({line["step"], line["loss"]});
         if (line.contains("validation")) validation.push_back({{"step", line["step"]}, {"loss", line["validation_loss"]}, {"domains", line["validation"]}});
       }
-      metrics["tokens_per_second"] = rate;
+      metrics["tokens_per_second"] = tokens / seconds;
       if (last.contains("validation")) {
         metrics["validation_loss"] = last["validation_loss"];
         for (const auto& [domain, loss] : last["validation"].items()) metrics["validation_loss." + domain] = loss;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <string>
 
@@ -66,6 +67,20 @@ void expect_same_logits(const std::string& name, const std::filesystem::path& mo
   EXPECT_EQ(wrong_choices(ours, theirs), 0) << name;
 }
 
+/// How far logits are from those in float64, over several passages.
+struct LogitError {
+  int64_t tokens = 0;
+  double largest = 0;
+  double mean_sum = 0;
+
+  void add(const at::Tensor& logits, const at::Tensor& exact) {
+    const at::Tensor error = (logits.to(at::kDouble) - exact).abs();
+    tokens += error.size(0);
+    largest = std::max(largest, error.max().item<double>());
+    mean_sum += error.mean().item<double>();
+  }
+};
+
 class TransformersLogitsTest : public ::testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Models, TransformersLogitsTest, ::testing::Values("stories260k", "babyllama-105", "base-7m"),
                          [](const auto& test) {
@@ -96,25 +111,33 @@ TEST(TransformersLogitsOfTest, TwentyRandomModels) {
   }
 }
 
-// A larger model, where fp32 itself is what limits: our error against float64 beside that of transformers in fp32.
+// A larger model on real text, where fp32 itself is what limits: our error against float64 beside that of transformers in fp32.
+// Ours is larger because oneDNN sums the inner dimension of a product in one run, where MKL does in blocks.
 TEST(TransformersLogitsOfTest, SmolLm2IsAsExactAsTransformers) {
   if (const std::string why = missing_oracle(); !why.empty()) GTEST_SKIP() << why;
   const std::filesystem::path model = testing::peer_python().parent_path().parent_path().parent_path() / "smollm2";
   if (!std::filesystem::exists(model / "model.safetensors")) {
     GTEST_SKIP() << "SmolLM2-135M-Instruct is not in " << model.string() << " (the shared tools folder's get-smollm2 lays it out)";
   }
-  const TempDir out;
-  run_oracle({"logits", model.string(), out.path().string(), "128", "--float64"});
-  if (HasFatalFailure()) return;
-  const SafetensorsFile file(out / "oracle.safetensors");
-  const at::Tensor exact = file.tensor("logits64"), theirs = file.tensor("logits"), ours = our_logits(model, file.tensor("ids"));
-  const double our_error = max_difference(ours, exact), their_error = max_difference(theirs, exact);
-  const auto mean_error = [&](const at::Tensor& logits) { return (logits.to(at::kDouble) - exact).abs().mean().item<double>(); };
-  std::cout << "SmolLM2: tokens=" << exact.size(0) << " max_logit=" << max_abs(exact) << " max_error ours=" << our_error
-            << " transformers=" << their_error << "; mean_error ours=" << mean_error(ours) << " transformers=" << mean_error(theirs)
-            << "\n";
-  EXPECT_LE(our_error, 2 * their_error);
-  EXPECT_LE(mean_error(ours), 2 * mean_error(theirs));
+  std::ifstream passages(MOE_SOURCE_DIR "/tests/testing/fixtures/smollm2_ids.txt");
+  LogitError ours_at_all, theirs_at_all;
+  for (std::string ids; std::getline(passages, ids);) {
+    const TempDir out;
+    std::ofstream(out / "ids") << ids;
+    run_oracle({"logits", model.string(), out.path().string(), "0", "--float64", "--ids", (out / "ids").string()});
+    if (HasFatalFailure()) return;
+    const SafetensorsFile file(out / "oracle.safetensors");
+    const at::Tensor exact = file.tensor("logits64");
+    ours_at_all.add(our_logits(model, file.tensor("ids")), exact);
+    theirs_at_all.add(file.tensor("logits"), exact);
+  }
+  std::cout << "SmolLM2: tokens=" << ours_at_all.tokens << " max_error ours=" << ours_at_all.largest
+            << " transformers=" << theirs_at_all.largest << " ratio=" << ours_at_all.largest / theirs_at_all.largest
+            << "; sum of mean errors ours=" << ours_at_all.mean_sum << " transformers=" << theirs_at_all.mean_sum
+            << " ratio=" << ours_at_all.mean_sum / theirs_at_all.mean_sum << "\n";
+  EXPECT_EQ(ours_at_all.tokens, 3 * 192);
+  EXPECT_LE(ours_at_all.largest, 2 * theirs_at_all.largest);
+  EXPECT_LE(ours_at_all.mean_sum, 2 * theirs_at_all.mean_sum);
 }
 
 }  // namespace

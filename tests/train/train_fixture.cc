@@ -5,6 +5,7 @@
 
 #include "checkpoint/safetensors.h"
 #include "common/file_io.h"
+#include "common/log.h"
 #include "testing/run_ranks.h"
 #include "testing/tiny_files.h"
 #include "testing/tiny_model.h"
@@ -15,6 +16,7 @@ namespace moe::testing {
 namespace fs = std::filesystem;
 
 TinyTraining::TinyTraining(const std::string& dtype) : dtype_(dtype) {
+  set_log_level(LogLevel::kError);
   write_tiny_model(folder_ / "model", tiny_moe_config(/*num_experts=*/4, /*top_k=*/2, /*expert_width=*/12), 5,
                    dtype == "float64" ? at::kDouble : at::kFloat);
   write_random_documents(folder_ / "train.jsonl", 60, 3, 40, 61, 1);

@@ -26,8 +26,8 @@ class TinyTraining {
     int ranks = 1;
     int expert_parallel = 1;
     std::string digest = "config";
-    std::function<void(const TrainRequest::Progress&)> progress;
-    std::function<bool(int rank)> should_stop;
+    std::function<void(const TrainRequest::Progress&)> progress = {};
+    std::function<bool(int rank)> should_stop = {};
   };
   /// On `ranks` threads; all must return the same metrics. Throws what the ranks threw.
   std::optional<TrainOutcome> run(const Options& options) const;

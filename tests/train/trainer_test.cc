@@ -232,14 +232,14 @@ TEST(TrainerTest, ClipsTheGlobalNorm) {
 
 TEST(TrainerTest, SkipsStepsThatAreNotFiniteAndGivesUpAfterThree) {
   TinyTraining training;
-  training.spec.set_learning_rate(1e38);
+  training.spec.set_learning_rate(1e15);
   training.spec.set_warmup_steps(0);
   training.spec.set_checkpoint_every(1);
   training.spec.set_keep_checkpoints(10);
   Options options{.ranks = 2, .expert_parallel = 2};
-  // Step 1 is fine and ruins the weights. Killed after two bad steps, the third still counts as the third.
-  training.run_and_kill(options, 4);
-  const auto before = training.checkpoint(options, 1, 1), after = training.checkpoint(options, 3, 1);
+  // Step 1 is fine and ruins the weights. Resumed after the first bad step, it counts on.
+  training.run_and_kill(options, 3);
+  const auto before = training.checkpoint(options, 1, 1), after = training.checkpoint(options, 2, 1);
   ASSERT_EQ(before.size(), after.size());
   for (const auto& [name, tensor] : before) {
     // Bits, since NaN is not equal to itself.
@@ -251,7 +251,7 @@ TEST(TrainerTest, SkipsStepsThatAreNotFiniteAndGivesUpAfterThree) {
     FAIL() << "it went on";
   } catch (const Diverged& error) {
     EXPECT_THAT(error.what(), ::testing::HasSubstr("up to step 4"));
-    EXPECT_THAT(error.what(), ::testing::HasSubstr("learning_rate 1e+38"));
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("learning_rate 1e+15"));
     EXPECT_NE(dynamic_cast<const AgreedError*>(&error), nullptr) << "every rank must know";
   }
   const std::vector<json> lines = training.lines(options);

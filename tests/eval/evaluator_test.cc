@@ -1,0 +1,185 @@
+#include "eval/evaluator.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <mutex>
+
+#include "comm/agreement.h"
+#include "common/error.h"
+#include "common/file_io.h"
+#include "data/chat_templates.h"
+#include "eval/eval_tasks.h"
+#include "eval/model_settings.h"
+#include "testing/run_ranks.h"
+#include "testing/sentencepiece_writer.h"
+#include "testing/temp_dir.h"
+#include "testing/tiny_files.h"
+#include "testing/tiny_model.h"
+
+namespace moe {
+namespace {
+
+using ::testing::HasSubstr;
+using nlohmann::json;
+
+/// Letters and the space mark, one piece each, behind unk, BOS and EOS.
+std::string letters_tokenizer(const std::string& letters) {
+  SentencePieceModel model;
+  model.pieces = {{"<unk>", 0, PieceType::kUnknown}, {"<s>", 0, PieceType::kControl}, {"</s>", 0, PieceType::kControl}, {"\u2581", -1}};
+  for (const char letter : letters) model.pieces.push_back({std::string(1, letter), -2});
+  return testing::write_sentencepiece_model(model);
+}
+
+class EvaluatorTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ModelConfig moe = testing::tiny_moe_config(4, 2, 12);
+    testing::write_tiny_model(folder_ / "moe", moe, 1, at::kFloat);
+    testing::write_tiny_model(folder_ / "dense", testing::tiny_config(), 1, at::kFloat);
+    testing::write_random_documents(folder_ / "a.jsonl", 20, 3, 30, 61, 1);
+    testing::write_random_documents(folder_ / "b.jsonl", 9, 3, 30, 61, 2);
+    add_data("a");
+    add_data("b");
+    spec_.add_tasks("perplexity");
+    spec_.set_max_tokens(0);
+    spec_.set_append_eos(true);
+  }
+  void add_data(const std::string& domain) {
+    v1::DataSource* source = spec_.add_data();
+    source->set_path(folder_ / (domain + ".jsonl"));
+    source->set_weight(1);
+    source->set_domain(domain);
+  }
+
+  json run(const std::string& model, const std::string& baseline = "", int ranks = 1, int expert_parallel = 1) const {
+    v1::GangSpec gang;
+    gang.set_dtype("float64");
+    gang.set_expert_parallel(expert_parallel);
+    json result;
+    std::mutex mutex;
+    testing::run_ranks(ranks, [&](Communicator& world) {
+      EvaluateRequest request{.spec = spec_, .gang = gang, .model = folder_ / model, .baseline = {}, .progress = {}};
+      if (!baseline.empty()) request.baseline = folder_ / baseline;
+      json mine = evaluate(request, world);
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (!result.is_null()) {
+        EXPECT_EQ(result, mine) << "ranks report different results";
+      }
+      result = std::move(mine);
+    });
+    return result;
+  }
+
+  testing::TempDir folder_;
+  v1::EvaluateSpec spec_;
+};
+
+TEST_F(EvaluatorTest, ComparesWithTheBaselineOnTheSameTokens) {
+  const json result = run("moe", "dense");
+  const json& baseline = result["baseline"];
+  EXPECT_EQ(result["tokens"], baseline["tokens"]);
+  EXPECT_NE(result["loss"], baseline["loss"]);
+  EXPECT_DOUBLE_EQ(result["perplexity"], std::exp(result["loss"].get<double>()));
+  EXPECT_DOUBLE_EQ(result["loss_ratio_to_baseline"], result["loss"].get<double>() / baseline["loss"].get<double>());
+  double sum = 0;
+  for (const char* domain : {"a", "b"}) {
+    const json& mine = result["domains"][domain];
+    sum += mine["loss"].get<double>() * mine["tokens"].get<double>();
+    EXPECT_DOUBLE_EQ(mine["loss_ratio_to_baseline"], mine["loss"].get<double>() / baseline["domains"][domain]["loss"].get<double>());
+  }
+  EXPECT_NEAR(result["loss"].get<double>(), sum / result["tokens"].get<double>(), 1e-12);
+  EXPECT_EQ(result["expert_load"].size(), 2U);
+  EXPECT_TRUE(result.contains("dead_expert_fraction"));
+  EXPECT_FALSE(baseline.contains("expert_load")) << "it is dense";
+}
+
+TEST_F(EvaluatorTest, AModelIsAsGoodAsItself) {
+  const json result = run("moe", "moe");
+  EXPECT_EQ(result["loss_ratio_to_baseline"], 1.0);
+}
+
+TEST_F(EvaluatorTest, SameOnEveryLayoutOfRanks) {
+  const json single = run("moe", "dense");
+  for (const auto& [ranks, expert_parallel] : {std::pair{2, 2}, {4, 2}, {4, 1}}) {
+    const json spread = run("moe", "dense", ranks, expert_parallel);
+    EXPECT_NEAR(spread["loss"].get<double>() / single["loss"].get<double>(), 1, 1e-12);
+    EXPECT_NEAR(spread["baseline"]["loss"].get<double>() / single["baseline"]["loss"].get<double>(), 1, 1e-12);
+    EXPECT_EQ(spread["expert_load"], single["expert_load"]);
+    EXPECT_EQ(spread["tokens"], single["tokens"]);
+  }
+}
+
+TEST_F(EvaluatorTest, TheModelSetsTheRowLengthOfBoth) {
+  ModelConfig long_rows = testing::tiny_config();
+  long_rows.max_positions = 4 * long_rows.max_positions;
+  long_rows.source["max_position_embeddings"] = long_rows.max_positions;
+  testing::write_tiny_model(folder_ / "long", long_rows, 1, at::kFloat);
+  testing::write_random_documents(folder_ / "a.jsonl", 20, 100, 120, 61, 1);
+  // The same weights: only a row length of its own would give the baseline another loss.
+  const json result = run("dense", "long");
+  EXPECT_EQ(result["loss"], result["baseline"]["loss"]);
+}
+
+TEST_F(EvaluatorTest, ABaselineWithAnotherTokenizerIsRefused) {
+  write_file_atomically(folder_ / "moe/tokenizer.model", letters_tokenizer("abcdefghijklmnopqrstuvwxyz"));
+  write_file_atomically(folder_ / "dense/tokenizer.model", letters_tokenizer("zyxwvutsrqponmlkjihgfedcba"));
+  write_file_atomically(folder_ / "a.jsonl", "{\"text\": \"the old man and the sea\"}\n");
+  EXPECT_EQ(run("moe")["domains"]["a"]["tokens"], 25) << "a dummy space, 23 letters, EOS; BOS is given";
+  try {
+    run("moe", "dense", 2);
+    FAIL() << "losses of different tokens were compared";
+  } catch (const InvalidArgument& error) {
+    EXPECT_THAT(error.what(), HasSubstr("another tokenizer"));
+    EXPECT_NE(dynamic_cast<const AgreedError*>(&error), nullptr);
+  }
+}
+
+TEST_F(EvaluatorTest, ErrorsOfTheDataAreKnownToAllRanks) {
+  write_file_atomically(folder_ / "b.jsonl", "{\"ids\": [1, 2, 3]}\nnot json\n");
+  try {
+    run("moe", "", 2, 2);
+    FAIL() << "a malformed line was accepted";
+  } catch (const InvalidArgument& error) {
+    EXPECT_THAT(error.what(), HasSubstr("b.jsonl:2"));
+    EXPECT_NE(dynamic_cast<const AgreedError*>(&error), nullptr);
+  }
+}
+
+TEST_F(EvaluatorTest, RowsLongerThanTheModelAllowsAreRefused) {
+  spec_.set_sequence_length(65);
+  try {
+    run("moe");
+    FAIL() << "65 of 64 positions were accepted";
+  } catch (const InvalidArgument& error) {
+    EXPECT_THAT(error.what(), HasSubstr("sequence_length 65"));
+    EXPECT_THAT(error.what(), HasSubstr("64"));
+  }
+}
+
+TEST(EvalTasksTest, AnUnknownTaskListsTheKnown) {
+  EXPECT_THAT(eval_tasks().names(), ::testing::Contains("perplexity"));
+  try {
+    eval_tasks().at("mmlu");
+    FAIL();
+  } catch (const InvalidArgument& error) {
+    EXPECT_THAT(error.what(), HasSubstr("mmlu"));
+    EXPECT_THAT(error.what(), HasSubstr("perplexity"));
+  }
+}
+
+TEST(ModelSettingsTest, WhatTheJobLeavesOpenComesFromTheModel) {
+  ModelConfig config = testing::tiny_config();
+  EXPECT_EQ(sequence_length_for(config, 0), 64);
+  EXPECT_EQ(sequence_length_for(config, 10), 10);
+  config.max_positions = 4096;
+  EXPECT_EQ(sequence_length_for(config, 0), 512);
+  EXPECT_EQ(chat_template_for(config, ""), kDefaultChatTemplate);
+  config.source["chat_template_name"] = "of the model";
+  EXPECT_EQ(chat_template_for(config, ""), "of the model");
+  EXPECT_EQ(chat_template_for(config, "given"), "given");
+}
+
+}  // namespace
+}  // namespace moe
