@@ -28,6 +28,6 @@ build_preset() {
     { tail -n 30 "$log" >&2; give_up "configuring failed (whole log: $log); if a package is named above, run: bash deploy/install_deps.sh"; }
   # Ninja's lines are shown at most once in two seconds; everything is in the log.
   (cd "$moe_root" && "$moe_cmake" --build --preset "$preset" ${1:+--target "$@"}) 2>&1 | tee -a "$log" |
-    awk 'BEGIN { last = 0 } /^\[[0-9]+\/[0-9]+\]/ { now = systime(); if (now - last >= 10) { print "    " $1, $2, $3; fflush(); last = now } next } { print; fflush() }' ||
+    awk 'BEGIN { last = 0 } /^\[[0-9]+\/[0-9]+\]/ { now = systime(); if (now - last >= 10) { print "    " $1, $2, $3, $4; fflush(); last = now } next } { print; fflush() }' ||
     give_up "the build failed; the compiler's words are above and in $log. To start afresh: rm -rf build/$preset"
 }
