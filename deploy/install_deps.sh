@@ -2,7 +2,7 @@
 # Installs what the build needs and is missing; does nothing on a machine that has it all.
 #
 #   bash deploy/install_deps.sh            build and run on CPU
-#   bash deploy/install_deps.sh --peers    also the public implementations that the `peer` tests compare with
+#   bash deploy/install_deps.sh --peers    also what only the tests use: public implementations, a browser, Prometheus
 #   bash deploy/install_deps.sh --cuda     also the CUDA libraries that LibTorch needs to use a GPU
 #
 # Debian packages come from apt (root only; an ordinary user is told which to ask for). LibTorch and CMake come from
@@ -11,10 +11,13 @@ set -euo pipefail
 
 readonly deps="${MOE_DEPS:-${XDG_CACHE_HOME:-$HOME/.cache}/moe-deps}"
 readonly packages=(
-  build-essential ccache curl git googletest libabsl-dev libbenchmark-dev libcli11-dev libdnnl-dev libgmock-dev
-  libgrpc++-dev libgtest-dev libopenmpi-dev libprotobuf-dev libspdlog-dev libxxhash-dev libyaml-cpp-dev mold
-  ninja-build nlohmann-json3-dev openmpi-bin pkg-config protobuf-compiler python3 python3-venv
+  build-essential ccache curl git googletest libabsl-dev libbenchmark-dev libcli11-dev libcpp-httplib-dev libdnnl-dev
+  libgmock-dev libgrpc++-dev libgtest-dev libopenmpi-dev libprotobuf-dev libspdlog-dev libsqlite3-dev libxxhash-dev
+  libyaml-cpp-dev mold ninja-build nlohmann-json3-dev openmpi-bin pkg-config prometheus-cpp-dev protobuf-compiler
+  protobuf-compiler-grpc python3 python3-venv
 )
+# What the tests use and neither build nor run needs: a browser for the status page, Prometheus for the metrics.
+readonly peer_packages=(chromium prometheus)
 readonly torch_wheels=(torch==2.11.0 nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96)
 readonly tool_wheels=(cmake==3.31.10)
 readonly peer_wheels=(transformers==5.23.0 tokenizers==0.23.3 safetensors==0.8.0 sentencepiece==0.2.3 protobuf numpy)
@@ -33,19 +36,21 @@ for argument in "$@"; do
   esac
 done
 
+# missing_packages PACKAGE...: those of them that are not installed.
 missing_packages() {
   local package
-  for package in "${packages[@]}"; do
+  for package in "$@"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || echo "$package"
   done
 }
 
 install_packages() {
-  command -v dpkg-query >/dev/null || fail "this script knows Debian 12 only; install the equivalents of: ${packages[*]}"
-  local -a missing
-  mapfile -t missing < <(missing_packages)
+  local -a wanted=("${packages[@]}") missing
+  if ((want_peers)); then wanted+=("${peer_packages[@]}"); fi
+  command -v dpkg-query >/dev/null || fail "this script knows Debian 12 only; install the equivalents of: ${wanted[*]}"
+  mapfile -t missing < <(missing_packages "${wanted[@]}")
   if ((${#missing[@]} == 0)); then
-    say "Debian packages: all ${#packages[@]} present"
+    say "Debian packages: all ${#wanted[@]} present"
     return
   fi
   if (($(id -u) != 0)); then
@@ -89,8 +94,8 @@ fi
 if ((want_peers)); then
   wheels peers peers -- "${peer_wheels[@]}"
   # The peers run on the same torch: its packages follow theirs on the path.
-  torch_packages=$("$deps/torch/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  peer_packages=$("$deps/peers/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  echo "$torch_packages" >"$peer_packages/moe_torch.pth"
+  torch_site=$("$deps/torch/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  peer_site=$("$deps/peers/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  echo "$torch_site" >"$peer_site/moe_torch.pth"
 fi
 say "ready (wheels in $deps)"

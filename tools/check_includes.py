@@ -45,6 +45,8 @@ LIBRARIES = {
     "yaml-cpp": (r"yaml-cpp/", {"pipeline"}),
     "spdlog": (r"spdlog/", {"common"}),
     "oneDNN": (r"(oneapi/)?dnnl", {"kernels"}),
+    "prometheus-cpp": (r"prometheus/", {"metrics"}),
+    "cpp-httplib": (r"httplib\.h", {"metrics"}),
     "CLI11": (r"CLI/", {"worker", "coordinator", "cli"}),
 }
 FORBIDDEN_ANYWHERE = [r"torch/torch\.h", r"torch/extension\.h"]
@@ -101,6 +103,9 @@ def self_test():
         "src/train/d.cc": ("#include <torch/torch.h>\n", "costs 14 s"),
         "src/data/e.h": ("#include <torch/types.h>\n", "headers include <ATen/core/Tensor.h> only"),
         "src/eval/f.cc": ('#include "train/trainer.h"\n', "eval may not include train/trainer.h"),
+        "src/coordinator/i.cc": ("#include <prometheus/registry.h>\n", "coordinator must not know prometheus-cpp"),
+        "src/worker/j.cc": ("#include <httplib.h>\n", "worker must not know cpp-httplib"),
+        "src/metrics/k.cc": ('#include "moe/v1/job.pb.h"\n', "metrics may not include moe/v1/job.pb.h"),
         "src/novel/g.cc": ("", "unknown module"),
     }
     allowed = {"src/train/h.cc": '#include "eval/evaluator.h"\n#include "common/log.h"\n#include <torch/types.h>\n'}

@@ -31,6 +31,7 @@ class MetricsPage {
 
  private:
   std::unique_ptr<prometheus::Registry> registry_;
+  const double start_time_;  ///< of the process, unix seconds
 };
 
 }  // namespace moe

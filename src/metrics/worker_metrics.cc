@@ -1,0 +1,194 @@
+#include "metrics/worker_metrics.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <mutex>
+#include <utility>
+
+#include "metrics/router_load.h"
+#include "metrics/worker_catalogue.h"
+
+namespace moe {
+namespace {
+
+using ExpertLoad = std::vector<std::vector<int64_t>>;
+
+/// Beyond this many (layer, expert) pairs only the layers' summaries are exposed: the page would outgrow its scrape interval.
+constexpr size_t kMaxExpertSeries = 4096;
+/// Least digits of a layer's and an expert's label, so that jobs of the usual sizes share their labels.
+constexpr size_t kLayerDigits = 2;
+constexpr size_t kExpertDigits = 3;
+
+double unix_time() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+/// Labels sort as text in Prometheus and Grafana, so numbers get leading zeros.
+std::string padded(size_t number, size_t count, size_t least_digits) {
+  const size_t digits = std::max(least_digits, std::to_string(count > 0 ? count - 1 : 0).size());
+  std::string text = std::to_string(number);
+  return std::string(digits - std::min(digits, text.size()), '0') + text;
+}
+
+size_t widest(const ExpertLoad& load) {
+  size_t experts = 0;
+  for (const auto& layer : load) experts = std::max(experts, layer.size());
+  return experts;
+}
+
+}  // namespace
+
+struct WorkerMetrics::Impl {
+  Impl(prometheus::Registry& registry, bool leader) : series(registry), is_leader(leader) {}
+
+  bool is_running() const { return !job.empty(); }
+  Labels with(std::string key, std::string value) const {
+    Labels labels = job;
+    labels.emplace(std::move(key), std::move(value));
+    return labels;
+  }
+
+  void end_job() {
+    routed.clear();
+    series.remove_if([](const Labels& labels) { return labels.contains("job_id"); });
+    job.clear();
+  }
+
+  void train_scalars(const TrainStepSample& sample);
+  void router_load_of(const ExpertLoad& load);
+  void routed_tokens_of(const ExpertLoad& load);
+
+  std::mutex mutex;
+  WorkerCatalogue series;
+  const bool is_leader;
+  Labels job;  ///< job_id and stage; empty: none runs
+  std::vector<std::vector<prometheus::Counter*>> routed;  ///< of the running job, [layer][expert]
+};
+
+void WorkerMetrics::Impl::train_scalars(const TrainStepSample& sample) {
+  series.train_loss.at(with("component", "lm")).Set(sample.loss);
+  series.train_loss.at(with("component", "aux")).Set(sample.balance_loss);
+  series.train_loss.at(with("component", "total")).Set(sample.loss + sample.balance_coefficient * sample.balance_loss);
+  series.grad_norm.at(job).Set(sample.grad_norm);
+  series.train_step.at(job).Set(static_cast<double>(sample.step));
+  series.target_steps.at(job).Set(static_cast<double>(sample.target_steps));
+  series.consumed_tokens.at(job).Set(static_cast<double>(sample.tokens_total));
+  series.learning_rate.at(with("group", "all")).Set(sample.learning_rate);
+  series.steps.at(job).Increment();
+  series.tokens.at(job).Increment(static_cast<double>(sample.tokens_this_step));
+  const bool is_finite = std::isfinite(sample.loss) && std::isfinite(sample.grad_norm);
+  series.nonfinite_steps.at(job).Increment(is_finite ? 0 : 1);
+  series.skipped_steps.at(job).Increment(sample.skipped ? 1 : 0);
+  series.checkpoint_failures.at(job);  // 0 from the first step on, so that an increase can be seen
+  series.step_duration.at(job).Observe(sample.step_seconds);
+}
+
+void WorkerMetrics::Impl::router_load_of(const ExpertLoad& load) {
+  for (size_t layer = 0; layer < load.size(); ++layer) {
+    if (load[layer].empty()) continue;  // a dense layer
+    const RouterLoad even = router_load(load[layer]);
+    const Labels labels = with("layer", padded(layer, load.size(), kLayerDigits));
+    series.load_max_ratio.at(labels).Set(even.max_ratio);
+    series.load_min_ratio.at(labels).Set(even.min_ratio);
+    series.load_cv.at(labels).Set(even.cv);
+    series.entropy_ratio.at(labels).Set(even.entropy_ratio);
+    series.dead_experts.at(labels).Set(static_cast<double>(even.dead_experts));
+  }
+}
+
+void WorkerMetrics::Impl::routed_tokens_of(const ExpertLoad& load) {
+  const size_t experts = widest(load);
+  if (load.size() * experts > kMaxExpertSeries) return;
+  routed.resize(load.size());
+  for (size_t layer = 0; layer < load.size(); ++layer) {
+    // Finding 2,048 series by their labels takes milliseconds; they are looked up once a job.
+    for (size_t expert = routed[layer].size(); expert < load[layer].size(); ++expert) {
+      Labels labels = with("layer", padded(layer, load.size(), kLayerDigits));
+      labels.emplace("expert", padded(expert, experts, kExpertDigits));
+      routed[layer].push_back(&series.routed_tokens.at(labels));
+    }
+    for (size_t expert = 0; expert < load[layer].size(); ++expert) {
+      routed[layer][expert]->Increment(static_cast<double>(load[layer][expert]));
+    }
+  }
+}
+
+WorkerMetrics::WorkerMetrics(MetricsPage& page, bool is_leader) : impl_(std::make_unique<Impl>(page.registry(), is_leader)) {}
+
+WorkerMetrics::~WorkerMetrics() = default;
+
+void WorkerMetrics::build_info(const BuildInfo& info) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->series.build_info.replace(
+      {{{{"version", info.version}, {"git_sha", info.git_sha}, {"torch", info.torch}, {"nccl", info.nccl}}, 1}});
+}
+
+void WorkerMetrics::worker_info(const std::string& gpu, int ep_rank, int dp_rank) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->series.worker_info.replace(
+      {{{{"gpu", gpu}, {"ep_rank", std::to_string(ep_rank)}, {"dp_rank", std::to_string(dp_rank)}}, 1}});
+}
+
+void WorkerMetrics::begin_job(const std::string& job_id, const std::string& stage) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->end_job();
+  impl_->job = {{"job_id", job_id}, {"stage", stage}};
+}
+
+void WorkerMetrics::end_job() {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->end_job();
+}
+
+void WorkerMetrics::train_step(const TrainStepSample& sample) {
+  const std::lock_guard lock(impl_->mutex);
+  if (!impl_->is_running()) return;
+  impl_->series.step.at(impl_->job).Set(static_cast<double>(sample.step));
+  impl_->series.last_step_timestamp.at(impl_->job).Set(unix_time());
+  if (!impl_->is_leader) return;
+  impl_->train_scalars(sample);
+  impl_->router_load_of(sample.expert_load);
+  impl_->routed_tokens_of(sample.expert_load);
+}
+
+void WorkerMetrics::units(int64_t done, int64_t total, const std::string& unit) {
+  const std::lock_guard lock(impl_->mutex);
+  if (!impl_->is_running() || !impl_->is_leader) return;
+  const Labels labels = impl_->with("unit", unit);
+  prometheus::Counter& counter = impl_->series.convert_units.at(labels);
+  counter.Increment(static_cast<double>(done) - counter.Value());  // never falls: a negative increment changes nothing
+  impl_->series.convert_target.at(labels).Set(static_cast<double>(total));
+}
+
+void WorkerMetrics::eval_loss(const std::string& dataset, double loss) {
+  const std::lock_guard lock(impl_->mutex);
+  if (!impl_->is_running() || !impl_->is_leader) return;
+  impl_->series.eval_loss.at(impl_->with("dataset", dataset)).Set(loss);
+}
+
+void WorkerMetrics::checkpoint(double seconds, const std::string& phase, int64_t bytes, bool ok) {
+  const std::lock_guard lock(impl_->mutex);
+  if (!impl_->is_running() || !impl_->is_leader) return;
+  impl_->series.checkpoint_failures.at(impl_->job).Increment(ok ? 0 : 1);
+  if (!ok) return;
+  impl_->series.checkpoint_duration.at(impl_->with("phase", phase)).Observe(seconds);
+  if (bytes > 0) impl_->series.checkpoint_bytes.at(impl_->job).Set(static_cast<double>(bytes));
+}
+
+void WorkerMetrics::comm(const std::string& op, double seconds, int64_t bytes) {
+  const std::lock_guard lock(impl_->mutex);
+  if (!impl_->is_running()) return;
+  const Labels labels = impl_->with("op", op);
+  impl_->series.comm_seconds.at(labels).Increment(seconds);
+  impl_->series.comm_bytes.at(labels).Increment(static_cast<double>(bytes));
+  impl_->series.comm_ops.at(labels).Increment();
+}
+
+void WorkerMetrics::set_comm_inflight(double seconds) {
+  const std::lock_guard lock(impl_->mutex);
+  if (!impl_->is_running()) return;
+  impl_->series.comm_inflight.at(impl_->job).Set(seconds);
+}
+
+}  // namespace moe
