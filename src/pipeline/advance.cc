@@ -55,6 +55,16 @@ class Engine {
     }
   }
 
+  void handle(const StageRetried& event) {
+    StageState& stage = stage_named(event.name);
+    if (stage.status != StageStatus::kFailed) refuse_stage("be retried", stage);
+    if (state_.phase != PipelinePhase::kFailed) refuse("retry a stage of", "it did not fail");
+    stage.status = StageStatus::kReady;
+    stage.message.clear();
+    state_.phase = PipelinePhase::kRunning;
+    state_.reason.clear();
+  }
+
   void handle(const Approve& event) {
     held_gate("approve", event.gate).gate_status = GateStatus::kApproved;
     if (state_.phase == PipelinePhase::kHeld) state_.phase = PipelinePhase::kRunning;

@@ -73,6 +73,10 @@ struct StageFailed {
   /// Trying again would change nothing (or the caller's budget is spent).
   bool permanent = true;
 };
+/// A failed stage is to run again; the caller starts it. A failed pipeline goes on.
+struct StageRetried {
+  std::string name;
+};
 struct Approve {
   std::string gate;
 };
@@ -82,7 +86,7 @@ struct Reject {
 struct Cancel {};
 struct Pause {};
 struct Resume {};
-using Event = std::variant<Start, StageStarted, StageSucceeded, StageFailed, Approve, Reject, Cancel, Pause, Resume>;
+using Event = std::variant<Start, StageStarted, StageSucceeded, StageFailed, StageRetried, Approve, Reject, Cancel, Pause, Resume>;
 
 /// Actions.
 struct StartStage {

@@ -1,0 +1,211 @@
+#include <cstdio>
+
+#include "common/error.h"
+#include "common/file_io.h"
+#include "coordinator/operation.h"
+
+/// What the holder of a lease reports: heartbeats, metrics, checkpoints, the end. Every write checks that it is still the holder.
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kCheckpointsKept = 8;
+/// Points kept of a job; above it, every other one goes.
+constexpr size_t kPointsKept = 4000;
+
+std::string checkpoint_path(const std::string& job, int64_t step, int attempt) {
+  char name[64];
+  std::snprintf(name, sizeof name, "/checkpoints/s%08lld-t%04d", static_cast<long long>(step), attempt);
+  return job + name;
+}
+
+std::string output_path(const std::string& job, int attempt) {
+  char name[32];
+  std::snprintf(name, sizeof name, "/output-t%04d", attempt);
+  return job + name;
+}
+
+}  // namespace
+
+absl::StatusOr<v1::Job*> Coordinator::fenced_job(Operation& operation, const std::string& gang_id, const std::string& job_id, int attempt,
+                                                 bool takes_up) {
+  const auto found = jobs_.find(job_id);
+  if (found == jobs_.end()) return absl::NotFoundError(concat("no job '", job_id, "'"));
+  v1::Job& job = found->second;
+  const auto fence = [&](const std::string& why) {
+    observer_.fenced();
+    return absl::AbortedError(concat("attempt ", attempt, " of job ", job_id, " is over: ", why, "; this gang must stop"));
+  };
+  if (job.attempt() != attempt || job.gang_id() != gang_id) {
+    return fence(concat("attempt ", job.attempt(), " of gang ", job.gang_id(), " holds the job"));
+  }
+  if (is_leased(job.state())) return &job;
+  if (job.state() != v1::JOB_STATE_QUEUED || !takes_up) return fence(concat("the job is ", state_name(job.state())));
+  // Its lease expired, but nobody took the job: it goes on.
+  for (v1::Attempt& record : *job.mutable_attempts()) {
+    if (record.number() != attempt) continue;
+    record.clear_ended();
+    record.clear_outcome();
+    record.clear_message();
+  }
+  job.set_failures(std::max(0, job.failures() - 1));
+  if (absl::Status status = apply(operation, job, JobEvent::kWorkHeartbeat, "", "the gang came back before anyone took the job"); !status.ok()) return status;
+  leases_[job.id()] = {gang_id, clock_.steady() + options_.lease};
+  return &job;
+}
+
+absl::StatusOr<v1::HeartbeatResponse> Coordinator::heartbeat(const v1::HeartbeatRequest& request) {
+  const std::lock_guard lock(mutex_);
+  Operation operation(*this, "gang " + request.gang_id());
+  const auto gang = gangs_.find(request.gang_id());
+  if (gang == gangs_.end()) return absl::NotFoundError(concat("gang ", request.gang_id(), " is not registered"));
+  gang->second.heard = clock_.steady();
+  touch(gang->second.record.mutable_last_heard());
+  const Result<v1::Job*> found = fenced_job(operation, request.gang_id(), request.job_id(), request.attempt(), /*takes_up=*/true);
+  if (!found.ok()) return found.status();
+  v1::Job& job = **found;
+  leases_[job.id()] = {request.gang_id(), clock_.steady() + options_.lease};
+  *job.mutable_progress() = request.progress();
+  const bool works = !request.progress().phase().empty() && request.progress().phase() != "preparing";
+  if (works && job.state() == v1::JOB_STATE_ASSIGNED) {
+    if (absl::Status status = apply(operation, job, JobEvent::kWorkHeartbeat, "", ""); !status.ok()) return status;
+  }
+  operation.commit();
+  v1::HeartbeatResponse response;
+  response.set_directive(job.state() == v1::JOB_STATE_STOPPING ? v1::DIRECTIVE_RELEASE : v1::DIRECTIVE_CONTINUE);
+  return response;
+}
+
+absl::StatusOr<v1::ReportMetricsResponse> Coordinator::report_metrics(const v1::ReportMetricsRequest& request) {
+  const std::lock_guard lock(mutex_);
+  Operation operation(*this, "gang " + request.gang_id());
+  const Result<v1::Job*> found = fenced_job(operation, request.gang_id(), request.job_id(), request.attempt(), /*takes_up=*/true);
+  if (!found.ok()) return found.status();
+  const std::string& id = request.job_id();
+  auto& points = points_[id];
+  int64_t& stride = point_stride_.try_emplace(id, 1).first->second;
+  for (const v1::MetricPoint& point : request.points()) {
+    // A validation is rare and kept in any case.
+    if (point.step() % stride != 0 && !point.values().contains("validation_loss")) continue;
+    points[point.step()] = point;
+    operation.changes().points.push_back({id, point});
+  }
+  if (points.size() > kPointsKept) {
+    stride *= 2;
+    size_t n = 0;
+    std::erase_if(points, [&n](const auto&) { return n++ % 2 == 1; });
+    operation.changes().thinned_jobs.push_back(id);
+  }
+  if (!request.expert_load().empty()) expert_load_[id] = {request.expert_load().begin(), request.expert_load().end()};
+  operation.commit();
+  return v1::ReportMetricsResponse();
+}
+
+absl::StatusOr<v1::CommitCheckpointResponse> Coordinator::commit_checkpoint(const v1::CommitCheckpointRequest& request) {
+  const v1::Checkpoint& checkpoint = request.checkpoint();
+  const std::string expected = checkpoint_path(request.job_id(), checkpoint.step(), request.attempt());
+  if (checkpoint.path() != expected) {
+    return absl::InvalidArgumentError(concat("checkpoint path '", checkpoint.path(), "' is not '", expected, "'"));
+  }
+  std::string digest, unreadable;   // read before the lock is taken
+  try {
+    digest = xxh3_hex_of_file(options_.data_root / expected / "MANIFEST.json");
+  } catch (const std::exception& error) {
+    unreadable = error.what();
+  }
+  const std::lock_guard lock(mutex_);
+  Operation operation(*this, "gang " + request.gang_id());
+  const Result<v1::Job*> found = fenced_job(operation, request.gang_id(), request.job_id(), request.attempt(), /*takes_up=*/true);
+  if (!found.ok()) return found.status();
+  v1::Job& job = **found;
+  for (const v1::Checkpoint& known : job.checkpoints()) {
+    if (known.step() == checkpoint.step() && known.attempt() == request.attempt()) {
+      if (known.digest() == checkpoint.digest()) return v1::CommitCheckpointResponse();
+      return absl::AlreadyExistsError(concat("step ", known.step(), " of attempt ", known.attempt(), " is committed with another digest"));
+    }
+  }
+  if (!unreadable.empty()) {
+    return absl::FailedPreconditionError(concat("the coordinator cannot read the checkpoint: ", unreadable, "; --data-root must be the same folder on both sides"));
+  }
+  if (digest != checkpoint.digest()) {
+    return absl::FailedPreconditionError(concat((options_.data_root / expected / "MANIFEST.json").string(), " has digest ", digest, ", not ", checkpoint.digest()));
+  }
+  v1::Checkpoint* added = job.add_checkpoints();
+  *added = checkpoint;
+  added->set_attempt(request.attempt());
+  touch(added->mutable_committed());
+  if (job.checkpoints_size() > kCheckpointsKept) job.mutable_checkpoints()->DeleteSubrange(0, job.checkpoints_size() - kCheckpointsKept);
+  job.set_failures(0);
+  operation.changed(job);
+  operation.event(job.pipeline_id(), job.id(), "CHECKPOINT", concat("step ", checkpoint.step()));
+  operation.commit();
+  return v1::CommitCheckpointResponse();
+}
+
+absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const v1::CompleteAttemptRequest& request) {
+  if (request.outcome() == v1::ATTEMPT_OUTCOME_SUCCEEDED) {
+    const std::string expected = output_path(request.job_id(), request.attempt());
+    if (request.output_path() != expected) return absl::InvalidArgumentError(concat("output path '", request.output_path(), "' is not '", expected, "'"));
+    if (!fs::exists(options_.data_root / expected / "STAGE.json")) {
+      return absl::FailedPreconditionError(concat("the coordinator does not see ", (options_.data_root / expected / "STAGE.json").string(),
+                                                  "; --data-root must be the same folder on both sides"));
+    }
+  }
+  const std::lock_guard lock(mutex_);
+  Operation operation(*this, "gang " + request.gang_id());
+  if (const auto job = jobs_.find(request.job_id()); job != jobs_.end()) {
+    for (const v1::Attempt& attempt : job->second.attempts()) {   // said before; the answer was lost
+      if (attempt.number() == request.attempt() && attempt.gang_id() == request.gang_id() && attempt.outcome() == request.outcome() && attempt.has_ended()) {
+        return v1::CompleteAttemptResponse();
+      }
+    }
+  }
+  const Result<v1::Job*> found = fenced_job(operation, request.gang_id(), request.job_id(), request.attempt(), /*takes_up=*/true);
+  if (!found.ok()) return found.status();
+  v1::Job& job = **found;
+  JobEvent event = JobEvent::kAttemptRetryable;
+  std::string reason;
+  switch (request.outcome()) {
+    case v1::ATTEMPT_OUTCOME_SUCCEEDED: event = JobEvent::kAttemptSucceeded; break;
+    case v1::ATTEMPT_OUTCOME_RETRYABLE: reason = "ATTEMPT_FAILED"; break;
+    case v1::ATTEMPT_OUTCOME_PERMANENT: event = JobEvent::kAttemptPermanent; reason = "PERMANENT_ERROR"; break;
+    case v1::ATTEMPT_OUTCOME_RELEASED: event = JobEvent::kAttemptReleased; reason = "RELEASED"; break;
+    default: return absl::InvalidArgumentError("an attempt ends SUCCEEDED, RETRYABLE, PERMANENT or RELEASED");
+  }
+  end_attempt(job, request.outcome(), request.exit_code(), request.message());
+  if (event == JobEvent::kAttemptSucceeded) {
+    job.set_output_path(request.output_path());
+    job.set_output_digest(request.output_digest());
+    *job.mutable_metrics() = request.metrics();
+    v1::Artifact artifact;
+    artifact.set_id(request.output_path());
+    artifact.set_kind(job.kind() == "evaluate" ? "evaluation" : "model");
+    artifact.set_digest(request.output_digest());
+    artifact.set_job_id(job.id());
+    artifact.set_attempt(request.attempt());
+    const v1::Lease lease = lease_of(job);
+    for (const auto& [reference, model] : lease.models()) {
+      if (job.stage().SerializeAsString().find(reference) != std::string::npos) artifact.add_parents(model.path());
+    }
+    touch(artifact.mutable_created());
+    artifacts_[artifact.id()] = artifact;
+    operation.changes().artifacts.push_back(std::move(artifact));
+  }
+  if (request.outcome() == v1::ATTEMPT_OUTCOME_RETRYABLE) {
+    ++(*job.mutable_restarts())[reason];
+    observer_.restarted(job.id(), reason);
+  }
+  if (absl::Status status = apply(operation, job, event, reason, request.message()); !status.ok()) return status;
+  PipelineEntry& pipeline = pipelines_.at(job.pipeline_id());
+  if (job.state() == v1::JOB_STATE_SUCCEEDED) {
+    const Metrics metrics(job.metrics().begin(), job.metrics().end());
+    if (absl::Status status = feed(operation, pipeline, StageSucceeded{job.stage().name(), metrics, false}); !status.ok()) return status;
+  } else if (job.state() == v1::JOB_STATE_FAILED || job.state() == v1::JOB_STATE_CANCELED) {
+    fail_stage(operation, job, request.message().empty() ? "canceled" : request.message());
+  }
+  operation.commit();
+  return v1::CompleteAttemptResponse();
+}
+
+}  // namespace moe

@@ -1,0 +1,162 @@
+#include "common/error.h"
+#include "common/file_io.h"
+#include "coordinator/operation.h"
+
+/// What users do to pipelines and jobs: cancel, pause, resume, retry, approve, reject.
+namespace moe {
+namespace {
+
+std::string said(const v1::ControlRequest& request, const char* verb) {
+  return concat(verb, request.user().empty() ? "" : " by " + request.user(), request.comment().empty() ? "" : ": " + request.comment());
+}
+
+}  // namespace
+
+absl::StatusOr<v1::ControlResponse> Coordinator::cancel(const v1::ControlRequest& request) {
+  return once<v1::ControlRequest, v1::ControlResponse>("Cancel", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
+    const Result<std::string> id = resolve(request.id());
+    if (!id.ok()) return id.status();
+    const std::string message = said(request, "canceled");
+    const auto job = jobs_.find(*id);
+    v1::ControlResponse response;
+    response.set_id(*id);
+    if (job != jobs_.end()) {
+      if (absl::Status status = apply(operation, job->second, JobEvent::kCancel, "CANCELED", message); !status.ok()) return status;
+      if (job->second.state() == v1::JOB_STATE_CANCELED) fail_stage(operation, job->second, message);
+      response.set_state(state_name(job->second.state()));
+      return response;
+    }
+    PipelineEntry& pipeline = pipelines_.at(*id);
+    if (absl::Status status = feed(operation, pipeline, Cancel{}); !status.ok()) return status;
+    for (const v1::Stage& stage : pipeline.record.spec().stages()) {
+      const auto part = jobs_.find(*id + "-" + stage.name());
+      if (part == jobs_.end() || is_terminal(part->second.state())) continue;
+      if (absl::Status status = apply(operation, part->second, JobEvent::kCancel, "CANCELED", message); !status.ok()) return status;
+    }
+    response.set_state(to_string(pipeline.engine.phase));
+    return response;
+  });
+}
+
+absl::StatusOr<v1::ControlResponse> Coordinator::pause(const v1::ControlRequest& request) {
+  return once<v1::ControlRequest, v1::ControlResponse>("Pause", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
+    const Result<std::string> id = resolve(request.id());
+    if (!id.ok()) return id.status();
+    const std::string message = said(request, "paused");
+    v1::ControlResponse response;
+    response.set_id(*id);
+    if (const auto job = jobs_.find(*id); job != jobs_.end()) {
+      if (absl::Status status = apply(operation, job->second, JobEvent::kPause, "PAUSED", message); !status.ok()) return status;
+      response.set_state(state_name(job->second.state()));
+      return response;
+    }
+    PipelineEntry& pipeline = pipelines_.at(*id);
+    if (absl::Status status = feed(operation, pipeline, Pause{}); !status.ok()) return status;
+    for (const v1::Stage& stage : pipeline.record.spec().stages()) {
+      const auto part = jobs_.find(*id + "-" + stage.name());
+      if (part == jobs_.end()) continue;
+      const v1::JobState state = part->second.state();
+      if (state != v1::JOB_STATE_QUEUED && state != v1::JOB_STATE_ASSIGNED && state != v1::JOB_STATE_RUNNING) continue;
+      if (absl::Status status = apply(operation, part->second, JobEvent::kPause, "PAUSED", message); !status.ok()) return status;
+    }
+    response.set_state(to_string(pipeline.engine.phase));
+    return response;
+  });
+}
+
+absl::StatusOr<v1::ControlResponse> Coordinator::resume(const v1::ControlRequest& request) {
+  return once<v1::ControlRequest, v1::ControlResponse>("Resume", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
+    const Result<std::string> id = resolve(request.id());
+    if (!id.ok()) return id.status();
+    v1::ControlResponse response;
+    response.set_id(*id);
+    if (const auto job = jobs_.find(*id); job != jobs_.end()) {
+      if (absl::Status status = apply(operation, job->second, JobEvent::kResume, "", ""); !status.ok()) return status;
+      response.set_state(state_name(job->second.state()));
+      return response;
+    }
+    PipelineEntry& pipeline = pipelines_.at(*id);
+    std::vector<v1::Job*> paused;
+    for (const v1::Stage& stage : pipeline.record.spec().stages()) {
+      const auto part = jobs_.find(*id + "-" + stage.name());
+      if (part == jobs_.end()) continue;
+      if (part->second.state() == v1::JOB_STATE_STOPPING) {
+        return absl::FailedPreconditionError(concat("job ", part->first, " is still saving its checkpoint; resume when it is PAUSED (moectl describe ", *id, ")"));
+      }
+      if (part->second.state() == v1::JOB_STATE_PAUSED) paused.push_back(&part->second);
+    }
+    // A pipeline that runs may still have jobs that were paused one by one.
+    if (pipeline.engine.phase == PipelinePhase::kPaused || paused.empty()) {
+      if (absl::Status status = feed(operation, pipeline, Resume{}); !status.ok()) return status;
+    }
+    for (v1::Job* job : paused) {
+      if (absl::Status status = apply(operation, *job, JobEvent::kResume, "", ""); !status.ok()) return status;
+    }
+    response.set_state(to_string(pipeline.engine.phase));
+    return response;
+  });
+}
+
+absl::StatusOr<v1::ControlResponse> Coordinator::retry(const v1::ControlRequest& request) {
+  return once<v1::ControlRequest, v1::ControlResponse>("Retry", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
+    const Result<std::string> id = resolve(request.id());
+    if (!id.ok()) return id.status();
+    const bool is_job = jobs_.contains(*id);
+    PipelineEntry& pipeline = pipelines_.at(is_job ? jobs_.at(*id).pipeline_id() : *id);
+    std::vector<v1::Job*> failed;
+    for (const v1::Stage& stage : pipeline.record.spec().stages()) {
+      const auto part = jobs_.find(pipeline.record.id() + "-" + stage.name());
+      if (part == jobs_.end() || (is_job && part->first != *id)) continue;
+      if (part->second.state() == v1::JOB_STATE_FAILED) failed.push_back(&part->second);
+    }
+    if (failed.empty()) return absl::FailedPreconditionError(concat(*id, " has no FAILED job; only those can be retried"));
+    for (v1::Job* job : failed) {
+      if (absl::Status status = feed(operation, pipeline, StageRetried{job->stage().name()}); !status.ok()) return status;
+      job->set_failures(0);
+      job->clear_not_before();
+      job->clear_finished();
+      if (absl::Status status = apply(operation, *job, JobEvent::kRetry, "", said(request, "retried")); !status.ok()) return status;
+    }
+    pipeline.record.clear_finished();
+    for (auto& [job_id, job] : jobs_) {
+      if (job.pipeline_id() != pipeline.record.id() || job.reason() != "UPSTREAM_FAILED") continue;
+      job.clear_reason();
+      job.clear_message();
+      operation.changed(job);
+    }
+    v1::ControlResponse response;
+    response.set_id(*id);
+    response.set_state(is_job ? state_name(jobs_.at(*id).state()) : to_string(pipeline.engine.phase));
+    return response;
+  });
+}
+
+absl::StatusOr<v1::ControlResponse> Coordinator::decide_gate(const v1::DecideGateRequest& request) {
+  return once<v1::DecideGateRequest, v1::ControlResponse>("DecideGate", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
+    const Result<std::string> id = resolve_pipeline(request.pipeline_id());
+    if (!id.ok()) return id.status();
+    PipelineEntry& pipeline = pipelines_.at(*id);
+    std::string gate = request.gate();
+    if (gate.empty()) {
+      for (const StageState& stage : pipeline.engine.stages) {
+        if (stage.gate && stage.gate_status == GateStatus::kHeld) gate = stage.name;
+      }
+      if (gate.empty()) return absl::FailedPreconditionError(concat("no gate holds pipeline ", *id, " (it is ", to_string(pipeline.engine.phase), ")"));
+    }
+    const absl::Status status =
+        request.approve() ? feed(operation, pipeline, Approve{gate}) : feed(operation, pipeline, Reject{gate});
+    if (!status.ok()) return status;
+    for (v1::StageState& stage : *pipeline.record.mutable_stages()) {
+      if (stage.name() == gate) {
+        stage.set_decided_by(concat(request.user().empty() ? "user" : request.user(), request.comment().empty() ? "" : ": " + request.comment()));
+      }
+    }
+    operation.event(*id, "", request.approve() ? "GATE_APPROVED" : "GATE_REJECTED", concat(gate, request.comment().empty() ? "" : ": " + request.comment()));
+    v1::ControlResponse response;
+    response.set_id(*id);
+    response.set_state(to_string(pipeline.engine.phase));
+    return response;
+  });
+}
+
+}  // namespace moe

@@ -1,0 +1,177 @@
+#pragma once
+
+#include <absl/status/statusor.h>
+
+#include <chrono>
+#include <deque>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "common/clock.h"
+#include "coordinator/job_machine.h"
+#include "coordinator/scheduler.h"
+#include "coordinator/store.h"
+#include "moe/v1/job_service.pb.h"
+#include "moe/v1/worker_service.pb.h"
+#include "pipeline/advance.h"
+#include "pipeline/spec.h"
+
+namespace moe {
+
+struct CoordinatorOptions {
+  std::filesystem::path data_root;
+  std::string http_url;
+  std::chrono::milliseconds lease{15'000};
+  std::chrono::milliseconds heartbeat{3'000};
+  /// Wait before a second failed attempt in a row is followed by another; doubles up to 20 times as much.
+  std::chrono::milliseconds retry_backoff{30'000};
+  int max_failures = 5;   ///< attempts that may fail without a newly committed step
+};
+
+/// What happened, for metrics. Called under the coordinator's lock: be quick, do not call back.
+struct CoordinatorObserver {
+  std::function<void(const std::string& reason)> lease_expired = [](const std::string&) {};
+  std::function<void()> fenced = [] {};
+  std::function<void(const std::string& job_id, const std::string& reason)> restarted = [](const std::string&, const std::string&) {};
+  std::function<void(const std::string& kind, const std::string& outcome)> finished = [](const std::string&, const std::string&) {};
+  std::function<void()> changed = [] {};   ///< something a long poll may wait for
+};
+
+/// Pipelines, jobs, leases, gangs and artifacts: the coordinator without sockets. Keeps everything in memory and hands every
+/// change to the store; an answer may be sent once Store::after_commit says so. A pipeline is driven by the engine of
+/// src/pipeline, a job by job_machine.h, and the choice of a job for a gang is scheduler.h's. Thread-safe: one lock.
+///
+/// Every call returns what its RPC answers; the status codes are those of the service comments.
+class Coordinator {
+ public:
+  template <typename T>
+  using Result = absl::StatusOr<T>;
+
+  Coordinator(CoordinatorOptions options, const Clock& clock, Store& store, CoordinatorObserver observer = {});
+
+  // Users (submit.cc, controls.cc, queries.cc).
+  Result<v1::SubmitResponse> submit(const v1::SubmitRequest& request);
+  Result<v1::ListPipelinesResponse> list_pipelines(const v1::ListRequest& request);
+  Result<v1::Pipeline> get_pipeline(const v1::GetRequest& request);
+  Result<v1::ListJobsResponse> list_jobs(const v1::ListRequest& request);
+  Result<v1::Job> get_job(const v1::GetRequest& request);
+  Result<v1::ListGangsResponse> list_gangs(const v1::ListRequest& request);
+  Result<v1::ListArtifactsResponse> list_artifacts(const v1::ListRequest& request);
+  /// Answers at once; the service waits and asks again.
+  Result<v1::WatchResponse> watch(const v1::WatchRequest& request);
+  Result<v1::ReadLogsResponse> read_logs(const v1::ReadLogsRequest& request);
+  Result<v1::QueryMetricsResponse> query_metrics(const v1::QueryMetricsRequest& request);
+  Result<v1::ControlResponse> cancel(const v1::ControlRequest& request);
+  Result<v1::ControlResponse> pause(const v1::ControlRequest& request);
+  Result<v1::ControlResponse> resume(const v1::ControlRequest& request);
+  Result<v1::ControlResponse> retry(const v1::ControlRequest& request);
+  Result<v1::ControlResponse> decide_gate(const v1::DecideGateRequest& request);
+  v1::ServerInfo server_info();
+
+  // Gangs (leases.cc, attempts.cc).
+  Result<v1::RegisterGangResponse> register_gang(const v1::RegisterGangRequest& request);
+  /// Answers at once, without a lease if there is nothing to do; the service waits and asks again.
+  Result<v1::AcquireLeaseResponse> acquire_lease(const v1::AcquireLeaseRequest& request);
+  Result<v1::HeartbeatResponse> heartbeat(const v1::HeartbeatRequest& request);
+  Result<v1::ReportMetricsResponse> report_metrics(const v1::ReportMetricsRequest& request);
+  Result<v1::CommitCheckpointResponse> commit_checkpoint(const v1::CommitCheckpointRequest& request);
+  Result<v1::CompleteAttemptResponse> complete_attempt(const v1::CompleteAttemptRequest& request);
+  Result<v1::DeregisterGangResponse> deregister_gang(const v1::DeregisterGangRequest& request);
+
+  /// Expires leases and forgets gangs that were not heard of for long. Call it several times per lease; a long gap between
+  /// two calls (this process stood still) gives every lease a new full term.
+  void tick();
+
+  /// Grows with every change: long polls look again when it did.
+  uint64_t version() const;
+
+  /// Pipelines whose summary is to be written again, since the last call.
+  std::set<std::string> take_changed_pipelines();
+
+  /// For the status page and metrics: copies, newest first.
+  struct View {
+    std::vector<v1::Pipeline> pipelines;
+    std::vector<v1::Job> jobs;
+    std::vector<v1::Gang> gangs;
+    std::map<std::string, std::vector<std::pair<int64_t, double>>> loss;
+  };
+  View view(size_t max_pipelines);
+
+ private:
+  struct PipelineEntry {
+    v1::Pipeline record;
+    PipelineState engine;
+  };
+  struct LeaseEntry {
+    std::string gang_id;
+    std::chrono::steady_clock::time_point expiry;
+  };
+  struct GangEntry {
+    v1::Gang record;
+    std::chrono::steady_clock::time_point heard;
+  };
+
+  /// One operation: collects what it changes, hands it to the store on commit(). Made under the lock.
+  class Operation;
+
+  // shared.cc
+  int64_t now_micros() const;
+  void touch(google::protobuf::Timestamp* stamp) const;
+  /// Full id of a pipeline or job from an unambiguous prefix.
+  Result<std::string> resolve(const std::string& prefix) const;
+  Result<std::string> resolve_job(const std::string& prefix) const;
+  Result<std::string> resolve_pipeline(const std::string& prefix) const;
+  v1::Job full_job(const v1::Job& job) const;
+  v1::Pipeline full_pipeline(const PipelineEntry& entry) const;
+  std::vector<GangShape> gang_shapes() const;
+  std::string pending_explanation(const v1::Job& job) const;
+  /// Names that the connected gangs know.
+  KnownNames known_names() const;
+
+  // transitions.cc
+  /// Applies an event of the job machine; FAILED_PRECONDITION if it is not allowed.
+  absl::Status apply(Operation& operation, v1::Job& job, JobEvent event, const std::string& reason, const std::string& message);
+  /// Feeds the pipeline engine and carries its actions out.
+  absl::Status feed(Operation& operation, PipelineEntry& pipeline, const Event& event);
+  void end_attempt(v1::Job& job, v1::AttemptOutcome outcome, int exit_code, const std::string& message);
+  void lose_lease(Operation& operation, v1::Job& job, const std::string& reason, const std::string& message);
+  void fail_stage(Operation& operation, const v1::Job& job, const std::string& reason);
+
+  /// The job if (attempt, gang) is the current holder; ABORTED otherwise. A job whose lease expired unclaimed is taken up again.
+  Result<v1::Job*> fenced_job(Operation& operation, const std::string& gang_id, const std::string& job_id, int attempt, bool takes_up);
+  v1::Lease lease_of(const v1::Job& job) const;
+
+  template <typename Request, typename Response>
+  Result<Response> once(const char* method, const Request& request, const std::function<Result<Response>(Operation&)>& work);
+
+  const CoordinatorOptions options_;
+  const Clock& clock_;
+  Store& store_;
+  const CoordinatorObserver observer_;
+  v1::ServerInfo info_;
+
+  mutable std::mutex mutex_;
+  uint64_t version_ = 1;
+  int64_t revision_ = 0;
+  std::map<std::string, PipelineEntry> pipelines_;
+  std::map<std::string, v1::Job> jobs_;
+  std::set<QueuedJob> queue_;
+  std::map<std::string, LeaseEntry> leases_;        ///< by job
+  std::map<std::string, GangEntry> gangs_;
+  std::map<std::string, v1::Artifact> artifacts_;
+  std::deque<v1::Event> events_;
+  std::map<std::string, StoredRequest> requests_;
+  std::map<std::string, std::map<int64_t, v1::MetricPoint>> points_;   ///< by job, by step
+  std::map<std::string, int64_t> point_stride_;                       ///< by job: only multiples are kept
+  std::map<std::string, std::vector<v1::LayerLoad>> expert_load_;      ///< by job, of the last report
+  std::set<std::string> changed_pipelines_;
+  std::chrono::steady_clock::time_point last_tick_;
+};
+
+}  // namespace moe

@@ -1,0 +1,131 @@
+#include "coordinator/http_pages.h"
+
+#include <google/protobuf/util/time_util.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <ctime>
+#include <nlohmann/json.hpp>
+
+#include "report/status_page.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+using google::protobuf::util::TimeUtil;
+
+constexpr size_t kPipelinesShown = 50;
+constexpr size_t kPipelinesExposed = 200;
+/// Series of a job that ended are exposed this long.
+constexpr double kKeepSeconds = 3600;
+
+double seconds(const google::protobuf::Timestamp& stamp) { return static_cast<double>(TimeUtil::TimestampToMicroseconds(stamp)) / 1e6; }
+
+double wall_now() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+int64_t size_of(const fs::path& file) {
+  std::error_code error;
+  const auto size = fs::file_size(file, error);
+  return error ? 0 : static_cast<int64_t>(size);
+}
+
+std::string utc_text() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  gmtime_r(&now, &parts);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &parts);
+  return text;
+}
+
+}  // namespace
+
+CoordinatorSnapshot snapshot_of(const Coordinator::View& view, double now) {
+  CoordinatorSnapshot snapshot;
+  std::map<std::string, v1::Pipeline const*> pipelines;
+  for (const v1::Pipeline& pipeline : view.pipelines) pipelines[pipeline.id()] = &pipeline;
+  CoordinatorSnapshot::Queue queue{.queue = "default", .jobs = {}, .oldest_wait_seconds = 0};
+  std::vector<CoordinatorSnapshot::Job> ended;
+  for (const v1::Job& job : view.jobs) {
+    const std::string state = state_name(job.state());
+    if (!is_terminal(job.state())) ++queue.jobs[state];
+    if (job.state() == v1::JOB_STATE_QUEUED) queue.oldest_wait_seconds = std::max(queue.oldest_wait_seconds, now - seconds(job.queued()));
+    CoordinatorSnapshot::Job row{.job_id = job.id(),
+                                 .name = job.stage().name(),
+                                 .kind = job.kind(),
+                                 .queue = "default",
+                                 .user = pipelines.at(job.pipeline_id())->user(),
+                                 .pipeline_id = job.pipeline_id(),
+                                 .state = job.state(),
+                                 .last_checkpoint_timestamp = std::nullopt,
+                                 .last_checkpoint_step = std::nullopt};
+    if (!job.checkpoints().empty()) {
+      const v1::Checkpoint& last = job.checkpoints(job.checkpoints_size() - 1);
+      row.last_checkpoint_timestamp = seconds(last.committed());
+      row.last_checkpoint_step = last.step();
+    } else if (job.kind() == "train" && job.has_started()) {
+      row.last_checkpoint_timestamp = seconds(job.started());
+    }
+    if (!is_terminal(job.state())) {
+      snapshot.jobs.push_back(std::move(row));
+    } else if (now - seconds(job.finished()) < kKeepSeconds) {
+      ended.push_back(std::move(row));
+    }
+  }
+  snapshot.jobs.insert(snapshot.jobs.end(), ended.begin(), ended.end());
+  for (const v1::Gang& gang : view.gangs) snapshot.gangs.push_back({gang.id(), gang.job_id(), seconds(gang.last_heard())});
+  for (const v1::Pipeline& pipeline : view.pipelines) {
+    std::string stage;
+    for (const v1::StageState& state : pipeline.stages()) {
+      if (!state.is_gate()) {
+        stage = state.name();
+      } else if (state.status() != "PENDING") {
+        snapshot.gates.push_back({pipeline.id(), stage, state.name(), state.status() == "PASSED" || state.status() == "APPROVED"});
+      }
+    }
+  }
+  snapshot.queues.push_back(std::move(queue));
+  return snapshot;
+}
+
+std::string discovery_document(const std::vector<v1::Gang>& gangs) {
+  nlohmann::json document = nlohmann::json::array();
+  for (const v1::Gang& gang : gangs) {
+    if (gang.state() == "lost") continue;
+    for (const v1::GangRank& rank : gang.ranks()) {
+      if (rank.metrics_endpoint().empty()) continue;
+      char number[16];
+      std::snprintf(number, sizeof number, "%04d", rank.rank());
+      document.push_back({{"targets", {rank.metrics_endpoint()}}, {"labels", {{"gang_id", gang.id()}, {"rank", number}, {"node", rank.node()}}}});
+    }
+  }
+  return document.dump();
+}
+
+void add_pages(HttpServer& server, Coordinator& coordinator, MetricsPage& page, CoordinatorMetrics& metrics, const fs::path& store_file) {
+  server.get("/", [&coordinator](const HttpRequest&) {
+    Coordinator::View view = coordinator.view(kPipelinesShown);
+    StatusPage status;
+    status.version = coordinator.server_info().version();
+    status.now = utc_text();
+    status.pipelines = std::move(view.pipelines);
+    status.jobs = std::move(view.jobs);
+    status.loss = std::move(view.loss);
+    status.gangs = std::move(view.gangs);
+    return HttpResponse{200, "text/html; charset=utf-8", render_status_page(status)};
+  });
+  server.get("/sd/workers", [&coordinator](const HttpRequest&) {
+    return HttpResponse{200, "application/json", discovery_document(coordinator.view(0).gangs)};
+  });
+  server.get("/metrics", [&coordinator, &page, &metrics, store_file](const HttpRequest&) {
+    CoordinatorSnapshot snapshot = snapshot_of(coordinator.view(kPipelinesExposed), wall_now());
+    snapshot.store_bytes = {{"db", size_of(store_file)}, {"wal", size_of(store_file.string() + "-wal")}};
+    metrics.set(snapshot);
+    return page.response();
+  });
+}
+
+}  // namespace moe

@@ -1,0 +1,164 @@
+#include <google/protobuf/util/time_util.h>
+
+#include "common/error.h"
+#include "common/file_io.h"
+#include "coordinator/operation.h"
+
+/// Gangs and leases: who runs what, and for how long that is believed.
+namespace moe {
+namespace {
+
+using google::protobuf::util::TimeUtil;
+
+/// A gang without a lease that was not heard of for this many leases is forgotten.
+constexpr int kForgetGangLeases = 20;
+
+}  // namespace
+
+absl::StatusOr<v1::RegisterGangResponse> Coordinator::register_gang(const v1::RegisterGangRequest& request) {
+  const std::lock_guard lock(mutex_);
+  const v1::Gang& gang = request.gang();
+  if (gang.id().empty() || gang.ranks().empty()) return absl::InvalidArgumentError("a gang needs an id and at least one rank");
+  Operation operation(*this, "gang " + gang.id());
+  // The same launcher started a new process: the old one is dead, whatever its lease says.
+  std::vector<std::string> replaced;
+  for (const auto& [id, other] : gangs_) {
+    if (id != gang.id() && !gang.launcher_id().empty() && other.record.launcher_id() == gang.launcher_id()) replaced.push_back(id);
+  }
+  for (const std::string& old : replaced) {
+    std::vector<std::string> held;
+    for (const auto& [job, lease] : leases_) {
+      if (lease.gang_id == old) held.push_back(job);
+    }
+    for (const std::string& job : held) {
+      lose_lease(operation, jobs_.at(job), "GANG_RESTARTED", concat("gang ", old, " ended and was started again as ", gang.id()));
+    }
+    gangs_.erase(old);
+    operation.changes().removed_gangs.push_back(old);
+  }
+  const bool is_new = !gangs_.contains(gang.id());
+  GangEntry& entry = gangs_[gang.id()];
+  entry.record = gang;
+  touch(entry.record.mutable_registered());
+  touch(entry.record.mutable_last_heard());
+  entry.heard = clock_.steady();
+  operation.changes().gangs.push_back(entry.record);
+  if (is_new) operation.event("", "", "GANG_REGISTERED", concat(gang.ranks_size(), " ", gang.device(), " ranks on ", gang.ranks(0).node()));
+  operation.commit();
+  v1::RegisterGangResponse response;
+  *response.mutable_heartbeat_interval() = TimeUtil::MillisecondsToDuration(options_.heartbeat.count());
+  *response.mutable_lease_duration() = TimeUtil::MillisecondsToDuration(options_.lease.count());
+  return response;
+}
+
+v1::Lease Coordinator::lease_of(const v1::Job& job) const {
+  v1::Lease lease;
+  lease.set_job_id(job.id());
+  lease.set_attempt(job.attempt());
+  *lease.mutable_stage() = job.stage();
+  const PipelineEntry& pipeline = pipelines_.at(job.pipeline_id());
+  for (const auto& [name, input] : pipeline.record.spec().inputs()) {
+    (*lease.mutable_models())[name].set_path(input.path());
+  }
+  for (const v1::Stage& stage : pipeline.record.spec().stages()) {
+    const auto made = jobs_.find(job.pipeline_id() + "-" + stage.name());
+    if (made == jobs_.end() || made->second.state() != v1::JOB_STATE_SUCCEEDED) continue;
+    v1::ModelInput& model = (*lease.mutable_models())[stage.name() + ".model"];
+    model.set_path(made->second.output_path());
+    model.set_digest(made->second.output_digest());
+    model.set_is_output(true);
+  }
+  for (auto checkpoint = job.checkpoints().rbegin(); checkpoint != job.checkpoints().rend(); ++checkpoint) *lease.add_checkpoints() = *checkpoint;
+  *lease.mutable_lease_duration() = TimeUtil::MillisecondsToDuration(options_.lease.count());
+  *lease.mutable_heartbeat_interval() = TimeUtil::MillisecondsToDuration(options_.heartbeat.count());
+  return lease;
+}
+
+absl::StatusOr<v1::AcquireLeaseResponse> Coordinator::acquire_lease(const v1::AcquireLeaseRequest& request) {
+  const std::lock_guard lock(mutex_);
+  const auto gang = gangs_.find(request.gang_id());
+  if (gang == gangs_.end()) return absl::NotFoundError(concat("gang ", request.gang_id(), " is not registered"));
+  gang->second.heard = clock_.steady();
+  touch(gang->second.record.mutable_last_heard());
+  v1::AcquireLeaseResponse response;
+  for (const auto& [job, lease] : leases_) {
+    if (lease.gang_id != request.gang_id()) continue;
+    *response.mutable_lease() = lease_of(jobs_.at(job));   // the answer before was lost
+    return response;
+  }
+  const GangShape shape{request.gang_id(), gang->second.record.ranks_size(), gang->second.record.device(), true};
+  const QueuedJob* picked = pick(queue_, shape, now_micros());
+  if (picked == nullptr) return response;
+  v1::Job& job = jobs_.at(picked->id);
+  Operation operation(*this, "gang " + request.gang_id());
+  job.set_attempt(job.attempt() + 1);
+  job.set_gang_id(request.gang_id());
+  job.clear_progress();
+  v1::Attempt* attempt = job.add_attempts();
+  attempt->set_number(job.attempt());
+  attempt->set_gang_id(request.gang_id());
+  touch(attempt->mutable_started());
+  if (absl::Status status = apply(operation, job, JobEvent::kLeaseGranted, "", concat("attempt ", job.attempt(), " on gang ", request.gang_id())); !status.ok()) {
+    return status;
+  }
+  if (!job.has_started()) touch(job.mutable_started());
+  leases_[job.id()] = {request.gang_id(), clock_.steady() + options_.lease};
+  PipelineEntry& pipeline = pipelines_.at(job.pipeline_id());
+  for (const StageState& stage : pipeline.engine.stages) {
+    if (stage.name != job.stage().name() || stage.status != StageStatus::kReady) continue;
+    if (absl::Status status = feed(operation, pipeline, StageStarted{stage.name}); !status.ok()) return status;
+    break;
+  }
+  operation.commit();
+  *response.mutable_lease() = lease_of(job);
+  return response;
+}
+
+absl::StatusOr<v1::DeregisterGangResponse> Coordinator::deregister_gang(const v1::DeregisterGangRequest& request) {
+  const std::lock_guard lock(mutex_);
+  if (!gangs_.contains(request.gang_id())) return v1::DeregisterGangResponse();
+  Operation operation(*this, "gang " + request.gang_id());
+  std::vector<std::string> held;
+  for (const auto& [job, lease] : leases_) {
+    if (lease.gang_id == request.gang_id()) held.push_back(job);
+  }
+  for (const std::string& job : held) lose_lease(operation, jobs_.at(job), "GANG_LEFT", "the gang left: " + request.reason());
+  gangs_.erase(request.gang_id());
+  operation.changes().removed_gangs.push_back(request.gang_id());
+  operation.event("", "", "GANG_LEFT", request.reason());
+  operation.commit();
+  return v1::DeregisterGangResponse();
+}
+
+void Coordinator::tick() {
+  const std::lock_guard lock(mutex_);
+  const auto now = clock_.steady();
+  const auto gap = now - last_tick_;
+  last_tick_ = now;
+  // This process stood still, so heartbeats may wait in the sockets: nobody is blamed for that.
+  if (gap > options_.lease / 2) {
+    for (auto& [job, lease] : leases_) lease.expiry = std::max(lease.expiry, now + options_.lease);
+    for (auto& [id, gang] : gangs_) gang.heard = std::max(gang.heard, now - options_.lease);
+  }
+  Operation operation(*this, "coordinator");
+  std::vector<std::string> expired;
+  for (const auto& [job, lease] : leases_) {
+    if (lease.expiry <= now) expired.push_back(job);
+  }
+  for (const std::string& job : expired) {
+    lose_lease(operation, jobs_.at(job), "LEASE_EXPIRED",
+               concat("no heartbeat of gang ", leases_.at(job).gang_id, " for ", options_.lease.count() / 1000.0, " s"));
+  }
+  std::vector<std::string> forgotten;
+  for (const auto& [id, gang] : gangs_) {
+    const bool holds = std::any_of(leases_.begin(), leases_.end(), [&](const auto& lease) { return lease.second.gang_id == id; });
+    if (!holds && now - gang.heard > kForgetGangLeases * options_.lease) forgotten.push_back(id);
+  }
+  for (const std::string& id : forgotten) {
+    gangs_.erase(id);
+    operation.changes().removed_gangs.push_back(id);
+  }
+  operation.commit();
+}
+
+}  // namespace moe

@@ -1,0 +1,26 @@
+#include "coordinator/rpc_reply.h"
+
+#include <string>
+
+namespace moe {
+namespace {
+
+std::string code_name(absl::StatusCode code) { return code == absl::StatusCode::kOk ? "OK" : absl::StatusCodeToString(code); }
+
+}  // namespace
+
+// absl::StatusCode has gRPC's numbers.
+grpc::Status to_grpc(const absl::Status& status) {
+  return {static_cast<grpc::StatusCode>(status.code()), std::string(status.message())};
+}
+
+void finish(const RpcParts& parts, grpc::ServerUnaryReactor* reactor, const char* method, std::chrono::steady_clock::time_point started,
+            const absl::Status& status) {
+  CoordinatorMetrics& metrics = parts.metrics;
+  parts.store.after_commit([&metrics, reactor, method, started, status] {
+    metrics.rpc(method, code_name(status.code()), std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
+    reactor->Finish(to_grpc(status));
+  });
+}
+
+}  // namespace moe

@@ -1,0 +1,215 @@
+#include <google/protobuf/util/time_util.h>
+
+#include "common/error.h"
+#include "common/file_io.h"
+#include "coordinator/operation.h"
+#include "pipeline/pipeline_status.h"
+
+/// What the parts of the coordinator share: start, ids, views of records.
+namespace moe {
+namespace {
+
+constexpr char kVersion[] = "0.1.0";
+constexpr int kGraceLeases = 3;
+
+}  // namespace
+
+Coordinator::Coordinator(CoordinatorOptions options, const Clock& clock, Store& store, CoordinatorObserver observer)
+    : options_(std::move(options)), clock_(clock), store_(store), observer_(std::move(observer)) {
+  info_.set_version(kVersion);
+  info_.set_schema_version(Store::kSchemaVersion);
+  info_.set_http_url(options_.http_url);
+  info_.set_data_root(options_.data_root.string());
+  touch(info_.mutable_started());
+  StoredState state = store_.load();
+  const auto now = clock_.steady();
+  last_tick_ = now;
+  for (v1::Pipeline& record : state.pipelines) {
+    PipelineState engine = from_proto(record);
+    const std::string id = record.id();
+    pipelines_.emplace(id, PipelineEntry{std::move(record), std::move(engine)});
+  }
+  for (v1::Job& job : state.jobs) jobs_.emplace(job.id(), job);
+  for (v1::Gang& gang : state.gangs) gangs_.emplace(gang.id(), GangEntry{gang, now});
+  for (v1::Artifact& artifact : state.artifacts) artifacts_.emplace(artifact.id(), artifact);
+  for (v1::Event& event : state.events) {
+    revision_ = std::max(revision_, event.revision());
+    events_.push_back(std::move(event));
+  }
+  for (StoredRequest& request : state.requests) requests_.emplace(request.request_id, std::move(request));
+  for (StoredPoint& point : state.points) points_[point.job_id].emplace(point.point.step(), std::move(point.point));
+  for (auto& [id, job] : jobs_) {
+    // Gangs get time to come back before anything is taken from them.
+    if (is_leased(job.state())) leases_[id] = {job.gang_id(), now + kGraceLeases * options_.lease};
+    if (job.state() == v1::JOB_STATE_QUEUED) {
+      const auto micros = [](const google::protobuf::Timestamp& stamp) { return google::protobuf::util::TimeUtil::TimestampToMicroseconds(stamp); };
+      queue_.insert({micros(job.created()), id, need_of(job.stage().gang()), job.has_not_before() ? micros(job.not_before()) : 0});
+    }
+    changed_pipelines_.insert(job.pipeline_id());
+  }
+}
+
+int64_t Coordinator::now_micros() const {
+  return std::chrono::duration_cast<std::chrono::microseconds>(clock_.wall().time_since_epoch()).count();
+}
+
+void Coordinator::touch(google::protobuf::Timestamp* stamp) const {
+  *stamp = google::protobuf::util::TimeUtil::MicrosecondsToTimestamp(now_micros());
+}
+
+uint64_t Coordinator::version() const {
+  const std::lock_guard lock(mutex_);
+  return version_;
+}
+
+std::set<std::string> Coordinator::take_changed_pipelines() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(changed_pipelines_, {});
+}
+
+namespace {
+
+/// The only key that is `prefix` or starts with it.
+template <typename Map>
+absl::StatusOr<std::string> find_by_prefix(const Map& map, const std::string& prefix, const char* what) {
+  if (prefix.empty()) return absl::InvalidArgumentError(concat("no ", what, " id given"));
+  if (map.contains(prefix)) return prefix;
+  const auto first = map.lower_bound(prefix);
+  if (first == map.end() || first->first.compare(0, prefix.size(), prefix) != 0) {
+    return absl::NotFoundError(concat("no ", what, " '", prefix, "'; `moectl get ", what, "s` lists them"));
+  }
+  const auto second = std::next(first);
+  if (second != map.end() && second->first.compare(0, prefix.size(), prefix) == 0) {
+    return absl::InvalidArgumentError(concat("'", prefix, "' may be ", what, " ", first->first, " or ", second->first, "; write more of it"));
+  }
+  return first->first;
+}
+
+}  // namespace
+
+Coordinator::Result<std::string> Coordinator::resolve_job(const std::string& prefix) const { return find_by_prefix(jobs_, prefix, "job"); }
+
+Coordinator::Result<std::string> Coordinator::resolve_pipeline(const std::string& prefix) const {
+  return find_by_prefix(pipelines_, prefix, "pipeline");
+}
+
+Coordinator::Result<std::string> Coordinator::resolve(const std::string& prefix) const {
+  if (jobs_.contains(prefix)) return prefix;
+  // Job ids begin with their pipeline's: as long as a prefix fits a pipeline, that is meant.
+  Result<std::string> pipeline = resolve_pipeline(prefix);
+  if (pipeline.ok() || !absl::IsNotFound(pipeline.status())) return pipeline;
+  Result<std::string> job = resolve_job(prefix);
+  if (absl::IsNotFound(job.status())) {
+    return absl::NotFoundError(concat("no pipeline or job '", prefix, "'; `moectl get pipelines` and `moectl get jobs` list them"));
+  }
+  return job;
+}
+
+std::vector<GangShape> Coordinator::gang_shapes() const {
+  std::set<std::string> busy;
+  for (const auto& [job, lease] : leases_) busy.insert(lease.gang_id);
+  std::vector<GangShape> shapes;
+  for (const auto& [id, gang] : gangs_) {
+    if (clock_.steady() - gang.heard > kGraceLeases * options_.lease) continue;
+    shapes.push_back({id, gang.record.ranks_size(), gang.record.device(), !busy.contains(id)});
+  }
+  return shapes;
+}
+
+std::string Coordinator::pending_explanation(const v1::Job& job) const {
+  const PipelineEntry& pipeline = pipelines_.at(job.pipeline_id());
+  if (job.state() == v1::JOB_STATE_QUEUED) {
+    const auto micros = [](const google::protobuf::Timestamp& stamp) { return google::protobuf::util::TimeUtil::TimestampToMicroseconds(stamp); };
+    return explain(queue_, {micros(job.created()), job.id(), need_of(job.stage().gang()), job.has_not_before() ? micros(job.not_before()) : 0},
+                   gang_shapes(), now_micros());
+  }
+  if (job.state() != v1::JOB_STATE_BLOCKED) return "";
+  if (is_terminal(pipeline.engine.phase)) return concat("the pipeline is ", to_string(pipeline.engine.phase), ": ", pipeline.engine.reason);
+  for (const StageState& stage : pipeline.engine.stages) {
+    if (stage.name == job.stage().name()) break;
+    if (stage.gate && stage.gate_status == GateStatus::kHeld) {
+      return concat("gate '", stage.name, "' holds the pipeline: ", stage.message, "; let it pass: moectl approve ", job.pipeline_id(), " --gate ", stage.name);
+    }
+    if (!stage.gate && stage.status != StageStatus::kSucceeded && stage.status != StageStatus::kSkipped) {
+      return concat("waits for stage '", stage.name, "' (", to_string(stage.status), ")");
+    }
+  }
+  return concat("waits for an earlier stage; the pipeline is ", to_string(pipeline.engine.phase));
+}
+
+v1::Job Coordinator::full_job(const v1::Job& job) const {
+  v1::Job full = job;
+  full.set_pending_explanation(pending_explanation(job));
+  if (const auto load = expert_load_.find(job.id()); load != expert_load_.end()) {
+    for (const v1::LayerLoad& layer : load->second) *full.add_expert_load() = layer;
+  }
+  return full;
+}
+
+v1::Pipeline Coordinator::full_pipeline(const PipelineEntry& entry) const {
+  v1::Pipeline full = entry.record;
+  to_proto(entry.engine, full);
+  for (v1::StageState& stage : *full.mutable_stages()) {
+    if (stage.is_gate()) continue;
+    const v1::Job& job = jobs_.at(full.id() + "-" + stage.name());
+    stage.set_job_id(job.id());
+    stage.set_job_state(job.state());
+  }
+  return full;
+}
+
+KnownNames Coordinator::known_names() const {
+  KnownNames names;
+  for (const auto& [id, gang] : gangs_) {
+    const v1::Capabilities& known = gang.record.capabilities();
+    names.methods.insert(known.methods().begin(), known.methods().end());
+    names.router_inits.insert(known.router_inits().begin(), known.router_inits().end());
+    names.templates.insert(known.templates().begin(), known.templates().end());
+    names.tasks.insert(known.tasks().begin(), known.tasks().end());
+  }
+  return names;
+}
+
+v1::ServerInfo Coordinator::server_info() {
+  const std::lock_guard lock(mutex_);
+  v1::ServerInfo info = info_;
+  info.set_gangs(static_cast<int>(gang_shapes().size()));
+  info.set_queued_jobs(static_cast<int>(queue_.size()));
+  info.set_running_jobs(static_cast<int>(leases_.size()));
+  return info;
+}
+
+Coordinator::View Coordinator::view(size_t max_pipelines) {
+  const std::lock_guard lock(mutex_);
+  View view;
+  for (const auto& [id, entry] : pipelines_) view.pipelines.push_back(full_pipeline(entry));
+  std::sort(view.pipelines.begin(), view.pipelines.end(), [](const v1::Pipeline& a, const v1::Pipeline& b) {
+    return google::protobuf::util::TimeUtil::TimestampToMicroseconds(a.created()) > google::protobuf::util::TimeUtil::TimestampToMicroseconds(b.created());
+  });
+  if (view.pipelines.size() > max_pipelines) view.pipelines.resize(max_pipelines);
+  for (const v1::Pipeline& pipeline : view.pipelines) {
+    for (const v1::StageState& stage : pipeline.stages()) {
+      const auto job = jobs_.find(stage.job_id());
+      if (job == jobs_.end()) continue;
+      view.jobs.push_back(full_job(job->second));
+      const auto points = points_.find(stage.job_id());
+      if (points == points_.end()) continue;
+      for (const auto& [step, point] : points->second) {
+        if (const auto loss = point.values().find("loss"); loss != point.values().end()) view.loss[stage.job_id()].emplace_back(step, loss->second);
+      }
+    }
+  }
+  v1::ListGangsResponse gangs;
+  std::map<std::string, std::string> job_of;
+  for (const auto& [job, lease] : leases_) job_of[lease.gang_id] = job;
+  for (const auto& [id, gang] : gangs_) {
+    v1::Gang shown = gang.record;
+    const bool is_lost = clock_.steady() - gang.heard > kGraceLeases * options_.lease;
+    if (const auto job = job_of.find(id); job != job_of.end()) shown.set_job_id(job->second);
+    shown.set_state(is_lost ? "lost" : shown.job_id().empty() ? "idle" : "busy");
+    view.gangs.push_back(std::move(shown));
+  }
+  return view;
+}
+
+}  // namespace moe

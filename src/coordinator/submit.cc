@@ -1,0 +1,114 @@
+#include <random>
+
+#include "common/error.h"
+#include "common/file_io.h"
+#include "coordinator/operation.h"
+#include "pipeline/defaults.h"
+#include "pipeline/pipeline_status.h"
+#include "pipeline/validate.h"
+
+/// Pipelines come in: checked as a whole, then stored with all their jobs in one transaction.
+namespace moe {
+namespace {
+
+constexpr size_t kMaxIdLength = 63;
+constexpr int kSuffixLength = 8;
+
+std::string random_suffix() {
+  constexpr char kBase32[] = "abcdefghijklmnopqrstuvwxyz234567";
+  std::random_device random;
+  std::string text;
+  for (int i = 0; i < kSuffixLength; ++i) text += kBase32[random() % 32];
+  return text;
+}
+
+std::string kind_of(const v1::Stage& stage) {
+  switch (stage.kind_case()) {
+    case v1::Stage::kConvert: return "convert";
+    case v1::Stage::kTrain: return "train";
+    case v1::Stage::kEvaluate: return "evaluate";
+    case v1::Stage::kGate: return "gate";
+    case v1::Stage::KIND_NOT_SET: break;
+  }
+  return "";
+}
+
+std::string problems_text(const Problems& problems) {
+  std::string text = problems.size() == 1 ? "" : concat(problems.size(), " problems:\n");
+  for (size_t i = 0; i < problems.size(); ++i) text += concat(i == 0 ? "" : "\n", problems[i].path, ": ", problems[i].message);
+  return text;
+}
+
+}  // namespace
+
+absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& request) {
+  const auto check = [&](v1::SubmitResponse& response) {
+    Problems problems;
+    if (request.spec().stages().empty()) problems.push_back({"", "stages", "the pipeline has no stage"});
+    check_stages(request.spec(), SourceMap("the request"), known_names(), problems);
+    for (const v1::Stage& stage : request.spec().stages()) {
+      if (stage.name().size() + kSuffixLength + 3 > kMaxIdLength) {
+        problems.push_back({"", "stages." + stage.name(), concat("the name is too long for a job id of ", kMaxIdLength, " characters")});
+      }
+    }
+    for (const Problem& problem : problems) {
+      v1::SpecProblem* sent = response.add_problems();
+      sent->set_path(problem.path);
+      sent->set_message(problem.message);
+    }
+    *response.mutable_effective() = effective_spec(request.spec());
+    const std::vector<GangShape> gangs = gang_shapes();
+    for (const v1::Stage& stage : response.effective().stages()) {
+      if (stage.has_gate()) continue;
+      const GangNeed need = need_of(stage.gang());
+      if (std::any_of(gangs.begin(), gangs.end(), [&](const GangShape& gang) { return fits(need, gang); })) continue;
+      std::string sizes;
+      for (const GangShape& gang : gangs) sizes += concat(sizes.empty() ? "" : ", ", gang.ranks, " ", gang.device);
+      response.add_warnings(concat("stage ", stage.name(), " needs ", describe(need), "; ",
+                                   gangs.empty() ? "no gang is connected" : "connected gangs have " + sizes + " ranks", ": it will wait for one"));
+    }
+    return problems;
+  };
+  if (request.validate_only()) {
+    const std::lock_guard lock(mutex_);
+    v1::SubmitResponse response;
+    check(response);
+    return response;
+  }
+  return once<v1::SubmitRequest, v1::SubmitResponse>("Submit", request, [&](Operation& operation) -> Result<v1::SubmitResponse> {
+    v1::SubmitResponse response;
+    if (const Problems problems = check(response); !problems.empty()) return absl::InvalidArgumentError(problems_text(problems));
+    response.clear_problems();
+    size_t longest = 0;
+    for (const v1::Stage& stage : request.spec().stages()) longest = std::max(longest, stage.name().size());
+    std::string id;
+    do {
+      id = request.spec().name().substr(0, kMaxIdLength - longest - kSuffixLength - 2) + "-" + random_suffix();
+    } while (pipelines_.contains(id));
+    PipelineEntry& entry = pipelines_[id];
+    entry.record.set_id(id);
+    entry.record.set_name(request.spec().name());
+    *entry.record.mutable_spec() = response.effective();
+    entry.record.set_user(request.user());
+    touch(entry.record.mutable_created());
+    entry.engine = make_pipeline_state(entry.record.spec());
+    operation.event(id, "", "SUBMITTED", concat(entry.record.spec().stages_size(), " stages"));
+    for (const v1::Stage& stage : entry.record.spec().stages()) {
+      if (stage.has_gate()) continue;
+      v1::Job& job = jobs_[id + "-" + stage.name()];
+      job.set_id(id + "-" + stage.name());
+      job.set_pipeline_id(id);
+      *job.mutable_stage() = stage;
+      job.set_kind(kind_of(stage));
+      job.set_state(v1::JOB_STATE_BLOCKED);
+      *job.mutable_created() = entry.record.created();
+      operation.changed(job);
+      response.add_job_ids(job.id());
+    }
+    if (absl::Status status = feed(operation, entry, Start{}); !status.ok()) return status;
+    response.set_pipeline_id(id);
+    return response;
+  });
+}
+
+}  // namespace moe
