@@ -134,9 +134,15 @@ HttpServer::~HttpServer() {
 
 int HttpServer::port() const { return impl_->port; }
 
-void HttpServer::get(std::string path, Handler handler) { impl_->pages[std::move(path)] = std::move(handler); }
+void HttpServer::get(std::string path, Handler handler) {
+  MOE_CHECK(!impl_->thread.joinable(), "page ", path, " is added after start()");
+  impl_->pages[std::move(path)] = std::move(handler);
+}
 
-void HttpServer::ready_when(std::function<bool()> ready) { impl_->is_ready = std::move(ready); }
+void HttpServer::ready_when(std::function<bool()> ready) {
+  MOE_CHECK(!impl_->thread.joinable(), "ready_when() after start()");
+  impl_->is_ready = std::move(ready);
+}
 
 void HttpServer::start() {
   MOE_CHECK(!impl_->thread.joinable(), "HttpServer::start() was called twice");

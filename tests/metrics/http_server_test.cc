@@ -68,6 +68,27 @@ TEST(HttpServerTest, ServesMetrics) {
   EXPECT_THAT(reply.body, HasSubstr("\nprocess_resident_memory_bytes "));
 }
 
+TEST(HttpServerTest, CompressesForThoseWhoAsk) {
+  const std::string text(200000, 'x');
+  HttpServer server("127.0.0.1", 0);
+  server.get("/big", [&](const HttpRequest&) { return HttpResponse{.body = text}; });
+  server.start();
+  EXPECT_EQ(http_get(server.port(), "/big").body, text);
+  const HttpReply packed = http_request(server.port(), "GET", "/big", "Accept-Encoding: gzip\r\n");  // as Prometheus does
+  EXPECT_EQ(packed.headers.at("content-encoding"), "gzip");
+  EXPECT_EQ(packed.body.substr(0, 2), "\x1f\x8b");
+  EXPECT_LT(packed.body.size(), text.size() / 100);
+}
+
+TEST(HttpServerTest, PagesAreSetUpBeforeStart) {
+  HttpServer server("127.0.0.1", 0);
+  server.start();
+  EXPECT_THROW(server.get("/late", [](const HttpRequest&) { return HttpResponse{}; }), Internal);
+  EXPECT_THROW(server.ready_when([] { return false; }), Internal);
+  EXPECT_THROW(server.start(), Internal);
+  EXPECT_EQ(http_get(server.port(), "/readyz").status, 200);
+}
+
 TEST(HttpServerTest, HealthIsAlwaysOkAndReadinessIsAsked) {
   std::atomic<bool> is_ready = false;
   HttpServer server("127.0.0.1", 0);
