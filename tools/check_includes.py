@@ -27,7 +27,7 @@ ALLOWED = {
     "worker": {"pipeline", "report", "comm", "model", "data", "checkpoint", "parallel", "convert", "eval", "train", "metrics",
                "proto"},
     "coordinator": {"pipeline", "report", "metrics", "proto"},
-    "cli": {"proto"},
+    "cli": {"pipeline", "report", "proto"},
 }
 # Kernels see of common the standard-library-only error header alone; comm of kernels the CUDA check alone.
 ONLY_HEADERS = {("kernels", "common"): {"common/error.h"}, ("comm", "kernels"): {"kernels/cuda_check.h"}}

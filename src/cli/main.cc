@@ -1,0 +1,117 @@
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <cstdlib>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "cli/commands.h"
+#include "cli/interrupts.h"
+
+namespace moe {
+namespace {
+
+constexpr char kFooter[] =
+    "Examples:\n"
+    "  moectl submit configs/base-7m_independent-random_cpu.yaml --wait\n"
+    "  moectl get pipelines\n"
+    "  moectl logs quickstart-7f3k2m9a-stage1 -f\n\n"
+    "Ids may be shortened to an unambiguous beginning. Data goes to standard output, all else to standard error.\n"
+    "Exit codes: 0 done; 1 the operation or the job failed; 2 wrong command line or file; 3 not found; 5 no coordinator;\n"
+    "6 time over; 7 wrong state for it; 130 interrupted (jobs keep running).";
+
+/// No terminal, no width: nothing is shortened for a pipe.
+constexpr int kNoWidth = 100000;
+
+struct GlobalOptions {
+  std::string coordinator = "127.0.0.1:7070";
+  std::string output = "table";
+  double outage_seconds = 60;
+};
+
+int terminal_width() {
+  winsize size{};
+  if (isatty(STDOUT_FILENO) == 1 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+  return kNoWidth;
+}
+
+bool wants_colors() {
+  const char* no_color = std::getenv("NO_COLOR");
+  return isatty(STDOUT_FILENO) == 1 && (no_color == nullptr || *no_color == '\0');
+}
+
+void add_global_options(CLI::App& app, GlobalOptions& options) {
+  app.add_option("--coordinator", options.coordinator, "HOST:PORT of the coordinator")
+      ->envname("MOE_COORDINATOR")
+      ->capture_default_str();
+  app.add_option("-o,--output", options.output, "table or json")->check(CLI::IsMember({"table", "json"}))->capture_default_str();
+  app.add_option("--outage", options.outage_seconds, "Seconds that logs, watch, wait and --wait stand its absence")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+ExitStatus run_command(const std::vector<Subcommand>& commands, const GlobalOptions& options, Interrupts& interrupts) {
+  Client client(options.coordinator);
+  Shell shell{.client = client,
+              .interrupts = interrupts,
+              .out = std::cout,
+              .err = std::cerr,
+              .json = options.output == "json",
+              .has_colors = wants_colors(),
+              .width = terminal_width(),
+              .outage = std::chrono::milliseconds(static_cast<int64_t>(options.outage_seconds * 1000))};
+  for (const Subcommand& command : commands) {
+    if (command.app->parsed()) return command.run(shell);
+  }
+  throw Internal("no command ran");
+}
+
+ExitStatus run(int argc, char** argv) {
+  Interrupts interrupts;
+  GlobalOptions options;
+  CLI::App app("moectl: submits pipelines to a moe-coordinator and shows what becomes of them", "moectl");
+  app.footer(kFooter);
+  app.require_subcommand(1);
+  // `moectl get jobs -o json`: global options may stand behind the command.
+  app.fallthrough();
+  add_global_options(app, options);
+  const std::vector<Subcommand> commands{
+      add_submit_command(app), add_get_command(app),   add_describe_command(app), add_logs_command(app),
+      add_watch_command(app),  add_wait_command(app),  add_metrics_command(app),  add_cancel_command(app),
+      add_pause_command(app),  add_resume_command(app), add_retry_command(app),    add_approve_command(app),
+      add_reject_command(app), add_health_command(app), add_version_command(app)};
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error, std::cout, std::cerr) == 0 ? ExitStatus::kDone : ExitStatus::kUsage;
+  }
+  try {
+    const ExitStatus status = run_command(commands, options, interrupts);
+    if (!std::cout.flush()) throw CommandError(ExitStatus::kFailed, "standard output could not be written: is the disk full?");
+    return status;
+  } catch (const CommandError& error) {
+    std::cerr << "moectl: " << error.what() << std::endl;
+    return error.status();
+  } catch (const InvalidArgument& error) {
+    std::cerr << "moectl: " << error.what() << std::endl;
+    return ExitStatus::kUsage;
+  }
+}
+
+}  // namespace
+}  // namespace moe
+
+int main(int argc, char** argv) {
+  // gRPC's own complaints about connections: every error is told by us.
+  setenv("GRPC_VERBOSITY", "NONE", 0);
+  try {
+    return static_cast<int>(moe::run(argc, argv));
+  } catch (const std::exception& error) {
+    std::cerr << "moectl: internal error: " << error.what() << std::endl;
+    return static_cast<int>(moe::ExitStatus::kFailed);
+  }
+}

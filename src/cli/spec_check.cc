@@ -1,0 +1,83 @@
+#include "cli/spec_check.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "cli/format.h"
+#include "common/error.h"
+#include "common/file_io.h"
+#include "pipeline/paths.h"
+#include "pipeline/validate.h"
+#include "report/table.h"
+#include "report/text.h"
+
+namespace moe {
+namespace {
+
+bool has(const Problems& problems, const v1::SpecProblem& problem) {
+  return std::any_of(problems.begin(), problems.end(), [&](const Problem& other) {
+    return other.path == problem.path() && other.message == problem.message();
+  });
+}
+
+std::string work_text(const v1::Stage& stage) {
+  switch (stage.kind_case()) {
+    case v1::Stage::kConvert:
+      return concat(stage.convert().method(), ", ", stage.convert().experts(), " experts, top-", stage.convert().top_k());
+    case v1::Stage::kTrain: return concat(stage.train().steps(), " steps on ", stage.train().data_size(), " files");
+    case v1::Stage::kEvaluate: {
+      const auto& tasks = stage.evaluate().tasks();
+      return concat(comma_separated({tasks.begin(), tasks.end()}), " on ", stage.evaluate().data_size(), " files");
+    }
+    case v1::Stage::kGate:
+      return concat(stage.gate().metric(), " ", stage.gate().op(), " ", short_number(stage.gate().value()), ", else ",
+                    stage.gate().on_fail());
+    case v1::Stage::KIND_NOT_SET: break;
+  }
+  return "";
+}
+
+std::string input_text(const v1::Stage& stage) {
+  switch (stage.kind_case()) {
+    case v1::Stage::kConvert: return stage.convert().input();
+    case v1::Stage::kTrain: return stage.train().input();
+    case v1::Stage::kEvaluate: return stage.evaluate().input();
+    case v1::Stage::kGate:
+    case v1::Stage::KIND_NOT_SET: break;
+  }
+  return "";
+}
+
+}  // namespace
+
+SubmittedFile read_submitted_file(const std::string& file, const std::vector<std::string>& assignments) {
+  SubmittedFile submitted{load_pipeline(read_file(file), file, assignments, {}), {}};
+  v1::PipelineSpec& spec = submitted.loaded.spec;
+  // Workers have working directories of their own.
+  visit_paths(spec, [](std::string& path) { path = std::filesystem::absolute(path).lexically_normal().string(); });
+  check_top_level(spec, submitted.loaded.sources, submitted.expected);
+  check_stages(spec, submitted.loaded.sources, {}, submitted.expected);
+  return submitted;
+}
+
+Problems merged_problems(const SubmittedFile& file, const v1::SubmitResponse& answer) {
+  Problems problems = file.loaded.problems;
+  for (const v1::SpecProblem& found : answer.problems()) {
+    if (has(problems, found) || has(file.expected, found)) continue;
+    problems.push_back({file.loaded.sources.where(found.path()), found.path(), found.message()});
+  }
+  return problems;
+}
+
+std::string plan_text(const v1::PipelineSpec& effective, int width) {
+  TextTable table({{"STAGE"}, {"KIND"}, {"RANKS", TextTable::Align::kNumber}, {"DEVICE"}, {"INPUT"}, {"WORK"}});
+  for (const v1::Stage& stage : effective.stages()) {
+    const bool is_gate = stage.has_gate();
+    table.add_row({stage_name(stage), kind_text(stage),
+                   is_gate ? "" : stage.gang().ranks() > 0 ? std::to_string(stage.gang().ranks()) : "any",
+                   is_gate ? "" : stage.gang().device(), input_text(stage), work_text(stage)});
+  }
+  return table.render(width);
+}
+
+}  // namespace moe
