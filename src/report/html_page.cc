@@ -1,5 +1,7 @@
 #include "report/html_page.h"
 
+#include <utility>
+
 #include "common/error.h"
 #include "report/text.h"
 
@@ -8,10 +10,10 @@ namespace {
 
 constexpr char kStyle[] = R"css(
 :root { color-scheme: light dark; --text: #1d2330; --muted: #5b6474; --page: #f5f6f8; --card: #ffffff; --border: #dfe3ea;
-  --good: #1a7f37; --bad: #c0262d; --wait: #9a6700;
+  --good: #1a7f37; --bad: #c0262d; --wait: #9a6700; --run: #0b62a8;
   --series-1: #0072b2; --series-2: #d55e00; --series-3: #009e73; --series-4: #b0508c; --series-5: #b07800; --series-6: #2f93cf; }
 @media (prefers-color-scheme: dark) { :root { --text: #e6e9ef; --muted: #9aa4b4; --page: #12151b; --card: #1a1f27;
-  --border: #303846; --good: #4ac26b; --bad: #ff7b72; --wait: #e3b341;
+  --border: #303846; --good: #4ac26b; --bad: #ff7b72; --wait: #e3b341; --run: #6cb6ff;
   --series-1: #56b4e9; --series-2: #ff8c42; --series-3: #2ec4a0; --series-4: #e59ac6; --series-5: #f0c14b; --series-6: #9bd3f5; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--text); font: 16px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
@@ -24,6 +26,7 @@ p { margin: 8px 0; overflow-wrap: anywhere; }
 .summary { font-size: 1.1rem; max-width: 68ch; margin: 12px 0 20px; }
 .badge { border: 1px solid; border-radius: 999px; padding: 0 10px; font-size: .8rem; font-weight: 600; white-space: nowrap; }
 .good { color: var(--good); } .bad { color: var(--bad); } .wait { color: var(--wait); }
+.run { color: var(--run); } .idle { color: var(--muted); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(120px, 1fr)); gap: 12px; }
 .tile, .card { background: var(--card); border: 1px solid var(--border); border-radius: 10px; }
 .tile { padding: 12px 14px; }
@@ -62,12 +65,16 @@ std::string cell(std::string_view text) {
 
 }  // namespace
 
-std::string html_page(std::string_view title, std::string_view body_html) {
+std::string html_page(std::string_view title, std::string_view body_html, const HtmlPageOptions& options) {
+  std::string refresh;
+  if (options.refresh_seconds > 0) {
+    refresh = concat("<meta http-equiv=\"refresh\" content=\"", options.refresh_seconds, "\">\n");
+  }
   return concat("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n",
-                "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n",
+                "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n", refresh,
                 // No icon: a browser would ask the server for one otherwise.
                 "<link rel=\"icon\" href=\"data:,\">\n<title>", escape_xml(title), "</title>\n<style>", kStyle,
-                "</style>\n</head>\n<body>\n<main>\n", body_html, "</main>\n</body>\n</html>\n");
+                options.style, "</style>\n</head>\n<body>\n<main>\n", body_html, "</main>\n</body>\n</html>\n");
 }
 
 std::string html_table(std::string_view caption, const std::vector<std::string>& header,
@@ -102,15 +109,19 @@ std::string html_tile(std::string_view value, std::string_view name) {
                 "</span></div>\n");
 }
 
+std::string_view state_class(std::string_view state) {
+  static constexpr std::pair<std::string_view, std::string_view> kClasses[] = {
+      {"SUCCEEDED", "good"}, {"SKIPPED", "good"}, {"PASSED", "good"},  {"APPROVED", "good"}, {"FAILED", "bad"},
+      {"CANCELED", "bad"},   {"lost", "bad"},     {"HELD", "wait"},    {"PAUSED", "wait"},   {"WARNED", "wait"},
+      {"STOPPING", "wait"},  {"RUNNING", "run"},  {"ASSIGNED", "run"}, {"busy", "run"}};
+  for (const auto& [known, its_class] : kClasses) {
+    if (known == state) return its_class;
+  }
+  return "idle";
+}
+
 std::string html_badge(std::string_view state) {
-  const bool is_bad = state == "FAILED" || state == "CANCELED";
-  const bool is_wait =
-      state == "HELD" || state == "PAUSED" || state == "WARNED" || state == "PENDING" || state == "READY";
-  return concat("<span class=\"badge ",
-                is_bad    ? "bad"
-                : is_wait ? "wait"
-                          : "good",
-                "\">", escape_xml(state), "</span>");
+  return concat("<span class=\"badge ", state_class(state), "\">", escape_xml(state), "</span>");
 }
 
 }  // namespace moe

@@ -7,17 +7,12 @@
 #include <utility>
 #include <vector>
 
+#include "report/loss_curve.h"
+
 /// What a finished (or held, or failed) pipeline has to tell, and its two renderings: the table at the end of a
 /// terminal run and the self-contained report.html. Plain data: the worker fills it from files, the coordinator from
 /// its database.
 namespace moe {
-
-struct LossPoint {
-  int64_t step = 0;
-  /// Nats per token; NaN where only the validation was measured.
-  double loss = 0;
-  std::optional<double> validation;
-};
 
 /// One stage or gate, in the order of the file.
 struct StageReport {

@@ -5,7 +5,6 @@
 #include "report/html_page.h"
 #include "report/pipeline_report.h"
 #include "report/svg_heatmap.h"
-#include "report/svg_line_chart.h"
 #include "report/text.h"
 
 namespace moe {
@@ -86,38 +85,12 @@ std::string load_table(const PipelineReport& report) {
 }
 
 std::string loss_figure(const StageReport& stage) {
-  ChartSeries raw{"training, each step", {}, {}, 0, true, false};
-  ChartSeries validation{"validation", {}, {}, 1, false, true};
-  for (const LossPoint& point : stage.loss_curve) {
-    const auto step = static_cast<double>(point.step);
-    if (std::isfinite(point.loss)) {
-      raw.x.push_back(step);
-      raw.y.push_back(point.loss);
-    }
-    if (point.validation) {
-      validation.x.push_back(step);
-      validation.y.push_back(*point.validation);
-    }
-  }
-  LineChart chart;
-  chart.label = concat("Loss by step in ", stage.name);
-  chart.x_title = "step";
-  chart.y_title = "loss (nats per token)";
-  if (raw.x.size() >= 40) {
-    const auto reach = std::max<int64_t>(2, static_cast<int64_t>(raw.x.size()) / 40);
-    chart.series.push_back({"training (smoothed)", raw.x, smoothed(raw.y, reach), 0, false, false});
-    chart.series.push_back(raw);
-  } else {
-    raw.name = "training";
-    raw.is_faint = false;
-    chart.series.push_back(raw);
-  }
-  if (!validation.x.empty()) chart.series.push_back(validation);
   std::string note;
   if (const auto speed = stage.metrics.find("tokens_per_second"); speed != stage.metrics.end()) {
     note = concat(short_number(speed->second), " tokens per second");
   }
-  return html_figure(concat("Loss, ", stage.name), render_line_chart(chart), note);
+  return html_figure(concat("Loss, ", stage.name),
+                     render_loss_curve(concat("Loss by step in ", stage.name), stage.loss_curve), note);
 }
 
 std::string scales_note(const StageReport& stage) {
