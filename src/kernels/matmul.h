@@ -10,8 +10,9 @@ namespace moe::kernels {
 ///          input gradient:   dx[T, I] = dy[T, O]  W[O, I]
 ///          weight gradient:  dW[O, I] = dy[T, O]^T x[T, I]
 ///          All three matrices of one dtype; T may be 0 (then dW is zeroed).
-/// Numerics fp32 and bf16 accumulate in fp32 (no TF32), float64 in float64. On CPU row t of y and dx depends on row t
-///          of its input only, bit for bit, whatever T and the strides are: layouts of expert parallelism agree. dW
+/// Numerics fp32 and bf16 accumulate in fp32 (no TF32), float64 in float64. On CPU y in fp32 sums an I above 288 in
+///          slices, so that its error is that of other libraries, and row t of y and dx depends on row t of its
+///          input only, bit for bit, whatever T and the strides are: layouts of expert parallelism agree. dW
 ///          sums over t in an order that depends on the shape and the number of threads alone. On CUDA the library
 ///          picks an algorithm by shape, so a row's bits may depend on T.
 /// Threads  any number of threads may call at once. On CPU a call uses the OpenMP threads of the calling thread.

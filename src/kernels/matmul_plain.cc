@@ -17,6 +17,7 @@ template <typename T>
 struct Block {
   using Sum = typename Accumulate<T>::Type;
   std::array<Sum, kRows * kCols> sums;
+  std::array<Sum, kCols> panel_sums;  // of one row
   std::array<Sum, kDepth * kCols> panel;
 
   void add_panel(const Product& p, int64_t row, int64_t rows, int64_t col, int64_t cols, int64_t k0, int64_t depth) {
@@ -30,11 +31,15 @@ struct Block {
     const T* const a = static_cast<const T*>(p.a.data);
     for (int64_t i = 0; i < rows; ++i) {
       Sum* const sum = sums.data() + i * kCols;
+      panel_sums.fill(0);
       for (int64_t k = 0; k < depth; ++k) {
         const Sum value = static_cast<Sum>(a[(row + i) * p.a.row_stride + (k0 + k) * p.a.col_stride]);
         for (int64_t j = 0; j < kCols; ++j) {
-          sum[j] += value * panel[k * kCols + j];
+          panel_sums[j] += value * panel[k * kCols + j];
         }
+      }
+      for (int64_t j = 0; j < kCols; ++j) {
+        sum[j] += panel_sums[j];
       }
     }
   }

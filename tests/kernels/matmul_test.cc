@@ -85,7 +85,8 @@ TEST_P(LinearTest, ThreeProductsMatchTripleLoopInDouble) {
 const auto kDtypes = Values(DType::kFloat32, DType::kBFloat16, DType::kFloat64);
 const auto kShapes = Values(Shape{0, 8, 8}, Shape{5, 0, 7}, Shape{5, 7, 0}, Shape{1, 1, 1}, Shape{1, 43, 43},
                             Shape{43, 1, 43}, Shape{43, 43, 1}, Shape{43, 43, 86}, Shape{33, 129, 65},
-                            Shape{17, 256, 96}, Shape{200, 96, 256}, Shape{130, 300, 270});
+                            Shape{17, 256, 96}, Shape{200, 96, 256}, Shape{130, 300, 270}, Shape{270, 577, 530},
+                            Shape{3, 2048, 40});
 
 INSTANTIATE_TEST_SUITE_P(Cpu, LinearTest, Combine(Values(DeviceType::kCpu), kDtypes, kShapes), case_name);
 INSTANTIATE_TEST_SUITE_P(Cuda, LinearTest, Combine(Values(DeviceType::kCuda), kDtypes, kShapes), case_name);
@@ -100,6 +101,30 @@ TEST(LinearTest, AddsWithoutRoundingInBFloat16Sums) {
   TestMatrix y(DeviceType::kCpu, DType::kBFloat16, 1, 1, 0);
   linear_forward(x.view(), w.view(), y.view());
   EXPECT_EQ(y.values().at(0), 2);
+}
+
+TEST(LinearTest, ErrorOfALongSumIsThatOfItsSlices) {
+  const int64_t T = 8, K = 4608, O = 64;
+  const std::vector<double> x_TK = random_values(T * K, DType::kFloat32, 1), w_OK = random_values(O * K, DType::kFloat32, 2);
+  TestMatrix x(DeviceType::kCpu, DType::kFloat32, T, K, 0, x_TK), w(DeviceType::kCpu, DType::kFloat32, O, K, 0, w_OK);
+  TestMatrix y(DeviceType::kCpu, DType::kFloat32, T, O, 0);
+  linear_forward(x.view(), w.view(), y.view());
+  const std::vector<double> got = y.values();
+  double error = 0, error_of_one_run = 0;
+  for (int64_t t = 0; t < T; ++t) {
+    for (int64_t o = 0; o < O; ++o) {
+      double exact = 0;
+      float one_run = 0;
+      for (int64_t k = 0; k < K; ++k) {
+        exact += x_TK[t * K + k] * w_OK[o * K + k];
+        one_run = std::fma(static_cast<float>(x_TK[t * K + k]), static_cast<float>(w_OK[o * K + k]), one_run);
+      }
+      error += std::abs(got[t * O + o] - exact);
+      error_of_one_run += std::abs(static_cast<double>(one_run) - exact);
+    }
+  }
+  EXPECT_LE(error, 0.5 * error_of_one_run) << "mean errors " << error / static_cast<double>(T * O) << " and "
+                                           << error_of_one_run / static_cast<double>(T * O);
 }
 
 std::string message_of(const std::function<void()>& call) {

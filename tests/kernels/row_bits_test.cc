@@ -67,6 +67,7 @@ TEST(RowBitsTest, RowsDoNotDependOnTheBatch) {
                                       {96, 256},
                                       {256, 192},
                                       {768, 256},
+                                      {577, 530},
                                       {1024, 86},
                                       {86, 1024}}) {
           for (const bool is_forward : {true, false}) {
