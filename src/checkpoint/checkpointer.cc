@@ -141,7 +141,7 @@ void read_tensors(const fs::path& folder, const Manifest& manifest, const Traini
 }  // namespace
 
 void save_checkpoint(const fs::path& root, int64_t step, int attempt, const TrainingTensors& tensors, const json& scalars,
-                     Communicator& world, bool writes_experts, int keep) {
+                     Communicator& world, bool writes_experts, int keep, const CheckpointAuthority& authority) {
   const at::NoGradGuard no_grad;
   const fs::path folder = root / folder_name(step, attempt);
   agree(world, "check checkpoint folder", [&] {
@@ -153,6 +153,7 @@ void save_checkpoint(const fs::path& root, int64_t step, int attempt, const Trai
   const auto is_writer = [](const std::string& answer) { return !answer.empty(); };
   const auto count = static_cast<int>(std::count_if(writers.begin(), writers.end(), is_writer));
   const auto mine = static_cast<int>(std::count_if(writers.begin(), writers.begin() + world.rank(), is_writer));
+  bool is_committed = true;
   try {
     agree(world, "create checkpoint", [&] {
       if (world.rank() != 0) return;
@@ -175,15 +176,20 @@ void save_checkpoint(const fs::path& root, int64_t step, int attempt, const Trai
         }
       }
       for (int i = 0; i < count; ++i) manifest.files[shard_name(i, count)] = fs::file_size(folder / shard_name(i, count));
-      write_file_atomically(folder / kManifestName, manifest.to_text());
+      const std::string text = manifest.to_text();
+      write_file_atomically(folder / kManifestName, text);
       sync_directory(root);
+      if (!authority.commit) return;
+      int64_t bytes = 0;
+      for (const auto& [name, size] : manifest.files) bytes += static_cast<int64_t>(size);
+      is_committed = authority.commit({folder.filename().string(), step, xxh3_hex(text), bytes});
     });
   } catch (const AgreedError&) {
     std::error_code ignored;
     if (world.rank() == 0) fs::remove_all(folder, ignored);
     throw;
   }
-  if (world.rank() != 0) return;
+  if (world.rank() != 0 || !is_committed) return;
   try {
     remove_old(root, attempt, keep);
   } catch (const std::exception& error) {  // the new one is safe; a full disk will speak for itself
@@ -192,9 +198,10 @@ void save_checkpoint(const fs::path& root, int64_t step, int attempt, const Trai
 }
 
 std::optional<json> load_newest_checkpoint(const fs::path& root, TrainingTensors tensors, Communicator& world,
-                                           const std::function<bool(const json&)>& accept) {
+                                           const std::function<bool(const json&)>& accept, const CheckpointAuthority& authority) {
   const at::NoGradGuard no_grad;
   const json candidates = json::parse(agree_on_result(world, "list checkpoints", [&] {
+    if (authority.resumable) return json(*authority.resumable).dump();
     json names = json::array();
     for (const Folder& folder : checkpoint_folders(root)) {
       if (folder.is_complete) names.push_back(folder.path.filename().string());

@@ -7,6 +7,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -23,16 +24,35 @@ struct TrainingTensors {
   std::vector<at::Tensor>& second_moments;
 };
 
-/// Writes <root>/s<step>-t<attempt> and then removes all but the newest `keep` checkpoints. Collective: rank 0 writes the dense
+/// A checkpoint that is complete on disk.
+struct SavedCheckpoint {
+  std::string name;        ///< of its folder: "s00000010-t0001"
+  int64_t step = 0;
+  std::string digest;      ///< XXH3-128 of its MANIFEST.json
+  int64_t bytes = 0;
+};
+
+/// Who says which checkpoints count. Alone, a complete folder is one; with a coordinator its database decides.
+struct CheckpointAuthority {
+  /// Names that may be resumed from, newest first; nullopt: any complete folder.
+  std::optional<std::vector<std::string>> resumable;
+  /// Called by rank 0 when the folder is complete; may be empty. False: not committed for now, and older ones are kept. What it
+  /// throws is thrown on all ranks.
+  std::function<bool(const SavedCheckpoint& checkpoint)> commit;
+};
+
+/// Writes <root>/s<step>-t<attempt>, has it committed, and then removes all but the newest `keep` checkpoints. Collective: rank 0 writes the dense
 /// parameters, ranks with `writes_experts` their experts. A failure on any rank is thrown on all (StorageError), leaves no part of
 /// the new checkpoint and keeps the old ones.
 void save_checkpoint(const std::filesystem::path& root, int64_t step, int attempt, const TrainingTensors& tensors,
-                     const nlohmann::json& scalars, Communicator& world, bool writes_experts, int keep);
+                     const nlohmann::json& scalars, Communicator& world, bool writes_experts, int keep,
+                     const CheckpointAuthority& authority = {});
 
 /// Loads the newest checkpoint below `root` whose scalars `accept` and whose every chunk that any rank reads verifies; an unreadable
 /// one is named in a warning and the next older is taken. Collective. Returns its scalars; nullopt if there is none. Throws
 /// NoReadableCheckpoint if there are some and none can be read.
 std::optional<nlohmann::json> load_newest_checkpoint(const std::filesystem::path& root, TrainingTensors tensors, Communicator& world,
-                                                     const std::function<bool(const nlohmann::json& scalars)>& accept);
+                                                     const std::function<bool(const nlohmann::json& scalars)>& accept,
+                                                     const CheckpointAuthority& authority = {});
 
 }  // namespace moe

@@ -28,18 +28,16 @@ std::string shard_name(size_t index, size_t count) {
   return text;
 }
 
-uint64_t bytes_of(const Spec& spec) {
-  return std::accumulate(spec.shape.begin(), spec.shape.end(), uint64_t{c10::elementSize(spec.dtype)}, std::multiplies<>());
-}
-
 /// As Torch and config.json name it.
 std::string torch_name(at::ScalarType type) {
   return type == at::kFloat ? "float32" : type == at::kDouble ? "float64" : type == at::kBFloat16 ? "bfloat16" : "float16";
 }
 
-/// config.json, the index where there are several shards, tokenizer files and, last, MANIFEST.json with a digest per file.
+/// config.json, the index where there are several shards, tokenizer files and, last, MANIFEST.json with a digest per file;
+/// `digests` has those that are known, since their files would be long to read again.
 void write_companions(const fs::path& folder, const fs::path& source, const ModelConfig& config,
-                      const std::map<std::string, std::string>& shard_of, uint64_t total_bytes, std::optional<std::string> dtype) {
+                      const std::map<std::string, std::string>& shard_of, uint64_t total_bytes, std::optional<std::string> dtype,
+                      const std::map<std::string, std::string>& digests) {
   nlohmann::json written_config = to_json(config);
   // A hint, but one that transformers follows when asked for the stored type.
   for (const char* key : {"torch_dtype", "dtype"}) {
@@ -55,7 +53,9 @@ void write_companions(const fs::path& folder, const fs::path& source, const Mode
   }
   nlohmann::json files = nlohmann::json::object();
   for (const auto& entry : fs::directory_iterator(folder)) {
-    files[entry.path().filename()] = {{"bytes", entry.file_size()}, {"xxh3_128", xxh3_hex_of_file(entry.path())}};
+    const auto known = digests.find(entry.path().filename());
+    files[entry.path().filename()] = {{"bytes", entry.file_size()},
+                                      {"xxh3_128", known != digests.end() ? known->second : xxh3_hex_of_file(entry.path())}};
   }
   write_file_atomically(folder / "MANIFEST.json", nlohmann::json{{"format", "moe-model-1"}, {"files", files}}.dump(1) + "\n");
 }
@@ -66,12 +66,12 @@ ModelDirectoryWriter::ModelDirectoryWriter(fs::path path, fs::path source, const
     : pending_(std::move(path)), source_(std::move(source)) {
   uint64_t room = 0;
   for (const Spec& spec : specs) {
-    if (shards_.empty() || bytes_of(spec) > room) {
+    if (shards_.empty() || spec.bytes() > room) {
       shards_.emplace_back();
       room = max_shard_bytes;
     }
     shards_.back().specs.push_back(spec);
-    room -= std::min(room, bytes_of(spec));
+    room -= std::min(room, spec.bytes());
   }
   for (size_t i = 0; i < shards_.size(); ++i) shards_[i].file = shard_name(i, shards_.size());
   open_next_shard();
@@ -82,9 +82,14 @@ void ModelDirectoryWriter::open_next_shard() {
   written_in_shard_ = 0;
 }
 
+void ModelDirectoryWriter::finish_shard() {
+  writer_->finish();
+  digests_[shards_[shard_].file] = writer_->digest();
+}
+
 void ModelDirectoryWriter::write(const std::string& name, const at::Tensor& tensor) {
   if (written_in_shard_ == shards_[shard_].specs.size()) {
-    writer_->finish();
+    finish_shard();
     ++shard_;
     MOE_CHECK(shard_ < shards_.size(), "tensor '", name, "' is one more than announced");
     open_next_shard();
@@ -94,13 +99,13 @@ void ModelDirectoryWriter::write(const std::string& name, const at::Tensor& tens
 }
 
 void ModelDirectoryWriter::finish(const ModelConfig& config) {
-  writer_->finish();
+  finish_shard();
   std::map<std::string, std::string> shard_of;
   uint64_t total = 0;
   for (const Shard& shard : shards_) {
     for (const Spec& spec : shard.specs) {
       shard_of[spec.name] = shard.file;
-      total += bytes_of(spec);
+      total += spec.bytes();
     }
   }
   const std::vector<Spec>& first = shards_.front().specs;
@@ -108,7 +113,7 @@ void ModelDirectoryWriter::finish(const ModelConfig& config) {
     return std::all_of(shard.specs.begin(), shard.specs.end(), [&](const Spec& spec) { return spec.dtype == first.front().dtype; });
   });
   write_companions(pending_.folder(), source_, config, shard_of, total,
-                   is_uniform ? std::optional(torch_name(first.front().dtype)) : std::nullopt);
+                   is_uniform ? std::optional(torch_name(first.front().dtype)) : std::nullopt, digests_);
   pending_.commit();
 }
 
@@ -123,7 +128,7 @@ void write_model(const fs::path& path, const fs::path& source, const Decoder& de
   std::vector<Spec> specs;
   for (const LogicalView& view : mine) {
     specs.push_back({view.name, dtype, view.view.sizes().vec()});
-    announced[view.name] = bytes_of(specs.back());
+    announced[view.name] = specs.back().bytes();
   }
   // Which rank writes which file is the same knowledge everywhere.
   const std::vector<std::string> all = world.all_gather_bytes(announced.dump(), "announce model shards");
@@ -140,25 +145,31 @@ void write_model(const fs::path& path, const fs::path& source, const Decoder& de
     if (world.rank() == 0) pending.emplace(path);
   });
   const fs::path folder = PendingDirectory::temporary_path(path);
+  std::string my_digest;
   agree(world, "write model shards", [&] {
     if (specs.empty()) return;
     SafetensorsWriter writer(folder / shard_name(my_shard, shards), specs);
     for (const LogicalView& view : mine) writer.write(view.name, view.view.to(dtype));
     writer.finish();
+    my_digest = writer.digest();
   });
+  const std::vector<std::string> digest_of_rank = world.all_gather_bytes(my_digest, "digests of model shards");
   agree(world, "finish model " + path.string(), [&] {
     if (world.rank() != 0) return;
     std::map<std::string, std::string> shard_of;
     uint64_t total = 0;
+    std::map<std::string, std::string> digests;
     size_t shard = 0;
-    for (const nlohmann::json& names : by_rank) {
-      for (const auto& [name, bytes] : names.items()) {
-        shard_of[name] = shard_name(shard, shards);
+    for (size_t rank = 0; rank < by_rank.size(); ++rank) {
+      if (by_rank[rank].empty()) continue;
+      const std::string file = shard_name(shard++, shards);
+      digests[file] = digest_of_rank[rank];
+      for (const auto& [name, bytes] : by_rank[rank].items()) {
+        shard_of[name] = file;
         total += bytes.get<uint64_t>();
       }
-      shard += names.empty() ? 0 : 1;
     }
-    write_companions(folder, source, config, shard_of, total, torch_name(dtype));
+    write_companions(folder, source, config, shard_of, total, torch_name(dtype), digests);
     pending->commit();
   });
 }

@@ -37,6 +37,7 @@ class ModelDirectoryWriter {
     std::vector<SafetensorsWriter::Spec> specs;
   };
   void open_next_shard();
+  void finish_shard();
 
   PendingDirectory pending_;
   std::filesystem::path source_;
@@ -44,6 +45,7 @@ class ModelDirectoryWriter {
   size_t shard_ = 0;
   size_t written_in_shard_ = 0;
   std::unique_ptr<SafetensorsWriter> writer_;
+  std::map<std::string, std::string> digests_;   ///< of finished shards, by file
 };
 
 /// Writes a trained decoder as a model directory in `dtype`. Collective over `world`: ranks that own experts which no lower rank

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/file_io.h"
+#include "common/xxh3_stream.h"
 
 namespace moe {
 
@@ -64,6 +65,9 @@ class SafetensorsWriter {
     std::string name;
     at::ScalarType dtype;
     std::vector<int64_t> shape;
+
+    /// Of its contents.
+    uint64_t bytes() const;
   };
   SafetensorsWriter(std::filesystem::path path, std::vector<Spec> specs, std::map<std::string, std::string> metadata = {});
   ~SafetensorsWriter();
@@ -71,11 +75,16 @@ class SafetensorsWriter {
   /// The next tensor; must have the dtype and shape announced under this name.
   void write(const std::string& name, const at::Tensor& tensor);
   void finish();
+  /// XXH3-128 of all bytes written so far, as xxh3_hex_of_file gives it of the finished file.
+  std::string digest() const { return digest_.hex(); }
 
  private:
+  void put(std::span<const std::byte> bytes);
+
   std::vector<Spec> specs_;
   size_t next_ = 0;
   std::unique_ptr<AtomicFile> file_;
+  Xxh3Stream digest_;
 };
 
 }  // namespace moe

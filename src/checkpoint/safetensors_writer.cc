@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -6,13 +7,9 @@
 #include "common/error.h"
 
 namespace moe {
-namespace {
-
-uint64_t bytes_of(const SafetensorsWriter::Spec& spec) {
-  return std::accumulate(spec.shape.begin(), spec.shape.end(), uint64_t{c10::elementSize(spec.dtype)}, std::multiplies<>());
+uint64_t SafetensorsWriter::Spec::bytes() const {
+  return std::accumulate(shape.begin(), shape.end(), uint64_t{c10::elementSize(dtype)}, std::multiplies<>());
 }
-
-}  // namespace
 
 SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<Spec> specs, std::map<std::string, std::string> metadata)
     : specs_(std::move(specs)), file_(std::make_unique<AtomicFile>(std::move(path))) {
@@ -21,7 +18,7 @@ SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<Spe
   header["__metadata__"] = metadata;
   uint64_t offset = 0;
   for (const Spec& spec : specs_) {
-    const uint64_t end = offset + bytes_of(spec);
+    const uint64_t end = offset + spec.bytes();
     MOE_CHECK(!header.contains(spec.name), "tensor '", spec.name, "' is to be written twice");
     header[spec.name] = {{"dtype", dtype_name(spec.dtype)}, {"shape", spec.shape}, {"data_offsets", {offset, end}}};
     offset = end;
@@ -29,8 +26,8 @@ SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<Spe
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');
   const uint64_t length = text.size();
-  file_->write(std::as_bytes(std::span(&length, 1)));
-  file_->write(text);
+  put(std::as_bytes(std::span(&length, 1)));
+  put(std::as_bytes(std::span(text)));
 }
 
 SafetensorsWriter::~SafetensorsWriter() = default;
@@ -41,7 +38,17 @@ void SafetensorsWriter::write(const std::string& name, const at::Tensor& tensor)
   MOE_CHECK(tensor.scalar_type() == spec.dtype && tensor.sizes() == at::IntArrayRef(spec.shape), "tensor '", name,
             "' is not of the type and shape announced");
   const at::Tensor data = tensor.contiguous();
-  file_->write(std::span(static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()));
+  put(std::span(static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()));
+}
+
+void SafetensorsWriter::put(std::span<const std::byte> bytes) {
+  // In pieces that are still in the cache when they are written after they were digested.
+  constexpr size_t kPiece = size_t{1} << 18;
+  for (; !bytes.empty(); bytes = bytes.subspan(std::min(kPiece, bytes.size()))) {
+    const std::span<const std::byte> piece = bytes.first(std::min(kPiece, bytes.size()));
+    digest_.add(piece);
+    file_->write(piece);
+  }
 }
 
 void SafetensorsWriter::finish() {

@@ -50,6 +50,18 @@ class StorageError : public Error {
   using Error::Error;
 };
 
+/// The coordinator cannot be reached. Exit code 69.
+class Unavailable : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Another attempt holds the job: this gang must stop writing. Exit code 76.
+class Fenced : public Error {
+ public:
+  using Error::Error;
+};
+
 /// A wait passed its deadline: some rank hangs. Exit code 86.
 class Timeout : public Error {
  public:

@@ -10,6 +10,8 @@ ExitCode exit_code_for(const std::exception& error) {
   if (is(static_cast<const InvalidArgument*>(nullptr))) return ExitCode::kBadInput;
   if (is(static_cast<const HardwareError*>(nullptr))) return ExitCode::kHardware;
   if (is(static_cast<const StorageError*>(nullptr))) return ExitCode::kStorage;
+  if (is(static_cast<const Unavailable*>(nullptr))) return ExitCode::kUnavailable;
+  if (is(static_cast<const Fenced*>(nullptr))) return ExitCode::kFenced;
   if (is(static_cast<const Timeout*>(nullptr))) return ExitCode::kHang;
   if (is(static_cast<const Diverged*>(nullptr))) return ExitCode::kDiverged;
   if (is(static_cast<const NoReadableCheckpoint*>(nullptr))) return ExitCode::kNoReadableCheckpoint;

@@ -5,15 +5,14 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <cerrno>
 #include <cstring>
-#include <memory>
 #include <utility>
 #include <vector>
 
 #include "common/error.h"
+#include "common/xxh3_stream.h"
 
 namespace moe {
 namespace fs = std::filesystem;
@@ -165,38 +164,26 @@ FileLock::FileLock(const fs::path& path) {
 
 FileLock::~FileLock() { ::close(descriptor_); }
 
-namespace {
-
-std::string to_hex(XXH128_hash_t hash) {
-  XXH128_canonical_t canonical;
-  XXH128_canonicalFromHash(&canonical, hash);
-  std::string text;
-  for (const unsigned char byte : canonical.digest) {
-    text += "0123456789abcdef"[byte >> 4];
-    text += "0123456789abcdef"[byte & 15];
-  }
-  return text;
+std::string xxh3_hex(std::span<const std::byte> bytes) {
+  Xxh3Stream digest;
+  digest.add(bytes);
+  return digest.hex();
 }
 
-}  // namespace
-
-std::string xxh3_hex(std::span<const std::byte> bytes) { return to_hex(XXH3_128bits(bytes.data(), bytes.size())); }
-
-std::string xxh3_hex(std::string_view bytes) { return to_hex(XXH3_128bits(bytes.data(), bytes.size())); }
+std::string xxh3_hex(std::string_view bytes) { return xxh3_hex(std::as_bytes(std::span(bytes.data(), bytes.size()))); }
 
 std::string xxh3_hex_of_file(const fs::path& path) {
   // Read piece by piece: the pages of a mapping would count as this process's memory.
   const Descriptor file(path, O_RDONLY);
   checked_size(file, path);
-  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(), XXH3_freeState);
-  XXH3_128bits_reset(state.get());
-  std::vector<char> piece(size_t{1} << 20);
+  Xxh3Stream digest;
+  std::vector<std::byte> piece(size_t{1} << 20);
   while (true) {
     const ssize_t count = ::read(file.value(), piece.data(), piece.size());
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) throw InvalidArgument(concat("cannot read ", path.string(), ": ", system_text()));
-    if (count == 0) return to_hex(XXH3_128bits_digest(state.get()));
-    XXH3_128bits_update(state.get(), piece.data(), static_cast<size_t>(count));
+    if (count == 0) return digest.hex();
+    digest.add(std::span(piece.data(), static_cast<size_t>(count)));
   }
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <filesystem>
+#include <memory>
 #include <string_view>
 
 /// One logger for every program, on stderr; spdlog stays behind it. A message is an event with fields:
@@ -13,6 +15,19 @@ void set_log_rank(int rank);
 
 /// Least level that is printed (default kInfo).
 void set_log_level(LogLevel level);
+
+/// While it lives, lines of at least `level` are also appended to a file. Several processes may append to one. Throws StorageError.
+class LogFile {
+ public:
+  LogFile(const std::filesystem::path& path, LogLevel level);
+  ~LogFile();
+  LogFile(const LogFile&) = delete;
+  LogFile& operator=(const LogFile&) = delete;
+
+ private:
+  struct Sink;
+  std::shared_ptr<Sink> sink_;
+};
 
 void log(LogLevel level, std::string_view event);
 inline void log_debug(std::string_view event) { log(LogLevel::kDebug, event); }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "checkpoint/dtypes.h"
 #include "checkpoint/model_writer.h"
@@ -11,11 +12,12 @@
 #include "common/error.h"
 #include "convert/calibration.h"
 #include "convert/conversion_methods.h"
+#include "convert/neuron_gather.h"
 #include "convert/output_scale.h"
+#include "convert/placed_specs.h"
 #include "convert/request_check.h"
 #include "convert/router_init.h"
 #include "model/moe/moe_layer.h"
-#include "model/parameters.h"
 
 namespace moe {
 namespace {
@@ -54,30 +56,14 @@ void check_split(const Split& split, const ConversionMethod& method, const Split
             "the method is said to partition and does not (layer ", request.layer, ")");
 }
 
-at::Tensor index_tensor(const std::vector<int32_t>& neurons) { return at::tensor(neurons, at::kInt).to(at::kLong); }
-
-/// The experts of a split as the model's MoE layer takes them; filled in place, since they are as large as the FFN.
-MoeWeights stack_experts(const FeedForwardWeights& ffn, const Split& split) {
-  const auto experts = static_cast<int64_t>(split.experts.size()), width = static_cast<int64_t>(split.experts.front().size());
-  const int64_t hidden = ffn.gate.size(1);
-  MoeWeights weights{.router = {}, .gate_up = at::empty({experts, 2 * width, hidden}), .down = at::empty({experts, hidden, width}), .shared = {}};
-  for (int64_t e = 0; e < experts; ++e) {
-    const at::Tensor index = index_tensor(split.experts[e]);
-    at::Tensor gate = weights.gate_up[e].slice(0, 0, width), up = weights.gate_up[e].slice(0, width), down = weights.down[e];
-    at::index_select_out(gate, ffn.gate, 0, index);
-    at::index_select_out(up, ffn.up, 0, index);
-    at::index_select_out(down, ffn.down, 1, index);
-  }
-  return weights;
-}
-
 /// The work of one conversion; every rank has one, only rank 0's writes.
 class Converter {
  public:
   Converter(const ConvertRequest& request, const std::string& source_digest, Communicator& world)
       : request_(request), world_(world), spec_(request.spec), config_(converted_config(request, source_digest)),
         dtype_(spec_.dtype() == "source" ? std::nullopt : scalar_type_of(spec_.dtype() == "float32" ? "F32" : "BF16")),
-        method_(conversion_methods().at(spec_.method())), router_init_(router_inits().at(spec_.router_init())) {}
+        method_(conversion_methods().at(spec_.method())), router_init_(router_inits().at(spec_.router_init())),
+        specs_(placed_specs(config_)), source_specs_(placed_specs(request.source.config())) {}
 
   json run() {
     agree(world_, "prepare conversion", [&] {
@@ -86,12 +72,12 @@ class Converter {
       stream_.emplace(spec_, request_.seed, config_, request_.tokenizer, world_);
       stream_->embed(request_.source.tensor("model.embed_tokens.weight"));
     });
-    copy_outside(/*before_layers=*/true);
+    for (const TensorSpec& spec : specs_.before_layers) copy(spec.name);
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
       convert_layer(layer);
       if (request_.progress) request_.progress(layer + 1, config_.num_layers);
     }
-    copy_outside(/*before_layers=*/false);
+    for (const TensorSpec& spec : specs_.after_layers) copy(spec.name);
     const json report = describe();
     agree(world_, "finish conversion", [&] {
       if (writer_) finish_writing(report);
@@ -130,16 +116,6 @@ class Converter {
       if (writer_) write(name, request_.source.tensor(name), out_type(name));
       request_.source.release(name);
     });
-  }
-
-  /// Everything before the first layer, or after the last, in the order of the specs.
-  void copy_outside(bool before_layers) {
-    bool seen_layers = false;
-    for (const TensorSpec& spec : logical_tensor_specs(config_)) {
-      const bool is_layer = spec.name.rfind("model.layers.", 0) == 0;
-      seen_layers = seen_layers || is_layer;
-      if (!is_layer && seen_layers != before_layers) copy(spec.name);
-    }
   }
 
   DenseLayer load_layer(int64_t layer) const {
@@ -219,31 +195,43 @@ class Converter {
   /// The layer's tensors in the order of the specs.
   void write_layer(int64_t layer, const Split& split, const at::Tensor& router) {
     const std::string prefix = concat("model.layers.", layer, ".");
-    const at::Tensor gate = request_.source.tensor(ffn_name(layer, "gate_proj")), up = request_.source.tensor(ffn_name(layer, "up_proj")),
-                     down = request_.source.tensor(ffn_name(layer, "down_proj"));
-    for (const TensorSpec& spec : logical_tensor_specs(config_)) {
-      if (spec.name.rfind(prefix, 0) != 0) continue;
+    const at::Tensor gate = request_.source.tensor(ffn_name(layer, "gate_proj")), up = request_.source.tensor(ffn_name(layer, "up_proj"));
+    std::vector<at::Tensor> downs = down_of_experts(layer, split);
+    for (const TensorSpec& spec : specs_.layers[layer]) {
       const at::ScalarType type = output_type(spec);
       const std::string rest = spec.name.substr(prefix.size());
       constexpr std::string_view kExperts = "mlp.experts.";
       if (rest == "mlp.router.weight") {
         write(spec.name, router, type);
       } else if (rest.rfind(kExperts, 0) == 0) {
-        const at::Tensor index = index_tensor(split.experts.at(std::stoul(rest.substr(kExperts.size()))));
-        const bool is_down = rest.find("down_proj") != std::string::npos, is_gate = rest.find("gate_proj") != std::string::npos;
-        write(spec.name, is_down ? down.index_select(1, index) : (is_gate ? gate : up).index_select(0, index), type);
+        const size_t expert = std::stoul(rest.substr(kExperts.size()));
+        if (rest.find("down_proj") != std::string::npos) {
+          write(spec.name, std::exchange(downs.at(expert), {}), type);
+          continue;
+        }
+        const at::Tensor& dense = rest.find("gate_proj") != std::string::npos ? gate : up;
+        at::Tensor rows = at::empty(spec.shape, dense.options());
+        gather_rows(dense, split.experts.at(expert), rows);
+        write(spec.name, rows, type);
       } else {
         write(spec.name, request_.source.tensor(spec.name), type);
       }
     }
   }
 
+  std::vector<at::Tensor> down_of_experts(int64_t layer, const Split& split) const {
+    const at::Tensor down = request_.source.tensor(ffn_name(layer, "down_proj"));
+    std::vector<at::Tensor> downs;
+    for (const std::vector<int32_t>& neurons : split.experts) {
+      downs.push_back(at::empty({down.size(0), static_cast<int64_t>(neurons.size())}, down.options()));
+    }
+    gather_columns(down, split, downs);
+    return downs;
+  }
+
   /// Every rank read the layer: none keeps its pages.
   void release_layer(int64_t layer) const {
-    const std::string prefix = concat("model.layers.", layer, ".");
-    for (const TensorSpec& spec : logical_tensor_specs(request_.source.config())) {
-      if (spec.name.rfind(prefix, 0) == 0) request_.source.release(spec.name);
-    }
+    for (const TensorSpec& spec : source_specs_.layers[layer]) request_.source.release(spec.name);
   }
 
   json describe() const {
@@ -279,6 +267,7 @@ class Converter {
   std::optional<at::ScalarType> dtype_;
   const ConversionMethod& method_;
   const RouterInit& router_init_;
+  const PlacedSpecs specs_, source_specs_;
   std::optional<CalibrationStream> stream_;
   std::optional<ModelDirectoryWriter> writer_;
   std::vector<json> layers_;

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <string>
 
+#include "common/divisors.h"
 #include "common/error.h"
 #include "convert/conversion_methods.h"
 #include "convert/output_scale.h"
@@ -11,20 +12,6 @@
 
 namespace moe {
 namespace {
-
-constexpr int64_t kListedDivisors = 12;
-
-/// "1, 2, 4": the first divisors of n.
-std::string divisors_of(int64_t n) {
-  std::string text;
-  int64_t listed = 0;
-  for (int64_t d = 1; d <= n; ++d) {
-    if (n % d != 0) continue;
-    if (++listed > kListedDivisors) return text + ", ...";
-    text += (text.empty() ? "" : ", ") + std::to_string(d);
-  }
-  return text;
-}
 
 void check_choice(const char* field, const std::string& value, std::initializer_list<const char*> choices) {
   std::string known;

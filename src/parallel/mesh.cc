@@ -1,23 +1,12 @@
 #include "parallel/mesh.h"
 
 #include <numeric>
-#include <string>
 
 #include "comm/agreement.h"
+#include "common/divisors.h"
 #include "common/error.h"
 
 namespace moe {
-namespace {
-
-std::string divisors_of(int64_t n) {
-  std::string text;
-  for (int64_t d = 1; d <= n; ++d) {
-    if (n % d == 0) text += (text.empty() ? "" : ", ") + std::to_string(d);
-  }
-  return text;
-}
-
-}  // namespace
 
 Mesh::Mesh(Communicator& world, int expert_parallel) : world_(world) {
   const int ep = expert_parallel == 0 ? 1 : expert_parallel;
