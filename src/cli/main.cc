@@ -11,6 +11,7 @@
 
 #include "cli/commands.h"
 #include "cli/interrupts.h"
+#include "pipeline/problem.h"
 
 namespace moe {
 namespace {
@@ -54,6 +55,15 @@ void add_global_options(CLI::App& app, GlobalOptions& options) {
       ->capture_default_str();
 }
 
+/// CLI11 only says that a subcommand is required when it finds a word that is none.
+std::string unknown_command(const CLI::App& app, const std::vector<Subcommand>& commands) {
+  const std::vector<std::string> rest = app.remaining();
+  if (!app.get_subcommands().empty() || rest.empty() || rest.front().front() == '-') return "";
+  std::vector<std::string> names;
+  for (const Subcommand& command : commands) names.push_back(command.app->get_name());
+  return concat("moectl: no such command (", rest.front(), ")", suggestion(rest.front(), names));
+}
+
 ExitStatus run_command(const std::vector<Subcommand>& commands, const GlobalOptions& options, Interrupts& interrupts) {
   Client client(options.coordinator);
   Shell shell{.client = client,
@@ -87,6 +97,10 @@ ExitStatus run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    if (const std::string unknown = unknown_command(app, commands); !unknown.empty()) {
+      std::cerr << unknown << std::endl;
+      return ExitStatus::kUsage;
+    }
     return app.exit(error, std::cout, std::cerr) == 0 ? ExitStatus::kDone : ExitStatus::kUsage;
   }
   try {
