@@ -41,7 +41,7 @@ LIBRARIES = {
     "CUDA": (r"(cuda|cublas)\w*\.h(pp)?$", {"kernels", "comm"}),
     "gRPC": (r"(grpc|grpcpp)/", {"worker", "coordinator", "cli"}),
     "SQLite": (r"sqlite3\.h", {"coordinator"}),
-    "Protobuf": (r"google/protobuf/", {"pipeline", "worker", "coordinator", "cli"}),
+    "Protobuf": (r"google/protobuf/", {"pipeline", "report", "worker", "coordinator", "cli"}),
     "yaml-cpp": (r"yaml-cpp/", {"pipeline"}),
     "spdlog": (r"spdlog/", {"common"}),
     "oneDNN": (r"(oneapi/)?dnnl", {"kernels"}),

@@ -16,7 +16,7 @@ constexpr int kRefreshSeconds = 5;
 constexpr char kStyle[] = R"css(
 h3 { font-size: 1rem; line-height: 1.35; margin: 0; overflow-wrap: anywhere; min-width: 0; }
 .item { padding: 12px 14px; margin-bottom: 12px; }
-.flow { list-style: none; display: flex; flex-wrap: wrap; gap: 8px 26px; margin: 10px 0 4px; padding: 0; }
+.flow { list-style: none; display: flex; flex-wrap: wrap; gap: 8px 26px; margin: 10px 0 4px; padding: 0 22px 0 0; }
 .flow li { position: relative; border: 1px solid; border-radius: 8px; padding: 2px 10px 3px; font-size: .75rem; line-height: 1.35;
   min-width: 0; overflow-wrap: anywhere; }
 .flow li.gate { border-style: dashed; border-radius: 14px; }
@@ -24,6 +24,7 @@ h3 { font-size: 1rem; line-height: 1.35; margin: 0; overflow-wrap: anywhere; min
 .flow li:not(:last-child)::after { content: "\2192"; position: absolute; right: -20px; top: calc(50% - .7em); color: var(--muted);
   font-size: 1rem; line-height: 1.4; }
 .note { font-size: .9rem; }
+.item .badge { white-space: normal; overflow-wrap: anywhere; }
 code { font-family: ui-monospace, monospace; font-size: .85em; background: var(--page); border: 1px solid var(--border);
   border-radius: 5px; padding: 1px 6px; overflow-wrap: anywhere; }
 progress { display: block; width: 100%; height: 12px; margin: 10px 0 4px; accent-color: var(--run); }

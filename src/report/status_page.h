@@ -13,7 +13,7 @@
 /// it from its database under its own lock; drawing needs none.
 namespace moe {
 
-/// The page shows no more; it says so, and how to see the rest.
+/// The page shows no more. It is given one more to know that there are more: then it says so, and how to see the rest.
 constexpr size_t kStatusPagePipelines = 50;
 constexpr size_t kStatusPageJobs = 20;
 

@@ -60,8 +60,9 @@ std::string gate_notes(const v1::Pipeline& pipeline, const v1::StageState& gate)
   if (!gate.message().empty()) html += note(gate, escape_xml(gate.message()));
   if (!gate.decided_by().empty()) html += note(gate, concat("decided by ", escape_xml(gate.decided_by())));
   if (gate.status() == "HELD" && !is_terminal(pipeline)) {
-    html +=
-        note(gate, concat("to let it pass: ", code(concat("moectl approve ", pipeline.id(), " --gate ", gate.name()))));
+    const std::string arguments = concat(pipeline.id(), " --gate ", gate.name());
+    html += note(gate, concat("to let it pass: ", code(concat("moectl approve ", arguments)),
+                              ", or to end here: ", code(concat("moectl reject ", arguments))));
   }
   return html;
 }
@@ -121,8 +122,8 @@ std::string pipelines_section(const StatusPage& page) {
   for (const v1::Job& job : page.jobs) jobs[job.id()] = &job;
   const size_t shown = std::min(page.pipelines.size(), kStatusPagePipelines);
   if (shown < page.pipelines.size()) {
-    html += concat("<p class=\"muted\">The newest ", shown, " of ", page.pipelines.size(), "; ",
-                   code("moectl get pipelines --limit 0"), " lists the others.</p>\n");
+    html += concat("<p class=\"muted\">The newest ", shown, "; ", code("moectl get pipelines --limit 0"),
+                   " lists all.</p>\n");
   }
   for (size_t i = 0; i < shown; ++i) html += pipeline_card(page.pipelines[i], jobs);
   return html + "</section>\n";

@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "common/file_io.h"
+#include "common/json_lines.h"
 
 namespace moe {
 namespace {
@@ -25,7 +26,7 @@ std::vector<nlohmann::json> earlier_lines(const fs::path& attempts, const fs::pa
   std::vector<nlohmann::json> longest;
   for (const fs::path& path : earlier) {
     std::vector<nlohmann::json> lines;
-    for (nlohmann::json& line : read_metrics(path)) {
+    for (nlohmann::json& line : read_json_lines(path)) {
       if (line.value("step", int64_t{0}) <= step) lines.push_back(std::move(line));
     }
     if (lines.size() > longest.size()) longest = std::move(lines);
@@ -35,16 +36,6 @@ std::vector<nlohmann::json> earlier_lines(const fs::path& attempts, const fs::pa
 }
 
 }  // namespace
-
-std::vector<nlohmann::json> read_metrics(const fs::path& path) {
-  std::vector<nlohmann::json> lines;
-  std::ifstream in(path);
-  for (std::string text; std::getline(in, text);) {
-    nlohmann::json line = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-    if (line.is_object()) lines.push_back(std::move(line));
-  }
-  return lines;
-}
 
 MetricsLog::MetricsLog(const fs::path& attempts, const fs::path& folder, int64_t resume_step) : path_(folder / kName) {
   make_directories(folder);

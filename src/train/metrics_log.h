@@ -22,7 +22,4 @@ class MetricsLog {
   std::ofstream out_;
 };
 
-/// The complete lines of a metrics.jsonl; a last line torn by a kill is left out.
-std::vector<nlohmann::json> read_metrics(const std::filesystem::path& path);
-
 }  // namespace moe

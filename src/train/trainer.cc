@@ -10,6 +10,7 @@
 #include "checkpoint/model_writer.h"
 #include "comm/agreement.h"
 #include "common/error.h"
+#include "common/json_lines.h"
 #include "common/log.h"
 #include "eval/load_statistics.h"
 #include "eval/model_settings.h"
@@ -107,7 +108,7 @@ class Trainer {
     agree(world_, "open metrics", [&] {
       if (world_.rank() != 0) return;
       metrics_ = std::make_unique<MetricsLog>(request_.job_path / "attempts", request_.attempt_path, position_.step);
-      for (const json& line : read_metrics(metrics_->path())) remember(line);
+      for (const json& line : read_json_lines(metrics_->path())) remember(line);
     });
   }
 

@@ -12,13 +12,14 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
+#include "common/job_folder.h"
 #include "pipeline/advance.h"
 #include "pipeline/defaults.h"
+#include "pipeline/pipeline_status.h"
+#include "report/run_summary.h"
 #include "worker/jobs.h"
 #include "worker/progress.h"
-#include "worker/run_summary.h"
 #include "worker/stage_inputs.h"
-#include "worker/workspace.h"
 
 namespace moe {
 namespace {
@@ -166,7 +167,10 @@ class Run {
 
   std::string write_summary() {
     if (world_.rank() != 0) return "";
-    return write_run_summary(settings_.root, spec_, state_, records_);
+    v1::Pipeline status;
+    to_proto(state_, status);
+    return write_run_summary(settings_.root, spec_, status, records_,
+                             [this](const std::string& stage) { return settings_.root / stage; });
   }
 
   const v1::PipelineSpec& spec_;

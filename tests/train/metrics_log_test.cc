@@ -4,6 +4,7 @@
 
 #include "common/error.h"
 #include "common/file_io.h"
+#include "common/json_lines.h"
 #include "testing/temp_dir.h"
 
 namespace moe {
@@ -13,7 +14,7 @@ using nlohmann::json;
 
 std::vector<int64_t> steps_in(const std::filesystem::path& attempt) {
   std::vector<int64_t> steps;
-  for (const json& line : read_metrics(attempt / "metrics.jsonl")) steps.push_back(line.at("step"));
+  for (const json& line : read_json_lines(attempt / "metrics.jsonl")) steps.push_back(line.at("step"));
   return steps;
 }
 
@@ -32,7 +33,7 @@ TEST_F(MetricsLogTest, EachStepStandsOnceAfterAResume) {
   run(2, 5, 8);
   EXPECT_EQ(steps_in(attempt(1)), (std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7})) << "an attempt's own file is left alone";
   EXPECT_EQ(steps_in(attempt(2)), (std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7, 8}));
-  const std::vector<json> lines = read_metrics(attempt(2) / "metrics.jsonl");
+  const std::vector<json> lines = read_json_lines(attempt(2) / "metrics.jsonl");
   EXPECT_EQ(lines[4]["attempt"], 1);
   EXPECT_EQ(lines[5]["attempt"], 2) << "step 6 was repeated: the new line counts";
 }

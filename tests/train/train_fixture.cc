@@ -5,11 +5,11 @@
 
 #include "checkpoint/safetensors.h"
 #include "common/file_io.h"
+#include "common/json_lines.h"
 #include "common/log.h"
 #include "testing/run_ranks.h"
 #include "testing/tiny_files.h"
 #include "testing/tiny_model.h"
-#include "train/metrics_log.h"
 
 namespace moe::testing {
 
@@ -98,7 +98,7 @@ void TinyTraining::run_and_kill(Options options, int64_t step) const {
 }
 
 std::vector<nlohmann::json> TinyTraining::lines(const Options& options) const {
-  std::vector<nlohmann::json> lines = read_metrics(attempt_path(options) / "metrics.jsonl");
+  std::vector<nlohmann::json> lines = read_json_lines(attempt_path(options) / "metrics.jsonl");
   for (nlohmann::json& line : lines) {
     EXPECT_GT(line.at("step_seconds").get<double>(), 0);
     EXPECT_GT(line.at("tokens_per_second").get<double>(), 0);

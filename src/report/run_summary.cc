@@ -1,5 +1,6 @@
-#include "worker/run_summary.h"
+#include "report/run_summary.h"
 
+#include <google/protobuf/util/json_util.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -7,17 +8,19 @@
 #include <map>
 #include <optional>
 
+#include "common/error.h"
 #include "common/file_io.h"
-#include "pipeline/defaults.h"
+#include "common/job_folder.h"
+#include "common/json_lines.h"
 #include "report/pipeline_report.h"
-#include "train/metrics_log.h"
-#include "worker/workspace.h"
 
 namespace moe {
 namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+
+using FolderOf = std::function<fs::path(const std::string&)>;
 
 constexpr int kPlainWidth = 120;
 
@@ -51,13 +54,13 @@ std::vector<LossPoint> loss_curve(const json& details) {
   return curve;
 }
 
-StageReport stage_report(const StageState& state, const json* record) {
+StageReport stage_report(const v1::StageState& state, const json* record) {
   StageReport report;
-  report.name = state.name;
-  report.message = state.message;
+  report.name = state.name();
+  report.message = state.message();
   report.kind = "gate";
-  report.state = state.gate ? to_string(state.gate_status) : to_string(state.status);
-  report.metrics = state.metrics;
+  report.state = state.status();
+  report.metrics = {state.metrics().begin(), state.metrics().end()};
   if (record == nullptr) return report;
   const json& details = (*record)["details"];
   report.kind = (*record)["kind"];
@@ -85,7 +88,7 @@ ModelReport model_report(const std::string& label, const json& result) {
 
 /// "dense" from the first baseline, then one row per evaluated model, named after what made it.
 std::vector<ModelReport> model_reports(const v1::PipelineSpec& spec, const std::vector<json>& records) {
-  std::map<std::string, std::string> label_of;   // by reference
+  std::map<std::string, std::string> label_of;  // by reference
   for (const v1::Stage& stage : spec.stages()) {
     if (stage.has_convert()) label_of[stage.name() + ".model"] = "converted";
     if (stage.has_train()) label_of[stage.name() + ".model"] = "after " + stage.name();
@@ -114,12 +117,12 @@ std::vector<std::string> domain_order(const v1::PipelineSpec& spec) {
 }
 
 /// All training lines of all stages, each with its stage.
-void write_metrics(const fs::path& root, const std::vector<json>& records) {
+void write_metrics(const fs::path& root, const std::vector<json>& records, const FolderOf& folder_of) {
   std::string text;
   for (const json& record : records) {
     if (record["kind"] != "train") continue;
-    const JobFolder folder(root, record["stage"]);
-    for (json line : read_metrics(folder.attempt_path(record["attempt"]) / "metrics.jsonl")) {
+    const JobFolder folder(folder_of(record["stage"]));
+    for (json line : read_json_lines(folder.attempt_path(record["attempt"]) / "metrics.jsonl")) {
       line["stage"] = record["stage"];
       text += line.dump() + "\n";
     }
@@ -127,33 +130,55 @@ void write_metrics(const fs::path& root, const std::vector<json>& records) {
   write_file_atomically(root / "metrics.jsonl", text);
 }
 
+/// Every field with the schema's name, also those that are zero.
+std::string config_text(const v1::PipelineSpec& spec) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.add_whitespace = true;
+  options.preserve_proto_field_names = true;
+  options.always_print_primitive_fields = true;
+  std::string text;
+  const auto status = google::protobuf::util::MessageToJsonString(spec, &text, options);
+  MOE_CHECK(status.ok(), status.ToString());
+  return text;
+}
+
+std::string reason_of(const v1::Pipeline& state) {
+  if (state.phase() != "HELD") return state.reason();
+  for (const v1::StageState& stage : state.stages()) {
+    if (stage.is_gate() && stage.status() == "HELD") return stage.message();
+  }
+  return state.reason();
+}
+
 }  // namespace
 
-std::string write_run_summary(const fs::path& root, const v1::PipelineSpec& effective, const PipelineState& state,
-                              const std::vector<json>& records) {
+std::string write_run_summary(const fs::path& root, const v1::PipelineSpec& effective, const v1::Pipeline& state,
+                              const std::vector<json>& records, const FolderOf& job_folder) {
   PipelineReport report;
   report.name = effective.name();
-  report.state = to_string(state.phase);
-  report.reason = state.reason;
-  report.config = to_json(effective);
+  report.state = state.phase();
+  report.reason = reason_of(state);
+  report.config = config_text(effective);
   json gates = json::array();
-  for (const StageState& stage : state.stages) {
-    report.stages.push_back(stage_report(stage, record_of(records, stage.name)));
-    if (stage.gate) gates.push_back({{"name", stage.name}, {"state", to_string(stage.gate_status)}, {"message", stage.message}});
+  for (const v1::StageState& stage : state.stages()) {
+    report.stages.push_back(stage_report(stage, record_of(records, stage.name())));
+    if (stage.is_gate()) {
+      gates.push_back({{"name", stage.name()}, {"state", stage.status()}, {"message", stage.message()}});
+    }
   }
   report.models = model_reports(effective, records);
   report.domain_order = domain_order(effective);
   for (const json& record : records) {
     report.finished_at = record["finished_at"];
     if (record["kind"] == "evaluate") continue;
-    const std::string path = JobFolder(root, record["stage"]).output_path(record["attempt"]).string();
+    const JobFolder folder(job_folder(record["stage"]));
     if (!report.paths.empty()) report.paths.pop_back();
-    report.paths.emplace_back("model", path);
+    report.paths.emplace_back("model", folder.output_path(record["attempt"]).string());
   }
   report.paths.emplace_back("report", (root / "report.html").string());
-  write_metrics(root, records);
-  const json summary = {{"name", report.name},   {"state", report.state}, {"reason", report.reason},
-                        {"stages", records},     {"gates", gates},        {"config", json::parse(report.config)}};
+  write_metrics(root, records, job_folder);
+  const json summary = {{"name", report.name}, {"state", report.state}, {"reason", report.reason},
+                        {"stages", records},   {"gates", gates},        {"config", json::parse(report.config)}};
   write_file_atomically(root / "report.html", render_html(report));
   write_file_atomically(root / "summary.json", summary.dump(1) + "\n");
   return render_terminal(report, terminal_width());

@@ -1,4 +1,4 @@
-#include "worker/workspace.h"
+#include "common/job_folder.h"
 
 #include <gtest/gtest.h>
 
@@ -18,6 +18,16 @@ TEST(JobFolderTest, AttemptsCountUpOverAttemptsAndOutputs) {
   EXPECT_EQ(job.next_attempt(), 5);
   make_directories(root / "train/attempts/not-a-number");
   EXPECT_EQ(job.next_attempt(), 5);
+}
+
+// The layout is a contract with the coordinator and with people who look for their files.
+TEST(JobFolderTest, NamesAreOfFourDigits) {
+  EXPECT_EQ(JobFolder::attempt_name(7), "0007");
+  EXPECT_EQ(JobFolder::output_name(12345), "output-t12345");
+  const JobFolder job("/data", "train");
+  EXPECT_EQ(job.attempt_path(1), "/data/train/attempts/0001");
+  EXPECT_EQ(job.output_path(3), "/data/train/output-t0003");
+  EXPECT_EQ(JobFolder("/data/train").output_path(3), job.output_path(3));
 }
 
 TEST(JobFolderTest, FinishedMeansARecordWithTheSameDigest) {

@@ -1,0 +1,153 @@
+#include "report/run_summary.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/file_io.h"
+#include "common/job_folder.h"
+#include "common/json_lines.h"
+#include "testing/temp_dir.h"
+
+namespace moe {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr char kFound[] = "gate 'recovered' fails: evaluate.loss is 2.5, wanted <= 2";
+
+json model_facts(int experts) {
+  return {{"parameters_total", 6823424},
+          {"parameters_active", 4102144},
+          {"experts", experts},
+          {"top_k", experts > 0 ? 2 : 0}};
+}
+
+// convert, train, evaluate, and a gate that holds; jobs lie where the coordinator puts them.
+class RunSummaryTest : public ::testing::Test {
+ protected:
+  RunSummaryTest() {
+    spec_.set_name("quick");
+    spec_.add_stages()->set_name("convert");
+    spec_.mutable_stages(0)->mutable_convert()->set_input("./dense");
+    spec_.add_stages()->set_name("train");
+    spec_.mutable_stages(1)->mutable_train()->set_input("convert.model");
+    spec_.mutable_stages(1)->mutable_train()->set_steps(3);
+    spec_.add_stages()->set_name("evaluate");
+    spec_.mutable_stages(2)->mutable_evaluate()->set_input("train.model");
+    for (const char* domain : {"maths", "general"}) {
+      spec_.mutable_stages(2)->mutable_evaluate()->add_data()->set_domain(domain);
+    }
+    spec_.add_stages()->mutable_gate()->set_name("recovered");
+    state_.set_phase("HELD");
+    for (const char* name : {"convert", "train", "evaluate"}) add_stage(name, false, "SUCCEEDED", "");
+    add_stage("recovered", true, "HELD", kFound);
+    (*state_.mutable_stages(1)->mutable_metrics())["loss"] = 2.6;
+    make_directories(folder("train").attempt_path(2));
+    write_file_atomically(folder("train").attempt_path(2) / "metrics.jsonl",
+                          "{\"step\": 1, \"loss\": 4.5}\n{\"step\": 2, \"loss\": 3.5}\n{\"step\": 3, \"lo");
+    make_directories(run_root());
+  }
+
+  void add_stage(const std::string& name, bool is_gate, const std::string& status, const std::string& message) {
+    v1::StageState& stage = *state_.add_stages();
+    stage.set_name(name);
+    stage.set_is_gate(is_gate);
+    stage.set_status(status);
+    stage.set_message(message);
+  }
+
+  std::filesystem::path run_root() const { return root_ / "quick-7f3k"; }
+  JobFolder folder(const std::string& stage) const { return JobFolder(root_ / ("quick-7f3k-" + stage)); }
+
+  static json record(const std::string& stage, const std::string& kind, int attempt, const json& details) {
+    return {{"stage", stage},
+            {"kind", kind},
+            {"attempt", attempt},
+            {"seconds", 12.5},
+            {"finished_at", "2026-11-24T12:00:00Z"},
+            {"metrics", json::object()},
+            {"details", details}};
+  }
+
+  static std::vector<json> records() {
+    const json domains = {{"general", {{"loss", 2.5}, {"perplexity", 12.18}}},
+                          {"maths", {{"loss", 2.25}, {"perplexity", 9.49}}}};
+    return {record("convert", "convert", 1, {{"output_scales", {3.0, 2.5}}}),
+            record("train", "train", 2,
+                   {{"curve", {{1, 4.5}, {2, nullptr}, {3, 2.6}}},
+                    {"validation", {{{"step", 3}, {"loss", 2.75}}}},
+                    {"expert_load", {{10, 30}, {25, 15}}}}),
+            record("evaluate", "evaluate", 1,
+                   {{"model", model_facts(8)},
+                    {"domains", domains},
+                    {"baseline", {{"model", model_facts(0)}, {"domains", domains}}}})};
+  }
+
+  std::string write(const std::vector<json>& made) const {
+    return write_run_summary(run_root(), spec_, state_, made,
+                             [this](const std::string& stage) { return folder(stage).path(); });
+  }
+
+  testing::TempDir root_;
+  v1::PipelineSpec spec_;
+  v1::Pipeline state_;
+};
+
+TEST_F(RunSummaryTest, AHeldPipelineSaysWhatItsGateFound) {
+  const std::string table = write(records());
+  EXPECT_THAT(table, HasSubstr("quick: HELD"));
+  const json summary = json::parse(read_file(run_root() / "summary.json"));
+  EXPECT_EQ(summary["state"], "HELD");
+  EXPECT_EQ(summary["reason"], kFound);
+  EXPECT_EQ(summary["gates"],
+            json::parse(R"([{"name": "recovered", "state": "HELD", "message": ")" + std::string(kFound) + "\"}]"));
+  EXPECT_THAT(read_file(run_root() / "report.html"), HasSubstr("The pipeline is HELD: gate &#39;recovered&#39; fails"));
+  // Once it is over, the engine's reason counts.
+  state_.set_phase("FAILED");
+  state_.set_reason("gate 'recovered' was rejected");
+  state_.mutable_stages(3)->set_status("FAILED");
+  write(records());
+  EXPECT_EQ(json::parse(read_file(run_root() / "summary.json"))["reason"], "gate 'recovered' was rejected");
+}
+
+TEST_F(RunSummaryTest, RecordsAndConfigurationAreKeptWhole) {
+  write(records());
+  const json summary = json::parse(read_file(run_root() / "summary.json"));
+  EXPECT_EQ(summary["name"], "quick");
+  EXPECT_EQ(summary["stages"], json(records()));
+  // The schema's names, and values that are zero too.
+  EXPECT_EQ(summary["config"]["stages"][1]["train"]["steps"], "3");
+  EXPECT_EQ(summary["config"]["stages"][3]["gate"]["value"], 0.0);
+  EXPECT_TRUE(summary["config"].contains("api_version"));
+}
+
+TEST_F(RunSummaryTest, TrainingLinesOfAllStagesStandInOneFile) {
+  write(records());
+  const std::vector<json> lines = read_json_lines(run_root() / "metrics.jsonl");
+  ASSERT_EQ(lines.size(), 2u) << "the torn line is left out";
+  EXPECT_EQ(lines[1], json::parse(R"({"step": 2, "loss": 3.5, "stage": "train"})"));
+}
+
+TEST_F(RunSummaryTest, TheReportNamesTheModelWhereItLies) {
+  const std::string table = write(records());
+  const std::string html = read_file(run_root() / "report.html");
+  const std::string model = folder("train").output_path(2).string();
+  EXPECT_THAT(table, HasSubstr(model));
+  EXPECT_THAT(html, HasSubstr(model));
+  EXPECT_THAT(html, Not(HasSubstr(folder("convert").output_path(1).string()))) << "only the last model";
+  EXPECT_THAT(html, HasSubstr("after train"));
+  EXPECT_LT(html.find("maths"), html.find("general")) << "domains in the file's order";
+}
+
+TEST_F(RunSummaryTest, BeforeAnyStageIsDone) {
+  state_.set_phase("FAILED");
+  state_.set_reason("stage 'convert' failed: no such model");
+  EXPECT_THAT(write({}), HasSubstr("no such model"));
+  EXPECT_TRUE(json::parse(read_file(run_root() / "summary.json"))["stages"].empty());
+  EXPECT_EQ(read_file(run_root() / "metrics.jsonl"), "");
+}
+
+}  // namespace
+}  // namespace moe
