@@ -12,6 +12,8 @@ find_package(MPI REQUIRED COMPONENTS CXX)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(grpcpp REQUIRED IMPORTED_TARGET grpc++)
+# Its flags hold a macro for Windows, which would keep the precompiled Torch headers from being used.
+set_property(TARGET PkgConfig::grpcpp PROPERTY INTERFACE_COMPILE_OPTIONS "")
 pkg_check_modules(sqlite REQUIRED IMPORTED_TARGET sqlite3)
 pkg_check_modules(prometheus REQUIRED IMPORTED_TARGET prometheus-cpp-core)
 pkg_check_modules(httplib REQUIRED IMPORTED_TARGET cpp-httplib)

@@ -2,12 +2,14 @@
 # Starts a gang: one mpirun with the settings that ranks on shared cores need.
 #
 #   bash deploy/gang.sh --ranks 2 --once -- build/release/bin/moe-worker run pipeline.yaml
-#   bash deploy/gang.sh --ranks 4 --threads 2 -- build/release/bin/moe-worker run pipeline.yaml --out runs/a
+#   bash deploy/gang.sh --ranks 4 --threads 2 -- build/release/bin/moe-worker serve --coordinator 127.0.0.1:7070 --data-root /shared/moe
 #
 #   --ranks N     ranks to start (default 1)
 #   --threads T   threads of each rank (default 1)
-#   --once        run once and pass the exit code on; without it, a gang that ended for a reason that may pass (exit codes 70
-#                 internal, 71 hardware, 75 released, 76 fenced, 86 hang, or killed) is started again after a wait of 1 to 60 s
+#   --once        run once and pass the exit code on; without it, a gang that ended for a reason that may pass (exit codes 69 no
+#                 coordinator, 70 internal, 71 hardware, 75 released, 76 fenced, 86 hang, or killed) is started again after a wait
+#                 of 1 to 60 s. The coordinator is told that it is the same gang (MOE_LAUNCHER_ID), so that it need not wait for the
+#                 lease of the one that died
 #
 # SIGUSR1 to this script or to mpirun asks the gang to save a checkpoint and leave with 75. SIGTERM or SIGINT to this script ends
 # the gang for good.
@@ -29,7 +31,7 @@ while (($#)); do
       shift 2
       ;;
     --once) once=1; shift ;;
-    -h | --help) sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '2,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     --) shift; break ;;
     *) usage_error "unknown argument '$1'" ;;
   esac
@@ -37,10 +39,13 @@ done
 (($#)) || usage_error "no program given; put it behind --"
 command -v mpirun >/dev/null || { echo "gang: mpirun is missing; run: bash deploy/install_deps.sh" >&2; exit 69; }
 
+MOE_LAUNCHER_ID="${MOE_LAUNCHER_ID:-$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')}"
+export MOE_LAUNCHER_ID
 launch=(mpirun --oversubscribe --bind-to none --quiet -n "$ranks"
   --mca btl_vader_single_copy_mechanism none  # the kernel may forbid it in containers
   --mca orte_abort_print_stack 0
-  -x "OMP_NUM_THREADS=$threads" -x "MKL_NUM_THREADS=$threads" -x MKL_DYNAMIC=FALSE -x OMP_WAIT_POLICY=PASSIVE)
+  -x "OMP_NUM_THREADS=$threads" -x "MKL_NUM_THREADS=$threads" -x MKL_DYNAMIC=FALSE -x OMP_WAIT_POLICY=PASSIVE
+  -x MOE_LAUNCHER_ID)
 (($(id -u) != 0)) || launch+=(--allow-run-as-root)
 
 ((once)) && exec "${launch[@]}" "$@"
@@ -78,7 +83,7 @@ while true; do
   gang=""
   ((stopping)) && exit "$status"
   case "$status" in
-    70 | 71 | 75 | 76 | 86 | 137 | 139) ;;
+    69 | 70 | 71 | 75 | 76 | 86 | 137 | 139) ;;
     *) exit "$status" ;;
   esac
   # A gang that ran for a while has not failed at once again.

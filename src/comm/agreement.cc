@@ -15,6 +15,8 @@ namespace {
     case ExitCode::kBadInput: throw_agreed<InvalidArgument>(message);
     case ExitCode::kHardware: throw_agreed<HardwareError>(message);
     case ExitCode::kStorage: throw_agreed<StorageError>(message);
+    case ExitCode::kUnavailable: throw_agreed<Unavailable>(message);
+    case ExitCode::kFenced: throw_agreed<Fenced>(message);
     case ExitCode::kHang: throw_agreed<Timeout>(message);
     case ExitCode::kDiverged: throw_agreed<Diverged>(message);
     case ExitCode::kNoReadableCheckpoint: throw_agreed<NoReadableCheckpoint>(message);

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "comm/operation_log.h"
+
 namespace moe {
 
 /// A group of ranks that call the same collectives in the same order. Passed by reference, never global. Every call
@@ -50,6 +52,9 @@ class Communicator {
   /// The sub-group of the ranks that gave the same `color`, ordered by their rank here. Collective over this
   /// communicator.
   virtual std::unique_ptr<Communicator> split(int color, std::string_view op) = 0;
+
+  /// What this rank's collectives do, those of sub-groups included; may be read from other threads.
+  virtual std::shared_ptr<OperationLog> operations() const = 0;
 
   /// The root's bytes, on every rank.
   std::string broadcast_bytes(std::string_view bytes, int root, std::string_view op);

@@ -47,13 +47,16 @@ void require_cpu_contiguous(const at::Tensor& tensor, std::string_view op) {
 }  // namespace
 
 std::string ExchangeCommunicator::describe_operation() const {
-  return concat(operations_.current(), " (operation ", operations_.sequence(), " of rank ", rank(), " of ", size(),
-                "; the last ones: ", operations_.recent(5), ")");
+  return concat(operations_->current(), " (operation ", operations_->sequence(), " of rank ", rank(), " of ", size(),
+                "; the last ones: ", operations_->recent(5), ")");
 }
 
 void ExchangeCommunicator::run(std::string_view op, std::span<const Send> sends, std::span<const Receive> receives) {
-  operations_.begin(op);
+  operations_->begin(op);
   exchange(sends, receives);
+  int64_t sent = 0;
+  for (int r = 0; r < size(); ++r) sent += r == rank() ? 0 : static_cast<int64_t>(sends[r].size());
+  operations_->end(sent);
 }
 
 template <typename T>

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -24,19 +25,21 @@ class ExchangeCommunicator : public Communicator {
                         std::string_view op) final;
   std::vector<std::string> all_gather_bytes(std::string_view bytes, std::string_view op) final;
   void barrier(std::string_view op) final;
+  std::shared_ptr<OperationLog> operations() const final { return operations_; }
 
  protected:
   using Send = std::span<const std::byte>;
   using Receive = std::span<std::byte>;
 
-  explicit ExchangeCommunicator(std::chrono::milliseconds timeout) : timeout_(timeout) {}
+  /// Sub-groups share the log of the group that they were split from.
+  explicit ExchangeCommunicator(std::chrono::milliseconds timeout, std::shared_ptr<OperationLog> operations = std::make_shared<OperationLog>())
+      : timeout_(timeout), operations_(std::move(operations)) {}
 
   /// Sends sends[r] to rank r and fills receives[r] from it, for all r including this rank; empty buffers are legal and
   /// need no message. Both ends agree on sizes. Ends within timeout().
   virtual void exchange(std::span<const Send> sends, std::span<const Receive> receives) = 0;
 
   std::chrono::milliseconds timeout() const { return timeout_; }
-  const OperationLog& operations() const { return operations_; }
   /// "all_reduce 'gradients' (operation 812 of rank 1 of 4; before it: …)".
   std::string describe_operation() const;
 
@@ -47,7 +50,7 @@ class ExchangeCommunicator : public Communicator {
   std::vector<int64_t> gather_sizes(int64_t mine, std::string_view op);
 
   std::chrono::milliseconds timeout_;
-  OperationLog operations_;
+  std::shared_ptr<OperationLog> operations_;
 };
 
 }  // namespace moe

@@ -44,8 +44,9 @@ class OwnedComm {
 
 class MpiCommunicator final : public ExchangeCommunicator {
  public:
-  MpiCommunicator(MPI_Comm comm, bool owned, std::chrono::milliseconds timeout, int64_t max_message_bytes)
-      : ExchangeCommunicator(timeout), comm_(comm, owned), max_message_bytes_(max_message_bytes) {
+  MpiCommunicator(MPI_Comm comm, bool owned, std::chrono::milliseconds timeout, int64_t max_message_bytes,
+                  std::shared_ptr<OperationLog> log)
+      : ExchangeCommunicator(timeout, std::move(log)), comm_(comm, owned), max_message_bytes_(max_message_bytes) {
     MOE_MPI_CHECK(MPI_Comm_rank(comm, &rank_));
     MOE_MPI_CHECK(MPI_Comm_size(comm, &size_));
   }
@@ -58,7 +59,7 @@ class MpiCommunicator final : public ExchangeCommunicator {
     MPI_Comm part = MPI_COMM_NULL;
     MOE_MPI_CHECK(MPI_Comm_split(comm_.get(), color, rank_, &part));
     MOE_MPI_CHECK(MPI_Comm_set_errhandler(part, MPI_ERRORS_RETURN));
-    return std::make_unique<MpiCommunicator>(part, /*owned=*/true, timeout(), max_message_bytes_);
+    return std::make_unique<MpiCommunicator>(part, /*owned=*/true, timeout(), max_message_bytes_, operations());
   }
 
  protected:
@@ -96,7 +97,7 @@ class MpiCommunicator final : public ExchangeCommunicator {
   }
 
   /// From the operation's name: ranks in different operations never take each other's bytes, but wait and say where.
-  int tag() const { return static_cast<int>(std::hash<std::string>()(operations().current()) % kTags); }
+  int tag() const { return static_cast<int>(std::hash<std::string>()(operations()->current()) % kTags); }
 
   void wait(std::vector<MPI_Request>& requests, std::span<const int> expected) {
     std::vector<MPI_Status> statuses(requests.size());
@@ -149,7 +150,7 @@ class MpiCommunicator final : public ExchangeCommunicator {
 
 std::unique_ptr<Communicator> make_mpi_world(std::chrono::milliseconds timeout, int64_t max_message_bytes) {
   MOE_CHECK(max_message_bytes > 0 && max_message_bytes <= INT32_MAX, "max_message_bytes ", max_message_bytes);
-  return std::make_unique<MpiCommunicator>(MPI_COMM_WORLD, /*owned=*/false, timeout, max_message_bytes);
+  return std::make_unique<MpiCommunicator>(MPI_COMM_WORLD, /*owned=*/false, timeout, max_message_bytes, std::make_shared<OperationLog>());
 }
 
 }  // namespace moe

@@ -1,28 +1,49 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
+#include <functional>
+#include <mutex>
 #include <string>
 #include <string_view>
 
 namespace moe {
 
-/// The last operations of one communicator, oldest first, for the message of a wait that failed: what hung, and what
-/// led there. Used by the communicator's own thread.
+/// The operation that a rank is in, or was last in.
+struct OperationState {
+  std::string name;
+  uint64_t number = 0;                        ///< 0: none yet
+  bool is_in_flight = false;
+  std::chrono::steady_clock::time_point since;   ///< when it began, or ended
+};
+
+/// The last operations of a communicator and its sub-groups, oldest first: what hung and what led there, for the message of a
+/// wait that failed and for the watchdog, which reads it from another thread. Thread-safe.
 class OperationLog {
  public:
-  void begin(std::string_view op) { names_[count_++ % kKept] = op; }
+  /// Called on the communicator's thread after each operation.
+  using Observer = std::function<void(std::string_view op, double seconds, int64_t sent_bytes)>;
+
+  void begin(std::string_view op);
+  void end(int64_t sent_bytes);
+  void observe(Observer observer);
 
   /// How many operations were begun; the current one has this sequence number.
-  uint64_t sequence() const { return count_; }
-  std::string current() const { return count_ == 0 ? "" : names_[(count_ - 1) % kKept]; }
+  uint64_t sequence() const;
+  std::string current() const;
+  OperationState state() const;
   /// "12 a, 13 b, 14 c".
   std::string recent(uint64_t how_many) const;
 
  private:
   static constexpr uint64_t kKept = 32;
+  mutable std::mutex mutex_;
   std::array<std::string, kKept> names_;
   uint64_t count_ = 0;
+  bool is_in_flight_ = false;
+  std::chrono::steady_clock::time_point since_;
+  Observer observer_;
 };
 
 }  // namespace moe

@@ -55,12 +55,13 @@ std::vector<std::unique_ptr<ThreadCommunicator>> ThreadCommunicator::make_world(
                                                                                 std::chrono::milliseconds timeout) {
   const auto group = std::make_shared<Group>(size, std::make_shared<Failure>());
   std::vector<std::unique_ptr<ThreadCommunicator>> ranks;
-  for (int r = 0; r < size; ++r) ranks.emplace_back(new ThreadCommunicator(group, r, timeout));
+  for (int r = 0; r < size; ++r) ranks.emplace_back(new ThreadCommunicator(group, r, timeout, std::make_shared<OperationLog>()));
   return ranks;
 }
 
-ThreadCommunicator::ThreadCommunicator(std::shared_ptr<Group> group, int rank, std::chrono::milliseconds timeout)
-    : ExchangeCommunicator(timeout), group_(std::move(group)), rank_(rank) {}
+ThreadCommunicator::ThreadCommunicator(std::shared_ptr<Group> group, int rank, std::chrono::milliseconds timeout,
+                                       std::shared_ptr<OperationLog> log)
+    : ExchangeCommunicator(timeout, std::move(log)), group_(std::move(group)), rank_(rank) {}
 
 int ThreadCommunicator::size() const {
   return group_->size;
@@ -102,7 +103,7 @@ void ThreadCommunicator::meet(Meeting meeting) {
 }
 
 std::string ThreadCommunicator::disagreement(std::span<const Receive> receives) const {
-  const std::string mine = operations().current();
+  const std::string mine = operations()->current();
   for (int r = 0; r < size(); ++r) {
     const Group::Posted& peer = group_->posted[r];
     if (peer.op != mine) return concat("rank ", r, " is in '", peer.op, "' while rank ", rank_, " is in '", mine, "'");
@@ -116,7 +117,7 @@ std::string ThreadCommunicator::disagreement(std::span<const Receive> receives) 
 
 void ThreadCommunicator::exchange(std::span<const Send> sends, std::span<const Receive> receives) {
   Group& group = *group_;
-  group.posted[rank_] = {sends, operations().current()};
+  group.posted[rank_] = {sends, operations()->current()};
   meet(Meeting::kFirst);
   if (const std::string mismatch = disagreement(receives); !mismatch.empty()) {
     const std::lock_guard<std::mutex> lock(group.mutex);
@@ -146,7 +147,7 @@ std::unique_ptr<Communicator> ThreadCommunicator::split(int color, std::string_v
   barrier(op);
   if (is_lowest) group_->offered[rank_].reset();
   const auto place = std::find(members.begin(), members.end(), rank_) - members.begin();
-  return std::unique_ptr<Communicator>(new ThreadCommunicator(group, static_cast<int>(place), timeout()));
+  return std::unique_ptr<Communicator>(new ThreadCommunicator(group, static_cast<int>(place), timeout(), operations()));
 }
 
 std::unique_ptr<Communicator> make_self_communicator() {

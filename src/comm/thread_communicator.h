@@ -31,7 +31,8 @@ class ThreadCommunicator final : public ExchangeCommunicator {
 
  private:
   struct Group;
-  ThreadCommunicator(std::shared_ptr<Group> group, int rank, std::chrono::milliseconds timeout);
+  ThreadCommunicator(std::shared_ptr<Group> group, int rank, std::chrono::milliseconds timeout,
+                     std::shared_ptr<OperationLog> log);
   enum class Meeting { kFirst, kSecond };
   void meet(Meeting meeting);
   /// What another rank posted that does not fit this rank's call; empty if all fits.

@@ -6,6 +6,18 @@
 
 namespace moe {
 
+/// Reason of a job whose gang was not heard of in time; the only one from which it may be taken up again.
+inline constexpr char kLeaseExpired[] = "LEASE_EXPIRED";
+
+/// The same bytes for the same message: maps are written in the order of their keys.
+std::string canonical_bytes(const google::protobuf::Message& message);
+
+/// Unix time in microseconds.
+int64_t to_micros(const google::protobuf::Timestamp& stamp);
+
+/// The place of a job in the queue.
+QueuedJob queue_entry(const v1::Job& job);
+
 /// What one call changes. On destruction without commit() nothing reached the store, which is why calls check everything
 /// before they change anything. Lives under the coordinator's lock.
 class Coordinator::Operation {
@@ -28,12 +40,15 @@ class Coordinator::Operation {
   std::set<std::string> pipelines_;
 };
 
+/// The same bytes for the same message, in whatever order its maps were filled.
+std::string canonical_bytes(const google::protobuf::Message& message);
+
 /// Runs a mutation once per request_id: a repeated call gets the first answer, one with other content ALREADY_EXISTS.
 template <typename Request, typename Response>
 absl::StatusOr<Response> Coordinator::once(const char* method, const Request& request,
                                            const std::function<absl::StatusOr<Response>(Operation&)>& work) {
   const std::lock_guard lock(mutex_);
-  const std::string digest = xxh3_hex(request.SerializeAsString());
+  const std::string digest = xxh3_hex(canonical_bytes(request));
   if (request.request_id().empty()) return absl::InvalidArgumentError("request_id is empty; give every call a new one, and the same one when repeating it");
   if (const auto found = requests_.find(request.request_id()); found != requests_.end()) {
     if (found->second.method != method || found->second.body_digest != digest) {
@@ -46,9 +61,7 @@ absl::StatusOr<Response> Coordinator::once(const char* method, const Request& re
   Operation operation(*this, request.user().empty() ? "user" : "user " + request.user());
   absl::StatusOr<Response> response = work(operation);
   if (!response.ok()) return response;
-  StoredRequest stored{request.request_id(), method, digest, response->SerializeAsString(), now_micros()};
-  operation.changes().requests.push_back(stored);
-  requests_[request.request_id()] = std::move(stored);
+  remember(operation, {request.request_id(), method, digest, response->SerializeAsString(), now_micros()});
   operation.commit();
   return response;
 }

@@ -54,8 +54,10 @@ void Reporter::write(const std::string& pipeline_id) {
   }
   if (records.empty() && pipeline->phase() == "RUNNING") return;
   make_directories(data_root_ / pipeline_id);
-  write_run_summary(data_root_ / pipeline_id, pipeline->spec(), *pipeline, records,
-                    [&](const std::string& stage) { return data_root_ / (pipeline_id + "-" + stage); });
+  const std::filesystem::path folder = data_root_ / pipeline_id;
+  const std::string table = write_run_summary(folder, pipeline->spec(), *pipeline, records,
+                                              [&](const std::string& stage) { return data_root_ / (pipeline_id + "-" + stage); });
+  write_file_atomically(folder / "summary.txt", table);
 }
 
 }  // namespace moe

@@ -7,7 +7,7 @@
 
 namespace moe {
 
-/// Keeps <data root>/<pipeline>/{summary.json, report.html, metrics.jsonl} up to date, from what the coordinator knows and the
+/// Keeps <data root>/<pipeline>/{summary.json, summary.txt, report.html, metrics.jsonl} up to date, from what the coordinator knows and the
 /// records that finished jobs left on the data root. A thread of its own: nobody waits for it, and what it fails to write it logs.
 class Reporter {
  public:

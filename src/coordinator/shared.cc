@@ -1,7 +1,12 @@
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/util/time_util.h>
+
+#include <algorithm>
 
 #include "common/error.h"
 #include "common/file_io.h"
+#include "common/version.h"
 #include "coordinator/operation.h"
 #include "pipeline/pipeline_status.h"
 
@@ -9,8 +14,9 @@
 namespace moe {
 namespace {
 
-constexpr char kVersion[] = "0.1.0";
 constexpr int kGraceLeases = 3;
+/// Answers to repeated requests are kept this long.
+constexpr int64_t kRequestMicroseconds = 24LL * 3600 * 1'000'000;
 
 }  // namespace
 
@@ -36,17 +42,42 @@ Coordinator::Coordinator(CoordinatorOptions options, const Clock& clock, Store& 
     revision_ = std::max(revision_, event.revision());
     events_.push_back(std::move(event));
   }
-  for (StoredRequest& request : state.requests) requests_.emplace(request.request_id, std::move(request));
+  for (StoredRequest& request : state.requests) {
+    request_order_.emplace_back(request.created, request.request_id);
+    requests_.emplace(request.request_id, std::move(request));
+  }
+  std::sort(request_order_.begin(), request_order_.end());
   for (StoredPoint& point : state.points) points_[point.job_id].emplace(point.point.step(), std::move(point.point));
   for (auto& [id, job] : jobs_) {
     // Gangs get time to come back before anything is taken from them.
     if (is_leased(job.state())) leases_[id] = {job.gang_id(), now + kGraceLeases * options_.lease};
-    if (job.state() == v1::JOB_STATE_QUEUED) {
-      const auto micros = [](const google::protobuf::Timestamp& stamp) { return google::protobuf::util::TimeUtil::TimestampToMicroseconds(stamp); };
-      queue_.insert({micros(job.created()), id, need_of(job.stage().gang()), job.has_not_before() ? micros(job.not_before()) : 0});
-    }
+    if (job.state() == v1::JOB_STATE_QUEUED) queue_.insert(queue_entry(job));
     changed_pipelines_.insert(job.pipeline_id());
   }
+}
+
+std::string canonical_bytes(const google::protobuf::Message& message) {
+  std::string bytes;
+  google::protobuf::io::StringOutputStream stream(&bytes);
+  google::protobuf::io::CodedOutputStream coded(&stream);
+  coded.SetSerializationDeterministic(true);
+  message.SerializeToCodedStream(&coded);
+  coded.Trim();   // else the rest of the buffer counts
+  return bytes;
+}
+
+int64_t to_micros(const google::protobuf::Timestamp& stamp) { return google::protobuf::util::TimeUtil::TimestampToMicroseconds(stamp); }
+
+void Coordinator::remember(Operation& operation, StoredRequest request) {
+  const int64_t oldest = request.created - kRequestMicroseconds;
+  while (!request_order_.empty() && request_order_.front().first < oldest) {
+    requests_.erase(request_order_.front().second);
+    request_order_.pop_front();
+    operation.changes().forget_requests_before = oldest;
+  }
+  operation.changes().requests.push_back(request);
+  request_order_.emplace_back(request.created, request.request_id);
+  requests_[request.request_id] = std::move(request);
 }
 
 int64_t Coordinator::now_micros() const {
@@ -118,11 +149,7 @@ std::vector<GangShape> Coordinator::gang_shapes() const {
 
 std::string Coordinator::pending_explanation(const v1::Job& job) const {
   const PipelineEntry& pipeline = pipelines_.at(job.pipeline_id());
-  if (job.state() == v1::JOB_STATE_QUEUED) {
-    const auto micros = [](const google::protobuf::Timestamp& stamp) { return google::protobuf::util::TimeUtil::TimestampToMicroseconds(stamp); };
-    return explain(queue_, {micros(job.created()), job.id(), need_of(job.stage().gang()), job.has_not_before() ? micros(job.not_before()) : 0},
-                   gang_shapes(), now_micros());
-  }
+  if (job.state() == v1::JOB_STATE_QUEUED) return explain(queue_, queue_entry(job), gang_shapes(), now_micros());
   if (job.state() != v1::JOB_STATE_BLOCKED) return "";
   if (is_terminal(pipeline.engine.phase)) return concat("the pipeline is ", to_string(pipeline.engine.phase), ": ", pipeline.engine.reason);
   for (const StageState& stage : pipeline.engine.stages) {
@@ -182,11 +209,12 @@ v1::ServerInfo Coordinator::server_info() {
 Coordinator::View Coordinator::view(size_t max_pipelines) {
   const std::lock_guard lock(mutex_);
   View view;
-  for (const auto& [id, entry] : pipelines_) view.pipelines.push_back(full_pipeline(entry));
-  std::sort(view.pipelines.begin(), view.pipelines.end(), [](const v1::Pipeline& a, const v1::Pipeline& b) {
-    return google::protobuf::util::TimeUtil::TimestampToMicroseconds(a.created()) > google::protobuf::util::TimeUtil::TimestampToMicroseconds(b.created());
-  });
-  if (view.pipelines.size() > max_pipelines) view.pipelines.resize(max_pipelines);
+  std::vector<std::pair<int64_t, const PipelineEntry*>> newest;
+  for (const auto& [id, entry] : pipelines_) newest.emplace_back(-to_micros(entry.record.created()), &entry);
+  const size_t count = std::min(max_pipelines, newest.size());
+  std::partial_sort(newest.begin(), newest.begin() + static_cast<ptrdiff_t>(count), newest.end(),
+                    [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (size_t i = 0; i < count; ++i) view.pipelines.push_back(full_pipeline(*newest[i].second));
   for (const v1::Pipeline& pipeline : view.pipelines) {
     for (const v1::StageState& stage : pipeline.stages()) {
       const auto job = jobs_.find(stage.job_id());
@@ -199,7 +227,6 @@ Coordinator::View Coordinator::view(size_t max_pipelines) {
       }
     }
   }
-  v1::ListGangsResponse gangs;
   std::map<std::string, std::string> job_of;
   for (const auto& [job, lease] : leases_) job_of[lease.gang_id] = job;
   for (const auto& [id, gang] : gangs_) {

@@ -100,7 +100,13 @@ class Trainer {
 
   void resume() {
     const auto scalars = load_newest_checkpoint(request_.job_path / "checkpoints", tensors(), world_,
-                                                [&](const json& saved) { return saved.value("digest", "") == request_.digest; });
+                                                [&](const json& saved) { return saved.value("digest", "") == request_.digest; },
+                                                request_.checkpoints);
+    if (!scalars && request_.checkpoints.resumable && !request_.checkpoints.resumable->empty()) {
+      throw_agreed<NoReadableCheckpoint>(concat("the committed checkpoints in ", (request_.job_path / "checkpoints").string(),
+                                                " were made from other data or another model: an input changed on disk since; restore it, or submit "
+                                                "the job anew"));
+    }
     if (scalars) {
       position_ = Position::from_json(scalars->at("position"));
       if (world_.rank() == 0) log_info(concat("event=resumed step=", position_.step));
@@ -171,6 +177,7 @@ class Trainer {
       if (metrics_) metrics_->write(line);
     });
     remember(line);
+    if (request_.on_line) request_.on_line(line);
     if (request_.progress) {
       request_.progress({position_.step, spec_.steps(), line["loss"].is_number() ? line["loss"].get<double>() : 0.0, line["tokens_per_second"]});
     }
@@ -200,7 +207,7 @@ class Trainer {
                           {"seed", request_.seed},
                           {"world", {{"ranks", world_.size()}, {"expert_parallel", mesh_.expert_parallel()}}}};
     save_checkpoint(request_.job_path / "checkpoints", position_.step, request_.attempt, tensors(), scalars, world_, writes_experts(),
-                    spec_.keep_checkpoints());
+                    spec_.keep_checkpoints(), request_.checkpoints);
     if (world_.rank() == 0) log_info(concat("event=checkpoint_saved step=", position_.step));
   }
 

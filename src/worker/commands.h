@@ -20,6 +20,7 @@ struct Subcommand {
 };
 
 Subcommand add_run_command(CLI::App& app);
+Subcommand add_serve_command(CLI::App& app);
 Subcommand add_score_command(CLI::App& app);
 Subcommand add_inspect_command(CLI::App& app);
 Subcommand add_generate_command(CLI::App& app);

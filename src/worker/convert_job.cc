@@ -26,7 +26,7 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
                                .tokenizer = tokenizer,
                                .output = context.output_path,
                                .progress = [&](int64_t layer, int64_t layers) {
-                                 context.progress.update({.stage = context.stage.name(), .step = layer, .steps = layers, .unit = "layer"});
+                                 end_of_unit(context, {.stage = context.stage.name(), .phase = "converting", .step = layer, .steps = layers, .unit = "layer"});
                                }};
   const nlohmann::json conversion = convert_model(request, context.world);
 

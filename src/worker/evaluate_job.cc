@@ -53,7 +53,7 @@ std::optional<JobOutcome> run_evaluate_job(const JobContext& context) {
                                 .model = model,
                                 .baseline = baseline,
                                 .progress = [&](const std::string& what, int64_t done, int64_t all) {
-                                  context.progress.update({.stage = context.stage.name() + " (" + what + ")", .step = done, .steps = all, .unit = "row"});
+                                  end_of_unit(context, {.stage = context.stage.name() + " (" + what + ")", .phase = "evaluating", .step = done, .steps = all, .unit = "row"});
                                 }};
   json result = evaluate(request, context.world);
   agree(context.world, "write evaluation", [&] {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "checkpoint/checkpointer.h"
 #include "comm/communicator.h"
 #include "moe/v1/pipeline.pb.h"
 #include "pipeline/gate.h"
@@ -23,7 +24,10 @@ struct JobContext {
   std::string digest;                       ///< of the effective config and the inputs
   std::function<std::filesystem::path(const std::string& reference)> model_path;   ///< "dense", "convert.model", a folder
   Communicator& world;
-  ProgressLine& progress;
+  std::function<void(const ProgressUpdate&)> progress;
+  std::function<bool()> should_stop;        ///< asked at every work unit; one rank's yes stops all
+  std::function<void(const nlohmann::json& line)> on_metrics;   ///< every line of metrics.jsonl; may be empty
+  CheckpointAuthority checkpoints;
 };
 
 /// What a finished job leaves for gates and reports.

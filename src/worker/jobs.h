@@ -13,6 +13,12 @@ const Registry<JobKind>& job_kinds();
 /// Name of the kind that a stage holds.
 std::string job_kind_of(const v1::Stage& stage);
 
+/// The one runner: runs the stage's job to its end; nullopt if it was asked to stop. Collective over the context's world.
+std::optional<JobOutcome> run_job(const JobContext& context);
+
+/// For jobs without checkpoints: shows progress and, if any rank was asked to stop, leaves the job on all of them. Collective.
+void end_of_unit(const JobContext& context, const ProgressUpdate& update);
+
 // One file each: convert_job.cc, train_job.cc, evaluate_job.cc.
 std::optional<JobOutcome> run_convert_job(const JobContext& context);
 std::optional<JobOutcome> run_train_job(const JobContext& context);

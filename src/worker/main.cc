@@ -21,12 +21,22 @@ constexpr char kFooter[] =
     "Examples:\n"
     "  moe-worker run configs/base-7m_independent-random_cpu.yaml --out runs/quickstart\n"
     "  mpirun -n 2 moe-worker run pipeline.yaml        (deploy/gang.sh holds a good launch line)\n"
+    "  mpirun -n 2 moe-worker --coordinator 127.0.0.1:7070 --data-root /shared/moe\n"
     "  moe-worker inspect examples/base-7m\n\n"
-    "Exit codes: 0 done; 1 a gate failed or holds; 64 usage; 65 bad config or data; 70 internal error; 71 hardware;\n"
-    "74 storage; 75 released after a checkpoint; 86 a rank hung; 87 diverged; 88 no readable checkpoint.";
+    "Exit codes: 0 done; 1 a gate failed or holds; 64 usage; 65 bad config or data; 69 no coordinator; 70 internal error;\n"
+    "71 hardware; 74 storage; 75 released after a checkpoint; 76 another gang has the job; 86 a rank hung; 87 diverged;\n"
+    "88 no readable checkpoint.";
 
 /// How long another rank waits before it reports an error that rank 0 may have met too: the first report ends the gang.
 constexpr int kReportDelaySeconds = 2;
+
+/// The command line, last word first as CLI11 wants it. Without a command it is `serve`.
+std::vector<std::string> arguments(int argc, char** argv) {
+  std::vector<std::string> words(argv + 1, argv + argc);
+  const bool has_command = !words.empty() && (words[0][0] != '-' || words[0] == "--help" || words[0] == "-h");
+  if (!has_command) words.insert(words.begin(), "serve");
+  return {words.rbegin(), words.rend()};
+}
 
 ExitCode report_usage(CLI::App& app, const CLI::ParseError& error, int rank) {
   if (rank != 0) return error.get_exit_code() == 0 ? ExitCode::kDone : ExitCode::kUsage;
@@ -63,10 +73,10 @@ ExitCode run(int argc, char** argv) {
   CLI::App app("moe-worker: turns a dense LLaMA-family checkpoint into a mixture of experts and post-trains it", "moe-worker");
   app.footer(kFooter);
   app.require_subcommand(1);
-  const std::vector<Subcommand> commands{add_run_command(app), add_score_command(app), add_inspect_command(app),
+  const std::vector<Subcommand> commands{add_serve_command(app), add_run_command(app), add_score_command(app), add_inspect_command(app),
                                          add_generate_command(app)};
   try {
-    app.parse(argc, argv);
+    app.parse(arguments(argc, argv));
   } catch (const CLI::ParseError& error) {
     return report_usage(app, error, rank);
   }

@@ -20,6 +20,7 @@
 #include "worker/jobs.h"
 #include "worker/progress.h"
 #include "worker/stage_inputs.h"
+#include "worker/stop_signal.h"
 
 namespace moe {
 namespace {
@@ -128,8 +129,11 @@ class Run {
                                .digest = begun["digest"],
                                .model_path = [this](const std::string& reference) { return shared_model_path(reference); },
                                .world = world_,
-                               .progress = progress_};
-      const std::optional<JobOutcome> outcome = job_kinds().at(job_kind_of(stage))(context);
+                               .progress = [this](const ProgressUpdate& update) { progress_.update(update); },
+                               .should_stop = stop_signalled,
+                               .on_metrics = nullptr,
+                               .checkpoints = {}};
+      const std::optional<JobOutcome> outcome = run_job(context);
       if (!outcome) return std::nullopt;
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
       const json record = json::parse(agree_on_result(world_, "record stage " + name, [&] {

@@ -9,13 +9,10 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
-#include "convert/conversion_methods.h"
-#include "convert/router_init.h"
-#include "data/chat_templates.h"
-#include "eval/eval_tasks.h"
 #include "pipeline/defaults.h"
 #include "pipeline/spec.h"
 #include "worker/commands.h"
+#include "worker/known_names.h"
 #include "worker/pipeline_runner.h"
 
 namespace moe {
@@ -28,12 +25,6 @@ struct RunOptions {
   std::vector<std::string> approved;
   bool fresh = false;
 };
-
-KnownNames known_names() {
-  const auto set_of = [](const std::vector<std::string>& names) { return std::set<std::string>(names.begin(), names.end()); };
-  return {set_of(conversion_methods().names()), set_of(router_inits().names()), set_of(chat_templates().names()),
-          set_of(eval_tasks().names())};
-}
 
 /// Every stage must be able to run on the ranks that there are: all problems at once.
 void check_ranks(const v1::PipelineSpec& spec, int ranks, const std::string& file) {

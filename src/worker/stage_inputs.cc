@@ -10,9 +10,7 @@
 #include "pipeline/defaults.h"
 
 namespace moe {
-namespace {
 
-/// Calls `model` for every model reference and `data` for every data file of a stage.
 void visit_inputs(const v1::Stage& stage, const std::function<void(const std::string&)>& model,
                   const std::function<void(const std::string&)>& data) {
   const auto all = [&data](const auto& sources) {
@@ -31,8 +29,6 @@ void visit_inputs(const v1::Stage& stage, const std::function<void(const std::st
     all(stage.evaluate().data());
   }
 }
-
-}  // namespace
 
 StageInputs::StageInputs(const v1::PipelineSpec& effective) {
   std::set<std::string> stage_outputs;

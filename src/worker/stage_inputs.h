@@ -1,12 +1,17 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 
 #include "moe/v1/pipeline.pb.h"
 
 namespace moe {
+
+/// Calls `model` for every model reference and `data` for every data file of a stage.
+void visit_inputs(const v1::Stage& stage, const std::function<void(const std::string&)>& model,
+                  const std::function<void(const std::string&)>& data);
 
 /// What the stages of a pipeline read: resolves references to models and gives a stage the digest that tells whether its
 /// result is there already. Used by rank 0.

@@ -1,6 +1,5 @@
 #include "train/trainer.h"
 #include "worker/jobs.h"
-#include "worker/stop_signal.h"
 
 namespace moe {
 
@@ -16,14 +15,17 @@ std::optional<JobOutcome> run_train_job(const JobContext& context) {
                              .digest = context.digest,
                              .progress =
                                  [&](const TrainRequest::Progress& at) {
-                                   context.progress.update({.stage = context.stage.name(),
+                                   context.progress({.stage = context.stage.name(),
+                                                            .phase = "training",
                                                             .step = at.step,
                                                             .steps = at.steps,
                                                             .unit = "step",
                                                             .loss = at.loss,
                                                             .tokens_per_second = at.tokens_per_second});
                                  },
-                             .should_stop = stop_signalled};
+                             .should_stop = context.should_stop,
+                             .on_line = context.on_metrics,
+                             .checkpoints = context.checkpoints};
   const std::optional<TrainOutcome> trained = train(request, context.world);
   if (!trained) return std::nullopt;
   return JobOutcome{trained->metrics, trained->details};

@@ -10,8 +10,16 @@ TEST(OperationLogTest, KeepsTheLastOnesInOrder) {
   EXPECT_EQ(log.sequence(), 0);
   EXPECT_EQ(log.current(), "");
   EXPECT_EQ(log.recent(5), "");
+  std::string seen;
+  log.observe([&](std::string_view op, double, int64_t bytes) { seen += std::string(op) + ":" + std::to_string(bytes) + " "; });
   log.begin("a");
+  EXPECT_TRUE(log.state().is_in_flight);
+  log.end(16);
+  EXPECT_FALSE(log.state().is_in_flight);
   log.begin("b");
+  EXPECT_EQ(log.state().name, "b");
+  EXPECT_EQ(log.state().number, 2);
+  EXPECT_EQ(seen, "a:16 ");
   EXPECT_EQ(log.sequence(), 2);
   EXPECT_EQ(log.current(), "b");
   EXPECT_EQ(log.recent(5), "1 a, 2 b");

@@ -1,0 +1,110 @@
+#include "worker/gang.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+
+#include "common/error.h"
+#include "common/log.h"
+#include "common/version.h"
+#include "metrics/http_server.h"
+#include "metrics/worker_metrics.h"
+#include "worker/gang_leader.h"
+#include "worker/gang_member.h"
+#include "worker/known_names.h"
+
+namespace moe {
+namespace {
+
+using nlohmann::json;
+
+std::string random_hex(int bytes) {
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::random_device random;
+  std::string text;
+  for (int i = 0; i < 2 * bytes; ++i) text += kDigits[random() % 16];
+  return text;
+}
+
+std::string node_name() {
+  char name[256] = "";
+  ::gethostname(name, sizeof name - 1);
+  return name;
+}
+
+/// Collectives that metrics tell apart, by the first word of their name.
+std::string kind_of_operation(std::string_view op) {
+  if (op.starts_with("dispatch")) return "dispatch";
+  if (op.starts_with("combine")) return "combine";
+  if (op.find("gradients") != std::string_view::npos) return "grad_sync";
+  return "";
+}
+
+v1::Gang describe_gang(const std::vector<std::string>& ranks) {
+  v1::Gang gang;
+  gang.set_id(random_hex(8));
+  if (const char* launcher = std::getenv("MOE_LAUNCHER_ID")) gang.set_launcher_id(launcher);
+  gang.set_device("cpu");
+  gang.set_version(kVersion);
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    const json told = json::parse(ranks[rank]);
+    v1::GangRank* added = gang.add_ranks();
+    added->set_rank(static_cast<int>(rank));
+    added->set_node(told["node"]);
+    added->set_pid(told["pid"]);
+    added->set_metrics_endpoint(told["metrics"]);
+  }
+  const KnownNames names = known_names();
+  v1::Capabilities& known = *gang.mutable_capabilities();
+  known.mutable_methods()->Add(names.methods.begin(), names.methods.end());
+  known.mutable_router_inits()->Add(names.router_inits.begin(), names.router_inits.end());
+  known.mutable_templates()->Add(names.templates.begin(), names.templates.end());
+  known.mutable_tasks()->Add(names.tasks.begin(), names.tasks.end());
+  return gang;
+}
+
+}  // namespace
+
+ExitCode serve(const GangSettings& settings, Communicator& world) {
+  const bool is_leader = world.rank() == 0;
+  MetricsPage page;
+  WorkerMetrics metrics(page, is_leader);
+  metrics.build_info({.version = kVersion, .git_sha = "", .torch = "2.11.0", .nccl = ""});
+  metrics.worker_info("none", 0, 0);
+  HttpServer http(settings.metrics_address, 0);
+  http.get("/metrics", [&page](const HttpRequest&) { return page.response(); });
+  http.start();
+  const std::shared_ptr<OperationLog> operations = world.operations();
+  operations->observe([&metrics](std::string_view op, double seconds, int64_t bytes) {
+    if (const std::string kind = kind_of_operation(op); !kind.empty()) metrics.comm(kind, seconds, bytes);
+  });
+
+  const json mine = {{"node", node_name()}, {"pid", ::getpid()}, {"metrics", concat(settings.metrics_address, ":", http.port())}};
+  const std::vector<std::string> all = world.all_gather_bytes(mine.dump(), "introduce ranks");
+  std::set<std::string> nodes;
+  for (const std::string& told : all) nodes.insert(json::parse(told)["node"]);
+
+  // Ranks on other nodes must reach the leader; the secret keeps others out.
+  std::unique_ptr<GangControlServer> control;
+  json meeting;
+  if (is_leader) {
+    const std::string secret = random_hex(16);
+    control = std::make_unique<GangControlServer>(world.size(), nodes.size() == 1 ? "127.0.0.1" : "0.0.0.0", secret);
+    meeting = {{"target", concat(nodes.size() == 1 ? "127.0.0.1" : node_name(), ":", control->port())}, {"secret", secret}};
+  }
+  meeting = json::parse(world.broadcast_bytes(meeting.dump(), 0, "gang control address"));
+
+  ExitCode code = ExitCode::kDone;
+  if (is_leader) {
+    code = GangLeader(settings, world, metrics, *control, describe_gang(all)).run();
+  } else {
+    code = GangMember(settings, world, metrics, meeting["target"], meeting["secret"]).run();
+  }
+  operations->observe(nullptr);
+  return code;
+}
+
+}  // namespace moe

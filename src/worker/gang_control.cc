@@ -1,0 +1,215 @@
+#include "worker/gang_control.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "common/error.h"
+#include "common/log.h"
+#include "worker/rpc_channel.h"
+
+namespace moe {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr char kSecretKey[] = "moe-gang-secret";
+/// How long the leader keeps a call of an idle and of a working rank.
+constexpr milliseconds kHoldIdle{5000};
+constexpr milliseconds kHoldRunning{400};
+/// How often a held call looks whether its rank is still there.
+constexpr milliseconds kLook{50};
+constexpr milliseconds kCallMargin{5000};
+/// A call that broke is followed by another at once, unless the process ended.
+constexpr milliseconds kGoneFor{400};
+constexpr milliseconds kStoodStill{2000};
+/// A leader that refuses connections for this long is gone.
+constexpr milliseconds kLeaderGone{5000};
+
+}  // namespace
+
+GangControlServer::GangControlServer(int ranks, const std::string& address, std::string secret) : secret_(std::move(secret)), ranks_(ranks) {
+  const auto now = std::chrono::steady_clock::now();
+  for (RankState& rank : ranks_) rank.heard = now;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(address + ":0", grpc::InsecureServerCredentials(), &port_);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.RegisterService(this);
+  server_ = builder.BuildAndStart();
+  if (!server_ || port_ == 0) throw HardwareError(concat("cannot listen on ", address, " for the gang's control service"));
+}
+
+GangControlServer::~GangControlServer() { server_->Shutdown(std::chrono::system_clock::now() + milliseconds(200)); }
+
+bool GangControlServer::order_for(const v1::RankReport& report, v1::RankOrder* order) const {
+  order->set_order_id(order_id_);
+  if (kind_ == v1::ORDER_KIND_EXIT && report.phase() != v1::RANK_PHASE_RUNNING) {
+    order->set_kind(kind_);
+    order->set_exit_code(exit_code_);
+    return true;
+  }
+  if (kind_ == v1::ORDER_KIND_PREPARE && report.phase() == v1::RANK_PHASE_IDLE && report.order_id() < order_id_) {
+    order->set_kind(kind_);
+    order->set_lease(lease_);
+    return true;
+  }
+  const bool is_decided = kind_ == v1::ORDER_KIND_START || kind_ == v1::ORDER_KIND_DROP;
+  if (is_decided && report.phase() == v1::RANK_PHASE_READY && report.order_id() == order_id_) {
+    order->set_kind(kind_);
+    return true;
+  }
+  return false;
+}
+
+grpc::Status GangControlServer::Report(grpc::ServerContext* context, const v1::RankReport* report, v1::RankOrder* order) {
+  const auto secret = context->client_metadata().find(kSecretKey);
+  if (secret == context->client_metadata().end() || std::string(secret->second.data(), secret->second.size()) != secret_) {
+    return {grpc::StatusCode::UNAUTHENTICATED, "wrong secret: not a rank of this gang"};
+  }
+  std::unique_lock lock(mutex_);
+  if (report->rank() < 1 || report->rank() >= static_cast<int>(ranks_.size())) return {grpc::StatusCode::INVALID_ARGUMENT, "no such rank"};
+  RankState& state = ranks_[report->rank()];
+  state.report = *report;
+  state.heard = std::chrono::steady_clock::now();
+  state.gone.reset();
+  changed_.notify_all();
+  const auto until = state.heard + (report->phase() == v1::RANK_PHASE_RUNNING ? kHoldRunning : kHoldIdle);
+  while (!order_for(*report, order) && std::chrono::steady_clock::now() < until) {
+    changed_.wait_for(lock, kLook);
+    if (context->IsCancelled()) {   // its process ended, or the call's deadline passed while we stood still
+      if (state.heard <= until - (report->phase() == v1::RANK_PHASE_RUNNING ? kHoldRunning : kHoldIdle)) state.gone = std::chrono::steady_clock::now();
+      changed_.notify_all();
+      return grpc::Status::CANCELLED;
+    }
+  }
+  state.heard = std::chrono::steady_clock::now();
+  if (order->kind() == v1::ORDER_KIND_EXIT) {
+    state.has_left = true;
+    changed_.notify_all();
+  }
+  return grpc::Status::OK;
+}
+
+std::optional<std::string> GangControlServer::prepare(const std::string& lease, milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  kind_ = v1::ORDER_KIND_PREPARE;
+  lease_ = lease;
+  ++order_id_;
+  changed_.notify_all();
+  const auto answered = [&](const RankState& state) { return state.report.phase() == v1::RANK_PHASE_READY && state.report.order_id() == order_id_; };
+  const auto all_answered = [&] { return std::all_of(ranks_.begin() + 1, ranks_.end(), answered); };
+  if (!changed_.wait_for(lock, timeout, all_answered)) {
+    for (size_t rank = 1; rank < ranks_.size(); ++rank) {
+      if (!answered(ranks_[rank])) throw Timeout(concat("rank ", rank, " did not answer within ", timeout.count() / 1000, " s when a job was to start"));
+    }
+  }
+  for (size_t rank = 1; rank < ranks_.size(); ++rank) {
+    if (!ranks_[rank].report.error().empty()) return concat("rank ", rank, ": ", ranks_[rank].report.error());
+  }
+  return std::nullopt;
+}
+
+void GangControlServer::start() {
+  const std::lock_guard lock(mutex_);
+  kind_ = v1::ORDER_KIND_START;
+  changed_.notify_all();
+}
+
+void GangControlServer::drop() {
+  const std::lock_guard lock(mutex_);
+  kind_ = v1::ORDER_KIND_DROP;
+  changed_.notify_all();
+}
+
+void GangControlServer::exit(int code) {
+  std::unique_lock lock(mutex_);
+  kind_ = v1::ORDER_KIND_EXIT;
+  exit_code_ = code;
+  changed_.notify_all();
+  changed_.wait_for(lock, milliseconds(2000), [&] {
+    return std::all_of(ranks_.begin() + 1, ranks_.end(), [](const RankState& state) { return state.has_left || state.gone.has_value(); });
+  });
+}
+
+std::optional<RankTrouble> GangControlServer::trouble(milliseconds hang_timeout) {
+  const std::lock_guard lock(mutex_);
+  const auto now = std::chrono::steady_clock::now();
+  if (now - std::exchange(last_look_, now) > kStoodStill) {
+    for (RankState& state : ranks_) {
+      state.heard = now;
+      if (state.gone) state.gone = now;
+    }
+  }
+  for (size_t rank = 1; rank < ranks_.size(); ++rank) {
+    const RankState& state = ranks_[rank];
+    const std::string number = std::to_string(rank);
+    if (state.gone && now - *state.gone > kGoneFor && !state.has_left) return RankTrouble{static_cast<int>(rank), true, false, "rank " + number + " ended: its process is gone"};
+    if (state.report.phase() == v1::RANK_PHASE_RUNNING && !state.report.error().empty()) {
+      return RankTrouble{static_cast<int>(rank), false, true, "rank " + number + ": " + state.report.error()};
+    }
+  }
+  for (size_t rank = 1; rank < ranks_.size(); ++rank) {
+    const RankState& state = ranks_[rank];
+    const auto silent = now - state.heard;
+    if (silent <= hang_timeout || state.has_left) continue;
+    std::string where = "before its first collective";
+    if (state.report.operation_number() > 0) {
+      where = concat(state.report.operation_age_ms() > 0 ? "in" : "after", " collective '", state.report.operation(), "' (operation ", state.report.operation_number(), ")");
+    }
+    return RankTrouble{static_cast<int>(rank), false, false,
+                       concat("rank ", rank, " gives no sign of life for ", std::chrono::duration<double>(silent).count(), " s; it was ", where)};
+  }
+  return std::nullopt;
+}
+
+GangControlClient::GangControlClient(const std::string& target, std::string secret, int rank)
+    : secret_(std::move(secret)), rank_(rank), stub_(v1::GangControl::NewStub(make_channel(target))) {}
+
+v1::RankReport GangControlClient::report_for(v1::RankPhase phase, int64_t order_id) const {
+  v1::RankReport report;
+  report.set_rank(rank_);
+  report.set_phase(phase);
+  report.set_order_id(order_id);
+  return report;
+}
+
+grpc::Status GangControlClient::call(const v1::RankReport& report, v1::RankOrder* order, milliseconds timeout) {
+  const auto context = context_for(timeout);
+  context->AddMetadata(kSecretKey, secret_);
+  return stub_->Report(context.get(), report, order);
+}
+
+v1::RankOrder GangControlClient::next_order(v1::RankPhase phase, int64_t order_id, const std::string& error) {
+  v1::RankReport report = report_for(phase, order_id);
+  report.set_error(error);
+  auto last_answer = std::chrono::steady_clock::now();
+  while (true) {
+    v1::RankOrder order;
+    const grpc::Status status = call(report, &order, kHoldIdle + kCallMargin);
+    const auto now = std::chrono::steady_clock::now();
+    if (status.ok()) {
+      last_answer = now;
+      if (order.kind() != v1::ORDER_KIND_UNSPECIFIED) return order;
+    } else if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
+      if (now - last_answer > kLeaderGone + kHoldIdle) throw HardwareError("the leader of the gang is gone: " + status.error_message());
+      std::this_thread::sleep_for(milliseconds(200));
+    } else if (status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED && status.error_code() != grpc::StatusCode::CANCELLED) {
+      throw Internal("the gang's control service refused this rank: " + status.error_message());
+    }
+  }
+}
+
+bool GangControlClient::report_running(int64_t order_id, const OperationState& operation, const std::string& error) {
+  v1::RankReport report = report_for(v1::RANK_PHASE_RUNNING, order_id);
+  report.set_error(error);
+  report.set_operation(operation.name);
+  report.set_operation_number(operation.number);
+  if (operation.is_in_flight) {
+    report.set_operation_age_ms(std::max<int64_t>(1, std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - operation.since).count()));
+  }
+  v1::RankOrder order;
+  const grpc::Status status = call(report, &order, kHoldRunning + kCallMargin);
+  return status.error_code() != grpc::StatusCode::UNAVAILABLE;
+}
+
+}  // namespace moe

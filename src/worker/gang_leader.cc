@@ -1,0 +1,174 @@
+#include "worker/gang_leader.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <thread>
+
+#include "common/error.h"
+#include "common/log.h"
+#include "worker/lease_agent.h"
+#include "worker/leased_run.h"
+#include "worker/preflight.h"
+#include "worker/stop_signal.h"
+
+namespace moe {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr seconds kAcquireWait{3};
+constexpr seconds kConnectFor{20};
+constexpr milliseconds kRetry{500};
+constexpr milliseconds kPrepareTimeout{60'000};
+constexpr milliseconds kLook{100};
+
+/// While a job runs: ends the gang when a rank died or stands still, and says so first.
+class Watchdog {
+ public:
+  Watchdog(GangControlServer& control, LeaseAgent& agent, Communicator& world, WorkerMetrics& metrics, milliseconds hang_timeout)
+      : control_(control), agent_(agent), operations_(world.operations()), metrics_(metrics), hang_timeout_(hang_timeout), thread_([this] { run(); }) {}
+  ~Watchdog() {
+    done_ = true;
+    thread_.join();
+  }
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+
+ private:
+  void run() {
+    while (!done_) {
+      const OperationState state = operations_->state();
+      metrics_.set_comm_inflight(state.is_in_flight ? std::chrono::duration<double>(std::chrono::steady_clock::now() - state.since).count() : 0);
+      if (const std::optional<RankTrouble> trouble = control_.trouble(hang_timeout_)) end_gang(*trouble, state);
+      std::this_thread::sleep_for(kLook);
+    }
+  }
+
+  void end_gang(const RankTrouble& trouble, const OperationState& leader) {
+    const ExitCode code = trouble.is_gone ? ExitCode::kHardware : trouble.is_failed ? ExitCode::kInternal : ExitCode::kHang;
+    std::string message = trouble.message;
+    if (leader.number > 0 && !trouble.is_failed) {
+      message += concat("; the leader is ", leader.is_in_flight ? "in" : "after", " collective '", leader.name, "' (operation ", leader.number, "); before it: ",
+                        operations_->recent(4));
+    }
+    log_error(concat("event=gang_broken reason=\"", message, "\""));
+    v1::CompleteAttemptRequest end;
+    end.set_outcome(v1::ATTEMPT_OUTCOME_RETRYABLE);
+    end.set_exit_code(static_cast<int>(code));
+    end.set_message(message);
+    agent_.complete_once(std::move(end));
+    // A rank that reported an error ends the gang itself, with its own exit code.
+    if (trouble.is_failed) std::this_thread::sleep_for(seconds(5));
+    ::_exit(static_cast<int>(code));   // mpirun ends the others; MPI cannot be asked to while a rank stands still
+  }
+
+  GangControlServer& control_;
+  LeaseAgent& agent_;
+  const std::shared_ptr<OperationLog> operations_;
+  WorkerMetrics& metrics_;
+  const milliseconds hang_timeout_;
+  std::atomic<bool> done_{false};
+  std::thread thread_;
+};
+
+}  // namespace
+
+GangLeader::GangLeader(const GangSettings& settings, Communicator& world, WorkerMetrics& metrics, GangControlServer& control, v1::Gang gang)
+    : settings_(settings), world_(world), metrics_(metrics), control_(control), client_(settings.coordinator, std::move(gang)) {}
+
+void GangLeader::connect() {
+  const auto deadline = std::chrono::steady_clock::now() + kConnectFor;
+  while (true) {
+    try {
+      client_.register_gang();
+      log_info(concat("event=gang_ready gang=", client_.gang_id(), " ranks=", world_.size(), " coordinator=", settings_.coordinator));
+      return;
+    } catch (const Unavailable& error) {
+      if (std::chrono::steady_clock::now() > deadline) {
+        throw Unavailable(concat("no coordinator at ", settings_.coordinator, " (", error.what(), "); start moe-coordinator, or give the right --coordinator HOST:PORT"));
+      }
+      std::this_thread::sleep_for(kRetry);
+    }
+  }
+}
+
+std::optional<v1::Lease> GangLeader::next_lease() {
+  try {
+    return client_.acquire(kAcquireWait);
+  } catch (const Unavailable&) {
+    std::this_thread::sleep_for(kRetry);   // an idle gang has nothing to lose: it waits
+    return std::nullopt;
+  }
+}
+
+std::string GangLeader::look_at(const v1::Lease& lease) {
+  std::string missing;
+  for (const std::string& problem : preflight_problems(lease, settings_.data_root, world_.size())) missing += (missing.empty() ? "" : "\n") + problem;
+  const std::optional<std::string> others = control_.prepare(lease.SerializeAsString(), kPrepareTimeout);
+  // A rank of the same node misses the same.
+  if (missing.empty() && others) missing = *others;
+  return missing;
+}
+
+bool GangLeader::run_job(const v1::Lease& lease) {
+  LeaseAgent agent(client_, lease, settings_.orphan_limit);
+  v1::CompleteAttemptRequest end;
+  if (const std::string missing = look_at(lease); !missing.empty()) {
+    control_.drop();
+    log_error(concat("event=job_refused job=", lease.job_id(), " reason=\"", missing, "\""));
+    end.set_outcome(v1::ATTEMPT_OUTCOME_PERMANENT);
+    end.set_exit_code(static_cast<int>(ExitCode::kBadInput));
+    end.set_message(missing);
+    agent.complete(std::move(end));
+    return true;
+  }
+  control_.start();
+  try {
+    const Watchdog watchdog(control_, agent, world_, metrics_, settings_.hang_timeout);
+    end = run_leased({.lease = lease, .data_root = settings_.data_root, .world = world_, .metrics = metrics_, .agent = &agent});
+  } catch (const Fenced&) {
+    throw;
+  } catch (const std::exception& error) {
+    agent.complete_once(failed_attempt(error));
+    throw;
+  }
+  const bool is_released = end.outcome() == v1::ATTEMPT_OUTCOME_RELEASED;
+  const bool stays = !is_released || agent.is_release_asked();
+  try {
+    agent.complete(end);
+  } catch (const Unavailable& error) {
+    log_warning(concat("event=end_not_reported reason=\"", error.what(), "\"; the job goes on from its last committed checkpoint"));
+    return false;
+  } catch (const InvalidArgument& error) {   // the coordinator does not accept this end: say why, so that a person can act
+    v1::CompleteAttemptRequest refused;
+    refused.set_outcome(v1::ATTEMPT_OUTCOME_PERMANENT);
+    refused.set_exit_code(static_cast<int>(ExitCode::kBadInput));
+    refused.set_message(error.what());
+    agent.complete(std::move(refused));
+  }
+  return stays && !agent.is_orphaned();
+}
+
+ExitCode GangLeader::leave(const std::string& reason) {
+  client_.deregister(reason);
+  control_.exit(static_cast<int>(ExitCode::kReleased));
+  log_info(concat("event=gang_left reason=\"", reason, "\""));
+  return ExitCode::kReleased;
+}
+
+ExitCode GangLeader::run() {
+  connect();
+  while (!stop_signalled()) {
+    if (const std::optional<RankTrouble> trouble = control_.trouble(settings_.hang_timeout)) {
+      client_.deregister(trouble->message);
+      throw HardwareError(trouble->message + " while the gang was idle");
+    }
+    const std::optional<v1::Lease> lease = next_lease();
+    if (lease && !run_job(*lease)) return leave("released");
+  }
+  return leave("SIGUSR1");
+}
+
+}  // namespace moe

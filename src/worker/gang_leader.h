@@ -1,0 +1,34 @@
+#pragma once
+
+#include "metrics/worker_metrics.h"
+#include "worker/coordinator_client.h"
+#include "worker/gang.h"
+#include "worker/gang_control.h"
+
+namespace moe {
+
+/// Rank 0 of a gang: leases jobs, starts the others on them, watches them, and reports how each attempt ended.
+class GangLeader {
+ public:
+  GangLeader(const GangSettings& settings, Communicator& world, WorkerMetrics& metrics, GangControlServer& control, v1::Gang gang);
+
+  /// Throws Unavailable if there is no coordinator at the start, HardwareError if a rank went away, Fenced.
+  ExitCode run();
+
+ private:
+  void connect();
+  std::optional<v1::Lease> next_lease();
+  /// What is missing for the job on any rank; empty: nothing.
+  std::string look_at(const v1::Lease& lease);
+  /// False: the gang is to end with kReleased.
+  bool run_job(const v1::Lease& lease);
+  ExitCode leave(const std::string& reason);
+
+  const GangSettings& settings_;
+  Communicator& world_;
+  WorkerMetrics& metrics_;
+  GangControlServer& control_;
+  CoordinatorClient client_;
+};
+
+}  // namespace moe

@@ -1,0 +1,223 @@
+#include "worker/leased_run.h"
+
+#include <chrono>
+#include <ctime>
+#include <memory>
+#include <set>
+
+#include "checkpoint/checkpointer.h"
+#include "comm/agreement.h"
+#include "common/error.h"
+#include "common/exit_code.h"
+#include "common/file_io.h"
+#include "common/job_folder.h"
+#include "common/log.h"
+#include "pipeline/defaults.h"
+#include "worker/jobs.h"
+#include "worker/preflight.h"
+#include "worker/stage_inputs.h"
+#include "worker/stop_signal.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr std::chrono::seconds kLogProgressEvery{2};
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  gmtime_r(&now, &parts);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text;
+}
+
+/// The one stage of the lease as a pipeline, its models under the references that it writes.
+v1::PipelineSpec spec_of(const v1::Lease& lease, const fs::path& data_root) {
+  v1::PipelineSpec spec;
+  for (const auto& [reference, path] : model_paths(lease, data_root)) (*spec.mutable_inputs())[reference].set_path(path.string());
+  *spec.add_stages() = lease.stage();
+  // Models of other stages are none of this job's business, and may be gone.
+  std::set<std::string> used;
+  visit_inputs(lease.stage(), [&](const std::string& reference) { used.insert(reference); }, [](const std::string&) {});
+  for (const auto& [reference, model] : lease.models()) {
+    if (!used.contains(reference)) spec.mutable_inputs()->erase(reference);
+  }
+  return spec;
+}
+
+TrainStepSample sample_of(const json& line, const v1::TrainSpec& spec) {
+  TrainStepSample sample;
+  const auto number = [&line](const char* name) { return line.contains(name) && line[name].is_number() ? line[name].get<double>() : 0.0; };
+  sample.step = line["step"];
+  sample.target_steps = spec.steps();
+  sample.loss = number("loss");
+  sample.balance_loss = number("balance_loss");
+  sample.balance_coefficient = spec.balance_loss();
+  sample.grad_norm = number("gradient_norm");
+  sample.learning_rate = number("learning_rate");
+  sample.tokens_total = line["tokens"];
+  sample.step_seconds = number("step_seconds");
+  sample.tokens_this_step = static_cast<int64_t>(number("tokens_per_second") * sample.step_seconds + 0.5);
+  sample.skipped = line.value("skipped", false);
+  if (line.contains("expert_load")) sample.expert_load = line["expert_load"].get<std::vector<std::vector<int64_t>>>();
+  return sample;
+}
+
+/// One leased job on one rank.
+class LeasedJob {
+ public:
+  explicit LeasedJob(const LeasedRun& run)
+      : run_(run), lease_(run.lease), folder_(run.data_root, lease_.job_id()), name_(lease_.stage().name()) {}
+
+  v1::CompleteAttemptRequest execute() {
+    open_logs();
+    run_.metrics.begin_job(lease_.job_id(), name_);
+    const auto started = std::chrono::steady_clock::now();
+    v1::CompleteAttemptRequest end;
+    try {
+      end = work(started);
+    } catch (const std::exception& error) {
+      log_error(concat("event=attempt_failed job=", lease_.job_id(), " attempt=", lease_.attempt(), " reason=\"", error.what(), "\""));
+      run_.metrics.end_job();
+      // All ranks threw this at the same point, or there is only one: the gang can go on.
+      if (dynamic_cast<const AgreedError*>(&error) == nullptr && run_.world.size() > 1) throw;
+      if (exit_code_for(error) == ExitCode::kHang || exit_code_for(error) == ExitCode::kHardware || exit_code_for(error) == ExitCode::kFenced) throw;
+      return failed_attempt(error);
+    }
+    run_.metrics.end_job();
+    return end;
+  }
+
+ private:
+  v1::CompleteAttemptRequest work(std::chrono::steady_clock::time_point started) {
+    const json begun = json::parse(agree_on_result(run_.world, "begin job " + lease_.job_id(), [&] {
+      inputs_ = std::make_unique<StageInputs>(spec_of(lease_, run_.data_root));
+      make_directories(folder_.attempt_path(lease_.attempt()));
+      write_file_atomically(folder_.attempt_path(lease_.attempt()) / "stage.json", to_json(lease_.stage()) + "\n");
+      log_info(concat("event=attempt_started job=", lease_.job_id(), " attempt=", lease_.attempt(), " ranks=", run_.world.size()));
+      return json{{"digest", inputs_->digest_of(lease_.stage())}}.dump();
+    }));
+    const std::string digest = begun["digest"];
+    const JobContext context{.stage = lease_.stage(),
+                             .job_path = folder_.path(),
+                             .attempt_path = folder_.attempt_path(lease_.attempt()),
+                             .output_path = folder_.output_path(lease_.attempt()),
+                             .attempt = lease_.attempt(),
+                             .digest = digest,
+                             .model_path =
+                                 [this](const std::string& reference) {
+                                   return fs::path(agree_on_result(run_.world, "find model " + reference,
+                                                                   [&] { return inputs_->model_path(reference).string(); }));
+                                 },
+                             .world = run_.world,
+                             .progress = [this](const ProgressUpdate& update) { show(update); },
+                             .should_stop = [this] { return stop_signalled() || (run_.agent != nullptr && run_.agent->should_stop()); },
+                             .on_metrics = [this](const json& line) { count(line); },
+                             .checkpoints = authority()};
+    const std::optional<JobOutcome> outcome = run_job(context);
+    v1::CompleteAttemptRequest end;
+    if (!outcome) {
+      end.set_outcome(v1::ATTEMPT_OUTCOME_RELEASED);
+      end.set_exit_code(static_cast<int>(ExitCode::kReleased));
+      end.set_message("stopped between two units of work, as asked");
+      log_info(concat("event=attempt_released job=", lease_.job_id()));
+      return end;
+    }
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+    agree(run_.world, "record job " + lease_.job_id(), [&] {
+      if (run_.world.rank() != 0) return;
+      folder_.record_finished(lease_.attempt(), {{"digest", digest}, {"stage", name_}, {"kind", job_kind_of(lease_.stage())}, {"attempt", lease_.attempt()},
+                                                 {"seconds", seconds}, {"finished_at", utc_now()}, {"ranks", run_.world.size()},
+                                                 {"metrics", outcome->metrics}, {"details", outcome->details},
+                                                 {"config", json::parse(to_json(lease_.stage()))}});
+    });
+    count_results(*outcome);
+    end.set_outcome(v1::ATTEMPT_OUTCOME_SUCCEEDED);
+    end.set_output_path(fs::relative(folder_.output_path(lease_.attempt()), run_.data_root).string());
+    end.set_output_digest(digest);
+    for (const auto& [name, value] : outcome->metrics) (*end.mutable_metrics())[name] = value;
+    log_info(concat("event=attempt_succeeded job=", lease_.job_id(), " seconds=", seconds));
+    return end;
+  }
+
+  void open_logs() {
+    const fs::path logs = folder_.attempt_path(lease_.attempt()) / "logs";
+    char name[32];
+    std::snprintf(name, sizeof name, "rank-%05d.log", run_.world.rank());
+    rank_log_ = std::make_unique<LogFile>(logs / name, LogLevel::kInfo);
+    gang_log_ = std::make_unique<LogFile>(logs / "gang.log", run_.world.rank() == 0 ? LogLevel::kInfo : LogLevel::kWarning);
+  }
+
+  CheckpointAuthority authority() {
+    CheckpointAuthority authority;
+    authority.resumable.emplace();
+    for (const v1::Checkpoint& checkpoint : lease_.checkpoints()) authority.resumable->push_back(fs::path(checkpoint.path()).filename().string());
+    authority.commit = [this](const SavedCheckpoint& saved) {
+      const auto begun = std::chrono::steady_clock::now();
+      const bool committed = run_.agent->commit(saved);
+      run_.metrics.checkpoint(std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count(), "commit", saved.bytes, committed);
+      return committed;
+    };
+    return authority;
+  }
+
+  void show(const ProgressUpdate& update) {
+    if (update.phase == "converting") run_.metrics.units(update.step, update.steps, update.unit);
+    if (run_.agent == nullptr) return;
+    run_.agent->set_progress(update);
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last_shown_ < kLogProgressEvery && update.step < update.steps) return;
+    last_shown_ = now;
+    std::string line = concat("event=progress stage=\"", update.stage, "\" ", update.unit, "=", update.step, "/", update.steps);
+    if (update.loss > 0) line += concat(" loss=", update.loss);
+    if (update.tokens_per_second > 0) line += concat(" tokens_per_second=", static_cast<int64_t>(update.tokens_per_second));
+    log_info(line);
+  }
+
+  void count(const json& line) {
+    run_.metrics.train_step(sample_of(line, lease_.stage().train()));
+    if (line.contains("validation")) {
+      for (const auto& [domain, loss] : line["validation"].items()) {
+        if (loss.is_number()) run_.metrics.eval_loss(domain, loss);
+      }
+    }
+    if (run_.agent != nullptr) run_.agent->add_line(line);
+  }
+
+  void count_results(const JobOutcome& outcome) {
+    if (!lease_.stage().has_evaluate()) return;
+    const json domains = outcome.details.value("domains", json::object());
+    for (const auto& [domain, values] : domains.items()) {
+      if (values.contains("loss") && values["loss"].is_number()) run_.metrics.eval_loss(domain, values["loss"]);
+    }
+  }
+
+  const LeasedRun& run_;
+  const v1::Lease& lease_;
+  const JobFolder folder_;
+  const std::string name_;
+  std::unique_ptr<LogFile> rank_log_, gang_log_;
+  std::unique_ptr<StageInputs> inputs_;   ///< rank 0
+  std::chrono::steady_clock::time_point last_shown_;
+};
+
+}  // namespace
+
+v1::CompleteAttemptRequest run_leased(const LeasedRun& run) { return LeasedJob(run).execute(); }
+
+v1::CompleteAttemptRequest failed_attempt(const std::exception& error) {
+  const ExitCode code = exit_code_for(error);
+  const bool is_permanent = code == ExitCode::kUsage || code == ExitCode::kBadInput || code == ExitCode::kDiverged || code == ExitCode::kNoReadableCheckpoint;
+  v1::CompleteAttemptRequest end;
+  end.set_outcome(is_permanent ? v1::ATTEMPT_OUTCOME_PERMANENT : v1::ATTEMPT_OUTCOME_RETRYABLE);
+  end.set_exit_code(static_cast<int>(code));
+  const std::string text = error.what();
+  end.set_message(text.substr(0, text.find("\nException raised from")));
+  return end;
+}
+
+}  // namespace moe
