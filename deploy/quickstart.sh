@@ -63,6 +63,7 @@ stop_all() {
 trap stop_all EXIT
 trap 'exit 130' INT TERM
 
+: >"$out/logs/coordinator.log"
 "$bin/moe-coordinator" --data-root "$out" --store "$out/coordinator.db" --port 0 --http-port 0 2>"$out/logs/coordinator.log" &
 coordinator_pid=$!
 serving=""
@@ -85,13 +86,13 @@ announce "4/4 $config"
 request="quickstart-$(cat "$config" <(printf '%s\n' "${assignments[@]}") | sha256sum | cut -c1-16)"
 ((fresh)) && request="$request-$(date +%s)"
 status=0
-# A repeated submit must not fail for the names that only a connected gang knows.
+# The names that a file may use are those of the connected gangs: wait for ours.
 for ((i = 0; i < 100; ++i)); do
-  [[ -n "$("$bin/moectl" get gangs 2>/dev/null | grep -w idle || true)" ]] && break
+  "$bin/moectl" get gangs 2>/dev/null | grep -qw idle && break
   sleep 0.2
 done
-id=$("$bin/moectl" submit "$config" "${assignments[@]}" --request-id "$request") || give_up "the pipeline was not accepted; the reason is above"
-"$bin/moectl" wait "$id" || status=$?
+id=$("$bin/moectl" submit "$config" "${assignments[@]}" --request-id "$request" --wait) || status=$?
+[[ -n "$id" ]] || give_up "the pipeline was not accepted; the reason is above"
 sleep 1  # the summary is written after the last commit
 curl -s --max-time 10 "$page" >"$out/status.html" || true
 [[ ! -f "$out/$id/summary.txt" ]] || cat "$out/$id/summary.txt"

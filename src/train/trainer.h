@@ -33,10 +33,10 @@ struct TrainRequest {
   };
   std::function<void(const Progress&)> progress;
   /// Asked on every rank after every step; if any says yes, all save and leave.
-  std::function<bool()> should_stop;
+  std::function<bool()> should_stop = {};
   /// Every line of metrics.jsonl as it is written; on every rank. May be empty.
-  std::function<void(const nlohmann::json& line)> on_line;
-  CheckpointAuthority checkpoints;
+  std::function<void(const nlohmann::json& line)> on_line = {};
+  CheckpointAuthority checkpoints = {};
 };
 
 /// What training leaves for gates and reports; the same on every rank.

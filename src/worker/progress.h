@@ -8,8 +8,8 @@ namespace moe {
 
 /// Where a stage stands; fields that a stage does not have stay at their defaults and are not shown.
 struct ProgressUpdate {
-  std::string stage;
-  std::string phase;                  ///< "converting", "training", "evaluating"
+  std::string stage{};
+  std::string phase{};                ///< "converting", "training", "evaluating"
   int64_t step = 0;
   int64_t steps = 0;
   std::string unit = "step";          ///< "step", "layer", "batch"

@@ -1,0 +1,156 @@
+#include "service/cluster.h"
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <stdexcept>
+
+#include "common/file_io.h"
+
+namespace moe::testing {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using std::chrono::seconds;
+
+std::string program(const char* name) { return std::string(MOE_BINARY_DIR) + "/bin/" + name; }
+
+}  // namespace
+
+int free_port() {
+  const int listener = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  const bool ok = bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
+                  getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) == 0;
+  close(listener);
+  if (!ok) throw std::runtime_error("no free port");
+  return ntohs(address.sin_port);
+}
+
+Cluster::Cluster(ClusterOptions options) : options_(options), port_(free_port()), http_port_(free_port()) {
+  fs::create_directories(data_root());
+  start_coordinator();
+}
+
+void Cluster::start_coordinator() {
+  coordinator_ = std::make_unique<BackgroundProcess>(
+      std::vector<std::string>{program("moe-coordinator"), "--data-root", data_root(), "--store", folder_ / "store.db", "--port", std::to_string(port_), "--http-port",
+                               std::to_string(http_port_), "--lease", std::to_string(options_.lease_seconds), "--heartbeat", std::to_string(options_.heartbeat_seconds),
+                               "--retry-backoff", std::to_string(options_.retry_backoff_seconds)},
+      folder_ / ("coordinator-" + std::to_string(++starts_) + ".log"));
+  const bool serves = eventually(seconds(20), [this] { return coordinator_->output().find("event=serving") != std::string::npos || !coordinator_->is_running(); });
+  if (!serves || !coordinator_->is_running()) throw std::runtime_error("moe-coordinator does not serve: " + coordinator_->output());
+}
+
+void Cluster::kill_coordinator() {
+  coordinator_->signal(SIGKILL);
+  coordinator_->wait(seconds(5));
+}
+
+std::unique_ptr<BackgroundProcess> Cluster::start_gang(int ranks, const std::string& name, bool restarting, const std::string& coordinator) {
+  std::vector<std::string> command{"bash", std::string(MOE_SOURCE_DIR) + "/deploy/gang.sh", "--ranks", std::to_string(ranks), "--threads", "1"};
+  if (!restarting) command.emplace_back("--once");
+  for (const std::string& word : std::vector<std::string>{"--", worker_path(), "serve", "--coordinator", coordinator.empty() ? address() : coordinator, "--data-root",
+                                                          data_root(), "--orphan-limit", std::to_string(options_.orphan_seconds), "--hang-timeout",
+                                                          std::to_string(options_.hang_seconds)}) {
+    command.push_back(word);
+  }
+  return std::make_unique<BackgroundProcess>(command, folder_ / ("gang-" + name + ".log"), std::map<std::string, std::string>{}, MOE_SOURCE_DIR);
+}
+
+std::vector<pid_t> Cluster::ranks_of(const BackgroundProcess& gang, int ranks) {
+  std::vector<pid_t> by_rank(static_cast<size_t>(ranks), 0);
+  int found = 0;
+  for (const pid_t pid : descendants(gang.pid(), worker_path())) {
+    std::ifstream in("/proc/" + std::to_string(pid) + "/environ", std::ios::binary);
+    const std::string environment((std::istreambuf_iterator<char>(in)), {});
+    const std::string key = "OMPI_COMM_WORLD_RANK=";
+    const size_t at = environment.find(key);
+    if (at == std::string::npos) continue;
+    const int rank = std::stoi(environment.substr(at + key.size()));
+    if (rank < ranks && by_rank[rank] == 0) {
+      by_rank[rank] = pid;
+      ++found;
+    }
+  }
+  return found == ranks ? by_rank : std::vector<pid_t>{};
+}
+
+ProcessResult Cluster::moectl(std::vector<std::string> arguments) const {
+  arguments.insert(arguments.begin(), {program("moectl"), "--coordinator", address()});
+  return run_process(arguments, {{"NO_COLOR", "1"}}, MOE_SOURCE_DIR);
+}
+
+json Cluster::moectl_json(std::vector<std::string> arguments) const {
+  arguments.insert(arguments.end(), {"-o", "json"});
+  const ProcessResult result = moectl(std::move(arguments));
+  if (result.exit_code != 0) throw std::runtime_error("moectl failed: " + result.err);
+  return json::parse(result.out);
+}
+
+std::string Cluster::submit(const std::string& yaml, std::vector<std::string> arguments) {
+  const fs::path file = folder_ / ("pipeline-" + std::to_string(++files_) + ".yaml");
+  write_file_atomically(file, yaml);
+  arguments.insert(arguments.begin(), {"submit", file});
+  const ProcessResult result = moectl(std::move(arguments));
+  if (result.exit_code != 0) throw std::runtime_error("submit failed: " + result.err);
+  return result.out.substr(0, result.out.find('\n'));
+}
+
+std::string Cluster::wait_for(const std::string& pipeline, int timeout_seconds) {
+  const ProcessResult result = moectl({"wait", pipeline, "--for", "ended", "--timeout", std::to_string(timeout_seconds)});
+  if (result.exit_code == 6) return "NOT ENDED: " + result.err;
+  return moectl_json({"describe", pipeline}).value("phase", "?");
+}
+
+std::string small_pipeline(const std::string& name, int steps, int ranks, int seed, bool evaluates) {
+  std::string text = "apiVersion: moe/v1\nkind: Pipeline\nname: " + name + "\ninputs: {dense: {path: examples/base-7m}}\ndefaults: {gang: {ranks: " +
+                     std::to_string(ranks) + ", expert_parallel: " + std::to_string(ranks) + "}, seed: " + std::to_string(seed) + R"(}
+stages:
+  - name: convert
+    convert: {input: dense, method: independent_random, experts: 8, top_k: 2, scale_mode: energy, router_init: kaiming}
+  - name: train
+    train:
+      input: convert.model
+      data: [{path: examples/data/maths.train.jsonl, max_documents: 300}]
+      sequence_length: 128
+      micro_batch_rows: 4
+      checkpoint_every: 5
+      steps: )" + std::to_string(steps) + "\n";
+  if (evaluates) {
+    text += R"(  - name: evaluate
+    evaluate: {input: train.model, baseline: dense, max_tokens: 1000, data: [{path: examples/data/maths.valid.jsonl}]}
+  - gate: {name: sane, metric: evaluate.loss_ratio_to_baseline, op: "<=", value: 20}
+)";
+  }
+  return text;
+}
+
+std::map<int64_t, std::string> losses_of(const fs::path& file) {
+  std::map<int64_t, std::string> found;
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    const json record = json::parse(line, nullptr, false);
+    if (!record.is_object() || !record.contains("step") || !record.contains("loss")) continue;
+    EXPECT_TRUE(found.emplace(record["step"].get<int64_t>(), record["loss"].dump()).second) << "step " << record["step"] << " stands twice in " << file;
+  }
+  return found;
+}
+
+std::map<std::string, std::string> weights_of(const fs::path& model) {
+  std::map<std::string, std::string> digests;
+  for (const auto& entry : fs::directory_iterator(model)) {
+    if (entry.path().extension() == ".safetensors") digests[entry.path().filename()] = xxh3_hex_of_file(entry.path());
+  }
+  return digests;
+}
+
+}  // namespace moe::testing
