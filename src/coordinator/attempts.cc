@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 
 #include "common/error.h"
@@ -26,10 +27,39 @@ std::string output_path(const std::string& job, int attempt) {
   return job + name;
 }
 
+/// Models that a stage reads, as it names them.
+std::vector<std::string> references_of(const v1::Stage& stage) {
+  if (stage.has_convert()) return {stage.convert().input()};
+  if (stage.has_train()) return {stage.train().input()};
+  if (stage.evaluate().has_baseline()) return {stage.evaluate().input(), stage.evaluate().baseline()};
+  return {stage.evaluate().input()};
+}
+
+/// Every other point goes; validations, which are rare, only if there are too many of them alone. Returns the steps that went.
+std::vector<int64_t> thin_out(std::map<int64_t, v1::MetricPoint>& points) {
+  std::vector<int64_t> removed;
+  for (const bool spares_validations : {true, false}) {
+    if (points.size() <= kPointsKept) break;
+    size_t n = 0;
+    std::erase_if(points, [&](const auto& entry) {
+      if (spares_validations && entry.second.values().contains("validation_loss")) return false;
+      if (n++ % 2 == 0) return false;
+      removed.push_back(entry.first);
+      return true;
+    });
+  }
+  return removed;
+}
+
 }  // namespace
 
-absl::StatusOr<v1::Job*> Coordinator::fenced_job(Operation& operation, const std::string& gang_id, const std::string& job_id, int attempt,
-                                                 bool takes_up) {
+// Its gang was late, not dead: it neither said itself that the attempt is over nor took other work since.
+bool Coordinator::may_take_up(const v1::Job& job) const {
+  if (job.state() != v1::JOB_STATE_QUEUED || job.reason() != kLeaseExpired) return false;
+  return std::none_of(leases_.begin(), leases_.end(), [&](const auto& lease) { return lease.second.gang_id == job.gang_id(); });
+}
+
+absl::StatusOr<v1::Job*> Coordinator::fenced_job(Operation& operation, const std::string& gang_id, const std::string& job_id, int attempt) {
   const auto found = jobs_.find(job_id);
   if (found == jobs_.end()) return absl::NotFoundError(concat("no job '", job_id, "'"));
   v1::Job& job = found->second;
@@ -38,20 +68,22 @@ absl::StatusOr<v1::Job*> Coordinator::fenced_job(Operation& operation, const std
     return absl::AbortedError(concat("attempt ", attempt, " of job ", job_id, " is over: ", why, "; this gang must stop"));
   };
   if (job.attempt() != attempt || job.gang_id() != gang_id) {
-    return fence(concat("attempt ", job.attempt(), " of gang ", job.gang_id(), " holds the job"));
+    return fence(job.attempt() == 0 ? "nobody leased the job yet" : concat("attempt ", job.attempt(), " of gang ", job.gang_id(), " came after it"));
   }
   if (is_leased(job.state())) return &job;
-  if (job.state() != v1::JOB_STATE_QUEUED || !takes_up) return fence(concat("the job is ", state_name(job.state())));
-  // Its lease expired, but nobody took the job: it goes on.
+  if (!may_take_up(job)) return fence(concat("the job is ", state_name(job.state())));
   for (v1::Attempt& record : *job.mutable_attempts()) {
     if (record.number() != attempt) continue;
     record.clear_ended();
     record.clear_outcome();
     record.clear_message();
+    record.clear_last_step();
   }
   job.set_failures(std::max(0, job.failures() - 1));
   if (absl::Status status = apply(operation, job, JobEvent::kWorkHeartbeat, "", "the gang came back before anyone took the job"); !status.ok()) return status;
+  job.clear_not_before();
   leases_[job.id()] = {gang_id, clock_.steady() + options_.lease};
+  operation.commit();   // whatever becomes of the call
   return &job;
 }
 
@@ -62,7 +94,7 @@ absl::StatusOr<v1::HeartbeatResponse> Coordinator::heartbeat(const v1::Heartbeat
   if (gang == gangs_.end()) return absl::NotFoundError(concat("gang ", request.gang_id(), " is not registered"));
   gang->second.heard = clock_.steady();
   touch(gang->second.record.mutable_last_heard());
-  const Result<v1::Job*> found = fenced_job(operation, request.gang_id(), request.job_id(), request.attempt(), /*takes_up=*/true);
+  const Result<v1::Job*> found = fenced_job(operation, request.gang_id(), request.job_id(), request.attempt());
   if (!found.ok()) return found.status();
   v1::Job& job = **found;
   leases_[job.id()] = {request.gang_id(), clock_.steady() + options_.lease};
@@ -80,22 +112,19 @@ absl::StatusOr<v1::HeartbeatResponse> Coordinator::heartbeat(const v1::Heartbeat
 absl::StatusOr<v1::ReportMetricsResponse> Coordinator::report_metrics(const v1::ReportMetricsRequest& request) {
   const std::lock_guard lock(mutex_);
   Operation operation(*this, "gang " + request.gang_id());
-  const Result<v1::Job*> found = fenced_job(operation, request.gang_id(), request.job_id(), request.attempt(), /*takes_up=*/true);
+  const Result<v1::Job*> found = fenced_job(operation, request.gang_id(), request.job_id(), request.attempt());
   if (!found.ok()) return found.status();
   const std::string& id = request.job_id();
   auto& points = points_[id];
   int64_t& stride = point_stride_.try_emplace(id, 1).first->second;
   for (const v1::MetricPoint& point : request.points()) {
-    // A validation is rare and kept in any case.
     if (point.step() % stride != 0 && !point.values().contains("validation_loss")) continue;
     points[point.step()] = point;
     operation.changes().points.push_back({id, point});
   }
   if (points.size() > kPointsKept) {
     stride *= 2;
-    size_t n = 0;
-    std::erase_if(points, [&n](const auto&) { return n++ % 2 == 1; });
-    operation.changes().thinned_jobs.push_back(id);
+    for (const int64_t step : thin_out(points)) operation.changes().removed_points.emplace_back(id, step);
   }
   if (!request.expert_load().empty()) expert_load_[id] = {request.expert_load().begin(), request.expert_load().end()};
   operation.commit();
@@ -116,7 +145,7 @@ absl::StatusOr<v1::CommitCheckpointResponse> Coordinator::commit_checkpoint(cons
   }
   const std::lock_guard lock(mutex_);
   Operation operation(*this, "gang " + request.gang_id());
-  const Result<v1::Job*> found = fenced_job(operation, request.gang_id(), request.job_id(), request.attempt(), /*takes_up=*/true);
+  const Result<v1::Job*> found = fenced_job(operation, request.gang_id(), request.job_id(), request.attempt());
   if (!found.ok()) return found.status();
   v1::Job& job = **found;
   for (const v1::Checkpoint& known : job.checkpoints()) {
@@ -131,26 +160,53 @@ absl::StatusOr<v1::CommitCheckpointResponse> Coordinator::commit_checkpoint(cons
   if (digest != checkpoint.digest()) {
     return absl::FailedPreconditionError(concat((options_.data_root / expected / "MANIFEST.json").string(), " has digest ", digest, ", not ", checkpoint.digest()));
   }
+  const bool is_progress = std::all_of(job.checkpoints().begin(), job.checkpoints().end(),
+                                       [&](const v1::Checkpoint& known) { return known.step() < checkpoint.step(); });
   v1::Checkpoint* added = job.add_checkpoints();
   *added = checkpoint;
   added->set_attempt(request.attempt());
   touch(added->mutable_committed());
+  if (is_progress) job.set_failures(0);
   if (job.checkpoints_size() > kCheckpointsKept) job.mutable_checkpoints()->DeleteSubrange(0, job.checkpoints_size() - kCheckpointsKept);
-  job.set_failures(0);
   operation.changed(job);
   operation.event(job.pipeline_id(), job.id(), "CHECKPOINT", concat("step ", checkpoint.step()));
   operation.commit();
   return v1::CommitCheckpointResponse();
 }
 
+void Coordinator::add_artifact(Operation& operation, const v1::Job& job) {
+  v1::Artifact artifact;
+  artifact.set_id(job.output_path());
+  artifact.set_kind(job.stage().has_evaluate() ? "evaluation" : "model");
+  artifact.set_digest(job.output_digest());
+  artifact.set_job_id(job.id());
+  artifact.set_attempt(job.attempt());
+  const v1::Lease lease = lease_of(job);
+  for (const std::string& reference : references_of(job.stage())) {
+    const auto model = lease.models().find(reference);
+    artifact.add_parents(model == lease.models().end() ? reference : model->second.path());
+  }
+  touch(artifact.mutable_created());
+  artifacts_[artifact.id()] = artifact;
+  operation.changes().artifacts.push_back(std::move(artifact));
+}
+
 absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const v1::CompleteAttemptRequest& request) {
-  if (request.outcome() == v1::ATTEMPT_OUTCOME_SUCCEEDED) {
-    const std::string expected = output_path(request.job_id(), request.attempt());
-    if (request.output_path() != expected) return absl::InvalidArgumentError(concat("output path '", request.output_path(), "' is not '", expected, "'"));
-    if (!fs::exists(options_.data_root / expected / "STAGE.json")) {
-      return absl::FailedPreconditionError(concat("the coordinator does not see ", (options_.data_root / expected / "STAGE.json").string(),
-                                                  "; --data-root must be the same folder on both sides"));
-    }
+  const bool has_output = request.outcome() == v1::ATTEMPT_OUTCOME_SUCCEEDED;
+  const std::string expected = output_path(request.job_id(), request.attempt());
+  std::error_code ignored;
+  const bool is_seen = has_output && fs::exists(options_.data_root / expected / "STAGE.json", ignored);   // before the lock is taken
+  if (has_output && request.output_path() != expected) {
+    return absl::InvalidArgumentError(concat("output path '", request.output_path(), "' is not '", expected, "'"));
+  }
+  JobEvent event = JobEvent::kAttemptRetryable;
+  std::string reason;
+  switch (request.outcome()) {
+    case v1::ATTEMPT_OUTCOME_SUCCEEDED: event = JobEvent::kAttemptSucceeded; break;
+    case v1::ATTEMPT_OUTCOME_RETRYABLE: reason = "ATTEMPT_FAILED"; break;
+    case v1::ATTEMPT_OUTCOME_PERMANENT: event = JobEvent::kAttemptPermanent; reason = "PERMANENT_ERROR"; break;
+    case v1::ATTEMPT_OUTCOME_RELEASED: event = JobEvent::kAttemptReleased; reason = "RELEASED"; break;
+    default: return absl::InvalidArgumentError("an attempt ends SUCCEEDED, RETRYABLE, PERMANENT or RELEASED");
   }
   const std::lock_guard lock(mutex_);
   Operation operation(*this, "gang " + request.gang_id());
@@ -161,48 +217,35 @@ absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const 
       }
     }
   }
-  const Result<v1::Job*> found = fenced_job(operation, request.gang_id(), request.job_id(), request.attempt(), /*takes_up=*/true);
+  const Result<v1::Job*> found = fenced_job(operation, request.gang_id(), request.job_id(), request.attempt());
   if (!found.ok()) return found.status();
+  if (has_output && !is_seen) {
+    return absl::FailedPreconditionError(concat("the coordinator does not see ", (options_.data_root / expected / "STAGE.json").string(),
+                                                "; --data-root must be the same folder on both sides"));
+  }
   v1::Job& job = **found;
-  JobEvent event = JobEvent::kAttemptRetryable;
-  std::string reason;
-  switch (request.outcome()) {
-    case v1::ATTEMPT_OUTCOME_SUCCEEDED: event = JobEvent::kAttemptSucceeded; break;
-    case v1::ATTEMPT_OUTCOME_RETRYABLE: reason = "ATTEMPT_FAILED"; break;
-    case v1::ATTEMPT_OUTCOME_PERMANENT: event = JobEvent::kAttemptPermanent; reason = "PERMANENT_ERROR"; break;
-    case v1::ATTEMPT_OUTCOME_RELEASED: event = JobEvent::kAttemptReleased; reason = "RELEASED"; break;
-    default: return absl::InvalidArgumentError("an attempt ends SUCCEEDED, RETRYABLE, PERMANENT or RELEASED");
+  std::string message = request.message();
+  if (event == JobEvent::kAttemptReleased && job.state() == v1::JOB_STATE_STOPPING) {   // as it was asked to: who asked is what counts
+    reason = job.reason();
+    message = job.message();
   }
   end_attempt(job, request.outcome(), request.exit_code(), request.message());
-  if (event == JobEvent::kAttemptSucceeded) {
+  if (has_output) {
     job.set_output_path(request.output_path());
     job.set_output_digest(request.output_digest());
     *job.mutable_metrics() = request.metrics();
-    v1::Artifact artifact;
-    artifact.set_id(request.output_path());
-    artifact.set_kind(job.kind() == "evaluate" ? "evaluation" : "model");
-    artifact.set_digest(request.output_digest());
-    artifact.set_job_id(job.id());
-    artifact.set_attempt(request.attempt());
-    const v1::Lease lease = lease_of(job);
-    for (const auto& [reference, model] : lease.models()) {
-      if (job.stage().SerializeAsString().find(reference) != std::string::npos) artifact.add_parents(model.path());
-    }
-    touch(artifact.mutable_created());
-    artifacts_[artifact.id()] = artifact;
-    operation.changes().artifacts.push_back(std::move(artifact));
+    add_artifact(operation, job);
   }
   if (request.outcome() == v1::ATTEMPT_OUTCOME_RETRYABLE) {
     ++(*job.mutable_restarts())[reason];
     observer_.restarted(job.id(), reason);
   }
-  if (absl::Status status = apply(operation, job, event, reason, request.message()); !status.ok()) return status;
-  PipelineEntry& pipeline = pipelines_.at(job.pipeline_id());
+  if (absl::Status status = apply(operation, job, event, reason, message); !status.ok()) return status;
   if (job.state() == v1::JOB_STATE_SUCCEEDED) {
     const Metrics metrics(job.metrics().begin(), job.metrics().end());
-    if (absl::Status status = feed(operation, pipeline, StageSucceeded{job.stage().name(), metrics, false}); !status.ok()) return status;
-  } else if (job.state() == v1::JOB_STATE_FAILED || job.state() == v1::JOB_STATE_CANCELED) {
-    fail_stage(operation, job, request.message().empty() ? "canceled" : request.message());
+    if (absl::Status status = feed(operation, pipelines_.at(job.pipeline_id()), StageSucceeded{job.stage().name(), metrics, false}); !status.ok()) return status;
+  } else if (is_terminal(job.state())) {
+    fail_stage(operation, job, message.empty() ? state_name(job.state()) : message);
   }
   operation.commit();
   return v1::CompleteAttemptResponse();

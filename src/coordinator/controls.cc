@@ -22,7 +22,7 @@ absl::StatusOr<v1::ControlResponse> Coordinator::cancel(const v1::ControlRequest
     response.set_id(*id);
     if (job != jobs_.end()) {
       if (absl::Status status = apply(operation, job->second, JobEvent::kCancel, "CANCELED", message); !status.ok()) return status;
-      if (job->second.state() == v1::JOB_STATE_CANCELED) fail_stage(operation, job->second, message);
+      if (is_terminal(job->second.state())) fail_stage(operation, job->second, message);
       response.set_state(state_name(job->second.state()));
       return response;
     }
@@ -52,6 +52,7 @@ absl::StatusOr<v1::ControlResponse> Coordinator::pause(const v1::ControlRequest&
     }
     PipelineEntry& pipeline = pipelines_.at(*id);
     if (absl::Status status = feed(operation, pipeline, Pause{}); !status.ok()) return status;
+    operation.event(*id, "", "PAUSED", message);
     for (const v1::Stage& stage : pipeline.record.spec().stages()) {
       const auto part = jobs_.find(*id + "-" + stage.name());
       if (part == jobs_.end()) continue;
@@ -68,10 +69,11 @@ absl::StatusOr<v1::ControlResponse> Coordinator::resume(const v1::ControlRequest
   return once<v1::ControlRequest, v1::ControlResponse>("Resume", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
     const Result<std::string> id = resolve(request.id());
     if (!id.ok()) return id.status();
+    const std::string message = said(request, "resumed");
     v1::ControlResponse response;
     response.set_id(*id);
     if (const auto job = jobs_.find(*id); job != jobs_.end()) {
-      if (absl::Status status = apply(operation, job->second, JobEvent::kResume, "", ""); !status.ok()) return status;
+      if (absl::Status status = apply(operation, job->second, JobEvent::kResume, "", message); !status.ok()) return status;
       response.set_state(state_name(job->second.state()));
       return response;
     }
@@ -88,9 +90,10 @@ absl::StatusOr<v1::ControlResponse> Coordinator::resume(const v1::ControlRequest
     // A pipeline that runs may still have jobs that were paused one by one.
     if (pipeline.engine.phase == PipelinePhase::kPaused || paused.empty()) {
       if (absl::Status status = feed(operation, pipeline, Resume{}); !status.ok()) return status;
+      operation.event(*id, "", "RESUMED", message);
     }
     for (v1::Job* job : paused) {
-      if (absl::Status status = apply(operation, *job, JobEvent::kResume, "", ""); !status.ok()) return status;
+      if (absl::Status status = apply(operation, *job, JobEvent::kResume, "", message); !status.ok()) return status;
     }
     response.set_state(to_string(pipeline.engine.phase));
     return response;

@@ -139,13 +139,20 @@ class Coordinator {
   absl::Status apply(Operation& operation, v1::Job& job, JobEvent event, const std::string& reason, const std::string& message);
   /// Feeds the pipeline engine and carries its actions out.
   absl::Status feed(Operation& operation, PipelineEntry& pipeline, const Event& event);
+  /// Feeds that the stage of a FAILED or CANCELED job will give nothing.
+  void fail_stage(Operation& operation, const v1::Job& job, const std::string& reason);
   void end_attempt(v1::Job& job, v1::AttemptOutcome outcome, int exit_code, const std::string& message);
   void lose_lease(Operation& operation, v1::Job& job, const std::string& reason, const std::string& message);
-  void fail_stage(Operation& operation, const v1::Job& job, const std::string& reason);
 
-  /// The job if (attempt, gang) is the current holder; ABORTED otherwise. A job whose lease expired unclaimed is taken up again.
-  Result<v1::Job*> fenced_job(Operation& operation, const std::string& gang_id, const std::string& job_id, int attempt, bool takes_up);
+  /// The job if (attempt, gang) is the current holder; ABORTED otherwise. A job whose lease expired and that nobody took since
+  /// is taken up again, which is committed at once.
+  Result<v1::Job*> fenced_job(Operation& operation, const std::string& gang_id, const std::string& job_id, int attempt);
+  bool may_take_up(const v1::Job& job) const;
+  void add_artifact(Operation& operation, const v1::Job& job);
   v1::Lease lease_of(const v1::Job& job) const;
+
+  /// Keeps the answer for repeated calls and forgets those of a day ago.
+  void remember(Operation& operation, StoredRequest request);
 
   template <typename Request, typename Response>
   Result<Response> once(const char* method, const Request& request, const std::function<Result<Response>(Operation&)>& work);
@@ -167,6 +174,7 @@ class Coordinator {
   std::map<std::string, v1::Artifact> artifacts_;
   std::deque<v1::Event> events_;
   std::map<std::string, StoredRequest> requests_;
+  std::deque<std::pair<int64_t, std::string>> request_order_;       ///< (created, id), oldest first
   std::map<std::string, std::map<int64_t, v1::MetricPoint>> points_;   ///< by job, by step
   std::map<std::string, int64_t> point_stride_;                       ///< by job: only multiples are kept
   std::map<std::string, std::vector<v1::LayerLoad>> expert_load_;      ///< by job, of the last report

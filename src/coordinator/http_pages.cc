@@ -15,7 +15,6 @@ namespace {
 namespace fs = std::filesystem;
 using google::protobuf::util::TimeUtil;
 
-constexpr size_t kPipelinesShown = 50;
 constexpr size_t kPipelinesExposed = 200;
 /// Series of a job that ended are exposed this long.
 constexpr double kKeepSeconds = 3600;
@@ -107,7 +106,7 @@ std::string discovery_document(const std::vector<v1::Gang>& gangs) {
 
 void add_pages(HttpServer& server, Coordinator& coordinator, MetricsPage& page, CoordinatorMetrics& metrics, const fs::path& store_file) {
   server.get("/", [&coordinator](const HttpRequest&) {
-    Coordinator::View view = coordinator.view(kPipelinesShown);
+    Coordinator::View view = coordinator.view(kStatusPagePipelines + 1);
     StatusPage status;
     status.version = coordinator.server_info().version();
     status.now = utc_text();

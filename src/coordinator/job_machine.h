@@ -6,6 +6,10 @@
 
 /// The state machine of a job: a pure table, no clock, no store. docs/operating.md draws it; the coordinator applies every
 /// transition in the transaction that also writes its event.
+///
+/// Beyond that drawing: a STOPPING job may still be canceled; a PAUSED one goes back to BLOCKED while its inputs are not there;
+/// a gang that is told to leave by its own machine (SIGUSR1) releases a job that nobody asked to stop, which queues it again;
+/// heartbeats of a job that works or stops change nothing.
 namespace moe {
 
 enum class JobEvent {

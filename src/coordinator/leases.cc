@@ -1,5 +1,7 @@
 #include <google/protobuf/util/time_util.h>
 
+#include <algorithm>
+
 #include "common/error.h"
 #include "common/file_io.h"
 #include "coordinator/operation.h"
@@ -84,6 +86,7 @@ absl::StatusOr<v1::AcquireLeaseResponse> Coordinator::acquire_lease(const v1::Ac
   for (const auto& [job, lease] : leases_) {
     if (lease.gang_id != request.gang_id()) continue;
     *response.mutable_lease() = lease_of(jobs_.at(job));   // the answer before was lost
+    leases_[job].expiry = std::max(lease.expiry, clock_.steady() + options_.lease);
     return response;
   }
   const GangShape shape{request.gang_id(), gang->second.record.ranks_size(), gang->second.record.device(), true};
@@ -146,7 +149,7 @@ void Coordinator::tick() {
     if (lease.expiry <= now) expired.push_back(job);
   }
   for (const std::string& job : expired) {
-    lose_lease(operation, jobs_.at(job), "LEASE_EXPIRED",
+    lose_lease(operation, jobs_.at(job), kLeaseExpired,
                concat("no heartbeat of gang ", leases_.at(job).gang_id, " for ", options_.lease.count() / 1000.0, " s"));
   }
   std::vector<std::string> forgotten;
@@ -157,6 +160,7 @@ void Coordinator::tick() {
   for (const std::string& id : forgotten) {
     gangs_.erase(id);
     operation.changes().removed_gangs.push_back(id);
+    operation.event("", "", "GANG_LOST", concat("gang ", id, " was not heard of for ", kForgetGangLeases * options_.lease.count() / 1000.0, " s"));
   }
   operation.commit();
 }

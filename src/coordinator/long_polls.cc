@@ -10,12 +10,14 @@ constexpr std::chrono::milliseconds kLook{200};
 LongPolls::LongPolls() : thread_([this] { run(); }) {}
 
 LongPolls::~LongPolls() {
-  {
-    const std::lock_guard lock(mutex_);
-    closing_ = true;
-  }
-  wake_.notify_all();
+  close();
   thread_.join();
+}
+
+void LongPolls::close() {
+  const std::lock_guard lock(mutex_);
+  closing_ = true;
+  wake_.notify_all();
 }
 
 void LongPolls::wait(std::chrono::steady_clock::time_point deadline, Attempt attempt) {

@@ -25,6 +25,8 @@ class LongPolls {
   void wait(std::chrono::steady_clock::time_point deadline, Attempt attempt);
   /// Something changed. Never blocks for long; may be called with locks held.
   void notify();
+  /// Every waiting call, and each that comes later, gets its last attempt at once: the server is about to stop.
+  void close();
 
  private:
   struct Waiting {

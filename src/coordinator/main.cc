@@ -100,11 +100,12 @@ ExitCode serve(const Flags& flags) {
   MetricsPage page;
   CoordinatorMetrics metrics(page);
   LongPolls long_polls;
-  HttpServer http(flags.address, flags.http_port);
   Store store(flags.store);
   store.on_commit([&metrics](double seconds) { metrics.store_commit(seconds); });
+  auto http = std::make_unique<HttpServer>(flags.address, flags.http_port);
+  const int http_port = http->port();
   const CoordinatorOptions options{.data_root = data_root,
-                                   .http_url = concat("http://", flags.address, ":", http.port(), "/"),
+                                   .http_url = concat("http://", flags.address, ":", http_port, "/"),
                                    .lease = milliseconds(flags.lease_seconds),
                                    .heartbeat = milliseconds(flags.heartbeat_seconds),
                                    .retry_backoff = milliseconds(flags.retry_backoff_seconds)};
@@ -120,8 +121,8 @@ ExitCode serve(const Flags& flags) {
   Reporter reporter(coordinator, data_root);
   int port = 0;
   const std::unique_ptr<grpc::Server> server = start_server(flags, jobs, workers, port);
-  add_pages(http, coordinator, page, metrics, flags.store);
-  http.start();
+  add_pages(*http, coordinator, page, metrics, flags.store);
+  http->start();
   log_info(concat("event=serving grpc=", flags.address, ":", port, " http=", options.http_url, " store=", flags.store, " data_root=", data_root.string()));
 
   const auto tick = std::min<std::chrono::milliseconds>(options.lease / 10, std::chrono::milliseconds(500));
@@ -131,6 +132,8 @@ ExitCode serve(const Flags& flags) {
   }
   log_info(concat("event=stopping signal=", stop_signal.load()));
   server->GetHealthCheckService()->SetServingStatus(false);
+  http.reset();   // its pages read what goes away below
+  long_polls.close();
   server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
   return ExitCode::kDone;
 }

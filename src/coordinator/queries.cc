@@ -181,6 +181,7 @@ absl::StatusOr<v1::WatchResponse> Coordinator::watch(const v1::WatchRequest& req
 }
 
 absl::StatusOr<v1::ReadLogsResponse> Coordinator::read_logs(const v1::ReadLogsRequest& request) {
+  if (request.offset() < 0) return absl::InvalidArgumentError(concat("offset ", request.offset(), " is negative"));
   v1::ReadLogsResponse response;
   fs::path file;
   {

@@ -1,6 +1,12 @@
 #include "coordinator/rpc_reply.h"
 
+#include <unistd.h>
+
 #include <string>
+
+#include "common/error.h"
+#include "common/exit_code.h"
+#include "common/log.h"
 
 namespace moe {
 namespace {
@@ -8,6 +14,11 @@ namespace {
 std::string code_name(absl::StatusCode code) { return code == absl::StatusCode::kOk ? "OK" : absl::StatusCodeToString(code); }
 
 }  // namespace
+
+void stop_after(const char* method, const std::exception& error) {
+  log_error(concat("event=internal_error method=", method, " reason=\"", error.what(), "\"; nothing acknowledged is lost: start again and report this line"));
+  ::_exit(static_cast<int>(ExitCode::kInternal));
+}
 
 // absl::StatusCode has gRPC's numbers.
 grpc::Status to_grpc(const absl::Status& status) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
 #include <functional>
 
 #include "coordinator/coordinator.h"
@@ -26,6 +27,10 @@ inline constexpr int kLongestWaitSeconds = 30;
 
 grpc::Status to_grpc(const absl::Status& status);
 
+/// Ends the process: an exception out of the coordinator means that what is in memory may not be what is stored. Nothing
+/// acknowledged is lost, and the next start goes on from the store.
+[[noreturn]] void stop_after(const char* method, const std::exception& error);
+
 /// Finishes the call when everything that its answer may show is durable.
 void finish(const RpcParts& parts, grpc::ServerUnaryReactor* reactor, const char* method, std::chrono::steady_clock::time_point started,
             const absl::Status& status);
@@ -35,9 +40,13 @@ grpc::ServerUnaryReactor* reply(const RpcParts& parts, grpc::CallbackServerConte
                                 const std::function<absl::StatusOr<Response>()>& call) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const auto started = std::chrono::steady_clock::now();
-  absl::StatusOr<Response> result = call();
-  if (result.ok()) *response = *std::move(result);
-  finish(parts, reactor, method, started, result.status());
+  try {
+    absl::StatusOr<Response> result = call();
+    if (result.ok()) *response = *std::move(result);
+    finish(parts, reactor, method, started, result.status());
+  } catch (const std::exception& error) {
+    stop_after(method, error);
+  }
   return reactor;
 }
 
@@ -54,10 +63,14 @@ grpc::ServerUnaryReactor* reply_when(const RpcParts& parts, grpc::CallbackServer
       finish(parts, reactor, method, started, absl::CancelledError("the client went away"));
       return true;
     }
-    absl::StatusOr<Response> result = call();
-    if (result.ok() && !is_last && !is_answer(*result)) return false;
-    if (result.ok()) *response = *std::move(result);
-    finish(parts, reactor, method, started, result.status());
+    try {
+      absl::StatusOr<Response> result = call();
+      if (result.ok() && !is_last && !is_answer(*result)) return false;
+      if (result.ok()) *response = *std::move(result);
+      finish(parts, reactor, method, started, result.status());
+    } catch (const std::exception& error) {
+      stop_after(method, error);
+    }
     return true;
   };
   if (!attempt(wait_seconds <= 0)) parts.long_polls.wait(deadline, std::move(attempt));

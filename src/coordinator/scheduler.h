@@ -2,7 +2,7 @@
 
 #include <set>
 #include <string>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 #include "moe/v1/state.pb.h"

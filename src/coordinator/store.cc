@@ -31,13 +31,12 @@ constexpr const char* kMigrations[] = {
     "                      created INTEGER NOT NULL) STRICT;"
     "CREATE TABLE metric_point (job_id TEXT NOT NULL REFERENCES job(id), step INTEGER NOT NULL, record BLOB NOT NULL,"
     "                           PRIMARY KEY (job_id, step)) STRICT, WITHOUT ROWID;"
-    "CREATE INDEX job_by_pipeline ON job(pipeline_id);",
+    "CREATE INDEX job_by_pipeline ON job(pipeline_id);"
+    "CREATE INDEX request_by_time ON request(created);",
 };
 static_assert(std::size(kMigrations) == Store::kSchemaVersion);
 
 constexpr int64_t kEventsInMemory = 20'000;
-/// Answers to repeated requests are kept this long.
-constexpr int64_t kRequestMicroseconds = 24LL * 3600 * 1'000'000;
 
 /// WAL needs shared memory on one machine.
 void refuse_network_file_system(const fs::path& file) {
@@ -61,6 +60,11 @@ void migrate(sqlite3* database, const fs::path& file) {
   if (version > Store::kSchemaVersion) {
     throw InvalidArgument(concat(file.string(), " was written by a newer moe-coordinator (schema ", version, ", this one knows ",
                                  Store::kSchemaVersion, "); use the newer program"));
+  }
+  Statement tables(database, "SELECT count(*) FROM sqlite_schema");
+  tables.step();
+  if (version <= 0 && tables.integer_at(0) > 0) {
+    throw InvalidArgument(concat(file.string(), " is the database of another program; give --store a file of its own"));
   }
   if (version > 0 && version < Store::kSchemaVersion) {
     Statement backup(database, "VACUUM INTO ?");
@@ -98,7 +102,7 @@ std::vector<Message> load_records(sqlite3* database, const char* sql) {
 
 bool Changes::empty() const {
   return pipelines.empty() && jobs.empty() && gangs.empty() && removed_gangs.empty() && artifacts.empty() && events.empty() &&
-         requests.empty() && points.empty() && thinned_jobs.empty();
+         requests.empty() && points.empty() && removed_points.empty() && forget_requests_before == 0;
 }
 
 Store::Store(const fs::path& file) : file_(file), database_(nullptr, sqlite3_close) {
@@ -202,48 +206,62 @@ void Store::run() {
     for (const Pending& pending : group) {
       if (pending.done) pending.done();
     }
+    answer_waiting();
   }
 }
 
+void Store::answer_waiting() {
+  std::vector<Pending> waiting;
+  {
+    const std::lock_guard lock(mutex_);
+    while (!queue_.empty() && queue_.front().done) {
+      waiting.push_back(std::move(queue_.front()));
+      queue_.pop_front();
+    }
+  }
+  for (const Pending& pending : waiting) pending.done();
+}
+
+Statement& Store::prepared(const char* sql) {
+  std::unique_ptr<Statement>& statement = statements_[sql];
+  if (!statement) statement = std::make_unique<Statement>(database_.get(), sql);
+  return *statement;
+}
+
 void Store::write(const Changes& changes) {
-  if (changes.empty()) return;
-  sqlite3* database = database_.get();
   for (const v1::Pipeline& pipeline : changes.pipelines) {
-    Statement put(database, "INSERT INTO pipeline VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET phase = excluded.phase, record = excluded.record");
-    put.text(1, pipeline.id()).text(2, pipeline.phase()).blob(3, pipeline.SerializeAsString()).run();
+    prepared("INSERT INTO pipeline VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET phase = excluded.phase, record = excluded.record")
+        .text(1, pipeline.id()).text(2, pipeline.phase()).blob(3, pipeline.SerializeAsString()).run();
   }
   for (const v1::Job& job : changes.jobs) {
-    Statement put(database,
-                  "INSERT INTO job VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = excluded.state, attempt = excluded.attempt, "
-                  "record = excluded.record");
-    put.text(1, job.id()).text(2, job.pipeline_id()).integer(3, job.state()).integer(4, job.attempt()).blob(5, job.SerializeAsString()).run();
+    prepared("INSERT INTO job VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = excluded.state, attempt = excluded.attempt, "
+             "record = excluded.record")
+        .text(1, job.id()).text(2, job.pipeline_id()).integer(3, job.state()).integer(4, job.attempt()).blob(5, job.SerializeAsString()).run();
   }
   for (const v1::Gang& gang : changes.gangs) {
-    Statement put(database, "INSERT INTO gang VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record");
-    put.text(1, gang.id()).blob(2, gang.SerializeAsString()).run();
+    prepared("INSERT INTO gang VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record")
+        .text(1, gang.id()).blob(2, gang.SerializeAsString()).run();
   }
-  for (const std::string& id : changes.removed_gangs) Statement(database, "DELETE FROM gang WHERE id = ?").text(1, id).run();
+  for (const std::string& id : changes.removed_gangs) prepared("DELETE FROM gang WHERE id = ?").text(1, id).run();
   for (const v1::Artifact& artifact : changes.artifacts) {
-    Statement put(database, "INSERT INTO artifact VALUES (?, ?, ?, ?)");
-    put.text(1, artifact.id()).text(2, artifact.job_id()).text(3, artifact.digest()).blob(4, artifact.SerializeAsString()).run();
+    prepared("INSERT INTO artifact VALUES (?, ?, ?, ?)")
+        .text(1, artifact.id()).text(2, artifact.job_id()).text(3, artifact.digest()).blob(4, artifact.SerializeAsString()).run();
   }
   for (const v1::Event& event : changes.events) {
-    Statement put(database, "INSERT INTO event VALUES (?, ?, ?, ?, ?)");
-    put.integer(1, event.revision()).text(2, event.pipeline_id()).text(3, event.job_id()).text(4, event.type()).blob(5, event.SerializeAsString()).run();
+    prepared("INSERT INTO event VALUES (?, ?, ?, ?, ?)")
+        .integer(1, event.revision()).text(2, event.pipeline_id()).text(3, event.job_id()).text(4, event.type()).blob(5, event.SerializeAsString()).run();
   }
+  if (changes.forget_requests_before > 0) prepared("DELETE FROM request WHERE created < ?").integer(1, changes.forget_requests_before).run();
   for (const StoredRequest& request : changes.requests) {
-    Statement put(database, "INSERT INTO request VALUES (?, ?, ?, ?, ?)");
-    put.text(1, request.request_id).text(2, request.method).text(3, request.body_digest).blob(4, request.response).integer(5, request.created).run();
-    Statement(database, "DELETE FROM request WHERE created < ?").integer(1, request.created - kRequestMicroseconds).run();
+    prepared("INSERT INTO request VALUES (?, ?, ?, ?, ?)")
+        .text(1, request.request_id).text(2, request.method).text(3, request.body_digest).blob(4, request.response).integer(5, request.created).run();
   }
   for (const StoredPoint& point : changes.points) {
-    Statement put(database, "INSERT OR REPLACE INTO metric_point VALUES (?, ?, ?)");
-    put.text(1, point.job_id).integer(2, point.point.step()).blob(3, point.point.SerializeAsString()).run();
+    prepared("INSERT OR REPLACE INTO metric_point VALUES (?, ?, ?)")
+        .text(1, point.job_id).integer(2, point.point.step()).blob(3, point.point.SerializeAsString()).run();
   }
-  for (const std::string& id : changes.thinned_jobs) {
-    Statement(database,
-              "DELETE FROM metric_point WHERE job_id = ?1 AND step IN (SELECT step FROM (SELECT step, row_number() OVER (ORDER BY step) AS n "
-              "FROM metric_point WHERE job_id = ?1) WHERE n % 2 = 0)").text(1, id).run();
+  for (const auto& [job, step] : changes.removed_points) {
+    prepared("DELETE FROM metric_point WHERE job_id = ? AND step = ?").text(1, job).integer(2, step).run();
   }
 }
 

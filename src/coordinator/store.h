@@ -4,6 +4,7 @@
 #include <deque>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -16,6 +17,8 @@
 struct sqlite3;
 
 namespace moe {
+
+class Statement;
 
 /// The answer that a request_id got.
 struct StoredRequest {
@@ -41,7 +44,8 @@ struct Changes {
   std::vector<v1::Event> events;
   std::vector<StoredRequest> requests;
   std::vector<StoredPoint> points;
-  std::vector<std::string> thinned_jobs;   ///< every other point of these jobs is dropped
+  std::vector<std::pair<std::string, int64_t>> removed_points;   ///< job, step
+  int64_t forget_requests_before = 0;                            ///< microseconds since the epoch
 
   bool empty() const;
 };
@@ -62,8 +66,8 @@ struct StoredState {
 /// ends the process with exit code 74: an error reply could not tell whether the change is there. Thread-safe.
 class Store {
  public:
-  /// Opens or creates and migrates. Throws InvalidArgument (in use, newer than this program, not a database, on a network file
-  /// system) or StorageError.
+  /// Opens or creates and migrates. Throws InvalidArgument (in use, newer than this program, not a database or not ours, on a
+  /// network file system) or StorageError.
   explicit Store(const std::filesystem::path& file);
   ~Store();
   Store(const Store&) = delete;
@@ -79,7 +83,6 @@ class Store {
   /// Told how long each commit took, on the store's thread. Set before the first commit.
   void on_commit(std::function<void(double seconds)> observer) { observer_ = std::move(observer); }
 
-  /// Copies the database to a new file while it is in use. Throws StorageError.
   static constexpr int kSchemaVersion = 1;
 
  private:
@@ -89,10 +92,15 @@ class Store {
   };
 
   void run();
+  /// Calls that waited for what is durable now, up to the next change.
+  void answer_waiting();
   void write(const Changes& changes);
+  /// The statement of this SQL, prepared once.
+  Statement& prepared(const char* sql);
 
   std::filesystem::path file_;
   std::unique_ptr<sqlite3, int (*)(sqlite3*)> database_;
+  std::map<const char*, std::unique_ptr<Statement>> statements_;   ///< by the literal that they were made of
   std::function<void(double)> observer_;
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -44,7 +44,13 @@ std::string problems_text(const Problems& problems) {
 absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& request) {
   const auto check = [&](v1::SubmitResponse& response) {
     Problems problems;
-    if (request.spec().stages().empty()) problems.push_back({"", "stages", "the pipeline has no stage"});
+    // A Job comes as the pipeline of one stage that load_pipeline makes of it.
+    v1::PipelineSpec top = request.spec();
+    if (top.kind() == "Job") top.set_kind("Pipeline");
+    check_top_level(top, SourceMap("the request"), problems);
+    if (request.spec().kind() == "Job" && (top.stages_size() != 1 || top.stages(0).kind_case() == v1::Stage::KIND_NOT_SET)) {
+      problems.push_back({"", "stages", "a Job comes as exactly one stage: convert, train or evaluate"});
+    }
     check_stages(request.spec(), SourceMap("the request"), known_names(), problems);
     for (const v1::Stage& stage : request.spec().stages()) {
       if (stage.name().size() + kSuffixLength + 3 > kMaxIdLength) {

@@ -12,11 +12,6 @@ namespace {
 constexpr int kMaxAttemptsKept = 20;
 constexpr int kMaxBackoffDoublings = 5;   // 30 s -> 10 min and a bit
 
-QueuedJob queue_entry(const v1::Job& job) {
-  const auto micros = [](const google::protobuf::Timestamp& stamp) { return stamp.seconds() * 1'000'000 + stamp.nanos() / 1000; };
-  return {micros(job.created()), job.id(), need_of(job.stage().gang()), job.has_not_before() ? micros(job.not_before()) : 0};
-}
-
 v1::Attempt* current_attempt(v1::Job& job) {
   for (v1::Attempt& attempt : *job.mutable_attempts()) {
     if (attempt.number() == job.attempt()) return &attempt;
@@ -25,6 +20,10 @@ v1::Attempt* current_attempt(v1::Job& job) {
 }
 
 }  // namespace
+
+QueuedJob queue_entry(const v1::Job& job) {
+  return {to_micros(job.created()), job.id(), need_of(job.stage().gang()), job.has_not_before() ? to_micros(job.not_before()) : 0};
+}
 
 void Coordinator::Operation::event(const std::string& pipeline_id, const std::string& job_id, const std::string& type, const std::string& message) {
   v1::Event event;
@@ -152,7 +151,6 @@ void Coordinator::end_attempt(v1::Job& job, v1::AttemptOutcome outcome, int exit
 
 void Coordinator::fail_stage(Operation& operation, const v1::Job& job, const std::string& reason) {
   PipelineEntry& pipeline = pipelines_.at(job.pipeline_id());
-  if (is_terminal(pipeline.engine.phase)) return;
   const absl::Status status = feed(operation, pipeline, StageFailed{job.stage().name(), reason, /*permanent=*/true});
   MOE_CHECK(status.ok(), "the pipeline engine refused a failure: ", status.message());
 }
@@ -164,8 +162,7 @@ void Coordinator::lose_lease(Operation& operation, v1::Job& job, const std::stri
   observer_.restarted(job.id(), reason);
   const absl::Status status = apply(operation, job, JobEvent::kLeaseExpired, reason, message);
   MOE_CHECK(status.ok(), "a leased job could not lose its lease: ", status.message());
-  leases_.erase(job.id());
-  if (job.state() == v1::JOB_STATE_FAILED) fail_stage(operation, job, message);
+  if (is_terminal(job.state())) fail_stage(operation, job, message);
 }
 
 }  // namespace moe

@@ -47,7 +47,8 @@ class Engine {
 
   void handle(const StageFailed& event) {
     StageState& stage = stage_named(event.name);
-    if (!is_active(stage)) refuse_stage("fail", stage);
+    const bool gives_up_early = event.permanent && stage.status == StageStatus::kPending;
+    if (!is_active(stage) && !gives_up_early) refuse_stage("fail", stage);
     stage.message = event.reason;
     stage.status = event.permanent ? StageStatus::kFailed : StageStatus::kPending;
     if (event.permanent && !is_terminal(state_.phase)) {
@@ -58,10 +59,11 @@ class Engine {
   void handle(const StageRetried& event) {
     StageState& stage = stage_named(event.name);
     if (stage.status != StageStatus::kFailed) refuse_stage("be retried", stage);
-    if (state_.phase != PipelinePhase::kFailed) refuse("retry a stage of", "it did not fail");
+    if (is_terminal(state_.phase) && state_.phase != PipelinePhase::kFailed) refuse("retry a stage of", "it did not fail");
     stage.status = StageStatus::kReady;
     stage.message.clear();
-    state_.phase = PipelinePhase::kRunning;
+    if (state_.phase != PipelinePhase::kFailed) return;
+    state_.phase = phase_when_live();
     state_.reason.clear();
   }
 
@@ -90,15 +92,20 @@ class Engine {
 
   void handle(const Resume&) {
     if (state_.phase != PipelinePhase::kPaused) refuse("resume", "it is not PAUSED");
-    const bool is_held = std::any_of(state_.stages.begin(), state_.stages.end(), [](const StageState& stage) {
-      return stage.gate && stage.gate_status == GateStatus::kHeld;
-    });
-    state_.phase = is_held ? PipelinePhase::kHeld : PipelinePhase::kRunning;
+    state_.phase = phase_when_live();
   }
 
-  // Judges gates and starts stages, front to back, until a gate stops the walk.
   void schedule() {
     if (!state_.is_started || is_terminal(state_.phase) || state_.phase == PipelinePhase::kPaused) return;
+    walk();
+    if (state_.phase == PipelinePhase::kRunning && std::none_of(state_.stages.begin(), state_.stages.end(), is_active)) fail_if_stuck();
+  }
+
+  std::vector<Action> take_actions() { return std::move(actions_); }
+
+ private:
+  // Judges gates and starts stages, front to back, until a gate stops the walk.
+  void walk() {
     bool all_done = true;
     for (StageState& stage : state_.stages) {
       if (stage.gate) {
@@ -115,9 +122,23 @@ class Engine {
     if (all_done) finish(PipelinePhase::kSucceeded, "every stage is done");
   }
 
-  std::vector<Action> take_actions() { return std::move(actions_); }
+  // One of several failures was retried; what is left of the others ends the pipeline.
+  void fail_if_stuck() {
+    for (const StageState& stage : state_.stages) {
+      if (stage.gate && stage.gate_status == GateStatus::kFailed) return finish(PipelinePhase::kFailed, stage.message);
+      if (!stage.gate && stage.status == StageStatus::kFailed) {
+        return finish(PipelinePhase::kFailed, concat("stage '", stage.name, "' failed: ", stage.message));
+      }
+    }
+  }
 
- private:
+  PipelinePhase phase_when_live() const {
+    const bool is_held = std::any_of(state_.stages.begin(), state_.stages.end(), [](const StageState& stage) {
+      return stage.gate && stage.gate_status == GateStatus::kHeld;
+    });
+    return is_held ? PipelinePhase::kHeld : PipelinePhase::kRunning;
+  }
+
   [[noreturn]] void refuse(const char* verb, const std::string& why) const {
     throw InvalidArgument(concat("cannot ", verb, " the pipeline in state ", to_string(state_.phase), ": ", why));
   }

@@ -111,10 +111,17 @@ struct Model {
       status[s->name] = s->already_done ? "SKIPPED" : "SUCCEEDED";
       metrics[s->name] = s->metrics;
     } else if (const auto* f = std::get_if<StageFailed>(&event)) {
-      if (rule(f->name, false) == nullptr || (status[f->name] != "READY" && status[f->name] != "RUNNING"))
-        return std::nullopt;
+      if (rule(f->name, false) == nullptr) return std::nullopt;
+      const std::string word = status[f->name];
+      if (word != "READY" && word != "RUNNING" && !(word == "PENDING" && f->permanent)) return std::nullopt;
       status[f->name] = f->permanent ? "FAILED" : "PENDING";
       if (f->permanent && end.empty()) finish("FAILED");
+    } else if (const auto* t = std::get_if<StageRetried>(&event)) {
+      if (rule(t->name, false) == nullptr || status[t->name] != "FAILED") return std::nullopt;
+      if (!end.empty() && end != "FAILED") return std::nullopt;
+      status[t->name] = "READY";
+      if (end == "FAILED") paused = false;
+      end.clear();
     } else if (const auto* a = std::get_if<Approve>(&event)) {
       if (rule(a->gate, true) == nullptr || status[a->gate] != "HELD" || !end.empty()) return std::nullopt;
       status[a->gate] = "APPROVED";
@@ -133,6 +140,14 @@ struct Model {
       paused = false;
     }
     for (std::string action = apply_one(); !action.empty(); action = apply_one()) actions.push_back(action);
+    if (started && phase() == "RUNNING") {
+      bool works = false, failed = false;
+      for (const auto& [name, word] : status) {
+        works = works || word == "READY" || word == "RUNNING";
+        failed = failed || word == "FAILED";
+      }
+      if (failed && !works) finish("FAILED");
+    }
     return actions;
   }
 };
