@@ -114,7 +114,7 @@ std::string gangs_section(const StatusPage& page) {
   if (page.gangs.empty()) {
     return html +
            "<p>No gang yet; on a machine that sees the data root: <code>bash deploy/gang.sh --ranks 2 -- "
-           "moe-worker serve --coordinator HOST:PORT</code></p>\n</section>\n";
+           "build/release/bin/moe-worker serve --coordinator HOST:PORT --data-root FOLDER</code></p>\n</section>\n";
   }
   html +=
       "<div class=\"card scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Gangs\">\n<table>\n<thead><tr>"
