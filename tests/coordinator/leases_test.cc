@@ -1,0 +1,283 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <iostream>
+#include <thread>
+
+#include "coordinator/coordinator_fixture.h"
+
+// Who holds a job, for how long, and what the others may no longer do.
+namespace moe {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::CoordinatorFixture;
+using testing::one_stage;
+using ::testing::HasSubstr;
+
+constexpr auto kAborted = absl::StatusCode::kAborted;
+
+TEST(LeasesTest, AGangThatAsksAgainGetsTheSameLease) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("g");
+  const std::string job = fixture.submit(one_stage()) + "-work";
+  fixture.submit(one_stage("two"));
+  const v1::Lease first = fixture.must_acquire("g");
+  fixture.pass(14s);
+  const v1::Lease second = fixture.must_acquire("g");
+  EXPECT_EQ(first.SerializeAsString(), second.SerializeAsString());
+  fixture.pass(14s);   // asking was a sign of life
+  EXPECT_EQ(fixture.state(job), "ASSIGNED");
+  EXPECT_FALSE(fixture.acquire("stranger"));
+  EXPECT_EQ(fixture.coordinator().acquire_lease({}).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST(LeasesTest, AnExpiredLeaseQueuesTheJobAndAnotherGangGoesOn) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("g1");
+  fixture.register_gang("g2");
+  const std::string job = fixture.submit(one_stage()) + "-work";
+  const v1::Lease lost = fixture.must_acquire("g1");
+  ASSERT_TRUE(fixture.commit("g1", lost, 5).ok());
+  for (int i = 0; i < 10; ++i) {
+    fixture.pass(10s);
+    ASSERT_TRUE(fixture.heartbeat("g1", lost, "training", i).ok());
+  }
+  EXPECT_EQ(fixture.observed().expired.size(), 0u);
+  fixture.pass(14500ms);
+  EXPECT_EQ(fixture.state(job), "RUNNING");
+  fixture.pass(500ms);
+  EXPECT_EQ(fixture.state(job), "QUEUED");
+  EXPECT_EQ(fixture.job(job).reason(), "LEASE_EXPIRED");
+  EXPECT_EQ(fixture.observed().expired["LEASE_EXPIRED"], 1);
+
+  const v1::Lease next = fixture.must_acquire("g2");   // at once: the first failure costs no wait
+  EXPECT_EQ(next.attempt(), 2);
+  ASSERT_EQ(next.checkpoints_size(), 1);
+  EXPECT_EQ(next.checkpoints(0).step(), 5);
+  // Everything that the old gang may still say is refused.
+  EXPECT_EQ(fixture.heartbeat("g1", lost).status().code(), kAborted);
+  EXPECT_EQ(fixture.report("g1", lost, {6}).code(), kAborted);
+  EXPECT_EQ(fixture.commit("g1", lost, 6).code(), kAborted);
+  EXPECT_EQ(fixture.complete("g1", lost).code(), kAborted);
+  EXPECT_EQ(fixture.complete("g1", lost, v1::ATTEMPT_OUTCOME_RETRYABLE).code(), kAborted);
+  EXPECT_EQ(fixture.observed().fenced, 5);
+  // Also if it makes up the new number, or the new gang the old one.
+  EXPECT_EQ(fixture.heartbeat("g1", next).status().code(), kAborted);
+  EXPECT_EQ(fixture.heartbeat("g2", lost).status().code(), kAborted);
+  EXPECT_EQ(fixture.job(job).checkpoints_size(), 1);
+  ASSERT_TRUE(fixture.complete("g2", next).ok());
+  EXPECT_EQ(fixture.job(job).output_path(), job + "/output-t0002");
+  EXPECT_EQ(fixture.job(job).restarts().at("LEASE_EXPIRED"), 1);
+}
+
+TEST(LeasesTest, ALateGangTakesItsJobUpAgainIfNobodyHasIt) {
+  const char* calls[] = {"heartbeat", "report", "commit", "complete", "refused commit"};
+  for (const std::string call : calls) {
+    CoordinatorFixture fixture;
+    fixture.register_gang("g");
+    const std::string job = fixture.submit(one_stage()) + "-work";
+    const v1::Lease lease = fixture.must_acquire("g");
+    fixture.pass(20s);
+    ASSERT_EQ(fixture.state(job), "QUEUED");
+    EXPECT_EQ(fixture.job(job).failures(), 1);
+    absl::Status written;
+    if (call == "heartbeat") written = fixture.heartbeat("g", lease).status();
+    if (call == "report") written = fixture.report("g", lease, {1});
+    if (call == "commit") written = fixture.commit("g", lease, 1);
+    if (call == "complete") written = fixture.complete("g", lease);
+    ASSERT_TRUE(written.ok()) << written;
+    if (call == "refused commit") {
+      v1::CommitCheckpointRequest wrong = fixture.commit_request("g", lease, 1);
+      wrong.mutable_checkpoint()->set_digest("another");
+      EXPECT_EQ(fixture.coordinator().commit_checkpoint(wrong).status().code(), absl::StatusCode::kFailedPrecondition);
+    }
+    EXPECT_EQ(fixture.state(job), call == "complete" ? "SUCCEEDED" : "RUNNING") << call;
+    EXPECT_EQ(fixture.job(job).failures(), 0);
+    EXPECT_EQ(fixture.job(job).attempt(), 1);
+    EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load()) << call;
+    fixture.register_gang("other");
+    EXPECT_FALSE(fixture.acquire("other"));
+  }
+}
+
+TEST(LeasesTest, NobodyTakesUpWhatHeLetGo) {
+  for (const auto outcome : {v1::ATTEMPT_OUTCOME_RELEASED, v1::ATTEMPT_OUTCOME_RETRYABLE}) {
+    CoordinatorFixture fixture;
+    fixture.register_gang("g");
+    const std::string job = fixture.submit(one_stage()) + "-work";
+    const v1::Lease lease = fixture.must_acquire("g");
+    ASSERT_TRUE(fixture.complete("g", lease, outcome).ok());
+    EXPECT_EQ(fixture.state(job), "QUEUED");
+    EXPECT_EQ(fixture.heartbeat("g", lease).status().code(), kAborted);   // a heartbeat that came late
+    EXPECT_EQ(fixture.complete("g", lease).code(), kAborted);
+    EXPECT_TRUE(fixture.complete("g", lease, outcome).ok());              // the same again is harmless
+    EXPECT_EQ(fixture.state(job), "QUEUED");
+    EXPECT_EQ(fixture.job(job).failures(), outcome == v1::ATTEMPT_OUTCOME_RETRYABLE ? 1 : 0);
+  }
+}
+
+TEST(LeasesTest, AGangWithOtherWorkDoesNotTakeUpTheOld) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("g");
+  const std::string first = fixture.submit(one_stage("first")) + "-work";
+  fixture.pass(1s);
+  const std::string second = fixture.submit(one_stage("second")) + "-work";
+  ASSERT_TRUE(fixture.coordinator().pause(fixture.control(first)).ok());
+  const v1::Lease lost = fixture.must_acquire("g");
+  ASSERT_EQ(lost.job_id(), second);
+  fixture.pass(16s);   // expires
+  ASSERT_TRUE(fixture.coordinator().resume(fixture.control(first)).ok());
+  ASSERT_EQ(fixture.must_acquire("g").job_id(), first);
+  EXPECT_EQ(fixture.heartbeat("g", lost).status().code(), kAborted);   // came late; two jobs of one gang would be wrong
+  EXPECT_EQ(fixture.state(second), "QUEUED");
+}
+
+TEST(LeasesTest, TheBudgetIsFiveFailuresWithoutACheckpoint) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("g");
+  const std::string job = fixture.submit(one_stage()) + "-work";
+  const auto fail = [&] { ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_RETRYABLE, {}, "a rank was lost").ok()); };
+  std::vector<int> waits;
+  for (int i = 1; i <= 4; ++i) {
+    fail();
+    EXPECT_EQ(fixture.state(job), "QUEUED");
+    int seconds = 0;
+    while (!fixture.acquire("g")) {
+      fixture.pass(1s);
+      ++seconds;
+    }
+    waits.push_back(seconds);
+    if (i == 2) {   // a newly committed step makes the budget whole again
+      ASSERT_TRUE(fixture.commit("g", fixture.must_acquire("g"), 7).ok());
+      EXPECT_EQ(fixture.job(job).failures(), 0);
+    }
+  }
+  EXPECT_THAT(waits, ::testing::ElementsAre(0, 30, 0, 30));
+  ASSERT_TRUE(fixture.commit("g", fixture.must_acquire("g"), 7).ok());   // the same step by a later attempt is no progress
+  EXPECT_EQ(fixture.job(job).failures(), 2);
+  for (const int wait : {60, 120}) {
+    fail();
+    EXPECT_FALSE(fixture.acquire("g"));
+    EXPECT_THAT(fixture.job(job).pending_explanation(), HasSubstr("before it is tried again"));
+    fixture.pass(std::chrono::seconds(wait - 1));
+    EXPECT_FALSE(fixture.acquire("g"));
+    fixture.pass(2s);
+    ASSERT_TRUE(fixture.acquire("g"));
+  }
+  fail();
+  EXPECT_EQ(fixture.state(job), "FAILED");
+  EXPECT_EQ(fixture.job(job).reason(), "ATTEMPT_FAILED");
+  EXPECT_EQ(fixture.job(job).message(), "a rank was lost");
+  ASSERT_TRUE(fixture.coordinator().retry(fixture.control(job)).ok());
+  EXPECT_EQ(fixture.job(job).failures(), 0);
+  EXPECT_TRUE(fixture.acquire("g"));
+}
+
+TEST(LeasesTest, ALauncherThatStartsItsGangAgainGivesUpTheOldLeaseAtOnce) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("g1", 1, "launcher");
+  fixture.register_gang("other", 1, "another launcher");
+  const std::string job = fixture.submit(one_stage()) + "-work";
+  const v1::Lease lease = fixture.must_acquire("g1");
+  fixture.register_gang("g1", 1, "launcher");   // the same process again: nothing happens
+  EXPECT_EQ(fixture.state(job), "ASSIGNED");
+  fixture.register_gang("g2", 1, "launcher");
+  EXPECT_EQ(fixture.state(job), "QUEUED");
+  EXPECT_EQ(fixture.job(job).reason(), "GANG_RESTARTED");
+  EXPECT_EQ(fixture.commit("g1", lease, 3).code(), kAborted);   // a dead gang takes nothing up
+  EXPECT_EQ(fixture.heartbeat("g1", lease).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(fixture.must_acquire("g2").attempt(), 2);
+  EXPECT_EQ(fixture.coordinator().server_info().gangs(), 2);
+  EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
+}
+
+TEST(LeasesTest, AGangThatLeavesGivesItsJobBack) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("g");
+  const std::string job = fixture.submit(one_stage()) + "-work";
+  fixture.must_acquire("g");
+  v1::DeregisterGangRequest request;
+  request.set_gang_id("g");
+  request.set_reason("preempted");
+  ASSERT_TRUE(fixture.coordinator().deregister_gang(request).ok());
+  ASSERT_TRUE(fixture.coordinator().deregister_gang(request).ok());
+  EXPECT_EQ(fixture.state(job), "QUEUED");
+  EXPECT_EQ(fixture.coordinator().server_info().gangs(), 0);
+  EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
+}
+
+TEST(LeasesTest, AStallOfTheCoordinatorIsNobodysFault) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("g");
+  const std::string job = fixture.submit(one_stage()) + "-work";
+  const v1::Lease lease = fixture.must_acquire("g");
+  fixture.pass(1s);
+  fixture.clock().advance(5min);
+  fixture.coordinator().tick();
+  EXPECT_EQ(fixture.state(job), "ASSIGNED");
+  fixture.pass(14s);
+  EXPECT_EQ(fixture.state(job), "ASSIGNED");
+  EXPECT_TRUE(fixture.heartbeat("g", lease).ok());
+  fixture.pass(15s);
+  EXPECT_EQ(fixture.state(job), "QUEUED");
+}
+
+TEST(LeasesTest, RepeatedCommitsAndCompletionsAreOnes) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("g");
+  const std::string job = fixture.submit(one_stage()) + "-work";
+  const v1::Lease lease = fixture.must_acquire("g");
+  const v1::CommitCheckpointRequest commit = fixture.commit_request("g", lease, 4);
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(fixture.coordinator().commit_checkpoint(commit).ok());
+  EXPECT_EQ(fixture.job(job).checkpoints_size(), 1);
+  v1::CommitCheckpointRequest other = commit;
+  other.mutable_checkpoint()->set_digest("00");
+  EXPECT_EQ(fixture.coordinator().commit_checkpoint(other).status().code(), absl::StatusCode::kAlreadyExists);
+  other.mutable_checkpoint()->set_path("elsewhere");
+  EXPECT_EQ(fixture.coordinator().commit_checkpoint(other).status().code(), absl::StatusCode::kInvalidArgument);
+
+  v1::CompleteAttemptRequest complete = fixture.complete_request("g", lease, v1::ATTEMPT_OUTCOME_SUCCEEDED);
+  const std::filesystem::path record = fixture.root() / complete.output_path() / "STAGE.json";
+  std::filesystem::remove(record);
+  EXPECT_THAT(std::string(fixture.coordinator().complete_attempt(complete).status().message()), HasSubstr("--data-root"));
+  complete = fixture.complete_request("g", lease, v1::ATTEMPT_OUTCOME_SUCCEEDED);
+  ASSERT_TRUE(fixture.coordinator().complete_attempt(complete).ok());
+  std::filesystem::remove(record);
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(fixture.coordinator().complete_attempt(complete).ok());
+  EXPECT_EQ(fixture.observed().finished["SUCCEEDED"], 1);
+  EXPECT_EQ(fixture.commit("g", lease, 5).code(), kAborted);
+  EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
+}
+
+TEST(LeasesTest, AHundredRacingGangsAndOneJob) {
+  constexpr int kRounds = 100, kGangs = 100;
+  CoordinatorFixture fixture;
+  for (int i = 0; i < kGangs; ++i) fixture.register_gang("g" + std::to_string(i));
+  int wrong = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    const std::string job = fixture.submit(one_stage("race")) + "-work";
+    std::atomic<int> leases{0}, winner{-1};
+    std::atomic<bool> go{false};
+    std::vector<std::thread> gangs;
+    for (int i = 0; i < kGangs; ++i) {
+      gangs.emplace_back([&, i] {
+        while (!go) std::this_thread::yield();
+        if (fixture.acquire("g" + std::to_string(i))) {
+          ++leases;
+          winner = i;
+        }
+      });
+    }
+    go = true;
+    for (std::thread& gang : gangs) gang.join();
+    wrong += leases != 1 || fixture.job(job).attempt() != 1;
+    const std::string gang = "g" + std::to_string(winner);
+    ASSERT_TRUE(fixture.complete(gang, fixture.must_acquire(gang)).ok());
+  }
+  std::cout << kRounds << " rounds of " << kGangs << " racing AcquireLease calls, " << wrong << " without exactly one lease\n";
+  EXPECT_EQ(wrong, 0);
+}
+
+}  // namespace
+}  // namespace moe
