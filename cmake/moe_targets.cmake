@@ -38,11 +38,11 @@ endfunction()
 # LibTorch holds memory until the process ends, and defines some symbols twice; neither is ours to report.
 set(MOE_TEST_ENVIRONMENT "OMP_NUM_THREADS=1;MKL_NUM_THREADS=1;ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0")
 
-# moe_test(NAME SOURCES... LIBRARIES targets... [LABELS ...] [TORCH] [RANKS n...] [TIMEOUT seconds])
+# moe_test(NAME SOURCES... LIBRARIES targets... [LABELS ...] [TORCH] [RANKS n...] [TIMEOUT seconds] [PROCESSORS n])
 # A GoogleTest binary moe_NAME_tests; every case is a CTest test. RANKS: instead, the whole binary runs under a real
 # mpirun once per number of ranks (its main is tests/testing/mpi_main.cc).
 function(moe_test name)
-  cmake_parse_arguments(arg "TORCH" "TIMEOUT" "SOURCES;LIBRARIES;LABELS;RANKS" ${ARGN})
+  cmake_parse_arguments(arg "TORCH" "TIMEOUT;PROCESSORS" "SOURCES;LIBRARIES;LABELS;RANKS" ${ARGN})
   set(target moe_${name}_tests)
   if(NOT arg_LABELS)
     set(arg_LABELS unit)
@@ -64,6 +64,9 @@ function(moe_test name)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
   endif()
+  if(NOT arg_PROCESSORS)
+    set(arg_PROCESSORS 1)
+  endif()
   if(arg_RANKS)
     foreach(ranks ${arg_RANKS})
       add_test(NAME ${name}.ranks${ranks}
@@ -74,7 +77,7 @@ function(moe_test name)
     target_link_libraries(${target} PRIVATE GTest::gtest_main)
     # One thread per process unless a test asks for more: CTest runs two at a time.
     gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT}
-                         ENVIRONMENT "${MOE_TEST_ENVIRONMENT}")
+                         PROCESSORS ${arg_PROCESSORS} ENVIRONMENT "${MOE_TEST_ENVIRONMENT}")
   endif()
 endfunction()
 

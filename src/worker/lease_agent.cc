@@ -127,7 +127,11 @@ void LeaseAgent::beat() {
     progress = progress_;
   }
   const v1::Directive directive = client_.heartbeat(lease_, progress);
-  if (directive == v1::DIRECTIVE_RELEASE && !release_.exchange(true)) log_info("event=release_asked; the job saves and leaves");
+  if (directive == v1::DIRECTIVE_RELEASE && !release_) {
+    const std::lock_guard lock(mutex_);
+    log_info(concat("event=release_asked step=", progress_.step(), "; the job saves and leaves"));
+    release_ = true;
+  }
   send_pending_commit();
   send_metrics();
 }

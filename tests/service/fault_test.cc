@@ -186,8 +186,13 @@ TEST_F(GangFaultTest, PauseTakesEffectWithinTwoStepsAndResumeGoesOn) {
   ASSERT_EQ(cluster.moectl({"wait", train_job(id), "--for", "paused", "--timeout", "60"}).exit_code, 0);
   const json job = cluster.job(train_job(id));
   const auto saved = std::stoll(job["checkpoints"].back()["step"].get<std::string>());
-  // The rank's log says at which step the leader heard of it.
-  const std::string log = read_file(cluster.data_root() / train_job(id) / "attempts" / "0001" / "metrics.jsonl");
+  // The log says at which step the leader heard of it.
+  const std::string log = read_file(cluster.data_root() / train_job(id) / "attempts" / "0001" / "logs" / "gang.log");
+  const std::string key = "event=release_asked step=";
+  ASSERT_NE(log.find(key), std::string::npos) << log;
+  const int64_t heard = std::stoll(log.substr(log.find(key) + key.size()));
+  std::cout << "heard at step " << heard << ", saved at step " << saved << "\n";
+  EXPECT_LE(saved, heard + 2);
   const auto last_step = testing::losses_of(cluster.data_root() / train_job(id) / "attempts" / "0001" / "metrics.jsonl").rbegin()->first;
   EXPECT_EQ(saved, last_step) << "what was trained was saved";
   EXPECT_EQ(cluster.moectl_json({"describe", id})["phase"], "PAUSED");
