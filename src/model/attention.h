@@ -26,11 +26,11 @@ struct AttentionWeights {
   at::Tensor q, k, v, o;   ///< [heads * head_dim, D], [kv heads * head_dim, D] twice, [D, heads * head_dim]
 };
 
-/// Grouped-query attention, causal within each sequence and never across; consecutive sequences of equal length share one call.
-/// With a cache, the batch is one sequence that continues it.
+/// Grouped-query attention, causal within each sequence and never across (ops::causal_attention). With a cache, the batch is one
+/// sequence that continues it.
 ///
 /// Shapes   x [T, D], positions [T] int64, cu_seqlens [sequences + 1] -> [T, D]
-/// Source   Ainslie et al. 2023, arXiv:2305.13245; LibTorch's scaled_dot_product_attention.
+/// Source   Ainslie et al. 2023, arXiv:2305.13245.
 at::Tensor attention(const ModelConfig& config, const AttentionWeights& weights, const RopeTable& rope, const at::Tensor& x_TD,
                      const at::Tensor& positions_T, const std::vector<int64_t>& cu_seqlens, LayerKvCache* cache = nullptr);
 

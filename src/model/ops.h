@@ -31,6 +31,11 @@ at::Tensor rms_norm(const at::Tensor& x_TD, const at::Tensor& weight_D, double e
 /// Source   Su et al. 2021, arXiv:2104.09864, in the half-split layout of Hugging Face.
 at::Tensor rope(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 
+/// Attention of each query over its own sequence up to itself, heads in groups that share keys and values. q [T, heads, d],
+/// k, v [T, kv heads, d]; sequence s is the rows [cu_seqlens[s], cu_seqlens[s + 1]) -> [T, heads, d]. A result depends on its own
+/// sequence alone, bit for bit.
+at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::vector<int64_t>& cu_seqlens);
+
 /// rows[r] = x[row_tokens[r]]; the gradient of a token sums over its slots. slot_rows [T, K] int64 is the inverse: the row of
 /// each (token, slot), -1 for none.
 at::Tensor permute(const at::Tensor& x_TD, const at::Tensor& row_tokens_R, const at::Tensor& slot_rows_TK);

@@ -1,5 +1,4 @@
-#include <algorithm>
-
+#include "kernels/grouped_matmul.h"
 #include "kernels/matmul.h"
 #include "model/kernel_views.h"
 #include "model/ops.h"
@@ -36,15 +35,8 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
   }
 };
 
-/// Calls product(rows of expert e in `rows`, e, where they start) for every expert.
-template <typename Product>
-void for_each_expert(const std::vector<int64_t>& rows_per_expert, const Product& product) {
-  int64_t first = 0;
-  for (size_t expert = 0; expert < rows_per_expert.size(); ++expert) {
-    product(static_cast<int64_t>(expert), first, rows_per_expert[expert]);
-    first += rows_per_expert[expert];
-  }
-}
+/// [E, O, I] as the matrix [E * O, I] that lies there.
+at::Tensor stacked(const at::Tensor& weight_EOI) { return weight_EOI.view({-1, weight_EOI.size(2)}); }
 
 class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunction> {
  public:
@@ -52,11 +44,7 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
                             const std::vector<int64_t>& rows_per_expert) {
     const at::Tensor rows = row_major(rows_in), weight = weight_in.contiguous();
     at::Tensor y = at::empty({rows.size(0), weight.size(1)}, rows.options());
-    for_each_expert(rows_per_expert, [&](int64_t expert, int64_t first, int64_t count) {
-      if (count == 0) return;
-      at::Tensor out = y.narrow(0, first, count);
-      kernels::linear_forward(const_view(rows.narrow(0, first, count)), const_view(weight.select(0, expert)), mutable_view(out));
-    });
+    kernels::grouped_linear_forward(const_view(rows), const_view(stacked(weight)), mutable_view(y), rows_per_expert);
     context->save_for_backward({rows, weight});
     context->saved_data["rows_per_expert"] = rows_per_expert;
     return y;
@@ -67,19 +55,15 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
     const at::Tensor &rows = saved[0], &weight = saved[1], dy = row_major(gradients[0]);
     const std::vector<int64_t> rows_per_expert = context->saved_data["rows_per_expert"].toIntVector();
     at::Tensor drows, dweight;
-    if (context->needs_input_grad(0)) drows = at::empty(rows.sizes(), rows.options());
-    if (context->needs_input_grad(1)) dweight = at::empty(weight.sizes(), weight.options());
-    for_each_expert(rows_per_expert, [&](int64_t expert, int64_t first, int64_t count) {
-      const at::Tensor dy_e = dy.narrow(0, first, count);
-      if (drows.defined() && count > 0) {
-        at::Tensor out = drows.narrow(0, first, count);
-        kernels::linear_input_gradient(const_view(dy_e), const_view(weight.select(0, expert)), mutable_view(out));
-      }
-      if (dweight.defined()) {
-        at::Tensor out = dweight.select(0, expert);
-        kernels::linear_weight_gradient(const_view(dy_e), const_view(rows.narrow(0, first, count)), mutable_view(out));
-      }
-    });
+    if (context->needs_input_grad(0)) {
+      drows = at::empty(rows.sizes(), rows.options());
+      kernels::grouped_linear_input_gradient(const_view(dy), const_view(stacked(weight)), mutable_view(drows), rows_per_expert);
+    }
+    if (context->needs_input_grad(1)) {
+      dweight = at::empty(weight.sizes(), weight.options());
+      at::Tensor matrix = stacked(dweight);
+      kernels::grouped_linear_weight_gradient(const_view(dy), const_view(rows), mutable_view(matrix), rows_per_expert);
+    }
     return {drows, dweight, at::Tensor()};
   }
 };

@@ -136,6 +136,31 @@ MOE_WIDEST_VECTORS void scaled_softmax(const T* row, T log_sum, T scale, int64_t
   for (int64_t i = 0; i < width; ++i) out[i] = exponential(row[i] - log_sum) * scale;
 }
 
+/// The first `seen` of `width` scores become probabilities, the others 0. Returns the logarithm of the sum.
+template <typename T>
+MOE_WIDEST_VECTORS T masked_softmax_row(T* __restrict scores, T scale, int64_t seen, int64_t width) {
+  const T top = scale * largest(scores, seen);
+  for (int64_t i = 0; i < seen; ++i) scores[i] = exponential(scale * scores[i] - top);
+  const T sum = lane_sum<T>(seen, [scores](int64_t i) { return scores[i]; }), inverse = T{1} / sum;
+  for (int64_t i = 0; i < seen; ++i) scores[i] *= inverse;
+  for (int64_t i = seen; i < width; ++i) scores[i] = T{0};
+  return top + std::log(sum);
+}
+
+template <typename T>
+MOE_WIDEST_VECTORS void masked_softmax_row_gradient(T* __restrict scores, T* __restrict dprobabilities, T scale, T log_sum,
+                                                    const T* __restrict dout, const T* __restrict out, int64_t out_width,
+                                                    int64_t seen, int64_t width) {
+  const T projection = lane_sum<T>(out_width, [=](int64_t i) { return dout[i] * out[i]; });
+  for (int64_t i = 0; i < seen; ++i) {
+    const T probability = exponential(scale * scores[i] - log_sum);
+    scores[i] = probability;
+    dprobabilities[i] = probability * (dprobabilities[i] - projection) * scale;
+  }
+  for (int64_t i = seen; i < width; ++i) scores[i] = T{0};
+  for (int64_t i = seen; i < width; ++i) dprobabilities[i] = T{0};
+}
+
 /// Calls body(row) for every row.
 template <typename Body>
 void for_each_row(int64_t rows, int64_t width, const Body& body) {
@@ -189,6 +214,20 @@ void rope(const T* x, const T* cos, const T* sin, int64_t rows, int64_t heads, i
 }
 
 template <typename T>
+void causal_softmax(T* scores, int64_t keys, int64_t first, int64_t rows, T scale, T* log_sums) {
+  for (int64_t row = 0; row < rows; ++row) log_sums[row] = masked_softmax_row(scores + row * keys, scale, first + row + 1, keys);
+}
+
+template <typename T>
+void causal_softmax_gradient(T* scores, T* dprobabilities, int64_t keys, int64_t first, int64_t rows, T scale, const T* log_sums,
+                             const T* dout, const T* out, int64_t width) {
+  for (int64_t row = 0; row < rows; ++row) {
+    masked_softmax_row_gradient(scores + row * keys, dprobabilities + row * keys, scale, log_sums[row], dout + row * width,
+                                out + row * width, width, first + row + 1, keys);
+  }
+}
+
+template <typename T>
 void cross_entropy(const T* logits, const int64_t* labels, int64_t ignored, int64_t rows, int64_t width, T* losses, T* log_sum) {
   for_each_row(rows, width, [&](int64_t row) {
     log_sum[row] = labels[row] == ignored ? T{0} : log_sum_exp(logits + row * width, width);
@@ -216,6 +255,8 @@ void cross_entropy_gradient(const T* dlosses, const T* logits, const T* log_sum,
   template void swiglu<T>(Rows<const T>, Rows<const T>, int64_t, int64_t, T*);                                               \
   template void swiglu_gradient<T>(const T*, Rows<const T>, Rows<const T>, int64_t, int64_t, Rows<T>, Rows<T>);              \
   template void rope<T>(const T*, const T*, const T*, int64_t, int64_t, int64_t, int, T*);                                   \
+  template void causal_softmax<T>(T*, int64_t, int64_t, int64_t, T, T*);                                                     \
+  template void causal_softmax_gradient<T>(T*, T*, int64_t, int64_t, int64_t, T, const T*, const T*, const T*, int64_t);     \
   template void cross_entropy<T>(const T*, const int64_t*, int64_t, int64_t, int64_t, T*, T*);                               \
   template void cross_entropy_gradient<T>(const T*, const T*, const T*, const int64_t*, int64_t, int64_t, int64_t, T*);
 MOE_ROW_MATH_FOR(float)

@@ -7,7 +7,7 @@
 /// Numerics  T is float or double; sums within a row run over 16 lanes in a fixed order, the exponential is our own (error below
 ///           2 units in the last place of a float; std::exp for double). So a row's bits depend on the row alone: not on the
 ///           rows beside it, the number of threads or the processor's vectors. Sums over rows go block by block of 64 rows.
-/// Threads   OpenMP over rows above a size where it pays.
+/// Threads   OpenMP over rows above a size where it pays; causal_softmax and its gradient run on the calling thread.
 namespace moe::row_math {
 
 /// Rows of `width` elements, `stride` apart.
@@ -35,6 +35,16 @@ void swiglu_gradient(const T* dy, Rows<const T> gate, Rows<const T> up, int64_t 
 /// Turns the pairs (j, j + half) of each head by the row's angles; cos and sin [rows, half]. `direction` -1 turns back.
 template <typename T>
 void rope(const T* x, const T* cos, const T* sin, int64_t rows, int64_t heads, int64_t half, int direction, T* y);
+
+/// Scores of `rows` queries with `keys` keys each become probabilities: softmax of scale * score over the keys that query
+/// first + row may see, [0, first + row], and 0 for the others; first + rows <= keys. log_sums [rows].
+template <typename T>
+void causal_softmax(T* scores, int64_t keys, int64_t first, int64_t rows, T scale, T* log_sums);
+/// Its gradient, the probabilities computed again: `scores` become them, and `dprobabilities` become the gradient of the scores.
+/// dout . out of a query [rows, width], what attention took out of the values, is what the softmax's gradient projects out.
+template <typename T>
+void causal_softmax_gradient(T* scores, T* dprobabilities, int64_t keys, int64_t first, int64_t rows, T scale, const T* log_sums,
+                             const T* dout, const T* out, int64_t width);
 
 /// losses[row] = log_sum[row] - logits[row][label], log_sum = log sum exp; 0 where the label is `ignored`.
 template <typename T>

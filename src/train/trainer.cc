@@ -12,6 +12,7 @@
 #include "common/error.h"
 #include "common/json_lines.h"
 #include "common/log.h"
+#include "common/memory_reuse.h"
 #include "eval/load_statistics.h"
 #include "eval/model_settings.h"
 #include "eval/perplexity.h"
@@ -47,6 +48,7 @@ class Trainer {
       : request_(request), spec_(request.spec), world_(world), mesh_(world, request.gang.expert_parallel()) {}
 
   std::optional<TrainOutcome> run() {
+    keep_freed_memory();
     prepare();
     resume();
     while (position_.step < spec_.steps()) {

@@ -1,0 +1,70 @@
+// Products of groups against the products of each group alone, bit for bit, on few groups and on many.
+#include "kernels/grouped_matmul.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include "common/error.h"
+#include "kernels/matmul.h"
+#include "kernels/test_matrix.h"
+
+namespace moe::kernels::testing {
+namespace {
+
+class GroupedLinearTest : public ::testing::TestWithParam<std::vector<int64_t>> {};
+INSTANTIATE_TEST_SUITE_P(Rows, GroupedLinearTest,
+                         ::testing::Values(std::vector<int64_t>{5}, std::vector<int64_t>{0, 0}, std::vector<int64_t>{3, 0, 40},
+                                           std::vector<int64_t>{17, 0, 1, 64, 33, 2, 129, 8}),
+                         [](const auto& test) { return "Groups" + std::to_string(test.param.size()); });
+
+TEST_P(GroupedLinearTest, EqualsTheProductsOfEachGroup) {
+  const std::vector<int64_t>& groups = GetParam();
+  constexpr int64_t I = 300, O = 43;
+  constexpr DeviceType kCpu = DeviceType::kCpu;
+  constexpr DType kType = DType::kFloat32;
+  const auto G = static_cast<int64_t>(groups.size());
+  int64_t R = 0;
+  for (const int64_t rows : groups) {
+    R += rows;
+  }
+  TestMatrix x(kCpu, kType, R, I, 3, random_values(R * I, kType, 1)), w(kCpu, kType, G * O, I, 1, random_values(G * O * I, kType, 2)),
+      dy(kCpu, kType, R, O, 0, random_values(R * O, kType, 3));
+  const int threads = omp_get_max_threads();
+  for (const int count : {1, 2}) {
+    omp_set_num_threads(count);
+    TestMatrix y(kCpu, kType, R, O, 2), dx(kCpu, kType, R, I, 0), dw(kCpu, kType, G * O, I, 5);
+    TestMatrix y1(kCpu, kType, R, O, 2), dx1(kCpu, kType, R, I, 0), dw1(kCpu, kType, G * O, I, 5);
+    grouped_linear_forward(x.view(), w.view(), y.view(), groups);
+    grouped_linear_input_gradient(dy.view(), w.view(), dx.view(), groups);
+    grouped_linear_weight_gradient(dy.view(), x.view(), dw.view(), groups);
+    omp_set_num_threads(1);
+    for (int64_t g = 0, first = 0; g < G; first += groups[g++]) {
+      linear_forward(x.rows(first, groups[g]), w.rows(g * O, O), y1.rows(first, groups[g]));
+      linear_input_gradient(dy.rows(first, groups[g]), w.rows(g * O, O), dx1.rows(first, groups[g]));
+      linear_weight_gradient(dy.rows(first, groups[g]), x.rows(first, groups[g]), dw1.rows(g * O, O));
+    }
+    EXPECT_EQ(y.bytes(), y1.bytes()) << count << " threads";
+    EXPECT_EQ(dx.bytes(), dx1.bytes()) << count << " threads";
+    if (count == 1 || G >= 2 * count) {
+      EXPECT_EQ(dw.bytes(), dw1.bytes()) << count << " threads";
+    }
+  }
+  omp_set_num_threads(threads);
+}
+
+TEST(GroupedLinearTest, RefusesCountsThatDisagree) {
+  TestMatrix x(DeviceType::kCpu, DType::kFloat32, 4, 6, 0), w(DeviceType::kCpu, DType::kFloat32, 6, 6, 0),
+      y(DeviceType::kCpu, DType::kFloat32, 4, 3, 0);
+  for (const std::vector<int64_t>& groups : {std::vector<int64_t>{4, 1}, {5, -1}, {1, 1, 1, 1}, {}}) {
+    try {
+      grouped_linear_forward(x.view(), w.view(), y.view(), groups);
+      ADD_FAILURE() << "nothing was thrown for " << groups.size() << " groups";
+    } catch (const InvalidArgument& error) {
+      EXPECT_THAT(error.what(), ::testing::HasSubstr("4 rows and 6 rows of weights"));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace moe::kernels::testing
