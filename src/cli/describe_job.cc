@@ -2,6 +2,7 @@
 
 #include "cli/curves.h"
 #include "cli/describe.h"
+#include "cli/elastic_table.h"
 #include "cli/follow.h"
 #include "cli/format.h"
 #include "common/error.h"
@@ -20,7 +21,7 @@ constexpr int kLabelWidth = 12;
 
 std::string attempts_section(const v1::Job& job, int width) {
   if (job.attempts().empty()) return "";
-  TextTable table({{"ATTEMPT", Align::kNumber}, {"GANG"}, {"STARTED"}, {"TOOK", Align::kNumber}, {"OUTCOME"},
+  ElasticTable table({{"ATTEMPT", Align::kNumber}, {"GANG"}, {"STARTED"}, {"TOOK", Align::kNumber}, {"OUTCOME"},
                    {"EXIT", Align::kNumber}, {"LAST STEP", Align::kNumber}, {"MESSAGE"}});
   for (const v1::Attempt& attempt : job.attempts()) {
     table.add_row({std::to_string(attempt.number()), attempt.gang_id(), time_text(attempt.started()),
@@ -33,7 +34,7 @@ std::string attempts_section(const v1::Job& job, int width) {
 
 std::string checkpoints_section(const v1::Job& job, int width) {
   if (job.checkpoints().empty()) return "";
-  TextTable table({{"STEP", Align::kNumber}, {"ATTEMPT", Align::kNumber}, {"SIZE", Align::kNumber}, {"COMMITTED"}, {"PATH"}});
+  ElasticTable table({{"STEP", Align::kNumber}, {"ATTEMPT", Align::kNumber}, {"SIZE", Align::kNumber}, {"COMMITTED"}, {"PATH"}});
   for (const v1::Checkpoint& checkpoint : job.checkpoints()) {
     table.add_row({std::to_string(checkpoint.step()), std::to_string(checkpoint.attempt()), bytes_text(checkpoint.bytes()),
                    time_text(checkpoint.committed()), checkpoint.path()});

@@ -1,11 +1,11 @@
 #include <map>
 
 #include "cli/describe.h"
+#include "cli/elastic_table.h"
 #include "cli/follow.h"
 #include "cli/format.h"
 #include "common/error.h"
 #include "pipeline/spec.h"
-#include "report/table.h"
 #include "report/text.h"
 
 namespace moe {
@@ -43,14 +43,15 @@ std::string describe_pipeline(const v1::Pipeline& pipeline, const std::vector<v1
   text += field("Created", time_text(pipeline.created()));
   text += field("Finished", time_text(pipeline.finished()));
   text += field("Took", span_text(pipeline.created(), pipeline.finished()));
+  text += field("Jobs", pipeline.id() + "-STAGE");
 
   std::map<std::string, const v1::Stage*> specs;
   for (const v1::Stage& stage : pipeline.spec().stages()) specs[stage_name(stage)] = &stage;
-  TextTable table({{"STAGE"}, {"KIND"}, {"STATUS"}, {"JOB"}, {"JOB STATE"}, {"NOTE"}});
+  ElasticTable table({{"STAGE"}, {"KIND"}, {"STATUS"}, {"JOB"}, {"NOTE"}});
   for (const v1::StageState& stage : pipeline.stages()) {
     const auto spec = specs.find(stage.name());
     const std::string kind = stage.is_gate() ? "gate" : spec != specs.end() ? kind_text(*spec->second) : "-";
-    table.add_row({stage.name(), kind, stage.status(), stage.job_id(),
+    table.add_row({stage.name(), kind, stage.status(),
                    stage.job_state() == v1::JOB_STATE_UNSPECIFIED ? "" : state_text(stage.job_state()),
                    stage_note(stage, specs, pipeline)});
   }

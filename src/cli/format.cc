@@ -6,6 +6,7 @@
 #include <ctime>
 
 #include "common/error.h"
+#include "pipeline/spec.h"
 #include "report/text.h"
 
 namespace moe {
@@ -91,14 +92,8 @@ std::string progress_text(const v1::Progress& progress) {
 }
 
 std::string kind_text(const v1::Stage& stage) {
-  switch (stage.kind_case()) {
-    case v1::Stage::kConvert: return "convert";
-    case v1::Stage::kTrain: return "train";
-    case v1::Stage::kEvaluate: return "evaluate";
-    case v1::Stage::kGate: return "gate";
-    case v1::Stage::KIND_NOT_SET: break;
-  }
-  return "-";
+  const std::string kind = stage_kind(stage);
+  return kind.empty() ? "-" : kind;
 }
 
 }  // namespace moe

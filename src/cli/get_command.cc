@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "cli/commands.h"
+#include "cli/elastic_table.h"
 #include "cli/format.h"
 #include "pipeline/problem.h"
-#include "report/table.h"
 
 namespace moe {
 namespace {
@@ -74,7 +74,7 @@ void show_pipelines(const GetOptions& options, const v1::ListRequest& request, S
       request, options.limit, shell, [&](const v1::ListRequest& page) { return shell.client.list_pipelines(page); },
       [](v1::ListPipelinesResponse& response) { return response.mutable_pipelines(); });
   if (shell.json) return shell.print_json(answer);
-  TextTable table({{"PIPELINE"}, {"PHASE"}, {"DONE", Align::kNumber}, {"NOW"}, {"USER"}, {"AGE", Align::kNumber}, {"REASON"}});
+  ElasticTable table({{"PIPELINE"}, {"PHASE"}, {"DONE", Align::kNumber}, {"NOW"}, {"USER"}, {"AGE", Align::kNumber}, {"REASON"}});
   for (const v1::Pipeline& pipeline : answer.pipelines()) {
     int done = 0;
     std::string now;
@@ -97,7 +97,7 @@ void show_jobs(const GetOptions& options, const v1::ListRequest& request, Shell&
       request, options.limit, shell, [&](const v1::ListRequest& page) { return shell.client.list_jobs(page); },
       [](v1::ListJobsResponse& response) { return response.mutable_jobs(); });
   if (shell.json) return shell.print_json(answer);
-  TextTable table({{"JOB"}, {"KIND"}, {"STATE"}, {"ATTEMPT", Align::kNumber}, {"PROGRESS"}, {"AGE", Align::kNumber}, {"MESSAGE"}});
+  ElasticTable table({{"JOB"}, {"KIND"}, {"STATE"}, {"ATTEMPT", Align::kNumber}, {"PROGRESS"}, {"AGE", Align::kNumber}, {"MESSAGE"}});
   for (const v1::Job& job : answer.jobs()) {
     const std::string& message = job.message().empty() ? job.pending_explanation() : job.message();
     table.add_row({job.id(), job.kind(), state_text(job.state()), std::to_string(job.attempt()), progress_text(job.progress()),
@@ -115,7 +115,7 @@ void show_gangs(const std::set<std::string>& states, const v1::ListRequest& requ
                 gangs.end());
   }
   if (shell.json) return shell.print_json(answer);
-  TextTable table({{"GANG"}, {"STATE"}, {"RANKS", Align::kNumber}, {"DEVICE"}, {"JOB"}, {"HEARD", Align::kNumber}, {"VERSION"}});
+  ElasticTable table({{"GANG"}, {"STATE"}, {"RANKS", Align::kNumber}, {"DEVICE"}, {"JOB"}, {"HEARD", Align::kNumber}, {"VERSION"}});
   for (const v1::Gang& gang : gangs) {
     table.add_row({gang.id(), gang.state(), std::to_string(gang.ranks_size()), gang.device(), gang.job_id(),
                    concat(age_text(gang.last_heard()), " ago"), gang.version()});
@@ -128,10 +128,10 @@ void show_artifacts(const GetOptions& options, const v1::ListRequest& request, S
       request, options.limit, shell, [&](const v1::ListRequest& page) { return shell.client.list_artifacts(page); },
       [](v1::ListArtifactsResponse& response) { return response.mutable_artifacts(); });
   if (shell.json) return shell.print_json(answer);
-  TextTable table({{"ARTIFACT"}, {"KIND"}, {"DIGEST"}, {"MADE OF"}, {"AGE", Align::kNumber}});
+  ElasticTable table({{"ARTIFACT"}, {"KIND"}, {"DIGEST"}, {"AGE", Align::kNumber}, {"MADE OF"}});
   for (const v1::Artifact& artifact : answer.artifacts()) {
-    table.add_row({artifact.id(), artifact.kind(), artifact.digest(),
-                   comma_separated({artifact.parents().begin(), artifact.parents().end()}), age_text(artifact.created())});
+    table.add_row({artifact.id(), artifact.kind(), artifact.digest(), age_text(artifact.created()),
+                   comma_separated({artifact.parents().begin(), artifact.parents().end()})});
   }
   shell.print(table.render(shell.width));
 }

@@ -4,6 +4,7 @@
 
 #include "cli/commands.h"
 #include "cli/format.h"
+#include "common/version.h"
 
 namespace moe {
 namespace {
@@ -27,8 +28,8 @@ ExitStatus run_health(Shell& shell) {
 }
 
 ExitStatus run_version(Shell& shell) {
-  nlohmann::json versions{{"client", MOE_VERSION}};
-  std::string text = concat("moectl       ", MOE_VERSION, "\n");
+  nlohmann::json versions{{"client", kVersion}};
+  std::string text = concat("moectl       ", kVersion, "\n");
   try {
     const v1::ServerInfo info = shell.client.server_info();
     versions["coordinator"] = info.version();

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "cli/elastic_table.h"
 #include "cli/format.h"
 #include "common/error.h"
 #include "common/file_io.h"
 #include "pipeline/paths.h"
 #include "pipeline/validate.h"
-#include "report/table.h"
 #include "report/text.h"
 
 namespace moe {
@@ -70,7 +70,7 @@ Problems merged_problems(const SubmittedFile& file, const v1::SubmitResponse& an
 }
 
 std::string plan_text(const v1::PipelineSpec& effective, int width) {
-  TextTable table({{"STAGE"}, {"KIND"}, {"RANKS", TextTable::Align::kNumber}, {"DEVICE"}, {"INPUT"}, {"WORK"}});
+  ElasticTable table({{"STAGE"}, {"KIND"}, {"RANKS", TextTable::Align::kNumber}, {"DEVICE"}, {"INPUT"}, {"WORK"}});
   for (const v1::Stage& stage : effective.stages()) {
     const bool is_gate = stage.has_gate();
     table.add_row({stage_name(stage), kind_text(stage),

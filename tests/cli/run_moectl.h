@@ -37,37 +37,35 @@ inline ProcessResult run_moectl(const ScriptedCoordinator& coordinator, std::vec
 class RunningMoectl {
  public:
   RunningMoectl(const std::string& address, const std::vector<std::string>& arguments) {
-    std::vector<std::string> command{"sh", "-c", R"(echo $$ >"$0/pid"; exec "$@" 2>"$0/err")", folder_.path().string(),
+    std::vector<std::string> command{"sh", "-c", R"(echo $$ >"$0/pid"; exec "$@" >"$0/out" 2>"$0/err")", folder_.path().string(),
                                      moectl_path(), "--coordinator", address};
     command.insert(command.end(), arguments.begin(), arguments.end());
     thread_ = std::thread([this, command] { result_ = run_process(command, {{"USER", "ada"}}); });
   }
   ~RunningMoectl() {
-    if (thread_.joinable()) thread_.join();
+    if (!thread_.joinable()) return;
+    send(SIGKILL);  // a test that failed before the end
+    thread_.join();
   }
 
-  std::string err() const {
-    std::ostringstream text;
-    text << std::ifstream(folder_ / "err").rdbuf();
-    return text.str();
-  }
+  std::string out() const { return text_of("out"); }
+  std::string err() const { return text_of("err"); }
 
   /// Waits until it has written `text` to standard error; false after 20 s.
   bool says(const std::string& text) const {
     return waits_for([&] { return err().find(text) != std::string::npos; });
   }
 
-  void interrupt() const {
-    int pid = 0;
-    std::ifstream(folder_ / "pid") >> pid;
-    if (pid > 1) kill(pid, SIGINT);
+  /// The same for standard output.
+  bool prints(const std::string& text) const {
+    return waits_for([&] { return out().find(text) != std::string::npos; });
   }
 
-  /// Its end; `err` holds what it said.
+  void interrupt() const { send(SIGINT); }
+
   ProcessResult finish() {
     thread_.join();
-    result_.err = err();
-    return result_;
+    return {result_.exit_code, out(), err()};
   }
 
   /// True as soon as the condition holds, false after 20 s.
@@ -80,6 +78,18 @@ class RunningMoectl {
   }
 
  private:
+  void send(int signal) const {
+    int pid = 0;
+    std::ifstream(folder_ / "pid") >> pid;
+    if (pid > 1) kill(pid, signal);
+  }
+
+  std::string text_of(const char* file) const {
+    std::ostringstream text;
+    text << std::ifstream(folder_ / file).rdbuf();
+    return text.str();
+  }
+
   TempDir folder_;
   ProcessResult result_;
   std::thread thread_;

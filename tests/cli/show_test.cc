@@ -147,7 +147,7 @@ TEST(DescribeTest, APipelineWithItsGates) {
   const ProcessResult result = run_moectl(coordinator, {"describe", "p"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   std::cout << result.out;
-  EXPECT_THAT(result.out, AllOf(ContainsRegex("evaluate +evaluate +SUCCEEDED +p-1-evaluate +SUCCEEDED"),
+  EXPECT_THAT(result.out, AllOf(ContainsRegex("evaluate +evaluate +SUCCEEDED +SUCCEEDED"),
                                 ContainsRegex("first +gate +PASSED +evaluate.loss_ratio_to_baseline 1.43[78] <= 3"),
                                 ContainsRegex("second +gate +HELD +1.4375 is not <= 1.25"),
                                 HasSubstr("moectl approve p-1 --gate second")));
@@ -247,9 +247,35 @@ TEST(GetTest, TablesOfEveryKind) {
   EXPECT_THAT(run_moectl(coordinator, {"get", "jobs", "--pipeline", "p-1"}).out,
               ContainsRegex("p-1-stage1 +train +RUNNING +2 +training step 30/40  loss 1.7500"));
   EXPECT_EQ(seen.pipeline_id(), "p-1");
-  EXPECT_THAT(run_moectl(coordinator, {"get", "artifacts"}).out, ContainsRegex("p-1-convert/output-t0001 +model +00ff +/models/dense"));
+  EXPECT_THAT(run_moectl(coordinator, {"get", "artifacts"}).out, ContainsRegex("p-1-convert/output-t0001 +model +00ff +- +/models/dense"));
   const std::string gangs = run_moectl(coordinator, {"get", "gangs", "--state", "busy,lost"}).out;
   EXPECT_THAT(gangs, AllOf(ContainsRegex("gang-busy +busy +2 +cpu"), HasSubstr("gang-lost"), Not(HasSubstr("gang-idle"))));
+}
+
+/// On a terminal of 70 columns, as `script` makes one.
+std::string on_terminal(const ScriptedCoordinator& coordinator, const std::string& arguments, const std::string& no_color) {
+  const std::string call = moectl_path() + " --coordinator " + coordinator.address() + " " + arguments;
+  return run_process({"script", "-qec", "stty cols 70; " + call, "/dev/null"}, {{"NO_COLOR", no_color}}).out;
+}
+
+TEST(TerminalTest, ColoursAndWidthAreForTerminalsAlone) {
+  if (run_process({"script", "--version"}).exit_code != 0) GTEST_SKIP() << "`script` is not installed";
+  ScriptedCoordinator coordinator;
+  coordinator.on_list_jobs = [](const auto&, v1::ListJobsResponse& response) {
+    v1::Job& job = *response.add_jobs();
+    job.set_id("a-rather-long-pipeline-name-abcd2345-evaluate-stage1");
+    job.set_state(v1::JOB_STATE_FAILED);
+    job.set_message("the message is much longer than what a small terminal has room for on a line");
+    return Status::OK;
+  };
+  const std::string colored = on_terminal(coordinator, "get jobs", "");
+  EXPECT_THAT(colored, HasSubstr("\033[31mFAILED\033[0m"));
+  EXPECT_THAT(colored, AllOf(HasSubstr("a-rather-long-pipeline-name-abcd2345-evaluate-stage1"), HasSubstr("…"),
+                             Not(HasSubstr("on a line"))))
+      << "ids stay whole, the message gives way";
+  EXPECT_THAT(on_terminal(coordinator, "get jobs", "1"), Not(HasSubstr("\033[")));
+  const std::string piped = run_moectl(coordinator, {"get", "jobs"}).out;
+  EXPECT_THAT(piped, AllOf(Not(HasSubstr("\033[")), HasSubstr("has room for on a line")));
 }
 
 }  // namespace
