@@ -8,6 +8,7 @@
 #include <CLI/Formatter.hpp>
 #include <atomic>
 #include <csignal>
+#include <cstdlib>
 #include <iostream>
 #include <memory>
 
@@ -102,8 +103,8 @@ ExitCode serve(const Flags& flags) {
   LongPolls long_polls;
   Store store(flags.store);
   store.on_commit([&metrics](double seconds) { metrics.store_commit(seconds); });
-  auto http = std::make_unique<HttpServer>(flags.address, flags.http_port);
-  const int http_port = http->port();
+  auto listener = std::make_unique<HttpServer>(flags.address, flags.http_port);
+  const int http_port = listener->port();
   const CoordinatorOptions options{.data_root = data_root,
                                    .http_url = concat("http://", flags.address, ":", http_port, "/"),
                                    .lease = milliseconds(flags.lease_seconds),
@@ -119,6 +120,7 @@ ExitCode serve(const Flags& flags) {
   JobServiceAdapter jobs(parts);
   WorkerServiceAdapter workers(parts);
   Reporter reporter(coordinator, data_root);
+  const std::unique_ptr<HttpServer> http = std::move(listener);   // from here on: it ends before what its pages read
   int port = 0;
   const std::unique_ptr<grpc::Server> server = start_server(flags, jobs, workers, port);
   add_pages(*http, coordinator, page, metrics, flags.store);
@@ -132,7 +134,6 @@ ExitCode serve(const Flags& flags) {
   }
   log_info(concat("event=stopping signal=", stop_signal.load()));
   server->GetHealthCheckService()->SetServingStatus(false);
-  http.reset();   // its pages read what goes away below
   long_polls.close();
   server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
   return ExitCode::kDone;
@@ -166,6 +167,7 @@ ExitCode run(int argc, char** argv) {
 }  // namespace moe
 
 int main(int argc, char** argv) {
+  setenv("GRPC_VERBOSITY", "NONE", 0);   // our own messages say it
   try {
     return static_cast<int>(moe::run(argc, argv));
   } catch (const std::exception& error) {

@@ -115,6 +115,8 @@ Store::Store(const fs::path& file) : file_(file), database_(nullptr, sqlite3_clo
     execute(database, "PRAGMA journal_mode = WAL");
     execute(database, "PRAGMA synchronous = FULL");
     execute(database, "PRAGMA foreign_keys = ON");
+    execute(database, "PRAGMA cache_size = -32768");          // KiB
+    execute(database, "PRAGMA wal_autocheckpoint = 4096");   // pages: 16 MiB of log, then it goes into the database
     execute(database, "BEGIN EXCLUSIVE; COMMIT");
   } catch (const StorageError& error) {
     if ((sqlite3_errcode(database) & 0xFF) == SQLITE_BUSY) {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <random>
 
 #include "common/error.h"
@@ -17,20 +18,35 @@ constexpr int kSuffixLength = 8;
 std::string random_suffix() {
   constexpr char kBase32[] = "abcdefghijklmnopqrstuvwxyz234567";
   std::random_device random;
+  uint64_t bits = (static_cast<uint64_t>(random()) << 32) | random();
   std::string text;
-  for (int i = 0; i < kSuffixLength; ++i) text += kBase32[random() % 32];
+  for (int i = 0; i < kSuffixLength; ++i, bits >>= 5) text += kBase32[bits % 32];
   return text;
 }
 
-std::string kind_of(const v1::Stage& stage) {
-  switch (stage.kind_case()) {
-    case v1::Stage::kConvert: return "convert";
-    case v1::Stage::kTrain: return "train";
-    case v1::Stage::kEvaluate: return "evaluate";
-    case v1::Stage::kGate: return "gate";
-    case v1::Stage::KIND_NOT_SET: break;
+/// What no connected gang can run: one sentence per need.
+std::vector<std::string> warnings_for(const v1::PipelineSpec& spec, const std::vector<GangShape>& gangs) {
+  std::vector<std::pair<std::string, std::vector<std::string>>> stages_by_need;
+  for (const v1::Stage& stage : spec.stages()) {
+    const GangNeed need = need_of(stage.gang());
+    if (stage.has_gate() || std::any_of(gangs.begin(), gangs.end(), [&](const GangShape& gang) { return fits(need, gang); })) continue;
+    const std::string text = describe(need);
+    auto found = std::find_if(stages_by_need.begin(), stages_by_need.end(), [&](const auto& entry) { return entry.first == text; });
+    if (found == stages_by_need.end()) found = stages_by_need.insert(stages_by_need.end(), {text, {}});
+    found->second.push_back(stage.name());
   }
-  return "";
+  std::string sizes;
+  for (const GangShape& gang : gangs) sizes += concat(sizes.empty() ? "" : ", ", gang.ranks, " ", gang.device);
+  std::vector<std::string> warnings;
+  for (const auto& [need, stages] : stages_by_need) {
+    std::string names;
+    for (const std::string& name : stages) names += (names.empty() ? "" : ", ") + name;
+    const bool is_one = stages.size() == 1;
+    warnings.push_back(concat(is_one ? "stage " : "stages ", names, is_one ? " needs " : " need ", need, "; ",
+                              gangs.empty() ? "no gang is connected" : "connected gangs have " + sizes + " ranks",
+                              is_one ? ": it will wait for one" : ": they will wait for one"));
+  }
+  return warnings;
 }
 
 std::string problems_text(const Problems& problems) {
@@ -63,16 +79,7 @@ absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& 
       sent->set_message(problem.message);
     }
     *response.mutable_effective() = effective_spec(request.spec());
-    const std::vector<GangShape> gangs = gang_shapes();
-    for (const v1::Stage& stage : response.effective().stages()) {
-      if (stage.has_gate()) continue;
-      const GangNeed need = need_of(stage.gang());
-      if (std::any_of(gangs.begin(), gangs.end(), [&](const GangShape& gang) { return fits(need, gang); })) continue;
-      std::string sizes;
-      for (const GangShape& gang : gangs) sizes += concat(sizes.empty() ? "" : ", ", gang.ranks, " ", gang.device);
-      response.add_warnings(concat("stage ", stage.name(), " needs ", describe(need), "; ",
-                                   gangs.empty() ? "no gang is connected" : "connected gangs have " + sizes + " ranks", ": it will wait for one"));
-    }
+    for (const std::string& warning : warnings_for(response.effective(), gang_shapes())) response.add_warnings(warning);
     return problems;
   };
   if (request.validate_only()) {
@@ -105,7 +112,7 @@ absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& 
       job.set_id(id + "-" + stage.name());
       job.set_pipeline_id(id);
       *job.mutable_stage() = stage;
-      job.set_kind(kind_of(stage));
+      job.set_kind(stage_kind(stage));
       job.set_state(v1::JOB_STATE_BLOCKED);
       *job.mutable_created() = entry.record.created();
       operation.changed(job);

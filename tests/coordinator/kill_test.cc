@@ -102,5 +102,33 @@ TEST(CoordinatorKillTest, NothingAcknowledgedIsLost) {
   EXPECT_EQ(info.queued_jobs(), static_cast<int>(pipelines.size()));   // one job each, none twice
 }
 
+TEST(CoordinatorKillTest, AFullDiskEndsItWithACauseAndLosesNothing) {
+  const TempDir folder;
+  std::vector<std::pair<std::string, std::string>> acknowledged;
+  {
+    // Files of at most 200 KiB: to SQLite the same as a full disk.
+    ServerProcess server(folder.path(), "trap '' XFSZ; ulimit -f 200;");
+    const auto jobs = server.jobs();
+    std::string pipeline_id;
+    for (int n = 0; n < 2000 && submit(*jobs, concat("full-", n), pipeline_id).ok(); ++n) acknowledged.emplace_back(concat("full-", n), pipeline_id);
+    EXPECT_EQ(server.process().wait(std::chrono::seconds(10)), 74);
+    EXPECT_NE(server.process().output().find("event=store_failed"), std::string::npos) << server.process().output();
+    EXPECT_NE(server.process().output().find("make room"), std::string::npos);
+  }
+  ServerProcess server(folder.path());
+  const auto jobs = server.jobs();
+  int lost = 0;
+  for (const auto& [request_id, pipeline_id] : acknowledged) {
+    std::string again;
+    ASSERT_TRUE(submit(*jobs, request_id, again).ok());
+    lost += again != pipeline_id;
+  }
+  std::cout << acknowledged.size() << " acknowledged before the disk was full, " << lost << " lost\n";
+  EXPECT_EQ(lost, 0);
+  EXPECT_GT(acknowledged.size(), 3u);
+  std::string pipeline_id;
+  EXPECT_TRUE(submit(*jobs, "room-again", pipeline_id).ok());
+}
+
 }  // namespace
 }  // namespace moe

@@ -156,6 +156,9 @@ TEST(RequestsTest, WhatNoGangCanRunIsAWarningAndThenAnExplanation) {
   const auto response = fixture.coordinator().submit(fixture.submit_request(one_stage("wide", 4)));
   ASSERT_EQ(response->warnings_size(), 1);
   EXPECT_THAT(response->warnings(0), AllOf(HasSubstr("stage work needs a gang of 4 cpu ranks"), HasSubstr("connected gangs have 2 cpu ranks")));
+  const auto many = fixture.coordinator().submit(fixture.submit_request(chain()));
+  ASSERT_EQ(many->warnings_size(), 1);   // one sentence for all that need the same
+  EXPECT_THAT(many->warnings(0), HasSubstr("stages convert, parity-eval, stage1, evaluate need a gang of 1 cpu rank; connected gangs have 2 cpu ranks: they"));
   EXPECT_FALSE(fixture.acquire("g"));
   EXPECT_THAT(fixture.job(response->job_ids(0)).pending_explanation(), AllOf(HasSubstr("needs a gang of 4 cpu ranks"), HasSubstr("--ranks 4")));
   fixture.register_gang("h", 4);

@@ -12,9 +12,9 @@ namespace moe::testing {
 
 std::string coordinator_path() { return std::string(MOE_BINARY_DIR) + "/bin/moe-coordinator"; }
 
-ServerProcess::ServerProcess(const std::filesystem::path& folder, const std::vector<std::string>& more) {
-  std::vector<std::string> arguments{coordinator_path(), "--data-root", folder / "data", "--store", folder / "moe.db", "--port", "0", "--http-port", "0"};
-  arguments.insert(arguments.end(), more.begin(), more.end());
+ServerProcess::ServerProcess(const std::filesystem::path& folder, const std::string& setup) {
+  const std::vector<std::string> arguments{"bash", "-c", setup + " exec \"$@\"", "bash", coordinator_path(), "--data-root", folder / "data",
+                                           "--store", folder / "moe.db", "--port", "0", "--http-port", "0"};
   int number = 0;
   while (std::filesystem::exists(folder / concat("log-", number))) ++number;
   process_ = std::make_unique<BackgroundProcess>(arguments, folder / concat("log-", number));

@@ -2,7 +2,6 @@
 
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "moe/v1/job_service.grpc.pb.h"
 #include "testing/background_process.h"
@@ -14,8 +13,9 @@ std::string coordinator_path();
 /// A real moe-coordinator on free ports that serves.
 class ServerProcess {
  public:
-  /// Store and results under `folder`. Throws if it does not serve within 20 s.
-  explicit ServerProcess(const std::filesystem::path& folder, const std::vector<std::string>& more = {});
+  /// Store and results under `folder`. `setup` is shell that runs before it in its process ("ulimit ..."). Throws if it does not
+  /// serve within 20 s.
+  explicit ServerProcess(const std::filesystem::path& folder, const std::string& setup = "");
 
   BackgroundProcess& process() { return *process_; }
   int port() const { return port_; }
