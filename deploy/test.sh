@@ -2,7 +2,7 @@
 # Builds everything and runs every test that this machine can run; a skipped test prints why.
 #
 #   bash deploy/test.sh                  all
-#   bash deploy/test.sh -L unit          only tests with this label: unit mpi e2e peer fault gpu style asan
+#   bash deploy/test.sh -L unit          only tests with this label: unit mpi e2e service peer fault gpu style asan
 #   bash deploy/test.sh -R Tokenizer     only tests whose name matches
 #
 # Ends with one line: N passed, N failed, N skipped.

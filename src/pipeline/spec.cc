@@ -67,6 +67,11 @@ v1::PipelineSpec load_pipeline_or_throw(const std::string& text, const std::stri
   return std::move(loaded.spec);
 }
 
+std::string stage_kind(const v1::Stage& stage) {
+  const auto* field = stage.GetReflection()->GetOneofFieldDescriptor(stage, stage.GetDescriptor()->FindOneofByName("kind"));
+  return field == nullptr ? "" : field->name();
+}
+
 const std::string& stage_name(const v1::Stage& stage) {
   return stage.has_gate() && stage.name().empty() ? stage.gate().name() : stage.name();
 }

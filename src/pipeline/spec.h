@@ -36,6 +36,9 @@ LoadedPipeline load_pipeline(const std::string& text, const std::string& file,
 v1::PipelineSpec load_pipeline_or_throw(const std::string& text, const std::string& file,
                                         const std::vector<std::string>& assignments, const KnownNames& known);
 
+/// "convert", "train", ...: name of the message that the stage holds, "gate" for a gate; "" if it holds none.
+std::string stage_kind(const v1::Stage& stage);
+
 /// Name of a stage: its own or, for a gate, the gate's.
 const std::string& stage_name(const v1::Stage& stage);
 

@@ -39,17 +39,6 @@ bool makes_model(const v1::Stage& stage) {
   return stage.has_convert() || stage.has_train();
 }
 
-const char* kind_of(const v1::Stage& stage) {
-  switch (stage.kind_case()) {
-    case v1::Stage::kConvert: return "convert";
-    case v1::Stage::kTrain: return "train";
-    case v1::Stage::kEvaluate: return "evaluate";
-    case v1::Stage::kGate: return "gate";
-    case v1::Stage::KIND_NOT_SET: break;
-  }
-  return "empty";
-}
-
 // What the checks of one stage need to know of the others.
 class StageChecker {
  public:
@@ -143,7 +132,7 @@ class StageChecker {
         }
         if (!makes_model(stage)) {
           return sink_.add(path, concat("stage '", stage_name(stage), "' makes no model (", reference,
-                                        "); it is of kind ", kind_of(stage), ", name a convert or train stage"));
+                                        "); it is of kind ", stage_kind(stage), ", name a convert or train stage"));
         }
         return;
       }

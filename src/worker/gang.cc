@@ -15,6 +15,7 @@
 #include "worker/gang_leader.h"
 #include "worker/gang_member.h"
 #include "worker/known_names.h"
+#include "worker/preflight.h"
 
 namespace moe {
 namespace {
@@ -27,12 +28,6 @@ std::string random_hex(int bytes) {
   std::string text;
   for (int i = 0; i < 2 * bytes; ++i) text += kDigits[random() % 16];
   return text;
-}
-
-std::string node_name() {
-  char name[256] = "";
-  ::gethostname(name, sizeof name - 1);
-  return name;
 }
 
 /// Collectives that metrics tell apart, by the first word of their name.

@@ -21,7 +21,8 @@ constexpr milliseconds kLook{50};
 constexpr milliseconds kCallMargin{5000};
 /// A call that broke is followed by another at once, unless the process ended.
 constexpr milliseconds kGoneFor{400};
-constexpr milliseconds kStoodStill{2000};
+/// The leader looks at least this often, also while it waits for a job.
+constexpr milliseconds kStoodStill{5000};
 /// A leader that refuses connections for this long is gone.
 constexpr milliseconds kLeaderGone{5000};
 

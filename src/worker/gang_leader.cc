@@ -115,19 +115,16 @@ std::string GangLeader::look_at(const v1::Lease& lease) {
 bool GangLeader::run_job(const v1::Lease& lease) {
   LeaseAgent agent(client_, lease, settings_.orphan_limit);
   v1::CompleteAttemptRequest end;
-  if (const std::string missing = look_at(lease); !missing.empty()) {
-    control_.drop();
-    log_error(concat("event=job_refused job=", lease.job_id(), " reason=\"", missing, "\""));
-    end.set_outcome(v1::ATTEMPT_OUTCOME_PERMANENT);
-    end.set_exit_code(static_cast<int>(ExitCode::kBadInput));
-    end.set_message(missing);
-    agent.complete(std::move(end));
-    return true;
-  }
-  control_.start();
   try {
-    const Watchdog watchdog(control_, agent, world_, metrics_, settings_.hang_timeout);
-    end = run_leased({.lease = lease, .data_root = settings_.data_root, .world = world_, .metrics = metrics_, .agent = &agent});
+    if (const std::string missing = look_at(lease); !missing.empty()) {
+      control_.drop();
+      log_error(concat("event=job_refused job=", lease.job_id(), " reason=\"", missing, "\""));
+      end = failed_attempt(InvalidArgument(missing));
+    } else {
+      control_.start();
+      const Watchdog watchdog(control_, agent, world_, metrics_, settings_.hang_timeout);
+      end = run_leased({.lease = lease, .data_root = settings_.data_root, .world = world_, .metrics = metrics_, .agent = &agent});
+    }
   } catch (const Fenced&) {
     throw;
   } catch (const std::exception& error) {
@@ -142,11 +139,7 @@ bool GangLeader::run_job(const v1::Lease& lease) {
     log_warning(concat("event=end_not_reported reason=\"", error.what(), "\"; the job goes on from its last committed checkpoint"));
     return false;
   } catch (const InvalidArgument& error) {   // the coordinator does not accept this end: say why, so that a person can act
-    v1::CompleteAttemptRequest refused;
-    refused.set_outcome(v1::ATTEMPT_OUTCOME_PERMANENT);
-    refused.set_exit_code(static_cast<int>(ExitCode::kBadInput));
-    refused.set_message(error.what());
-    agent.complete(std::move(refused));
+    agent.complete(failed_attempt(error));
   }
   return stays && !agent.is_orphaned();
 }

@@ -2,6 +2,9 @@
 
 #include "comm/agreement.h"
 #include "common/error.h"
+#include "common/utc_time.h"
+#include "pipeline/defaults.h"
+#include "pipeline/spec.h"
 
 namespace moe {
 namespace {
@@ -23,18 +26,19 @@ const Registry<JobKind>& job_kinds() {
   return kinds;
 }
 
-std::string job_kind_of(const v1::Stage& stage) {
-  const auto* field = stage.GetReflection()->GetOneofFieldDescriptor(stage, stage.GetDescriptor()->FindOneofByName("kind"));
-  MOE_CHECK(field != nullptr, "stage '", stage.name(), "' has no kind");
-  return field->name();
-}
-
 std::optional<JobOutcome> run_job(const JobContext& context) {
   try {
-    return job_kinds().at(job_kind_of(context.stage))(context);
+    return job_kinds().at(stage_kind(context.stage))(context);
   } catch (const StopRequested&) {
     return std::nullopt;
   }
+}
+
+nlohmann::json record_of(const JobContext& context, const JobOutcome& outcome, double seconds) {
+  return {{"digest", context.digest},      {"stage", context.stage.name()},    {"kind", stage_kind(context.stage)},
+          {"attempt", context.attempt},    {"seconds", seconds},               {"finished_at", utc_now()},
+          {"ranks", context.world.size()}, {"metrics", outcome.metrics},       {"details", outcome.details},
+          {"config", nlohmann::json::parse(to_json(context.stage))}};
 }
 
 void end_of_unit(const JobContext& context, const ProgressUpdate& update) {

@@ -10,11 +10,11 @@ namespace moe {
 /// THE list of job kinds, by the name of their message in a stage (`convert`, `train`, `evaluate`).
 const Registry<JobKind>& job_kinds();
 
-/// Name of the kind that a stage holds.
-std::string job_kind_of(const v1::Stage& stage);
-
 /// The one runner: runs the stage's job to its end; nullopt if it was asked to stop. Collective over the context's world.
 std::optional<JobOutcome> run_job(const JobContext& context);
+
+/// What a finished job leaves in its output as STAGE.json.
+nlohmann::json record_of(const JobContext& context, const JobOutcome& outcome, double seconds);
 
 /// For jobs without checkpoints: shows progress and, if any rank was asked to stop, leaves the job on all of them. Collective.
 void end_of_unit(const JobContext& context, const ProgressUpdate& update);

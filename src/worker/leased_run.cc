@@ -1,7 +1,6 @@
 #include "worker/leased_run.h"
 
 #include <chrono>
-#include <ctime>
 #include <memory>
 #include <set>
 
@@ -25,15 +24,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr std::chrono::seconds kLogProgressEvery{2};
-
-std::string utc_now() {
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  gmtime_r(&now, &parts);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return text;
-}
 
 /// The one stage of the lease as a pipeline, its models under the references that it writes.
 v1::PipelineSpec spec_of(const v1::Lease& lease, const fs::path& data_root) {
@@ -130,10 +120,7 @@ class LeasedJob {
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
     agree(run_.world, "record job " + lease_.job_id(), [&] {
       if (run_.world.rank() != 0) return;
-      folder_.record_finished(lease_.attempt(), {{"digest", digest}, {"stage", name_}, {"kind", job_kind_of(lease_.stage())}, {"attempt", lease_.attempt()},
-                                                 {"seconds", seconds}, {"finished_at", utc_now()}, {"ranks", run_.world.size()},
-                                                 {"metrics", outcome->metrics}, {"details", outcome->details},
-                                                 {"config", json::parse(to_json(lease_.stage()))}});
+      folder_.record_finished(lease_.attempt(), record_of(context, *outcome, seconds));
     });
     count_results(*outcome);
     end.set_outcome(v1::ATTEMPT_OUTCOME_SUCCEEDED);

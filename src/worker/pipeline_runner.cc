@@ -1,7 +1,6 @@
 #include "worker/pipeline_runner.h"
 
 #include <chrono>
-#include <ctime>
 #include <deque>
 #include <iostream>
 #include <memory>
@@ -27,15 +26,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-std::string utc_now() {
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  gmtime_r(&now, &parts);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return text;
-}
 
 /// One run. Every rank drives the same engine with the same events; what only rank 0 knows (files, attempts) it shares.
 class Run {
@@ -137,10 +127,7 @@ class Run {
       if (!outcome) return std::nullopt;
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
       const json record = json::parse(agree_on_result(world_, "record stage " + name, [&] {
-        json made = {{"digest", begun["digest"]}, {"stage", name},         {"kind", job_kind_of(stage)},
-                     {"attempt", attempt},        {"seconds", seconds},    {"finished_at", utc_now()},
-                     {"ranks", world_.size()},    {"metrics", outcome->metrics}, {"details", outcome->details},
-                     {"config", json::parse(to_json(stage))}};
+        const json made = record_of(context, *outcome, seconds);
         folder.record_finished(attempt, made);
         return made.dump();
       }));

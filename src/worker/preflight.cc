@@ -26,13 +26,13 @@ uintmax_t bytes_below(const fs::path& folder) {
   return bytes;
 }
 
+}  // namespace
+
 std::string node_name() {
   char name[256] = "";
   ::gethostname(name, sizeof name - 1);
   return name;
 }
-
-}  // namespace
 
 std::map<std::string, fs::path> model_paths(const v1::Lease& lease, const fs::path& data_root) {
   std::map<std::string, fs::path> paths;

@@ -1,12 +1,16 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "moe/v1/worker_service.pb.h"
 
 namespace moe {
+
+/// This machine's name.
+std::string node_name();
 
 /// What a lease's job reads, with paths of this machine. References as the stage writes them -> folder.
 std::map<std::string, std::filesystem::path> model_paths(const v1::Lease& lease, const std::filesystem::path& data_root);
