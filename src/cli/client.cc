@@ -32,7 +32,8 @@ void check_address(const std::string& address) {
   const std::string port = colon == std::string::npos ? "" : address.substr(colon + 1);
   const bool is_number = !port.empty() && port.size() <= 5 && port.find_first_not_of("0123456789") == std::string::npos;
   if (colon == 0 || !is_number || std::stoi(port) < 1 || std::stoi(port) > 65535) {
-    throw CommandError(ExitStatus::kUsage, concat("--coordinator ", address, ": not HOST:PORT; for example 127.0.0.1:7070"));
+    throw CommandError(ExitStatus::kUsage,
+                       concat("--coordinator ", address, ": not HOST:PORT; for example 127.0.0.1:7070"));
   }
 }
 
@@ -43,7 +44,8 @@ std::string reason_of(const grpc::Status& status) {
   return colon == std::string::npos || colon + 2 >= text.size() ? text : text.substr(colon + 2);
 }
 
-/// The call may not have reached a coordinator that works. CANCELLED comes from one that is stopping; nothing here cancels.
+/// The call may not have reached a coordinator that works. CANCELLED comes from one that is stopping; nothing here
+/// cancels.
 bool is_away(const grpc::Status& status) {
   return status.error_code() == grpc::StatusCode::UNAVAILABLE || status.error_code() == grpc::StatusCode::CANCELLED;
 }
@@ -64,11 +66,12 @@ CommandError error_of(const grpc::Status& status, const std::string& address, in
       return {ExitStatus::kTimeout, concat("the coordinator at ", address, " did not answer within ", deadline_seconds,
                                            " s; look at its log, or give another --coordinator")};
     case grpc::StatusCode::UNIMPLEMENTED:
-      return {ExitStatus::kFailed, concat("what answers at ", address, " does not know this call (", status.error_message(),
-                                          "): no moe-coordinator, or one of another version; `moectl version` tells")};
+      return {ExitStatus::kFailed,
+              concat("what answers at ", address, " does not know this call (", status.error_message(),
+                     "): no moe-coordinator, or one of another version; `moectl version` tells")};
     default:
-      return {ExitStatus::kFailed, concat("the coordinator at ", address, " failed (code ", status.error_code(), "): ",
-                                          status.error_message())};
+      return {ExitStatus::kFailed, concat("the coordinator at ", address, " failed (code ", status.error_code(),
+                                          "): ", status.error_message())};
   }
 }
 
@@ -77,6 +80,14 @@ CommandError error_of(const grpc::Status& status, const std::string& address, in
 struct Client::Connection {
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::JobService::Stub> stub;
+
+  /// Lets time pass before the next try, less when a lost connection is there again: then true.
+  bool pause(milliseconds longest) const {
+    if (channel->GetState(true) != GRPC_CHANNEL_READY)
+      return channel->WaitForConnected(std::chrono::system_clock::now() + longest);
+    std::this_thread::sleep_for(longest);
+    return false;
+  }
 };
 
 Client::Client(std::string address) : address_(std::move(address)), connection_(std::make_unique<Connection>()) {
@@ -111,7 +122,6 @@ Response Client::call(Method method, const Request& request, Response response, 
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(deadline_seconds));
     const grpc::Status status = (connection_->stub.get()->*method)(&context, request, &response);
     if (status.ok()) {
-      if (noted) note_(concat("the coordinator at ", address_, " is back"));
       has_answered_ = true;
       return response;
     }
@@ -128,7 +138,10 @@ Response Client::call(Method method, const Request& request, Response response, 
       note_(concat("the coordinator at ", address_, " is away (", reason_of(status), "); trying again for up to ",
                    patience_.count() / 1000, " s"));
     }
-    std::this_thread::sleep_for(pause);
+    if (connection_->pause(pause) && noted) {
+      noted = false;
+      note_(concat("the coordinator at ", address_, " is back"));
+    }
     pause = std::min(2 * pause, kLongestPause);
     response.Clear();
   }
@@ -202,8 +215,8 @@ std::string make_request_id() {
   bits[1] = (bits[1] & 0xFFFF0FFFu) | 0x4000u;
   bits[2] = (bits[2] & 0x3FFFFFFFu) | 0x80000000u;
   char text[37];
-  std::snprintf(text, sizeof text, "%08x-%04x-%04x-%04x-%04x%08x", bits[0], bits[1] >> 16, bits[1] & 0xFFFFu, bits[2] >> 16,
-                bits[2] & 0xFFFFu, bits[3]);
+  std::snprintf(text, sizeof text, "%08x-%04x-%04x-%04x-%04x%08x", bits[0], bits[1] >> 16, bits[1] & 0xFFFFu,
+                bits[2] >> 16, bits[2] & 0xFFFFu, bits[3]);
   return text;
 }
 

@@ -9,7 +9,8 @@
 #include "moe/v1/job_service.pb.h"
 
 /// The coordinator as moectl sees it: every call has a deadline, is tried again with the same message while the
-/// coordinator is away, and ends in an answer or in a CommandError that says what to do. Used by all commands; one thread.
+/// coordinator is away, and ends in an answer or in a CommandError that says what to do. Used by all commands; one
+/// thread.
 namespace moe {
 
 enum class Control { kCancel, kPause, kResume, kRetry };
@@ -22,8 +23,8 @@ class Client {
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
 
-  /// For commands that follow something: once the coordinator has answered, it may be away for this long. `note` is told
-  /// when it goes and when it comes back.
+  /// For commands that follow something: once the coordinator has answered, it may be away for this long. `note` is
+  /// told when it goes and when it comes back.
   void set_patience(std::chrono::milliseconds patience, std::function<void(const std::string&)> note);
 
   v1::SubmitResponse submit(const v1::SubmitRequest& request);

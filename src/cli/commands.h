@@ -6,8 +6,8 @@
 #include "cli/exit_status.h"
 #include "cli/shell.h"
 
-/// The subcommands of moectl. Each add_* declares options and help on a subcommand of `app` and returns what runs it once
-/// the command line has been parsed; one file per group.
+/// The subcommands of moectl. Each add_* declares options and help on a subcommand of `app` and returns what runs it
+/// once the command line has been parsed; one file per group.
 namespace moe {
 
 struct Subcommand {

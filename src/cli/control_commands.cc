@@ -82,39 +82,45 @@ Subcommand add_decision_command(CLI::App& app, bool approve, const char* name, c
 }  // namespace
 
 Subcommand add_cancel_command(CLI::App& app) {
-  return add_control_command(app, Control::kCancel, "cancel", "End pipelines or jobs for good; running ones save a checkpoint",
-                             "Prints the id and the new state of each: STOPPING until the gang has let go, then CANCELED.\n\n"
-                             "Examples:\n"
-                             "  moectl cancel quickstart-7f3k2m9a\n"
-                             "  moectl cancel quickstart-7f3k2m9a --comment 'wrong learning rate'");
+  return add_control_command(
+      app, Control::kCancel, "cancel", "End pipelines or jobs for good; running ones save a checkpoint",
+      "Prints the id and the new state of each: STOPPING until the gang has let go, then CANCELED.\n\n"
+      "Examples:\n"
+      "  moectl cancel quickstart-7f3k2m9a\n"
+      "  moectl cancel quickstart-7f3k2m9a --comment 'wrong learning rate'");
 }
 
 Subcommand add_pause_command(CLI::App& app) {
-  return add_control_command(app, Control::kPause, "pause", "Stop pipelines or jobs after a checkpoint; `resume` goes on",
-                             "Examples:\n  moectl pause quickstart-7f3k2m9a\n  moectl pause quickstart-7f3k2m9a-stage1");
+  return add_control_command(
+      app, Control::kPause, "pause", "Stop pipelines or jobs after a checkpoint; `resume` goes on",
+      "Examples:\n  moectl pause quickstart-7f3k2m9a\n  moectl pause quickstart-7f3k2m9a-stage1");
 }
 
 Subcommand add_resume_command(CLI::App& app) {
-  return add_control_command(app, Control::kResume, "resume", "Let paused pipelines or jobs go on at their last checkpoint",
+  return add_control_command(app, Control::kResume, "resume",
+                             "Let paused pipelines or jobs go on at their last checkpoint",
                              "Examples:\n  moectl resume quickstart-7f3k2m9a");
 }
 
 Subcommand add_retry_command(CLI::App& app) {
-  return add_control_command(app, Control::kRetry, "retry", "Give failed jobs a new budget of attempts",
-                             "A training job goes on at its last checkpoint. Of a pipeline, every failed job is tried again.\n\n"
-                             "Examples:\n  moectl retry quickstart-7f3k2m9a-stage2 --comment 'disk was full'");
+  return add_control_command(
+      app, Control::kRetry, "retry", "Give failed jobs a new budget of attempts",
+      "A training job goes on at its last checkpoint. Of a pipeline, every failed job is tried again.\n\n"
+      "Examples:\n  moectl retry quickstart-7f3k2m9a-stage2 --comment 'disk was full'");
 }
 
 Subcommand add_approve_command(CLI::App& app) {
-  return add_decision_command(app, true, "approve", "Let a gate that holds a pipeline pass",
-                              "Examples:\n"
-                              "  moectl approve quickstart-7f3k2m9a\n"
-                              "  moectl approve quickstart-7f3k2m9a --gate recovered --comment 'good enough for a demo'");
+  return add_decision_command(
+      app, true, "approve", "Let a gate that holds a pipeline pass",
+      "Examples:\n"
+      "  moectl approve quickstart-7f3k2m9a\n"
+      "  moectl approve quickstart-7f3k2m9a --gate recovered --comment 'good enough for a demo'");
 }
 
 Subcommand add_reject_command(CLI::App& app) {
-  return add_decision_command(app, false, "reject", "Let a gate that holds a pipeline fail it",
-                              "Examples:\n  moectl reject quickstart-7f3k2m9a --gate recovered --comment 'train longer'");
+  return add_decision_command(
+      app, false, "reject", "Let a gate that holds a pipeline fail it",
+      "Examples:\n  moectl reject quickstart-7f3k2m9a --gate recovered --comment 'train longer'");
 }
 
 }  // namespace moe

@@ -25,7 +25,8 @@ Curves curves_of(const v1::QueryMetricsResponse& answer, const std::vector<std::
       for (const auto& [name, value] : point.values()) names.insert(name);
     }
     curves.names.assign(names.begin(), names.end());
-    std::stable_partition(curves.names.begin(), curves.names.end(), [](const std::string& name) { return name == "loss"; });
+    std::stable_partition(curves.names.begin(), curves.names.end(),
+                          [](const std::string& name) { return name == "loss"; });
   }
   curves.values.resize(curves.names.size());
   curves.has_value.resize(curves.names.size());
@@ -51,8 +52,8 @@ std::string curve_line(const Curves& curves, size_t name) {
   if (finite.empty()) return concat(curves.names[name], "  no finite value in ", all.size(), " points");
   const auto [least, greatest] = std::minmax_element(finite.begin(), finite.end());
   return concat(curves.names[name], "  ", sparkline(all, kCurveWidth), "  ", short_number(finite.front()), " -> ",
-                short_number(finite.back()), ", least ", short_number(*least), ", greatest ", short_number(*greatest), ", steps ",
-                curves.steps.front(), " to ", curves.steps.back());
+                short_number(finite.back()), ", least ", short_number(*least), ", greatest ", short_number(*greatest),
+                ", steps ", curves.steps.front(), " to ", curves.steps.back());
 }
 
 }  // namespace moe

@@ -9,8 +9,8 @@
 namespace moe {
 
 /// `metrics` holds the loss curve (may be empty), `events` the newest ones. `width` as Shell::width.
-std::string describe_job(const v1::Job& job, const v1::QueryMetricsResponse& metrics, const std::vector<v1::Event>& events,
-                         int width);
+std::string describe_job(const v1::Job& job, const v1::QueryMetricsResponse& metrics,
+                         const std::vector<v1::Event>& events, int width);
 
 std::string describe_pipeline(const v1::Pipeline& pipeline, const std::vector<v1::Event>& events, int width);
 

@@ -59,12 +59,13 @@ Subcommand add_describe_command(CLI::App& app) {
   auto id = std::make_shared<std::string>();
   CLI::App* command = app.add_subcommand("describe", "Everything about a pipeline or a job");
   command->add_option("ID", *id, "Pipeline or job, or the beginning of its id")->required();
-  command->footer("Of a pipeline: its stages and gates. Of a job: why it waits, its attempts and checkpoints, the loss as a line,\n"
-                  "and how evenly its experts are used.\n\n"
-                  "Examples:\n"
-                  "  moectl describe quickstart-7f3k2m9a\n"
-                  "  moectl describe quickstart-7f3k2m9a-stage1\n"
-                  "  moectl describe quickstart-7f3k2m9a -o json");
+  command->footer(
+      "Of a pipeline: its stages and gates. Of a job: why it waits, its attempts and checkpoints, the loss as a line,\n"
+      "and how evenly its experts are used.\n\n"
+      "Examples:\n"
+      "  moectl describe quickstart-7f3k2m9a\n"
+      "  moectl describe quickstart-7f3k2m9a-stage1\n"
+      "  moectl describe quickstart-7f3k2m9a -o json");
   return {command, [id](Shell& shell) { return run_describe(*id, shell); }};
 }
 

@@ -21,23 +21,30 @@ constexpr int kLabelWidth = 12;
 
 std::string attempts_section(const v1::Job& job, int width) {
   if (job.attempts().empty()) return "";
-  ElasticTable table({{"ATTEMPT", Align::kNumber}, {"GANG"}, {"STARTED"}, {"TOOK", Align::kNumber}, {"OUTCOME"},
-                   {"EXIT", Align::kNumber}, {"LAST STEP", Align::kNumber}, {"MESSAGE"}});
+  ElasticTable table({{"ATTEMPT", Align::kNumber},
+                      {"GANG"},
+                      {"STARTED"},
+                      {"TOOK", Align::kNumber},
+                      {"OUTCOME"},
+                      {"EXIT", Align::kNumber},
+                      {"LAST STEP", Align::kNumber},
+                      {"MESSAGE"}});
   for (const v1::Attempt& attempt : job.attempts()) {
     table.add_row({std::to_string(attempt.number()), attempt.gang_id(), time_text(attempt.started()),
                    span_text(attempt.started(), attempt.ended()), outcome_text(attempt.outcome()),
-                   is_set(attempt.ended()) ? std::to_string(attempt.exit_code()) : "-", std::to_string(attempt.last_step()),
-                   attempt.message()});
+                   is_set(attempt.ended()) ? std::to_string(attempt.exit_code()) : "-",
+                   std::to_string(attempt.last_step()), attempt.message()});
   }
   return "\nAttempts\n" + table.render(width);
 }
 
 std::string checkpoints_section(const v1::Job& job, int width) {
   if (job.checkpoints().empty()) return "";
-  ElasticTable table({{"STEP", Align::kNumber}, {"ATTEMPT", Align::kNumber}, {"SIZE", Align::kNumber}, {"COMMITTED"}, {"PATH"}});
+  ElasticTable table(
+      {{"STEP", Align::kNumber}, {"ATTEMPT", Align::kNumber}, {"SIZE", Align::kNumber}, {"COMMITTED"}, {"PATH"}});
   for (const v1::Checkpoint& checkpoint : job.checkpoints()) {
-    table.add_row({std::to_string(checkpoint.step()), std::to_string(checkpoint.attempt()), bytes_text(checkpoint.bytes()),
-                   time_text(checkpoint.committed()), checkpoint.path()});
+    table.add_row({std::to_string(checkpoint.step()), std::to_string(checkpoint.attempt()),
+                   bytes_text(checkpoint.bytes()), time_text(checkpoint.committed()), checkpoint.path()});
   }
   return "\nCheckpoints\n" + table.render(width);
 }
@@ -78,8 +85,8 @@ std::string events_section(const std::vector<v1::Event>& events) {
   return text;
 }
 
-std::string describe_job(const v1::Job& job, const v1::QueryMetricsResponse& metrics, const std::vector<v1::Event>& events,
-                         int width) {
+std::string describe_job(const v1::Job& job, const v1::QueryMetricsResponse& metrics,
+                         const std::vector<v1::Event>& events, int width) {
   std::string text = field("Job", job.id());
   text += field("Pipeline", job.pipeline_id());
   text += field("Stage", concat(job.stage().name(), "  (", job.kind(), ")"));
@@ -88,7 +95,12 @@ std::string describe_job(const v1::Job& job, const v1::QueryMetricsResponse& met
   text += field("Pending", job.pending_explanation());
   text += field("Progress", progress_text(job.progress()));
   text += field("Gang", job.gang_id());
-  text += field("Attempt", job.attempt() == 0 ? "" : concat(job.attempt(), job.failures() > 0 ? concat("  (", job.failures(), " failed since the last new checkpoint)") : ""));
+  text += field(
+      "Attempt",
+      job.attempt() == 0
+          ? ""
+          : concat(job.attempt(),
+                   job.failures() > 0 ? concat("  (", job.failures(), " failed since the last new checkpoint)") : ""));
   text += field("Created", time_text(job.created()));
   text += field("Started", time_text(job.started()));
   text += field("Finished", time_text(job.finished()));
@@ -97,8 +109,8 @@ std::string describe_job(const v1::Job& job, const v1::QueryMetricsResponse& met
   text += field("Digest", job.output_digest());
   const Curves curves = curves_of(metrics, {"loss"});
   if (!curves.steps.empty()) text += "\n" + curve_line(curves, 0) + "\n";
-  return text + load_section(job) + attempts_section(job, width) + checkpoints_section(job, width) + metrics_section(job) +
-         events_section(events);
+  return text + load_section(job) + attempts_section(job, width) + checkpoints_section(job, width) +
+         metrics_section(job) + events_section(events);
 }
 
 }  // namespace moe

@@ -27,7 +27,9 @@ double seconds_since(Clock::time_point start) {
 void show_job(const v1::Job& job, const std::string& name, ProgressLine& line) {
   const v1::Progress& progress = job.progress();
   if (job.state() == v1::JOB_STATE_QUEUED || job.state() == v1::JOB_STATE_BLOCKED) {
-    line.show(name, concat(state_text(job.state()), job.pending_explanation().empty() ? "" : ": ", job.pending_explanation()), 0);
+    line.show(name,
+              concat(state_text(job.state()), job.pending_explanation().empty() ? "" : ": ", job.pending_explanation()),
+              0);
   } else if (const std::string text = progress_text(progress); !text.empty()) {
     line.show(name, text, progress.target() > 0 ? 10 * progress.step() / progress.target() : 0);
   }
@@ -64,7 +66,8 @@ ExitStatus report_end(Shell& shell, const std::string& id, const std::string& st
 
 std::string event_text(const v1::Event& event) {
   std::string who = event.job_id().empty() ? event.pipeline_id() : event.job_id();
-  return concat(clock_text(event.time()), "  ", who, "  ", event.type(), event.message().empty() ? "" : "  ", event.message());
+  return concat(clock_text(event.time()), "  ", who, "  ", event.type(), event.message().empty() ? "" : "  ",
+                event.message());
 }
 
 std::string approval_hint(const v1::Pipeline& pipeline) {
@@ -72,8 +75,8 @@ std::string approval_hint(const v1::Pipeline& pipeline) {
   for (const v1::StageState& stage : pipeline.stages()) {
     if (!stage.is_gate() || stage.status() != "HELD") continue;
     text += concat(text.empty() ? "" : "\n", "gate ", stage.name(), " holds: ", stage.message(), "\n  moectl approve ",
-                   pipeline.id(), " --gate ", stage.name(), "      lets it pass\n  moectl reject ", pipeline.id(), " --gate ",
-                   stage.name(), "       ends the pipeline");
+                   pipeline.id(), " --gate ", stage.name(), "      lets it pass\n  moectl reject ", pipeline.id(),
+                   " --gate ", stage.name(), "       ends the pipeline");
   }
   return text;
 }
@@ -83,7 +86,8 @@ std::string reason_of(const Target& target) {
   const v1::Pipeline& pipeline = std::get<v1::Pipeline>(target);
   std::string text = pipeline.reason();
   for (const v1::StageState& stage : pipeline.stages()) {
-    if (stage.status() != "FAILED" || stage.message().empty() || text.find(stage.message()) != std::string::npos) continue;
+    if (stage.status() != "FAILED" || stage.message().empty() || text.find(stage.message()) != std::string::npos)
+      continue;
     text += concat(text.empty() ? "" : "; ", stage.name(), ": ", stage.message());
   }
   return text;
@@ -119,7 +123,8 @@ ExitStatus follow(Shell& shell, const std::string& id, const FollowOptions& opti
       }
     }
     if (options.timeout_seconds && seconds_since(start) >= *options.timeout_seconds) {
-      shell.note(concat(id, " is ", state, " after ", *options.timeout_seconds, " s, not ", options.wanted, "; it goes on"));
+      shell.note(
+          concat(id, " is ", state, " after ", *options.timeout_seconds, " s, not ", options.wanted, "; it goes on"));
       return ExitStatus::kTimeout;
     }
     if (options.show_progress && is_caught_up) show_progress(shell.client, id, line);

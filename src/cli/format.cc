@@ -35,7 +35,8 @@ std::string state_text(v1::JobState state) {
 }
 
 std::string outcome_text(v1::AttemptOutcome outcome) {
-  return outcome == v1::ATTEMPT_OUTCOME_UNSPECIFIED ? "-" : without("ATTEMPT_OUTCOME_", v1::AttemptOutcome_Name(outcome));
+  return outcome == v1::ATTEMPT_OUTCOME_UNSPECIFIED ? "-"
+                                                    : without("ATTEMPT_OUTCOME_", v1::AttemptOutcome_Name(outcome));
 }
 
 bool is_set(const google::protobuf::Timestamp& time) {
@@ -83,8 +84,8 @@ std::string bytes_text(int64_t bytes) {
 std::string progress_text(const v1::Progress& progress) {
   std::string text = progress.phase();
   if (progress.target() > 0) {
-    text += concat(text.empty() ? "" : " ", progress.unit().empty() ? "step" : progress.unit(), " ", progress.step(), "/",
-                   progress.target());
+    text += concat(text.empty() ? "" : " ", progress.unit().empty() ? "step" : progress.unit(), " ", progress.step(),
+                   "/", progress.target());
   }
   if (progress.loss() > 0) text += concat("  loss ", fixed(progress.loss(), 4));
   if (progress.tokens_per_second() > 0) text += concat("  ", fixed(progress.tokens_per_second(), 0), " tokens/s");

@@ -74,7 +74,8 @@ void show_pipelines(const GetOptions& options, const v1::ListRequest& request, S
       request, options.limit, shell, [&](const v1::ListRequest& page) { return shell.client.list_pipelines(page); },
       [](v1::ListPipelinesResponse& response) { return response.mutable_pipelines(); });
   if (shell.json) return shell.print_json(answer);
-  ElasticTable table({{"PIPELINE"}, {"PHASE"}, {"DONE", Align::kNumber}, {"NOW"}, {"USER"}, {"AGE", Align::kNumber}, {"REASON"}});
+  ElasticTable table(
+      {{"PIPELINE"}, {"PHASE"}, {"DONE", Align::kNumber}, {"NOW"}, {"USER"}, {"AGE", Align::kNumber}, {"REASON"}});
   for (const v1::Pipeline& pipeline : answer.pipelines()) {
     int done = 0;
     std::string now;
@@ -97,11 +98,12 @@ void show_jobs(const GetOptions& options, const v1::ListRequest& request, Shell&
       request, options.limit, shell, [&](const v1::ListRequest& page) { return shell.client.list_jobs(page); },
       [](v1::ListJobsResponse& response) { return response.mutable_jobs(); });
   if (shell.json) return shell.print_json(answer);
-  ElasticTable table({{"JOB"}, {"KIND"}, {"STATE"}, {"ATTEMPT", Align::kNumber}, {"PROGRESS"}, {"AGE", Align::kNumber}, {"MESSAGE"}});
+  ElasticTable table(
+      {{"JOB"}, {"KIND"}, {"STATE"}, {"ATTEMPT", Align::kNumber}, {"PROGRESS"}, {"AGE", Align::kNumber}, {"MESSAGE"}});
   for (const v1::Job& job : answer.jobs()) {
     const std::string& message = job.message().empty() ? job.pending_explanation() : job.message();
-    table.add_row({job.id(), job.kind(), state_text(job.state()), std::to_string(job.attempt()), progress_text(job.progress()),
-                   age_text(job.created()), message});
+    table.add_row({job.id(), job.kind(), state_text(job.state()), std::to_string(job.attempt()),
+                   progress_text(job.progress()), age_text(job.created()), message});
   }
   shell.print(table.render(shell.width));
 }
@@ -115,7 +117,8 @@ void show_gangs(const std::set<std::string>& states, const v1::ListRequest& requ
                 gangs.end());
   }
   if (shell.json) return shell.print_json(answer);
-  ElasticTable table({{"GANG"}, {"STATE"}, {"RANKS", Align::kNumber}, {"DEVICE"}, {"JOB"}, {"HEARD", Align::kNumber}, {"VERSION"}});
+  ElasticTable table(
+      {{"GANG"}, {"STATE"}, {"RANKS", Align::kNumber}, {"DEVICE"}, {"JOB"}, {"HEARD", Align::kNumber}, {"VERSION"}});
   for (const v1::Gang& gang : gangs) {
     table.add_row({gang.id(), gang.state(), std::to_string(gang.ranks_size()), gang.device(), gang.job_id(),
                    concat(age_text(gang.last_heard()), " ago"), gang.version()});
@@ -161,12 +164,15 @@ Subcommand add_get_command(CLI::App& app) {
       ->check(CLI::IsMember({"pipelines", "jobs", "gangs", "artifacts"}));
   command->add_option("--pipeline", options->pipeline, "Jobs and artifacts of this pipeline only");
   command->add_option("--state", options->states, "In these states only, for example running,queued")->delimiter(',');
-  command->add_option("--limit", options->limit, "At most so many; 0: all")->check(CLI::NonNegativeNumber)->capture_default_str();
-  command->footer("Examples:\n"
-                  "  moectl get pipelines\n"
-                  "  moectl get jobs --pipeline quickstart-7f3k2m9a\n"
-                  "  moectl get jobs --state failed -o json\n"
-                  "  moectl get gangs");
+  command->add_option("--limit", options->limit, "At most so many; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->footer(
+      "Examples:\n"
+      "  moectl get pipelines\n"
+      "  moectl get jobs --pipeline quickstart-7f3k2m9a\n"
+      "  moectl get jobs --state failed -o json\n"
+      "  moectl get gangs");
   return {command, [options](Shell& shell) { return run_get(*options, shell); }};
 }
 

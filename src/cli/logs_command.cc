@@ -35,7 +35,7 @@ class LogReader {
   ExitStatus run() {
     while (true) {
       const Clock::time_point asked = Clock::now();
-      const v1::ReadLogsResponse answer = shell_.client.read_logs(request_);
+      const v1::ReadLogsResponse answer = read();
       if (options_.follow) request_.set_wait_seconds(kPollSeconds);
       if (is_other_attempt(answer)) continue;
       shell_.out << answer.data() << std::flush;
@@ -51,6 +51,20 @@ class LogReader {
   }
 
  private:
+  /// A rank that has not written anything yet has no log: while following, one waits for it.
+  v1::ReadLogsResponse read() {
+    while (true) {
+      try {
+        const v1::ReadLogsResponse answer = shell_.client.read_logs(request_);
+        is_following_ = options_.follow;
+        return answer;
+      } catch (const CommandError& error) {
+        if (error.status() != ExitStatus::kNotFound || !is_following_ || !options_.rank) throw;
+        std::this_thread::sleep_for(kPause);
+      }
+    }
+  }
+
   /// The newest attempt was asked for, and it is not the one that was read so far: it is read from its beginning.
   bool is_other_attempt(const v1::ReadLogsResponse& answer) {
     if (ended_attempt_ == 0 || answer.attempt() == ended_attempt_) return false;
@@ -88,6 +102,8 @@ class LogReader {
   v1::ReadLogsRequest request_;
   // The attempt whose end was seen while the next is awaited; 0: none.
   int ended_attempt_ = 0;
+  // The job is known: what is not found now may still come.
+  bool is_following_ = false;
 };
 
 ExitStatus run_logs(const LogsOptions& options, Shell& shell) {
@@ -104,14 +120,17 @@ Subcommand add_logs_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("logs", "Print the log of a job");
   command->add_option("JOB", options->job, "Job")->required();
   command->add_flag("-f,--follow", options->follow, "Go on until the job has ended");
-  command->add_option("--attempt", options->attempt, "Of this attempt (default: the newest)")->check(CLI::PositiveNumber);
-  command->add_option("--rank", options->rank, "Of this rank (default: the leader's lines and the warnings of all ranks)")
+  command->add_option("--attempt", options->attempt, "Of this attempt (default: the newest)")
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--rank", options->rank, "Of this rank (default: the leader's lines and the warnings of all ranks)")
       ->check(CLI::NonNegativeNumber);
-  command->footer("With -f the exit code is the job's: 0 if it SUCCEEDED, else 1. When the coordinator goes away, it is tried\n"
-                  "again for --outage seconds, and the log goes on where it was; exit code 5 if it stays away.\n\n"
-                  "Examples:\n"
-                  "  moectl logs quickstart-7f3k2m9a-stage1 -f\n"
-                  "  moectl logs quickstart-7f3k2m9a-stage1 --attempt 1 --rank 1");
+  command->footer(
+      "With -f the exit code is the job's: 0 if it SUCCEEDED, else 1. When the coordinator goes away, it is tried\n"
+      "again for --outage seconds, and the log goes on where it was; exit code 5 if it stays away.\n\n"
+      "Examples:\n"
+      "  moectl logs quickstart-7f3k2m9a-stage1 -f\n"
+      "  moectl logs quickstart-7f3k2m9a-stage1 --attempt 1 --rank 1");
   return {command, [options](Shell& shell) { return run_logs(*options, shell); }};
 }
 

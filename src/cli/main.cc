@@ -22,7 +22,8 @@ constexpr char kFooter[] =
     "  moectl get pipelines\n"
     "  moectl logs quickstart-7f3k2m9a-stage1 -f\n\n"
     "Ids may be shortened to an unambiguous beginning. Data goes to standard output, all else to standard error.\n"
-    "Exit codes: 0 done; 1 the operation or the job failed; 2 wrong command line or file; 3 not found; 5 no coordinator;\n"
+    "Exit codes: 0 done; 1 the operation or the job failed; 2 wrong command line or file; 3 not found; 5 no "
+    "coordinator;\n"
     "6 time over; 7 wrong state for it; 130 interrupted (jobs keep running).";
 
 /// No terminal, no width: nothing is shortened for a pipe.
@@ -49,7 +50,9 @@ void add_global_options(CLI::App& app, GlobalOptions& options) {
   app.add_option("--coordinator", options.coordinator, "HOST:PORT of the coordinator")
       ->envname("MOE_COORDINATOR")
       ->capture_default_str();
-  app.add_option("-o,--output", options.output, "table or json")->check(CLI::IsMember({"table", "json"}))->capture_default_str();
+  app.add_option("-o,--output", options.output, "table or json")
+      ->check(CLI::IsMember({"table", "json"}))
+      ->capture_default_str();
   app.add_option("--outage", options.outage_seconds, "Seconds that logs, watch, wait and --wait stand its absence")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -89,11 +92,11 @@ ExitStatus run(int argc, char** argv) {
   // `moectl get jobs -o json`: global options may stand behind the command.
   app.fallthrough();
   add_global_options(app, options);
-  const std::vector<Subcommand> commands{
-      add_submit_command(app), add_get_command(app),   add_describe_command(app), add_logs_command(app),
-      add_watch_command(app),  add_wait_command(app),  add_metrics_command(app),  add_cancel_command(app),
-      add_pause_command(app),  add_resume_command(app), add_retry_command(app),    add_approve_command(app),
-      add_reject_command(app), add_health_command(app), add_version_command(app)};
+  const std::vector<Subcommand> commands{add_submit_command(app),  add_get_command(app),    add_describe_command(app),
+                                         add_logs_command(app),    add_watch_command(app),  add_wait_command(app),
+                                         add_metrics_command(app), add_cancel_command(app), add_pause_command(app),
+                                         add_resume_command(app),  add_retry_command(app),  add_approve_command(app),
+                                         add_reject_command(app),  add_health_command(app), add_version_command(app)};
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -105,7 +108,8 @@ ExitStatus run(int argc, char** argv) {
   }
   try {
     const ExitStatus status = run_command(commands, options, interrupts);
-    if (!std::cout.flush()) throw CommandError(ExitStatus::kFailed, "standard output could not be written: is the disk full?");
+    if (!std::cout.flush())
+      throw CommandError(ExitStatus::kFailed, "standard output could not be written: is the disk full?");
     return status;
   } catch (const CommandError& error) {
     std::cerr << "moectl: " << error.what() << std::endl;

@@ -71,7 +71,8 @@ ExitStatus run_metrics(const MetricsOptions& options, Shell& shell) {
   }
   const Curves curves = curves_of(answer, options.names);
   if (curves.steps.empty()) {
-    shell.note(concat(options.job, " has reported no ", options.names.empty() ? "metrics" : comma_separated(options.names), " yet"));
+    shell.note(concat(options.job, " has reported no ",
+                      options.names.empty() ? "metrics" : comma_separated(options.names), " yet"));
   } else if (options.csv) {
     print_csv(curves, shell);
   } else if (options.plot) {
@@ -92,9 +93,10 @@ Subcommand add_metrics_command(CLI::App& app) {
   command->add_option("--after", options->after, "Only steps after this one")->check(CLI::NonNegativeNumber);
   CLI::Option* csv = command->add_flag("--csv", options->csv, "Comma-separated, all digits");
   command->add_flag("--plot", options->plot, "One line of block characters per metric")->excludes(csv);
-  command->footer("Examples:\n"
-                  "  moectl metrics quickstart-7f3k2m9a-stage1 --name loss --plot\n"
-                  "  moectl metrics quickstart-7f3k2m9a-stage1 --csv >stage1.csv");
+  command->footer(
+      "Examples:\n"
+      "  moectl metrics quickstart-7f3k2m9a-stage1 --name loss --plot\n"
+      "  moectl metrics quickstart-7f3k2m9a-stage1 --csv >stage1.csv");
   return {command, [options](Shell& shell) { return run_metrics(*options, shell); }};
 }
 

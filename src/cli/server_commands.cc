@@ -15,8 +15,8 @@ ExitStatus run_health(Shell& shell) {
     shell.print_json(info);
     return ExitStatus::kDone;
   }
-  shell.print(concat("healthy    ", shell.client.address(), ", version ", info.version(), ", up for ", age_text(info.started()),
-                     "\n"));
+  shell.print(concat("healthy    ", shell.client.address(), ", version ", info.version(), ", up for ",
+                     age_text(info.started()), "\n"));
   shell.print(concat("page       ", info.http_url(), "\n"));
   shell.print(concat("data root  ", info.data_root(), "\n"));
   shell.print(concat("gangs      ", info.gangs(), "\n"));
@@ -47,8 +47,9 @@ ExitStatus run_version(Shell& shell) {
 
 Subcommand add_health_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("health", "Whether the coordinator answers, and what it holds");
-  command->footer("Exit code 0 when it answers, 1 when it answers with an error, 5 when nothing answers.\n\n"
-                  "Examples:\n  moectl health\n  until moectl health; do sleep 1; done");
+  command->footer(
+      "Exit code 0 when it answers, 1 when it answers with an error, 5 when nothing answers.\n\n"
+      "Examples:\n  moectl health\n  until moectl health; do sleep 1; done");
   return {command, run_health};
 }
 

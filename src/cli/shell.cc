@@ -97,9 +97,10 @@ Target find_target(Client& client, const std::string& id) {
   } catch (const CommandError& error) {
     if (error.status() != ExitStatus::kNotFound) throw;
   }
-  throw CommandError(ExitStatus::kNotFound, concat("no pipeline and no job has the id '", id,
-                                                   "' or one that begins with it; `moectl get pipelines` and `moectl get "
-                                                   "jobs` list them"));
+  throw CommandError(ExitStatus::kNotFound,
+                     concat("no pipeline and no job has the id '", id,
+                            "' or one that begins with it; `moectl get pipelines` and `moectl get "
+                            "jobs` list them"));
 }
 
 void with_job_hint(Client& client, const std::string& id, const std::function<void()>& action) {

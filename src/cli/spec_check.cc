@@ -23,7 +23,8 @@ bool has(const Problems& problems, const v1::SpecProblem& problem) {
 std::string work_text(const v1::Stage& stage) {
   switch (stage.kind_case()) {
     case v1::Stage::kConvert:
-      return concat(stage.convert().method(), ", ", stage.convert().experts(), " experts, top-", stage.convert().top_k());
+      return concat(stage.convert().method(), ", ", stage.convert().experts(), " experts, top-",
+                    stage.convert().top_k());
     case v1::Stage::kTrain: return concat(stage.train().steps(), " steps on ", stage.train().data_size(), " files");
     case v1::Stage::kEvaluate: {
       const auto& tasks = stage.evaluate().tasks();
@@ -74,7 +75,9 @@ std::string plan_text(const v1::PipelineSpec& effective, int width) {
   for (const v1::Stage& stage : effective.stages()) {
     const bool is_gate = stage.has_gate();
     table.add_row({stage_name(stage), kind_text(stage),
-                   is_gate ? "" : stage.gang().ranks() > 0 ? std::to_string(stage.gang().ranks()) : "any",
+                   is_gate                    ? ""
+                   : stage.gang().ranks() > 0 ? std::to_string(stage.gang().ranks())
+                                              : "any",
                    is_gate ? "" : stage.gang().device(), input_text(stage), work_text(stage)});
   }
   return table.render(width);

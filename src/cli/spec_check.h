@@ -13,8 +13,8 @@ namespace moe {
 
 struct SubmittedFile {
   LoadedPipeline loaded;
-  /// What the coordinator finds as well in what could be parsed: told here already, or only the echo of a field that could
-  /// not be read.
+  /// What the coordinator finds as well in what could be parsed: told here already, or only the echo of a field that
+  /// could not be read.
   Problems expected;
 };
 

@@ -97,7 +97,8 @@ ExitStatus run_submit(const SubmitOptions& options, Shell& shell) {
     shell.out << id << std::endl;
   }
   if (options.wait) {
-    shell.begin_to_follow(concat(id, " keeps running; `moectl wait ", id, "` waits on, `moectl cancel ", id, "` ends it"));
+    shell.begin_to_follow(
+        concat(id, " keeps running; `moectl wait ", id, "` waits on, `moectl cancel ", id, "` ends it"));
     return follow(shell, id, {.wanted = "SUCCEEDED", .timeout_seconds = std::nullopt, .show_progress = true});
   }
   shell.err << "moectl describe " << id << "      stages and gates\n"
@@ -112,17 +113,23 @@ Subcommand add_submit_command(CLI::App& app) {
   auto options = std::make_shared<SubmitOptions>();
   CLI::App* command = app.add_subcommand("submit", "Run a pipeline or job file; prints the id of the pipeline");
   command->add_option("FILE", options->file, "Pipeline or job (YAML; proto/moe/v1/*.proto is its schema)")->required();
-  command->add_option("--set", options->assignments, "Change a value of the file: path=value, e.g. stages.stage1.train.steps=50")
+  command
+      ->add_option("--set", options->assignments,
+                   "Change a value of the file: path=value, e.g. stages.stage1.train.steps=50")
       ->take_all()
       ->expected(1);
-  CLI::Option* dry_run = command->add_flag("--dry-run", options->dry_run, "Check only: all problems at once, or the plan");
-  command->add_flag("--wait", options->wait, "Follow it to its end; exit code 0 only if it SUCCEEDED")->excludes(dry_run);
-  command->add_option("--request-id", options->request_id, "Submitting again with the same one gives the same pipeline");
-  command->footer("Paths in the file are relative to the working directory; gangs must see the same files.\n\n"
-                  "Examples:\n"
-                  "  moectl submit configs/base-7m_independent-random_cpu.yaml --wait\n"
-                  "  moectl submit mine.yaml --dry-run\n"
-                  "  id=$(moectl submit mine.yaml --set stages.stage1.train.steps=50) && moectl wait \"$id\"");
+  CLI::Option* dry_run =
+      command->add_flag("--dry-run", options->dry_run, "Check only: all problems at once, or the plan");
+  command->add_flag("--wait", options->wait, "Follow it to its end; exit code 0 only if it SUCCEEDED")
+      ->excludes(dry_run);
+  command->add_option("--request-id", options->request_id,
+                      "Submitting again with the same one gives the same pipeline");
+  command->footer(
+      "Paths in the file are relative to the working directory; gangs must see the same files.\n\n"
+      "Examples:\n"
+      "  moectl submit configs/base-7m_independent-random_cpu.yaml --wait\n"
+      "  moectl submit mine.yaml --dry-run\n"
+      "  id=$(moectl submit mine.yaml --set stages.stage1.train.steps=50) && moectl wait \"$id\"");
   return {command, [options](Shell& shell) { return run_submit(*options, shell); }};
 }
 

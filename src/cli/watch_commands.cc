@@ -57,7 +57,8 @@ ExitStatus run_wait(const WaitOptions& options, Shell& shell) {
   const std::vector<std::string> known{"succeeded", "failed", "canceled", "ended",    "held",    "paused",
                                        "running",   "queued", "blocked",  "assigned", "stopping"};
   if (std::find(known.begin(), known.end(), options.wanted) == known.end()) {
-    throw CommandError(ExitStatus::kUsage, concat("--for ", options.wanted, ": no such state", suggestion(options.wanted, known)));
+    throw CommandError(ExitStatus::kUsage,
+                       concat("--for ", options.wanted, ": no such state", suggestion(options.wanted, known)));
   }
   FollowOptions follow_options;
   follow_options.wanted = upper_case(options.wanted);
@@ -78,11 +79,12 @@ Subcommand add_watch_command(CLI::App& app) {
   command->add_option("--after", options->after, "Only events after this revision (`-o json` shows revisions)")
       ->check(CLI::NonNegativeNumber);
   command->add_flag("--no-follow", options->no_follow, "End with the last event there is");
-  command->footer("Ends with the pipeline or job: exit code 0 if it SUCCEEDED, else 1. With -o json, one event a line.\n\n"
-                  "Examples:\n"
-                  "  moectl watch quickstart-7f3k2m9a\n"
-                  "  moectl watch quickstart-7f3k2m9a-stage1 -o json\n"
-                  "  moectl watch --no-follow --after 1200");
+  command->footer(
+      "Ends with the pipeline or job: exit code 0 if it SUCCEEDED, else 1. With -o json, one event a line.\n\n"
+      "Examples:\n"
+      "  moectl watch quickstart-7f3k2m9a\n"
+      "  moectl watch quickstart-7f3k2m9a-stage1 -o json\n"
+      "  moectl watch --no-follow --after 1200");
   return {command, [options](Shell& shell) { return run_watch(*options, shell); }};
 }
 
@@ -90,15 +92,19 @@ Subcommand add_wait_command(CLI::App& app) {
   auto options = std::make_shared<WaitOptions>();
   CLI::App* command = app.add_subcommand("wait", "Wait until a pipeline or job has reached a state");
   command->add_option("ID", options->id, "Pipeline or job")->required();
-  command->add_option("--timeout", options->timeout, "Longest wait in seconds (default: for ever)")->check(CLI::NonNegativeNumber);
-  command->add_option("--for", options->wanted,
-                      "succeeded, failed, canceled, ended (any of these three), held, paused, running, queued, ...")
+  command->add_option("--timeout", options->timeout, "Longest wait in seconds (default: for ever)")
+      ->check(CLI::NonNegativeNumber);
+  command
+      ->add_option("--for", options->wanted,
+                   "succeeded, failed, canceled, ended (any of these three), held, paused, running, queued, ...")
       ->capture_default_str();
-  command->footer("Exit code 0 when the state is reached; 1 when it ended otherwise or a gate holds it; 6 when the time is over.\n\n"
-                  "Examples:\n"
-                  "  moectl wait quickstart-7f3k2m9a\n"
-                  "  moectl wait quickstart-7f3k2m9a-stage1 --timeout 600\n"
-                  "  moectl wait quickstart-7f3k2m9a --for held && moectl describe quickstart-7f3k2m9a");
+  command->footer(
+      "Exit code 0 when the state is reached; 1 when it ended otherwise or a gate holds it; 6 when the time is "
+      "over.\n\n"
+      "Examples:\n"
+      "  moectl wait quickstart-7f3k2m9a\n"
+      "  moectl wait quickstart-7f3k2m9a-stage1 --timeout 600\n"
+      "  moectl wait quickstart-7f3k2m9a --for held && moectl describe quickstart-7f3k2m9a");
   return {command, [options](Shell& shell) { return run_wait(*options, shell); }};
 }
 

@@ -11,19 +11,22 @@
 namespace moe::testing {
 namespace {
 
+using grpc::Status;
+using grpc::StatusCode;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
-using grpc::Status;
-using grpc::StatusCode;
 
 TEST(CallsTest, EveryStatusHasItsExitCode) {
   const std::vector<std::pair<StatusCode, int>> cases{
-      {StatusCode::INVALID_ARGUMENT, 2},    {StatusCode::NOT_FOUND, 3},        {StatusCode::UNAVAILABLE, 5},
-      {StatusCode::DEADLINE_EXCEEDED, 6},   {StatusCode::ALREADY_EXISTS, 7},   {StatusCode::FAILED_PRECONDITION, 7},
-      {StatusCode::ABORTED, 7},             {StatusCode::OUT_OF_RANGE, 7},     {StatusCode::INTERNAL, 1},
-      {StatusCode::RESOURCE_EXHAUSTED, 1},  {StatusCode::PERMISSION_DENIED, 1}, {StatusCode::UNIMPLEMENTED, 1},
-      {StatusCode::DATA_LOSS, 1},           {StatusCode::UNKNOWN, 1},          {StatusCode::CANCELLED, 5}};
+      {StatusCode::INVALID_ARGUMENT, 2},  {StatusCode::NOT_FOUND, 3},
+      {StatusCode::UNAVAILABLE, 5},       {StatusCode::DEADLINE_EXCEEDED, 6},
+      {StatusCode::ALREADY_EXISTS, 7},    {StatusCode::FAILED_PRECONDITION, 7},
+      {StatusCode::ABORTED, 7},           {StatusCode::OUT_OF_RANGE, 7},
+      {StatusCode::INTERNAL, 1},          {StatusCode::RESOURCE_EXHAUSTED, 1},
+      {StatusCode::PERMISSION_DENIED, 1}, {StatusCode::UNIMPLEMENTED, 1},
+      {StatusCode::DATA_LOSS, 1},         {StatusCode::UNKNOWN, 1},
+      {StatusCode::CANCELLED, 5}};
   ScriptedCoordinator coordinator;
   for (const auto& [code, exit_code] : cases) {
     coordinator.on_control = [code = code](const auto&, const auto&, auto&) { return Status(code, "the reason why"); };
@@ -41,7 +44,8 @@ TEST(CallsTest, WhileItIsUnavailableTheSameRequestIsTriedThreeTimes) {
   ScriptedCoordinator coordinator;
   std::vector<std::string> ids;
   size_t failures = 2;
-  coordinator.on_control = [&](const std::string& verb, const v1::ControlRequest& request, v1::ControlResponse& response) {
+  coordinator.on_control = [&](const std::string& verb, const v1::ControlRequest& request,
+                               v1::ControlResponse& response) {
     ids.push_back(request.request_id());
     if (ids.size() <= failures) return Status(StatusCode::UNAVAILABLE, "busy");
     response.set_id(verb + " " + request.id() + " by " + request.user() + ", " + request.comment());
@@ -136,7 +140,8 @@ TEST(CallsTest, PagesAreFollowedUpToTheLimit) {
   coordinator.on_list_jobs = [&](const v1::ListRequest& request, v1::ListJobsResponse& response) {
     sizes.push_back(request.page_size());
     const int first = request.page_token().empty() ? 0 : std::stoi(request.page_token());
-    for (int i = first; i < std::min(1203, first + request.page_size()); ++i) response.add_jobs()->set_id("job-" + std::to_string(i));
+    for (int i = first; i < std::min(1203, first + request.page_size()); ++i)
+      response.add_jobs()->set_id("job-" + std::to_string(i));
     if (first + request.page_size() < 1203) response.set_next_page_token(std::to_string(first + request.page_size()));
     return Status::OK;
   };

@@ -43,8 +43,9 @@ void CoordinatorProcess::kill() {
 
 void CoordinatorProcess::start() {
   process_ = std::make_unique<BackgroundProcess>(
-      std::vector<std::string>{std::string(MOE_BINARY_DIR) + "/bin/moe-coordinator", "--data-root", data_root().string(), "--store",
-                               (folder_ / "store.db").string(), "--port", std::to_string(port_), "--http-port", "0"},
+      std::vector<std::string>{std::string(MOE_BINARY_DIR) + "/bin/moe-coordinator", "--data-root",
+                               data_root().string(), "--store", (folder_ / "store.db").string(), "--port",
+                               std::to_string(port_), "--http-port", "0"},
       folder_ / ("log-" + std::to_string(++starts_)));
   const auto serves = [&] { return process_->output().find("event=serving") != std::string::npos; };
   if (!eventually(std::chrono::seconds(20), serves)) {
@@ -56,7 +57,8 @@ std::string CoordinatorProcess::address() const {
   return "127.0.0.1:" + std::to_string(port_);
 }
 
-PretendedGang::PretendedGang(const std::string& address, std::filesystem::path data_root) : data_root_(std::move(data_root)) {
+PretendedGang::PretendedGang(const std::string& address, std::filesystem::path data_root)
+    : data_root_(std::move(data_root)) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 200);

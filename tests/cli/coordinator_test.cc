@@ -77,10 +77,12 @@ TEST_F(CoordinatorTest, ADryRunFindsTheNamesThatNoGangKnows) {
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.err, AllOf(ContainsRegex("p.yaml:6: convert.method: .*sequentiel.*did you mean 'sequential'"),
                                 HasSubstr("p.yaml:8: convert.topk: unknown key (topk); did you mean 'top_k'?")));
-  EXPECT_EQ(nlohmann::json::parse(moectl({"get", "pipelines", "-o", "json"}).out)["pipelines"].size(), 0u) << "nothing is stored";
+  EXPECT_EQ(nlohmann::json::parse(moectl({"get", "pipelines", "-o", "json"}).out)["pipelines"].size(), 0u)
+      << "nothing is stored";
   // Good but for the method: the refusal has the line too.
-  std::ofstream(folder_ / "q.yaml") << "apiVersion: moe/v1\nkind: Job\nname: tiny\nconvert:\n  input: ./model\n"
-                                       "  method: sequentiel\n  experts: 4\n  top_k: 2\n  scale_mode: n_over_k\n  router_init: zero\n";
+  std::ofstream(folder_ / "q.yaml")
+      << "apiVersion: moe/v1\nkind: Job\nname: tiny\nconvert:\n  input: ./model\n"
+         "  method: sequentiel\n  experts: 4\n  top_k: 2\n  scale_mode: n_over_k\n  router_init: zero\n";
   const ProcessResult refused = moectl({"submit", "q.yaml"});
   EXPECT_EQ(refused.exit_code, 2);
   EXPECT_THAT(refused.err, ContainsRegex("q.yaml:6: convert.method: .*sequentiel"));
@@ -92,7 +94,8 @@ TEST_F(CoordinatorTest, MoreRanksThanAnyGangIsAWarningThenAnExplanation) {
   const ProcessResult result = moectl({"submit", "p.yaml", "--set", "gang.ranks=64"});
   EXPECT_EQ(result.exit_code, 0);
   EXPECT_THAT(result.err, ContainsRegex("warning: .*64"));
-  EXPECT_THAT(moectl({"describe", result.out.substr(0, result.out.find('\n')) + "-tiny"}).out, ContainsRegex("Pending +.*64"));
+  EXPECT_THAT(moectl({"describe", result.out.substr(0, result.out.find('\n')) + "-tiny"}).out,
+              ContainsRegex("Pending +.*64"));
 }
 
 TEST_F(CoordinatorTest, ATrainingJobIsDescribedFollowedAndFinished) {
@@ -126,8 +129,10 @@ TEST_F(CoordinatorTest, ATrainingJobIsDescribedFollowedAndFinished) {
   const ProcessResult watched = watch.finish();
   EXPECT_EQ(watched.exit_code, 0) << watched.err;
   for (const char* event : {"QUEUED", "ASSIGNED", "RUNNING", "SUCCEEDED"}) {
-    const size_t first = watched.out.find(std::string(event) + "\n"), second = watched.out.find(std::string(event) + "  ");
-    EXPECT_TRUE((first == std::string::npos) != (second == std::string::npos)) << event << " not once in\n" << watched.out;
+    const size_t first = watched.out.find(std::string(event) + "\n"),
+                 second = watched.out.find(std::string(event) + "  ");
+    EXPECT_TRUE((first == std::string::npos) != (second == std::string::npos)) << event << " not once in\n"
+                                                                               << watched.out;
   }
   EXPECT_THAT(moectl({"get", "artifacts"}).out, HasSubstr(job + "/output-t0001"));
   EXPECT_EQ(moectl({"cancel", job}).exit_code, 7) << "it is over";
@@ -172,7 +177,8 @@ TEST_F(CoordinatorTest, PauseResumeCancelAndUnknownIds) {
   EXPECT_EQ(moectl({"resume", id}).out, id + " RUNNING\n");
   EXPECT_EQ(moectl({"cancel", id}).out, id + " CANCELED\n");
   EXPECT_EQ(moectl({"watch", id}).exit_code, 1);
-  for (const char* command : {"describe", "logs", "watch", "wait", "metrics", "cancel", "pause", "resume", "retry", "approve"}) {
+  for (const char* command :
+       {"describe", "logs", "watch", "wait", "metrics", "cancel", "pause", "resume", "retry", "approve"}) {
     EXPECT_EQ(moectl({command, "no-such-thing"}).exit_code, 3) << command;
   }
 }

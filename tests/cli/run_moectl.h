@@ -37,8 +37,13 @@ inline ProcessResult run_moectl(const ScriptedCoordinator& coordinator, std::vec
 class RunningMoectl {
  public:
   RunningMoectl(const std::string& address, const std::vector<std::string>& arguments) {
-    std::vector<std::string> command{"sh", "-c", R"(echo $$ >"$0/pid"; exec "$@" >"$0/out" 2>"$0/err")", folder_.path().string(),
-                                     moectl_path(), "--coordinator", address};
+    std::vector<std::string> command{"sh",
+                                     "-c",
+                                     R"(echo $$ >"$0/pid"; exec "$@" >"$0/out" 2>"$0/err")",
+                                     folder_.path().string(),
+                                     moectl_path(),
+                                     "--coordinator",
+                                     address};
     command.insert(command.end(), arguments.begin(), arguments.end());
     thread_ = std::thread([this, command] { result_ = run_process(command, {{"USER", "ada"}}); });
   }

@@ -41,7 +41,8 @@ class ScriptedCoordinator::Service : public v1::JobService::Service {
   Status ReadLogs(ServerContext*, const v1::ReadLogsRequest* request, v1::ReadLogsResponse* response) override {
     return answer(script_.on_read_logs, *request, *response);
   }
-  Status QueryMetrics(ServerContext*, const v1::QueryMetricsRequest* request, v1::QueryMetricsResponse* response) override {
+  Status QueryMetrics(ServerContext*, const v1::QueryMetricsRequest* request,
+                      v1::QueryMetricsResponse* response) override {
     return answer(script_.on_query_metrics, *request, *response);
   }
   Status Cancel(ServerContext*, const v1::ControlRequest* request, v1::ControlResponse* response) override {
@@ -73,7 +74,9 @@ class ScriptedCoordinator::Service : public v1::JobService::Service {
 
   Status control(const char* verb, const v1::ControlRequest& request, v1::ControlResponse& response) {
     return answer<v1::ControlRequest, v1::ControlResponse>(
-        [&](const v1::ControlRequest& what, v1::ControlResponse& result) { return script_.on_control(verb, what, result); },
+        [&](const v1::ControlRequest& what, v1::ControlResponse& result) {
+          return script_.on_control(verb, what, result);
+        },
         request, response);
   }
 

@@ -11,8 +11,8 @@
 #include "moe/v1/job_service.grpc.pb.h"
 
 /// A JobService on a real socket whose answers a test writes: moectl's own behaviour without a coordinator's. A call
-/// whose answer was not written is UNIMPLEMENTED; GetPipeline and GetJob then know no id. Answers run in gRPC's threads,
-/// one at a time.
+/// whose answer was not written is UNIMPLEMENTED; GetPipeline and GetJob then know no id. Answers run in gRPC's
+/// threads, one at a time.
 namespace moe::testing {
 
 class ScriptedCoordinator {

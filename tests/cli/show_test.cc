@@ -9,11 +9,11 @@
 namespace moe::testing {
 namespace {
 
+using grpc::Status;
 using ::testing::AllOf;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using grpc::Status;
 
 v1::Job training_job() {
   v1::Job job;
@@ -85,11 +85,12 @@ TEST(DescribeTest, AJobWithItsCurveAndLoad) {
   const ProcessResult result = run_moectl(coordinator, {"describe", "p-1-stage1"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   std::cout << result.out;
-  EXPECT_THAT(result.out, AllOf(HasSubstr("State       RUNNING"), HasSubstr("training step 30/40  loss 1.7500"),
-                                ContainsRegex("loss  █[▁▂▃▄▅▆▇█]+▁  4.919 -> 1.75, least 1.75, greatest 4.919, steps 1 to 40"),
-                                ContainsRegex(" 1 +gang-a +2025-11-24 16:00:10 UTC +1 min 40 s +LOST +0 +17 +lease expired"),
-                                ContainsRegex("16 +1 +3.42 MB +- +p-1-stage1/checkpoints/s000016-t0001"),
-                                ContainsRegex("validation_loss.general +1.812")));
+  EXPECT_THAT(result.out,
+              AllOf(HasSubstr("State       RUNNING"), HasSubstr("training step 30/40  loss 1.7500"),
+                    ContainsRegex("loss  █[▁▂▃▄▅▆▇█]+▁  4.919 -> 1.75, least 1.75, greatest 4.919, steps 1 to 40"),
+                    ContainsRegex(" 1 +gang-a +2025-11-24 16:00:10 UTC +1 min 40 s +LOST +0 +17 +lease expired"),
+                    ContainsRegex("16 +1 +3.42 MB +- +p-1-stage1/checkpoints/s000016-t0001"),
+                    ContainsRegex("validation_loss.general +1.812")));
   // Two layers: even is 200 and 500 tokens an expert.
   EXPECT_THAT(result.out, ContainsRegex("0 +0.50 +1.50 +▁█▁█\n"));
   EXPECT_THAT(result.out, ContainsRegex("1 +0.20 +3.00 +▁▂▁█\n"));
@@ -134,7 +135,8 @@ TEST(DescribeTest, APipelineWithItsGates) {
     evaluate.set_job_state(v1::JOB_STATE_SUCCEEDED);
     evaluate.set_status("SUCCEEDED");
     (*evaluate.mutable_metrics())["loss_ratio_to_baseline"] = 1.4375;
-    for (const auto& [name, status, message] : {std::tuple{"first", "PASSED", ""}, std::tuple{"second", "HELD", "1.4375 is not <= 1.25"}}) {
+    for (const auto& [name, status, message] :
+         {std::tuple{"first", "PASSED", ""}, std::tuple{"second", "HELD", "1.4375 is not <= 1.25"}}) {
       v1::StageState& gate = *pipeline.add_stages();
       gate.set_name(name);
       gate.set_is_gate(true);
@@ -157,9 +159,10 @@ TEST(DescribeTest, AnUnknownIdIsThreeAndSaysWhereToLook) {
   ScriptedCoordinator coordinator;
   const ProcessResult result = run_moectl(coordinator, {"describe", "nothing"});
   EXPECT_EQ(result.exit_code, 3);
-  EXPECT_EQ(result.err,
-            "moectl: no pipeline and no job has the id 'nothing' or one that begins with it; `moectl get pipelines` and "
-            "`moectl get jobs` list them\n");
+  EXPECT_EQ(
+      result.err,
+      "moectl: no pipeline and no job has the id 'nothing' or one that begins with it; `moectl get pipelines` and "
+      "`moectl get jobs` list them\n");
 }
 
 TEST(MetricsTest, TableCsvAndPlot) {
@@ -185,8 +188,10 @@ TEST(MetricsTest, TableCsvAndPlot) {
     EXPECT_EQ(validation.empty(), rows % 10 != 0) << line;
   }
   EXPECT_EQ(rows, 40);
-  const ProcessResult table = run_moectl(coordinator, {"metrics", "p-1-stage1", "--name", "loss,validation_loss", "--after", "38"});
-  EXPECT_THAT(table.out, AllOf(ContainsRegex("STEP +loss +validation_loss"), ContainsRegex("40 +1.75 +1.8\n"), Not(ContainsRegex("38 +"))));
+  const ProcessResult table =
+      run_moectl(coordinator, {"metrics", "p-1-stage1", "--name", "loss,validation_loss", "--after", "38"});
+  EXPECT_THAT(table.out, AllOf(ContainsRegex("STEP +loss +validation_loss"), ContainsRegex("40 +1.75 +1.8\n"),
+                               Not(ContainsRegex("38 +"))));
   const ProcessResult plot = run_moectl(coordinator, {"metrics", "p-1-stage1", "--plot"});
   EXPECT_THAT(plot.out, ContainsRegex("loss  █[▁▂▃▄▅▆▇█]+▁  4.919 -> 1.75"));
   EXPECT_EQ(std::count(plot.out.begin(), plot.out.end(), '\n'), 3);
@@ -247,13 +252,16 @@ TEST(GetTest, TablesOfEveryKind) {
   EXPECT_THAT(run_moectl(coordinator, {"get", "jobs", "--pipeline", "p-1"}).out,
               ContainsRegex("p-1-stage1 +train +RUNNING +2 +training step 30/40  loss 1.7500"));
   EXPECT_EQ(seen.pipeline_id(), "p-1");
-  EXPECT_THAT(run_moectl(coordinator, {"get", "artifacts"}).out, ContainsRegex("p-1-convert/output-t0001 +model +00ff +- +/models/dense"));
+  EXPECT_THAT(run_moectl(coordinator, {"get", "artifacts"}).out,
+              ContainsRegex("p-1-convert/output-t0001 +model +00ff +- +/models/dense"));
   const std::string gangs = run_moectl(coordinator, {"get", "gangs", "--state", "busy,lost"}).out;
-  EXPECT_THAT(gangs, AllOf(ContainsRegex("gang-busy +busy +2 +cpu"), HasSubstr("gang-lost"), Not(HasSubstr("gang-idle"))));
+  EXPECT_THAT(gangs,
+              AllOf(ContainsRegex("gang-busy +busy +2 +cpu"), HasSubstr("gang-lost"), Not(HasSubstr("gang-idle"))));
 }
 
 /// On a terminal of 70 columns, as `script` makes one.
-std::string on_terminal(const ScriptedCoordinator& coordinator, const std::string& arguments, const std::string& no_color) {
+std::string on_terminal(const ScriptedCoordinator& coordinator, const std::string& arguments,
+                        const std::string& no_color) {
   const std::string call = moectl_path() + " --coordinator " + coordinator.address() + " " + arguments;
   return run_process({"script", "-qec", "stty cols 70; " + call, "/dev/null"}, {{"NO_COLOR", no_color}}).out;
 }

@@ -10,11 +10,11 @@
 namespace moe::testing {
 namespace {
 
+using grpc::Status;
+using grpc::StatusCode;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using grpc::Status;
-using grpc::StatusCode;
 
 constexpr char kGood[] = R"(apiVersion: moe/v1
 kind: Pipeline
@@ -94,7 +94,8 @@ TEST_F(SubmitTest, TheIdAloneIsOnStandardOutput) {
   const ProcessResult result = submit({"--set", "stages.stage1.train.steps=7", "--request-id", "mine"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_EQ(result.out, "tiny-abcd2345\n");
-  EXPECT_THAT(result.err, AllOf(HasSubstr("warning: stage stage1 needs 2 cpu ranks"), HasSubstr("moectl describe tiny-abcd2345")));
+  EXPECT_THAT(result.err,
+              AllOf(HasSubstr("warning: stage stage1 needs 2 cpu ranks"), HasSubstr("moectl describe tiny-abcd2345")));
   ASSERT_EQ(requests_.size(), 1u);
   EXPECT_EQ(requests_[0].request_id(), "mine");
   EXPECT_EQ(requests_[0].user(), "ada");
@@ -138,11 +139,12 @@ TEST_F(SubmitTest, LocalProblemsAreAllShownAndNothingIsSent) {
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_EQ(result.out, "");
   EXPECT_TRUE(requests_.empty());
-  EXPECT_THAT(result.err, AllOf(HasSubstr("p.yaml:5: defaults.gang.rank: unknown key (rank); did you mean 'ranks'?"),
-                                HasSubstr("p.yaml:11: stages.convert.convert.experts"),
-                                HasSubstr("p.yaml:12: stages.convert.convert.top_k"),
-                                HasSubstr("p.yaml:17: stages.stage1.train.step: unknown key (step); did you mean 'steps'?"),
-                                HasSubstr("stages.stage1.train.data")));
+  EXPECT_THAT(result.err,
+              AllOf(HasSubstr("p.yaml:5: defaults.gang.rank: unknown key (rank); did you mean 'ranks'?"),
+                    HasSubstr("p.yaml:11: stages.convert.convert.experts"),
+                    HasSubstr("p.yaml:12: stages.convert.convert.top_k"),
+                    HasSubstr("p.yaml:17: stages.stage1.train.step: unknown key (step); did you mean 'steps'?"),
+                    HasSubstr("stages.stage1.train.data")));
 }
 
 TEST_F(SubmitTest, ADryRunAddsTheCoordinatorsFindingsWithLinesAndWithoutEchoes) {
@@ -166,11 +168,13 @@ TEST_F(SubmitTest, ADryRunAddsTheCoordinatorsFindingsWithLinesAndWithoutEchoes) 
   EXPECT_EQ(result.out, "");
   ASSERT_EQ(requests_.size(), 1u);
   EXPECT_EQ(requests_[0].spec().stages(0).convert().method(), "sequentiel") << "what could be parsed is sent";
-  EXPECT_THAT(result.err, HasSubstr("p.yaml:10: stages.convert.convert.method: unknown conversion method 'sequentiel'"));
+  EXPECT_THAT(result.err,
+              HasSubstr("p.yaml:10: stages.convert.convert.method: unknown conversion method 'sequentiel'"));
   EXPECT_THAT(result.err, HasSubstr("p.yaml:5: defaults.gang.rank"));
   for (const char* path : {"convert.convert.experts:", "convert.convert.top_k:", "stage1.train.steps:"}) {
     const size_t first = result.err.find(path);
-    EXPECT_TRUE(first == std::string::npos || result.err.find(path, first + 1) == std::string::npos) << path << "\n" << result.err;
+    EXPECT_TRUE(first == std::string::npos || result.err.find(path, first + 1) == std::string::npos) << path << "\n"
+                                                                                                     << result.err;
   }
   std::cout << result.err;
 }
@@ -186,8 +190,9 @@ TEST_F(SubmitTest, ADryRunOfAGoodFilePrintsThePlan) {
   };
   const ProcessResult result = submit({"--dry-run"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
-  EXPECT_THAT(result.out, AllOf(HasSubstr("valid\n"), ::testing::ContainsRegex("stage1 +train +2 +cpu +convert.model +20 steps"),
-                                HasSubstr("sequential, 4 experts, top-2"), HasSubstr("evaluate.loss_ratio_to_baseline <= 1.25")));
+  EXPECT_THAT(result.out,
+              AllOf(HasSubstr("valid\n"), ::testing::ContainsRegex("stage1 +train +2 +cpu +convert.model +20 steps"),
+                    HasSubstr("sequential, 4 experts, top-2"), HasSubstr("evaluate.loss_ratio_to_baseline <= 1.25")));
   EXPECT_THAT(result.err, HasSubstr("warning: stage stage1 needs 2 cpu ranks"));
 }
 
@@ -206,8 +211,8 @@ TEST_F(SubmitTest, ADryRunWithoutACoordinatorShowsWhatIsKnownHere) {
   write(kBad);
   ProcessResult result = submit({"--dry-run"});
   EXPECT_EQ(result.exit_code, 2);
-  EXPECT_THAT(result.err, AllOf(HasSubstr("p.yaml:5: defaults.gang.rank"), HasSubstr("p.yaml:17:"), HasSubstr("no coordinator at"),
-                                HasSubstr("not checked: names of methods")));
+  EXPECT_THAT(result.err, AllOf(HasSubstr("p.yaml:5: defaults.gang.rank"), HasSubstr("p.yaml:17:"),
+                                HasSubstr("no coordinator at"), HasSubstr("not checked: names of methods")));
   write(kGood);
   result = submit({"--dry-run"});
   EXPECT_EQ(result.exit_code, 5) << "it may still be wrong";
@@ -226,7 +231,9 @@ TEST_F(SubmitTest, ARefusalIsExplainedByLine) {
   const ProcessResult result = submit({});
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_EQ(result.out, "");
-  EXPECT_THAT(result.err, HasSubstr("p.yaml:10: stages.convert.convert.method: unknown conversion method 'sequential'; known: none"));
+  EXPECT_THAT(
+      result.err,
+      HasSubstr("p.yaml:10: stages.convert.convert.method: unknown conversion method 'sequential'; known: none"));
 }
 
 TEST_F(SubmitTest, BrokenYamlIsOneProblemWithItsLine) {
@@ -239,7 +246,9 @@ TEST_F(SubmitTest, BrokenYamlIsOneProblemWithItsLine) {
 
 TEST_F(SubmitTest, ARequestIdUsedForSomethingElseIsAConflict) {
   write(kGood);
-  answer_ = [](const auto&, auto&) { return Status(StatusCode::ALREADY_EXISTS, "request id mine was used for another file"); };
+  answer_ = [](const auto&, auto&) {
+    return Status(StatusCode::ALREADY_EXISTS, "request id mine was used for another file");
+  };
   const ProcessResult result = submit({"--request-id", "mine"});
   EXPECT_EQ(result.exit_code, 7);
   EXPECT_THAT(result.err, HasSubstr("request id mine was used for another file"));

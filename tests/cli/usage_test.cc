@@ -38,11 +38,13 @@ TEST(UsageTest, WrongCommandLinesEndWithTwoAndSayWhy) {
       {{"health", "--coordinator", "localhost:70707070"}, "not HOST:PORT"},
   };
   for (const auto& [arguments, expected] : cases) {
-    const ProcessResult result = run_process([&] {
-      std::vector<std::string> command{moectl_path()};
-      command.insert(command.end(), arguments.begin(), arguments.end());
-      return command;
-    }(), {{"MOE_COORDINATOR", kNobody}});
+    const ProcessResult result = run_process(
+        [&] {
+          std::vector<std::string> command{moectl_path()};
+          command.insert(command.end(), arguments.begin(), arguments.end());
+          return command;
+        }(),
+        {{"MOE_COORDINATOR", kNobody}});
     EXPECT_EQ(result.exit_code, 2) << expected << "\n" << result.err;
     EXPECT_THAT(result.err, HasSubstr(expected));
     EXPECT_EQ(result.out, "");
@@ -51,8 +53,8 @@ TEST(UsageTest, WrongCommandLinesEndWithTwoAndSayWhy) {
 }
 
 TEST(UsageTest, EveryCommandHasHelpWithExamples) {
-  for (const char* command : {"submit", "get", "describe", "logs", "watch", "wait", "metrics", "cancel", "pause", "resume",
-                              "retry", "approve", "reject", "health", "version"}) {
+  for (const char* command : {"submit", "get", "describe", "logs", "watch", "wait", "metrics", "cancel", "pause",
+                              "resume", "retry", "approve", "reject", "health", "version"}) {
     const ProcessResult result = run_moectl(kNobody, {command, "--help"});
     EXPECT_EQ(result.exit_code, 0);
     EXPECT_THAT(result.out, HasSubstr("Example")) << command;
@@ -63,14 +65,16 @@ TEST(UsageTest, EveryCommandHasHelpWithExamples) {
 }
 
 TEST(UsageTest, TheCoordinatorComesFromFlagThenEnvironmentThenDefault) {
-  const auto address_in = [](const std::vector<std::string>& arguments, const std::map<std::string, std::string>& environment) {
+  const auto address_in = [](const std::vector<std::string>& arguments,
+                             const std::map<std::string, std::string>& environment) {
     std::vector<std::string> command{"env", "-u", "MOE_COORDINATOR"};
     for (const auto& [name, value] : environment) command.push_back(name + "=" + value);
     command.push_back(moectl_path());
     command.insert(command.end(), arguments.begin(), arguments.end());
     return run_process(command).err;
   };
-  EXPECT_THAT(address_in({"health"}, {{"MOE_COORDINATOR", "127.0.0.1:2"}}), HasSubstr("no coordinator at 127.0.0.1:2 ("));
+  EXPECT_THAT(address_in({"health"}, {{"MOE_COORDINATOR", "127.0.0.1:2"}}),
+              HasSubstr("no coordinator at 127.0.0.1:2 ("));
   EXPECT_THAT(address_in({"health", "--coordinator", "127.0.0.1:3"}, {{"MOE_COORDINATOR", "127.0.0.1:2"}}),
               HasSubstr("no coordinator at 127.0.0.1:3 ("));
   EXPECT_THAT(address_in({"--help"}, {}), Not(HasSubstr("no coordinator")));
@@ -90,8 +94,9 @@ TEST(UsageTest, AWebProxyIsNotAsked) {
     info.set_version("9.9");
     return grpc::Status::OK;
   };
-  const ProcessResult result = run_process({moectl_path(), "health", "--coordinator", coordinator.address()},
-                                           {{"http_proxy", "http://127.0.0.1:1"}, {"grpc_proxy", "http://127.0.0.1:1"}});
+  const ProcessResult result =
+      run_process({moectl_path(), "health", "--coordinator", coordinator.address()},
+                  {{"http_proxy", "http://127.0.0.1:1"}, {"grpc_proxy", "http://127.0.0.1:1"}});
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_THAT(result.out, HasSubstr("version 9.9"));
 }
