@@ -1,5 +1,6 @@
 #include "coordinator/reporter.h"
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
@@ -11,6 +12,17 @@ namespace moe {
 namespace {
 
 constexpr std::chrono::milliseconds kEvery{500};
+/// Written after the others.
+constexpr char kLastFile[] = "summary.txt";
+
+/// Whether the pipeline has ended and its files tell its end.
+bool was_written_after(const std::filesystem::path& file, const v1::Pipeline& pipeline) {
+  std::error_code error;
+  const auto written = std::filesystem::last_write_time(file, error);
+  if (error || !pipeline.has_finished()) return false;
+  const auto since_epoch = std::chrono::file_clock::to_sys(written).time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::seconds>(since_epoch).count() > pipeline.finished().seconds();
+}
 
 }  // namespace
 
@@ -23,28 +35,31 @@ Reporter::~Reporter() {
 }
 
 void Reporter::run() {
+  bool is_start = true;   // when every pipeline counts as changed
   while (!closing_) {
-    write_all();
+    write_all(is_start);
+    is_start = false;
     std::this_thread::sleep_for(kEvery);
   }
-  write_all();
+  write_all(is_start);
 }
 
-void Reporter::write_all() {
+void Reporter::write_all(bool is_start) {
   for (const std::string& id : coordinator_.take_changed_pipelines()) {
     try {
-      write(id);
+      write(id, is_start);
     } catch (const std::exception& error) {
       log_warning(concat("event=summary_not_written pipeline=", id, " reason=\"", error.what(), "\""));
     }
   }
 }
 
-void Reporter::write(const std::string& pipeline_id) {
+void Reporter::write(const std::string& pipeline_id, bool only_if_stale) {
   v1::GetRequest request;
   request.set_id(pipeline_id);
   const absl::StatusOr<v1::Pipeline> pipeline = coordinator_.get_pipeline(request);
   if (!pipeline.ok()) return;
+  if (only_if_stale && was_written_after(data_root_ / pipeline_id / kLastFile, *pipeline)) return;
   std::vector<nlohmann::json> records;
   for (const v1::StageState& stage : pipeline->stages()) {
     if (stage.job_state() != v1::JOB_STATE_SUCCEEDED) continue;
@@ -57,7 +72,7 @@ void Reporter::write(const std::string& pipeline_id) {
   const std::filesystem::path folder = data_root_ / pipeline_id;
   const std::string table = write_run_summary(folder, pipeline->spec(), *pipeline, records,
                                               [&](const std::string& stage) { return data_root_ / (pipeline_id + "-" + stage); });
-  write_file_atomically(folder / "summary.txt", table);
+  write_file_atomically(folder / kLastFile, table);
 }
 
 }  // namespace moe

@@ -19,8 +19,8 @@ class Reporter {
 
  private:
   void run();
-  void write_all();
-  void write(const std::string& pipeline_id);
+  void write_all(bool is_start);
+  void write(const std::string& pipeline_id, bool only_if_stale);
 
   Coordinator& coordinator_;
   const std::filesystem::path data_root_;

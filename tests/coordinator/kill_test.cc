@@ -106,8 +106,8 @@ TEST(CoordinatorKillTest, AFullDiskEndsItWithACauseAndLosesNothing) {
   const TempDir folder;
   std::vector<std::pair<std::string, std::string>> acknowledged;
   {
-    // Files of at most 200 KiB: to SQLite the same as a full disk.
-    ServerProcess server(folder.path(), "trap '' XFSZ; ulimit -f 200;");
+    // Files of at most 1,000 KiB: to SQLite the same as a full disk.
+    ServerProcess server(folder.path(), "trap '' XFSZ; ulimit -f 1000;");
     const auto jobs = server.jobs();
     std::string pipeline_id;
     for (int n = 0; n < 2000 && submit(*jobs, concat("full-", n), pipeline_id).ok(); ++n) acknowledged.emplace_back(concat("full-", n), pipeline_id);

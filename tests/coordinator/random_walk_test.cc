@@ -233,9 +233,9 @@ class Walk {
   std::map<std::string, v1::JobState> last_;
 };
 
-TEST(CoordinatorWalkTest, KeepsItsRulesOver24000Operations) {
+TEST(CoordinatorWalkTest, KeepsItsRulesOver21000Operations) {
   constexpr uint64_t kSeed = 20261124;
-  constexpr int kWalks = 40, kSteps = 600;
+  constexpr int kWalks = 35, kSteps = 600;
   std::map<std::string, int> counts;
   for (int walk = 0; walk < kWalks && !::testing::Test::HasFailure(); ++walk) {
     SCOPED_TRACE(concat("walk ", walk));
