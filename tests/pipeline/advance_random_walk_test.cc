@@ -206,12 +206,12 @@ Event random_event(const Model& model, CounterRng& rng) {
   // Mostly a name that something can happen to, now and then one that does not exist.
   std::vector<std::string> live;
   for (const auto& [name, word] : model.status) {
-    if (word == "READY" || word == "RUNNING" || word == "HELD") live.push_back(name);
+    if (word == "READY" || word == "RUNNING" || word == "HELD" || word == "FAILED") live.push_back(name);
   }
   const auto pick = rng.below(model.rules.size() + 1);
   const std::string any = pick < model.rules.size() ? model.rules[pick].name : "nobody";
   const std::string name = live.empty() || rng.below(4) == 0 ? any : live[rng.below(live.size())];
-  const auto kind = rng.below(40);
+  const auto kind = rng.below(44);
   if (kind < 4) return Start{};
   if (kind < 10) return StageStarted{name};
   if (kind < 28) {
@@ -228,6 +228,7 @@ Event random_event(const Model& model, CounterRng& rng) {
   if (kind < 35) return Reject{name};
   if (kind < 37) return Pause{};
   if (kind < 39) return Resume{};
+  if (kind >= 40) return StageRetried{name};
   return rng.below(4) == 0 ? Event(Cancel{}) : Event(Start{});
 }
 
