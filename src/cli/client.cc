@@ -24,6 +24,7 @@ using Stub = v1::JobService::StubInterface;
 /// A call that asks for nothing slow is answered within this, or something is wrong. Long polls add their wait.
 constexpr int kDeadlineSeconds = 10;
 constexpr int kTries = 3;
+constexpr milliseconds kShortestPause{50};
 constexpr milliseconds kFirstPause{200};
 constexpr milliseconds kLongestPause{1000};
 
@@ -83,6 +84,7 @@ struct Client::Connection {
 
   /// Lets time pass before the next try, less when a lost connection is there again: then true.
   bool pause(milliseconds longest) const {
+    std::this_thread::sleep_for(kShortestPause);
     if (channel->GetState(true) != GRPC_CHANNEL_READY)
       return channel->WaitForConnected(std::chrono::system_clock::now() + longest);
     std::this_thread::sleep_for(longest);

@@ -19,6 +19,8 @@ using Clock = std::chrono::steady_clock;
 /// Longest poll; with a progress line to draw, the pace of that.
 constexpr int kPollSeconds = 20;
 constexpr int kProgressSeconds = 2;
+/// So many at once are no news but what came before.
+constexpr int kHistoryEvents = 100;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -74,9 +76,9 @@ std::string approval_hint(const v1::Pipeline& pipeline) {
   std::string text;
   for (const v1::StageState& stage : pipeline.stages()) {
     if (!stage.is_gate() || stage.status() != "HELD") continue;
-    text += concat(text.empty() ? "" : "\n", "gate ", stage.name(), " holds: ", stage.message(), "\n  moectl approve ",
-                   pipeline.id(), " --gate ", stage.name(), "      lets it pass\n  moectl reject ", pipeline.id(),
-                   " --gate ", stage.name(), "       ends the pipeline");
+    const std::string call = concat(" ", pipeline.id(), " --gate ", stage.name());
+    text += concat(text.empty() ? "" : "\n", "gate ", stage.name(), " holds it: ", stage.message(),
+                   "\n  moectl approve", call, "      lets it pass\n  moectl reject", call, "       ends the pipeline");
   }
   return text;
 }
@@ -127,7 +129,8 @@ ExitStatus follow(Shell& shell, const std::string& id, const FollowOptions& opti
           concat(id, " is ", state, " after ", *options.timeout_seconds, " s, not ", options.wanted, "; it goes on"));
       return ExitStatus::kTimeout;
     }
-    if (options.show_progress && is_caught_up) show_progress(shell.client, id, line);
+    // Not between the pages of a long history.
+    if (options.show_progress && answer.events_size() < kHistoryEvents) show_progress(shell.client, id, line);
   }
 }
 
