@@ -11,8 +11,10 @@
 namespace moe {
 namespace {
 
-/// Queries that are worked on together.
-constexpr int64_t kBlock = 128;
+/// Rows of scores that are worked on together: queries of all heads that share keys, at least kLeastQueries of each.
+constexpr int64_t kBlockRows = 256;
+constexpr int64_t kLeastQueries = 32;
+constexpr int64_t kMostQueries = 128;
 /// Lengths are rounded up to this, with zeros: products are prepared per shape, and lengths are many. Not for double, whose
 /// products are plain loops.
 template <typename T>
@@ -31,19 +33,18 @@ class Matrix {
     cols_ = cols;
     if (static_cast<int64_t>(memory_.size()) < rows * cols) memory_.resize(rows * cols);
   }
-  /// `valid` rows from memory where they lie `stride` apart, zeros behind them.
-  void load(const T* from, int64_t stride, int64_t valid, int64_t rows, int64_t cols) {
-    resize(rows, cols);
-    for (int64_t row = 0; row < valid; ++row) std::copy_n(from + row * stride, cols, (*this)[row]);
-    std::fill(memory_.begin() + valid * cols, memory_.begin() + rows * cols, T{0});
+  /// Rows [first, first + rows): `valid` from memory where they lie `stride` apart, zeros behind them.
+  void load(int64_t first, int64_t rows, const T* from, int64_t stride, int64_t valid) {
+    for (int64_t row = 0; row < valid; ++row) std::copy_n(from + row * stride, cols_, (*this)[first + row]);
+    std::fill((*this)[first + valid], (*this)[first + rows], T{0});
   }
   void fill_zero(int64_t rows, int64_t cols) {
     resize(rows, cols);
     std::fill_n(memory_.begin(), rows * cols, T{0});
   }
-  /// Its first `rows` rows, to where they lie `stride` apart.
-  void store(T* to, int64_t stride, int64_t rows) const {
-    for (int64_t row = 0; row < rows; ++row) std::copy_n(memory_.data() + row * cols_, cols_, to + row * stride);
+  /// Rows [first, first + rows), to where they lie `stride` apart.
+  void store(int64_t first, int64_t rows, T* to, int64_t stride) {
+    for (int64_t row = 0; row < rows; ++row) std::copy_n((*this)[first + row], cols_, to + row * stride);
   }
   /// Adds to its first rows.
   void add(const Matrix& other) {
@@ -64,24 +65,26 @@ int64_t rounded_up(int64_t length) {
   return (length + kLengthStep<T> - 1) / kLengthStep<T> * kLengthStep<T>;
 }
 
-/// A block of queries of one sequence: rows [begin, begin + valid) see keys [0, keys), both rounded up.
+/// A block of queries of one sequence, for all heads that share keys: query `begin` + i of the group's head g is row g * rows + i,
+/// i < valid <= rows; they see keys [0, keys), rounded up.
 struct QueryBlock {
   int64_t begin, valid, rows, keys;
 };
 
 /// Calls body(block) for the blocks of a sequence in order.
 template <typename T, typename Body>
-void for_each_block(int64_t length, const Body& body) {
-  const int64_t padded = rounded_up<T>(length), rows = std::min(kBlock, padded);
+void for_each_block(int64_t length, int64_t group, const Body& body) {
+  const int64_t padded = rounded_up<T>(length);
+  const int64_t rows = std::min(padded, std::clamp(kBlockRows / group / 32 * 32, kLeastQueries, kMostQueries));
   for (int64_t begin = 0; begin < length; begin += rows) {
     body(QueryBlock{begin, std::min(rows, length - begin), rows, std::min(padded, begin + rows)});
   }
 }
 
-/// Calls body(sequence, head) for `heads` of every sequence, each on one thread.
+/// Calls body(sequence, kv head) for all of them, each on one thread.
 template <typename Body>
-void for_each_task(const AttentionShape& shape, int64_t heads, const Body& body) {
-  const int64_t tasks = (static_cast<int64_t>(shape.cu_seqlens.size()) - 1) * heads;
+void for_each_task(const AttentionShape& shape, const Body& body) {
+  const int64_t heads = shape.kv_heads, tasks = (static_cast<int64_t>(shape.cu_seqlens.size()) - 1) * heads;
   std::exception_ptr failure;
 #pragma omp parallel for schedule(dynamic)
   for (int64_t task = 0; task < tasks; ++task) {
@@ -98,9 +101,17 @@ void for_each_task(const AttentionShape& shape, int64_t heads, const Body& body)
 /// What a thread works in; kept from task to task.
 template <typename T>
 struct Workspace {
-  Matrix<T> q, k, v, out, scores;                                   // forward
-  Matrix<T> dout, dscores, dq, dk, dv, part;                        // backward
-  std::vector<T> projections;
+  Matrix<T> q, k, v, out, scores;              // forward
+  Matrix<T> dout, dscores, dq, dk, dv, part;   // backward
+
+  /// One kv head of a sequence.
+  void load_keys(const T* keys, const T* values, int64_t offset, int64_t stride, int64_t length, int64_t d) {
+    const int64_t padded = rounded_up<T>(length);
+    k.resize(padded, d);
+    v.resize(padded, d);
+    k.load(0, padded, keys + offset, stride, length);
+    v.load(0, padded, values + offset, stride, length);
+  }
 };
 
 template <typename T>
@@ -116,21 +127,23 @@ void causal_attention_forward(const AttentionShape& shape, const T* q, const T* 
   const int64_t d = shape.head_dim, tokens = shape.cu_seqlens.back(), group = shape.heads / shape.kv_heads;
   const int64_t q_stride = shape.heads * d, kv_stride = shape.kv_heads * d;
   const T scale = static_cast<T>(1 / std::sqrt(static_cast<double>(d)));
-  for_each_task(shape, shape.heads, [&](size_t sequence, int64_t head) {
+  for_each_task(shape, [&](size_t sequence, int64_t kv_head) {
     const int64_t first = shape.cu_seqlens[sequence], length = shape.cu_seqlens[sequence + 1] - first;
-    const int64_t kv_offset = first * kv_stride + head / group * d, q_offset = first * q_stride + head * d;
     Workspace<T>& w = workspace<T>();
-    w.k.load(k + kv_offset, kv_stride, length, rounded_up<T>(length), d);
-    w.v.load(v + kv_offset, kv_stride, length, rounded_up<T>(length), d);
-    for_each_block<T>(length, [&](const QueryBlock& block) {
-      w.q.load(q + q_offset + block.begin * q_stride, q_stride, block.valid, block.rows, d);
-      w.scores.resize(block.rows, block.keys);
+    w.load_keys(k, v, first * kv_stride + kv_head * d, kv_stride, length, d);
+    for_each_block<T>(length, group, [&](const QueryBlock& block) {
+      const int64_t offset = (first + block.begin) * q_stride + kv_head * group * d;
+      w.q.resize(group * block.rows, d);
+      w.out.resize(group * block.rows, d);
+      w.scores.resize(group * block.rows, block.keys);
+      for (int64_t g = 0; g < group; ++g) w.q.load(g * block.rows, block.rows, q + offset + g * d, q_stride, block.valid);
       kernels::linear_forward(w.q.view(), w.k.first(block.keys), w.scores.view());
-      row_math::causal_softmax(w.scores[0], block.keys, block.begin, block.valid, scale,
-                               log_sums + head * tokens + first + block.begin);
-      w.out.resize(block.rows, d);
+      for (int64_t g = 0; g < group; ++g) {
+        row_math::causal_softmax(w.scores[g * block.rows], block.keys, block.begin, block.valid, scale,
+                                 log_sums + (kv_head * group + g) * tokens + first + block.begin);
+      }
       kernels::linear_input_gradient(w.scores.view(), w.v.first(block.keys), w.out.view());  // P V
-      w.out.store(out + q_offset + block.begin * q_stride, q_stride, block.valid);
+      for (int64_t g = 0; g < group; ++g) w.out.store(g * block.rows, block.valid, out + offset + g * d, q_stride);
     });
   });
 }
@@ -141,38 +154,39 @@ void causal_attention_backward(const AttentionShape& shape, const T* q, const T*
   const int64_t d = shape.head_dim, tokens = shape.cu_seqlens.back(), group = shape.heads / shape.kv_heads;
   const int64_t q_stride = shape.heads * d, kv_stride = shape.kv_heads * d;
   const T scale = static_cast<T>(1 / std::sqrt(static_cast<double>(d)));
-  for_each_task(shape, shape.kv_heads, [&](size_t sequence, int64_t kv_head) {
+  for_each_task(shape, [&](size_t sequence, int64_t kv_head) {
     const int64_t first = shape.cu_seqlens[sequence], length = shape.cu_seqlens[sequence + 1] - first;
-    const int64_t padded = rounded_up<T>(length), kv_offset = first * kv_stride + kv_head * d;
+    const int64_t kv_offset = first * kv_stride + kv_head * d;
     Workspace<T>& w = workspace<T>();
-    w.k.load(k + kv_offset, kv_stride, length, padded, d);
-    w.v.load(v + kv_offset, kv_stride, length, padded, d);
-    w.dk.fill_zero(padded, d);
-    w.dv.fill_zero(padded, d);
-    for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-      for_each_block<T>(length, [&](const QueryBlock& block) {
-        const int64_t offset = (first + block.begin) * q_stride + head * d;
-        w.q.load(q + offset, q_stride, block.valid, block.rows, d);
-        w.dout.load(dout + offset, q_stride, block.valid, block.rows, d);
-        w.out.load(out + offset, q_stride, block.valid, block.rows, d);
-        w.scores.resize(block.rows, block.keys);
-        w.dscores.resize(block.rows, block.keys);
-        kernels::linear_forward(w.q.view(), w.k.first(block.keys), w.scores.view());
-        kernels::linear_forward(w.dout.view(), w.v.first(block.keys), w.dscores.view());
-        row_math::causal_softmax_gradient(w.scores[0], w.dscores[0], block.keys, block.begin, block.valid, scale,
-                                          log_sums + head * tokens + first + block.begin, w.dout[0], w.out[0], d);
-        w.part.resize(block.keys, d);
-        kernels::linear_weight_gradient(w.scores.view(), w.dout.view(), w.part.view());   // P^T dO
-        w.dv.add(w.part);
-        kernels::linear_weight_gradient(w.dscores.view(), w.q.view(), w.part.view());     // dS^T Q
-        w.dk.add(w.part);
-        w.dq.resize(block.rows, d);
-        kernels::linear_input_gradient(w.dscores.view(), w.k.first(block.keys), w.dq.view());
-        w.dq.store(gradients.dq + offset, q_stride, block.valid);
-      });
-    }
-    w.dk.store(gradients.dk + kv_offset, kv_stride, length);
-    w.dv.store(gradients.dv + kv_offset, kv_stride, length);
+    w.load_keys(k, v, kv_offset, kv_stride, length, d);
+    w.dk.fill_zero(rounded_up<T>(length), d);
+    w.dv.fill_zero(rounded_up<T>(length), d);
+    for_each_block<T>(length, group, [&](const QueryBlock& block) {
+      const int64_t offset = (first + block.begin) * q_stride + kv_head * group * d;
+      for (Matrix<T>* matrix : {&w.q, &w.out, &w.dout, &w.dq}) matrix->resize(group * block.rows, d);
+      for (Matrix<T>* matrix : {&w.scores, &w.dscores}) matrix->resize(group * block.rows, block.keys);
+      for (int64_t g = 0; g < group; ++g) {
+        w.q.load(g * block.rows, block.rows, q + offset + g * d, q_stride, block.valid);
+        w.out.load(g * block.rows, block.rows, out + offset + g * d, q_stride, block.valid);
+        w.dout.load(g * block.rows, block.rows, dout + offset + g * d, q_stride, block.valid);
+      }
+      kernels::linear_forward(w.q.view(), w.k.first(block.keys), w.scores.view());
+      kernels::linear_forward(w.dout.view(), w.v.first(block.keys), w.dscores.view());
+      for (int64_t g = 0; g < group; ++g) {
+        const int64_t row = g * block.rows;
+        row_math::causal_softmax_gradient(w.scores[row], w.dscores[row], block.keys, block.begin, block.valid, scale,
+                                          log_sums + (kv_head * group + g) * tokens + first + block.begin, w.dout[row], w.out[row], d);
+      }
+      w.part.resize(block.keys, d);
+      kernels::linear_weight_gradient(w.scores.view(), w.dout.view(), w.part.view());   // P^T dO, summed over the group
+      w.dv.add(w.part);
+      kernels::linear_weight_gradient(w.dscores.view(), w.q.view(), w.part.view());     // dS^T Q
+      w.dk.add(w.part);
+      kernels::linear_input_gradient(w.dscores.view(), w.k.first(block.keys), w.dq.view());
+      for (int64_t g = 0; g < group; ++g) w.dq.store(g * block.rows, block.valid, gradients.dq + offset + g * d, q_stride);
+    });
+    w.dk.store(0, length, gradients.dk + kv_offset, kv_stride);
+    w.dv.store(0, length, gradients.dv + kv_offset, kv_stride);
   });
 }
 

@@ -9,8 +9,9 @@
 ///
 /// Numerics  T is float or double. A query's result depends on its own sequence alone, bit for bit: not on the other
 ///           sequences, the number of threads or the processor's vectors. Probabilities and their gradients in T.
-/// Threads   OpenMP over (sequence, head); the products inside run on one thread each.
-/// Cost      per head 4 L^2 d operations forward and 10 L^2 d backward, times 1/2 + 64 / L for what the mask leaves.
+/// Threads   OpenMP over (sequence, kv head); the products inside run on one thread each.
+/// Cost      per head 4 L^2 d operations forward and 10 L^2 d backward, times 1/2 + 64 / L for what the mask leaves
+///           (less with many heads per kv head).
 /// Source    Dao et al. 2022, arXiv:2205.14135; Ainslie et al. 2023, arXiv:2305.13245.
 namespace moe {
 
