@@ -120,7 +120,7 @@ void LeaseAgent::send_metrics() {
   metrics_.mutable_points()->DeleteSubrange(0, sent);
 }
 
-void LeaseAgent::beat() {
+void LeaseAgent::send_progress() {
   v1::Progress progress;
   {
     const std::lock_guard lock(mutex_);
@@ -132,6 +132,10 @@ void LeaseAgent::beat() {
     log_info(concat("event=release_asked step=", progress_.step(), "; the job saves and leaves"));
     release_ = true;
   }
+}
+
+void LeaseAgent::beat() {
+  send_progress();
   send_pending_commit();
   send_metrics();
 }
@@ -165,6 +169,11 @@ void LeaseAgent::complete(v1::CompleteAttemptRequest request) {
   request.set_job_id(lease_.job_id());
   request.set_attempt(lease_.attempt());
   const auto deadline = std::chrono::steady_clock::now() + orphan_limit_;
+  try {
+    send_progress();   // the last step is younger than the last heartbeat
+  } catch (const Unavailable&) {
+    // What follows waits for the coordinator.
+  }
   while (true) {
     try {
       send_pending_commit();

@@ -43,6 +43,7 @@ class LeaseAgent {
 
  private:
   void run();
+  void send_progress();
   void beat();
   void send_metrics();
   void send_pending_commit();
