@@ -1,14 +1,12 @@
 #include "kernels/grouped_matmul.h"
 
-#include <omp.h>
-
 #include <algorithm>
-#include <exception>
-#include <numeric>
+#include <type_traits>
 #include <vector>
 
 #include "common/error.h"
 #include "kernels/matmul.h"
+#include "kernels/thread_tasks.h"
 #include "kernels/view_checks.h"
 
 namespace moe::kernels {
@@ -47,23 +45,10 @@ View rows_of(const View& view, int64_t first, int64_t rows) {
 /// Calls body(group) for all groups.
 template <typename Body>
 void for_each(const std::vector<Group>& groups, const Queue& queue, const Body& body) {
-  const auto count = static_cast<int64_t>(groups.size());
-  if (queue.device != DeviceType::kCpu || omp_in_parallel() || count < 2 * omp_get_max_threads()) {
+  if (queue.device != DeviceType::kCpu) {
     std::for_each(groups.begin(), groups.end(), body);
-    return;
-  }
-  std::exception_ptr failure;
-#pragma omp parallel for schedule(dynamic)
-  for (int64_t i = 0; i < count; ++i) {
-    try {
-      body(groups[static_cast<size_t>(i)]);
-    } catch (...) {
-#pragma omp critical(moe_grouped_matmul_failure)
-      failure = std::current_exception();
-    }
-  }
-  if (failure) {
-    std::rethrow_exception(failure);
+  } else {
+    for_each_index(static_cast<int64_t>(groups.size()), [&](int64_t i) { body(groups[static_cast<size_t>(i)]); });
   }
 }
 

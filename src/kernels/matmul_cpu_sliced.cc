@@ -1,10 +1,14 @@
 #include "kernels/matmul_cpu_sliced.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <memory>
+#include <vector>
 
 #include "kernels/dense_operand.h"
 #include "kernels/onednn_matmul.h"
+#include "kernels/thread_tasks.h"
 
 namespace moe::kernels {
 namespace {
@@ -39,29 +43,19 @@ std::shared_ptr<const OneDnnMatmul> matmul_of(int64_t rows, int64_t cols, const 
                         .b_is_transposed = true});
 }
 
-/// An operand as dense runs of slices.total(), where it lies or in `memory`, which then moves on.
-const float* dense(const void* data, const Runs& runs, const Slices& slices, char*& memory) {
+/// An operand as dense runs of slices.total(), where it lies or in `copy`.
+const float* dense(const void* data, const Runs& runs, const Slices& slices, std::vector<float>& copy) {
   if (runs.is_dense() && runs.inner == slices.total()) {
     return static_cast<const float*>(data);
   }
-  auto* const copy = reinterpret_cast<float*>(memory);
-  copy_runs(copy, slices.total(), data, runs, sizeof(float));
-  for (int64_t i = 0; runs.inner < slices.total() && i < runs.outer; ++i) {
-    std::fill(copy + i * slices.total() + runs.inner, copy + (i + 1) * slices.total(), 0.f);
-  }
-  memory += aligned(static_cast<size_t>(runs.outer * slices.total()) * sizeof(float));
-  return copy;
-}
-
-size_t copy_bytes(const Runs& runs, const Slices& slices) {
-  return runs.is_dense() && runs.inner == slices.total()
-             ? 0
-             : aligned(static_cast<size_t>(runs.outer * slices.total()) * sizeof(float));
+  copy.resize(static_cast<size_t>(runs.outer * slices.total()));  // of zeros
+  copy_runs(copy.data(), slices.total(), data, runs, sizeof(float));
+  return copy.data();
 }
 
 /// c[rows, cols] = sum over s of sums[s], in order.
 void add_slices(const float* sums, int64_t slices, int64_t rows, int64_t cols, float* c, int64_t c_stride) {
-#pragma omp parallel for schedule(static) if (rows * cols > 1 << 14)
+#pragma omp parallel for schedule(static) if (!omp_in_parallel() && rows * cols > 1 << 14)
   for (int64_t row = 0; row < rows; ++row) {
     float* const out = c + row * c_stride;
     const float* slice = sums + row * cols;
@@ -92,33 +86,23 @@ bool is_for_slices(const Product& product) {
 
 void matmul_sliced(const Product& product) {
   const Slices slices = slices_of(product.k);
-  const Runs a_runs = runs_of(product.a, product.m, product.k);
-  const Runs b_runs{product.n, product.k, product.b.col_stride};
-  const int64_t tile = std::min(product.m, kTileRows) * std::min(product.n, kTileCols);
-  const size_t sums_bytes = aligned(static_cast<size_t>(slices.count * tile) * sizeof(float));
-  size_t scratchpad = 0;
-  const auto for_each_tile = [&](const auto& body) {
-    for (int64_t col = 0; col < product.n; col += kTileCols) {
-      for (int64_t row = 0; row < product.m; row += kTileRows) {
-        body(row, std::min(kTileRows, product.m - row), col, std::min(kTileCols, product.n - col));
-      }
-    }
-  };
-  for_each_tile([&](int64_t, int64_t rows, int64_t, int64_t cols) {
-    scratchpad = std::max(scratchpad, matmul_of(rows, cols, slices)->scratchpad.get_size());
-  });
-
-  char* memory = static_cast<char*>(
-      working_memory(copy_bytes(a_runs, slices) + copy_bytes(b_runs, slices) + sums_bytes + scratchpad));
-  const float* const a = dense(product.a.data, a_runs, slices, memory);
-  const float* const b = dense(product.b.data, b_runs, slices, memory);
-  auto* const sums = reinterpret_cast<float*>(memory);
-  for_each_tile([&](int64_t row, int64_t rows, int64_t col, int64_t cols) {
-    matmul_of(rows, cols, slices)
-        ->run(a + row * slices.total(), b + col * slices.total(), sums, memory + sums_bytes);
+  std::vector<float> a_copy, b_copy;
+  const float* const a = dense(product.a.data, runs_of(product.a, product.m, product.k), slices, a_copy);
+  const float* const b = dense(product.b.data, {product.n, product.k, product.b.col_stride}, slices, b_copy);
+  const int64_t tile_rows = (product.m + kTileRows - 1) / kTileRows, tile_cols = (product.n + kTileCols - 1) / kTileCols;
+  const auto run_tile = [&](int64_t tile) {
+    const int64_t row = tile % tile_rows * kTileRows, rows = std::min(kTileRows, product.m - row);
+    const int64_t col = tile / tile_rows * kTileCols, cols = std::min(kTileCols, product.n - col);
+    const std::shared_ptr<const OneDnnMatmul> matmul = matmul_of(rows, cols, slices);
+    const size_t sums_bytes = aligned(static_cast<size_t>(slices.count * rows * cols) * sizeof(float));
+    char* const memory = static_cast<char*>(working_memory(sums_bytes + matmul->scratchpad.get_size()));
+    auto* const sums = reinterpret_cast<float*>(memory);
+    matmul->run(a + row * slices.total(), b + col * slices.total(), sums, memory + sums_bytes);
     add_slices(sums, slices.count, rows, cols, static_cast<float*>(product.c) + row * product.c_stride + col,
                product.c_stride);
-  });
+  };
+  // Many tiles: one on each thread, which meet at the end alone. Few: all threads on each.
+  for_each_index(tile_rows * tile_cols, run_tile);
 }
 
 }  // namespace moe::kernels
