@@ -8,6 +8,7 @@
 
 #include "checkpoint/model_writer.h"
 #include "common/error.h"
+#include "common/file_io.h"
 #include "testing/run_ranks.h"
 #include "testing/temp_dir.h"
 #include "testing/tiny_model.h"
@@ -61,6 +62,20 @@ TEST(ModelDirectoryTest, ShardsOfSeveralRanksHoldTheSameModelAsOneFile) {
   const ModelDirectory one(folder / "one"), two(folder / "two");
   for (const TensorSpec& spec : logical_tensor_specs(one.config())) EXPECT_TRUE(one.tensor(spec.name).equal(two.tensor(spec.name))) << spec.name;
   EXPECT_THROW(write_tiny(folder / "one", 1), InvalidArgument) << "nothing may be overwritten";
+}
+
+// Digests are taken while the shards are written, on the rank that writes them.
+TEST(ModelDirectoryTest, TheManifestHasTheDigestOfEveryRanksShard) {
+  const testing::TempDir folder;
+  write_tiny(folder / "m", 4);
+  const nlohmann::json files = nlohmann::json::parse(read_file(folder / "m/MANIFEST.json"))["files"];
+  int shards = 0;
+  for (const auto& [name, entry] : files.items()) {
+    shards += name.find(".safetensors") != std::string::npos && name.find(".json") == std::string::npos;
+    EXPECT_EQ(entry["xxh3_128"], xxh3_hex_of_file(folder / "m" / name)) << name;
+    EXPECT_EQ(entry["bytes"], fs::file_size(folder / "m" / name)) << name;
+  }
+  EXPECT_EQ(shards, 4);
 }
 
 TEST(ModelDirectoryTest, EveryProblemOfTheTensorsIsListedAtOnce) {
