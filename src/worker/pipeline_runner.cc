@@ -52,7 +52,11 @@ class Run {
         progress_.message(note->message);
       } else if (const auto* hold = std::get_if<Hold>(&action)) {
         progress_.message(hold->message);
-        if (settings_.approved_gates.contains(hold->gate)) feed(Approve{hold->gate});
+        if (settings_.approved_gates.contains(hold->gate)) {
+          feed(Approve{hold->gate});
+        } else {
+          progress_.message(concat("to go on: the same command with --approve ", hold->gate));
+        }
       } else if (const auto* start = std::get_if<StartStage>(&action)) {
         const std::optional<Event> event = run_stage(start->name);
         if (!event) return release(start->name);

@@ -54,8 +54,7 @@ TEST(GateTest, OnFailDecides) {
 TEST(GateTest, MessagesSayValueThresholdAndWhatToDo) {
   EXPECT_EQ(judge(gate("<=", 1.25), 1.5).message,
             "gate 'good' fails: evaluate.loss.maths is 1.5, wanted <= 1.25; look at the results, then approve it to go "
-            "on (--approve good) "
-            "or change the configuration");
+            "on, or change the configuration");
   EXPECT_EQ(judge(gate("<=", 1.25), 1).message, "gate 'good' passes: evaluate.loss.maths is 1, wanted <= 1.25");
   EXPECT_EQ(judge(gate("<=", 1.25, "FAIL"), std::nan("")).message,
             "gate 'good' fails: evaluate.loss.maths is not a number (NaN), wanted <= 1.25; on_fail is FAIL, so the "
