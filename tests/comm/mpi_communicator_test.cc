@@ -36,7 +36,7 @@ TEST(MpiCommunicatorTest, AMissingRankIsATimeoutThatNamesTheOperation) {
       ADD_FAILURE();
     } catch (const Timeout& error) {
       EXPECT_THAT(error.what(), AllOf(HasSubstr("within 1000 ms"), HasSubstr("layer 3 dispatch"),
-                                      HasSubstr(concat("operation 1 of rank 0 of ", world.size()))));
+                                      HasSubstr(concat("operation 2 of rank 0 of ", world.size()))));
     }
     EXPECT_LT(std::chrono::steady_clock::now() - started, kPatience);
   }
