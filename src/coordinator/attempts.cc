@@ -27,14 +27,6 @@ std::string output_path(const std::string& job, int attempt) {
   return job + name;
 }
 
-/// Models that a stage reads, as it names them.
-std::vector<std::string> references_of(const v1::Stage& stage) {
-  if (stage.has_convert()) return {stage.convert().input()};
-  if (stage.has_train()) return {stage.train().input()};
-  if (stage.evaluate().has_baseline()) return {stage.evaluate().input(), stage.evaluate().baseline()};
-  return {stage.evaluate().input()};
-}
-
 /// Every other point goes; validations, which are rare, only if there are too many of them alone. Returns the steps that went.
 std::vector<int64_t> thin_out(std::map<int64_t, v1::MetricPoint>& points) {
   std::vector<int64_t> removed;
@@ -182,7 +174,7 @@ void Coordinator::add_artifact(Operation& operation, const v1::Job& job) {
   artifact.set_job_id(job.id());
   artifact.set_attempt(job.attempt());
   const v1::Lease lease = lease_of(job);
-  for (const std::string& reference : references_of(job.stage())) {
+  for (const std::string& reference : model_references(job.stage())) {
     const auto model = lease.models().find(reference);
     artifact.add_parents(model == lease.models().end() ? reference : model->second.path());
   }

@@ -238,18 +238,10 @@ PipelineState make_pipeline_state(const v1::PipelineSpec& spec) {
   for (const v1::Stage& stage : spec.stages()) {
     StageState entry;
     entry.name = stage_name(stage);
-    switch (stage.kind_case()) {
-      case v1::Stage::kConvert: add_need(stage.convert().input(), state, entry.needs); break;
-      case v1::Stage::kTrain: add_need(stage.train().input(), state, entry.needs); break;
-      case v1::Stage::kEvaluate:
-        add_need(stage.evaluate().input(), state, entry.needs);
-        add_need(stage.evaluate().baseline(), state, entry.needs);
-        break;
-      case v1::Stage::kGate:
-        entry.gate = stage.gate();
-        add_need(stage.gate().metric(), state, entry.needs);
-        break;
-      case v1::Stage::KIND_NOT_SET: break;
+    for (const std::string& reference : model_references(stage)) add_need(reference, state, entry.needs);
+    if (stage.has_gate()) {
+      entry.gate = stage.gate();
+      add_need(stage.gate().metric(), state, entry.needs);
     }
     state.stages.push_back(std::move(entry));
   }

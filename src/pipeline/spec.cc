@@ -72,6 +72,19 @@ std::string stage_kind(const v1::Stage& stage) {
   return field == nullptr ? "" : field->name();
 }
 
+std::vector<std::string> model_references(const v1::Stage& stage) {
+  switch (stage.kind_case()) {
+    case v1::Stage::kConvert: return {stage.convert().input()};
+    case v1::Stage::kTrain: return {stage.train().input()};
+    case v1::Stage::kEvaluate:
+      if (stage.evaluate().has_baseline()) return {stage.evaluate().input(), stage.evaluate().baseline()};
+      return {stage.evaluate().input()};
+    case v1::Stage::kGate:
+    case v1::Stage::KIND_NOT_SET: break;
+  }
+  return {};
+}
+
 const std::string& stage_name(const v1::Stage& stage) {
   return stage.has_gate() && stage.name().empty() ? stage.gate().name() : stage.name();
 }

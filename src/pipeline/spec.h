@@ -39,6 +39,9 @@ v1::PipelineSpec load_pipeline_or_throw(const std::string& text, const std::stri
 /// "convert", "train", ...: name of the message that the stage holds, "gate" for a gate; "" if it holds none.
 std::string stage_kind(const v1::Stage& stage);
 
+/// The models that a stage reads, as it names them; none for a gate.
+std::vector<std::string> model_references(const v1::Stage& stage);
+
 /// Name of a stage: its own or, for a gate, the gate's.
 const std::string& stage_name(const v1::Stage& stage);
 

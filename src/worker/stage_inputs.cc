@@ -8,6 +8,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "pipeline/defaults.h"
+#include "pipeline/spec.h"
 
 namespace moe {
 
@@ -16,16 +17,13 @@ void visit_inputs(const v1::Stage& stage, const std::function<void(const std::st
   const auto all = [&data](const auto& sources) {
     for (const v1::DataSource& source : sources) data(source.path());
   };
+  for (const std::string& reference : model_references(stage)) model(reference);
   if (stage.has_convert()) {
-    model(stage.convert().input());
     all(stage.convert().calibration());
   } else if (stage.has_train()) {
-    model(stage.train().input());
     all(stage.train().data());
     all(stage.train().validation());
   } else if (stage.has_evaluate()) {
-    model(stage.evaluate().input());
-    if (stage.evaluate().has_baseline()) model(stage.evaluate().baseline());
     all(stage.evaluate().data());
   }
 }
