@@ -11,6 +11,7 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
+#include "common/job_folder.h"
 #include "common/log.h"
 
 namespace moe {
@@ -18,12 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-std::string folder_name(int64_t step, int attempt) {
-  char text[64];
-  std::snprintf(text, sizeof text, "s%08lld-t%04d", static_cast<long long>(step), attempt);
-  return text;
-}
 
 std::string shard_name(int index, int count) {
   char text[64];
@@ -62,7 +57,7 @@ std::vector<Folder> checkpoint_folders(const fs::path& root) {
     const std::string name = entry.path().filename();
     long long step = 0;
     int attempt = 0;
-    if (std::sscanf(name.c_str(), "s%lld-t%d", &step, &attempt) != 2 || name != folder_name(step, attempt)) continue;
+    if (std::sscanf(name.c_str(), "s%lld-t%d", &step, &attempt) != 2 || name != JobFolder::checkpoint_name(step, attempt)) continue;
     found.push_back({attempt, step, entry.path(), fs::exists(entry.path() / kManifestName)});
   }
   // Not being able to look is not the same as there being none: training must not begin anew.
@@ -143,7 +138,7 @@ void read_tensors(const fs::path& folder, const Manifest& manifest, const Traini
 void save_checkpoint(const fs::path& root, int64_t step, int attempt, const TrainingTensors& tensors, const json& scalars,
                      Communicator& world, bool writes_experts, int keep, const CheckpointAuthority& authority) {
   const at::NoGradGuard no_grad;
-  const fs::path folder = root / folder_name(step, attempt);
+  const fs::path folder = root / JobFolder::checkpoint_name(step, attempt);
   agree(world, "check checkpoint folder", [&] {
     MOE_CHECK(world.rank() != 0 || !fs::exists(folder / kManifestName), folder.string(), " is a checkpoint already; none is written twice");
   });
@@ -216,8 +211,8 @@ std::optional<json> load_newest_checkpoint(const fs::path& root, TrainingTensors
     try {
       agree(world, "load checkpoint", [&] {
         const Manifest manifest = Manifest::read(folder);
-        if (folder_name(manifest.step, manifest.attempt) != name) {
-          throw Corruption(concat((folder / kManifestName).string(), " is that of ", folder_name(manifest.step, manifest.attempt)));
+        if (JobFolder::checkpoint_name(manifest.step, manifest.attempt) != name) {
+          throw Corruption(concat((folder / kManifestName).string(), " is that of ", JobFolder::checkpoint_name(manifest.step, manifest.attempt)));
         }
         scalars = manifest.scalars;
         accepted = accept(scalars);

@@ -64,6 +64,18 @@ int JobFolder::next_attempt() const {
 
 fs::path JobFolder::attempt_path(int attempt) const { return path_ / "attempts" / attempt_name(attempt); }
 
+std::string JobFolder::checkpoint_name(int64_t step, int attempt) {
+  char text[64];
+  std::snprintf(text, sizeof text, "s%08lld-t%04d", static_cast<long long>(step), attempt);
+  return text;
+}
+
+fs::path JobFolder::log_path(int attempt, std::optional<int> rank) const {
+  char text[32] = "gang.log";
+  if (rank) std::snprintf(text, sizeof text, "rank-%05d.log", *rank);
+  return attempt_path(attempt) / "logs" / text;
+}
+
 fs::path JobFolder::output_path(int attempt) const { return path_ / output_name(attempt); }
 
 void JobFolder::record_finished(int attempt, const nlohmann::json& record) const {

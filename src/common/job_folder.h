@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -18,6 +19,8 @@ class JobFolder {
   static std::string attempt_name(int attempt);
   /// "output-t0001".
   static std::string output_name(int attempt);
+  /// "s00000010-t0001".
+  static std::string checkpoint_name(int64_t step, int attempt);
 
   const std::filesystem::path& path() const { return path_; }
 
@@ -27,6 +30,8 @@ class JobFolder {
   int next_attempt() const;
   std::filesystem::path attempt_path(int attempt) const;
   std::filesystem::path output_path(int attempt) const;
+  /// Log of one rank, or of the gang: the leader's lines and the warnings of all ranks.
+  std::filesystem::path log_path(int attempt, std::optional<int> rank) const;
   /// Written last into the output: from here on the job is done. Atomic.
   void record_finished(int attempt, const nlohmann::json& record) const;
   /// Checkpoints of earlier runs are not to be resumed from.

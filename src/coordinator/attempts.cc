@@ -1,8 +1,8 @@
 #include <algorithm>
-#include <cstdio>
 
 #include "common/error.h"
 #include "common/file_io.h"
+#include "common/job_folder.h"
 #include "coordinator/operation.h"
 
 /// What the holder of a lease reports: heartbeats, metrics, checkpoints, the end. Every write checks that it is still the holder.
@@ -16,16 +16,10 @@ constexpr int kCheckpointsKept = 8;
 constexpr size_t kPointsKept = 4000;
 
 std::string checkpoint_path(const std::string& job, int64_t step, int attempt) {
-  char name[64];
-  std::snprintf(name, sizeof name, "/checkpoints/s%08lld-t%04d", static_cast<long long>(step), attempt);
-  return job + name;
+  return job + "/checkpoints/" + JobFolder::checkpoint_name(step, attempt);
 }
 
-std::string output_path(const std::string& job, int attempt) {
-  char name[32];
-  std::snprintf(name, sizeof name, "/output-t%04d", attempt);
-  return job + name;
-}
+std::string output_path(const std::string& job, int attempt) { return job + "/" + JobFolder::output_name(attempt); }
 
 /// Every other point goes; validations, which are rare, only if there are too many of them alone. Returns the steps that went.
 std::vector<int64_t> thin_out(std::map<int64_t, v1::MetricPoint>& points) {

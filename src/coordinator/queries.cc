@@ -1,11 +1,11 @@
 #include <google/protobuf/util/time_util.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <fstream>
 
 #include "common/error.h"
 #include "common/file_io.h"
+#include "common/job_folder.h"
 #include "coordinator/operation.h"
 #include "pipeline/pipeline_status.h"
 
@@ -196,13 +196,7 @@ absl::StatusOr<v1::ReadLogsResponse> Coordinator::read_logs(const v1::ReadLogsRe
     response.set_attempt(attempt);
     response.set_attempt_ended(attempt < job.attempt() || (!is_leased(job.state()) && (attempt > 0 || is_terminal(job.state()))));
     if (response.attempt_ended() && attempt == job.attempt() && is_terminal(job.state())) response.set_terminal_state(state_name(job.state()));
-    char name[64];
-    if (request.has_rank()) {
-      std::snprintf(name, sizeof name, "attempts/%04d/logs/rank-%05d.log", attempt, request.rank());
-    } else {
-      std::snprintf(name, sizeof name, "attempts/%04d/logs/gang.log", attempt);
-    }
-    file = options_.data_root / *id / name;
+    file = JobFolder(options_.data_root, *id).log_path(attempt, request.has_rank() ? std::optional<int>(request.rank()) : std::nullopt);
   }
   response.set_next_offset(request.offset());
   std::ifstream in(file, std::ios::binary | std::ios::ate);

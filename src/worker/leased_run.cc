@@ -132,11 +132,9 @@ class LeasedJob {
   }
 
   void open_logs() {
-    const fs::path logs = folder_.attempt_path(lease_.attempt()) / "logs";
-    char name[32];
-    std::snprintf(name, sizeof name, "rank-%05d.log", run_.world.rank());
-    rank_log_ = std::make_unique<LogFile>(logs / name, LogLevel::kInfo);
-    gang_log_ = std::make_unique<LogFile>(logs / "gang.log", run_.world.rank() == 0 ? LogLevel::kInfo : LogLevel::kWarning);
+    const int rank = run_.world.rank();
+    rank_log_ = std::make_unique<LogFile>(folder_.log_path(lease_.attempt(), rank), LogLevel::kInfo);
+    gang_log_ = std::make_unique<LogFile>(folder_.log_path(lease_.attempt(), std::nullopt), rank == 0 ? LogLevel::kInfo : LogLevel::kWarning);
   }
 
   CheckpointAuthority authority() {
