@@ -127,6 +127,8 @@ class Coordinator {
   Result<std::string> resolve(const std::string& prefix) const;
   Result<std::string> resolve_job(const std::string& prefix) const;
   Result<std::string> resolve_pipeline(const std::string& prefix) const;
+  /// Full id of the pipeline that a list is restricted to; empty: of all.
+  Result<std::string> wanted_pipeline(const v1::ListRequest& request) const;
   v1::Job full_job(const v1::Job& job) const;
   v1::Pipeline full_pipeline(const PipelineEntry& entry) const;
   std::vector<GangShape> gang_shapes() const;

@@ -7,6 +7,7 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "common/utc_time.h"
 #include "report/status_page.h"
 
 namespace moe {
@@ -29,15 +30,6 @@ int64_t size_of(const fs::path& file) {
   std::error_code error;
   const auto size = fs::file_size(file, error);
   return error ? 0 : static_cast<int64_t>(size);
-}
-
-std::string utc_text() {
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  gmtime_r(&now, &parts);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &parts);
-  return text;
 }
 
 }  // namespace
@@ -109,7 +101,7 @@ void add_pages(HttpServer& server, Coordinator& coordinator, MetricsPage& page, 
     Coordinator::View view = coordinator.view(kStatusPagePipelines + 1);
     StatusPage status;
     status.version = coordinator.server_info().version();
-    status.now = utc_text();
+    status.now = utc_text(std::time(nullptr));
     status.pipelines = std::move(view.pipelines);
     status.jobs = std::move(view.jobs);
     status.loss = std::move(view.loss);

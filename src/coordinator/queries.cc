@@ -85,17 +85,18 @@ absl::StatusOr<v1::Pipeline> Coordinator::get_pipeline(const v1::GetRequest& req
   return full_pipeline(pipelines_.at(*id));
 }
 
+absl::StatusOr<std::string> Coordinator::wanted_pipeline(const v1::ListRequest& request) const {
+  if (request.pipeline_id().empty()) return std::string();
+  return resolve_pipeline(request.pipeline_id());
+}
+
 absl::StatusOr<v1::ListJobsResponse> Coordinator::list_jobs(const v1::ListRequest& request) {
   const std::lock_guard lock(mutex_);
-  std::string pipeline;
-  if (!request.pipeline_id().empty()) {
-    Result<std::string> id = resolve_pipeline(request.pipeline_id());
-    if (!id.ok()) return id.status();
-    pipeline = *id;
-  }
+  const Result<std::string> pipeline = wanted_pipeline(request);
+  if (!pipeline.ok()) return pipeline.status();
   std::vector<Listed<v1::Job>> all;
   for (const auto& [id, job] : jobs_) {
-    if (!pipeline.empty() && job.pipeline_id() != pipeline) continue;
+    if (!pipeline->empty() && job.pipeline_id() != *pipeline) continue;
     if (wanted(request.states(), state_name(job.state()))) all.push_back({TimeUtil::TimestampToMicroseconds(job.created()), &id, &job});
   }
   auto page = page_of(std::move(all), request);
@@ -127,15 +128,11 @@ absl::StatusOr<v1::ListGangsResponse> Coordinator::list_gangs(const v1::ListRequ
 
 absl::StatusOr<v1::ListArtifactsResponse> Coordinator::list_artifacts(const v1::ListRequest& request) {
   const std::lock_guard lock(mutex_);
-  std::string pipeline;
-  if (!request.pipeline_id().empty()) {
-    Result<std::string> id = resolve_pipeline(request.pipeline_id());
-    if (!id.ok()) return id.status();
-    pipeline = *id;
-  }
+  const Result<std::string> pipeline = wanted_pipeline(request);
+  if (!pipeline.ok()) return pipeline.status();
   std::vector<Listed<v1::Artifact>> all;
   for (const auto& [id, artifact] : artifacts_) {
-    if (!pipeline.empty() && jobs_.at(artifact.job_id()).pipeline_id() != pipeline) continue;
+    if (!pipeline->empty() && jobs_.at(artifact.job_id()).pipeline_id() != *pipeline) continue;
     all.push_back({TimeUtil::TimestampToMicroseconds(artifact.created()), &id, &artifact});
   }
   auto page = page_of(std::move(all), request);

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "common/error.h"
+#include "common/utc_time.h"
 #include "report/html_page.h"
 #include "report/loss_curve.h"
 #include "report/status_sections.h"

@@ -69,14 +69,6 @@ double share_done(const v1::Progress& progress) {
   return std::clamp(static_cast<double>(progress.step()) / static_cast<double>(progress.target()), 0.0, 1.0);
 }
 
-std::string utc_text(int64_t seconds_since_1970) {
-  const auto time = static_cast<std::time_t>(seconds_since_1970);
-  std::tm parts{};
-  char text[64];
-  if (gmtime_r(&time, &parts) == nullptr) return "";
-  return {text, std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &parts)};
-}
-
 std::string render_status_page(const StatusPage& page) {
   const std::string body = concat(
       "<header>\n<div class=\"head\"><h1>Coordinator</h1><span class=\"muted\">", escape_xml(page.version),

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "common/error.h"
+#include "common/utc_time.h"
 #include "report/html_page.h"
 #include "report/status_sections.h"
 #include "report/text.h"

@@ -27,7 +27,4 @@ bool is_at_work(const v1::Job& job);
 /// Share of the target that is done, from 0 to 1; 0 without a target.
 double share_done(const v1::Progress& progress);
 
-/// "2026-11-24 12:03:14 UTC".
-std::string utc_text(int64_t seconds_since_1970);
-
 }  // namespace moe

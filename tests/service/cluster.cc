@@ -1,15 +1,14 @@
 #include "service/cluster.h"
 
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <fstream>
 #include <stdexcept>
 
 #include "common/file_io.h"
+#include "testing/free_port.h"
 
 namespace moe::testing {
 namespace {
@@ -21,19 +20,6 @@ using std::chrono::seconds;
 std::string program(const char* name) { return std::string(MOE_BINARY_DIR) + "/bin/" + name; }
 
 }  // namespace
-
-int free_port() {
-  const int listener = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  const bool ok = bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
-                  getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) == 0;
-  close(listener);
-  if (!ok) throw std::runtime_error("no free port");
-  return ntohs(address.sin_port);
-}
 
 Cluster::Cluster(ClusterOptions options) : options_(options), port_(free_port()), http_port_(free_port()) {
   fs::create_directories(data_root());

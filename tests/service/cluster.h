@@ -69,6 +69,4 @@ std::map<int64_t, std::string> losses_of(const std::filesystem::path& metrics_fi
 /// XXH3 of every weight file of a model directory.
 std::map<std::string, std::string> weights_of(const std::filesystem::path& model);
 
-int free_port();
-
 }  // namespace moe::testing

@@ -8,6 +8,7 @@
 
 #include "common/file_io.h"
 #include "service/web.h"
+#include "testing/free_port.h"
 
 namespace moe {
 namespace {

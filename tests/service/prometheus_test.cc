@@ -10,6 +10,7 @@
 #include "common/file_io.h"
 #include "metrics/promtool.h"
 #include "service/web.h"
+#include "testing/free_port.h"
 
 namespace moe {
 namespace {
