@@ -30,6 +30,7 @@ std::string work_text(const v1::Stage& stage) {
       const auto& tasks = stage.evaluate().tasks();
       return concat(comma_separated({tasks.begin(), tasks.end()}), " on ", stage.evaluate().data_size(), " files");
     }
+    case v1::Stage::kExport: return concat("as ", stage.export_().format(), ", ", stage.export_().dtype());
     case v1::Stage::kGate:
       return concat(stage.gate().metric(), " ", stage.gate().op(), " ", short_number(stage.gate().value()), ", else ",
                     stage.gate().on_fail());
@@ -39,14 +40,8 @@ std::string work_text(const v1::Stage& stage) {
 }
 
 std::string input_text(const v1::Stage& stage) {
-  switch (stage.kind_case()) {
-    case v1::Stage::kConvert: return stage.convert().input();
-    case v1::Stage::kTrain: return stage.train().input();
-    case v1::Stage::kEvaluate: return stage.evaluate().input();
-    case v1::Stage::kGate:
-    case v1::Stage::KIND_NOT_SET: break;
-  }
-  return "";
+  const std::vector<std::string> models = model_references(stage);
+  return models.empty() ? "" : models.front();
 }
 
 }  // namespace

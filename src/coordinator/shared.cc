@@ -193,6 +193,7 @@ KnownNames Coordinator::known_names() const {
     names.router_inits.insert(known.router_inits().begin(), known.router_inits().end());
     names.templates.insert(known.templates().begin(), known.templates().end());
     names.tasks.insert(known.tasks().begin(), known.tasks().end());
+    names.export_formats.insert(known.export_formats().begin(), known.export_formats().end());
   }
   return names;
 }

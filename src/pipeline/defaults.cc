@@ -76,6 +76,8 @@ v1::TrainSpec with_defaults(const v1::TrainSpec& train) {
   if (!filled.has_keep_checkpoints()) filled.set_keep_checkpoints(2);
   if (!filled.has_append_eos()) filled.set_append_eos(true);
   if (!filled.has_long_documents()) filled.set_long_documents("drop");
+  if (!filled.has_supervise()) filled.set_supervise("all");
+  if (!filled.has_drop_system()) filled.set_drop_system(false);
   return filled;
 }
 
@@ -85,6 +87,17 @@ v1::EvaluateSpec with_defaults(const v1::EvaluateSpec& evaluate) {
   if (filled.tasks().empty()) filled.add_tasks("perplexity");
   if (!filled.has_max_tokens()) filled.set_max_tokens(0);
   if (!filled.has_append_eos()) filled.set_append_eos(true);
+  return filled;
+}
+
+v1::ExportSpec with_defaults(const v1::ExportSpec& spec) {
+  v1::ExportSpec filled = spec;
+  if (!filled.has_format()) filled.set_format("auto");
+  if (!filled.has_dtype()) filled.set_dtype("bfloat16");
+  if (!filled.has_max_shard_bytes()) filled.set_max_shard_bytes(5'000'000'000);
+  if (!filled.has_pad_experts_to()) filled.set_pad_experts_to(0);
+  if (!filled.has_allow_padding()) filled.set_allow_padding(false);
+  if (!filled.has_keep_tied()) filled.set_keep_tied(false);
   return filled;
 }
 
@@ -98,6 +111,7 @@ v1::PipelineSpec effective_spec(const v1::PipelineSpec& spec) {
       case v1::Stage::kConvert: *stage.mutable_convert() = with_defaults(stage.convert()); break;
       case v1::Stage::kTrain: *stage.mutable_train() = with_defaults(stage.train()); break;
       case v1::Stage::kEvaluate: *stage.mutable_evaluate() = with_defaults(stage.evaluate()); break;
+      case v1::Stage::kExport: *stage.mutable_export_() = with_defaults(stage.export_()); break;
       case v1::Stage::kGate:
         if (!stage.gate().has_on_fail()) stage.mutable_gate()->set_on_fail("HOLD");
         continue;

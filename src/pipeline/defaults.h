@@ -12,6 +12,7 @@ v1::GangSpec with_defaults(const v1::GangSpec& gang, const v1::GangSpec& inherit
 v1::ConvertSpec with_defaults(const v1::ConvertSpec& convert);
 v1::TrainSpec with_defaults(const v1::TrainSpec& train);
 v1::EvaluateSpec with_defaults(const v1::EvaluateSpec& evaluate);
+v1::ExportSpec with_defaults(const v1::ExportSpec& spec);
 
 /// The whole pipeline, every stage with its own gang and seed. Applying it twice changes nothing.
 v1::PipelineSpec effective_spec(const v1::PipelineSpec& spec);

@@ -15,6 +15,7 @@ const std::vector<std::string> kTrainMetrics{
     "steps", "tokens",     "tokens_per_second"};
 const std::vector<std::string> kEvaluateMetrics{"loss", "perplexity", "tokens", "dead_expert_fraction",
                                                 "load_max_over_mean"};
+const std::vector<std::string> kExportMetrics{"bytes", "shards", "padded_size_ratio", "max_relative_rounding"};
 
 void add_by_domain(const std::string& metric, const RepeatedPtrField<v1::DataSource>& sources,
                    std::vector<std::string>& names) {
@@ -47,6 +48,7 @@ std::vector<std::string> metrics_of(const v1::Stage& stage) {
         }
       }
       return names;
+    case v1::Stage::kExport: return kExportMetrics;
     case v1::Stage::kGate:
     case v1::Stage::KIND_NOT_SET: break;
   }

@@ -43,6 +43,7 @@ class JobVisitor {
     if (holder.has_convert()) convert(*holder.mutable_convert());
     if (holder.has_train()) train(*holder.mutable_train());
     if (holder.has_evaluate()) evaluate(*holder.mutable_evaluate());
+    if (holder.has_export_()) model(*holder.mutable_export_()->mutable_input());
   }
 
  private:

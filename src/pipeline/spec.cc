@@ -22,6 +22,7 @@ void make_one_stage(v1::PipelineSpec& spec) {
     case v1::PipelineSpec::kConvert: stage.mutable_convert()->Swap(spec.mutable_convert()); break;
     case v1::PipelineSpec::kTrain: stage.mutable_train()->Swap(spec.mutable_train()); break;
     case v1::PipelineSpec::kEvaluate: stage.mutable_evaluate()->Swap(spec.mutable_evaluate()); break;
+    case v1::PipelineSpec::kExport: stage.mutable_export_()->Swap(spec.mutable_export_()); break;
     case v1::PipelineSpec::JOB_NOT_SET: break;
   }
   spec.clear_seed();
@@ -79,6 +80,7 @@ std::vector<std::string> model_references(const v1::Stage& stage) {
     case v1::Stage::kEvaluate:
       if (stage.evaluate().has_baseline()) return {stage.evaluate().input(), stage.evaluate().baseline()};
       return {stage.evaluate().input()};
+    case v1::Stage::kExport: return {stage.export_().input()};
     case v1::Stage::kGate:
     case v1::Stage::KIND_NOT_SET: break;
   }

@@ -17,6 +17,7 @@ struct KnownNames {
   std::set<std::string> router_inits;
   std::set<std::string> templates;
   std::set<std::string> tasks;
+  std::set<std::string> export_formats;
 };
 
 struct LoadedPipeline {

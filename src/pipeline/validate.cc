@@ -36,7 +36,7 @@ std::vector<std::string> labels_of_stages(const v1::PipelineSpec& spec) {
 }
 
 bool makes_model(const v1::Stage& stage) {
-  return stage.has_convert() || stage.has_train();
+  return stage.has_convert() || stage.has_train() || stage.has_export_();
 }
 
 // What the checks of one stage need to know of the others.
@@ -68,10 +68,14 @@ class StageChecker {
         }
         check_evaluate(stage.evaluate(), at("evaluate"), known_, sink_);
         break;
+      case v1::Stage::kExport:
+        check_reference(i, stage.export_().input(), join_path(at("export"), "input"));
+        check_export(stage.export_(), at("export"), known_, sink_);
+        break;
       case v1::Stage::kGate: check_gate(i, at("gate")); return;
       case v1::Stage::KIND_NOT_SET:
         // A Job without a kind is reported at the top level.
-        if (spec_.kind() != "Job") sink_.add(path, "nothing to do; add one of convert, train, evaluate or gate");
+        if (spec_.kind() != "Job") sink_.add(path, "nothing to do; add one of convert, train, evaluate, export or gate");
         return;
     }
     check_layout(i, path);
@@ -132,7 +136,7 @@ class StageChecker {
         }
         if (!makes_model(stage)) {
           return sink_.add(path, concat("stage '", stage_name(stage), "' makes no model (", reference,
-                                        "); it is of kind ", stage_kind(stage), ", name a convert or train stage"));
+                                        "); it is of kind ", stage_kind(stage), ", name a convert, train or export stage"));
         }
         return;
       }
@@ -191,7 +195,9 @@ class StageChecker {
   int experts_of(int i) const {
     const v1::Stage& stage = spec_.stages(i);
     if (stage.has_convert()) return stage.convert().experts();
-    const std::string& input = stage.has_train() ? stage.train().input() : stage.evaluate().input();
+    if (stage.has_export_() && stage.export_().format() == "dense") return 0;
+    const std::vector<std::string> models = model_references(stage);
+    const std::string input = models.empty() ? "" : models.front();
     const size_t dot = input.rfind('.');
     if (dot == std::string::npos) return 0;
     const auto source = index_.find(input.substr(0, dot));
@@ -265,13 +271,13 @@ void check_top_level(const v1::PipelineSpec& spec, const SourceMap& sources, Pro
   if (spec.kind() == "Job") {
     check_gang(spec.gang(), "gang", sink);
     if (spec.job_case() == v1::PipelineSpec::JOB_NOT_SET)
-      sink.add("", "nothing to do; a Job needs one of convert, train or evaluate");
+      sink.add("", "nothing to do; a Job needs one of convert, train, evaluate or export");
     if (!spec.stages().empty())
       sink.add("stages", "a Job has no stages; write kind: Pipeline or put the job at the top level");
   } else if (spec.kind() == "Pipeline") {
     if (spec.stages().empty()) sink.add("stages", "missing; a Pipeline needs at least one stage");
     if (spec.job_case() != v1::PipelineSpec::JOB_NOT_SET) {
-      const char* job = spec.has_convert() ? "convert" : spec.has_train() ? "train" : "evaluate";
+      const char* job = spec.has_convert() ? "convert" : spec.has_train() ? "train" : spec.has_evaluate() ? "evaluate" : "export";
       sink.add(job, "a Pipeline has its jobs under stages; move it there, or write kind: Job");
     }
     if (spec.has_seed()) sink.add("seed", "a Pipeline sets the seed in defaults or in a stage; move it");

@@ -157,6 +157,7 @@ void check_train(const v1::TrainSpec& train, const std::string& path, const Know
   check_known(train.template_(), known.templates, at("template"), sink);
   if (train.has_long_documents())
     check_choice(train.long_documents(), {"drop", "truncate", "split"}, at("long_documents"), sink);
+  if (train.has_supervise()) check_choice(train.supervise(), {"all", "last", "whole"}, at("supervise"), sink);
 }
 
 void check_evaluate(const v1::EvaluateSpec& evaluate, const std::string& path, const KnownNames& known,
@@ -170,6 +171,14 @@ void check_evaluate(const v1::EvaluateSpec& evaluate, const std::string& path, c
   check_at_least(evaluate.has_sequence_length(), evaluate.sequence_length(), 2, at("sequence_length"), sink);
   check_at_least<int64_t>(evaluate.has_max_tokens(), evaluate.max_tokens(), 0, at("max_tokens"), sink);
   check_known(evaluate.template_(), known.templates, at("template"), sink);
+}
+
+void check_export(const v1::ExportSpec& spec, const std::string& path, const KnownNames& known, ProblemSink& sink) {
+  const auto at = [&](const char* field) { return join_path(path, field); };
+  check_known(spec.format(), known.export_formats, at("format"), sink);
+  if (spec.has_dtype()) check_choice(spec.dtype(), {"bfloat16", "float32", "source"}, at("dtype"), sink);
+  check_at_least<int64_t>(spec.has_max_shard_bytes(), spec.max_shard_bytes(), 1, at("max_shard_bytes"), sink);
+  check_at_least<int64_t>(spec.has_pad_experts_to(), spec.pad_experts_to(), 0, at("pad_experts_to"), sink);
 }
 
 }  // namespace moe

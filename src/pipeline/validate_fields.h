@@ -27,6 +27,7 @@ void check_convert(const v1::ConvertSpec& convert, const std::string& path, cons
 void check_train(const v1::TrainSpec& train, const std::string& path, const KnownNames& known, ProblemSink& sink);
 void check_evaluate(const v1::EvaluateSpec& evaluate, const std::string& path, const KnownNames& known,
                     ProblemSink& sink);
+void check_export(const v1::ExportSpec& spec, const std::string& path, const KnownNames& known, ProblemSink& sink);
 
 /// `value` must be one of `allowed`; its absence is no problem.
 void check_choice(const std::string& value, const std::vector<std::string>& allowed, const std::string& path,

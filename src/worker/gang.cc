@@ -58,6 +58,7 @@ v1::Gang describe_gang(const std::vector<std::string>& ranks) {
   known.mutable_router_inits()->Add(names.router_inits.begin(), names.router_inits.end());
   known.mutable_templates()->Add(names.templates.begin(), names.templates.end());
   known.mutable_tasks()->Add(names.tasks.begin(), names.tasks.end());
+  known.mutable_export_formats()->Add(names.export_formats.begin(), names.export_formats.end());
   return gang;
 }
 

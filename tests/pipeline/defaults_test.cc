@@ -28,6 +28,7 @@ stages:
   - {name: short, train: {input: convert.model, steps: 3, data: [{path: x.jsonl, domain: mine}], validate_every: 0, checkpoint_every: 0}}
   - {name: evaluate, evaluate: {input: stage1.model, data: [{path: v.jsonl}]}}
   - gate: {name: good, metric: evaluate.loss, op: "<=", value: 3}
+  - {name: export, export: {input: stage1.model}}
 )",
                                 "a.yaml", {}, {});
 }
@@ -75,9 +76,18 @@ TEST(DefaultsTest, NumbersOfTheSchema) {
   EXPECT_EQ(train.keep_checkpoints(), 2);
   EXPECT_TRUE(train.append_eos());
   EXPECT_EQ(train.long_documents(), "drop");
+  EXPECT_EQ(train.supervise(), "all");
+  EXPECT_FALSE(train.drop_system());
   EXPECT_EQ(train.data(0).domain(), "b");
   EXPECT_EQ(train.data(0).weight(), 2);
   EXPECT_THAT(spec.stages(3).evaluate().tasks(), ElementsAre("perplexity"));
+  const v1::ExportSpec& written = spec.stages(5).export_();
+  EXPECT_EQ(written.format(), "auto");
+  EXPECT_EQ(written.dtype(), "bfloat16");
+  EXPECT_EQ(written.max_shard_bytes(), 5'000'000'000);
+  EXPECT_EQ(written.pad_experts_to(), 0);
+  EXPECT_FALSE(written.allow_padding());
+  EXPECT_FALSE(written.keep_tied());
 }
 
 TEST(DefaultsTest, ZeroIsAValueAndShortRunsStillValidate) {

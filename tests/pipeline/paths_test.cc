@@ -33,6 +33,8 @@ stages:
   - name: again
     evaluate: {input: stage1.model, baseline: .., data: [{path: f.jsonl}]}
   - gate: {name: good, metric: evaluate.loss, op: "<", value: 2}
+  - name: export
+    export: {input: ./models/trained}
 )";
 
 TEST(PathsTest, EveryPathAndNoNameIsVisited) {
@@ -40,7 +42,7 @@ TEST(PathsTest, EveryPathAndNoNameIsVisited) {
   ASSERT_EQ(to_text(loaded.problems), "");
   EXPECT_THAT(visited(loaded.spec),
               UnorderedElementsAre("models/dense", "/models/other", "c.jsonl", "d.jsonl", "t.jsonl", "v.jsonl",
-                                   "./models/ready", "e.jsonl", "..", "f.jsonl"));
+                                   "./models/ready", "e.jsonl", "..", "f.jsonl", "./models/trained"));
 }
 
 TEST(PathsTest, WhatVisitWritesIsKept) {

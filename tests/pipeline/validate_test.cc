@@ -63,7 +63,7 @@ TEST(ValidateTest, NamesOfStages) {
 TEST(ValidateTest, AStageWithoutAKindAndGatesWithStageFields) {
   EXPECT_THAT(
       problems_of("  - {name: idle}\n  - {name: x, seed: 1, gate: {name: g, metric: idle.loss, op: '<', value: 1}}\n"),
-      ElementsAre("a.yaml:7: stages.idle: nothing to do; add one of convert, train, evaluate or gate",
+      ElementsAre("a.yaml:7: stages.idle: nothing to do; add one of convert, train, evaluate, export or gate",
                   "a.yaml:8: stages.x.name: a gate's name stands inside `gate` (x); move it there",
                   "a.yaml:8: stages.x: a gate runs nothing; remove its gang and seed",
                   "a.yaml:8: stages.x.gate.metric: stage 'idle' produces no metric 'loss' (idle.loss)"));
@@ -201,12 +201,14 @@ TEST(ValidateTest, FieldsOfEvaluateAndDomains) {
 
 TEST(ValidateTest, NamesThatOtherModulesKnow) {
   const KnownNames known{
-      {"independent_random", "sequential"}, {"kaiming", "random_selection"}, {"plain_markers"}, {"perplexity"}};
+      {"independent_random", "sequential"}, {"kaiming", "random_selection"}, {"plain_markers"}, {"perplexity"},
+      {"auto", "mixtral"}};
   EXPECT_THAT(
       problems_of(convert("method: sequentiel, experts: 4, top_k: 2, router_init: zeros, scale_mode: k") +
                       train("steps: 1, data: [{path: a}], template: chatml") +
                       "  - {name: e, evaluate: {input: ./m, data: [{path: a}], tasks: [perplexity, mmlu], template: "
-                      "plain_marker}}\n",
+                      "plain_marker}}\n"
+                      "  - {name: x, export: {input: ./m, format: mixtrel}}\n",
                   "{}", known),
       ElementsAre(
           "a.yaml:7: stages.convert.convert.method: unknown value (sequentiel); did you mean 'sequential'? known: "
@@ -215,9 +217,23 @@ TEST(ValidateTest, NamesThatOtherModulesKnow) {
           "a.yaml:8: stages.t.train.template: unknown value (chatml); known: plain_markers",
           "a.yaml:9: stages.e.evaluate.tasks.1: unknown value (mmlu); known: perplexity",
           "a.yaml:9: stages.e.evaluate.template: unknown value (plain_marker); did you mean 'plain_markers'? known: "
-          "plain_markers"));
+          "plain_markers",
+          "a.yaml:10: stages.x.export.format: unknown value (mixtrel); did you mean 'mixtral'? known: auto, mixtral"));
   EXPECT_THAT(problems_of(convert("method: anything, experts: 4, top_k: 2, router_init: any, scale_mode: k")),
               IsEmpty());
+}
+
+TEST(ValidateTest, AnExportIsAModelForLaterStagesAndItsFieldsAreChecked) {
+  EXPECT_THAT(problems_of(std::string(kConvert) +
+                          "  - {name: x, export: {input: convert.model, dtype: float32}}\n"
+                          "  - {name: e, evaluate: {input: x.model, data: [{path: a}]}}\n"
+                          "  - {gate: {name: small, metric: x.padded_size_ratio, op: '<', value: 2}}\n"),
+              IsEmpty());
+  EXPECT_THAT(problems_of("  - {name: x, export: {dtype: float16, max_shard_bytes: 0, pad_experts_to: -1}}\n"),
+              ElementsAre(HasSubstr("a.yaml:7: stages.x.export.input: missing; name a model"),
+                          HasSubstr("stages.x.export.dtype: unknown value (float16)"),
+                          "a.yaml:7: stages.x.export.max_shard_bytes: must be at least 1 (0)",
+                          "a.yaml:7: stages.x.export.pad_experts_to: must be at least 0 (-1)"));
 }
 
 TEST(ValidateTest, LayoutsThatDoNotDivide) {
@@ -292,7 +308,7 @@ TEST(ValidateTest, TopLevelFieldsOfTheOtherKind) {
                           "a.yaml:4: seed: a Pipeline sets the seed in defaults or in a stage; move it",
                           "a.yaml:5: gang: a Pipeline sets the gang in defaults or in a stage; move it"));
   EXPECT_THAT(texts("kind: Job\n"),
-              ElementsAre("a.yaml:1: nothing to do; a Job needs one of convert, train or evaluate"));
+              ElementsAre("a.yaml:1: nothing to do; a Job needs one of convert, train, evaluate or export"));
   EXPECT_THAT(
       texts("kind: Job\nevaluate: {input: ./m, data: [{path: a}]}\nstages: [{name: x, train: {input: ./m, steps: 1, "
             "data: [{path: a}]}}]\n"),
