@@ -85,7 +85,7 @@ std::vector<ChatMessage> messages_of(const json& line) {
 /// Tokenised once as a whole; a token is supervised if its bytes lie within an assistant's turn, and so is the EOS put
 /// after one.
 Document chat_document(const json& line, const Tokenizer& tokenizer, const ChatTemplate& render) {
-  const RenderedChat chat = render(messages_of(line));
+  const RenderedChat chat = render.render(messages_of(line), {}, {});
   const Encoding encoding = tokenizer.encode(chat.text);
   Document document;
   document.is_chat = true;
