@@ -2,7 +2,7 @@
 # Installs what the build needs and is missing; does nothing on a machine that has it all.
 #
 #   bash deploy/install_deps.sh            build and run on CPU
-#   bash deploy/install_deps.sh --peers    also what only the tests use: public implementations, a browser, Prometheus
+#   bash deploy/install_deps.sh --peers    also what only the tests use: public implementations, a browser, Prometheus, Clang
 #   bash deploy/install_deps.sh --cuda     also the CUDA libraries that LibTorch needs to use a GPU
 #
 # Debian packages come from apt (root only; an ordinary user is told which to ask for). LibTorch and CMake come from
@@ -12,12 +12,13 @@ set -euo pipefail
 readonly deps="${MOE_DEPS:-${XDG_CACHE_HOME:-$HOME/.cache}/moe-deps}"
 readonly packages=(
   build-essential ccache curl git googletest libabsl-dev libbenchmark-dev libcli11-dev libcpp-httplib-dev libdnnl-dev
-  libgmock-dev libgrpc++-dev libgtest-dev libopenmpi-dev libprotobuf-dev libspdlog-dev libsqlite3-dev libxxhash-dev
+  libgmock-dev libgrpc++-dev libgtest-dev libicu-dev libopenmpi-dev libprotobuf-dev libspdlog-dev libsqlite3-dev libxxhash-dev
   libyaml-cpp-dev mold ninja-build nlohmann-json3-dev openmpi-bin pkg-config prometheus-cpp-dev protobuf-compiler
   protobuf-compiler-grpc python3 python3-venv
 )
-# What the tests use and neither build nor run needs: a browser for the status page, Prometheus for the metrics.
-readonly peer_packages=(chromium prometheus)
+# What the tests use and neither build nor run needs: a browser for the status page, Prometheus for the metrics, Clang with libFuzzer
+# for the fuzz targets.
+readonly peer_packages=(chromium clang libclang-rt-dev prometheus)
 readonly torch_wheels=(torch==2.11.0 nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96)
 readonly tool_wheels=(cmake==3.31.10)
 readonly peer_wheels=(transformers==5.23.0 tokenizers==0.23.3 safetensors==0.8.0 sentencepiece==0.2.3 protobuf numpy)

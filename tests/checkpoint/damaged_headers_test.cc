@@ -7,7 +7,7 @@
 #include <cstring>
 #include <iostream>
 
-#include "checkpoint/safetensors.h"
+#include "checkpoint/safetensors_header.h"
 #include "common/error.h"
 #include "common/rng.h"
 

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+namespace moe {
+
+/// Reads JSON that others wrote (config.json, tokenizer.json, an index). Stricter than the library where it would hide or break
+/// something: a key that stands twice in an object, a NUL, and nesting deeper than kMaxJsonDepth are refused. Throws Corruption that
+/// starts with `where` (the file) and says what stands at which byte. Fuzzed by way of the files that it reads.
+nlohmann::json parse_json(std::string_view text, const std::string& where);
+
+/// Recursive walks over a document (printing it, for one) stay far from the end of the stack.
+inline constexpr int kMaxJsonDepth = 64;
+
+/// A value as a message quotes it: JSON on one line, cut where it is long.
+std::string quoted_json(const nlohmann::json& value);
+
+}  // namespace moe
