@@ -12,17 +12,6 @@ namespace moe {
 namespace {
 
 constexpr std::string_view kSpace = "\xE2\x96\x81";        // U+2581
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
-
-/// Bytes as text; each byte that is not part of a character becomes U+FFFD.
-void append_bytes(const std::string& bytes, std::string& text) {
-  for (size_t at = 0; at < bytes.size();) {
-    const size_t length = utf8_length(bytes, at);
-    text += length == 0 ? kReplacement : std::string_view(bytes).substr(at, length);
-    at += length == 0 ? 1 : length;
-  }
-}
-
 std::string spaces_unescaped(std::string_view piece) {
   std::string text;
   while (!piece.empty()) {
@@ -44,6 +33,11 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string_view file_bytes, cons
   for (size_t id = 0; id < model_.pieces.size(); ++id) {
     const Piece& piece = model_.pieces[id];
     if (piece.type == PieceType::kByte) byte_ids_[piece.byte] = static_cast<int32_t>(id);
+    if (piece.type == PieceType::kControl || piece.type == PieceType::kUnknown) {
+      specials_.emplace(piece.text, static_cast<int32_t>(id));
+      longest_special_ = std::max(longest_special_, piece.text.size());
+      special_starts_.set(static_cast<uint8_t>(piece.text.front()));
+    }
     if (piece.type == PieceType::kByte || piece.type == PieceType::kControl || piece.type == PieceType::kUnknown)
       continue;
     if (!mergeable_.emplace(piece.text, static_cast<int32_t>(id)).second) {
@@ -99,11 +93,37 @@ SentencePieceTokenizer::Normalized SentencePieceTokenizer::normalize(std::string
   return result;
 }
 
-Encoding SentencePieceTokenizer::encode(std::string_view text) const {
-  if (const size_t bad = find_invalid_utf8(text); bad != std::string_view::npos) {
-    throw InvalidArgument(concat("text is not UTF-8 at byte ", bad));
+int32_t SentencePieceTokenizer::special_at(std::string_view text, size_t at) const {
+  if (!special_starts_.test(static_cast<uint8_t>(text[at]))) return -1;
+  for (size_t size = std::min(longest_special_, text.size() - at); size > 0; --size) {
+    if (const auto found = specials_.find(text.substr(at, size)); found != specials_.end()) return found->second;
   }
-  const Normalized normalized = normalize(text);
+  return -1;
+}
+
+Encoding SentencePieceTokenizer::encode(std::string_view text, SpecialTokens specials) const {
+  require_utf8(text);
+  Encoding encoding;
+  size_t begin = 0;
+  for (size_t at = 0; specials == SpecialTokens::kParse && at < text.size();) {
+    const int32_t id = special_at(text, at);
+    if (id < 0) {
+      ++at;
+      continue;
+    }
+    encode_stretch(text, begin, at, encoding);
+    begin = at + model_.pieces[id].text.size();
+    encoding.ids.push_back(id);
+    encoding.offsets.emplace_back(at, begin);
+    at = begin;
+  }
+  encode_stretch(text, begin, text.size(), encoding);
+  return encoding;
+}
+
+void SentencePieceTokenizer::encode_stretch(std::string_view text, size_t from, size_t to, Encoding& encoding) const {
+  const Normalized normalized = normalize(text.substr(from, to - from));
+  const auto base = static_cast<int64_t>(from);
   std::vector<size_t> sizes;
   std::vector<bool> is_frozen;
   for (size_t at = 0; at < normalized.text.size(); at += sizes.back()) {
@@ -123,7 +143,6 @@ Encoding SentencePieceTokenizer::encode(std::string_view text) const {
         return {true, piece.score};
       });
 
-  Encoding encoding;
   bool after_unknown = false;
   const std::function<void(size_t, size_t)> emit = [&](size_t at, size_t size) {
     const std::string_view piece = std::string_view(normalized.text).substr(at, size);
@@ -135,7 +154,7 @@ Encoding SentencePieceTokenizer::encode(std::string_view text) const {
       return;
     }
     const bool is_unknown = found == mergeable_.end() || is_unused;
-    const int64_t begin = normalized.origin[at], end = normalized.origin[at + size];
+    const int64_t begin = base + normalized.origin[at], end = base + normalized.origin[at + size];
     if (!is_unknown) {
       encoding.ids.push_back(found->second);
       encoding.offsets.emplace_back(begin, end);
@@ -154,42 +173,76 @@ Encoding SentencePieceTokenizer::encode(std::string_view text) const {
     after_unknown = is_unknown;
   };
   for (const BpeSymbol& symbol : symbols) emit(symbol.begin, symbol.size);
-  return encoding;
 }
 
-std::string SentencePieceTokenizer::decode(const std::vector<int32_t>& ids) const {
-  std::string text, bytes;
-  bool at_start = true, took_prefix = false;
-  const auto flush = [&] {
-    append_bytes(bytes, text);
-    bytes.clear();
-  };
-  for (const int32_t id : ids) {
-    if (id < 0 || id >= vocab_size())
-      throw InvalidArgument(concat("token id ", id, " is outside the vocabulary of ", vocab_size()));
-    const Piece& piece = model_.pieces[id];
-    if (piece.type == PieceType::kByte) {
-      bytes += static_cast<char>(piece.byte);
-      continue;
-    }
-    flush();
-    if (took_prefix || !text.empty()) at_start = false;
-    took_prefix = false;
-    if (piece.type == PieceType::kControl) continue;
-    if (piece.type == PieceType::kUnknown) {
-      text += model_.unk_surface;
-      continue;
-    }
-    std::string_view rest = piece.text;
-    if (at_start && (model_.add_dummy_prefix || model_.remove_extra_whitespaces) &&
-        rest.substr(0, kSpace.size()) == kSpace) {
-      rest.remove_prefix(kSpace.size());
-      took_prefix = !model_.remove_extra_whitespaces;
-    }
-    text += spaces_unescaped(rest);
+std::optional<int32_t> SentencePieceTokenizer::token_to_id(std::string_view token) const {
+  for (const auto* table : {&mergeable_, &specials_}) {
+    if (const auto found = table->find(token); found != table->end()) return found->second;
   }
-  flush();
-  return text;
+  for (const int32_t id : byte_ids_) {
+    if (model_.byte_fallback && model_.pieces[id].text == token) return id;
+  }
+  return std::nullopt;
+}
+
+std::string_view SentencePieceTokenizer::id_to_token(int32_t id) const {
+  if (id < 0 || id >= vocab_size())
+    throw InvalidArgument(concat("token id ", id, " is outside the vocabulary of ", vocab_size()));
+  return model_.pieces[id].text;
+}
+
+namespace {
+
+/// Control pieces are nothing, the first space that encoding put there is left out.
+class PieceDecoder final : public TextDecoder {
+ public:
+  PieceDecoder(const SentencePieceTokenizer& tokenizer, const SentencePieceModel& model)
+      : tokenizer_(tokenizer), model_(model) {}
+
+  void push(int32_t id, std::string& text) override {
+    const std::string_view piece = tokenizer_.id_to_token(id);
+    const PieceType type = model_.pieces[id].type;
+    if (type == PieceType::kByte) {
+      bytes_ += static_cast<char>(model_.pieces[id].byte);
+      has_text_ = true;
+      drain_utf8(bytes_, BrokenUtf8::kReplaceEachByte, /*is_end=*/false, text);
+      return;
+    }
+    drain_utf8(bytes_, BrokenUtf8::kReplaceEachByte, /*is_end=*/true, text);
+    if (took_prefix_ || has_text_) at_start_ = false;
+    took_prefix_ = false;
+    if (type == PieceType::kControl) return;
+    const size_t before = text.size();
+    if (type == PieceType::kUnknown) {
+      text += model_.unk_surface;
+    } else {
+      text += spaces_unescaped(without_prefix(piece));
+    }
+    has_text_ = has_text_ || text.size() > before;
+  }
+
+  void finish(std::string& text) override {
+    drain_utf8(bytes_, BrokenUtf8::kReplaceEachByte, /*is_end=*/true, text);
+  }
+
+ private:
+  std::string_view without_prefix(std::string_view piece) {
+    if (!at_start_ || !(model_.add_dummy_prefix || model_.remove_extra_whitespaces)) return piece;
+    if (piece.substr(0, kSpace.size()) != kSpace) return piece;
+    took_prefix_ = !model_.remove_extra_whitespaces;
+    return piece.substr(kSpace.size());
+  }
+
+  const SentencePieceTokenizer& tokenizer_;
+  const SentencePieceModel& model_;
+  std::string bytes_;  ///< of byte pieces, not a whole character yet
+  bool at_start_ = true, took_prefix_ = false, has_text_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<TextDecoder> SentencePieceTokenizer::decoder(bool) const {
+  return std::make_unique<PieceDecoder>(*this, model_);
 }
 
 }  // namespace moe

@@ -1,5 +1,10 @@
 #include "data/tokenizer.h"
 
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <thread>
+
 #include "common/error.h"
 #include "common/file_io.h"
 #include "data/sentencepiece_tokenizer.h"
@@ -7,42 +12,82 @@
 namespace moe {
 namespace {
 
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
+namespace fs = std::filesystem;
+
+/// Texts that a thread takes at a time.
+constexpr size_t kChunk = 16;
 
 }  // namespace
 
-std::shared_ptr<const Tokenizer> Tokenizer::from_directory(const std::filesystem::path& directory) {
-  const std::filesystem::path file = directory / "tokenizer.model";
-  if (std::filesystem::exists(file)) return std::make_shared<SentencePieceTokenizer>(read_file(file), file.string());
-  if (std::filesystem::exists(directory / "tokenizer.json")) {
-    throw InvalidArgument(
-        concat(directory.string(),
-               ": tokenizer.json is not supported yet, and there is no tokenizer.model; give the data as {\"ids\"}"));
+std::optional<fs::path> Tokenizer::file_in(const fs::path& directory) {
+  for (const char* name : {"tokenizer.json", "tokenizer.model"}) {
+    if (fs::exists(directory / name)) return directory / name;
   }
+  return std::nullopt;
+}
+
+std::shared_ptr<const Tokenizer> Tokenizer::from_directory(const fs::path& directory) {
+  const std::optional<fs::path> file = file_in(directory);
+  if (!file) {
+    throw InvalidArgument(concat(directory.string(),
+                                 ": there is no tokenizer.json and no tokenizer.model; copy the model's tokenizer file "
+                                 "there, or give the data as {\"ids\"}"));
+  }
+  if (file->extension() == ".model") return std::make_shared<SentencePieceTokenizer>(read_file(*file), file->string());
   throw InvalidArgument(
       concat(directory.string(),
-             ": there is no tokenizer.model; copy the model's tokenizer file there, or give the data as {\"ids\"}"));
+             ": tokenizer.json is not supported yet, and there is no tokenizer.model; give the data as {\"ids\"}"));
+}
+
+std::string Tokenizer::decode(const std::vector<int32_t>& ids, bool skip_special_tokens) const {
+  std::string text;
+  const std::unique_ptr<TextDecoder> stream = decoder(skip_special_tokens);
+  for (const int32_t id : ids) stream->push(id, text);
+  stream->finish(text);
+  return text;
+}
+
+std::vector<Encoding> Tokenizer::encode_batch(std::span<const std::string_view> texts, int threads,
+                                              SpecialTokens specials) const {
+  if (threads < 1) throw InvalidArgument(concat("encode_batch: threads is ", threads, "; expected 1 or more"));
+  std::vector<Encoding> encodings(texts.size());
+  std::vector<std::exception_ptr> errors(texts.size());
+  std::atomic<size_t> next = 0;
+  const auto work = [&] {
+    for (size_t begin = next.fetch_add(kChunk); begin < texts.size(); begin = next.fetch_add(kChunk)) {
+      for (size_t i = begin; i < std::min(begin + kChunk, texts.size()); ++i) {
+        try {
+          encodings[i] = encode(texts[i], specials);
+        } catch (const InvalidArgument& error) {
+          errors[i] = std::make_exception_ptr(InvalidArgument(concat("text ", i, " of the batch: ", error.what())));
+        } catch (...) {
+          errors[i] = std::current_exception();
+        }
+      }
+    }
+  };
+  {
+    std::vector<std::jthread> pool;
+    const size_t useful = std::min(static_cast<size_t>(threads), (texts.size() + kChunk - 1) / kChunk);
+    for (size_t i = 1; i < useful; ++i) pool.emplace_back(work);
+    work();
+  }
+  for (const std::exception_ptr& error : errors) {
+    if (error) std::rethrow_exception(error);
+  }
+  return encodings;
 }
 
 std::string TextStream::push(int32_t id) {
-  ids_.push_back(id);
-  std::string text = tokenizer_.decode(ids_);
-  // Bytes whose character is not complete yet decode as U+FFFD: they may change with the next id.
-  while (text.size() >= kReplacement.size() &&
-         text.compare(text.size() - kReplacement.size(), kReplacement.size(), kReplacement) == 0) {
-    text.resize(text.size() - kReplacement.size());
-  }
-  if (text.size() <= shown_) return "";
-  const std::string fresh = text.substr(shown_);
-  shown_ = text.size();
-  return fresh;
+  std::string text;
+  decoder_->push(id, text);
+  return text;
 }
 
 std::string TextStream::finish() {
-  const std::string text = tokenizer_.decode(ids_);
-  const std::string rest = text.size() > shown_ ? text.substr(shown_) : "";
-  shown_ = text.size();
-  return rest;
+  std::string text;
+  decoder_->finish(text);
+  return text;
 }
 
 }  // namespace moe

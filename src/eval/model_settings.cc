@@ -26,10 +26,11 @@ std::string chat_template_for(const ModelConfig& config, const std::string& give
 }
 
 std::shared_ptr<const Tokenizer> tokenizer_for(const std::filesystem::path& model, const ModelConfig& config) {
-  if (!std::filesystem::exists(model / "tokenizer.model")) return nullptr;
+  const auto file = Tokenizer::file_in(model);
+  if (!file) return nullptr;
   std::shared_ptr<const Tokenizer> tokenizer = Tokenizer::from_directory(model);
   if (tokenizer->vocab_size() > config.vocab_size) {
-    throw InvalidArgument(concat((model / "tokenizer.model").string(), " has ", tokenizer->vocab_size(), " pieces, more than vocab_size ",
+    throw InvalidArgument(concat(file->string(), " has ", tokenizer->vocab_size(), " tokens, more than vocab_size ",
                                  config.vocab_size, " of config.json"));
   }
   return tokenizer;

@@ -108,7 +108,7 @@ TEST(TokenizerTest, NamesTheFolderWithoutATokenizer) {
     }
     return std::string("accepted");
   };
-  EXPECT_THAT(message(), HasSubstr(folder.path().string() + ": there is no tokenizer.model"));
+  EXPECT_THAT(message(), HasSubstr(folder.path().string() + ": there is no tokenizer.json and no tokenizer.model"));
   write_file_atomically(folder / "tokenizer.json", "{}");
   EXPECT_THAT(message(), HasSubstr("tokenizer.json is not supported yet"));
 }
