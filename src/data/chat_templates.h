@@ -47,13 +47,14 @@ using ChatRenderer =
     std::function<RenderedChat(std::span<const ChatMessage> messages, const ChatTokens& tokens, const ChatOptions& options)>;
 
 struct ChatTemplate {
-  std::string summary;        ///< one line: what it looks like and whose it is
-  ChatRenderer render;
-  std::string end_marker;     ///< ends an answer; empty: the tokenizer's EOS does
+  std::string summary{};  ///< one line: what it looks like and whose it is
+  ChatRenderer render{};
+  std::string end_marker{};  ///< ends an answer; empty: the tokenizer's EOS does
   /// BOS first and EOS after each answer are put between the ids instead of being parsed from the text, and nothing in the text
   /// is a special token.
   bool has_marks_as_ids = false;
-  std::string jinja;          ///< the same template for other programs
+  bool has_place_for_input = false;  ///< whether ChatMessage::input may stand in a user's message
+  std::string jinja{};               ///< the same template for other programs
 };
 
 /// THE list of chat templates.

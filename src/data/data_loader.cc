@@ -34,7 +34,7 @@ struct Source {
 };
 
 struct Counts {
-  int64_t documents = 0, too_short = 0, chats_dropped = 0, chats_truncated = 0, unsupervised = 0;
+  int64_t documents = 0, chats = 0, too_short = 0, chats_dropped = 0, chats_truncated = 0, unsupervised = 0;
 };
 
 void check_options(const std::vector<DataFile>& files, const PackingOptions& options) {
@@ -80,6 +80,7 @@ struct DataLoader::State {
 
   void add_document(Source& source, const Document& document, const DataFile& file) {
     ++counts.documents;
+    counts.chats += document.is_chat ? 1 : 0;
     // n ids give n - 1 inputs with labels.
     int64_t inputs = static_cast<int64_t>(document.ids.size()) - 1;
     const int64_t length = options.sequence_length;
@@ -214,11 +215,15 @@ DataLoader::DataLoader(std::vector<DataFile> files, std::shared_ptr<const Tokeni
   State& s = *state_;
   s.options = std::move(options);
   std::string identity =
-      concat(s.options.sequence_length, s.options.append_eos, s.options.chat_template, s.options.long_chats,
+      concat(s.options.sequence_length, s.options.append_eos, s.options.chat_template.name, s.options.long_chats,
              s.options.seed, s.options.shuffle, tokenizer ? tokenizer->digest() : "");
+  if (s.options.chat.supervise != "all" || s.options.chat.drop_system) {
+    identity += concat(" supervise=", s.options.chat.supervise, s.options.chat.drop_system);
+  }
   for (const DataFile& file : files) {
     const DocumentOptions reading{.append_eos = s.options.append_eos,
                                   .chat_template = s.options.chat_template,
+                                  .chat = s.options.chat,
                                   .max_documents = file.max_documents,
                                   .vocab_size = s.options.vocab_size};
     Source source{file.weight, {}, {0}};
@@ -227,7 +232,8 @@ DataLoader::DataLoader(std::vector<DataFile> files, std::shared_ptr<const Tokeni
     if (source.samples.empty()) {
       throw InvalidArgument(concat(file.path, ": no document gives a training example (", s.counts.chats_dropped,
                                    " chats are longer than ", s.options.sequence_length,
-                                   " tokens; long_documents: truncate keeps their beginning)"));
+                                   " tokens, long_documents: truncate keeps their beginning; ", s.counts.unsupervised,
+                                   " have nothing to learn from)"));
     }
     s.sources.push_back(std::move(source));
     identity += concat("\n", xxh3_hex_of_file(file.path), " ", file.weight, " ", file.domain, " ", file.max_documents);
@@ -284,6 +290,9 @@ int64_t DataLoader::tokens(int64_t first, int64_t count) {
 
 const std::vector<std::string>& DataLoader::domain_names() const {
   return state_->domains;
+}
+bool DataLoader::has_chats() const {
+  return state_->counts.chats > 0;
 }
 std::string DataLoader::fingerprint() const {
   return state_->fingerprint;

@@ -7,11 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "data/chat/chat_encoding.h"
+#include "data/chat/directory_template.h"
 #include "data/tokenizer.h"
 
 namespace moe {
 
-/// One JSONL file of documents. Every line is {"text"}, {"messages"} or {"ids"}; one kind per file.
+/// One JSONL file of documents; documents.h says what a line may be.
 struct DataFile {
   std::string path;
   double weight = 1;          ///< share of the mixture's tokens, relative to the other files
@@ -22,7 +24,8 @@ struct DataFile {
 struct PackingOptions {
   int64_t sequence_length = 512;  ///< tokens of a row
   bool append_eos = true;         ///< text documents: BOS + text + EOS
-  std::string chat_template = "plain_markers";
+  ChatTemplateChoice chat_template{std::string(kDefaultChatTemplate)};  ///< a problem is thrown if a file has chats
+  ChatEncodingOptions chat{};       ///< what of chats is learned
   std::string long_chats = "drop";  ///< "drop" | "truncate" | "split"; text is always split
   uint64_t seed = 0;                ///< order of documents
   bool shuffle = true;              ///< false: file order, one pass (evaluation)
@@ -56,6 +59,8 @@ class DataLoader {
   int64_t tokens(int64_t first, int64_t count);
 
   const std::vector<std::string>& domain_names() const;
+  /// Whether any document is a chat.
+  bool has_chats() const;
   /// Changes when the files, the tokenizer or the options do; a resumed run compares it.
   std::string fingerprint() const;
   /// Counts for the log: documents, dropped, truncated, tokens, fill of the rows so far.

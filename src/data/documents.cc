@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
+#include "common/json_text.h"
 
 namespace moe {
 namespace {
@@ -14,9 +15,15 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kMaxProblems = 5;
-constexpr const char* kKinds[] = {"text", "messages", "ids"};
+constexpr const char* kKinds[] = {"text", "messages", "instruction", "ids"};
 
-/// Which of the three kinds a line is; throws with what is wrong.
+/// Stops at the first chat: the reason is not that line's.
+class NoChatTemplate : public InvalidArgument {
+ public:
+  using InvalidArgument::InvalidArgument;
+};
+
+/// Which of the kinds a line is; throws with what is wrong.
 std::string kind_of(const json& line) {
   if (!line.is_object()) throw InvalidArgument("expected a JSON object");
   std::string kind;
@@ -25,7 +32,7 @@ std::string kind_of(const json& line) {
     if (!kind.empty()) throw InvalidArgument(concat("has `", kind, "` and `", name, "`; expected one of them"));
     kind = name;
   }
-  if (kind.empty()) throw InvalidArgument("has none of `text`, `messages` and `ids`");
+  if (kind.empty()) throw InvalidArgument("has none of `text`, `messages`, `instruction` and `ids`");
   return kind;
 }
 
@@ -82,33 +89,31 @@ std::vector<ChatMessage> messages_of(const json& line) {
   return chat;
 }
 
-/// Tokenised once as a whole; a token is supervised if its bytes lie within an assistant's turn, and so is the EOS put
-/// after one.
-Document chat_document(const json& line, const Tokenizer& tokenizer, const ChatTemplate& render) {
-  const RenderedChat chat = render.render(messages_of(line), {}, {});
-  const Encoding encoding = tokenizer.encode(chat.text);
-  Document document;
-  document.is_chat = true;
-  const auto add = [&document](int32_t id, bool supervised) {
-    document.ids.push_back(id);
-    document.supervised.push_back(supervised ? 1 : 0);
+/// One question and its answer: {"instruction", "output"} and perhaps {"input"}.
+std::vector<ChatMessage> instruction_messages(const json& line, bool has_place_for_input) {
+  const auto text_of = [&line](const char* key) -> std::string {
+    if (!line.contains(key)) return "";
+    if (!line[key].is_string()) throw InvalidArgument(concat("`", key, "` is ", line[key].type_name(), "; expected a string"));
+    return line[key];
   };
-  if (tokenizer.bos_id()) add(*tokenizer.bos_id(), false);
-  size_t turn = 0;
-  const auto end_turns_before = [&](size_t offset) {
-    for (; turn < chat.assistant_turns.size() && chat.assistant_turns[turn].end <= offset; ++turn) {
-      if (tokenizer.eos_id()) add(*tokenizer.eos_id(), true);
-    }
-  };
-  for (size_t i = 0; i < encoding.ids.size(); ++i) {
-    const auto begin = static_cast<size_t>(encoding.offsets[i].first),
-               end = static_cast<size_t>(encoding.offsets[i].second);
-    end_turns_before(begin);
-    const bool inside = turn < chat.assistant_turns.size() && begin >= chat.assistant_turns[turn].begin &&
-                        end <= chat.assistant_turns[turn].end;
-    add(encoding.ids[i], inside);
+  if (!line.contains("output")) throw InvalidArgument("has `instruction` and no `output`");
+  ChatMessage question{"user", text_of("instruction"), text_of("input")};
+  if (!has_place_for_input && !question.input.empty()) {
+    question.content += "\n" + question.input;
+    question.input.clear();
   }
-  end_turns_before(chat.text.size());
+  return {std::move(question), {"assistant", text_of("output")}};
+}
+
+Document chat_document(const json& line, bool is_instruction, const Tokenizer& tokenizer, const ChatTemplate& chat_template,
+                       const ChatEncodingOptions& options) {
+  EncodedChat chat = encode_chat(chat_template,
+                                 is_instruction ? instruction_messages(line, chat_template.has_place_for_input) : messages_of(line),
+                                 tokenizer, options);
+  Document document;
+  document.ids = std::move(chat.ids);
+  document.supervised = std::move(chat.supervised);
+  document.is_chat = true;
   return document;
 }
 
@@ -118,7 +123,7 @@ Document ids_document(const json& line, int64_t vocab_size) {
   Document document;
   for (const json& id : ids) {
     if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= vocab_size) {
-      throw InvalidArgument(concat("`ids` holds ", id.dump(), "; expected integers from 0 to ", vocab_size - 1));
+      throw InvalidArgument(concat("`ids` holds ", quoted_json(id), "; expected integers from 0 to ", vocab_size - 1));
     }
     document.ids.push_back(id.get<int32_t>());
   }
@@ -148,6 +153,8 @@ void for_each_line(const std::string& path, int64_t max_lines, const Visit& visi
         throw InvalidArgument(concat("not valid JSON: ", error.what()));
       }
       visit(line);
+    } catch (const NoChatTemplate&) {
+      throw;
     } catch (const InvalidArgument& error) {
       if (++problem_count <= kMaxProblems)
         problems += concat(problems.empty() ? "" : "\n", path, ":", number, ": ", error.what());
@@ -165,7 +172,8 @@ void for_each_line(const std::string& path, int64_t max_lines, const Visit& visi
 
 void for_each_document(const std::string& path, const Tokenizer* tokenizer, const DocumentOptions& options,
                        const std::function<void(const Document&)>& visit) {
-  const ChatTemplate& render = chat_templates().at(options.chat_template);
+  const std::string& name = options.chat_template.name;
+  const ChatTemplate* chat_template = name.empty() ? nullptr : &chat_templates().at(name);
   std::string kind;
   for_each_line(path, options.max_documents, [&](const json& line) {
     const std::string this_kind = kind_of(line);
@@ -175,9 +183,12 @@ void for_each_document(const std::string& path, const Tokenizer* tokenizer, cons
           concat("has `", this_kind, "` where the lines before have `", kind, "`; one kind per file"));
     if (kind != "ids" && tokenizer == nullptr)
       throw InvalidArgument(concat("`", kind, "` needs a tokenizer, and the model has none"));
-    Document document = kind == "text"       ? text_document(line, *tokenizer, options.append_eos)
-                        : kind == "messages" ? chat_document(line, *tokenizer, render)
-                                             : ids_document(line, options.vocab_size);
+    const bool is_chat = kind == "messages" || kind == "instruction";
+    if (is_chat && chat_template == nullptr)
+      throw NoChatTemplate(concat(path, " has chats, and ", options.chat_template.problem));
+    Document document = kind == "text" ? text_document(line, *tokenizer, options.append_eos)
+                        : is_chat ? chat_document(line, kind == "instruction", *tokenizer, *chat_template, options.chat)
+                                  : ids_document(line, options.vocab_size);
     if (line.contains("domain")) {
       if (!line["domain"].is_string()) throw InvalidArgument("`domain` is not a string");
       document.domain = line["domain"];

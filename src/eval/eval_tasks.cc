@@ -22,7 +22,7 @@ nlohmann::json perplexity(const EvalSubject& subject) {
     HeldOutOptions options;
     options.packing.sequence_length = sequence_length_for(config, subject.spec.sequence_length());
     options.packing.append_eos = subject.spec.append_eos();
-    options.packing.chat_template = chat_template_for(config, subject.spec.template_());
+    options.packing.chat_template = chat_template_for(subject.model, config, subject.spec.template_());
     options.packing.vocab_size = config.vocab_size;
     options.max_tokens = subject.spec.max_tokens();
     data.emplace(data_files(subject.spec.data()), subject.tokenizer, options);

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "common/error.h"
-#include "data/chat_templates.h"
 
 namespace moe {
 namespace {
@@ -20,9 +19,16 @@ int64_t sequence_length_for(const ModelConfig& config, int64_t given) {
   return given > 0 ? given : std::min(kDefaultLength, config.max_positions);
 }
 
-std::string chat_template_for(const ModelConfig& config, const std::string& given) {
-  if (!given.empty()) return given;
-  return config.source.value(kTemplateKey, std::string(kDefaultChatTemplate));
+ChatTemplateChoice chat_template_for(const std::filesystem::path& model, const ModelConfig& config, const std::string& given) {
+  if (!given.empty()) return {given};
+  if (config.source.contains(kTemplateKey)) {
+    if (!config.source[kTemplateKey].is_string()) {
+      throw InvalidArgument(concat((model / "config.json").string(), ": ", kTemplateKey, " is ",
+                                   config.source[kTemplateKey].type_name(), "; expected a string"));
+    }
+    return {config.source[kTemplateKey]};
+  }
+  return choose_chat_template(model);
 }
 
 std::shared_ptr<const Tokenizer> tokenizer_for(const std::filesystem::path& model, const ModelConfig& config) {

@@ -84,12 +84,14 @@ class Trainer {
     PackingOptions packing;
     packing.sequence_length = sequence_length_for(config, spec_.sequence_length());
     packing.append_eos = spec_.append_eos();
-    packing.chat_template = chat_template_for(config, spec_.template_());
+    packing.chat_template = chat_template_for(request_.model, config, spec_.template_());
+    if (spec_.has_supervise()) packing.chat.supervise = spec_.supervise();
+    packing.chat.drop_system = spec_.drop_system();
     packing.long_chats = spec_.long_documents();
     packing.seed = request_.seed;
     packing.vocab_size = config.vocab_size;
     loader_ = std::make_unique<DataLoader>(data_files(spec_.data()), tokenizer, packing);
-    chat_template_ = packing.chat_template;
+    chat_template_ = packing.chat_template.name;
     if (world_.rank() == 0) log_info("event=data_loaded " + loader_->summary());
     if (!spec_.validation().empty()) {
       held_out_ = std::make_unique<HeldOutData>(data_files(spec_.validation()), tokenizer, HeldOutOptions{packing, spec_.validation_tokens()});
@@ -215,7 +217,7 @@ class Trainer {
 
   void write_output() {
     ModelConfig config = decoder_->config();
-    config.source["chat_template_name"] = chat_template_;
+    if (!chat_template_.empty()) config.source["chat_template_name"] = chat_template_;
     write_model(request_.output, request_.model, *decoder_, config, compute_type(request_.gang), world_, writes_experts());
   }
 

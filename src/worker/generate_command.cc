@@ -1,15 +1,24 @@
 #include <CLI/App.hpp>
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <filesystem>
 #include <iostream>
 #include <memory>
+#include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "checkpoint/model_directory.h"
 #include "common/error.h"
+#include "common/file_io.h"
+#include "common/json_text.h"
 #include "common/rng.h"
+#include "data/chat/chat_encoding.h"
+#include "data/chat_templates.h"
 #include "data/tokenizer.h"
+#include "eval/model_settings.h"
 #include "model/decoder.h"
 #include "worker/commands.h"
 
@@ -19,6 +28,10 @@ namespace {
 struct GenerateOptions {
   std::string model;
   std::string prompt;
+  bool is_chat = false;
+  std::vector<std::string> system;
+  std::string chat_template;
+  bool parses_specials = false;
   int64_t max_tokens = 128;
   double temperature = 0;
   uint64_t seed = 0;
@@ -41,12 +54,62 @@ int64_t choose(const at::Tensor& logits_V, double temperature, CounterRng& rng) 
   return vocabulary - 1;
 }
 
+/// Prompt as ids, and the ids after which nothing more is to be said.
+struct Prompt {
+  std::vector<int32_t> ids;
+  std::set<int32_t> stops;
+};
+
+/// `eos_token_id` of config.json and of generation_config.json (a number or a list), and the tokenizer's EOS: chat models often
+/// end an answer with one token and a document with another.
+std::set<int32_t> stop_ids(const ModelDirectory& directory, const Tokenizer& tokenizer) {
+  std::set<int32_t> stops;
+  for (const int64_t id : directory.config().eos_token_ids) stops.insert(static_cast<int32_t>(id));
+  if (tokenizer.eos_id()) stops.insert(*tokenizer.eos_id());
+  const std::filesystem::path file = directory.path() / "generation_config.json";
+  if (!std::filesystem::exists(file)) return stops;
+  const nlohmann::json values = parse_json(read_file(file), file.string());
+  if (!values.is_object()) throw InvalidArgument(file.string() + ": not a JSON object");
+  const nlohmann::json eos = values.value("eos_token_id", nlohmann::json());
+  for (const nlohmann::json& id : eos.is_array() ? eos : nlohmann::json::array({eos})) {
+    if (id.is_null()) continue;
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX) {
+      throw InvalidArgument(concat(file.string(), ": eos_token_id holds ", quoted_json(id), "; expected token ids"));
+    }
+    stops.insert(id.get<int32_t>());
+  }
+  return stops;
+}
+
+Prompt chat_prompt(const GenerateOptions& options, const ModelDirectory& directory, const Tokenizer& tokenizer) {
+  const ChatTemplateChoice choice = chat_template_for(options.model, directory.config(), options.chat_template);
+  if (choice.name.empty()) throw InvalidArgument(choice.problem + " (--template NAME of this command)");
+  const ChatTemplate& chat_template = chat_templates().at(choice.name);
+  std::vector<ChatMessage> messages;
+  for (const std::string& text : options.system) messages.push_back({"system", text});
+  messages.push_back({"user", options.prompt});
+  Prompt prompt{encode_chat_prompt(chat_template, messages, tokenizer), stop_ids(directory, tokenizer)};
+  if (!chat_template.end_marker.empty()) {
+    if (const auto marker = tokenizer.token_to_id(chat_template.end_marker)) prompt.stops.insert(*marker);
+  }
+  return prompt;
+}
+
+Prompt text_prompt(const GenerateOptions& options, const ModelDirectory& directory, const Tokenizer& tokenizer) {
+  Prompt prompt{{}, stop_ids(directory, tokenizer)};
+  if (tokenizer.bos_id()) prompt.ids.push_back(*tokenizer.bos_id());
+  const Encoding text =
+      tokenizer.encode(options.prompt, options.parses_specials ? SpecialTokens::kParse : SpecialTokens::kAsText);
+  prompt.ids.insert(prompt.ids.end(), text.ids.begin(), text.ids.end());
+  return prompt;
+}
+
 ExitCode generate(const GenerateOptions& options) {
   const ModelDirectory directory(options.model);
   const ModelConfig& config = directory.config();
-  const auto tokenizer = Tokenizer::from_directory(options.model);
-  std::vector<int32_t> ids = tokenizer->encode(options.prompt).ids;
-  if (config.bos_token_id) ids.insert(ids.begin(), static_cast<int32_t>(*config.bos_token_id));
+  const auto tokenizer = tokenizer_for(options.model, config);
+  if (!tokenizer) throw InvalidArgument(options.model + ": there is no tokenizer.json and no tokenizer.model; copy the model's tokenizer file there");
+  const auto [ids, stops] = options.is_chat ? chat_prompt(options, directory, *tokenizer) : text_prompt(options, directory, *tokenizer);
   if (ids.empty()) throw InvalidArgument("--prompt is empty and the model has no BOS token: give a prompt of at least one character");
   if (static_cast<int64_t>(ids.size()) >= config.max_positions) {
     throw InvalidArgument(concat("--prompt has ", ids.size(), " tokens; the model takes fewer than ", config.max_positions,
@@ -58,9 +121,9 @@ ExitCode generate(const GenerateOptions& options) {
   LocalDispatcher dispatcher;
   KvCache cache;
   CounterRng rng(options.seed, kStreamSampling);
-  TextStream text(*tokenizer);
+  TextStream text(*tokenizer, /*skip_special_tokens=*/true);
   for (const int32_t id : ids) text.push(id);
-  std::cout << options.prompt << std::flush;
+  if (!options.is_chat) std::cout << options.prompt << std::flush;
 
   std::vector<int64_t> pending(ids.begin(), ids.end());
   int64_t position = 0;
@@ -70,7 +133,7 @@ ExitCode generate(const GenerateOptions& options) {
     const at::Tensor hidden = decoder.forward(batch, dispatcher, &cache).hidden_TD;
     position += count;
     const int64_t next = choose(decoder.logits(hidden.slice(0, count - 1, count)).select(0, 0), options.temperature, rng);
-    if (std::find(config.eos_token_ids.begin(), config.eos_token_ids.end(), next) != config.eos_token_ids.end()) break;
+    if (stops.contains(static_cast<int32_t>(next))) break;
     std::cout << text.push(static_cast<int32_t>(next)) << std::flush;
     pending = {next};
   }
@@ -84,17 +147,26 @@ Subcommand add_generate_command(CLI::App& app) {
   auto options = std::make_shared<GenerateOptions>();
   CLI::App* command = app.add_subcommand("generate", "Continue a text with a model, dense or MoE");
   command->add_option("MODEL", options->model, "Model directory (Hugging Face layout or native)")->required();
-  command->add_option("--prompt", options->prompt, "Text to continue; the model's BOS is put first")->required();
+  command->add_option("--prompt", options->prompt, "Text to continue, or with --chat what the user says; the model's BOS is put first")->required();
+  command->add_flag("--chat", options->is_chat, "Answer the prompt as a chat message, in the model's chat template; prints the answer alone");
+  command->add_option("--system", options->system, "With --chat: a system message before the prompt; may be given several times")
+      ->needs("--chat");
+  command->add_option("--template", options->chat_template, "With --chat: the chat template, where the model's own is unknown (docs/chat_templates.md)")
+      ->needs("--chat");
+  command->add_flag("--parse-special-tokens", options->parses_specials, "Text such as <|im_end|> in the prompt is the special token")
+      ->excludes("--chat");
   command->add_option("--max-tokens", options->max_tokens, "Tokens to add at most")->capture_default_str()->check(CLI::PositiveNumber);
   command->add_option("--temperature", options->temperature, "0: the most likely token each time; else softmax(logits / T)")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   command->add_option("--seed", options->seed, "Seed of the draws when the temperature is above 0")->capture_default_str();
   command->footer(
-      "Prints the prompt and its continuation as it comes; stops at the model's EOS.\n\n"
+      "Prints the prompt and its continuation as it comes; stops at an end token of config.json, generation_config.json or\n"
+      "the chat template.\n\n"
       "Examples:\n"
       "  moe-worker generate examples/base-7m --prompt 'The old man'\n"
-      "  moe-worker generate runs/quickstart/stage2/output-t0001 --prompt 'Once upon a time' --temperature 0.8 --seed 1");
+      "  moe-worker generate runs/quickstart/stage2/output-t0001 --prompt 'Once upon a time' --temperature 0.8 --seed 1\n"
+      "  moe-worker generate runs/chat/stage1/output-t0001 --chat --system 'Be brief.' --prompt 'What is a neuron?'");
   return {command, [options](Communicator&) { return generate(*options); }};
 }
 

@@ -153,7 +153,7 @@ TEST_F(DocumentsTest, BadLinesAreNamed) {
       error_of("{\"text\": \"a\"}\n\n{\"text\": 3}\n[1]\n{\"text\": \"x\"\n{\"text\": \"fine\"}\n{\"other\": 1}\n");
   for (const char* part : {"d.jsonl:2: the line is empty", "d.jsonl:3: `text` is number; expected a string",
                            "d.jsonl:4: expected a JSON object", "d.jsonl:5: not valid JSON",
-                           "d.jsonl:7: has none of `text`, `messages` and `ids`"}) {
+                           "d.jsonl:7: has none of `text`, `messages`, `instruction` and `ids`"}) {
     EXPECT_THAT(several, HasSubstr(part));
   }
   EXPECT_THAT(several, Not(HasSubstr("d.jsonl:6")));
@@ -194,7 +194,7 @@ TEST_F(DocumentsTest, NamesWhatIsWrongWithTheFile) {
   EXPECT_THAT(error_of(""), HasSubstr("d.jsonl: the file is empty"));
   EXPECT_THAT(error_of("1\n2\n3\n4\n5\n6\n7\n"),
               ::testing::AllOf(HasSubstr("d.jsonl:5"), Not(HasSubstr("d.jsonl:6")), HasSubstr("and 2 more bad lines")));
-  EXPECT_THAT(error_of("{\"ids\": [1]}", {.chat_template = "nope"}),
+  EXPECT_THAT(error_of("{\"ids\": [1]}", {.chat_template = {"nope"}}),
               HasSubstr("unknown chat template 'nope'; known: plain_markers"));
   const auto message = [this](const std::string& path, const Tokenizer* tokenizer) {
     try {

@@ -175,10 +175,13 @@ TEST(ModelSettingsTest, WhatTheJobLeavesOpenComesFromTheModel) {
   EXPECT_EQ(sequence_length_for(config, 10), 10);
   config.max_positions = 4096;
   EXPECT_EQ(sequence_length_for(config, 0), 512);
-  EXPECT_EQ(chat_template_for(config, ""), kDefaultChatTemplate);
+  const testing::TempDir model;
+  EXPECT_EQ(chat_template_for(model.path(), config, "").name, kDefaultChatTemplate);
+  write_file_atomically(model / "chat_template.jinja", chat_template_jinja("llama3", true));
+  EXPECT_EQ(chat_template_for(model.path(), config, "").name, "llama3");
   config.source["chat_template_name"] = "of the model";
-  EXPECT_EQ(chat_template_for(config, ""), "of the model");
-  EXPECT_EQ(chat_template_for(config, "given"), "given");
+  EXPECT_EQ(chat_template_for(model.path(), config, "").name, "of the model");
+  EXPECT_EQ(chat_template_for(model.path(), config, "given").name, "given");
 }
 
 }  // namespace
