@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "data/data_loader.h"
-#include "model/ops.h"
 
 namespace moe {
 namespace {
@@ -35,9 +34,8 @@ CalibrationStream::CalibrationStream(const v1::ConvertSpec& spec, uint64_t seed,
   const int64_t first = rows * world.rank() / world.size(), count = rows * (world.rank() + 1) / world.size() - first;
   const PackedBatch batch = loader.batch(first, count);
   tokens_ = batch.tokens_T;
-  positions_ = batch.positions_T;
   cu_seqlens_ = batch.cu_seqlens;
-  rope_ = make_rope_table(config, packing.sequence_length, at::kFloat);
+  rope_ = RopeTable(config, at::kFloat).angles(batch.positions_T, cu_seqlens_);
   features_.first = first < rows ? first_token[first] : tokens;
   features_.total = tokens;
 }
@@ -48,14 +46,13 @@ void CalibrationStream::embed(const at::Tensor& embedding_VD) {
 }
 
 void CalibrationStream::attend(const DenseLayer& layer) {
-  const auto attended = [&](const at::Tensor& x) {
-    return x + attention(config_, layer.attention, rope_, ops::rms_norm(x, layer.input_norm, config_.rms_norm_eps), positions_, cu_seqlens_);
-  };
   const bool is_same = dense_.is_same(converted_);
-  dense_ = attended(dense_);
-  converted_ = is_same ? dense_ : attended(converted_);
-  features_.local_TD = ops::rms_norm(dense_, layer.post_norm, config_.rms_norm_eps);
-  converted_input_ = is_same ? features_.local_TD : ops::rms_norm(converted_, layer.post_norm, config_.rms_norm_eps);
+  const AttendedBlock dense = attend_block(config_, layer.block, rope_, dense_, cu_seqlens_);
+  const AttendedBlock converted = is_same ? dense : attend_block(config_, layer.block, rope_, converted_, cu_seqlens_);
+  dense_ = dense.x_TD;
+  converted_ = converted.x_TD;
+  features_.local_TD = dense.ffn_input_TD;
+  converted_input_ = converted.ffn_input_TD;
 }
 
 void CalibrationStream::advance(const DenseLayer& layer, const at::Tensor& converted_output_TD) {

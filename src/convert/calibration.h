@@ -10,7 +10,7 @@
 #include "comm/communicator.h"
 #include "convert/router_init.h"
 #include "data/tokenizer.h"
-#include "model/attention.h"
+#include "model/block.h"
 #include "model/feed_forward.h"
 #include "model/model_config.h"
 #include "moe/v1/job.pb.h"
@@ -19,8 +19,7 @@ namespace moe {
 
 /// A dense layer's weights, in float.
 struct DenseLayer {
-  at::Tensor input_norm, post_norm;
-  AttentionWeights attention;
+  BlockWeights block;
   FeedForwardWeights ffn;
 };
 
@@ -50,9 +49,9 @@ class CalibrationStream {
 
  private:
   const ModelConfig& config_;
-  at::Tensor tokens_, positions_;
+  at::Tensor tokens_;
   std::vector<int64_t> cu_seqlens_;
-  RopeTable rope_;
+  RopeAngles rope_;
   std::string data_digest_;
   at::Tensor dense_, converted_, converted_input_;
   CalibrationFeatures features_;

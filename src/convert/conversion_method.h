@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "model/model_config.h"
+
 namespace moe {
 
 /// Which neurons of a dense FFN each expert takes: expert e's neurons in the order in which it will hold them.
@@ -26,6 +28,14 @@ struct ConversionMethod {
   std::string summary;    ///< one line, with its source
   bool is_partition = true;
   std::function<Split(const SplitRequest&)> split;
+  /// Why the method cannot split the FFNs of this model, as the end of "method X does not apply: "; empty if it can. Absent: it
+  /// splits those of every family.
+  std::function<std::string(const ModelConfig&)> refusal{};
 };
+
+/// For methods that score neurons by what their gate does.
+inline std::string needs_gated_ffn(const ModelConfig& config) {
+  return config.is_gated ? "" : "it needs a gated FFN (down(silu(gate x) * up x)), and that of " + config.model_type + " has no gate";
+}
 
 }  // namespace moe

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "convert/placed_specs.h"
 #include "convert/request_check.h"
 #include "convert/router_init.h"
+#include "model/model_families.h"
 #include "model/moe/moe_layer.h"
 
 namespace moe {
@@ -61,6 +63,7 @@ class Converter {
  public:
   Converter(const ConvertRequest& request, const std::string& source_digest, Communicator& world)
       : request_(request), world_(world), spec_(request.spec), config_(converted_config(request, source_digest)),
+        names_(model_families().at(config_.model_type).names),
         dtype_(spec_.dtype() == "source" ? std::nullopt : scalar_type_of(spec_.dtype() == "float32" ? "F32" : "BF16")),
         method_(conversion_methods().at(spec_.method())), router_init_(router_inits().at(spec_.router_init())),
         specs_(placed_specs(config_)), source_specs_(placed_specs(request.source.config())) {}
@@ -91,15 +94,19 @@ class Converter {
     return request_.source.tensor_type(source_tensor);
   }
 
-  std::string ffn_name(int64_t layer, const char* part) const { return concat("model.layers.", layer, ".mlp.", part, ".weight"); }
-
-  /// Type of a tensor of the output: that of the source tensor it is cut from, the router's that of the up projection.
-  at::ScalarType output_type(const TensorSpec& spec) const {
-    if (spec.name.find(".mlp.") == std::string::npos) return out_type(spec.name);
-    const int64_t layer = std::stoll(spec.name.substr(std::string("model.layers.").size()));
-    const bool is_down = spec.name.find("down_proj") != std::string::npos, is_gate = spec.name.find("gate_proj") != std::string::npos;
-    return out_type(ffn_name(layer, is_down ? "down_proj" : is_gate ? "gate_proj" : "up_proj"));
+  /// The tensor of the source that a tensor of the output is, or is cut from. The router, which is new, takes after the up projection.
+  std::string source_of(const std::string& name) const {
+    const size_t mlp = name.find("mlp.");
+    if (mlp == std::string::npos) return name;
+    const auto has = [&](const char* part) { return name.find(part, mlp) != std::string::npos; };
+    const std::string& part = has("gate_proj") ? names_.gate : has("down_proj") || has("output_bias") ? names_.down : names_.up;
+    return name.substr(0, mlp) + part + (name.ends_with("bias") ? ".bias" : ".weight");
   }
+
+  static std::string router_name(int64_t layer) { return concat("model.layers.", layer, ".mlp.router.weight"); }
+
+  /// Type of a tensor of the output.
+  at::ScalarType output_type(const TensorSpec& spec) const { return out_type(source_of(spec.name)); }
 
   void open_writer() {
     std::vector<SafetensorsWriter::Spec> specs;
@@ -119,12 +126,8 @@ class Converter {
   }
 
   DenseLayer load_layer(int64_t layer) const {
-    const auto get = [&](const std::string& name) {
-      return request_.source.tensor(concat("model.layers.", layer, ".", name, ".weight")).to(at::kFloat).contiguous();
-    };
-    return {get("input_layernorm"), get("post_attention_layernorm"),
-            {get("self_attn.q_proj"), get("self_attn.k_proj"), get("self_attn.v_proj"), get("self_attn.o_proj")},
-            {get("mlp.gate_proj"), get("mlp.up_proj"), get("mlp.down_proj")}};
+    const TensorSource get = [&](const std::string& name) { return request_.source.tensor(name).to(at::kFloat).contiguous(); };
+    return {block_weights(config_, layer, get), dense_ffn_weights(config_, layer, get)};
   }
 
   void convert_layer(int64_t layer) {
@@ -141,7 +144,7 @@ class Converter {
     const RouterRequest router_request{spec_.experts(), config_.hidden_size, layer, request_.seed, spec_.router_scaling(),
                                        stream_ ? &stream_->features() : nullptr};
     // Calibrated as it will be read back.
-    const at::Tensor router = router_init_.make(router_request, world_).to(out_type(ffn_name(layer, "up_proj")));
+    const at::Tensor router = router_init_.make(router_request, world_).to(output_type({router_name(layer), {}}));
 
     json layer_report = {{"layer", layer}};
     double scale = 1;
@@ -163,13 +166,16 @@ class Converter {
 
   /// Runs the new layer on the calibration tokens: scale, relative error, load.
   double calibrate_layer(int64_t layer, const DenseLayer& dense, const Split& split, const at::Tensor& router, json& layer_report) {
-    MoeWeights weights = stack_experts(dense.ffn, split);
+    // The output bias is the same in both and not scaled: the fit is of what it is added to.
+    FeedForwardWeights ffn = dense.ffn;
+    ffn.down_bias = at::Tensor();
+    MoeWeights weights = stack_experts(ffn, split);
     weights.router = router;
-    const MoeOptions options{spec_.experts(), spec_.top_k(), 1.0, parse_topk_norm(spec_.topk_norm())};
+    const MoeOptions options{spec_.experts(), spec_.top_k(), 1.0, parse_topk_norm(spec_.topk_norm()), config_.is_gated};
     LocalDispatcher dispatcher;
     const at::Tensor& x = stream_->ffn_inputs();
     const MoeOutput out = moe_layer(weights, options, x, dispatcher, layer);
-    const OutputFit fit = fit_output(feed_forward(dense.ffn, x), out.y_TD, world_);
+    const OutputFit fit = fit_output(feed_forward(ffn, x), out.y_TD, world_);
     const double scale = spec_.scale_mode() == "least_squares"
                              ? fit.least_squares()
                              : closed_form_scale(spec_.scale_mode(), spec_.experts(), spec_.top_k(), spec_.output_scale());
@@ -182,7 +188,9 @@ class Converter {
     layer_report["relative_ffn_error"] = fit.relative_error(scale);
     layer_report["router_logit_deviation"] = router_logit_deviation(router, stream_->features(), world_);
     layer_report["expert_load"] = std::vector<int64_t>(load.const_data_ptr<int64_t>(), load.const_data_ptr<int64_t>() + load.numel());
-    stream_->advance(dense, out.y_TD * scale);
+    at::Tensor output = out.y_TD * scale;
+    if (dense.ffn.down_bias.defined()) output.add_(dense.ffn.down_bias);
+    stream_->advance(dense, output);
     return scale;
   }
 
@@ -194,33 +202,33 @@ class Converter {
 
   /// The layer's tensors in the order of the specs.
   void write_layer(int64_t layer, const Split& split, const at::Tensor& router) {
-    const std::string prefix = concat("model.layers.", layer, ".");
-    const at::Tensor gate = request_.source.tensor(ffn_name(layer, "gate_proj")), up = request_.source.tensor(ffn_name(layer, "up_proj"));
     std::vector<at::Tensor> downs = down_of_experts(layer, split);
+    std::map<std::string, at::Tensor> cut;   // what experts are cut from, read (and checked) once
     for (const TensorSpec& spec : specs_.layers[layer]) {
       const at::ScalarType type = output_type(spec);
-      const std::string rest = spec.name.substr(prefix.size());
-      constexpr std::string_view kExperts = "mlp.experts.";
-      if (rest == "mlp.router.weight") {
+      const std::string source = source_of(spec.name);
+      constexpr std::string_view kExperts = ".mlp.experts.";
+      const size_t experts_at = spec.name.find(kExperts);
+      if (spec.name == router_name(layer)) {
         write(spec.name, router, type);
-      } else if (rest.rfind(kExperts, 0) == 0) {
-        const size_t expert = std::stoul(rest.substr(kExperts.size()));
-        if (rest.find("down_proj") != std::string::npos) {
+      } else if (experts_at == std::string::npos) {
+        write(spec.name, request_.source.tensor(source), type);
+      } else {
+        const size_t expert = std::stoul(spec.name.substr(experts_at + kExperts.size()));
+        if (spec.name.ends_with("down_proj.weight")) {
           write(spec.name, std::exchange(downs.at(expert), {}), type);
           continue;
         }
-        const at::Tensor& dense = rest.find("gate_proj") != std::string::npos ? gate : up;
-        at::Tensor rows = at::empty(spec.shape, dense.options());
-        gather_rows(dense, split.experts.at(expert), rows);
+        if (!cut.contains(source)) cut[source] = request_.source.tensor(source);
+        at::Tensor rows = at::empty(spec.shape, cut[source].options());
+        gather_rows(cut[source], split.experts.at(expert), rows);
         write(spec.name, rows, type);
-      } else {
-        write(spec.name, request_.source.tensor(spec.name), type);
       }
     }
   }
 
   std::vector<at::Tensor> down_of_experts(int64_t layer, const Split& split) const {
-    const at::Tensor down = request_.source.tensor(ffn_name(layer, "down_proj"));
+    const at::Tensor down = request_.source.tensor(concat("model.layers.", layer, ".", names_.down, ".weight"));
     std::vector<at::Tensor> downs;
     for (const std::vector<int32_t>& neurons : split.experts) {
       downs.push_back(at::empty({down.size(0), static_cast<int64_t>(neurons.size())}, down.options()));
@@ -264,6 +272,7 @@ class Converter {
   Communicator& world_;
   const v1::ConvertSpec& spec_;
   ModelConfig config_;
+  const TensorNames& names_;
   std::optional<at::ScalarType> dtype_;
   const ConversionMethod& method_;
   const RouterInit& router_init_;

@@ -48,6 +48,10 @@ void check(const at::Tensor& matrix, const at::Tensor& out, int64_t rows, int64_
 }  // namespace
 
 void gather_rows(const at::Tensor& matrix_ND, const std::vector<int32_t>& neurons, at::Tensor& out_nD) {
+  if (matrix_ND.dim() == 1) {
+    at::Tensor column = out_nD.unsqueeze(1);
+    return gather_rows(matrix_ND.unsqueeze(1), neurons, column);
+  }
   check(matrix_ND, out_nD, static_cast<int64_t>(neurons.size()), matrix_ND.size(1));
   const size_t bytes = static_cast<size_t>(matrix_ND.size(1)) * matrix_ND.element_size();
   const auto* const from = static_cast<const std::byte*>(matrix_ND.const_data_ptr());
@@ -73,14 +77,22 @@ void gather_columns(const at::Tensor& matrix_DN, const Split& split, std::vector
 
 MoeWeights stack_experts(const FeedForwardWeights& ffn, const Split& split) {
   const auto experts = static_cast<int64_t>(split.experts.size()), width = static_cast<int64_t>(split.experts.front().size());
-  const int64_t hidden = ffn.gate.size(1);
+  const int64_t hidden = ffn.up.size(1), rows = ffn.gate.defined() ? 2 * width : width;
   // Filled in place, since they are as large as the FFN.
-  MoeWeights weights{.router = {}, .gate_up = at::empty({experts, 2 * width, hidden}), .down = at::empty({experts, hidden, width}), .shared = {}};
+  MoeWeights weights{.router = {}, .gate_up = at::empty({experts, rows, hidden}), .down = at::empty({experts, hidden, width}), .shared = {}};
+  if (ffn.up_bias.defined()) weights.gate_up_bias = at::empty({experts, rows});
+  weights.output_bias = ffn.down_bias;
   std::vector<at::Tensor> down;
   for (int64_t e = 0; e < experts; ++e) {
-    at::Tensor gate = weights.gate_up[e].slice(0, 0, width), up = weights.gate_up[e].slice(0, width);
-    gather_rows(ffn.gate, split.experts[e], gate);
-    gather_rows(ffn.up, split.experts[e], up);
+    // The gate's rows stand first, where there is a gate.
+    const auto take = [&](const at::Tensor& from, at::Tensor& stack, int64_t first) {
+      at::Tensor part = stack[e].slice(0, first, first + width);
+      gather_rows(from, split.experts[e], part);
+    };
+    if (ffn.gate.defined()) take(ffn.gate, weights.gate_up, 0);
+    take(ffn.up, weights.gate_up, rows - width);
+    if (ffn.gate_bias.defined()) take(ffn.gate_bias, weights.gate_up_bias, 0);
+    if (ffn.up_bias.defined()) take(ffn.up_bias, weights.gate_up_bias, rows - width);
     down.push_back(weights.down[e]);
   }
   gather_columns(ffn.down, split, down);

@@ -56,14 +56,23 @@ bool needs_calibration(const v1::ConvertSpec& spec) {
   return !spec.calibration().empty() || spec.scale_mode() == "least_squares" || router_inits().at(spec.router_init()).needs_features;
 }
 
+void check_applies(const std::string& name, const ConversionMethod& method, const ModelConfig& config, const std::string& where) {
+  const std::string reason = method.refusal ? method.refusal(config) : "";
+  if (!reason.empty()) {
+    throw InvalidArgument(concat("convert: method ", name, " does not apply to ", where, ": ", reason, "; use one of ",
+                                 conversion_methods().known()));
+  }
+}
+
 void check_request(const ConvertRequest& request) {
   const v1::ConvertSpec& spec = request.spec;
-  conversion_methods().at(spec.method());
+  const ConversionMethod& method = conversion_methods().at(spec.method());
   router_inits().at(spec.router_init());
   parse_topk_norm(spec.topk_norm());
   check_choice("router_scaling", spec.router_scaling(), {"calibrated", "raw"});
   check_choice("dtype", spec.dtype(), {"source", "float32", "bfloat16"});
   check_sizes(request);
+  check_applies(spec.method(), method, request.source.config(), request.source.path().string());
   if (spec.scale_mode() != "least_squares") {
     const double scale = closed_form_scale(spec.scale_mode(), spec.experts(), spec.top_k(), spec.output_scale());
     if (!std::isfinite(scale) || scale <= 0) {

@@ -1,5 +1,7 @@
 #include "model/attention.h"
 
+#include <algorithm>
+
 #include "common/error.h"
 #include "model/ops.h"
 
@@ -12,33 +14,30 @@ at::Tensor attend_to_cache(const at::Tensor& q, const at::Tensor& keys, const at
   return at::scaled_dot_product_attention(by_head(q), by_head(keys), by_head(values)).squeeze(0).transpose(0, 1);
 }
 
-at::Tensor attend_with_cache(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, LayerKvCache& cache) {
+/// `window` 0: all.
+at::Tensor attend_with_cache(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t window, LayerKvCache& cache) {
   const bool is_first = !cache.keys.defined();
   MOE_CHECK(is_first || q.size(0) == 1, "a cache is continued one token at a time, after a prompt of any length");
-  cache.keys = is_first ? k : at::cat({cache.keys, k});
-  cache.values = is_first ? v : at::cat({cache.values, v});
-  return is_first ? ops::causal_attention(q, k, v, {0, q.size(0)}) : attend_to_cache(q, cache.keys, cache.values);
+  const auto seen_later = [&](const at::Tensor& all) { return window > 0 ? all.slice(0, std::max<int64_t>(0, all.size(0) - window)) : all; };
+  cache.keys = seen_later(is_first ? k : at::cat({cache.keys, k}));
+  cache.values = seen_later(is_first ? v : at::cat({cache.values, v}));
+  return is_first ? ops::causal_attention(q, k, v, {0, q.size(0)}, window) : attend_to_cache(q, cache.keys, cache.values);
 }
 
 }  // namespace
 
-RopeTable make_rope_table(const ModelConfig& config, int64_t positions, at::ScalarType dtype) {
-  const int64_t pairs = config.head_dim / 2;
-  const at::Tensor exponents = at::arange(0, config.head_dim, 2, at::kFloat) / static_cast<double>(config.head_dim);
-  const at::Tensor frequencies = at::pow(config.rope_theta, exponents).reciprocal();
-  const at::Tensor angles = at::arange(positions, at::kFloat).unsqueeze(1) * frequencies.view({1, pairs});
-  return {angles.cos().to(dtype), angles.sin().to(dtype)};
-}
-
-at::Tensor attention(const ModelConfig& config, const AttentionWeights& weights, const RopeTable& rope, const at::Tensor& x_TD,
-                     const at::Tensor& positions_T, const std::vector<int64_t>& cu_seqlens, LayerKvCache* cache) {
-  const int64_t tokens = x_TD.size(0);
-  const at::Tensor cos = rope.cos.index_select(0, positions_T), sin = rope.sin.index_select(0, positions_T);
-  const at::Tensor q = ops::rope(ops::linear(x_TD, weights.q).view({tokens, config.num_heads, config.head_dim}), cos, sin);
-  const at::Tensor k = ops::rope(ops::linear(x_TD, weights.k).view({tokens, config.num_kv_heads, config.head_dim}), cos, sin);
-  const at::Tensor v = ops::linear(x_TD, weights.v).view({tokens, config.num_kv_heads, config.head_dim});
-  const at::Tensor attended = cache != nullptr ? attend_with_cache(q, k, v, *cache) : ops::causal_attention(q, k, v, cu_seqlens);
-  return ops::linear(attended.reshape({tokens, config.num_heads * config.head_dim}), weights.o);
+at::Tensor attention(const ModelConfig& config, const AttentionWeights& weights, const RopeAngles& rope, const at::Tensor& x_TD,
+                     const std::vector<int64_t>& cu_seqlens, LayerKvCache* cache) {
+  const int64_t tokens = x_TD.size(0), window = config.attention_window.value_or(0);
+  const auto heads = [&](const at::Tensor& weight, const at::Tensor& bias, int64_t count) {
+    return ops::linear(x_TD, weight, bias).view({tokens, count, config.head_dim});
+  };
+  const at::Tensor q = ops::rope(heads(weights.q, weights.q_bias, config.num_heads), rope.cos, rope.sin);
+  const at::Tensor k = ops::rope(heads(weights.k, weights.k_bias, config.num_kv_heads), rope.cos, rope.sin);
+  const at::Tensor v = heads(weights.v, weights.v_bias, config.num_kv_heads);
+  const at::Tensor attended =
+      cache != nullptr ? attend_with_cache(q, k, v, window, *cache) : ops::causal_attention(q, k, v, cu_seqlens, window);
+  return ops::linear(attended.reshape({tokens, config.num_heads * config.head_dim}), weights.o, weights.o_bias);
 }
 
 }  // namespace moe

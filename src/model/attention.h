@@ -6,17 +6,12 @@
 #include <vector>
 
 #include "model/model_config.h"
+#include "model/rope.h"
 
 namespace moe {
 
-/// The angles of every position's RoPE pairs; computed in fp32, as the reference implementation does.
-struct RopeTable {
-  at::Tensor cos;   ///< [positions, head_dim / 2]
-  at::Tensor sin;
-};
-RopeTable make_rope_table(const ModelConfig& config, int64_t positions, at::ScalarType dtype);
-
-/// Keys and values of one layer's tokens so far. [tokens, kv heads, head_dim]; undefined while empty.
+/// Keys and values of one layer's tokens so far, the last of them where attention has a window. [tokens, kv heads, head_dim];
+/// undefined while empty.
 struct LayerKvCache {
   at::Tensor keys;
   at::Tensor values;
@@ -24,14 +19,15 @@ struct LayerKvCache {
 
 struct AttentionWeights {
   at::Tensor q, k, v, o;   ///< [heads * head_dim, D], [kv heads * head_dim, D] twice, [D, heads * head_dim]
+  at::Tensor q_bias{}, k_bias{}, v_bias{}, o_bias{};   ///< of their rows; undefined where there is none
 };
 
-/// Grouped-query attention, causal within each sequence and never across (ops::causal_attention). With a cache, the batch is one
-/// sequence that continues it.
+/// Grouped-query attention, causal within each sequence and never across (ops::causal_attention), over the config's window. With a
+/// cache, the batch is one sequence that continues it.
 ///
-/// Shapes   x [T, D], positions [T] int64, cu_seqlens [sequences + 1] -> [T, D]
+/// Shapes   x [T, D], cu_seqlens [sequences + 1] -> [T, D]
 /// Source   Ainslie et al. 2023, arXiv:2305.13245.
-at::Tensor attention(const ModelConfig& config, const AttentionWeights& weights, const RopeTable& rope, const at::Tensor& x_TD,
-                     const at::Tensor& positions_T, const std::vector<int64_t>& cu_seqlens, LayerKvCache* cache = nullptr);
+at::Tensor attention(const ModelConfig& config, const AttentionWeights& weights, const RopeAngles& rope, const at::Tensor& x_TD,
+                     const std::vector<int64_t>& cu_seqlens, LayerKvCache* cache = nullptr);
 
 }  // namespace moe

@@ -46,14 +46,15 @@ class Matrix {
   void store(int64_t first, int64_t rows, T* to, int64_t stride) {
     for (int64_t row = 0; row < rows; ++row) std::copy_n((*this)[first + row], cols_, to + row * stride);
   }
-  /// Adds to its first rows.
-  void add(const Matrix& other) {
-    for (int64_t i = 0; i < other.rows_ * cols_; ++i) memory_[i] += other.memory_[i];
+  /// Adds to the rows from `first` on.
+  void add(int64_t first, const Matrix& other) {
+    T* const to = (*this)[first];
+    for (int64_t i = 0; i < other.rows_ * cols_; ++i) to[i] += other.memory_[i];
   }
 
   T* operator[](int64_t row) { return memory_.data() + row * cols_; }
-  kernels::MatrixView view() { return first(rows_); }
-  kernels::MatrixView first(int64_t rows) { return {memory_.data(), kDType<T>, rows, cols_, cols_}; }
+  kernels::MatrixView view() { return part(0, rows_); }
+  kernels::MatrixView part(int64_t first, int64_t rows) { return {(*this)[first], kDType<T>, rows, cols_, cols_}; }
 
  private:
   std::vector<T> memory_;
@@ -66,18 +67,19 @@ int64_t rounded_up(int64_t length) {
 }
 
 /// A block of queries of one sequence, for all heads that share keys: query `begin` + i of the group's head g is row g * rows + i,
-/// i < valid <= rows; they see keys [0, keys), rounded up.
+/// i < valid <= rows; they see keys [first_key, first_key + keys), rounded outwards.
 struct QueryBlock {
-  int64_t begin, valid, rows, keys;
+  int64_t begin, valid, rows, first_key, keys;
 };
 
 /// Calls body(block) for the blocks of a sequence in order.
 template <typename T, typename Body>
-void for_each_block(int64_t length, int64_t group, const Body& body) {
+void for_each_block(int64_t length, int64_t group, int64_t window, const Body& body) {
   const int64_t padded = rounded_up<T>(length);
   const int64_t rows = std::min(padded, std::clamp(kBlockRows / group / 32 * 32, kLeastQueries, kMostQueries));
   for (int64_t begin = 0; begin < length; begin += rows) {
-    body(QueryBlock{begin, std::min(rows, length - begin), rows, std::min(padded, begin + rows)});
+    const int64_t first_key = window > 0 ? std::max<int64_t>(0, begin + 1 - window) / kLengthStep<T> * kLengthStep<T> : 0;
+    body(QueryBlock{begin, std::min(rows, length - begin), rows, first_key, std::min(padded, begin + rows) - first_key});
   }
 }
 
@@ -131,18 +133,18 @@ void causal_attention_forward(const AttentionShape& shape, const T* q, const T* 
     const int64_t first = shape.cu_seqlens[sequence], length = shape.cu_seqlens[sequence + 1] - first;
     Workspace<T>& w = workspace<T>();
     w.load_keys(k, v, first * kv_stride + kv_head * d, kv_stride, length, d);
-    for_each_block<T>(length, group, [&](const QueryBlock& block) {
+    for_each_block<T>(length, group, shape.window, [&](const QueryBlock& block) {
       const int64_t offset = (first + block.begin) * q_stride + kv_head * group * d;
       w.q.resize(group * block.rows, d);
       w.out.resize(group * block.rows, d);
       w.scores.resize(group * block.rows, block.keys);
       for (int64_t g = 0; g < group; ++g) w.q.load(g * block.rows, block.rows, q + offset + g * d, q_stride, block.valid);
-      kernels::linear_forward(w.q.view(), w.k.first(block.keys), w.scores.view());
+      kernels::linear_forward(w.q.view(), w.k.part(block.first_key, block.keys), w.scores.view());
       for (int64_t g = 0; g < group; ++g) {
-        row_math::causal_softmax(w.scores[g * block.rows], block.keys, block.begin, block.valid, scale,
+        row_math::causal_softmax(w.scores[g * block.rows], block.keys, block.begin - block.first_key, block.valid, shape.window, scale,
                                  log_sums + (kv_head * group + g) * tokens + first + block.begin);
       }
-      kernels::linear_input_gradient(w.scores.view(), w.v.first(block.keys), w.out.view());  // P V
+      kernels::linear_input_gradient(w.scores.view(), w.v.part(block.first_key, block.keys), w.out.view());  // P V
       for (int64_t g = 0; g < group; ++g) w.out.store(g * block.rows, block.valid, out + offset + g * d, q_stride);
     });
   });
@@ -161,7 +163,7 @@ void causal_attention_backward(const AttentionShape& shape, const T* q, const T*
     w.load_keys(k, v, kv_offset, kv_stride, length, d);
     w.dk.fill_zero(rounded_up<T>(length), d);
     w.dv.fill_zero(rounded_up<T>(length), d);
-    for_each_block<T>(length, group, [&](const QueryBlock& block) {
+    for_each_block<T>(length, group, shape.window, [&](const QueryBlock& block) {
       const int64_t offset = (first + block.begin) * q_stride + kv_head * group * d;
       for (Matrix<T>* matrix : {&w.q, &w.out, &w.dout, &w.dq}) matrix->resize(group * block.rows, d);
       for (Matrix<T>* matrix : {&w.scores, &w.dscores}) matrix->resize(group * block.rows, block.keys);
@@ -170,19 +172,20 @@ void causal_attention_backward(const AttentionShape& shape, const T* q, const T*
         w.out.load(g * block.rows, block.rows, out + offset + g * d, q_stride, block.valid);
         w.dout.load(g * block.rows, block.rows, dout + offset + g * d, q_stride, block.valid);
       }
-      kernels::linear_forward(w.q.view(), w.k.first(block.keys), w.scores.view());
-      kernels::linear_forward(w.dout.view(), w.v.first(block.keys), w.dscores.view());
+      kernels::linear_forward(w.q.view(), w.k.part(block.first_key, block.keys), w.scores.view());
+      kernels::linear_forward(w.dout.view(), w.v.part(block.first_key, block.keys), w.dscores.view());
       for (int64_t g = 0; g < group; ++g) {
         const int64_t row = g * block.rows;
-        row_math::causal_softmax_gradient(w.scores[row], w.dscores[row], block.keys, block.begin, block.valid, scale,
-                                          log_sums + (kv_head * group + g) * tokens + first + block.begin, w.dout[row], w.out[row], d);
+        row_math::causal_softmax_gradient(w.scores[row], w.dscores[row], block.keys, block.begin - block.first_key, block.valid,
+                                          shape.window, scale, log_sums + (kv_head * group + g) * tokens + first + block.begin,
+                                          w.dout[row], w.out[row], d);
       }
       w.part.resize(block.keys, d);
       kernels::linear_weight_gradient(w.scores.view(), w.dout.view(), w.part.view());   // P^T dO, summed over the group
-      w.dv.add(w.part);
+      w.dv.add(block.first_key, w.part);
       kernels::linear_weight_gradient(w.dscores.view(), w.q.view(), w.part.view());     // dS^T Q
-      w.dk.add(w.part);
-      kernels::linear_input_gradient(w.dscores.view(), w.k.first(block.keys), w.dq.view());
+      w.dk.add(block.first_key, w.part);
+      kernels::linear_input_gradient(w.dscores.view(), w.k.part(block.first_key, block.keys), w.dq.view());
       for (int64_t g = 0; g < group; ++g) w.dq.store(g * block.rows, block.valid, gradients.dq + offset + g * d, q_stride);
     });
     w.dk.store(0, length, gradients.dk + kv_offset, kv_stride);

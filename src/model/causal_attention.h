@@ -21,6 +21,7 @@ struct AttentionShape {
   int64_t kv_heads = 0;                  ///< divides heads: heads h * group ... share kv head h
   int64_t head_dim = 0;
   std::vector<int64_t> cu_seqlens;       ///< [sequences + 1], from 0 to T
+  int64_t window = 0;                    ///< a query sees the last `window` keys, its own included; 0: all before it
 };
 
 template <typename T>

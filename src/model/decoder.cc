@@ -4,7 +4,7 @@
 #include <map>
 #include <string>
 
-#include "common/error.h"
+#include "model/block.h"
 #include "model/ops.h"
 
 namespace moe {
@@ -17,103 +17,62 @@ constexpr int64_t kLogitElements = int64_t{1} << 22;
 
 struct Decoder::State {
   struct Layer {
-    at::Tensor input_norm, post_norm;
-    AttentionWeights attention;
+    BlockWeights block;
     FeedForwardWeights dense;   ///< of a dense model
     MoeWeights moe;             ///< of a mixture of experts
     MoeOptions options;
   };
 
+  State(ModelConfig config_in, at::ScalarType dtype, ExpertRange experts)
+      : config(std::move(config_in)), parameters(allocate_parameters(config, dtype, experts)), rope(config, dtype) {}
+
   ModelConfig config;
   std::vector<Parameter> parameters;
   std::vector<Layer> layers;
-  at::Tensor embedding, final_norm, head;
+  at::Tensor embedding, head, head_bias;
+  NormWeights final_norm;
   RopeTable rope;
 };
 
 namespace {
 
-/// Allocates parameters in the order of logical tensors; the experts of a layer become two stacked tensors.
-class ParameterBuilder {
- public:
-  ParameterBuilder(const ModelConfig& config, at::ScalarType dtype, ExpertRange experts)
-      : config_(config), options_(at::TensorOptions(dtype)), experts_(experts) {
-    for (const TensorSpec& spec : logical_tensor_specs(config)) add(spec);
+MoeWeights moe_weights(const ModelConfig& config, int64_t layer, const TensorSource& get) {
+  const std::string prefix = "model.layers." + std::to_string(layer) + ".mlp.";
+  const std::string in = prefix + (config.is_gated ? "experts.gate_up_proj" : "experts.up_proj");
+  MoeWeights weights;
+  weights.router = get(prefix + "router.weight");
+  weights.gate_up = get(in);
+  weights.down = get(prefix + "experts.down_proj");
+  if (config.moe->shared_widths[layer] > 0) weights.shared = shared_expert_weights(config, layer, get);
+  if (config.mlp_bias) {
+    weights.gate_up_bias = get(in + "_bias");
+    weights.output_bias = get(prefix + "output_bias");
   }
-
-  std::vector<Parameter> take() { return std::move(parameters_); }
-
- private:
-  void add(const TensorSpec& spec) {
-    constexpr char kLayers[] = "model.layers.";
-    const int64_t layer = spec.name.rfind(kLayers, 0) == 0 ? std::stoll(spec.name.substr(sizeof kLayers - 1)) : -1;
-    const size_t experts_at = spec.name.find(".mlp.experts.");
-    if (experts_at == std::string::npos) {
-      parameters_.push_back({.name = spec.name,
-                             .value = at::empty(spec.shape, options_),
-                             .decays = spec.shape.size() > 1,
-                             .layer = layer});
-      return;
-    }
-    if (layer == stacked_layer_) return;
-    stacked_layer_ = layer;
-    const int64_t width = config_.moe->expert_widths[layer], hidden = config_.hidden_size;
-    const std::string prefix = spec.name.substr(0, experts_at) + ".mlp.experts.";
-    add_experts(prefix + "gate_up_proj", {experts_.count, 2 * width, hidden}, layer, width);
-    add_experts(prefix + "down_proj", {experts_.count, hidden, width}, layer, width);
-  }
-
-  void add_experts(const std::string& name, std::vector<int64_t> shape, int64_t layer, int64_t width) {
-    parameters_.push_back({.name = name,
-                           .value = at::zeros(shape, options_),
-                           .is_expert = true,
-                           .decays = true,
-                           .layer = layer,
-                           .experts = experts_,
-                           .expert_width = width});
-  }
-
-  const ModelConfig& config_;
-  at::TensorOptions options_;
-  ExpertRange experts_;
-  std::vector<Parameter> parameters_;
-  int64_t stacked_layer_ = -1;
-};
+  return weights;
+}
 
 }  // namespace
 
-Decoder::Decoder(ModelConfig config, at::ScalarType dtype, ExpertRange experts) : state_(std::make_unique<State>()) {
+Decoder::Decoder(ModelConfig config, at::ScalarType dtype, ExpertRange experts)
+    : state_(std::make_unique<State>(std::move(config), dtype, experts)) {
   State& s = *state_;
-  s.config = std::move(config);
-  s.parameters = ParameterBuilder(s.config, dtype, experts).take();
-  s.rope = make_rope_table(s.config, s.config.max_positions, dtype);
   std::map<std::string, at::Tensor> by_name;
   for (const Parameter& parameter : s.parameters) by_name[parameter.name] = parameter.value;
-  const auto get = [&by_name](const std::string& name) { return by_name.at(name); };
+  const TensorSource get = [&by_name](const std::string& name) { return by_name.at(name); };
 
   s.embedding = get("model.embed_tokens.weight");
-  s.final_norm = get("model.norm.weight");
+  s.final_norm = final_norm_weights(s.config, get);
   s.head = s.config.tie_word_embeddings ? s.embedding : get("lm_head.weight");
+  if (s.config.head_bias) s.head_bias = get("lm_head.bias");
   for (int64_t index = 0; index < s.config.num_layers; ++index) {
-    const std::string prefix = "model.layers." + std::to_string(index) + ".";
-    const auto ffn = [&](const std::string& path) {
-      return FeedForwardWeights{get(prefix + path + "gate_proj.weight"), get(prefix + path + "up_proj.weight"),
-                                get(prefix + path + "down_proj.weight")};
-    };
     State::Layer layer;
-    layer.input_norm = get(prefix + "input_layernorm.weight");
-    layer.post_norm = get(prefix + "post_attention_layernorm.weight");
-    layer.attention = {get(prefix + "self_attn.q_proj.weight"), get(prefix + "self_attn.k_proj.weight"),
-                       get(prefix + "self_attn.v_proj.weight"), get(prefix + "self_attn.o_proj.weight")};
+    layer.block = block_weights(s.config, index, get);
     if (s.config.moe) {
       const MoeConfig& moe = *s.config.moe;
-      layer.moe.router = get(prefix + "mlp.router.weight");
-      layer.moe.gate_up = get(prefix + "mlp.experts.gate_up_proj");
-      layer.moe.down = get(prefix + "mlp.experts.down_proj");
-      if (moe.shared_widths[index] > 0) layer.moe.shared = ffn("mlp.shared_expert.");
-      layer.options = {moe.num_experts, moe.top_k, moe.output_scale[index], parse_topk_norm(moe.topk_norm)};
+      layer.moe = moe_weights(s.config, index, get);
+      layer.options = {moe.num_experts, moe.top_k, moe.output_scale[index], parse_topk_norm(moe.topk_norm), s.config.is_gated};
     } else {
-      layer.dense = ffn("mlp.");
+      layer.dense = dense_ffn_weights(s.config, index, get);
     }
     s.layers.push_back(std::move(layer));
   }
@@ -131,41 +90,41 @@ void Decoder::set_requires_grad(bool requires_grad) {
 }
 
 DecoderOutput Decoder::forward(const TokenBatch& batch, TokenDispatcher& dispatcher, KvCache* cache) const {
-  const State& s = *state_;
+  State& s = *state_;
   if (cache != nullptr && cache->layers.empty()) cache->layers.resize(s.layers.size());
+  const RopeAngles rope = s.rope.angles(batch.positions_T, batch.cu_seqlens);
   DecoderOutput output;
   at::Tensor x = at::embedding(s.embedding, batch.tokens_T);
   for (size_t index = 0; index < s.layers.size(); ++index) {
     const State::Layer& layer = s.layers[index];
-    // The residual is added to a branch's result in its own memory: nothing saved that for the backward.
-    x = attention(s.config, layer.attention, s.rope, ops::rms_norm(x, layer.input_norm, s.config.rms_norm_eps), batch.positions_T,
-                  batch.cu_seqlens, cache != nullptr ? &cache->layers[index] : nullptr)
-            .add_(x);
-    const at::Tensor normed = ops::rms_norm(x, layer.post_norm, s.config.rms_norm_eps);
+    const AttendedBlock attended =
+        attend_block(s.config, layer.block, rope, x, batch.cu_seqlens, cache != nullptr ? &cache->layers[index] : nullptr);
+    // The residual is added to the FFN's result in its own memory: nothing saved that for the backward.
     if (s.config.moe) {
-      MoeOutput moe = moe_layer(layer.moe, layer.options, normed, dispatcher, static_cast<int64_t>(index));
+      MoeOutput moe = moe_layer(layer.moe, layer.options, attended.ffn_input_TD, dispatcher, static_cast<int64_t>(index));
       output.router.push_back(std::move(moe.stats));
-      x = moe.y_TD.add_(x);
+      x = moe.y_TD.add_(attended.x_TD);
     } else {
-      x = feed_forward(layer.dense, normed).add_(x);
+      x = feed_forward(layer.dense, attended.ffn_input_TD).add_(attended.x_TD);
     }
   }
-  output.hidden_TD = ops::rms_norm(x, s.final_norm, s.config.rms_norm_eps);
+  output.hidden_TD = normalize(s.config, s.final_norm, x);
   return output;
 }
 
-at::Tensor Decoder::logits(const at::Tensor& hidden_TD) const { return ops::linear(hidden_TD, state_->head); }
+at::Tensor Decoder::logits(const at::Tensor& hidden_TD) const { return ops::linear(hidden_TD, state_->head, state_->head_bias); }
 
 at::Tensor Decoder::token_losses(const at::Tensor& hidden_TD, const at::Tensor& labels_T) const {
   const int64_t tokens = hidden_TD.size(0);
   const bool needs_gradient = at::GradMode::is_enabled() && (hidden_TD.requires_grad() || state_->head.requires_grad());
-  if (needs_gradient) return ops::linear_cross_entropy(hidden_TD, state_->head, labels_T);
+  if (needs_gradient) return ops::linear_cross_entropy(hidden_TD, state_->head, labels_T, state_->head_bias);
   const int64_t chunk = std::max<int64_t>(1, kLogitElements / state_->config.vocab_size);
   at::Tensor losses = at::empty({tokens}, hidden_TD.options());
   for (int64_t first = 0; first < tokens; first += chunk) {
     const int64_t count = std::min(chunk, tokens - first);
     losses.narrow(0, first, count)
-        .copy_(ops::linear_cross_entropy(hidden_TD.narrow(0, first, count), state_->head, labels_T.narrow(0, first, count)));
+        .copy_(ops::linear_cross_entropy(hidden_TD.narrow(0, first, count), state_->head, labels_T.narrow(0, first, count),
+                                         state_->head_bias));
   }
   return losses;
 }

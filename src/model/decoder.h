@@ -33,7 +33,7 @@ struct KvCache {
   std::vector<LayerKvCache> layers;
 };
 
-/// A LLaMA-family decoder, dense or MoE, on one device. Owns its parameters; knows nothing of ranks beyond the dispatcher it
+/// A decoder of any family of model/model_families.cc, dense or MoE, on one device. Owns its parameters; knows nothing of ranks beyond the dispatcher it
 /// is handed. Not for concurrent use.
 class Decoder {
  public:

@@ -5,8 +5,10 @@
 namespace moe {
 
 at::Tensor feed_forward(const FeedForwardWeights& weights, const at::Tensor& x_TD) {
-  const at::Tensor hidden = ops::swiglu(ops::linear(x_TD, weights.gate), ops::linear(x_TD, weights.up));
-  return ops::linear(hidden, weights.down);
+  const at::Tensor up = ops::linear(x_TD, weights.up, weights.up_bias);
+  const at::Tensor hidden =
+      weights.gate.defined() ? ops::swiglu(ops::linear(x_TD, weights.gate, weights.gate_bias), up) : ops::gelu_new(up);
+  return ops::linear(hidden, weights.down, weights.down_bias);
 }
 
 }  // namespace moe

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/error.h"
+#include "common/json_text.h"
 
 namespace moe {
 
@@ -27,11 +28,16 @@ class JsonFields {
   int64_t integer_or(const std::string& key, int64_t otherwise, int64_t least = 1) const {
     return has(key) ? as_integer(key, object_[key], least) : otherwise;
   }
-  double number_or(const std::string& key, double otherwise) const {
-    if (!has(key)) return otherwise;
-    if (!object_[key].is_number()) fail(key, "a number");
+  double number(const std::string& key) const {
+    if (!required(key).is_number()) fail(key, "a number");
     return object_[key].get<double>();
   }
+  double number_or(const std::string& key, double otherwise) const { return has(key) ? number(key) : otherwise; }
+  double positive(const std::string& key) const {
+    if (!(number(key) > 0)) fail(key, "a number above 0");
+    return number(key);
+  }
+  double positive_or(const std::string& key, double otherwise) const { return has(key) ? positive(key) : otherwise; }
   bool boolean_or(const std::string& key, bool otherwise) const {
     if (!has(key)) return otherwise;
     if (!object_[key].is_boolean()) fail(key, "true or false");
@@ -58,14 +64,24 @@ class JsonFields {
     return values;
   }
 
+  std::vector<std::string> texts(const std::string& key, int64_t size) const {
+    std::vector<std::string> values;
+    for (const nlohmann::json& value : list(key, size)) {
+      if (!value.is_string()) fail(key, "a list of strings");
+      values.push_back(value.get<std::string>());
+    }
+    return values;
+  }
+
   const nlohmann::json& required(const std::string& key) const {
     if (!has(key)) throw InvalidArgument(concat(where_, ": `", key, "` is missing"));
     return object_[key];
   }
   [[noreturn]] void fail(const std::string& key, const std::string& expected) const {
-    throw InvalidArgument(concat(where_, ": `", key, "` is ", object_[key].dump(), "; expected ", expected));
+    throw InvalidArgument(concat(where_, ": `", key, "` is ", quoted_json(object_[key]), "; expected ", expected));
   }
   const std::string& where() const { return where_; }
+  const nlohmann::json& object() const { return object_; }
 
  private:
   int64_t as_integer(const std::string& key, const nlohmann::json& value, int64_t least) const {

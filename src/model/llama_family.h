@@ -4,7 +4,8 @@
 
 namespace moe {
 
-/// LLaMA: RMSNorm, RoPE (half-split), grouped-query attention without biases, SwiGLU, tied or untied head.
+/// LLaMA 2 and 3: RMSNorm, RoPE (half-split, every scaling of model/rope.h), grouped-query attention, SwiGLU, tied or untied head;
+/// biases of the attention (q, k, v, o) and of the FFN by `attention_bias` and `mlp_bias`.
 /// Source   Touvron et al. 2023, arXiv:2302.13971; Hugging Face `LlamaForCausalLM`.
 ModelFamily llama_family();
 

@@ -1,15 +1,23 @@
 #include "model/model_config.h"
 
-#include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "common/error.h"
+#include "common/json_text.h"
 #include "model/json_fields.h"
 #include "model/model_families.h"
-#include "model/parameters.h"
+#include "model/stock/stock_layouts.h"
+#include "model/tensor_specs.h"
 
 namespace moe {
 namespace {
+
+/// E of "model.layers.L.mlp.experts.E.…".
+int64_t expert_of(const std::string& name) {
+  constexpr char kExperts[] = ".mlp.experts.";
+  return std::stoll(name.substr(name.find(kExperts) + sizeof kExperts - 1));
+}
 
 constexpr char kNativeType[] = "dense2moe";
 constexpr char kNativeArchitecture[] = "Dense2MoeForCausalLM";
@@ -27,7 +35,9 @@ MoeConfig read_moe(const JsonFields& fields, const ModelConfig& config) {
   moe.score = fields.text_or("score", "softmax");
   if (moe.score != "softmax") fields.fail("score", "\"softmax\"");
   moe.topk_norm = fields.text_or("topk_norm", "renorm");
-  if (moe.topk_norm != "renorm" && moe.topk_norm != "straight_through") fields.fail("topk_norm", "\"renorm\" or \"straight_through\"");
+  if (moe.topk_norm != "renorm" && moe.topk_norm != "straight_through" && moe.topk_norm != "raw") {
+    fields.fail("topk_norm", "\"renorm\", \"straight_through\" or \"raw\"");
+  }
   moe.router = fields.text_or("router", "linear");
   if (moe.router != "linear") fields.fail("router", "\"linear\"");
   if (fields.has("conversion")) moe.conversion = fields.required("conversion");
@@ -47,15 +57,15 @@ void read_special_tokens(const JsonFields& fields, ModelConfig& config) {
 }  // namespace
 
 ModelConfig parse_model_config(const std::string& text, const std::string& where) {
-  nlohmann::json source;
-  try {
-    source = nlohmann::json::parse(text);
-  } catch (const nlohmann::json::exception& error) {
-    throw InvalidArgument(concat(where, ": not valid JSON: ", error.what()));
-  }
+  const nlohmann::json source = parse_json(text, where);
   const JsonFields fields(source, where);
   ModelConfig config;
   const std::string type = fields.text("model_type");
+  if (stock_layouts().contains(type)) {
+    config = read_stock_config(source, where);
+    read_special_tokens(fields, config);
+    return config;
+  }
   const bool is_moe = type == kNativeType;
   config.model_type = is_moe ? JsonFields(fields.required("moe"), where + ": moe").text("base_model_type") : type;
   if (!model_families().contains(config.model_type)) {
@@ -86,13 +96,11 @@ nlohmann::json to_json(const ModelConfig& config) {
 ParameterCount count_parameters(const ModelConfig& config) {
   ParameterCount count;
   for (const TensorSpec& spec : logical_tensor_specs(config)) {
-    count.total += std::accumulate(spec.shape.begin(), spec.shape.end(), int64_t{1}, std::multiplies<>());
-  }
-  count.active = count.total;
-  if (config.moe) {
-    for (const int64_t width : config.moe->expert_widths) {
-      count.active -= (config.moe->num_experts - config.moe->top_k) * 3 * width * config.hidden_size;
-    }
+    const int64_t size = std::accumulate(spec.shape.begin(), spec.shape.end(), int64_t{1}, std::multiplies<>());
+    const bool is_routed = spec.name.find(".mlp.experts.") != std::string::npos;
+    count.total += size;
+    // The experts of a layer are of one size, so that any top_k of them hold as much.
+    count.active += is_routed && expert_of(spec.name) >= config.moe->top_k ? 0 : size;
   }
   return count;
 }

@@ -1,19 +1,29 @@
 #pragma once
 
 #include <functional>
+#include <string>
 
 #include "common/registry.h"
 #include "model/model_config.h"
-#include "model/parameters.h"
 
 namespace moe {
 
-/// What one family of decoders has of its own: defaults of config keys and names of tensors.
+/// What a family calls its tensors, where families differ; `.weight` and `.bias` follow. The others are called alike everywhere
+/// (model/parameters.cc). Parts of a layer stand below "model.layers.L.".
+struct TensorNames {
+  std::string final_norm = "model.norm";
+  std::string attention_out = "self_attn.o_proj";
+  std::string gate = "mlp.gate_proj";   ///< of a gated FFN
+  std::string up = "mlp.up_proj";
+  std::string down = "mlp.down_proj";
+};
+
+/// What one family of decoders has of its own: how its config.json reads, and names of tensors.
 struct ModelFamily {
-  /// Fills the family's fields of `config` from config.json. `where` starts every message.
+  /// Fills the fields of `config` from config.json. `where` starts every message.
   std::function<void(const nlohmann::json& source, const std::string& where, ModelConfig& config)> read_config;
-  /// Tensors of a dense model, in writing order.
-  std::function<std::vector<TensorSpec>(const ModelConfig& config)> dense_tensors;
+  TensorNames names;
+  std::string architecture;   ///< class name that config.json's `architectures` holds for a dense model
 };
 
 /// THE list of model families, by `model_type`.

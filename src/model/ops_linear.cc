@@ -2,6 +2,7 @@
 #include "kernels/matmul.h"
 #include "model/kernel_views.h"
 #include "model/ops.h"
+#include "model/ops_bias.h"
 
 namespace moe::ops {
 namespace {
@@ -9,12 +10,20 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+/// Whether the third input, a bias, was given and its gradient is asked.
+bool needs_bias_gradient(const AutogradContext& context) { return context.saved_data.count(kHasBias) > 0 && context.needs_input_grad(2); }
+
 class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_in, const at::Tensor& weight_in) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_in, const at::Tensor& weight_in,
+                            const std::optional<at::Tensor>& bias) {
     const at::Tensor x = row_major(x_in), weight = row_major(weight_in);
     at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options());
     kernels::linear_forward(const_view(x), const_view(weight), mutable_view(y));
+    if (bias) {
+      add_bias_to(y, 0, y.size(0), bias->contiguous());
+      context->saved_data[kHasBias] = true;
+    }
     context->save_for_backward({x, weight});
     return y;
   }
@@ -22,7 +31,7 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], dy = row_major(gradients[0]);
-    at::Tensor dx, dweight;
+    at::Tensor dx, dweight, dbias;
     if (context->needs_input_grad(0)) {
       dx = at::empty(x.sizes(), x.options());
       kernels::linear_input_gradient(const_view(dy), const_view(weight), mutable_view(dx));
@@ -31,20 +40,55 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
       dweight = at::empty(weight.sizes(), weight.options());
       kernels::linear_weight_gradient(const_view(dy), const_view(x), mutable_view(dweight));
     }
-    return {dx, dweight};
+    if (needs_bias_gradient(*context)) {
+      dbias = at::empty({dy.size(1)}, dy.options());
+      sum_rows(dy, 0, dy.size(0), dbias);
+    }
+    return {dx, dweight, dbias};
+  }
+};
+
+class AddBiasFunction : public torch::autograd::Function<AddBiasFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* /*context*/, const at::Tensor& x, const at::Tensor& bias) {
+    at::Tensor y = x.clone(at::MemoryFormat::Contiguous);
+    add_bias_to(y, 0, y.size(0), bias.contiguous());
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    at::Tensor dbias;
+    if (context->needs_input_grad(1)) {
+      const at::Tensor dy = row_major(gradients[0]);
+      dbias = at::empty({dy.size(1)}, dy.options());
+      sum_rows(dy, 0, dy.size(0), dbias);
+    }
+    return {gradients[0], dbias};
   }
 };
 
 /// [E, O, I] as the matrix [E * O, I] that lies there.
 at::Tensor stacked(const at::Tensor& weight_EOI) { return weight_EOI.view({-1, weight_EOI.size(2)}); }
 
+/// Calls body(expert, first row, rows).
+template <typename Body>
+void for_each_expert(const std::vector<int64_t>& rows_per_expert, const Body& body) {
+  int64_t first = 0;
+  for (size_t e = 0; e < rows_per_expert.size(); first += rows_per_expert[e++]) body(static_cast<int64_t>(e), first, rows_per_expert[e]);
+}
+
 class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& rows_in, const at::Tensor& weight_in,
-                            const std::vector<int64_t>& rows_per_expert) {
+                            const std::optional<at::Tensor>& bias_in, const std::vector<int64_t>& rows_per_expert) {
     const at::Tensor rows = row_major(rows_in), weight = weight_in.contiguous();
     at::Tensor y = at::empty({rows.size(0), weight.size(1)}, rows.options());
     kernels::grouped_linear_forward(const_view(rows), const_view(stacked(weight)), mutable_view(y), rows_per_expert);
+    if (bias_in) {
+      const at::Tensor bias = bias_in->contiguous();
+      context->saved_data[kHasBias] = true;
+      for_each_expert(rows_per_expert, [&](int64_t e, int64_t first, int64_t count) { add_bias_to(y, first, count, bias[e]); });
+    }
     context->save_for_backward({rows, weight});
     context->saved_data["rows_per_expert"] = rows_per_expert;
     return y;
@@ -54,7 +98,7 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &rows = saved[0], &weight = saved[1], dy = row_major(gradients[0]);
     const std::vector<int64_t> rows_per_expert = context->saved_data["rows_per_expert"].toIntVector();
-    at::Tensor drows, dweight;
+    at::Tensor drows, dweight, dbias;
     if (context->needs_input_grad(0)) {
       drows = at::empty(rows.sizes(), rows.options());
       kernels::grouped_linear_input_gradient(const_view(dy), const_view(stacked(weight)), mutable_view(drows), rows_per_expert);
@@ -64,17 +108,26 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
       at::Tensor matrix = stacked(dweight);
       kernels::grouped_linear_weight_gradient(const_view(dy), const_view(rows), mutable_view(matrix), rows_per_expert);
     }
-    return {drows, dweight, at::Tensor()};
+    if (needs_bias_gradient(*context)) {
+      dbias = at::empty({weight.size(0), weight.size(1)}, dy.options());
+      for_each_expert(rows_per_expert, [&](int64_t e, int64_t first, int64_t count) { sum_rows(dy, first, count, dbias[e]); });
+    }
+    return {drows, dweight, dbias, at::Tensor()};
   }
 };
 
 }  // namespace
 
-at::Tensor linear(const at::Tensor& x_TI, const at::Tensor& weight_OI) { return LinearFunction::apply(x_TI, weight_OI); }
+at::Tensor linear(const at::Tensor& x_TI, const at::Tensor& weight_OI, const at::Tensor& bias_O) {
+  return LinearFunction::apply(x_TI, weight_OI, if_defined(bias_O));
+}
 
-at::Tensor grouped_linear(const at::Tensor& rows_RI, const at::Tensor& weight_EOI, const std::vector<int64_t>& rows_per_expert) {
+at::Tensor add_bias(const at::Tensor& x_TO, const at::Tensor& bias_O) { return AddBiasFunction::apply(x_TO, bias_O); }
+
+at::Tensor grouped_linear(const at::Tensor& rows_RI, const at::Tensor& weight_EOI, const std::vector<int64_t>& rows_per_expert,
+                          const at::Tensor& bias_EO) {
   MOE_CHECK(static_cast<int64_t>(rows_per_expert.size()) == weight_EOI.size(0), "one row count per expert");
-  return GroupedLinearFunction::apply(rows_RI, weight_EOI, rows_per_expert);
+  return GroupedLinearFunction::apply(rows_RI, weight_EOI, if_defined(bias_EO), rows_per_expert);
 }
 
 }  // namespace moe::ops

@@ -2,6 +2,7 @@
 #include "kernels/matmul.h"
 #include "model/kernel_views.h"
 #include "model/ops.h"
+#include "model/ops_bias.h"
 #include "model/ops_dtype.h"
 #include "model/row_math.h"
 
@@ -17,10 +18,15 @@ constexpr char kIsSpent[] = "is_spent";
 /// Logits never leave this function, so that their gradient takes their place: one [T, V] tensor in all.
 class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossEntropyFunction> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_in, const at::Tensor& weight_in, const at::Tensor& labels_in) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_in, const at::Tensor& weight_in,
+                            const std::optional<at::Tensor>& bias, const at::Tensor& labels_in) {
     const at::Tensor x = row_major(x_in), weight = row_major(weight_in), labels = labels_in.contiguous();
     at::Tensor logits = at::empty({x.size(0), weight.size(0)}, x.options());
     kernels::linear_forward(const_view(x), const_view(weight), mutable_view(logits));
+    if (bias) {
+      add_bias_to(logits, 0, logits.size(0), bias->contiguous());
+      context->saved_data[kHasBias] = true;
+    }
     at::Tensor losses = at::empty({x.size(0)}, x.options()), log_sums = at::empty({x.size(0)}, x.options());
     for_dtype(x, [&]<typename T>(T) {
       row_math::cross_entropy<T>(logits.const_data_ptr<T>(), labels.const_data_ptr<int64_t>(), kIgnored, logits.size(0),
@@ -41,7 +47,7 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
                                           labels.const_data_ptr<int64_t>(), kIgnored, dlogits.size(0), dlogits.size(1),
                                           dlogits.mutable_data_ptr<T>());
     });
-    at::Tensor dx, dweight;
+    at::Tensor dx, dweight, dbias;
     if (context->needs_input_grad(0)) {
       dx = at::empty(x.sizes(), x.options());
       kernels::linear_input_gradient(const_view(dlogits), const_view(weight), mutable_view(dx));
@@ -50,14 +56,18 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
       dweight = at::empty(weight.sizes(), weight.options());
       kernels::linear_weight_gradient(const_view(dlogits), const_view(x), mutable_view(dweight));
     }
-    return {dx, dweight, at::Tensor()};
+    if (context->saved_data.count(kHasBias) > 0 && context->needs_input_grad(2)) {
+      dbias = at::empty({dlogits.size(1)}, dlogits.options());
+      sum_rows(dlogits, 0, dlogits.size(0), dbias);
+    }
+    return {dx, dweight, dbias, at::Tensor()};
   }
 };
 
 }  // namespace
 
-at::Tensor linear_cross_entropy(const at::Tensor& x_TD, const at::Tensor& weight_VD, const at::Tensor& labels_T) {
-  return LinearCrossEntropyFunction::apply(x_TD, weight_VD, labels_T);
+at::Tensor linear_cross_entropy(const at::Tensor& x_TD, const at::Tensor& weight_VD, const at::Tensor& labels_T, const at::Tensor& bias_V) {
+  return LinearCrossEntropyFunction::apply(x_TD, weight_VD, if_defined(bias_V), labels_T);
 }
 
 }  // namespace moe::ops

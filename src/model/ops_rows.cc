@@ -103,12 +103,61 @@ class RmsNormFunction : public torch::autograd::Function<RmsNormFunction> {
   }
 };
 
+class LayerNormFunction : public torch::autograd::Function<LayerNormFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_in, const at::Tensor& weight_in, const at::Tensor& bias_in,
+                            double eps) {
+    const at::Tensor x = x_in.contiguous(), weight = weight_in.contiguous(), bias = bias_in.contiguous();
+    at::Tensor y = at::empty(x.sizes(), x.options()), mean = at::empty({x.size(0)}, x.options()), inverse = at::empty_like(mean);
+    for_dtype(x, [&]<typename T>(T) {
+      row_math::layer_norm<T>(x.const_data_ptr<T>(), weight.const_data_ptr<T>(), bias.const_data_ptr<T>(), eps, x.size(0), x.size(1),
+                              y.mutable_data_ptr<T>(), mean.mutable_data_ptr<T>(), inverse.mutable_data_ptr<T>());
+    });
+    context->save_for_backward({x, weight, mean, inverse});
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], &mean = saved[2], &inverse = saved[3], dy = gradients[0].contiguous();
+    at::Tensor dx = at::empty(x.sizes(), x.options()), dweight_dbias;
+    if (context->needs_input_grad(1) || context->needs_input_grad(2)) dweight_dbias = at::empty({2, x.size(1)}, x.options());
+    for_dtype(x, [&]<typename T>(T) {
+      row_math::layer_norm_gradient<T>(dy.const_data_ptr<T>(), x.const_data_ptr<T>(), weight.const_data_ptr<T>(),
+                                       mean.const_data_ptr<T>(), inverse.const_data_ptr<T>(), x.size(0), x.size(1),
+                                       dx.mutable_data_ptr<T>(), dweight_dbias.defined() ? dweight_dbias.mutable_data_ptr<T>() : nullptr);
+    });
+    if (!dweight_dbias.defined()) return {dx, at::Tensor(), at::Tensor(), at::Tensor()};
+    return {dx, dweight_dbias[0], dweight_dbias[1], at::Tensor()};
+  }
+};
+
+class GeluNewFunction : public torch::autograd::Function<GeluNewFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_in) {
+    const at::Tensor x = x_in.contiguous();
+    at::Tensor y = at::empty(x.sizes(), x.options());
+    for_dtype(x, [&]<typename T>(T) { row_math::gelu_new<T>(x.const_data_ptr<T>(), x.size(0), x.size(1), y.mutable_data_ptr<T>()); });
+    context->save_for_backward({x});
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const at::Tensor x = context->get_saved_variables()[0], dy = gradients[0].contiguous();
+    at::Tensor dx = at::empty(x.sizes(), x.options());
+    for_dtype(x, [&]<typename T>(T) {
+      row_math::gelu_new_gradient<T>(dy.const_data_ptr<T>(), x.const_data_ptr<T>(), x.size(0), x.size(1), dx.mutable_data_ptr<T>());
+    });
+    return {dx};
+  }
+};
+
 at::Tensor turned(const at::Tensor& x_in, const at::Tensor& cos, const at::Tensor& sin, int direction) {
   const at::Tensor x = x_in.contiguous();
   at::Tensor y = at::empty(x.sizes(), x.options());
   for_dtype(x, [&]<typename T>(T) {
-    row_math::rope<T>(x.const_data_ptr<T>(), cos.const_data_ptr<T>(), sin.const_data_ptr<T>(), x.size(0), x.size(1), x.size(2) / 2,
-                      direction, y.mutable_data_ptr<T>());
+    row_math::rope<T>(x.const_data_ptr<T>(), cos.const_data_ptr<T>(), sin.const_data_ptr<T>(), x.size(0), x.size(1), x.size(2),
+                      cos.size(1), direction, y.mutable_data_ptr<T>());
   });
   return y;
 }
@@ -132,11 +181,19 @@ at::Tensor swiglu(const at::Tensor& gate_RI, const at::Tensor& up_RI) { return S
 
 at::Tensor swiglu(const at::Tensor& gate_up_R2I) { return PackedSwigluFunction::apply(gate_up_R2I); }
 
+at::Tensor gelu_new(const at::Tensor& x_RI) { return GeluNewFunction::apply(x_RI); }
+
 at::Tensor rms_norm(const at::Tensor& x_TD, const at::Tensor& weight_D, double eps) {
   return RmsNormFunction::apply(x_TD, weight_D, eps);
 }
 
+at::Tensor layer_norm(const at::Tensor& x_TD, const at::Tensor& weight_D, const at::Tensor& bias_D, double eps) {
+  return LayerNormFunction::apply(x_TD, weight_D, bias_D, eps);
+}
+
 at::Tensor rope(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+  MOE_CHECK(cos.sizes() == sin.sizes() && cos.size(0) == x.size(0) && 2 * cos.size(1) <= x.size(2), "angles ", cos.sizes(), " of heads ",
+            x.sizes());
   return RopeFunction::apply(x, cos.contiguous(), sin.contiguous());
 }
 

@@ -26,25 +26,48 @@ void rms_norm(const T* x, const T* weight, double eps, int64_t rows, int64_t wid
 template <typename T>
 void rms_norm_gradient(const T* dy, const T* x, const T* weight, const T* inverse, int64_t rows, int64_t width, T* dx, T* dweight);
 
+/// y = weight * ((x - mean) * inverse) + bias, inverse[row] = 1 / sqrt(variance + eps).
+template <typename T>
+void layer_norm(const T* x, const T* weight, const T* bias, double eps, int64_t rows, int64_t width, T* y, T* mean, T* inverse);
+/// dweight_dbias [2 * width]: the weight's gradient, then the bias's; may be null.
+template <typename T>
+void layer_norm_gradient(const T* dy, const T* x, const T* weight, const T* mean, const T* inverse, int64_t rows, int64_t width, T* dx,
+                         T* dweight_dbias);
+
 /// y = silu(gate) * up.
 template <typename T>
 void swiglu(Rows<const T> gate, Rows<const T> up, int64_t rows, int64_t width, T* y);
 template <typename T>
 void swiglu_gradient(const T* dy, Rows<const T> gate, Rows<const T> up, int64_t rows, int64_t width, Rows<T> dgate, Rows<T> dup);
 
-/// Turns the pairs (j, j + half) of each head by the row's angles; cos and sin [rows, half]. `direction` -1 turns back.
+/// y = 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
 template <typename T>
-void rope(const T* x, const T* cos, const T* sin, int64_t rows, int64_t heads, int64_t half, int direction, T* y);
+void gelu_new(const T* x, int64_t rows, int64_t width, T* y);
+template <typename T>
+void gelu_new_gradient(const T* dy, const T* x, int64_t rows, int64_t width, T* dx);
+
+/// y += bias in each row.
+template <typename T>
+void add_bias(const T* bias, int64_t rows, int64_t width, T* y);
+/// dbias = sum over rows of dy.
+template <typename T>
+void bias_gradient(Rows<const T> dy, int64_t rows, int64_t width, T* dbias);
+
+/// Turns the pairs (j, j + half) of each head by the row's angles and passes the rest of the head through; cos and sin [rows, half],
+/// 2 * half <= head_dim. `direction` -1 turns back.
+template <typename T>
+void rope(const T* x, const T* cos, const T* sin, int64_t rows, int64_t heads, int64_t head_dim, int64_t half, int direction, T* y);
 
 /// Scores of `rows` queries with `keys` keys each become probabilities: softmax of scale * score over the keys that query
-/// first + row may see, [0, first + row], and 0 for the others; first + rows <= keys. log_sums [rows].
+/// first + row may see, [0, first + row], of these the last `window` (0: all), and 0 for the others; first + rows <= keys.
+/// log_sums [rows].
 template <typename T>
-void causal_softmax(T* scores, int64_t keys, int64_t first, int64_t rows, T scale, T* log_sums);
+void causal_softmax(T* scores, int64_t keys, int64_t first, int64_t rows, int64_t window, T scale, T* log_sums);
 /// Its gradient, the probabilities computed again: `scores` become them, and `dprobabilities` become the gradient of the scores.
 /// dout . out of a query [rows, width], what attention took out of the values, is what the softmax's gradient projects out.
 template <typename T>
-void causal_softmax_gradient(T* scores, T* dprobabilities, int64_t keys, int64_t first, int64_t rows, T scale, const T* log_sums,
-                             const T* dout, const T* out, int64_t width);
+void causal_softmax_gradient(T* scores, T* dprobabilities, int64_t keys, int64_t first, int64_t rows, int64_t window, T scale,
+                             const T* log_sums, const T* dout, const T* out, int64_t width);
 
 /// losses[row] = log_sum[row] - logits[row][label], log_sum = log sum exp; 0 where the label is `ignored`.
 template <typename T>

@@ -20,6 +20,7 @@ ModelConfig shape(int64_t heads, int64_t kv_heads, int64_t head_dim) {
   config.num_heads = heads;
   config.num_kv_heads = kv_heads;
   config.head_dim = head_dim;
+  config.rope.rotary_dims = head_dim;
   config.hidden_size = 20;
   config.max_positions = 128;
   return config;
@@ -39,11 +40,15 @@ at::Tensor positions_of(const std::vector<int64_t>& cu_seqlens) {
   return at::cat(parts);
 }
 
+RopeAngles angles_of(const ModelConfig& config, const at::Tensor& positions, const std::vector<int64_t>& cu_seqlens) {
+  return RopeTable(config, at::kDouble).angles(positions, cu_seqlens);
+}
+
 // The table against angles worked out here in double, by the formula theta^(-2j/d).
 TEST(RopeTableTest, AnglesFollowTheFormula) {
   ModelConfig config = shape(2, 2, 16);
-  config.rope_theta = 500000;
-  const RopeTable table = make_rope_table(config, 100, at::kDouble);
+  config.rope.theta = 500000;
+  const RopeAngles table = angles_of(config, at::arange(100, at::kLong), {0, 100});
   double worst = 0;
   for (int64_t p = 0; p < 100; ++p) {
     for (int64_t j = 0; j < 8; ++j) {
@@ -56,7 +61,7 @@ TEST(RopeTableTest, AnglesFollowTheFormula) {
 }
 
 TEST(RopeTest, ProductsOfQueryAndKeyDependOnThePositionDifferenceOnly) {
-  const RopeTable table = make_rope_table(shape(1, 1, 16), 128, at::kDouble);
+  const RopeAngles table = angles_of(shape(1, 1, 16), at::arange(128, at::kLong), {0, 128});
   const at::Tensor q = random_normal({1, 1, 16}, 1), k = random_normal({1, 1, 16}, 2);
   const auto at_position = [&](const at::Tensor& x, int64_t p) {
     return ops::rope(x, table.cos.narrow(0, p, 1), table.sin.narrow(0, p, 1)).flatten();
@@ -69,10 +74,9 @@ TEST(RopeTest, ProductsOfQueryAndKeyDependOnThePositionDifferenceOnly) {
 }
 
 // Attention written out with a mask over all tokens, in float64.
-at::Tensor naive_attention(const ModelConfig& c, const AttentionWeights& w, const RopeTable& rope, const at::Tensor& x,
+at::Tensor naive_attention(const ModelConfig& c, const AttentionWeights& w, const RopeAngles& rope, const at::Tensor& x,
                            const std::vector<int64_t>& cu_seqlens) {
   const int64_t tokens = x.size(0), group = c.num_heads / c.num_kv_heads, half = c.head_dim / 2;
-  const at::Tensor positions = positions_of(cu_seqlens);
   at::Tensor mask = at::full({tokens, tokens}, -std::numeric_limits<double>::infinity(), at::kDouble);
   for (size_t s = 0; s + 1 < cu_seqlens.size(); ++s) {
     for (int64_t t = cu_seqlens[s]; t < cu_seqlens[s + 1]; ++t) mask[t].slice(0, cu_seqlens[s], t + 1).zero_();
@@ -81,7 +85,7 @@ at::Tensor naive_attention(const ModelConfig& c, const AttentionWeights& w, cons
     return at::matmul(x, weight.slice(0, head * c.head_dim, (head + 1) * c.head_dim).t());
   };
   const auto turn = [&](const at::Tensor& h) {
-    const at::Tensor cos = rope.cos.index_select(0, positions).repeat({1, 2}), sin = rope.sin.index_select(0, positions).repeat({1, 2});
+    const at::Tensor cos = rope.cos.repeat({1, 2}), sin = rope.sin.repeat({1, 2});
     return h * cos + at::cat({-h.slice(1, half), h.slice(1, 0, half)}, 1) * sin;
   };
   std::vector<at::Tensor> out;
@@ -104,13 +108,13 @@ INSTANTIATE_TEST_SUITE_P(Heads, AttentionTest,
 TEST_P(AttentionTest, ValueAndGradientsEqualAttentionWrittenOut) {
   const ModelConfig config = shape(GetParam().heads, GetParam().kv_heads, GetParam().head_dim);
   const std::vector<int64_t> cu_seqlens{0, 5, 12, 19, 20, 20, 33};  // equal neighbours, a single token, an empty sequence
-  const RopeTable rope = make_rope_table(config, config.max_positions, at::kDouble);
+  const RopeAngles rope = angles_of(config, positions_of(cu_seqlens), cu_seqlens);
   std::vector<at::Tensor> values;
   std::vector<std::vector<at::Tensor>> gradients;
   for (const bool ours : {true, false}) {
     const AttentionWeights w = random_weights(config, at::kDouble);
     const at::Tensor x = random_normal({33, config.hidden_size}, 5).requires_grad_(true);
-    const at::Tensor y = ours ? attention(config, w, rope, x, positions_of(cu_seqlens), cu_seqlens)
+    const at::Tensor y = ours ? attention(config, w, rope, x, cu_seqlens)
                               : naive_attention(config, w, rope, x, cu_seqlens);
     y.backward(random_normal({33, config.hidden_size}, 6));
     values.push_back(y.detach());
@@ -123,17 +127,17 @@ TEST_P(AttentionTest, ValueAndGradientsEqualAttentionWrittenOut) {
 TEST_P(AttentionTest, ACacheContinuesTheSequence) {
   const ModelConfig config = shape(GetParam().heads, GetParam().kv_heads, GetParam().head_dim);
   const at::NoGradGuard no_grad;
-  const RopeTable rope = make_rope_table(config, config.max_positions, at::kDouble);
+  RopeTable rope(config, at::kDouble);
   const AttentionWeights w = random_weights(config, at::kDouble);
-  const at::Tensor x = random_normal({9, config.hidden_size}, 5), positions = at::arange(9, at::kLong);
-  const at::Tensor whole = attention(config, w, rope, x, positions, {0, 9});
+  const at::Tensor x = random_normal({9, config.hidden_size}, 5);
+  const auto from = [&](int64_t first, int64_t count, LayerKvCache* cache) {
+    const RopeAngles angles = rope.angles(at::arange(first, first + count, at::kLong), {0, count});
+    return attention(config, w, angles, x.narrow(0, first, count), {0, count}, cache);
+  };
+  const at::Tensor whole = from(0, 9, nullptr);
   LayerKvCache cache;
-  const at::Tensor prompt = attention(config, w, rope, x.narrow(0, 0, 5), positions.narrow(0, 0, 5), {0, 5}, &cache);
-  EXPECT_TRUE(near(prompt, whole.narrow(0, 0, 5), 1e-10));
-  for (int64_t t = 5; t < 9; ++t) {
-    const at::Tensor next = attention(config, w, rope, x.narrow(0, t, 1), positions.narrow(0, t, 1), {0, 1}, &cache);
-    EXPECT_TRUE(near(next, whole.narrow(0, t, 1), 1e-10)) << "token " << t;
-  }
+  EXPECT_TRUE(near(from(0, 5, &cache), whole.narrow(0, 0, 5), 1e-10));
+  for (int64_t t = 5; t < 9; ++t) EXPECT_TRUE(near(from(t, 1, &cache), whole.narrow(0, t, 1), 1e-10)) << "token " << t;
 }
 
 }  // namespace

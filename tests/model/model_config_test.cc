@@ -53,8 +53,8 @@ TEST(ModelConfigTest, ReadsDenseModelWithDefaults) {
   EXPECT_EQ(config.model_type, "llama");
   EXPECT_EQ(config.num_kv_heads, 4);
   EXPECT_EQ(config.head_dim, 16);
-  EXPECT_EQ(config.rms_norm_eps, 1e-6);
-  EXPECT_EQ(config.rope_theta, 10000);
+  EXPECT_EQ(config.norm_eps, 1e-6);
+  EXPECT_EQ(config.rope.theta, 10000);
   EXPECT_EQ(config.max_positions, 2048);
   EXPECT_FALSE(config.tie_word_embeddings);
   EXPECT_FALSE(config.moe.has_value());
@@ -66,13 +66,13 @@ TEST(ModelConfigTest, ReadsBothSpellingsOfRope) {
   Json json = dense_json();
   json["rope_theta"] = 500000;  // an integer where a float is meant
   json["rope_scaling"] = nullptr;
-  EXPECT_EQ(parse(json).rope_theta, 500000);
+  EXPECT_EQ(parse(json).rope.theta, 500000);
   json.erase("rope_theta");
   json.erase("rope_scaling");
   json["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 12345.5}};
-  EXPECT_EQ(parse(json).rope_theta, 12345.5);
-  json["rope_scaling"] = {{"type", "default"}};
-  EXPECT_EQ(parse(json).rope_theta, 12345.5);
+  EXPECT_EQ(parse(json).rope.theta, 12345.5);
+  json["rope_scaling"] = {{"type", "default"}};  // wins whole: the theta of rope_parameters goes with it
+  EXPECT_EQ(parse(json).rope.theta, 10000);
 }
 
 TEST(ModelConfigTest, ReadsEndTokensAsNumberOrList) {
@@ -161,13 +161,13 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"eps", "/rms_norm_eps", 0.0, {"`rms_norm_eps`"}},
         BadConfig{"theta", "/rope_theta", -1, {"rope_theta", "-1"}},
         BadConfig{"activation", "/hidden_act", "gelu", {"`hidden_act`", "\"gelu\"", "silu"}},
-        BadConfig{"attention_bias", "/attention_bias", true, {"`attention_bias`", "true"}},
-        BadConfig{"mlp_bias", "/mlp_bias", true, {"`mlp_bias`", "true"}},
+        BadConfig{"attention_bias", "/attention_bias", "true", {"`attention_bias`", "true"}},
+        BadConfig{"mlp_bias", "/mlp_bias", 1, {"`mlp_bias`", "is 1"}},
         BadConfig{"tie_text", "/tie_word_embeddings", "yes", {"`tie_word_embeddings`", "\"yes\""}},
         BadConfig{"partial_rotary", "/partial_rotary_factor", 0.5, {"`partial_rotary_factor`", "0.5"}},
-        BadConfig{"rope_scaling", "/rope_scaling", {{"rope_type", "llama3"}, {"factor", 8}}, {"`rope_scaling`", "llama3"}},
-        BadConfig{"rope_scaling_old", "/rope_scaling", {{"type", "linear"}, {"factor", 2}}, {"`rope_scaling`", "linear"}},
-        BadConfig{"rope_parameters", "/rope_parameters", {{"rope_type", "yarn"}}, {"`rope_parameters`", "yarn"}},
+        BadConfig{"rope_scaling", "/rope_scaling", {{"rope_type", "llama3"}, {"factor", 8}}, {"rope_scaling", "`low_freq_factor`", "missing"}},
+        BadConfig{"rope_scaling_old", "/rope_scaling", {{"type", "linear"}, {"factor", 0}}, {"rope_scaling", "`factor`", "is 0"}},
+        BadConfig{"rope_parameters", "/rope_parameters", {{"rope_type", "longrope"}}, {"rope_parameters", "`rope_type`", "longrope", "yarn"}},
         BadConfig{"rope_not_object", "/rope_scaling", 3, {"rope_scaling", "object"}},
         BadConfig{"eos_text", "/eos_token_id", "</s>", {"`eos_token_id`", "</s>"}},
         BadConfig{"no_moe", "/moe", kErased, {"`moe`", "missing"}},
@@ -188,7 +188,7 @@ TEST(ModelConfigTest, SaysWhereJsonIsBroken) {
   try {
     parse_model_config("{\"model_type\": ", "dir/config.json");
     FAIL() << "accepted";
-  } catch (const InvalidArgument& error) {
+  } catch (const Corruption& error) {
     EXPECT_THAT(error.what(), AllOf(HasSubstr("dir/config.json"), HasSubstr("JSON")));
   }
   EXPECT_THROW(parse_model_config("[1]", "dir/config.json"), InvalidArgument);

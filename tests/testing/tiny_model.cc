@@ -4,14 +4,10 @@
 #include <numeric>
 
 #include "common/rng.h"
+#include "model/model_families.h"
 
 namespace moe::testing {
 namespace {
-
-constexpr char kTinyJson[] = R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32,
-  "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 61,
-  "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": false,
-  "bos_token_id": 1, "eos_token_id": 2})";
 
 /// FNV-1a: the name's own stream of random numbers.
 uint32_t hash(const std::string& name) {
@@ -29,10 +25,32 @@ at::Tensor normal(const at::Tensor& like, double mean, double deviation, Counter
 
 }  // namespace
 
-ModelConfig tiny_config() { return parse_model_config(kTinyJson, "tiny model"); }
+nlohmann::json tiny_json(const std::string& family) {
+  nlohmann::json json = {{"model_type", family},
+                         {"hidden_size", 32},
+                         {"intermediate_size", 48},
+                         {"num_hidden_layers", 2},
+                         {"num_attention_heads", 4},
+                         {"num_key_value_heads", 2},
+                         {"vocab_size", 61},
+                         {"max_position_embeddings", 64},
+                         {"rms_norm_eps", 1e-5},
+                         {"rope_theta", 10000.0},
+                         {"tie_word_embeddings", false},
+                         {"bos_token_id", 1},
+                         {"eos_token_id", 2}};
+  json["architectures"] = {model_families().at(family).architecture};
+  if (family == "phi") {
+    json.erase("rms_norm_eps");
+    json.update({{"layer_norm_eps", 1e-5}, {"hidden_act", "gelu_new"}, {"partial_rotary_factor", 0.5}, {"num_key_value_heads", nullptr}});
+  }
+  return json;
+}
 
-ModelConfig tiny_moe_config(int64_t num_experts, int64_t top_k, int64_t expert_width, int64_t shared_width) {
-  ModelConfig config = tiny_config();
+ModelConfig tiny_config(const std::string& family) { return parse_model_config(tiny_json(family).dump(), "tiny " + family); }
+
+ModelConfig tiny_moe_config(int64_t num_experts, int64_t top_k, int64_t expert_width, int64_t shared_width, const std::string& family) {
+  ModelConfig config = tiny_config(family);
   MoeConfig moe;
   moe.base_model_type = config.model_type;
   moe.num_experts = num_experts;
@@ -50,8 +68,9 @@ void fill_random(Decoder& decoder, uint64_t seed) {
   for (const Parameter& parameter : decoder.parameters()) {
     for (const LogicalView& logical : logical_views(parameter, parameter.value)) {
       const bool is_matrix = logical.view.dim() > 1;
+      const double mean = is_matrix || logical.name.ends_with("bias") ? 0 : 1;
       const double deviation = is_matrix ? 1 / std::sqrt(static_cast<double>(logical.view.size(1))) : 0.1;
-      logical.view.copy_(normal(logical.view, is_matrix ? 0 : 1, deviation, CounterRng(seed, kStreamTest, hash(logical.name))));
+      logical.view.copy_(normal(logical.view, mean, deviation, CounterRng(seed, kStreamTest, hash(logical.name))));
     }
   }
 }

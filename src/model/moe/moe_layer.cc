@@ -10,10 +10,11 @@ MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const 
   // The scale goes into the weights: T x K products instead of T x D.
   const at::Tensor weights_TK = options.output_scale == 1 ? routing.weights_TK : routing.weights_TK * options.output_scale;
   const DispatchedTokens dispatched = dispatcher.dispatch(x_TD, routing.expert_ids_TK, weights_TK, options.num_experts, layer);
-  const at::Tensor gate_up = ops::grouped_linear(dispatched.rows_RD, weights.gate_up, dispatched.rows_per_expert);
-  const at::Tensor expert_out = ops::grouped_linear(ops::swiglu(gate_up), weights.down, dispatched.rows_per_expert);
-  at::Tensor y = dispatcher.combine(expert_out, dispatched, layer);
+  const at::Tensor in = ops::grouped_linear(dispatched.rows_RD, weights.gate_up, dispatched.rows_per_expert, weights.gate_up_bias);
+  const at::Tensor hidden = options.is_gated ? ops::swiglu(in) : ops::gelu_new(in);
+  at::Tensor y = dispatcher.combine(ops::grouped_linear(hidden, weights.down, dispatched.rows_per_expert), dispatched, layer);
   if (weights.shared) y = feed_forward(*weights.shared, x_TD).add_(y);
+  if (weights.output_bias.defined()) y = ops::add_bias(y, weights.output_bias);
   return {y,
           {at::bincount(routing.expert_ids_TK.flatten(), /*weights=*/{}, options.num_experts), routing.probabilities_TE.sum(0)}};
 }

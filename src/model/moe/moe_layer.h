@@ -20,9 +20,11 @@ struct RouterStats {
 
 struct MoeWeights {
   at::Tensor router;                          ///< [E, D]
-  at::Tensor gate_up;                         ///< [owned experts, 2I, D], the gate's rows first
+  at::Tensor gate_up;                         ///< [owned experts, 2I, D], the gate's rows first; without a gate [owned experts, I, D]
   at::Tensor down;                            ///< [owned experts, D, I]
   std::optional<FeedForwardWeights> shared;   ///< sees every token, weight 1, not scaled
+  at::Tensor gate_up_bias{};                  ///< of the rows of gate_up; undefined where there is none
+  at::Tensor output_bias{};                   ///< [D]: added once per token, not scaled; undefined where there is none
 };
 
 struct MoeOptions {
@@ -30,6 +32,7 @@ struct MoeOptions {
   int64_t top_k = 0;
   double output_scale = 1;
   TopkNorm topk_norm = TopkNorm::kRenorm;
+  bool is_gated = true;                ///< down(silu(gate x) * up x); otherwise down(gelu_new(up x))
 };
 
 struct MoeOutput {
@@ -37,7 +40,7 @@ struct MoeOutput {
   RouterStats stats;
 };
 
-/// y = output_scale * sum over the chosen experts of weight * expert(x), + shared(x): route, dispatch, experts, combine.
+/// y = output_scale * sum over the chosen experts of weight * expert(x), + shared(x) + output_bias: route, dispatch, experts, combine.
 /// `layer` names the collectives of the dispatcher.
 MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD, TokenDispatcher& dispatcher,
                     int64_t layer);

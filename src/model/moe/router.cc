@@ -38,7 +38,8 @@ at::Tensor top_k_ids(const at::Tensor& logits_TE, int64_t top_k) {
 TopkNorm parse_topk_norm(const std::string& name) {
   if (name == "renorm") return TopkNorm::kRenorm;
   if (name == "straight_through") return TopkNorm::kStraightThrough;
-  throw InvalidArgument(concat("topk_norm '", name, "'; expected renorm or straight_through"));
+  if (name == "raw") return TopkNorm::kRaw;
+  throw InvalidArgument(concat("topk_norm '", name, "'; expected renorm, straight_through or raw"));
 }
 
 Routing route(const at::Tensor& x_TD, const at::Tensor& weight_ED, int64_t top_k, TopkNorm norm) {
@@ -50,7 +51,7 @@ Routing route(const at::Tensor& x_TD, const at::Tensor& weight_ED, int64_t top_k
     routing.weights_TK = at::softmax(logits.gather(1, routing.expert_ids_TK), -1);
   } else {
     const at::Tensor chosen = routing.probabilities_TE.gather(1, routing.expert_ids_TK);
-    routing.weights_TK = chosen / chosen.detach();
+    routing.weights_TK = norm == TopkNorm::kRaw ? chosen : chosen / chosen.detach();
   }
   return routing;
 }
