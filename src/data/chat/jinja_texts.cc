@@ -6,6 +6,9 @@
 namespace moe::chat {
 namespace {
 
+constexpr std::string_view kRefuseLateSystem =
+    R"({% else %}{{ raise_exception('A system message can only come first') }}{% endif %})";
+
 /// As a string literal of Jinja, which has Python's escapes.
 std::string jinja_literal(std::string_view text) {
   std::string literal = "\"";
@@ -81,7 +84,8 @@ std::string jinja_vicuna() {
                 R"({% else %}{% set loop_messages = messages %}{{ )",
                 jinja_literal(concat(kVicunaSystem, " ")),
                 R"( }}{% endif %}{% for message in loop_messages %}{% if message['role'] == 'user' %})"
-                R"({{ 'USER: ' + message['content'] + ' ' }}{% else %}{{ 'ASSISTANT: ' + message['content'] + eos_token }}{% endif %})"
+                R"({{ 'USER: ' + message['content'] + ' ' }}{% elif message['role'] == 'assistant' %})"
+                R"({{ 'ASSISTANT: ' + message['content'] + eos_token }})", kRefuseLateSystem,
                 R"({% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %})");
 }
 
@@ -93,7 +97,8 @@ std::string jinja_alpaca() {
                 R"( }}{% endif %}{% endif %}{% for message in loop_messages %}{% if message['role'] == 'user' %})"
                 R"({{ '\n\n### Instruction:\n' + message['content'] }})"
                 R"({% if message['input'] %}{{ '\n\n### Input:\n' + message['input'] }}{% endif %})"
-                R"({% else %}{{ '\n\n### Response:' + message['content'] + eos_token }}{% endif %})"
+                R"({% elif message['role'] == 'assistant' %}{{ '\n\n### Response:' + message['content'] + eos_token }})",
+                kRefuseLateSystem,
                 R"({% endfor %}{% if add_generation_prompt %}{{ '\n\n### Response:' }}{% endif %})");
 }
 
