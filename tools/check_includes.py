@@ -22,10 +22,11 @@ ALLOWED = {
     "checkpoint": {"model", "comm"},
     "parallel": {"model", "comm", "kernels"},
     "convert": {"model", "checkpoint", "data", "comm", "proto"},
+    "export": {"model", "checkpoint", "comm", "proto"},
     "eval": {"model", "parallel", "data", "checkpoint", "comm", "metrics", "proto"},
     "train": {"model", "parallel", "data", "checkpoint", "comm", "metrics", "eval", "proto"},
-    "worker": {"pipeline", "report", "comm", "model", "data", "checkpoint", "parallel", "convert", "eval", "train", "metrics",
-               "proto"},
+    "worker": {"pipeline", "report", "comm", "model", "data", "checkpoint", "parallel", "convert", "export", "eval", "train",
+               "metrics", "proto"},
     "coordinator": {"pipeline", "report", "metrics", "proto"},
     "cli": {"pipeline", "report", "proto"},
 }
@@ -33,7 +34,7 @@ ALLOWED = {
 ONLY_HEADERS = {("kernels", "common"): {"common/error.h"}, ("comm", "kernels"): {"kernels/cuda_check.h"}}
 
 # library: (pattern of its headers, modules that may include them)
-TORCH = {"comm", "model", "data", "checkpoint", "parallel", "convert", "eval", "train", "worker"}
+TORCH = {"comm", "model", "data", "checkpoint", "parallel", "convert", "export", "eval", "train", "worker"}
 LIBRARIES = {
     "Torch": (r"(torch|ATen|c10|caffe2)/", TORCH),
     "MPI": (r"mpi\.h", {"comm"}),
@@ -47,6 +48,7 @@ LIBRARIES = {
     "oneDNN": (r"(oneapi/)?dnnl", {"kernels"}),
     "prometheus-cpp": (r"prometheus/", {"metrics"}),
     "cpp-httplib": (r"httplib\.h", {"metrics"}),
+    "ICU": (r"unicode/", {"data"}),
     "CLI11": (r"CLI/", {"worker", "coordinator", "cli"}),
 }
 FORBIDDEN_ANYWHERE = [r"torch/torch\.h", r"torch/extension\.h"]

@@ -8,6 +8,7 @@
 #include "checkpoint/dtypes.h"
 #include "common/error.h"
 #include "common/file_io.h"
+#include "common/json_text.h"
 #include "model/parameters.h"
 
 namespace moe {
@@ -30,26 +31,16 @@ std::string listed(const std::string& what, const std::vector<std::string>& name
 /// The weight files, with every check of the index.
 std::vector<std::shared_ptr<SafetensorsFile>> open_shards(const fs::path& path) {
   const std::string where = (path / kIndex).string();
-  nlohmann::json index;
-  std::set<std::string> names_seen;
-  std::string twice;
-  const auto note_names = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
-    const bool is_name = event == nlohmann::json::parse_event_t::key && depth == 2;
-    if (is_name && !names_seen.insert(parsed.get<std::string>()).second) twice = parsed.get<std::string>();
-    return true;
-  };
-  try {
-    index = nlohmann::json::parse(read_file(path / kIndex), note_names);
-  } catch (const nlohmann::json::exception& error) {
-    throw Corruption(concat(where, ": not valid JSON: ", error.what()));
-  }
-  if (!twice.empty()) throw Corruption(concat(where, ": '", twice, "' stands twice"));
+  const nlohmann::json index = parse_json(read_file(path / kIndex), where);
   if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
     throw Corruption(where + ": `weight_map` is missing");
   }
+  if (index.contains("metadata") && !index["metadata"].is_object()) {
+    throw Corruption(concat(where, ": `metadata` is ", quoted_json(index["metadata"]), "; expected an object"));
+  }
   std::map<std::string, std::set<std::string>> names_of;
   for (const auto& [name, file] : index["weight_map"].items()) {
-    if (!file.is_string()) throw Corruption(concat(where, ": the file of '", name, "' is ", file.dump(), "; expected a name"));
+    if (!file.is_string()) throw Corruption(concat(where, ": the file of '", name, "' is ", quoted_json(file), "; expected a name"));
     const std::string shard = file.get<std::string>();
     if (fs::path(shard).filename() != shard) throw Corruption(concat(where, ": '", shard, "' is not a plain file name"));
     names_of[shard].insert(name);
@@ -122,7 +113,19 @@ ModelDirectory::ModelDirectory(const fs::path& path) : path_(path) {
   if (!fs::is_directory(path)) throw InvalidArgument(path.string() + " is not a model directory: no such folder");
   config_ = parse_model_config(read_file(path / "config.json"), (path / "config.json").string());
   files_ = open_weights(path);
+  if (!config_.stock_layout.empty()) stock_.emplace(config_);
   check_tensors();
+  if (stock_) adapt_stock();
+}
+
+/// Contents that decide what the model is.
+void ModelDirectory::adapt_stock() {
+  const auto read = [this](const std::string& name) { return stored_tensor(name); };
+  if (stock_->is_shared_expert_zero(read)) {
+    stock_->drop_shared_expert(config_);
+  } else {
+    stock_->check_constants(read, path_.string());
+  }
 }
 
 const SafetensorsFile* ModelDirectory::file_of(const std::string& name) const {
@@ -135,7 +138,7 @@ const SafetensorsFile* ModelDirectory::file_of(const std::string& name) const {
 void ModelDirectory::check_tensors() const {
   std::map<std::string, std::vector<int64_t>> expected;
   std::vector<std::string> missing, unexpected, mismatched;
-  for (const TensorSpec& spec : logical_tensor_specs(config_)) {
+  for (const TensorSpec& spec : stock_ ? stock_->stored_specs() : logical_tensor_specs(config_)) {
     expected[spec.name] = spec.shape;
     const SafetensorsFile* file = file_of(spec.name);
     if (file == nullptr) {
@@ -160,7 +163,10 @@ void ModelDirectory::check_tensors() const {
         const SafetensorsEntry& tied = *other.find("model.embed_tokens.weight");
         const auto head = file->bytes(entry), embedding = other.bytes(tied);
         const bool is_same_kind = entry.dtype == tied.dtype && entry.shape == tied.shape;
-        if (is_same_kind && std::equal(head.begin(), head.end(), embedding.begin(), embedding.end())) continue;
+        const bool is_equal = is_same_kind && std::equal(head.begin(), head.end(), embedding.begin(), embedding.end());
+        file->release(entry.name);
+        other.release(tied.name);
+        if (is_equal) continue;
       }
       unexpected.push_back(entry.name + (is_tied_head ? " (tie_word_embeddings is true and it differs from the embedding)" : ""));
     }
@@ -171,27 +177,37 @@ void ModelDirectory::check_tensors() const {
                           listed("mismatched", mismatched)));
 }
 
-at::Tensor ModelDirectory::tensor(const std::string& name) const {
+at::Tensor ModelDirectory::stored_tensor(const std::string& name) const {
   const SafetensorsFile* file = file_of(name);
   if (file == nullptr) throw InvalidArgument(concat(path_.string(), ": no tensor '", name, "'"));
-  at::Tensor tensor = file->tensor(name);
+  return file->tensor(name);
+}
+
+const std::string& ModelDirectory::stored_name(const std::string& name) const { return stock_ ? stock_->stored_name(name) : name; }
+
+at::Tensor ModelDirectory::tensor(const std::string& name) const {
+  const std::string& stored = stored_name(name);
+  at::Tensor tensor = stored_tensor(stored);
+  if (stock_) tensor = stock_->native_part(name, tensor);
   if (const int64_t bad = count_non_finite(tensor); bad > 0) {
-    throw Corruption(concat(file->path().string(), ": tensor '", name, "' holds ", bad, " values of ", tensor.numel(),
+    throw Corruption(concat(file_of(stored)->path().string(), ": tensor '", stored, "' holds ", bad, " values of ", tensor.numel(),
                             " that are not finite (NaN or infinite)"));
   }
   return tensor;
 }
 
 at::ScalarType ModelDirectory::tensor_type(const std::string& name) const {
-  const SafetensorsFile* file = file_of(name);
+  const std::string& stored = stored_name(name);
+  const SafetensorsFile* file = file_of(stored);
   if (file == nullptr) throw InvalidArgument(concat(path_.string(), ": no tensor '", name, "'"));
-  return *scalar_type_of(file->find(name)->dtype);
+  return *scalar_type_of(file->find(stored)->dtype);
 }
 
 std::string ModelDirectory::stored_dtype() const { return files_.front()->header().entries.front().dtype; }
 
 void ModelDirectory::release(const std::string& name) const {
-  if (const SafetensorsFile* file = file_of(name)) file->release(name);
+  const std::string& stored = stored_name(name);
+  if (const SafetensorsFile* file = file_of(stored)) file->release(stored);
 }
 
 std::string ModelDirectory::digest() const {

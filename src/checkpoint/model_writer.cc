@@ -17,9 +17,13 @@ namespace fs = std::filesystem;
 using Spec = SafetensorsWriter::Spec;
 
 constexpr char kSingle[] = "model.safetensors";
-constexpr const char* kCompanions[] = {"tokenizer.model",         "tokenizer.json",    "tokenizer_config.json",
-                                       "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-                                       "generation_config.json"};
+/// Files of the tokenizer, of generation and of chats.
+constexpr const char* kCompanions[] = {"tokenizer.model",         "tokenizer.json",    "tokenizer_config.json", "vocab.json", "merges.txt",
+                                       "special_tokens_map.json", "added_tokens.json", "generation_config.json"};
+constexpr char kTemplatePrefix[] = "chat_template";
+constexpr char kTemplate[] = "chat_template.jinja";
+/// How a native mixture was made; what a dense model is made from again.
+constexpr const char* kConversion[] = {"conversion.json", "conversion.safetensors"};
 
 std::string shard_name(size_t index, size_t count) {
   if (count == 1) return kSingle;
@@ -33,62 +37,102 @@ std::string torch_name(at::ScalarType type) {
   return type == at::kFloat ? "float32" : type == at::kDouble ? "float64" : type == at::kBFloat16 ? "bfloat16" : "float16";
 }
 
-/// config.json, the index where there are several shards, tokenizer files and, last, MANIFEST.json with a digest per file;
-/// `digests` has those that are known, since their files would be long to read again.
-void write_companions(const fs::path& folder, const fs::path& source, const ModelConfig& config,
-                      const std::map<std::string, std::string>& shard_of, uint64_t total_bytes, std::optional<std::string> dtype,
-                      const std::map<std::string, std::string>& digests) {
-  nlohmann::json written_config = to_json(config);
+std::vector<std::vector<Spec>> cut_shards(const std::vector<Spec>& specs, uint64_t max_bytes) {
+  std::vector<std::vector<Spec>> shards;
+  uint64_t room = 0;
+  for (const Spec& spec : specs) {
+    if (shards.empty() || spec.bytes() > room) {
+      shards.emplace_back();
+      room = max_bytes;
+    }
+    shards.back().push_back(spec);
+    room -= std::min(room, spec.bytes());
+  }
+  return shards;
+}
+
+void copy_into(const fs::path& folder, const fs::path& file) {
+  if (fs::exists(file) && !fs::exists(folder / file.filename())) write_file_atomically(folder / file.filename(), read_file(file));
+}
+
+void copy_companions(const fs::path& folder, const fs::path& source, bool is_native, const std::string& chat_template) {
+  for (const char* name : kCompanions) copy_into(folder, source / name);
+  if (is_native) {
+    for (const char* name : kConversion) copy_into(folder, source / name);
+  }
+  std::error_code missing;   // a model may come from nowhere
+  for (const auto& entry : fs::directory_iterator(source, missing)) {
+    if (entry.is_regular_file() && entry.path().filename().string().rfind(kTemplatePrefix, 0) == 0) copy_into(folder, entry.path());
+  }
+  if (!chat_template.empty() && !fs::exists(folder / kTemplate)) write_file_atomically(folder / kTemplate, chat_template);
+}
+
+/// What stands beside the weights.
+struct Surroundings {
+  fs::path source;
+  nlohmann::json config;
+  std::map<std::string, std::string> shard_of;   ///< by tensor
+  uint64_t total_bytes = 0;
+  std::optional<std::string> dtype;              ///< of all tensors
+  std::map<std::string, std::string> digests;    ///< by file, of those that would be long to read again
+  std::string chat_template;
+};
+
+/// config.json, the index where there are several shards, companion files and, last, MANIFEST.json with a digest per file.
+void write_surroundings(const fs::path& folder, const Surroundings& around) {
+  nlohmann::json config = around.config;
   // A hint, but one that transformers follows when asked for the stored type.
   for (const char* key : {"torch_dtype", "dtype"}) {
-    if (dtype && written_config.contains(key)) written_config[key] = *dtype;
+    if (around.dtype && config.contains(key)) config[key] = *around.dtype;
   }
-  write_file_atomically(folder / "config.json", written_config.dump(2) + "\n");
-  if (shard_of.empty() || shard_of.begin()->second != kSingle) {
-    const nlohmann::json index = {{"metadata", {{"total_size", total_bytes}}}, {"weight_map", shard_of}};
+  write_file_atomically(folder / "config.json", config.dump(2) + "\n");
+  if (around.shard_of.empty() || around.shard_of.begin()->second != kSingle) {
+    const nlohmann::json index = {{"metadata", {{"total_size", around.total_bytes}}}, {"weight_map", around.shard_of}};
     write_file_atomically(folder / "model.safetensors.index.json", index.dump(1) + "\n");
   }
-  for (const char* name : kCompanions) {
-    if (fs::exists(source / name)) write_file_atomically(folder / name, read_file(source / name));
-  }
+  copy_companions(folder, around.source, config.contains("moe"), around.chat_template);
   nlohmann::json files = nlohmann::json::object();
   for (const auto& entry : fs::directory_iterator(folder)) {
-    const auto known = digests.find(entry.path().filename());
+    const auto known = around.digests.find(entry.path().filename());
     files[entry.path().filename()] = {{"bytes", entry.file_size()},
-                                      {"xxh3_128", known != digests.end() ? known->second : xxh3_hex_of_file(entry.path())}};
+                                      {"xxh3_128", known != around.digests.end() ? known->second : xxh3_hex_of_file(entry.path())}};
   }
   write_file_atomically(folder / "MANIFEST.json", nlohmann::json{{"format", "moe-model-1"}, {"files", files}}.dump(1) + "\n");
+}
+
+/// The tensors that one rank writes, announced to all: [[name, bytes], ...] per shard.
+nlohmann::json announcement(const std::vector<std::vector<Spec>>& shards) {
+  nlohmann::json announced = nlohmann::json::array();
+  for (const std::vector<Spec>& specs : shards) {
+    nlohmann::json shard = nlohmann::json::array();
+    for (const Spec& spec : specs) shard.push_back({spec.name, spec.bytes()});
+    announced.push_back(std::move(shard));
+  }
+  return announced;
 }
 
 }  // namespace
 
 ModelDirectoryWriter::ModelDirectoryWriter(fs::path path, fs::path source, const std::vector<Spec>& specs, uint64_t max_shard_bytes)
-    : pending_(std::move(path)), source_(std::move(source)) {
-  uint64_t room = 0;
-  for (const Spec& spec : specs) {
-    if (shards_.empty() || spec.bytes() > room) {
-      shards_.emplace_back();
-      room = max_shard_bytes;
-    }
-    shards_.back().specs.push_back(spec);
-    room -= std::min(room, spec.bytes());
-  }
-  for (size_t i = 0; i < shards_.size(); ++i) shards_[i].file = shard_name(i, shards_.size());
+    : pending_(std::move(path)), source_(std::move(source)), shards_(cut_shards(specs, max_shard_bytes)) {
+  for (const Spec& spec : specs) bytes_ += spec.bytes();
   open_next_shard();
 }
 
+std::string ModelDirectoryWriter::file_of(size_t shard) const { return shard_name(shard, shards_.size()); }
+
 void ModelDirectoryWriter::open_next_shard() {
-  writer_ = std::make_unique<SafetensorsWriter>(pending_.folder() / shards_[shard_].file, shards_[shard_].specs);
+  writer_ = std::make_unique<SafetensorsWriter>(pending_.folder() / file_of(shard_), shards_[shard_]);
   written_in_shard_ = 0;
 }
 
 void ModelDirectoryWriter::finish_shard() {
   writer_->finish();
-  digests_[shards_[shard_].file] = writer_->digest();
+  digests_[file_of(shard_)] = writer_->digest();
 }
 
 void ModelDirectoryWriter::write(const std::string& name, const at::Tensor& tensor) {
-  if (written_in_shard_ == shards_[shard_].specs.size()) {
+  if (written_in_shard_ == shards_[shard_].size()) {
     finish_shard();
     ++shard_;
     MOE_CHECK(shard_ < shards_.size(), "tensor '", name, "' is one more than announced");
@@ -98,46 +142,40 @@ void ModelDirectoryWriter::write(const std::string& name, const at::Tensor& tens
   ++written_in_shard_;
 }
 
-void ModelDirectoryWriter::finish(const ModelConfig& config) {
+void ModelDirectoryWriter::finish(const nlohmann::json& config) {
   finish_shard();
-  std::map<std::string, std::string> shard_of;
-  uint64_t total = 0;
-  for (const Shard& shard : shards_) {
-    for (const Spec& spec : shard.specs) {
-      shard_of[spec.name] = shard.file;
-      total += spec.bytes();
+  const at::ScalarType first = shards_.front().front().dtype;
+  bool is_uniform = true;
+  Surroundings around{.source = source_, .config = config, .shard_of = {}, .total_bytes = bytes_, .dtype = std::nullopt, .digests = digests_, .chat_template = ""};
+  for (size_t shard = 0; shard < shards_.size(); ++shard) {
+    for (const Spec& spec : shards_[shard]) {
+      around.shard_of[spec.name] = file_of(shard);
+      is_uniform = is_uniform && spec.dtype == first;
     }
   }
-  const std::vector<Spec>& first = shards_.front().specs;
-  const bool is_uniform = std::all_of(shards_.begin(), shards_.end(), [&](const Shard& shard) {
-    return std::all_of(shard.specs.begin(), shard.specs.end(), [&](const Spec& spec) { return spec.dtype == first.front().dtype; });
-  });
-  write_companions(pending_.folder(), source_, config, shard_of, total,
-                   is_uniform ? std::optional(torch_name(first.front().dtype)) : std::nullopt, digests_);
+  if (is_uniform) around.dtype = torch_name(first);
+  write_surroundings(pending_.folder(), around);
   pending_.commit();
 }
 
-void write_model(const fs::path& path, const fs::path& source, const Decoder& decoder, const ModelConfig& config,
-                 at::ScalarType dtype, Communicator& world, bool writes_experts) {
+void write_model(const fs::path& path, const fs::path& source, const Decoder& decoder, const ModelConfig& config, at::ScalarType dtype,
+                 Communicator& world, bool writes_experts, const std::string& chat_template, uint64_t max_shard_bytes) {
   std::vector<LogicalView> mine;
   for (const Parameter& parameter : decoder.parameters()) {
     if (!(parameter.is_expert ? writes_experts : world.rank() == 0)) continue;
     for (LogicalView& view : logical_views(parameter, parameter.value.detach())) mine.push_back(std::move(view));
   }
-  nlohmann::json announced = nlohmann::json::object();
   std::vector<Spec> specs;
-  for (const LogicalView& view : mine) {
-    specs.push_back({view.name, dtype, view.view.sizes().vec()});
-    announced[view.name] = specs.back().bytes();
-  }
+  for (const LogicalView& view : mine) specs.push_back({view.name, dtype, view.view.sizes().vec()});
+  const std::vector<std::vector<Spec>> my_shards = cut_shards(specs, max_shard_bytes);
   // Which rank writes which file is the same knowledge everywhere.
-  const std::vector<std::string> all = world.all_gather_bytes(announced.dump(), "announce model shards");
-  std::vector<nlohmann::json> by_rank;
-  size_t shards = 0, my_shard = 0;
+  nlohmann::json by_shard = nlohmann::json::array();
+  size_t my_first = 0;
+  const std::vector<std::string> announced = world.all_gather_bytes(announcement(my_shards).dump(), "announce model shards");
   for (int rank = 0; rank < world.size(); ++rank) {
-    by_rank.push_back(nlohmann::json::parse(all[rank]));
-    if (rank == world.rank()) my_shard = shards;
-    shards += by_rank.back().empty() ? 0 : 1;
+    if (rank == world.rank()) my_first = by_shard.size();
+    const nlohmann::json of_rank = nlohmann::json::parse(announced[rank]);
+    by_shard.insert(by_shard.end(), of_rank.begin(), of_rank.end());
   }
 
   std::optional<PendingDirectory> pending;
@@ -145,31 +183,32 @@ void write_model(const fs::path& path, const fs::path& source, const Decoder& de
     if (world.rank() == 0) pending.emplace(path);
   });
   const fs::path folder = PendingDirectory::temporary_path(path);
-  std::string my_digest;
+  nlohmann::json my_digests = nlohmann::json::array();
   agree(world, "write model shards", [&] {
-    if (specs.empty()) return;
-    SafetensorsWriter writer(folder / shard_name(my_shard, shards), specs);
-    for (const LogicalView& view : mine) writer.write(view.name, view.view.to(dtype));
-    writer.finish();
-    my_digest = writer.digest();
+    size_t next = 0;
+    for (size_t shard = 0; shard < my_shards.size(); ++shard) {
+      SafetensorsWriter writer(folder / shard_name(my_first + shard, by_shard.size()), my_shards[shard]);
+      for (size_t i = 0; i < my_shards[shard].size(); ++i, ++next) writer.write(mine[next].name, mine[next].view.to(dtype));
+      writer.finish();
+      my_digests.push_back(writer.digest());
+    }
   });
-  const std::vector<std::string> digest_of_rank = world.all_gather_bytes(my_digest, "digests of model shards");
+  const std::vector<std::string> digests = world.all_gather_bytes(my_digests.dump(), "digests of model shards");
   agree(world, "finish model " + path.string(), [&] {
     if (world.rank() != 0) return;
-    std::map<std::string, std::string> shard_of;
-    uint64_t total = 0;
-    std::map<std::string, std::string> digests;
-    size_t shard = 0;
-    for (size_t rank = 0; rank < by_rank.size(); ++rank) {
-      if (by_rank[rank].empty()) continue;
-      const std::string file = shard_name(shard++, shards);
-      digests[file] = digest_of_rank[rank];
-      for (const auto& [name, bytes] : by_rank[rank].items()) {
-        shard_of[name] = file;
-        total += bytes.get<uint64_t>();
+    Surroundings around{.source = source, .config = to_json(config), .shard_of = {}, .total_bytes = 0, .dtype = torch_name(dtype), .digests = {}, .chat_template = chat_template};
+    for (size_t shard = 0; shard < by_shard.size(); ++shard) {
+      for (const nlohmann::json& tensor : by_shard[shard]) {
+        around.shard_of[tensor[0]] = shard_name(shard, by_shard.size());
+        around.total_bytes += tensor[1].get<uint64_t>();
       }
     }
-    write_companions(folder, source, config, shard_of, total, torch_name(dtype), digests);
+    size_t shard = 0;
+    for (const std::string& text : digests) {
+      const nlohmann::json of_rank = nlohmann::json::parse(text);
+      for (const nlohmann::json& digest : of_rank) around.digests[shard_name(shard++, by_shard.size())] = digest;
+    }
+    write_surroundings(folder, around);
     pending->commit();
   });
 }

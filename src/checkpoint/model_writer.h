@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -16,7 +17,7 @@
 namespace moe {
 
 /// Writes a model directory tensor by tensor, in the order of its specs, cutting shards by size; all aside, renamed at the end.
-/// Used by one rank (the converter's).
+/// Used by one rank of a conversion or an export.
 class ModelDirectoryWriter {
  public:
   static constexpr uint64_t kMaxShardBytes = 5'000'000'000;
@@ -29,19 +30,22 @@ class ModelDirectoryWriter {
   void write(const std::string& name, const at::Tensor& tensor);
   /// Folder being filled, for files that go with the model.
   const std::filesystem::path& folder() const { return pending_.folder(); }
-  void finish(const ModelConfig& config);
+  void finish(const ModelConfig& config) { finish(to_json(config)); }
+  /// With this config.json, whose `torch_dtype` becomes the type of the tensors.
+  void finish(const nlohmann::json& config);
+
+  uint64_t bytes() const { return bytes_; }        ///< of all tensors
+  size_t shards() const { return shards_.size(); }
 
  private:
-  struct Shard {
-    std::string file;
-    std::vector<SafetensorsWriter::Spec> specs;
-  };
   void open_next_shard();
   void finish_shard();
+  std::string file_of(size_t shard) const;
 
   PendingDirectory pending_;
   std::filesystem::path source_;
-  std::vector<Shard> shards_;
+  std::vector<std::vector<SafetensorsWriter::Spec>> shards_;
+  uint64_t bytes_ = 0;
   size_t shard_ = 0;
   size_t written_in_shard_ = 0;
   std::unique_ptr<SafetensorsWriter> writer_;
@@ -49,9 +53,11 @@ class ModelDirectoryWriter {
 };
 
 /// Writes a trained decoder as a model directory in `dtype`. Collective over `world`: ranks that own experts which no lower rank
-/// owns (`writes_experts`) write them to a shard each; rank 0 writes everything else. Renamed at the end; a failure on any rank is
-/// thrown on all and leaves nothing.
-void write_model(const std::filesystem::path& path, const std::filesystem::path& source, const Decoder& decoder,
-                 const ModelConfig& config, at::ScalarType dtype, Communicator& world, bool writes_experts);
+/// owns (`writes_experts`) write them to shards of their own; rank 0 writes everything else. Renamed at the end; a failure on any
+/// rank is thrown on all and leaves nothing. What goes with the model is copied from `source`: tokenizer, generation settings, how
+/// it was converted. `chat_template`: Jinja text for chat_template.jinja where the source has none.
+void write_model(const std::filesystem::path& path, const std::filesystem::path& source, const Decoder& decoder, const ModelConfig& config,
+                 at::ScalarType dtype, Communicator& world, bool writes_experts, const std::string& chat_template = "",
+                 uint64_t max_shard_bytes = ModelDirectoryWriter::kMaxShardBytes);
 
 }  // namespace moe

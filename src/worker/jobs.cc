@@ -22,6 +22,7 @@ const Registry<JobKind>& job_kinds() {
                                                        {"convert", run_convert_job},
                                                        {"train", run_train_job},
                                                        {"evaluate", run_evaluate_job},
+                                                       {"export", run_export_job},
                                                    });
   return kinds;
 }

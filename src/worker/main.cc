@@ -22,7 +22,8 @@ constexpr char kFooter[] =
     "  moe-worker run configs/base-7m_independent-random_cpu.yaml --out runs/quickstart\n"
     "  mpirun -n 2 moe-worker run pipeline.yaml        (deploy/gang.sh holds a good launch line)\n"
     "  mpirun -n 2 moe-worker --coordinator 127.0.0.1:7070 --data-root /shared/moe\n"
-    "  moe-worker inspect examples/base-7m\n\n"
+    "  moe-worker inspect examples/base-7m\n"
+    "  moe-worker export runs/mine/stage2/output-t0001 -o runs/mine/mixtral\n\n"
     "Exit codes: 0 done; 1 a gate failed or holds; 64 usage; 65 bad config or data; 69 no coordinator; 70 internal error;\n"
     "71 hardware; 74 storage; 75 released after a checkpoint; 76 another gang has the job; 86 a rank hung; 87 diverged;\n"
     "88 no readable checkpoint.";
@@ -74,7 +75,7 @@ ExitCode run(int argc, char** argv) {
   app.footer(kFooter);
   app.require_subcommand(1);
   const std::vector<Subcommand> commands{add_serve_command(app), add_run_command(app), add_score_command(app), add_inspect_command(app),
-                                         add_generate_command(app)};
+                                         add_generate_command(app), add_export_command(app), add_logits_command(app)};
   try {
     app.parse(arguments(argc, argv));
   } catch (const CLI::ParseError& error) {

@@ -1,0 +1,82 @@
+#include "checkpoint/stock_view.h"
+
+#include <algorithm>
+
+#include "common/error.h"
+#include "model/stock/stock_layouts.h"
+
+namespace moe {
+namespace {
+
+constexpr char kSharedDown[] = ".mlp.shared_expert.down_proj.weight";
+/// A gate smaller than this is constant: sigmoid(gate . x) is 0.5 in fp32.
+constexpr double kNothing = 1e-12;
+
+bool is_shared_down(const StockPiece& piece) {
+  constexpr std::string_view kSuffix = kSharedDown;
+  return piece.native.size() > kSuffix.size() && piece.native.compare(piece.native.size() - kSuffix.size(), kSuffix.size(), kSuffix) == 0;
+}
+
+}  // namespace
+
+StockView::StockView(const ModelConfig& config)
+    : form_(stored_form(config)), layout_(config.stock_layout), tensors_(stock_layouts().at(layout_).tensors(config, form_)) {
+  for (const TensorSpec& spec : logical_tensor_specs(config)) shapes_[spec.name] = spec.shape;
+  index_pieces();
+}
+
+void StockView::index_pieces() {
+  places_.clear();
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    for (size_t j = 0; j < tensors_[i].pieces.size(); ++j) places_.emplace(tensors_[i].pieces[j].native, Place{i, j});
+  }
+}
+
+std::vector<TensorSpec> StockView::stored_specs() const {
+  std::vector<TensorSpec> specs;
+  for (const StockTensor& tensor : tensors_) specs.push_back({tensor.name, tensor.shape});
+  return specs;
+}
+
+const std::string& StockView::stored_name(const std::string& native) const {
+  const auto place = places_.find(native);
+  return place == places_.end() ? native : tensors_[place->second.tensor].name;
+}
+
+at::Tensor StockView::native_part(const std::string& native, const at::Tensor& stored) const {
+  const auto place = places_.find(native);
+  if (place == places_.end()) return stored;
+  const StockPiece& piece = tensors_[place->second.tensor].pieces[place->second.piece];
+  const at::Tensor slice = piece.index < 0 ? stored : stored.select(0, piece.index);
+  const at::Tensor part = slice.narrow(0, piece.row, shapes_.at(native).front());
+  return piece.factor == 1 ? part : part / piece.factor;
+}
+
+void StockView::check_constants(const Reader& read, const std::string& where) const {
+  for (const StockTensor& tensor : tensors_) {
+    if (!tensor.pieces.empty()) continue;
+    const at::Tensor stored = read(tensor.name);
+    if (stored.numel() > 0 && !(stored.abs().max().item<double>() <= kNothing)) {
+      throw InvalidArgument(concat(where, ": ", tensor.name, " was learned; only a ", layout_,
+                                   " model in which it is constant (at most 1e-12) is supported"));
+    }
+  }
+}
+
+bool StockView::is_shared_expert_zero(const Reader& read) const {
+  bool is_seen = false;
+  for (const StockTensor& tensor : tensors_) {
+    if (tensor.pieces.empty() || !is_shared_down(tensor.pieces.front())) continue;
+    is_seen = true;
+    if (read(tensor.name).count_nonzero().item<int64_t>() > 0) return false;
+  }
+  return is_seen;
+}
+
+void StockView::drop_shared_expert(ModelConfig& config) {
+  std::fill(config.moe->shared_widths.begin(), config.moe->shared_widths.end(), 0);
+  tensors_ = stock_layouts().at(layout_).tensors(config, form_);
+  index_pieces();
+}
+
+}  // namespace moe

@@ -1,0 +1,125 @@
+#include "export/dense_format.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+
+#include "checkpoint/safetensors.h"
+#include "common/error.h"
+#include "model/model_families.h"
+
+namespace moe {
+namespace {
+
+constexpr char kArtefact[] = "conversion.safetensors";
+
+std::string index_name(int64_t layer) { return concat("model.layers.", layer, ".mlp.experts.neurons"); }
+
+/// The neurons of a layer's experts: int64 [experts, width].
+at::Tensor neurons_of(const SafetensorsFile& artefact, int64_t layer) { return artefact.tensor(index_name(layer)).to(at::kLong); }
+
+/// Empty, or why the experts of a layer are not the neurons of its FFN, each once.
+std::string partition_problem(const SafetensorsFile& artefact, const ModelConfig& config, int64_t layer) {
+  const MoeConfig& moe = *config.moe;
+  const SafetensorsEntry* entry = artefact.find(index_name(layer));
+  if (entry == nullptr) return concat(kArtefact, " has no ", index_name(layer));
+  if (entry->dtype != "I32" && entry->dtype != "I64") return concat(kArtefact, ": ", entry->name, " is ", entry->dtype, ", expected I32");
+  if (entry->shape != std::vector<int64_t>{moe.num_experts, moe.expert_widths[layer]}) {
+    return concat(kArtefact, ": the indices of layer ", layer, " are not of the shape of its experts");
+  }
+  const at::Tensor neurons = neurons_of(artefact, layer).flatten().contiguous();
+  std::vector<int> uses(config.intermediate_size, 0);
+  for (int64_t i = 0; i < neurons.numel(); ++i) {
+    const int64_t neuron = neurons.const_data_ptr<int64_t>()[i];
+    if (neuron < 0 || neuron >= config.intermediate_size) return concat(kArtefact, ": layer ", layer, " names neuron ", neuron, " of ", config.intermediate_size);
+    ++uses[neuron];
+  }
+  const auto missing = std::count(uses.begin(), uses.end(), 0);
+  const auto shared = std::count_if(uses.begin(), uses.end(), [](int count) { return count > 1; });
+  if (missing + shared == 0) return "";
+  return concat("the experts of layer ", layer, " do not partition its FFN: ", missing, " neurons are in none, ", shared, " in several");
+}
+
+std::vector<std::string> reasons_against(const ModelDirectory& model, const v1::ExportSpec&) {
+  const ModelConfig& config = model.config();
+  if (!config.moe) return {"it is dense already"};
+  std::vector<std::string> reasons;
+  const std::vector<int64_t>& shared = config.moe->shared_widths;
+  if (std::any_of(shared.begin(), shared.end(), [](int64_t width) { return width > 0; })) {
+    reasons.emplace_back("it has shared experts, whose neurons are not known");
+  }
+  const std::filesystem::path path = model.path() / kArtefact;
+  if (!std::filesystem::exists(path)) {
+    reasons.push_back(concat("without ", kArtefact, " it is not known where the neurons of its experts belong"));
+    return reasons;
+  }
+  const SafetensorsFile artefact(path);
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    if (std::string problem = partition_problem(artefact, config, layer); !problem.empty()) {
+      reasons.push_back(std::move(problem));
+      break;
+    }
+  }
+  return reasons;
+}
+
+/// How a tensor of the dense FFN is made of the experts' tensors.
+struct Part {
+  const char* expert_name;
+  int64_t neuron_dim;
+};
+
+/// By what follows "model.layers.L.", with the family's names.
+std::map<std::string, Part> parts_of(const TensorNames& names) {
+  return {{names.gate + ".weight", {"gate_proj.weight", 0}}, {names.gate + ".bias", {"gate_proj.bias", 0}},
+          {names.up + ".weight", {"up_proj.weight", 0}},     {names.up + ".bias", {"up_proj.bias", 0}},
+          {names.down + ".weight", {"down_proj.weight", 1}}};
+}
+
+ExportTensor gathered(const TensorSpec& spec, const Part& part, const std::string& layer_prefix, const at::Tensor& neurons) {
+  ExportTensor tensor{spec.name, spec.shape, {}};
+  for (int64_t expert = 0; expert < neurons.size(0); ++expert) {
+    ExportPiece& piece = tensor.pieces.emplace_back();
+    piece.place.native = concat(layer_prefix, "mlp.experts.", expert, ".", part.expert_name);
+    piece.neurons = neurons.select(0, expert).contiguous();
+    piece.neuron_dim = part.neuron_dim;
+  }
+  return tensor;
+}
+
+ExportContents contents_of(const ModelDirectory& model, const v1::ExportSpec&) {
+  const SafetensorsFile artefact(model.path() / kArtefact);
+  ModelConfig dense = model.config();
+  dense.moe.reset();
+  const ModelFamily& family = model_families().at(dense.model_type);
+  dense.source.erase("moe");
+  dense.source["model_type"] = dense.model_type;
+  dense.source["architectures"] = {family.architecture};
+  ExportContents contents{.config = to_json(dense), .tensors = {}, .notes = {}};
+  const std::map<std::string, Part> parts = parts_of(family.names);
+  constexpr std::string_view kLayers = "model.layers.";
+  for (const TensorSpec& spec : logical_tensor_specs(dense)) {
+    const size_t dot = spec.name.rfind(kLayers, 0) == 0 ? spec.name.find('.', kLayers.size()) : std::string::npos;
+    const std::string prefix = dot == std::string::npos ? "" : spec.name.substr(0, dot + 1), rest = spec.name.substr(prefix.size());
+    if (const auto part = parts.find(rest); part != parts.end()) {
+      contents.tensors.push_back(gathered(spec, part->second, prefix, neurons_of(artefact, std::stoll(spec.name.substr(kLayers.size())))));
+    } else {
+      const std::string native = rest == family.names.down + ".bias" ? prefix + "mlp.output_bias" : spec.name;
+      contents.tensors.push_back(export_tensor({spec.name, spec.shape, {{native}}}));
+    }
+  }
+  contents.notes.emplace_back("routers and output scales are left out: every expert counts with weight 1, as before the conversion");
+  return contents;
+}
+
+}  // namespace
+
+ExportFormat dense_format() {
+  return {"the dense model that it was converted from, each neuron back at its place", false, reasons_against,
+          [](const ModelConfig& config) {
+            return std::vector<ClientNote>{{"transformers, vLLM, llama.cpp", true, concat("of the dense ", config.model_type, " model, not of the mixture")}};
+          },
+          contents_of};
+}
+
+}  // namespace moe

@@ -1,0 +1,100 @@
+#include "export/exporter.h"
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "checkpoint/dtypes.h"
+#include "checkpoint/model_writer.h"
+#include "comm/agreement.h"
+#include "common/error.h"
+#include "export/export_plan.h"
+#include "export/export_report.h"
+
+namespace moe {
+namespace {
+
+/// Tensors [first, last) that are written between two signs of life: those of a layer, or all before or after the layers.
+struct Unit {
+  size_t first;
+  size_t last;
+};
+
+std::vector<Unit> units_of(const std::vector<ExportTensor>& tensors) {
+  const std::string layers = "model.layers.";
+  const auto place = [&layers](const std::string& name) { return name.rfind(layers, 0) == 0 ? name.substr(0, name.find('.', layers.size())) : ""; };
+  std::vector<Unit> units;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const bool is_same = i > 0 && place(tensors[i].name) == place(tensors[i - 1].name);
+    if (!is_same) units.push_back({i, i});
+    units.back().last = i + 1;
+  }
+  return units;
+}
+
+class Exporter {
+ public:
+  Exporter(const ExportRequest& request, Communicator& world)
+      : request_(request), world_(world), plan_(plan_export(request.source, request.spec)), assembly_(request.source) {}
+
+  nlohmann::json run() {
+    agree(world_, "create " + request_.output.string(), [&] {
+      if (world_.rank() == 0) open_writer();
+    });
+    const std::vector<Unit> units = units_of(plan_.contents.tensors);
+    for (size_t i = 0; i < units.size(); ++i) {
+      agree(world_, "write exported tensors", [&] {
+        if (writer_) write(units[i]);
+      });
+      if (request_.progress) request_.progress(static_cast<int64_t>(i + 1), static_cast<int64_t>(units.size()));
+    }
+    return nlohmann::json::parse(agree_on_result(world_, "finish export", [&] { return writer_ ? finish().dump() : ""; }));
+  }
+
+ private:
+  /// "source": that of the first of our tensors that it holds; fillings take that of the embedding.
+  at::ScalarType type_of(const ExportTensor& tensor) const {
+    if (request_.spec.dtype() == "float32") return at::kFloat;
+    if (request_.spec.dtype() == "bfloat16") return at::kBFloat16;
+    return request_.source.tensor_type(tensor.pieces.empty() ? "model.embed_tokens.weight" : tensor.pieces.front().place.native);
+  }
+
+  void open_writer() {
+    std::vector<SafetensorsWriter::Spec> specs;
+    for (const ExportTensor& tensor : plan_.contents.tensors) specs.push_back({tensor.name, type_of(tensor), tensor.shape});
+    writer_.emplace(request_.output, request_.source.path(), specs, static_cast<uint64_t>(request_.spec.max_shard_bytes()));
+  }
+
+  void write(const Unit& unit) {
+    for (size_t i = unit.first; i < unit.last; ++i) {
+      const ExportTensor& tensor = plan_.contents.tensors[i];
+      writer_->write(tensor.name, assembly_.assemble(tensor, type_of(tensor)));
+      for (const ExportPiece& piece : tensor.pieces) request_.source.release(piece.place.native);
+    }
+  }
+
+  nlohmann::json finish() {
+    const nlohmann::json report = export_report(plan_, request_.source, request_.spec, {writer_->bytes(), writer_->shards(), assembly_.max_relative_rounding()});
+    write_file_atomically(writer_->folder() / "export.json", report.dump(1) + "\n");
+    writer_->finish(plan_.contents.config);
+    return report;
+  }
+
+  const ExportRequest& request_;
+  Communicator& world_;
+  const ExportPlan plan_;
+  TensorAssembly assembly_;
+  std::optional<ModelDirectoryWriter> writer_;
+};
+
+}  // namespace
+
+nlohmann::json export_model(const ExportRequest& request, Communicator& world) {
+  const at::NoGradGuard no_grad;
+  std::optional<Exporter> exporter;
+  agree(world, "plan export", [&] { exporter.emplace(request, world); });
+  return exporter->run();
+}
+
+}  // namespace moe

@@ -1,0 +1,77 @@
+#include <CLI/App.hpp>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "checkpoint/model_directory.h"
+#include "checkpoint/safetensors.h"
+#include "common/error.h"
+#include "data/documents.h"
+#include "model/decoder.h"
+#include "worker/commands.h"
+
+namespace moe {
+namespace {
+
+struct LogitsOptions {
+  std::string model;
+  std::string ids_file;
+  std::string output;
+};
+
+void check_lengths(const std::vector<std::vector<int32_t>>& documents, int64_t max_positions, const std::string& file) {
+  if (documents.empty()) throw InvalidArgument(file + ": no documents");
+  for (size_t i = 0; i < documents.size(); ++i) {
+    const size_t length = documents[i].size();
+    if (length == 0 || length != documents.front().size()) {
+      throw InvalidArgument(concat(file, ":", i + 1, ": ", length, " ids; all documents must have the same number, at least 1"));
+    }
+    if (static_cast<int64_t>(length) > max_positions) {
+      throw InvalidArgument(concat(file, ":", i + 1, ": ", length, " ids are more than the model's max_position_embeddings ", max_positions));
+    }
+  }
+}
+
+ExitCode write_logits(const LogitsOptions& options) {
+  const ModelDirectory directory(options.model);
+  const ModelConfig& config = directory.config();
+  const std::vector<std::vector<int32_t>> documents = read_id_documents(options.ids_file, config.vocab_size);
+  check_lengths(documents, config.max_positions, options.ids_file);
+  const auto rows = static_cast<int64_t>(documents.size()), length = static_cast<int64_t>(documents.front().size());
+  std::vector<int64_t> all;
+  for (const std::vector<int32_t>& ids : documents) all.insert(all.end(), ids.begin(), ids.end());
+  const at::Tensor ids = at::tensor(all, at::kLong).view({rows, length});
+
+  const at::NoGradGuard no_grad;
+  const Decoder decoder = load_decoder(directory, at::kFloat, {0, config.moe ? config.moe->num_experts : 0});
+  LocalDispatcher dispatcher;
+  at::Tensor logits = at::empty({rows, length, config.vocab_size});
+  for (int64_t row = 0; row < rows; ++row) {
+    const at::Tensor hidden = decoder.forward({ids.select(0, row), at::arange(length, at::kLong), {0, length}}, dispatcher).hidden_TD;
+    logits.select(0, row).copy_(decoder.logits(hidden));
+  }
+  SafetensorsWriter writer(options.output, {{"input_ids", at::kLong, {rows, length}}, {"logits", at::kFloat, logits.sizes().vec()}});
+  writer.write("input_ids", ids);
+  writer.write("logits", logits);
+  writer.finish();
+  std::cout << options.output << ": logits of " << rows << " x " << length << " positions, vocabulary " << config.vocab_size << "\n";
+  return ExitCode::kDone;
+}
+
+}  // namespace
+
+Subcommand add_logits_command(CLI::App& app) {
+  auto options = std::make_shared<LogitsOptions>();
+  CLI::App* command = app.add_subcommand("logits", "Logits of documents of one length, as a safetensors file to compare with");
+  command->add_option("MODEL", options->model, "Model directory: Hugging Face layout, native or a stock mixture")->required();
+  command->add_option("--ids", options->ids_file, "JSONL file of {\"ids\"}, all of one length")->required();
+  command->add_option("--out", options->output, "File to write: input_ids [N, T] int64, logits [N, T, V] float32")->required();
+  command->footer(
+      "Examples:\n"
+      "  echo '{\"ids\": [1, 403, 12, 7]}' > ids.jsonl\n"
+      "  moe-worker logits examples/base-7m --ids ids.jsonl --out logits.safetensors");
+  return {command, [options](Communicator&) { return write_logits(*options); }};
+}
+
+}  // namespace moe

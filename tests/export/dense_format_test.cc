@@ -1,0 +1,117 @@
+// The way back: a converted model as the dense one that it was made of.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <iostream>
+
+#include "checkpoint/model_directory.h"
+#include "checkpoint/model_writer.h"
+#include "checkpoint/safetensors.h"
+#include "common/error.h"
+#include "common/file_io.h"
+#include "convert/conversion_fixture.h"
+#include "convert/conversion_methods.h"
+#include "export/export_fixture.h"
+#include "testing/compare.h"
+#include "testing/tiny_model.h"
+
+namespace moe {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::export_spec;
+using testing::refusal;
+
+v1::ExportSpec dense_spec() {
+  v1::ExportSpec spec = export_spec("dense");
+  spec.set_dtype("source");
+  return spec;
+}
+
+struct Case {
+  std::string method;
+  std::string family;
+};
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const std::string& method : conversion_methods().names()) {
+    if (!conversion_methods().at(method).is_partition) continue;
+    for (const char* family : {"llama", "qwen2", "phi"}) all.push_back({method, family});
+  }
+  return all;
+}
+
+class DenseFormatTest : public ::testing::TestWithParam<Case> {
+ protected:
+  void convert(at::ScalarType dtype) {
+    testing::write_dense_model(dense(), testing::tiny_config(GetParam().family), 11, dtype);
+    testing::convert(testing::convert_spec(GetParam().method, 4, 2), 7, dense(), converted());
+  }
+  std::filesystem::path dense() const { return folder_ / "dense"; }
+  std::filesystem::path converted() const { return folder_ / "converted"; }
+  std::filesystem::path back() const { return folder_ / "back"; }
+  testing::TempDir folder_;
+};
+INSTANTIATE_TEST_SUITE_P(Methods, DenseFormatTest, ::testing::ValuesIn(cases()), [](const auto& test) { return test.param.method + "_" + test.param.family; });
+
+TEST_P(DenseFormatTest, IsTheSourceBitForBit) {
+  convert(at::kBFloat16);
+  testing::export_to(converted(), back(), dense_spec());
+  const ModelDirectory before(dense()), after(back());
+  EXPECT_FALSE(after.config().moe);
+  EXPECT_EQ(nlohmann::json::parse(read_file(back() / "config.json")), nlohmann::json::parse(read_file(dense() / "config.json")));
+  int64_t tensors = 0;
+  for (const TensorSpec& spec : logical_tensor_specs(before.config())) {
+    EXPECT_EQ(after.tensor_type(spec.name), at::kBFloat16);
+    EXPECT_TRUE(before.tensor(spec.name).equal(after.tensor(spec.name))) << spec.name;
+    ++tensors;
+  }
+  std::cout << "tensors compared: " << tensors << "\n";
+}
+
+// Where it was converted travels with a trained model.
+TEST_P(DenseFormatTest, ATrainedModelRemembersItsNeurons) {
+  convert(at::kFloat);
+  const ModelDirectory source(converted());
+  Decoder decoder = load_decoder(source, at::kFloat, {0, 4});
+  {
+    const at::NoGradGuard no_grad;
+    for (Parameter& parameter : decoder.parameters()) parameter.value.mul_(1.5);
+  }
+  write_model(folder_ / "trained", converted(), decoder, source.config(), at::kFloat, *make_self_communicator(), true);
+  EXPECT_EQ(read_file(folder_ / "trained" / "conversion.json"), read_file(converted() / "conversion.json"));
+  testing::export_to(folder_ / "trained", back(), dense_spec());
+  const ModelDirectory before(dense()), after(back());
+  for (const TensorSpec& spec : logical_tensor_specs(before.config())) {
+    EXPECT_TRUE(after.tensor(spec.name).equal(before.tensor(spec.name) * 1.5)) << spec.name;
+  }
+}
+
+TEST_P(DenseFormatTest, IndicesThatAreNoPartition) {
+  convert(at::kFloat);
+  const auto with_indices = [&](const at::Tensor& first) {
+    const SafetensorsFile file(converted() / "conversion.safetensors");
+    std::vector<SafetensorsWriter::Spec> specs;
+    for (const SafetensorsEntry& entry : file.header().entries) specs.push_back({entry.name, at::kInt, entry.shape});
+    SafetensorsWriter writer(folder_ / "changed", specs);
+    for (const auto& spec : specs) writer.write(spec.name, spec.name.find("layers.0.") != std::string::npos ? first : file.tensor(spec.name));
+    writer.finish();
+    std::filesystem::rename(folder_ / "changed", converted() / "conversion.safetensors");
+  };
+  with_indices(at::zeros({4, 12}, at::kInt));
+  EXPECT_THAT(refusal(converted(), dense_spec()), HasSubstr("the experts of layer 0 do not partition its FFN: 47 neurons are in none, 1 in several"));
+  with_indices(at::full({4, 12}, 48, at::kInt));
+  EXPECT_THAT(refusal(converted(), dense_spec()), HasSubstr("names neuron 48 of 48"));
+  std::filesystem::remove(converted() / "conversion.safetensors");
+  EXPECT_THAT(refusal(converted(), dense_spec()), HasSubstr("without conversion.safetensors"));
+}
+
+TEST(DenseFormatOfSharedTest, SharedExpertsAreNotKnown) {
+  const testing::TempDir folder;
+  testing::write_mixture(folder / "m", {.shared = {8, 8}});
+  EXPECT_THAT(refusal(folder / "m", dense_spec()), HasSubstr("it has shared experts"));
+}
+
+}  // namespace
+}  // namespace moe

@@ -1,0 +1,91 @@
+// Nothing approximate is ever written: what no format holds is refused with every reason.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/error.h"
+#include "common/exit_code.h"
+#include "common/file_io.h"
+#include "convert/conversion_fixture.h"
+#include "export/export_fixture.h"
+#include "testing/tiny_model.h"
+
+namespace moe {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing::export_spec;
+using testing::ExportTest;
+using testing::refusal;
+using testing::write_mixture;
+
+TEST_F(ExportTest, PhiHasNoStockMixture) {
+  write_mixture(native(), {.family = "phi"});
+  EXPECT_THAT(refusal(native(), export_spec()),
+              AllOf(HasSubstr("no stock architecture holds"), HasSubstr("--format native"), HasSubstr("mixtral:"), HasSubstr("granitemoeshared:"),
+                    HasSubstr("qwen2_moe:"), HasSubstr("LayerNorm"), HasSubstr("in parallel"), HasSubstr("no gate"), HasSubstr("its experts have biases"),
+                    HasSubstr("head has a bias"), HasSubstr("RoPE turns 4 of 8")));
+  EXPECT_EQ(exit_code_for(InvalidArgument("")), ExitCode::kBadInput);
+  testing::export_to(native(), out(), export_spec("native"));
+}
+
+TEST_F(ExportTest, BiasesOfExperts) {
+  write_mixture(native(), {.keys = {{"mlp_bias", true}}});
+  EXPECT_THAT(refusal(native(), export_spec()), HasSubstr("its experts have biases"));
+}
+
+TEST_F(ExportTest, ANamedFormatIsHeldToItsOwnReasons) {
+  write_mixture(native(), {.family = "qwen2", .topk_norm = "raw", .shared = {8, 8}});
+  EXPECT_THAT(refusal(native(), export_spec("mixtral")), AllOf(HasSubstr("mixtral does not hold"), HasSubstr("renormalises"), HasSubstr("no shared expert"),
+                                                               HasSubstr("no biases")));
+  EXPECT_THAT(refusal(native(), export_spec("granitemoeshared")), AllOf(HasSubstr("renormalises"), HasSubstr("on none of them")));
+  EXPECT_THAT(refusal(native(), export_spec("mixtrel")), HasSubstr("known: mixtral, granitemoeshared, qwen2_moe, native, dense"));
+}
+
+TEST_F(ExportTest, HeadsThatDoNotMakeUpTheHiddenSize) {
+  write_mixture(native(), {.shared = {8, 8}, .keys = {{"head_dim", 12}}});
+  EXPECT_THAT(refusal(native(), export_spec()), HasSubstr("4 * 12 is not 32"));
+}
+
+TEST_F(ExportTest, WeightsOfOneForSeveralExperts) {
+  write_mixture(native(), {.topk_norm = "straight_through"});
+  EXPECT_THAT(refusal(native(), export_spec()), HasSubstr("weights of 1 for each of 2 experts"));
+}
+
+TEST_F(ExportTest, FillingThatMoreThanDoublesTheExperts) {
+  write_mixture(native(), {.widths = {4, 28}});
+  EXPECT_EQ(refusal(native(), export_spec()), "");
+  write_mixture(folder_ / "narrow", {.widths = {12, 12}});
+  auto spec = export_spec();
+  spec.set_pad_experts_to(256);
+  EXPECT_THAT(refusal(folder_ / "narrow", spec), AllOf(HasSubstr("ratio 21.3333"), HasSubstr("--allow-padding")));
+  spec.set_allow_padding(true);
+  testing::export_to(folder_ / "narrow", out(), spec);
+}
+
+TEST_F(ExportTest, Float16HasNoRoomForTheGate) {
+  write_mixture(native(), {.family = "qwen2"}, at::kHalf);
+  auto spec = export_spec();
+  spec.set_dtype("source");
+  EXPECT_THAT(refusal(native(), spec), HasSubstr("float16"));
+}
+
+TEST_F(ExportTest, DenseModels) {
+  testing::write_dense_model(native(), testing::tiny_config(), 1);
+  EXPECT_THAT(refusal(native(), export_spec()), HasSubstr("it is a dense model"));
+  EXPECT_THAT(refusal(native(), export_spec("dense")), HasSubstr("it is dense already"));
+}
+
+TEST_F(ExportTest, AFolderThatExists) {
+  write_mixture(native(), {});
+  write_file_atomically(folder_ / "taken", "");
+  EXPECT_THROW(testing::export_to(native(), folder_ / "taken"), InvalidArgument);
+}
+
+TEST_F(ExportTest, ValuesTooLargeForTheType) {
+  write_mixture(native(), {.scales = {1e39, 1}});
+  EXPECT_THAT(refusal(native(), export_spec()), HasSubstr("too large for Float"));
+}
+
+}  // namespace
+}  // namespace moe

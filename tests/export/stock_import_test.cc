@@ -1,0 +1,127 @@
+// Stock mixtures that others wrote: what is read, and what is refused with its reason.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "checkpoint/model_directory.h"
+#include "checkpoint/safetensors.h"
+#include "common/error.h"
+#include "common/file_io.h"
+#include "export/export_fixture.h"
+
+namespace moe {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing::ExportTest;
+
+class StockImportTest : public ExportTest {
+ protected:
+  /// A stock directory of this kind.
+  void make(const testing::MixtureSpec& spec, const std::string& format) {
+    testing::write_mixture(native(), spec);
+    testing::export_to(native(), out(), testing::export_spec(format));
+  }
+
+  /// What opening it says after its config.json was changed.
+  std::string problem_with(const nlohmann::json& keys) {
+    nlohmann::json config = nlohmann::json::parse(read_file(out() / "config.json"));
+    config.update(keys);
+    return problem_with_config(config.dump());
+  }
+  std::string problem_with_config(const std::string& text) {
+    const std::string before = read_file(out() / "config.json");
+    write_file_atomically(out() / "config.json", text);
+    std::string problem;
+    try {
+      const ModelDirectory opened(out());
+    } catch (const InvalidArgument& error) {
+      problem = error.what();
+    }
+    write_file_atomically(out() / "config.json", before);
+    return problem;
+  }
+
+  /// Writes the weights again, one tensor changed.
+  void replace(const std::string& name, const at::Tensor& value) {
+    std::vector<SafetensorsWriter::Spec> specs;
+    {
+      const SafetensorsFile file(out() / "model.safetensors");
+      for (const SafetensorsEntry& entry : file.header().entries) specs.push_back({entry.name, at::kFloat, entry.shape});
+      SafetensorsWriter writer(out() / "changed", specs);
+      for (const auto& spec : specs) writer.write(spec.name, spec.name == name ? value : file.tensor(spec.name));
+      writer.finish();
+    }
+    std::filesystem::rename(out() / "changed", out() / "model.safetensors");
+  }
+};
+
+TEST_F(StockImportTest, MixtralOfEitherSpelling) {
+  make({}, "mixtral");
+  EXPECT_EQ(problem_with(nlohmann::json::object()), "");
+  nlohmann::json config = nlohmann::json::parse(read_file(out() / "config.json"));
+  // As transformers 5 writes it.
+  config.erase("rope_theta");
+  config.erase("rope_scaling");
+  config["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 10000.0}};
+  EXPECT_EQ(problem_with_config(config.dump()), "");
+  // The architecture's own defaults, not LLaMA's.
+  for (const char* key : {"rope_parameters", "rms_norm_eps", "max_position_embeddings", "num_experts_per_tok"}) config.erase(key);
+  const ModelConfig defaults = parse_model_config(config.dump(), "mixtral");
+  EXPECT_EQ(defaults.rope.theta, 1e6);
+  EXPECT_EQ(defaults.norm_eps, 1e-5);
+  EXPECT_EQ(defaults.max_positions, 131072);
+  EXPECT_EQ(defaults.moe->top_k, 2);
+  EXPECT_EQ(defaults.model_type, "llama");
+}
+
+TEST_F(StockImportTest, MixtralThatWeCannotHold) {
+  make({}, "mixtral");
+  EXPECT_THAT(problem_with({{"sliding_window", 4096}}), AllOf(HasSubstr("config.json: `sliding_window` is 4096"), HasSubstr("null")));
+  EXPECT_THAT(problem_with({{"num_local_experts", 1}}), HasSubstr("`num_experts_per_tok` 2 is more than `num_local_experts` 1"));
+  EXPECT_THAT(problem_with({{"num_local_experts", 1 << 20}}), HasSubstr("`num_local_experts`"));
+  EXPECT_THAT(problem_with({{"num_local_experts", 5}}), HasSubstr("missing: model.layers.0.block_sparse_moe.experts.4.w1.weight"));
+  EXPECT_THAT(problem_with({{"intermediate_size", 13}}), HasSubstr("mismatched"));
+  EXPECT_THAT(problem_with({{"hidden_act", "gelu"}}), HasSubstr("hidden_act"));
+  EXPECT_EQ(problem_with({{"router_jitter_noise", 0.1}}), "");   // of training alone
+}
+
+TEST_F(StockImportTest, GraniteThatWeCannotHold) {
+  make({.shared = {8, 8}}, "granitemoeshared");
+  for (const char* key : {"embedding_multiplier", "logits_scaling", "residual_multiplier"}) {
+    EXPECT_THAT(problem_with({{key, 0.5}}), HasSubstr(std::string("`") + key + "` is 0.5")) << key;
+  }
+  EXPECT_THAT(problem_with({{"attention_multiplier", 0.015625}}), HasSubstr("head_dim^-0.5"));
+}
+
+TEST_F(StockImportTest, GraniteWithoutASharedExpertIsGranitemoe) {
+  make({}, "granitemoeshared");
+  EXPECT_EQ(nlohmann::json::parse(read_file(out() / "config.json"))["shared_intermediate_size"], 0);
+  nlohmann::json config = nlohmann::json::parse(read_file(out() / "config.json"));
+  config["model_type"] = "granitemoe";
+  config.erase("shared_intermediate_size");
+  EXPECT_EQ(problem_with_config(config.dump()), "");
+}
+
+TEST_F(StockImportTest, Qwen2MoeThatWeCannotHold) {
+  make({.family = "qwen2", .shared = {8, 8}}, "qwen2_moe");
+  EXPECT_THAT(problem_with({{"decoder_sparse_step", 2}}), HasSubstr("`decoder_sparse_step` is 2"));
+  EXPECT_THAT(problem_with({{"mlp_only_layers", {0}}}), HasSubstr("`mlp_only_layers` is [0]"));
+  const std::string gate = "model.layers.1.mlp.shared_expert_gate.weight";
+  replace(gate, at::full({1, 32}, 0.01));
+  EXPECT_THAT(problem_with(nlohmann::json::object()), AllOf(HasSubstr(gate), HasSubstr("was learned")));
+  replace(gate, at::zeros({1, 32}));
+  EXPECT_EQ(problem_with(nlohmann::json::object()), "");
+}
+
+TEST_F(StockImportTest, WeightsOfTheChosenFollowNormTopkProb) {
+  make({.family = "qwen2"}, "qwen2_moe");
+  EXPECT_EQ(ModelDirectory(out()).config().moe->topk_norm, "renorm");
+  EXPECT_EQ(ModelDirectory(out()).config().moe->shared_widths, (std::vector<int64_t>{0, 0}));   // the dummy is gone
+  nlohmann::json config = nlohmann::json::parse(read_file(out() / "config.json"));
+  config.erase("norm_topk_prob");
+  EXPECT_EQ(parse_model_config(config.dump(), "qwen2_moe").moe->topk_norm, "raw");
+}
+
+}  // namespace
+}  // namespace moe
