@@ -11,6 +11,7 @@ find_package(absl REQUIRED)
 find_package(MPI REQUIRED COMPONENTS CXX)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(icu REQUIRED IMPORTED_TARGET icu-uc)
 pkg_check_modules(grpcpp REQUIRED IMPORTED_TARGET grpc++)
 # Its flags hold a macro for Windows, which would keep the precompiled Torch headers from being used.
 set_property(TARGET PkgConfig::grpcpp PROPERTY INTERFACE_COMPILE_OPTIONS "")

@@ -48,6 +48,14 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string_view file_bytes, cons
     has_user_defined_ = true;
     user_defined_[static_cast<uint8_t>(piece.text.front())].push_back(piece.text);
   }
+  // The highest score merges first; equal scores are one rank.
+  std::vector<float> scores;
+  for (const Piece& piece : model_.pieces) scores.push_back(piece.score);
+  std::sort(scores.begin(), scores.end(), std::greater<>());
+  scores.erase(std::unique(scores.begin(), scores.end()), scores.end());
+  for (const Piece& piece : model_.pieces) {
+    ranks_.push_back(static_cast<uint32_t>(std::lower_bound(scores.begin(), scores.end(), piece.score, std::greater<>()) - scores.begin()));
+  }
   for (std::vector<std::string_view>& pieces : user_defined_) {
     std::sort(pieces.begin(), pieces.end(), [](std::string_view a, std::string_view b) { return a.size() > b.size(); });
   }
@@ -102,6 +110,8 @@ int32_t SentencePieceTokenizer::special_at(std::string_view text, size_t at) con
 }
 
 Encoding SentencePieceTokenizer::encode(std::string_view text, SpecialTokens specials) const {
+  constexpr size_t kMostText = size_t{1} << 30;  // with spaces three times as long, offsets still fit
+  if (text.size() > kMostText) throw InvalidArgument(concat("a text of ", text.size(), " bytes; at most ", kMostText, " can be encoded at once"));
   require_utf8(text);
   Encoding encoding;
   size_t begin = 0;
@@ -124,24 +134,23 @@ Encoding SentencePieceTokenizer::encode(std::string_view text, SpecialTokens spe
 void SentencePieceTokenizer::encode_stretch(std::string_view text, size_t from, size_t to, Encoding& encoding) const {
   const Normalized normalized = normalize(text.substr(from, to - from));
   const auto base = static_cast<int64_t>(from);
-  std::vector<size_t> sizes;
-  std::vector<bool> is_frozen;
-  for (size_t at = 0; at < normalized.text.size(); at += sizes.back()) {
+  constexpr int32_t kFrozen = -2;
+  std::vector<BpeSymbol> symbols;
+  for (size_t at = 0; at < normalized.text.size(); at += symbols.back().size) {
     const size_t whole = user_defined_length(normalized.text, at);
-    sizes.push_back(whole > 0 ? whole : utf8_length(normalized.text, at));
-    if (has_user_defined_) is_frozen.push_back(whole > 0);
+    const size_t size = whole > 0 ? whole : utf8_length(normalized.text, at);
+    symbols.push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(size), whole > 0 ? kFrozen : -1});
   }
   // Of each unused piece that came up, the bytes of its left part: the latest way of making it counts.
   std::unordered_map<std::string_view, size_t> unused;
-  const std::vector<BpeSymbol> symbols =
-      bpe(normalized.text, sizes, is_frozen, [&](std::string_view merged, size_t left_size) -> BpeMerge {
-        if (merged.size() > longest_piece_) return {};
-        const auto found = mergeable_.find(merged);
-        if (found == mergeable_.end()) return {};
-        const Piece& piece = model_.pieces[found->second];
-        if (piece.type == PieceType::kUnused) unused[merged] = left_size;
-        return {true, piece.score};
-      });
+  Bpe().run(symbols, [&](const BpeSymbol& left, const BpeSymbol& right) -> BpeMerge {
+    if (left.id == kFrozen || right.id == kFrozen || left.size + right.size > longest_piece_) return {};
+    const std::string_view merged = std::string_view(normalized.text).substr(left.begin, left.size + right.size);
+    const auto found = mergeable_.find(merged);
+    if (found == mergeable_.end()) return {};
+    if (model_.pieces[found->second].type == PieceType::kUnused) unused[merged] = left.size;
+    return {ranks_[found->second], found->second};
+  });
 
   bool after_unknown = false;
   const std::function<void(size_t, size_t)> emit = [&](size_t at, size_t size) {

@@ -58,6 +58,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   size_t longest_special_ = 0;
   std::bitset<256> special_starts_;  ///< their first bytes
   std::unordered_map<std::string_view, int32_t> mergeable_;  ///< what merging may give; keys into model_
+  std::vector<uint32_t> ranks_;                              ///< of merging, by id
   /// User-defined pieces by their first byte, the longest first.
   std::array<std::vector<std::string_view>, 256> user_defined_;
   bool has_user_defined_ = false;

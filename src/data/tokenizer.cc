@@ -8,6 +8,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "data/sentencepiece_tokenizer.h"
+#include "data/tokenizer_json.h"
 
 namespace moe {
 namespace {
@@ -34,9 +35,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_directory(const fs::path& direc
                                  "there, or give the data as {\"ids\"}"));
   }
   if (file->extension() == ".model") return std::make_shared<SentencePieceTokenizer>(read_file(*file), file->string());
-  throw InvalidArgument(
-      concat(directory.string(),
-             ": tokenizer.json is not supported yet, and there is no tokenizer.model; give the data as {\"ids\"}"));
+  return std::make_shared<JsonTokenizer>(read_file(*file), file->string(), read_special_token_names(directory));
 }
 
 std::string Tokenizer::decode(const std::vector<int32_t>& ids, bool skip_special_tokens) const {

@@ -28,16 +28,16 @@ std::vector<std::string> merge_naively(const std::string& text, const std::map<s
   }
 }
 
-std::vector<std::string> merge_by_heap(const std::string& text, const std::map<std::string, float>& scores) {
-  std::vector<std::string> symbols;
-  for (const BpeSymbol& symbol :
-       bpe(text, std::vector<size_t>(text.size(), 1), {}, [&scores](std::string_view merged, size_t) -> BpeMerge {
-         const auto found = scores.find(std::string(merged));
-         return found == scores.end() ? BpeMerge{} : BpeMerge{true, found->second};
-       })) {
-    symbols.push_back(text.substr(symbol.begin, symbol.size));
-  }
-  return symbols;
+std::vector<std::string> merge_by_bpe(const std::string& text, const std::map<std::string, float>& scores, Bpe& bpe) {
+  std::vector<BpeSymbol> symbols;
+  for (uint32_t i = 0; i < text.size(); ++i) symbols.push_back({i, 1, -1});
+  bpe.run(symbols, [&](const BpeSymbol& left, const BpeSymbol& right) -> BpeMerge {
+    const auto found = scores.find(text.substr(left.begin, left.size + right.size));
+    return found == scores.end() ? BpeMerge{} : BpeMerge{static_cast<uint32_t>(-found->second), 0};
+  });
+  std::vector<std::string> parts;
+  for (const BpeSymbol& symbol : symbols) parts.push_back(text.substr(symbol.begin, symbol.size));
+  return parts;
 }
 
 std::string random_word(CounterRng& rng, size_t longest) {
@@ -49,6 +49,7 @@ std::string random_word(CounterRng& rng, size_t longest) {
 
 TEST(BpeTest, MergesAsTheDefinitionSaysAlsoWithEqualScores) {
   CounterRng rng(11, kStreamTest);
+  Bpe bpe;
   int words = 0;
   for (int vocabulary = 0; vocabulary < 200; ++vocabulary) {
     std::map<std::string, float> scores;
@@ -58,22 +59,34 @@ TEST(BpeTest, MergesAsTheDefinitionSaysAlsoWithEqualScores) {
         scores[text] = -static_cast<float>(rng.below(levels));
     }
     for (int i = 0; i < 50; ++i, ++words) {
-      const std::string word = random_word(rng, 40);
-      ASSERT_EQ(merge_by_heap(word, scores), merge_naively(word, scores)) << word;
+      const std::string word = random_word(rng, 4 * Bpe::kFew);  // by scan and by heap
+      ASSERT_EQ(merge_by_bpe(word, scores, bpe), merge_naively(word, scores)) << word;
     }
   }
   std::cout << words << " words over 200 vocabularies, seed 11, 0 differences\n";
 }
 
-TEST(BpeTest, FrozenSymbolsStayWhole) {
-  const auto all_merge = [](std::string_view, size_t) { return BpeMerge{true, 0}; };
-  const std::vector<BpeSymbol> symbols = bpe("abcdef", {1, 1, 2, 1, 1}, {false, false, true, false, false}, all_merge);
-  ASSERT_EQ(symbols.size(), 3U);
-  EXPECT_EQ(symbols[0].size, 2U);
-  EXPECT_EQ(symbols[1].begin, 2U);
-  EXPECT_EQ(symbols[1].size, 2U);
-  EXPECT_EQ(symbols[2].begin, 4U);
-  EXPECT_TRUE(bpe("", {}, {}, all_merge).empty());
+TEST(BpeTest, KeepsTheIdsOfWhatItMerged) {
+  // (1, 2) -> 3 before (3, 1) -> 4; the pair (2, 1) does not merge.
+  const auto merge_of = [](const BpeSymbol& left, const BpeSymbol& right) -> BpeMerge {
+    if (left.id == 1 && right.id == 2) return {0, 3};
+    if (left.id == 3 && right.id == 1) return {1, 4};
+    return {};
+  };
+  for (const uint32_t repeats : {1U, 20U}) {
+    std::vector<BpeSymbol> symbols;
+    for (uint32_t i = 0; i < 3 * repeats; ++i) symbols.push_back({i, 1, i % 3 == 1 ? 2 : 1});
+    Bpe().run(symbols, merge_of);
+    ASSERT_EQ(symbols.size(), repeats);
+    for (uint32_t i = 0; i < repeats; ++i) {
+      EXPECT_EQ(symbols[i].id, 4);
+      EXPECT_EQ(symbols[i].begin, 3 * i);
+      EXPECT_EQ(symbols[i].size, 3U);
+    }
+  }
+  std::vector<BpeSymbol> none;
+  Bpe().run(none, merge_of);
+  EXPECT_TRUE(none.empty());
 }
 
 }  // namespace

@@ -110,7 +110,48 @@ TEST(TokenizerTest, NamesTheFolderWithoutATokenizer) {
   };
   EXPECT_THAT(message(), HasSubstr(folder.path().string() + ": there is no tokenizer.json and no tokenizer.model"));
   write_file_atomically(folder / "tokenizer.json", "{}");
-  EXPECT_THAT(message(), HasSubstr("tokenizer.json is not supported yet"));
+  fs::copy_file(kBase / "tokenizer.model", folder / "tokenizer.model");
+  EXPECT_THAT(message(), HasSubstr("tokenizer.json: ")) << "a damaged tokenizer.json is no reason to take the other file";
+}
+
+// Ids as the HF form of such a model gives them, each stretch with a dummy prefix of its own.
+TEST(TokenizerTest, ParsesSpecialPiecesWhenAsked) {
+  const auto tokenizer = Tokenizer::from_directory(kBase);
+  const auto alone = [&](const std::string& text) { return tokenizer->encode(text).ids; };
+  const Encoding encoding = tokenizer->encode("a<s>b</s>c<unk>", SpecialTokens::kParse);
+  Ids expected;
+  for (const Ids& part : {alone("a"), Ids{1}, alone("b"), Ids{2}, alone("c"), Ids{0}}) expected.insert(expected.end(), part.begin(), part.end());
+  EXPECT_EQ(encoding.ids, expected);
+  EXPECT_EQ(encoding.offsets.front(), std::make_pair(int64_t{0}, int64_t{1}));
+  EXPECT_EQ(encoding.offsets[alone("a").size()], std::make_pair(int64_t{1}, int64_t{4}));
+  EXPECT_EQ(encoding.offsets.back(), std::make_pair(int64_t{10}, int64_t{15}));
+  EXPECT_EQ(tokenizer->token_to_id("</s>"), 2);
+  EXPECT_EQ(tokenizer->token_to_id("<0x0A>"), 13);
+  EXPECT_EQ(tokenizer->token_to_id("no such token"), std::nullopt);
+  EXPECT_EQ(tokenizer->id_to_token(1), "<s>");
+  EXPECT_EQ(tokenizer->bos_token() + tokenizer->eos_token(), "<s></s>");
+}
+
+TEST(TokenizerTest, BatchesKeepTheirOrderOnAnyNumberOfThreads) {
+  const auto tokenizer = Tokenizer::from_directory(kBase);
+  std::vector<std::string> texts;
+  for (int i = 0; i < 300; ++i) texts.push_back("text number " + std::to_string(i) + std::string(i % 7, '!'));
+  std::vector<std::string_view> views(texts.begin(), texts.end());
+  for (const int threads : {1, 2, 5}) {
+    const std::vector<Encoding> encodings = tokenizer->encode_batch(views, threads);
+    ASSERT_EQ(encodings.size(), texts.size());
+    for (size_t i = 0; i < texts.size(); ++i) ASSERT_EQ(encodings[i].ids, tokenizer->encode(texts[i]).ids) << i;
+  }
+  EXPECT_TRUE(tokenizer->encode_batch({}, 2).empty());
+  EXPECT_THROW(tokenizer->encode_batch(views, 0), InvalidArgument);
+  views[250] = "ab\xFF";
+  views[270] = "\xFF";
+  try {
+    tokenizer->encode_batch(views, 3);
+    ADD_FAILURE() << "accepted";
+  } catch (const InvalidArgument& error) {
+    EXPECT_THAT(error.what(), HasSubstr("text 250 of the batch: text is not UTF-8 at byte 2"));
+  }
 }
 
 TEST(TokenizerTest, DigestIsOfTheFile) {

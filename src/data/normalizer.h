@@ -1,0 +1,37 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "data/aligned_text.h"
+#include "data/nfc.h"
+
+namespace moe {
+
+/// The normaliser nodes of tokenizer.json.
+struct PrependNode {
+  std::string text;  ///< put before a text that is not empty
+};
+struct ReplaceNode {
+  std::string pattern, content;  ///< plain strings; the pattern is not empty
+};
+struct NfcNode {
+  std::shared_ptr<const Nfc> nfc;
+};
+using NormalizerNode = std::variant<PrependNode, ReplaceNode, NfcNode>;
+
+/// What happens to a text before it is split, node after node. Immutable; safe to share between threads.
+class Normalizer {
+ public:
+  explicit Normalizer(std::vector<NormalizerNode> nodes = {}) : nodes_(std::move(nodes)) {}
+
+  /// `text` itself where nothing changes, else a view of one of the buffers.
+  AlignedText apply(const AlignedText& text, AlignedBuffer (&buffers)[2]) const;
+
+ private:
+  std::vector<NormalizerNode> nodes_;
+};
+
+}  // namespace moe
