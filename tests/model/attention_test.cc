@@ -27,11 +27,13 @@ ModelConfig shape(int64_t heads, int64_t kv_heads, int64_t head_dim) {
 }
 
 AttentionWeights random_weights(const ModelConfig& c, at::ScalarType dtype) {
+  const auto bias = [&](int64_t rows, uint64_t seed) { return random_normal({rows}, seed).to(dtype).requires_grad_(true); };
   const auto weight = [&](int64_t rows, int64_t columns, uint64_t seed) {
     return (random_normal({rows, columns}, seed) * 0.3).to(dtype).requires_grad_(true);
   };
   return {weight(c.num_heads * c.head_dim, c.hidden_size, 1), weight(c.num_kv_heads * c.head_dim, c.hidden_size, 2),
-          weight(c.num_kv_heads * c.head_dim, c.hidden_size, 3), weight(c.hidden_size, c.num_heads * c.head_dim, 4)};
+          weight(c.num_kv_heads * c.head_dim, c.hidden_size, 3), weight(c.hidden_size, c.num_heads * c.head_dim, 4),
+          bias(c.num_heads * c.head_dim, 7), bias(c.num_kv_heads * c.head_dim, 8), bias(c.num_kv_heads * c.head_dim, 9), bias(c.hidden_size, 10)};
 }
 
 at::Tensor positions_of(const std::vector<int64_t>& cu_seqlens) {
@@ -60,53 +62,53 @@ TEST(RopeTableTest, AnglesFollowTheFormula) {
   EXPECT_LT(worst, 1e-5);  // the angles are fp32: up to 100 * 2^-24
 }
 
-TEST(RopeTest, ProductsOfQueryAndKeyDependOnThePositionDifferenceOnly) {
-  const RopeAngles table = angles_of(shape(1, 1, 16), at::arange(128, at::kLong), {0, 128});
-  const at::Tensor q = random_normal({1, 1, 16}, 1), k = random_normal({1, 1, 16}, 2);
-  const auto at_position = [&](const at::Tensor& x, int64_t p) {
-    return ops::rope(x, table.cos.narrow(0, p, 1), table.sin.narrow(0, p, 1)).flatten();
-  };
-  const auto product = [&](int64_t p, int64_t r) { return at::dot(at_position(q, p), at_position(k, r)).item<double>(); };
-  for (const int64_t distance : {0, 1, 17}) {
-    for (const int64_t start : {1, 40, 100}) EXPECT_NEAR(product(start + distance, start), product(distance, 0), 2e-5);
-  }
-  EXPECT_GT(std::abs(product(17, 0) - product(1, 0)), 1e-2);
-}
-
 // Attention written out with a mask over all tokens, in float64.
 at::Tensor naive_attention(const ModelConfig& c, const AttentionWeights& w, const RopeAngles& rope, const at::Tensor& x,
                            const std::vector<int64_t>& cu_seqlens) {
-  const int64_t tokens = x.size(0), group = c.num_heads / c.num_kv_heads, half = c.head_dim / 2;
+  const int64_t tokens = x.size(0), group = c.num_heads / c.num_kv_heads, half = c.rope.rotary_dims / 2;
   at::Tensor mask = at::full({tokens, tokens}, -std::numeric_limits<double>::infinity(), at::kDouble);
   for (size_t s = 0; s + 1 < cu_seqlens.size(); ++s) {
-    for (int64_t t = cu_seqlens[s]; t < cu_seqlens[s + 1]; ++t) mask[t].slice(0, cu_seqlens[s], t + 1).zero_();
+    for (int64_t t = cu_seqlens[s]; t < cu_seqlens[s + 1]; ++t) {
+      mask[t].slice(0, std::max(cu_seqlens[s], t + 1 - c.attention_window.value_or(tokens)), t + 1).zero_();
+    }
   }
-  const auto heads = [&](const at::Tensor& weight, int64_t head) {
-    return at::matmul(x, weight.slice(0, head * c.head_dim, (head + 1) * c.head_dim).t());
+  const auto heads = [&](const at::Tensor& weight, const at::Tensor& bias, int64_t head) {
+    const int64_t first = head * c.head_dim, end = first + c.head_dim;
+    return at::matmul(x, weight.slice(0, first, end).t()) + bias.slice(0, first, end);
   };
-  const auto turn = [&](const at::Tensor& h) {
+  const auto turn = [&](const at::Tensor& whole) {
+    const at::Tensor h = whole.slice(1, 0, 2 * half), rest = whole.slice(1, 2 * half);
     const at::Tensor cos = rope.cos.repeat({1, 2}), sin = rope.sin.repeat({1, 2});
-    return h * cos + at::cat({-h.slice(1, half), h.slice(1, 0, half)}, 1) * sin;
+    return at::cat({h * cos + at::cat({-h.slice(1, half), h.slice(1, 0, half)}, 1) * sin, rest}, 1);
   };
   std::vector<at::Tensor> out;
   for (int64_t head = 0; head < c.num_heads; ++head) {
-    const at::Tensor scores = at::matmul(turn(heads(w.q, head)), turn(heads(w.k, head / group)).t());
-    out.push_back(at::matmul(at::softmax(scores / std::sqrt(static_cast<double>(c.head_dim)) + mask, 1), heads(w.v, head / group)));
+    const at::Tensor scores = at::matmul(turn(heads(w.q, w.q_bias, head)), turn(heads(w.k, w.k_bias, head / group)).t());
+    out.push_back(at::matmul(at::softmax(scores / std::sqrt(static_cast<double>(c.head_dim)) + mask, 1), heads(w.v, w.v_bias, head / group)));
   }
-  return at::matmul(at::cat(out, 1), w.o.t());
+  return at::matmul(at::cat(out, 1), w.o.t()) + w.o_bias;
 }
 
 struct HeadShape {
-  int64_t heads, kv_heads, head_dim;
+  int64_t heads, kv_heads, head_dim, rotary_dims, window;
 };
-void PrintTo(const HeadShape& s, std::ostream* out) { *out << s.heads << "_" << s.kv_heads << "_" << s.head_dim; }
+void PrintTo(const HeadShape& s, std::ostream* out) { 
+  *out << s.heads << "_" << s.kv_heads << "_" << s.head_dim << "_" << s.rotary_dims << "_" << s.window;
+}
+ModelConfig config_of(const HeadShape& s) {
+  ModelConfig config = shape(s.heads, s.kv_heads, s.head_dim);
+  config.rope.rotary_dims = s.rotary_dims;
+  if (s.window > 0) config.attention_window = s.window;
+  return config;
+}
 class AttentionTest : public ::testing::TestWithParam<HeadShape> {};
 INSTANTIATE_TEST_SUITE_P(Heads, AttentionTest,
-                         ::testing::Values(HeadShape{4, 4, 8}, HeadShape{4, 2, 8}, HeadShape{6, 2, 6}, HeadShape{3, 1, 10},
-                                           HeadShape{5, 5, 4}));
+                         ::testing::Values(HeadShape{4, 4, 8, 8, 0}, HeadShape{4, 2, 8, 8, 0}, HeadShape{6, 2, 6, 6, 0},
+                                           HeadShape{3, 1, 10, 4, 0}, HeadShape{5, 5, 4, 2, 0}, HeadShape{4, 2, 8, 8, 2},
+                                           HeadShape{4, 2, 8, 8, 6}, HeadShape{3, 1, 10, 4, 13}));
 
 TEST_P(AttentionTest, ValueAndGradientsEqualAttentionWrittenOut) {
-  const ModelConfig config = shape(GetParam().heads, GetParam().kv_heads, GetParam().head_dim);
+  const ModelConfig config = config_of(GetParam());
   const std::vector<int64_t> cu_seqlens{0, 5, 12, 19, 20, 20, 33};  // equal neighbours, a single token, an empty sequence
   const RopeAngles rope = angles_of(config, positions_of(cu_seqlens), cu_seqlens);
   std::vector<at::Tensor> values;
@@ -118,14 +120,15 @@ TEST_P(AttentionTest, ValueAndGradientsEqualAttentionWrittenOut) {
                               : naive_attention(config, w, rope, x, cu_seqlens);
     y.backward(random_normal({33, config.hidden_size}, 6));
     values.push_back(y.detach());
-    gradients.push_back({x.grad(), w.q.grad(), w.k.grad(), w.v.grad(), w.o.grad()});
+    gradients.push_back({x.grad(), w.q.grad(), w.k.grad(), w.v.grad(), w.o.grad(), w.q_bias.grad(),
+                         w.k_bias.grad(), w.v_bias.grad(), w.o_bias.grad()});
   }
   EXPECT_TRUE(near(values[0], values[1], 1e-10));
   for (size_t i = 0; i < gradients[0].size(); ++i) EXPECT_TRUE(near(gradients[0][i], gradients[1][i], 1e-10)) << "gradient " << i;
 }
 
 TEST_P(AttentionTest, ACacheContinuesTheSequence) {
-  const ModelConfig config = shape(GetParam().heads, GetParam().kv_heads, GetParam().head_dim);
+  const ModelConfig config = config_of(GetParam());
   const at::NoGradGuard no_grad;
   RopeTable rope(config, at::kDouble);
   const AttentionWeights w = random_weights(config, at::kDouble);

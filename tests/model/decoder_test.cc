@@ -46,9 +46,16 @@ TokenBatch sequence(const TokenBatch& batch, size_t s) {
   return {batch.tokens_T.narrow(0, begin, length), batch.positions_T.narrow(0, begin, length), {0, length}};
 }
 
-ModelConfig config_of(bool is_moe) { return is_moe ? tiny_moe_config(4, 2, 12, 8) : tiny_config(); }
+struct Kind {
+  const char* name;
+  const char* kind;
+  bool is_moe;
+};
+void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }
 
-class DecoderTest : public ::testing::TestWithParam<bool> {
+ModelConfig config_of(const Kind& kind) { return kind.is_moe ? tiny_moe_config(4, 2, 12, 8, kind.kind) : tiny_config(kind.kind); }
+
+class DecoderTest : public ::testing::TestWithParam<Kind> {
  protected:
   Decoder decoder(at::ScalarType dtype) const {
     Decoder made(config_of(GetParam()), dtype, {0, 4});
@@ -56,7 +63,12 @@ class DecoderTest : public ::testing::TestWithParam<bool> {
     return made;
   }
 };
-INSTANTIATE_TEST_SUITE_P(, DecoderTest, ::testing::Bool(), [](const auto& test) { return test.param ? "Moe" : "Dense"; });
+INSTANTIATE_TEST_SUITE_P(, DecoderTest,
+                         ::testing::Values(Kind{"Dense", "llama", false}, Kind{"Moe", "llama", true},
+                                           Kind{"DenseBiases", "llama_biases", false}, Kind{"MoeBiases", "llama_biases", true},
+                                           Kind{"Qwen2Dense", "qwen2", false}, Kind{"Qwen2Moe", "qwen2", true},
+                                           Kind{"PhiDense", "phi", false}, Kind{"PhiMoe", "phi", true}),
+                         [](const auto& test) { return test.param.name; });
 
 // No attention across packed sequences: losses have the same bits as each sequence alone, gradients agree to 1e-5.
 TEST_P(DecoderTest, PackedSequencesEqualSequencesAlone) {
@@ -97,6 +109,23 @@ TEST_P(DecoderTest, CachedLogitsEqualThoseOfTheWholeSequence) {
   };
   EXPECT_TRUE(near(logits_of(model, part(0, 6), &cache), whole.narrow(0, 0, 6), 1e-5));
   for (int64_t t = 6; t < 12; ++t) EXPECT_TRUE(near(logits_of(model, part(t, 1), &cache), whole.narrow(0, t, 1), 1e-5)) << t;
+}
+
+TEST_P(DecoderTest, CachedLogitsOfAWindowEqualThoseOfTheWholeSequence) {
+  ModelConfig config = config_of(GetParam());
+  config.attention_window = 3;
+  Decoder model(config, at::kFloat, {0, 4});
+  fill_random(model, 7);
+  const TokenBatch batch = random_batch({12}, 61, 2);
+  const at::Tensor whole = logits_of(model, batch);
+  EXPECT_FALSE(near(whole, logits_of(decoder(at::kFloat), batch), 1e-3)) << "the window must do something";
+  KvCache cache;
+  const auto part = [&](int64_t first, int64_t count) {
+    return TokenBatch{batch.tokens_T.narrow(0, first, count), batch.positions_T.narrow(0, first, count), {0, count}};
+  };
+  EXPECT_TRUE(near(logits_of(model, part(0, 6), &cache), whole.narrow(0, 0, 6), 1e-5));
+  for (int64_t t = 6; t < 12; ++t) EXPECT_TRUE(near(logits_of(model, part(t, 1), &cache), whole.narrow(0, t, 1), 1e-5)) << t;
+  EXPECT_EQ(cache.layers[0].keys.size(0), 3) << "keys that no later query sees are dropped";
 }
 
 TEST_P(DecoderTest, LaterTokensDoNotChangeEarlierLogits) {

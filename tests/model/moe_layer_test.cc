@@ -20,31 +20,54 @@ struct Case {
   const char* name;
   int64_t tokens, experts, top_k, width, shared_width;
   double first_bias = 0;   ///< added to the logit of expert 0: -100 leaves it without tokens, +100 sends it all
+  bool is_gated = true, has_biases = false;
+  TopkNorm norm = TopkNorm::kRenorm;
 };
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
-at::Tensor swiglu_ffn(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& up, const at::Tensor& down) {
-  const at::Tensor g = at::matmul(x, gate.t());
-  return at::matmul(g * at::sigmoid(g) * at::matmul(x, up.t()), down.t());
+/// W x + b, without b where it is undefined.
+at::Tensor affine(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  const at::Tensor y = at::matmul(x, weight.t());
+  return bias.defined() ? y + bias : y;
+}
+
+at::Tensor naive_ffn(const at::Tensor& x, const FeedForwardWeights& w) {
+  const at::Tensor up = affine(x, w.up, w.up_bias);
+  if (!w.gate.defined()) return at::matmul(at::gelu(up, "tanh"), w.down.t());
+  const at::Tensor g = affine(x, w.gate, w.gate_bias);
+  return at::matmul(g * at::sigmoid(g) * up, w.down.t());
+}
+
+/// Expert e of a stack.
+FeedForwardWeights expert(const MoeWeights& weights, bool is_gated, int64_t e) {
+  const int64_t width = weights.down.size(2);
+  FeedForwardWeights one;
+  one.down = weights.down[e];
+  const auto part = [&](const at::Tensor& stack, int64_t first) { return stack.defined() ? stack[e].slice(0, first, first + width) : at::Tensor(); };
+  if (is_gated) one.gate = part(weights.gate_up, 0);
+  if (is_gated) one.gate_bias = part(weights.gate_up_bias, 0);
+  one.up = part(weights.gate_up, is_gated ? width : 0);
+  one.up_bias = part(weights.gate_up_bias, is_gated ? width : 0);
+  return one;
 }
 
 /// y of every token, one (token, slot) at a time.
 at::Tensor naive_moe(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x) {
-  const int64_t width = weights.down.size(2);
   std::vector<at::Tensor> rows;
   for (int64_t t = 0; t < x.size(0); ++t) {
     const at::Tensor p = at::softmax(at::matmul(weights.router, x[t]), 0);
     const at::Tensor ids = std::get<1>(at::sort(p.detach(), /*stable=*/true, 0, /*descending=*/true)).narrow(0, 0, options.top_k);
     const at::Tensor chosen = p.index_select(0, ids);
-    const at::Tensor w = options.topk_norm == TopkNorm::kRenorm ? chosen / chosen.sum() : chosen / chosen.detach();
+    const at::Tensor w = options.topk_norm == TopkNorm::kRaw      ? chosen
+                         : options.topk_norm == TopkNorm::kRenorm ? chosen / chosen.sum()
+                                                                  : chosen / chosen.detach();
     at::Tensor y = at::zeros({kHidden}, at::kDouble);
     for (int64_t k = 0; k < options.top_k; ++k) {
       const int64_t e = ids[k].item<int64_t>();
-      const at::Tensor gate_up = weights.gate_up[e];
-      y = y + options.output_scale * w[k] *
-                  swiglu_ffn(x[t], gate_up.slice(0, 0, width), gate_up.slice(0, width), weights.down[e]);
+      y = y + options.output_scale * w[k] * naive_ffn(x[t], expert(weights, options.is_gated, e));
     }
-    if (weights.shared) y = y + swiglu_ffn(x[t], weights.shared->gate, weights.shared->up, weights.shared->down);
+    if (weights.shared) y = y + naive_ffn(x[t], *weights.shared);
+    if (weights.output_bias.defined()) y = y + weights.output_bias;
     rows.push_back(y);
   }
   return rows.empty() ? x * 0 : at::stack(rows);
@@ -59,18 +82,30 @@ class MoeLayerTest : public ::testing::TestWithParam<Case> {
     router.select(1, 0).zero_();
     router[0][0].fill_(c.first_bias);
     weights.router = leaf(router);
-    weights.gate_up = leaf(random_normal({c.experts, 2 * c.width, kHidden}, 2) * 0.2);
+    const int64_t rows = c.is_gated ? 2 * c.width : c.width;
+    weights.gate_up = leaf(random_normal({c.experts, rows, kHidden}, 2) * 0.2);
     weights.down = leaf(random_normal({c.experts, kHidden, c.width}, 3) * 0.2);
     if (c.shared_width > 0) {
       weights.shared = FeedForwardWeights{leaf(random_normal({c.shared_width, kHidden}, 4) * 0.2),
                                           leaf(random_normal({c.shared_width, kHidden}, 5) * 0.2),
                                           leaf(random_normal({kHidden, c.shared_width}, 6) * 0.2)};
+      if (!c.is_gated) weights.shared->gate = at::Tensor();
     }
+    if (!c.has_biases) return weights;
+    weights.gate_up_bias = leaf(random_normal({c.experts, rows}, 9));
+    weights.output_bias = leaf(random_normal({kHidden}, 10));
+    if (!weights.shared) return weights;
+    weights.shared->up_bias = leaf(random_normal({c.shared_width}, 11));
+    if (c.is_gated) weights.shared->gate_bias = leaf(random_normal({c.shared_width}, 12));
     return weights;
   }
   static std::vector<at::Tensor> leaves(const MoeWeights& weights) {
-    std::vector<at::Tensor> all{weights.router, weights.gate_up, weights.down};
-    if (weights.shared) all.insert(all.end(), {weights.shared->gate, weights.shared->up, weights.shared->down});
+    std::vector<at::Tensor> all{weights.router, weights.gate_up, weights.down, weights.gate_up_bias, weights.output_bias};
+    if (weights.shared) {
+      const FeedForwardWeights& shared = *weights.shared;
+      all.insert(all.end(), {shared.gate, shared.up, shared.down, shared.gate_bias, shared.up_bias});
+    }
+    std::erase_if(all, [](const at::Tensor& tensor) { return !tensor.defined(); });
     return all;
   }
   /// Column 0 is 1: the router's first column is a bias.
@@ -86,12 +121,17 @@ INSTANTIATE_TEST_SUITE_P(, MoeLayerTest,
                                            Case{"shared", 40, 7, 1, 16, 11}, Case{"all_of_3", 10, 3, 3, 8, 0},
                                            Case{"one_expert_without_tokens", 40, 4, 2, 43, 0, -100},
                                            Case{"all_on_one_expert", 40, 4, 1, 43, 0, 100}, Case{"one_token", 1, 4, 2, 43, 8},
-                                           Case{"no_tokens", 0, 4, 2, 43, 8}, Case{"one_expert", 9, 1, 1, 16, 0}),
+                                           Case{"no_tokens", 0, 4, 2, 43, 8}, Case{"one_expert", 9, 1, 1, 16, 0},
+                                           Case{"raw", 40, 8, 3, 16, 0, 0, true, false, TopkNorm::kRaw},
+                                           Case{"biases", 40, 4, 2, 43, 0, 0, true, true}, Case{"biases_shared", 40, 4, 2, 16, 11, 0, true, true},
+                                           Case{"no_gate", 40, 4, 2, 43, 0, 0, false, false}, Case{"no_gate_biases", 40, 4, 2, 16, 11, 0, false, true},
+                                           Case{"no_gate_biases_no_tokens", 0, 4, 2, 16, 11, 0, false, true},
+                                           Case{"biases_one_without_tokens", 40, 4, 2, 16, 0, -100, false, true}),
                          [](const auto& test) { return test.param.name; });
 
 TEST_P(MoeLayerTest, ValueAndGradientsEqualANaiveLoop) {
   const Case& c = GetParam();
-  const MoeOptions options{c.experts, c.top_k, 1.75, c.top_k == 1 ? TopkNorm::kStraightThrough : TopkNorm::kRenorm};
+  const MoeOptions options{c.experts, c.top_k, 1.75, c.top_k == 1 ? TopkNorm::kStraightThrough : c.norm, c.is_gated};
   const MoeWeights ours = random_weights(c), theirs = random_weights(c);
   const at::Tensor x_ours = tokens(c), x_theirs = tokens(c), dy = random_normal({c.tokens, kHidden}, 8);
   LocalDispatcher dispatcher;

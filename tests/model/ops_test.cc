@@ -12,37 +12,15 @@
 
 #include "testing/compare.h"
 #include "testing/random_tensor.h"
+#include "testing/same_function.h"
 
 namespace moe {
 namespace {
 
+using testing::expect_same_function;
 using testing::near;
 using testing::random_normal;
 using testing::rows_that_differ;
-
-constexpr double kTolerance = 1e-10;
-using Function = std::function<at::Tensor(const std::vector<at::Tensor>&)>;
-
-/// Value and gradients of `ours` equal those of `reference`, for a random gradient of the result.
-void expect_same_function(const Function& ours, const Function& reference, const std::vector<at::Tensor>& inputs) {
-  std::vector<at::Tensor> values;
-  std::vector<std::vector<at::Tensor>> gradients;
-  for (const Function* function : {&ours, &reference}) {
-    std::vector<at::Tensor> leaves;
-    for (const at::Tensor& input : inputs) leaves.push_back(input.detach().clone().requires_grad_(true));
-    const at::Tensor value = (*function)(leaves);
-    value.backward(random_normal(value.sizes().vec(), 99));
-    values.push_back(value.detach());
-    gradients.emplace_back();
-    for (const at::Tensor& leaf : leaves) {
-      gradients.back().push_back(leaf.grad().defined() ? leaf.grad() : at::zeros_like(leaf));
-    }
-  }
-  EXPECT_TRUE(near(values[0], values[1], kTolerance));
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    EXPECT_TRUE(near(gradients[0][i], gradients[1][i], kTolerance)) << "gradient of input " << i;
-  }
-}
 
 class RowsTest : public ::testing::TestWithParam<int64_t> {};
 INSTANTIATE_TEST_SUITE_P(Rows, RowsTest, ::testing::Values(0, 1, 37));

@@ -46,9 +46,47 @@ TEST(LogicalTensorSpecsTest, NamesOfAMixture) {
   EXPECT_EQ(specs.count("model.layers.0.mlp.gate_proj.weight"), 0u);
 }
 
+TEST(LogicalTensorSpecsTest, NamesOfQwen2) {
+  const auto specs = as_map(logical_tensor_specs(tiny_config("qwen2")));
+  EXPECT_EQ(specs.size(), 3u + 2 * (9 + 3));
+  EXPECT_EQ(specs.at("model.layers.1.self_attn.q_proj.bias"), (std::vector<int64_t>{32}));
+  EXPECT_EQ(specs.at("model.layers.1.self_attn.v_proj.bias"), (std::vector<int64_t>{16}));
+  EXPECT_EQ(specs.count("model.layers.1.self_attn.o_proj.bias"), 0u);
+  EXPECT_EQ(specs.count("model.layers.1.mlp.up_proj.bias"), 0u);
+}
+
+TEST(LogicalTensorSpecsTest, NamesOfPhi) {
+  const auto dense = as_map(logical_tensor_specs(tiny_config("phi")));
+  EXPECT_EQ(dense.size(), 1u + 2 + 2 + 2 * (2 + 4 * 2 + 2 * 2));
+  EXPECT_EQ(dense.at("model.layers.0.self_attn.dense.bias"), (std::vector<int64_t>{32}));
+  EXPECT_EQ(dense.at("model.layers.0.input_layernorm.bias"), (std::vector<int64_t>{32}));
+  EXPECT_EQ(dense.at("model.layers.1.mlp.fc1.weight"), (std::vector<int64_t>{48, 32}));
+  EXPECT_EQ(dense.at("model.layers.1.mlp.fc2.bias"), (std::vector<int64_t>{32}));
+  EXPECT_EQ(dense.at("model.final_layernorm.bias"), (std::vector<int64_t>{32}));
+  EXPECT_EQ(dense.at("lm_head.bias"), (std::vector<int64_t>{61}));
+  EXPECT_EQ(dense.count("model.layers.0.post_attention_layernorm.weight"), 0u);
+
+  const auto moe = as_map(logical_tensor_specs(tiny_moe_config(3, 2, 12, 6, "phi")));
+  EXPECT_EQ(moe.size(), 1u + 2 + 2 + 2 * (2 + 4 * 2 + 1 + 3 * 3 + 3 + 1));
+  EXPECT_EQ(moe.at("model.layers.0.mlp.experts.2.up_proj.weight"), (std::vector<int64_t>{12, 32}));
+  EXPECT_EQ(moe.at("model.layers.0.mlp.experts.2.up_proj.bias"), (std::vector<int64_t>{12}));
+  EXPECT_EQ(moe.at("model.layers.0.mlp.experts.2.down_proj.weight"), (std::vector<int64_t>{32, 12}));
+  EXPECT_EQ(moe.at("model.layers.0.mlp.shared_expert.up_proj.bias"), (std::vector<int64_t>{6}));
+  EXPECT_EQ(moe.at("model.layers.1.mlp.output_bias"), (std::vector<int64_t>{32}));
+  EXPECT_EQ(moe.count("model.layers.0.mlp.experts.2.gate_proj.weight"), 0u);
+  EXPECT_EQ(moe.count("model.layers.0.mlp.experts.2.down_proj.bias"), 0u);
+}
+
 // Whatever the ranks own, together their parameters hold every logical tensor once, with its shape.
-TEST(LogicalViewsTest, RanksTogetherHoldEveryTensorOnce) {
-  const ModelConfig config = tiny_moe_config(4, 2, 12, 8);
+class LogicalViewsOfTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  static ModelConfig config() { return tiny_moe_config(4, 2, 12, 8, GetParam()); }
+};
+INSTANTIATE_TEST_SUITE_P(Kinds, LogicalViewsOfTest, ::testing::ValuesIn(testing::kTinyKinds),
+                         [](const auto& test) { return std::string(test.param); });
+
+TEST_P(LogicalViewsOfTest, RanksTogetherHoldEveryTensorOnce) {
+  const ModelConfig config = LogicalViewsOfTest::config();
   std::map<std::string, std::vector<int64_t>> experts, others;
   for (const ExpertRange range : {ExpertRange{0, 1}, ExpertRange{1, 3}}) {
     const Decoder decoder(config, at::kFloat, range);
@@ -84,10 +122,27 @@ TEST(LogicalViewsTest, ViewsWriteThroughToTheStackedTensors) {
   }
 }
 
-TEST(DecoderParametersTest, OnlyMatricesDecayAndOnlyExpertsAreOwned) {
-  const Decoder decoder(tiny_moe_config(4, 2, 12), at::kFloat, {0, 4});
+// Every bias of an expert is a row range of one stacked tensor, beside the matrices.
+TEST_P(LogicalViewsOfTest, ViewsOfExpertsCoverTheStacksExactly) {
+  Decoder decoder(config(), at::kFloat, {1, 2});
+  for (Parameter& parameter : decoder.parameters()) {
+    if (!parameter.is_expert) continue;
+    parameter.value.zero_();
+    int64_t elements = 0;
+    for (const LogicalView& logical : logical_views(parameter, parameter.value)) {
+      logical.view.add_(1);
+      elements += logical.view.numel();
+    }
+    EXPECT_EQ(elements, parameter.value.numel()) << parameter.name;
+    EXPECT_TRUE(parameter.value.eq(1).all().item<bool>()) << parameter.name << ": views overlap";
+  }
+}
+
+TEST_P(LogicalViewsOfTest, OnlyMatricesDecayAndOnlyExpertsAreOwned) {
+  const Decoder decoder(config(), at::kFloat, {0, 4});
   for (const Parameter& parameter : decoder.parameters()) {
-    EXPECT_EQ(parameter.decays, parameter.name.find("norm") == std::string::npos) << parameter.name;
+    const bool is_bias = parameter.name.ends_with("bias");
+    EXPECT_EQ(parameter.decays, parameter.name.find("norm") == std::string::npos && !is_bias) << parameter.name;
     EXPECT_EQ(parameter.is_expert, parameter.name.find(".experts.") != std::string::npos) << parameter.name;
     EXPECT_EQ(parameter.layer, parameter.name.rfind("model.layers.", 0) == 0 ? parameter.name[13] - '0' : -1) << parameter.name;
   }

@@ -42,6 +42,14 @@ TEST(RouterTest, RenormedWeightsAreTheSoftmaxOfTheChosen) {
   EXPECT_TRUE(near(routing.weights_TK, chosen / chosen.sum(1, true), 1e-12));
 }
 
+TEST(RouterTest, RawWeightsAreTheSoftmaxOverAll) {
+  const at::Tensor x = random_normal({50, 6}, 2), router = random_normal({8, 6}, 3);
+  const Routing routing = route(x, router, 3, TopkNorm::kRaw);
+  EXPECT_TRUE(near(routing.weights_TK, at::softmax(at::matmul(x, router.t()), 1).gather(1, routing.expert_ids_TK), 1e-12));
+  EXPECT_LT(routing.weights_TK.sum(1).max().item<double>(), 1);
+  EXPECT_EQ(parse_topk_norm("raw"), TopkNorm::kRaw);
+}
+
 // With one expert per token the renormalised weight is constantly 1 and cannot teach the router; straight-through can.
 TEST(RouterTest, StraightThroughIsOneAndHasTheGradientOfLogP) {
   const at::Tensor x = random_normal({20, 6}, 4);

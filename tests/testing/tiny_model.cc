@@ -25,7 +25,9 @@ at::Tensor normal(const at::Tensor& like, double mean, double deviation, Counter
 
 }  // namespace
 
-nlohmann::json tiny_json(const std::string& family) {
+nlohmann::json tiny_json(const std::string& kind) {
+  const bool has_biases = kind == "llama_biases";
+  const std::string family = has_biases ? "llama" : kind;
   nlohmann::json json = {{"model_type", family},
                          {"hidden_size", 32},
                          {"intermediate_size", 48},
@@ -40,6 +42,7 @@ nlohmann::json tiny_json(const std::string& family) {
                          {"bos_token_id", 1},
                          {"eos_token_id", 2}};
   json["architectures"] = {model_families().at(family).architecture};
+  if (has_biases) json.update({{"attention_bias", true}, {"mlp_bias", true}});
   if (family == "phi") {
     json.erase("rms_norm_eps");
     json.update({{"layer_norm_eps", 1e-5}, {"hidden_act", "gelu_new"}, {"partial_rotary_factor", 0.5}, {"num_key_value_heads", nullptr}});
@@ -47,10 +50,10 @@ nlohmann::json tiny_json(const std::string& family) {
   return json;
 }
 
-ModelConfig tiny_config(const std::string& family) { return parse_model_config(tiny_json(family).dump(), "tiny " + family); }
+ModelConfig tiny_config(const std::string& kind) { return parse_model_config(tiny_json(kind).dump(), "tiny " + kind); }
 
-ModelConfig tiny_moe_config(int64_t num_experts, int64_t top_k, int64_t expert_width, int64_t shared_width, const std::string& family) {
-  ModelConfig config = tiny_config(family);
+ModelConfig tiny_moe_config(int64_t num_experts, int64_t top_k, int64_t expert_width, int64_t shared_width, const std::string& kind) {
+  ModelConfig config = tiny_config(kind);
   MoeConfig moe;
   moe.base_model_type = config.model_type;
   moe.num_experts = num_experts;
