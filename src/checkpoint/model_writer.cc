@@ -56,6 +56,8 @@ void copy_into(const fs::path& folder, const fs::path& file) {
 }
 
 void copy_companions(const fs::path& folder, const fs::path& source, bool is_native, const std::string& chat_template) {
+  // Before the source's own, which then is left out.
+  if (!chat_template.empty()) write_file_atomically(folder / kTemplate, chat_template);
   for (const char* name : kCompanions) copy_into(folder, source / name);
   if (is_native) {
     for (const char* name : kConversion) copy_into(folder, source / name);
@@ -64,7 +66,6 @@ void copy_companions(const fs::path& folder, const fs::path& source, bool is_nat
   for (const auto& entry : fs::directory_iterator(source, missing)) {
     if (entry.is_regular_file() && entry.path().filename().string().rfind(kTemplatePrefix, 0) == 0) copy_into(folder, entry.path());
   }
-  if (!chat_template.empty() && !fs::exists(folder / kTemplate)) write_file_atomically(folder / kTemplate, chat_template);
 }
 
 /// What stands beside the weights.

@@ -92,6 +92,9 @@ class Trainer {
     packing.vocab_size = config.vocab_size;
     loader_ = std::make_unique<DataLoader>(data_files(spec_.data()), tokenizer, packing);
     chat_template_ = packing.chat_template.name;
+    if (loader_->has_chats()) {
+      jinja_ = chat_template_to_write(request_.model, chat_template_, tokenizer != nullptr && tokenizer->bos_id().has_value());
+    }
     if (world_.rank() == 0) log_info("event=data_loaded " + loader_->summary());
     if (!spec_.validation().empty()) {
       held_out_ = std::make_unique<HeldOutData>(data_files(spec_.validation()), tokenizer, HeldOutOptions{packing, spec_.validation_tokens()});
@@ -218,7 +221,7 @@ class Trainer {
   void write_output() {
     ModelConfig config = decoder_->config();
     if (!chat_template_.empty()) config.source["chat_template_name"] = chat_template_;
-    write_model(request_.output, request_.model, *decoder_, config, compute_type(request_.gang), world_, writes_experts());
+    write_model(request_.output, request_.model, *decoder_, config, compute_type(request_.gang), world_, writes_experts(), jinja_);
   }
 
   std::vector<std::vector<int64_t>> summed_load() const {
@@ -273,7 +276,8 @@ class Trainer {
   std::unique_ptr<HeldOutData> held_out_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<MetricsLog> metrics_;
-  std::string chat_template_;
+  std::string chat_template_;   ///< name; empty: none that we know, and no chats
+  std::string jinja_;           ///< text to write beside the model, where it has none or another
   Position position_;
   std::vector<json> lines_;
   std::vector<std::vector<std::vector<int64_t>>> recent_load_;

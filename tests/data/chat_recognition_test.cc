@@ -114,6 +114,16 @@ TEST_F(DirectoryTemplateTest, UnknownOnesAreAProblemThatListsTheChoices) {
   EXPECT_THAT(choose_chat_template(folder_.path()).problem, HasSubstr("none of its entries is named \"default\""));
 }
 
+TEST_F(DirectoryTemplateTest, WhatATrainedModelNeedsBesideIt) {
+  const std::string vicuna = chat_template_jinja("vicuna", true);
+  EXPECT_EQ(chat_template_to_write(folder_.path(), "vicuna", true), vicuna) << "it had none";
+  config({{"chat_template", chat_template_jinja("qwen2", true)}});
+  EXPECT_EQ(chat_template_to_write(folder_.path(), "qwen2", false), "") << "it has this one";
+  EXPECT_EQ(chat_template_to_write(folder_.path(), "vicuna", true), vicuna) << "it has another one";
+  config({{"chat_template", "{{ unknown }}"}});
+  EXPECT_EQ(chat_template_to_write(folder_.path(), "vicuna", true), "") << "taken at the user's word";
+}
+
 TEST_F(DirectoryTemplateTest, BadFilesAreErrorsThatNameThem) {
   config({{"chat_template", 3}});
   EXPECT_THAT(error(), HasSubstr("tokenizer_config.json: chat_template is number; expected a text or a list"));

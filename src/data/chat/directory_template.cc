@@ -101,4 +101,11 @@ ChatTemplateChoice choose_chat_template(const std::filesystem::path& directory) 
                      chat_templates().known())};
 }
 
+std::string chat_template_to_write(const std::filesystem::path& directory, std::string_view name, bool tokenizer_adds_bos) {
+  const std::optional<DirectoryTemplate> own = read_directory_template(directory);
+  if (!own) return chat_template_jinja(name, tokenizer_adds_bos);
+  const std::optional<std::string> known = recognise_chat_template(own->jinja);
+  return !known || *known == name ? "" : chat_template_jinja(name, tokenizer_adds_bos);
+}
+
 }  // namespace moe

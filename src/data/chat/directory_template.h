@@ -32,4 +32,8 @@ struct ChatTemplateChoice {
 /// What the directory's own template is: recognised, or the problem; plain_markers if it has none.
 ChatTemplateChoice choose_chat_template(const std::filesystem::path& directory);
 
+/// The Jinja text that has to go with a model trained in the template `name` from `directory`: empty if what the directory has is
+/// that, or is not recognised (then a user said that it equals `name`).
+std::string chat_template_to_write(const std::filesystem::path& directory, std::string_view name, bool tokenizer_adds_bos);
+
 }  // namespace moe

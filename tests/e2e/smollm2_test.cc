@@ -1,0 +1,146 @@
+// SmolLM2-135M-Instruct end to end, as configs/smollm2-135m_independent-random_cpu.yaml has it: converted, trained on chats for 50 steps
+// and exported by a gang of two; then transformers loads the result, its chat template, its generation and its perplexity, and all must
+// be ours. About 4 minutes on two free cores. Skips where the model, the shared data or transformers are missing.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "common/error.h"
+#include "common/file_io.h"
+#include "testing/peer_python.h"
+#include "testing/subprocess.h"
+#include "testing/temp_dir.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+const fs::path kRoot = MOE_SOURCE_DIR;
+const fs::path kShared = kRoot / "../shared/data";
+const fs::path kConfig = kRoot / "configs/smollm2-135m_independent-random_cpu.yaml";
+constexpr const char* kPrompt = "Name three colours and say where each can be seen.";
+constexpr int kWindows = 3;            ///< of WikiText-2
+constexpr size_t kWindowBytes = 1600;  ///< about 400 tokens
+
+fs::path smollm2() { return testing::peer_python().parent_path().parent_path().parent_path() / "smollm2"; }
+
+testing::ProcessResult run(const std::vector<std::string>& arguments) {
+  return testing::run_process(arguments, {{"OMP_NUM_THREADS", "2"}, {"MKL_NUM_THREADS", "2"}}, kRoot);
+}
+
+/// Whole lines of the test set from its beginning, one {"text"} a window.
+void write_windows(const fs::path& path) {
+  std::istringstream lines(read_file(kShared / "eval/wikitext2.test.txt"));
+  std::string line, text, all;
+  for (int windows = 0; windows < kWindows && std::getline(lines, line);) {
+    text += line + "\n";
+    if (text.size() < kWindowBytes) continue;
+    all += json{{"text", text}}.dump() + "\n";
+    text.clear();
+    ++windows;
+  }
+  write_file_atomically(path, all);
+}
+
+struct Score {
+  double logprob = 0;
+  int64_t targets = 0;
+  double perplexity() const { return std::exp(-logprob / static_cast<double>(targets)); }
+};
+
+Score our_score(const fs::path& model, const fs::path& texts) {
+  const testing::ProcessResult result = run({testing::worker_path(), "score", model, "--text", texts});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  Score score;
+  std::istringstream lines(result.out);
+  for (std::string line; std::getline(lines, line);) {
+    for (const json& value : json::parse(line)["logprobs"]) score.logprob += value.get<double>();
+    score.targets += static_cast<int64_t>(json::parse(line)["logprobs"].size());
+  }
+  return score;
+}
+
+class SmolLm2EndToEndTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!fs::exists(testing::peer_python())) GTEST_SKIP() << "no transformers: " << testing::peer_python() << " is missing (deploy/install_deps.sh --peers)";
+    if (!fs::exists(smollm2())) GTEST_SKIP() << smollm2() << " is missing: a shared tool, get-smollm2, makes it";
+    if (!fs::exists(kShared / "sft")) GTEST_SKIP() << "the shared data is not beside the project";
+  }
+
+  /// The committed pipeline on the shared chats; a record per stage.
+  std::map<std::string, json> run_pipeline() {
+    const std::string train = (kShared / "sft/chat.train.jsonl").string(), valid = (kShared / "sft/chat.valid.jsonl").string();
+    const testing::ProcessResult result = run(
+        {"bash", kRoot / "deploy/gang.sh", "--ranks", "2", "--once", "--", testing::worker_path(), "run", kConfig, "--out", out_,
+         "--set", "inputs.dense.path=" + smollm2().string(),
+         "--set", "stages.convert.convert.calibration=[{path: " + train + ", max_documents: 50}]",
+         "--set", "stages.evaluate-converted.evaluate.data=[{path: " + valid + "}]",
+         "--set", "stages.stage1.train.data=[{path: " + train + ", max_documents: 1000}]",
+         "--set", "stages.evaluate-stage1.evaluate.data=[{path: " + valid + "}]"});
+    EXPECT_EQ(result.exit_code, 0) << result.out << result.err;
+    std::map<std::string, json> stages;
+    if (result.exit_code != 0) return stages;
+    const json summary = json::parse(read_file(out_ / "summary.json"));
+    for (const json& stage : summary["stages"]) stages[stage["stage"]] = stage["details"];
+    return stages;
+  }
+
+  testing::TempDir folder_;
+  fs::path out_ = folder_ / "out";
+};
+
+TEST_F(SmolLm2EndToEndTest, TransformersGetsWhatWeTrained) {
+  const std::map<std::string, json> stages = run_pipeline();
+  ASSERT_EQ(stages.size(), 5U);
+  const double dense = stages.at("evaluate-converted")["baseline"]["loss"], converted = stages.at("evaluate-converted")["loss"],
+               trained = stages.at("evaluate-stage1")["loss"];
+  std::cout << "held-out chat loss: dense " << dense << ", converted " << converted << ", after 50 steps " << trained << "\n";
+  EXPECT_LT(dense, trained);
+  EXPECT_LT(trained, converted - 0.5);
+
+  const fs::path converted_export = folder_ / "converted";
+  const testing::ProcessResult exported =
+      run({testing::worker_path(), "export", out_ / "convert/output-t0001", "-o", converted_export, "--dtype", "float32"});
+  ASSERT_EQ(exported.exit_code, 0) << exported.err;
+  const fs::path trained_export = out_ / "export/output-t0001";
+  write_windows(folder_ / "windows.jsonl");
+  const testing::ProcessResult oracle = run({testing::peer_python(), kRoot / "tests/e2e/smollm2_oracle.py", folder_ / "oracle.json", folder_ / "windows.jsonl",
+                                             kPrompt, smollm2(), converted_export, trained_export});
+  ASSERT_EQ(oracle.exit_code, 0) << oracle.out << oracle.err;
+  const json theirs = json::parse(read_file(folder_ / "oracle.json"));
+
+  for (const auto& [name, ours, stock] : {std::tuple{"dense", smollm2(), smollm2()},
+                                          {"converted", out_ / "convert/output-t0001", converted_export},
+                                          {"trained", out_ / "stage1/output-t0001", trained_export}}) {
+    const json& peer = theirs[stock.string()];
+    EXPECT_EQ(peer["keys"], json::parse("[[], [], []]")) << name << ": missing, unexpected and mismatched keys";
+    const Score score = our_score(ours, folder_ / "windows.jsonl");
+    const Score peer_score{peer["logprob"], peer["targets"]};
+    EXPECT_EQ(score.targets, peer_score.targets) << name;
+    const double difference = std::abs(score.perplexity() / peer_score.perplexity() - 1);
+    std::cout << name << " (" << peer["type"].get<std::string>() << "): WikiText-2 perplexity " << score.perplexity() << " over " << score.targets
+              << " tokens, transformers " << peer_score.perplexity() << ", relative difference " << difference << "\n";
+    EXPECT_LE(difference, 1e-4) << name;
+    // The exported directory is read by us, too: the same text from both programs.
+    const testing::ProcessResult generated =
+        run({testing::worker_path(), "generate", stock, "--chat", "--prompt", kPrompt, "--max-tokens", "64"});
+    ASSERT_EQ(generated.exit_code, 0) << generated.err;
+    EXPECT_EQ(generated.out, peer["answer"].get<std::string>() + "\n") << name;
+    std::cout << "  " << peer["answer_ids"].size() << " tokens: " << peer["answer"] << "\n";
+  }
+  const json& peer = theirs[trained_export.string()];
+  EXPECT_EQ(peer["rendered"], concat("<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+                                     "<|im_start|>user\n", kPrompt, "<|im_end|>\n<|im_start|>assistant\n"));
+  EXPECT_NE(peer["type"], "LlamaForCausalLM");
+}
+
+}  // namespace
+}  // namespace moe
