@@ -56,6 +56,10 @@ bool JsonNode::boolean(const char* key, bool otherwise) const {
   return found ? found->boolean() : otherwise;
 }
 
+JsonNode JsonNode::entry(const std::string& key) const {
+  return {value_->at(key), concat(path_, "[", quoted_json(nlohmann::json(key)), "]"), *where_};
+}
+
 JsonNode JsonNode::at(size_t i) const { return {(*value_)[i], path_ + "[" + std::to_string(i) + "]", *where_}; }
 
 }  // namespace moe

@@ -33,6 +33,8 @@ class JsonNode {
   /// A member, unless it is missing or null.
   std::optional<JsonNode> find(const char* key) const;
   bool boolean(const char* key, bool otherwise) const;
+  /// A member of an object whose keys are data, such as a vocabulary; it must be there.
+  JsonNode entry(const std::string& key) const;
   /// Element i of an array.
   JsonNode at(size_t i) const;
   size_t size() const { return value_->size(); }

@@ -22,13 +22,12 @@ void read_vocabulary(const JsonNode& vocab, TokenizerJson& file) {
   vocab.expect_object();
   const int64_t most = largest_id(vocab.size());
   for (auto entry = vocab.value().begin(); entry != vocab.value().end(); ++entry) {
-    const auto path = [&] { return concat("[", quoted(entry.key()), "]"); };
     if (!entry->is_number_unsigned() || entry->get<uint64_t>() > static_cast<uint64_t>(most)) {
-      vocab.fail(concat(path(), " is ", quoted_json(*entry), "; expected an id from 0 to ", most));
+      vocab.entry(entry.key()).fail(concat("is ", quoted_json(*entry), "; expected an id from 0 to ", most));
     }
     const auto id = entry->get<int32_t>();
     if (file.vocabulary.insert(entry.key(), id) == Vocabulary::Added::kIdIsThere) {
-      vocab.fail(concat(path(), " has the id ", id, ", as has ", quoted(file.vocabulary.text_of(id))));
+      vocab.entry(entry.key()).fail(concat("has the id ", id, ", as has ", quoted(file.vocabulary.text_of(id))));
     }
     if (!file.is_byte_level) {
       file.model.insert(entry.key(), id);

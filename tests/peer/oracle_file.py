@@ -29,9 +29,9 @@ class OracleFile:
         data = text.encode()
         self.file.write(array("I", [len(data)]).tobytes() + data)
 
-    def encoding(self, kind, text, ids, offsets):
-        """`kind`: b"T" special tokens are text, b"P" they are parsed. `offsets` in characters, flat: begin, end, begin, end ..."""
-        positions = byte_offsets(text)
+    def encoding(self, kind, text, ids, offsets, in_bytes=False):
+        """`kind`: b"T" special tokens are text, b"P" they are parsed. `offsets` (in characters or bytes): begin, end, begin, end ..."""
+        positions = None if in_bytes else byte_offsets(text)
         flat = array("I", offsets if positions is None else [positions[i] for i in offsets])
         self.file.write(kind)
         self.text(text)

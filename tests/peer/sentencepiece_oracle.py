@@ -30,7 +30,7 @@ def main():
         for i, text in enumerate(strings):
             pieces = oracle.encode(text, return_type="proto").pieces
             ids = [piece.id for piece in pieces]
-            out.encoding(b"T", text, ids, [offset for piece in pieces for offset in (piece.begin, piece.end)])
+            out.encoding(b"T", text, ids, [offset for piece in pieces for offset in (piece.begin, piece.end)], in_bytes=True)
             if i % 5 == 0:
                 out.decoding(b"D", ids, oracle.decode(ids))
                 random_ids = [rng.randrange(oracle.vocab_size()) for _ in range(rng.randint(0, 6))]

@@ -44,6 +44,7 @@ def main():
     parser.add_argument("--strings", type=int, default=200000)
     parser.add_argument("--text-bytes", type=int, default=10000000)
     parser.add_argument("--text", nargs="*", default=[])
+    parser.add_argument("--no-ids", action="store_true", help="leave the text of every id out")
     parser.add_argument("--seed", type=int, default=20261124)
     arguments = parser.parse_args()
     tokenizer = Tokenizer.from_file(arguments.tokenizer)
@@ -52,7 +53,7 @@ def main():
     strings = fuzzed(rng, arguments.strings)
     with OracleFile(arguments.out) as out:
         singles = []
-        for token in ids:
+        for token in [] if arguments.no_ids else ids:
             singles.append(tokenizer.decode([token], skip_special_tokens=False))
             out.decoding(b"D", [token], singles[-1])
         for _ in range(arguments.strings // 40):
