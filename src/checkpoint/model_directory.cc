@@ -32,8 +32,10 @@ std::string listed(const std::string& what, const std::vector<std::string>& name
 std::vector<std::shared_ptr<SafetensorsFile>> open_shards(const fs::path& path) {
   const std::string where = (path / kIndex).string();
   const nlohmann::json index = parse_json(read_file(path / kIndex), where);
-  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
-    throw Corruption(where + ": `weight_map` is missing");
+  if (!index.is_object()) throw Corruption(concat(where, " is ", quoted_json(index), "; expected an object"));
+  if (!index.contains("weight_map")) throw Corruption(where + ": `weight_map` is missing");
+  if (!index["weight_map"].is_object() || index["weight_map"].empty()) {
+    throw Corruption(concat(where, ": `weight_map` is ", quoted_json(index["weight_map"]), "; expected an object of tensor names and files"));
   }
   if (index.contains("metadata") && !index["metadata"].is_object()) {
     throw Corruption(concat(where, ": `metadata` is ", quoted_json(index["metadata"]), "; expected an object"));
@@ -42,7 +44,8 @@ std::vector<std::shared_ptr<SafetensorsFile>> open_shards(const fs::path& path) 
   for (const auto& [name, file] : index["weight_map"].items()) {
     if (!file.is_string()) throw Corruption(concat(where, ": the file of '", name, "' is ", quoted_json(file), "; expected a name"));
     const std::string shard = file.get<std::string>();
-    if (fs::path(shard).filename() != shard) throw Corruption(concat(where, ": '", shard, "' is not a plain file name"));
+    const bool is_plain = !shard.empty() && shard != "." && shard != ".." && fs::path(shard).filename() == shard;
+    if (!is_plain) throw Corruption(concat(where, ": '", shard, "' is not a plain file name"));
     names_of[shard].insert(name);
   }
   std::vector<std::shared_ptr<SafetensorsFile>> files;

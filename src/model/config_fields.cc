@@ -9,6 +9,7 @@ namespace {
 
 /// Far more than any model has; keeps a broken config from filling memory with names.
 constexpr int64_t kMaxLayers = 4096;
+constexpr int64_t kMaxExpertsOfAllLayers = int64_t{1} << 18;
 
 void read_heads(const JsonFields& fields, ModelConfig& config) {
   config.num_heads = fields.integer("num_attention_heads");
@@ -41,6 +42,10 @@ void read_common_fields(const JsonFields& fields, const FamilyFields& family, Mo
   config.norm_eps = fields.positive_or(family.norm_eps_key, family.norm_eps);
   config.rope = read_rope(fields, {config.head_dim, config.max_positions, family.partial_rotary_factor, family.turns_whole_heads});
   config.tie_word_embeddings = fields.boolean_or("tie_word_embeddings", false);
+}
+
+void check_num_experts(const JsonFields& fields, const char* key, int64_t experts, int64_t layers) {
+  if (experts * layers > kMaxExpertsOfAllLayers) fields.fail(key, concat("at most ", kMaxExpertsOfAllLayers / layers, " in a model of ", layers, " layers"));
 }
 
 }  // namespace moe

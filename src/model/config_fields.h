@@ -18,4 +18,7 @@ struct FamilyFields {
 /// that names file, key and value.
 void read_common_fields(const JsonFields& fields, const FamilyFields& family, ModelConfig& config);
 
+/// Refuses more experts, read from `key`, than any model of so many layers has: a broken config must not fill memory with names.
+void check_num_experts(const JsonFields& fields, const char* key, int64_t experts, int64_t layers);
+
 }  // namespace moe

@@ -5,6 +5,7 @@
 
 #include "common/error.h"
 #include "common/json_text.h"
+#include "model/config_fields.h"
 #include "model/json_fields.h"
 #include "model/model_families.h"
 #include "model/stock/stock_layouts.h"
@@ -26,6 +27,7 @@ MoeConfig read_moe(const JsonFields& fields, const ModelConfig& config) {
   MoeConfig moe;
   moe.base_model_type = fields.text("base_model_type");
   moe.num_experts = fields.integer("num_experts");
+  check_num_experts(fields, "num_experts", moe.num_experts, config.num_layers);
   moe.top_k = fields.integer("top_k");
   if (moe.top_k > moe.num_experts) fields.fail("top_k", concat("at most num_experts ", moe.num_experts));
   moe.expert_widths = fields.integers("expert_widths", config.num_layers, 1);

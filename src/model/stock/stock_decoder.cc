@@ -1,15 +1,13 @@
 #include "model/stock/stock_decoder.h"
 
 #include "common/error.h"
+#include "model/config_fields.h"
 #include "model/model_families.h"
 
 namespace moe {
 namespace {
 
 using nlohmann::json;
-
-/// More than any model has; keeps a broken config from filling memory with names.
-constexpr int64_t kMaxExperts = 4096;
 
 json rope_scaling(const RopeConfig& rope) {
   if (rope.type == "default") return nullptr;
@@ -112,7 +110,7 @@ MoeConfig read_stock_moe(const JsonFields& fields, const ModelConfig& config, co
   MoeConfig moe;
   moe.base_model_type = config.model_type;
   moe.num_experts = fields.integer_or(experts_key, experts_default);
-  if (moe.num_experts > kMaxExperts) fields.fail(experts_key, concat("at most ", kMaxExperts));
+  check_num_experts(fields, experts_key, moe.num_experts, config.num_layers);
   moe.top_k = fields.integer_or(top_k_key, top_k_default);
   if (moe.top_k > moe.num_experts) throw InvalidArgument(concat(fields.where(), ": `", top_k_key, "` ", moe.top_k, " is more than `", experts_key, "` ", moe.num_experts));
   moe.shared_widths.assign(config.num_layers, 0);
