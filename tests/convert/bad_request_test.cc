@@ -12,7 +12,9 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "convert/conversion_fixture.h"
+#include "convert/request_check.h"
 #include "testing/run_ranks.h"
+#include "testing/tiny_model.h"
 
 namespace moe {
 namespace {
@@ -45,6 +47,21 @@ class BadRequestTest : public ConversionTest {
     return refusal(spec);
   }
 };
+
+// A method that looks at gates, on a family without them; no method of the list needs one yet.
+TEST(ApplicableTest, AMethodRefusesAModelWithItsReason) {
+  const ConversionMethod gate_reader{"a test's", true, {}, needs_gated_ffn};
+  EXPECT_NO_THROW(check_applies("gate_reader", gate_reader, testing::tiny_config("llama"), "dir"));
+  EXPECT_NO_THROW(check_applies("gate_reader", gate_reader, testing::tiny_config("qwen2"), "dir"));
+  try {
+    check_applies("gate_reader", gate_reader, testing::tiny_config("phi"), "dir");
+    FAIL() << "accepted";
+  } catch (const InvalidArgument& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("gate_reader does not apply to dir"), HasSubstr("phi has no gate"), HasSubstr("independent_random")));
+  }
+  const ConversionMethod any{"a test's", true, {}};
+  EXPECT_NO_THROW(check_applies("any", any, testing::tiny_config("phi"), "dir"));
+}
 
 TEST_F(BadRequestTest, NamesFieldValueAndWhatWouldDo) {
   EXPECT_THAT(refusal([](auto& s) { s.set_experts(5); }), AllOf(HasSubstr("experts 5"), HasSubstr("width 48"), HasSubstr("1, 2, 3, 4, 6, 8")));

@@ -65,8 +65,8 @@ at::Tensor logits_of(const fs::path& model, const TokenBatch& batch, at::ScalarT
   return decoder.logits(decoder.forward(batch, dispatcher).hidden_TD);
 }
 
-ConversionTest::ConversionTest() {
-  write_dense_model(dense(), tiny_config(), /*seed=*/11);
+ConversionTest::ConversionTest(const std::string& kind) {
+  write_dense_model(dense(), tiny_config(kind), /*seed=*/11);
   write_calibration(ids(), 60, tiny_config().vocab_size, /*seed=*/12);
 }
 

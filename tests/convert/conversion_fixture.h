@@ -33,10 +33,10 @@ nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const std::fi
 /// Dense logits or MoE logits of all rows of the batch.
 at::Tensor logits_of(const std::filesystem::path& model, const TokenBatch& batch, at::ScalarType dtype = at::kFloat);
 
-/// A fresh folder with a tiny dense model ("dense") and calibration ids ("ids.jsonl").
+/// A fresh folder with a tiny dense model ("dense") of a kind of testing/tiny_model.h, and calibration ids ("ids.jsonl").
 class ConversionTest : public ::testing::Test {
  protected:
-  ConversionTest();
+  explicit ConversionTest(const std::string& kind = "llama");
 
   std::filesystem::path dense() const { return folder_ / "dense"; }
   std::filesystem::path ids() const { return folder_ / "ids.jsonl"; }

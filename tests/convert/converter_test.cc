@@ -29,34 +29,55 @@ at::Tensor neurons_of(const std::filesystem::path& model, int64_t layer) {
   return SafetensorsFile(model / "conversion.safetensors").tensor(concat("model.layers.", layer, ".mlp.experts.neurons")).to(at::kLong);
 }
 
-/// The FFN matrix that the experts came from, put together again: row (or column) neurons[e][i] is row i of expert e.
+/// The FFN tensor that the experts came from, put together again: row (or column) neurons[e][i] is row i of expert e.
 at::Tensor rebuilt(const ModelDirectory& converted, int64_t layer, const std::string& part, int64_t dim) {
   const at::Tensor neurons = neurons_of(converted.path(), layer);
   std::vector<at::Tensor> parts;
-  for (int64_t e = 0; e < neurons.size(0); ++e) parts.push_back(converted.tensor(concat("model.layers.", layer, ".mlp.experts.", e, ".", part, ".weight")));
+  for (int64_t e = 0; e < neurons.size(0); ++e) parts.push_back(converted.tensor(concat("model.layers.", layer, ".mlp.experts.", e, ".", part)));
   return at::cat(parts, dim).index_select(dim, neurons.flatten().argsort());
 }
 
 /// Same type, shape and bits.
 bool identical(const at::Tensor& a, const at::Tensor& b) { return a.scalar_type() == b.scalar_type() && at::equal(a, b); }
 
-class EveryConversionTest : public ConversionTest, public ::testing::WithParamInterface<std::string> {};
+/// A method and a kind of tiny model.
+using Conversion = std::tuple<std::string, const char*>;
+
+class EveryConversionTest : public ConversionTest, public ::testing::WithParamInterface<Conversion> {
+ protected:
+  EveryConversionTest() : ConversionTest(std::get<1>(GetParam())) {}
+
+  static const std::string& method() { return std::get<0>(GetParam()); }
+  static ModelConfig config() { return testing::tiny_config(std::get<1>(GetParam())); }
+};
+
+/// How an expert calls what the dense model calls `name`.
+std::string expert_part(const std::string& name) {
+  const size_t first = name.find(".mlp.") + 5;
+  std::string part = name.substr(first);
+  if (part.starts_with("fc1")) part.replace(0, 3, "up_proj");
+  if (part.starts_with("fc2")) part.replace(0, 3, "down_proj");
+  return part;
+}
 
 /// Experts put back by their indices are the source, bit for bit, in its own type; everything else is a copy.
 TEST_P(EveryConversionTest, RoundTripIsBitIdentical) {
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
     const std::filesystem::path source_path = folder_ / concat("source", type), output = folder_ / concat("out", type);
-    testing::write_dense_model(source_path, testing::tiny_config(), 5, type);
-    convert(convert_spec(GetParam(), 6, 2), 1, source_path, output);
+    testing::write_dense_model(source_path, config(), 5, type);
+    convert(convert_spec(method(), 6, 2), 1, source_path, output);
     const ModelDirectory source(source_path), converted(output);
     for (const TensorSpec& spec : logical_tensor_specs(source.config())) {
+      const at::Tensor expected = source.tensor(spec.name);
       if (spec.name.find(".mlp.") == std::string::npos) {
-        EXPECT_TRUE(identical(converted.tensor(spec.name), source.tensor(spec.name))) << spec.name;
+        EXPECT_TRUE(identical(converted.tensor(spec.name), expected)) << spec.name;
         continue;
       }
       const int64_t layer = std::stoll(spec.name.substr(std::string("model.layers.").size()));
-      const std::string part = spec.name.substr(spec.name.find(".mlp.") + 5, spec.name.rfind('.') - spec.name.find(".mlp.") - 5);
-      EXPECT_TRUE(identical(rebuilt(converted, layer, part, part == "down_proj" ? 1 : 0), source.tensor(spec.name))) << spec.name;
+      const std::string part = expert_part(spec.name);
+      const at::Tensor actual = part == "down_proj.bias" ? converted.tensor(concat("model.layers.", layer, ".mlp.output_bias"))
+                                                         : rebuilt(converted, layer, part, part == "down_proj.weight" ? 1 : 0);
+      EXPECT_TRUE(identical(actual, expected)) << spec.name;
     }
   }
 }
@@ -65,7 +86,7 @@ TEST_P(EveryConversionTest, RoundTripIsBitIdentical) {
 TEST_P(EveryConversionTest, AllExpertsAtScaleNAreTheDenseModel) {
   const TokenBatch batch = testing::random_batch({20, 7, 33}, testing::tiny_config().vocab_size, 4);
   for (const int experts : {1, 2, 4, 6, 16, 48}) {
-    v1::ConvertSpec spec = convert_spec(GetParam(), experts, experts);
+    v1::ConvertSpec spec = convert_spec(method(), experts, experts);
     spec.set_router_init("zero");
     spec.set_scale_mode("unbiased");
     const std::filesystem::path output = folder_ / concat("all", experts);
@@ -76,7 +97,7 @@ TEST_P(EveryConversionTest, AllExpertsAtScaleNAreTheDenseModel) {
 }
 
 TEST_P(EveryConversionTest, SameSeedSameBytesOtherSeedOtherRouter) {
-  const v1::ConvertSpec spec = convert_spec(GetParam(), 4, 2, ids());
+  const v1::ConvertSpec spec = convert_spec(method(), 4, 2, ids());
   convert(spec, 1, dense(), folder_ / "a");
   convert(spec, 1, dense(), folder_ / "b");
   convert(spec, 2, dense(), folder_ / "c");
@@ -88,7 +109,7 @@ TEST_P(EveryConversionTest, SameSeedSameBytesOtherSeedOtherRouter) {
 
 /// The number of ranks changes no index and no number beyond rounding; one of five ranks has no row at all.
 TEST_P(EveryConversionTest, RanksDoNotChangeTheResult) {
-  v1::ConvertSpec spec = convert_spec(GetParam(), 4, 2, ids());
+  v1::ConvertSpec spec = convert_spec(method(), 4, 2, ids());
   spec.set_calibration_tokens(250);
   const json one = convert(spec, 1, dense(), folder_ / "one");
   const ModelDirectory expected(folder_ / "one");
@@ -114,8 +135,20 @@ TEST_P(EveryConversionTest, RanksDoNotChangeTheResult) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, EveryConversionTest, ::testing::ValuesIn(conversion_methods().names()),
-                         [](const auto& each) { return each.param; });
+/// All experts chosen with equal weights: least squares must find N, with biases on both sides of the fit and none in it.
+TEST_P(EveryConversionTest, LeastSquaresFindsNWhereAllExpertsAreChosen) {
+  v1::ConvertSpec spec = convert_spec(method(), 4, 4, ids());
+  spec.set_router_init("zero");
+  const json report = convert(spec, 1, dense(), out());
+  for (const json& layer : report["layers"]) {
+    EXPECT_NEAR(layer["output_scale"].get<double>(), 4, 1e-5);
+    EXPECT_LT(layer["relative_ffn_error"].get<double>(), 1e-9);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Methods, EveryConversionTest,
+                         ::testing::Combine(::testing::ValuesIn(conversion_methods().names()), ::testing::ValuesIn(testing::kTinyKinds)),
+                         [](const auto& each) { return std::get<0>(each.param) + "_" + std::get<1>(each.param); });
 
 TEST_F(ConversionTest, ReportAndConfigSayHowItWasMade) {
   std::vector<int64_t> steps;

@@ -22,7 +22,9 @@ namespace {
 constexpr uint64_t kSeed = 20261124;
 constexpr int64_t kRows = 8;
 
-ModelConfig small_config() { return tiny_moe_config(/*num_experts=*/8, /*top_k=*/2, /*expert_width=*/32); }
+ModelConfig small_config(const std::string& kind) {
+  return tiny_moe_config(/*num_experts=*/8, /*top_k=*/2, /*expert_width=*/32, /*shared_width=*/kind == "llama" ? 0 : 16, kind);
+}
 
 /// Documents of random ids, of several lengths.
 std::filesystem::path write_documents(const TempDir& folder, int64_t vocab_size) {
@@ -40,8 +42,8 @@ std::filesystem::path write_documents(const TempDir& folder, int64_t vocab_size)
 
 /// Everything one rank needs.
 struct Setup {
-  Setup(Communicator& world, int expert_parallel, at::ScalarType dtype)
-      : mesh(world, expert_parallel), dispatcher(make_dispatcher(mesh)), decoder(small_config(), dtype, mesh.owned_experts(8)) {
+  Setup(Communicator& world, int expert_parallel, at::ScalarType dtype, const std::string& kind)
+      : mesh(world, expert_parallel), dispatcher(make_dispatcher(mesh)), decoder(small_config(kind), dtype, mesh.owned_experts(8)) {
     fill_random(decoder, kSeed);
   }
   Mesh mesh;
@@ -51,9 +53,10 @@ struct Setup {
 
 }  // namespace
 
-LayoutRun run_layout(Communicator& world, int expert_parallel, at::ScalarType dtype, int64_t steps, const std::filesystem::path& checkpoint_root) {
+LayoutRun run_layout(Communicator& world, int expert_parallel, at::ScalarType dtype, int64_t steps, const std::filesystem::path& checkpoint_root,
+                     const std::string& kind) {
   const TempDir folder;
-  Setup setup(world, expert_parallel, dtype);
+  Setup setup(world, expert_parallel, dtype, kind);
   PackingOptions packing;
   packing.sequence_length = 32;
   packing.seed = kSeed;
@@ -84,8 +87,9 @@ LayoutRun run_layout(Communicator& world, int expert_parallel, at::ScalarType dt
   return run;
 }
 
-std::map<std::string, std::string> load_at_layout(Communicator& world, int expert_parallel, at::ScalarType dtype, const std::filesystem::path& root) {
-  Setup setup(world, expert_parallel, dtype);
+std::map<std::string, std::string> load_at_layout(Communicator& world, int expert_parallel, at::ScalarType dtype, const std::filesystem::path& root,
+                                                  const std::string& kind) {
+  Setup setup(world, expert_parallel, dtype, kind);
   AdamW optimizer(setup.decoder.parameters(), {});
   const auto scalars = load_newest_checkpoint(root, {setup.decoder.parameters(), optimizer.first_moments(), optimizer.second_moments()}, world,
                                               [](const nlohmann::json&) { return true; });

@@ -20,13 +20,13 @@ struct LayoutRun {
 };
 
 /// Trains from the same weights on the same rows, spread over `world` with this expert parallelism. With `checkpoint_root`, the end
-/// state is saved there as step `steps`.
+/// state is saved there as step `steps`. `kind` is a model of testing/tiny_model.h.
 LayoutRun run_layout(Communicator& world, int expert_parallel, at::ScalarType dtype, int64_t steps,
-                     const std::filesystem::path& checkpoint_root = {});
+                     const std::filesystem::path& checkpoint_root = {}, const std::string& kind = "llama");
 
 /// All logical tensors of the newest checkpoint below `root`, loaded at this layout and gathered: name -> XXH3 of its bytes.
 std::map<std::string, std::string> load_at_layout(Communicator& world, int expert_parallel, at::ScalarType dtype,
-                                                  const std::filesystem::path& root);
+                                                  const std::filesystem::path& root, const std::string& kind = "llama");
 
 /// Expectations that compare a run with the single-rank run of the same type: float64 to 1e-9 with identical counts; float32 with the
 /// same bits in the first forward, 1e-5 over ten steps, and counted routing flips.

@@ -1,4 +1,5 @@
-// Logits against transformers' LlamaForCausalLM, run by the peers' Python on the same machine.
+// Logits against transformers on models that people use, run by the peers' Python on the same machine. families_peer_test.cc has small
+// random ones of every family.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,53 +9,27 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/model_directory.h"
 #include "checkpoint/safetensors.h"
-#include "common/error.h"
 #include "testing/compare.h"
+#include "peer/transformers_oracle.h"
 #include "testing/peer_python.h"
-#include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
 namespace moe {
 namespace {
 
+using testing::LogitError;
 using testing::max_abs;
 using testing::max_difference;
+using testing::missing_oracle;
+using testing::our_logits;
+using testing::run_oracle;
 using testing::TempDir;
+using testing::wrong_choices;
 
 constexpr double kRelative = 1e-5;   ///< of max |logit|
 constexpr double kAbsolute = 2e-4;
 constexpr double kClearGap = 1e-3;   ///< between the two best logits: the argmax must be the same
-
-/// Empty, or why the oracle cannot run.
-std::string missing_oracle() {
-  return std::filesystem::exists(testing::peer_python())
-             ? ""
-             : concat("no transformers here: ", testing::peer_python().string(), " is missing (deploy/install_deps.sh --peers)");
-}
-
-void run_oracle(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), {testing::peer_python().string(), MOE_SOURCE_DIR "/tests/peer/transformers_oracle.py"});
-  const testing::ProcessResult result = testing::run_process(arguments);
-  ASSERT_EQ(result.exit_code, 0) << result.out << result.err;
-}
-
-at::Tensor our_logits(const std::filesystem::path& model, const at::Tensor& ids) {
-  const ModelDirectory directory(model);
-  const Decoder decoder = load_decoder(directory, at::kFloat, {0, 0});
-  const at::NoGradGuard no_grad;
-  LocalDispatcher dispatcher;
-  const int64_t tokens = ids.size(0);
-  return decoder.logits(decoder.forward({ids, at::arange(tokens, at::kLong), {0, tokens}}, dispatcher).hidden_TD);
-}
-
-/// Positions where the best token differs although the oracle's two best are clearly apart.
-int64_t wrong_choices(const at::Tensor& ours, const at::Tensor& theirs) {
-  const at::Tensor best = std::get<0>(theirs.topk(2, 1));
-  const at::Tensor is_clear = (best.select(1, 0) - best.select(1, 1)).gt(kClearGap);
-  return (ours.argmax(1).ne(theirs.argmax(1)) & is_clear).sum().item<int64_t>();
-}
 
 /// Compares with the oracle's logits and prints a row of figures.
 void expect_same_logits(const std::string& name, const std::filesystem::path& model, const std::filesystem::path& oracle) {
@@ -62,25 +37,11 @@ void expect_same_logits(const std::string& name, const std::filesystem::path& mo
   const at::Tensor theirs = file.tensor("logits"), ours = our_logits(model, file.tensor("ids"));
   const double difference = max_difference(ours, theirs), scale = max_abs(theirs);
   std::cout << name << ": tokens=" << ours.size(0) << " max_abs_difference=" << difference << " of_max_logit=" << difference / scale
-            << " wrong_choices=" << wrong_choices(ours, theirs) << "\n";
+            << " wrong_choices=" << wrong_choices(ours, theirs, kClearGap) << "\n";
   EXPECT_LE(difference, kRelative * scale) << name;
   EXPECT_LE(difference, kAbsolute) << name;
-  EXPECT_EQ(wrong_choices(ours, theirs), 0) << name;
+  EXPECT_EQ(wrong_choices(ours, theirs, kClearGap), 0) << name;
 }
-
-/// How far logits are from those in float64, over several passages.
-struct LogitError {
-  int64_t tokens = 0;
-  double largest = 0;
-  double mean_sum = 0;
-
-  void add(const at::Tensor& logits, const at::Tensor& exact) {
-    const at::Tensor error = (logits.to(at::kDouble) - exact).abs();
-    tokens += error.size(0);
-    largest = std::max(largest, error.max().item<double>());
-    mean_sum += error.mean().item<double>();
-  }
-};
 
 class TransformersLogitsTest : public ::testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Models, TransformersLogitsTest, ::testing::Values("stories260k", "babyllama-105", "base-7m"),
@@ -98,18 +59,6 @@ TEST_P(TransformersLogitsTest, TrainedModel) {
   const TempDir out;
   run_oracle({"logits", model.string(), out.path().string(), "256"});
   if (!HasFatalFailure()) expect_same_logits(GetParam(), model, out / "oracle.safetensors");
-}
-
-TEST(TransformersLogitsOfTest, TwentyRandomModels) {
-  if (const std::string why = missing_oracle(); !why.empty()) GTEST_SKIP() << why;
-  constexpr int kModels = 20;
-  const TempDir out;
-  run_oracle({"random", out.path().string(), std::to_string(kModels), "7"});
-  if (HasFatalFailure()) return;
-  for (int number = 0; number < kModels; ++number) {
-    const std::filesystem::path model = out / std::to_string(number);
-    expect_same_logits("random model " + std::to_string(number), model, model / "oracle.safetensors");
-  }
 }
 
 /// A larger model, where fp32 itself is what limits: our error against float64 beside that of transformers in fp32.

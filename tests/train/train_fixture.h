@@ -17,7 +17,8 @@ namespace moe::testing {
 /// A training job on a tiny mixture (top-2 of 4) and random documents, run as often as wanted, each job in a folder of its own.
 class TinyTraining {
  public:
-  explicit TinyTraining(const std::string& dtype = "float32");
+  /// `kind` is a model of testing/tiny_model.h.
+  explicit TinyTraining(const std::string& dtype = "float32", const std::string& kind = "llama");
 
   /// What run() takes besides the spec.
   struct Options {

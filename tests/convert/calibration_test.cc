@@ -1,0 +1,75 @@
+// What the calibration stream feeds into a layer's FFN is what the model itself would.
+#include "convert/calibration.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "convert/conversion_fixture.h"
+#include "data/data_loader.h"
+#include "testing/compare.h"
+#include "testing/tiny_model.h"
+
+namespace moe {
+namespace {
+
+std::map<std::string, at::Tensor> by_name(const Decoder& decoder) {
+  std::map<std::string, at::Tensor> map;
+  for (const Parameter& parameter : decoder.parameters()) map[parameter.name] = parameter.value;
+  return map;
+}
+
+class CalibrationStreamTest : public testing::ConversionTest, public ::testing::WithParamInterface<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Kinds, CalibrationStreamTest, ::testing::ValuesIn(testing::kTinyKinds),
+                         [](const auto& test) { return std::string(test.param); });
+
+// The second layer's attention adds nothing, so that its FFN reads the norm of what the first layer left; a model of one layer with
+// that norm at its end gives the same.
+TEST_P(CalibrationStreamTest, SecondLayersFfnInputIsTheFirstLayersOutputNormalised) {
+  const at::NoGradGuard no_grad;
+  const ModelConfig config = testing::tiny_config(GetParam());
+  Decoder model(config, at::kFloat, {});
+  testing::fill_random(model, 5);
+  const auto tensors = by_name(model);
+  const std::string attention_out = concat("model.layers.1.", config.is_parallel ? "self_attn.dense" : "self_attn.o_proj");
+  for (const char* part : {".weight", ".bias"}) {
+    if (tensors.contains(attention_out + part)) tensors.at(attention_out + part).zero_();
+  }
+  ModelConfig one_layer = config;
+  one_layer.num_layers = 1;
+  Decoder first(one_layer, at::kFloat, {});
+  const std::string end = config.is_parallel ? "model.final_layernorm" : "model.norm";
+  const std::string norm = config.is_parallel ? "model.layers.1.input_layernorm" : "model.layers.1.post_attention_layernorm";
+  for (const auto& [name, value] : by_name(first)) {
+    const bool is_end = name.starts_with(end + ".");
+    value.copy_(tensors.at(is_end ? norm + name.substr(end.size()) : name));
+  }
+
+  const v1::ConvertSpec spec = testing::convert_spec("sequential", 4, 2, ids());
+  const auto world = make_self_communicator();
+  CalibrationStream stream(spec, 3, config, nullptr, *world);
+  stream.embed(tensors.at("model.embed_tokens.weight"));
+  const TensorSource get = [&](const std::string& name) { return tensors.at(name); };
+  const DenseLayer layers[] = {{block_weights(config, 0, get), dense_ffn_weights(config, 0, get)},
+                               {block_weights(config, 1, get), dense_ffn_weights(config, 1, get)}};
+  stream.attend(layers[0]);
+  stream.advance(layers[0], feed_forward(layers[0].ffn, stream.ffn_inputs()));
+  stream.attend(layers[1]);
+
+  PackingOptions packing;
+  packing.sequence_length = config.max_positions;
+  packing.seed = 3;
+  packing.vocab_size = config.vocab_size;
+  DataLoader loader({{ids().string(), 1, "calibration", 0}}, nullptr, packing);
+  int64_t rows = 0;
+  for (int64_t tokens = 0; tokens < spec.calibration_tokens();) tokens += loader.tokens(rows++, 1);
+  const PackedBatch batch = loader.batch(0, rows);
+  LocalDispatcher dispatcher;
+  const at::Tensor expected = first.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher).hidden_TD;
+  EXPECT_GE(expected.size(0), 1024);
+  EXPECT_TRUE(testing::near(stream.features().local_TD, expected, 1e-6));
+  EXPECT_TRUE(testing::near(stream.ffn_inputs(), expected, 1e-6)) << "the converted stream, given the dense output, is the dense one";
+}
+
+}  // namespace
+}  // namespace moe

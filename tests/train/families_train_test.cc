@@ -1,0 +1,50 @@
+// Every kind of block goes through the whole of training: read, trained on one and on two ranks, checkpointed, resumed, written back.
+#include <gtest/gtest.h>
+
+#include "checkpoint/model_directory.h"
+#include "testing/compare.h"
+#include "testing/tiny_model.h"
+#include "train/train_fixture.h"
+
+namespace moe {
+namespace {
+
+using testing::TinyTraining;
+using Options = TinyTraining::Options;
+
+class FamiliesTrainTest : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Kinds, FamiliesTrainTest, ::testing::ValuesIn(testing::kTinyKinds),
+                         [](const auto& test) { return std::string(test.param); });
+
+TEST_P(FamiliesTrainTest, ResumedTrainingEndsWithTheSameBits) {
+  const TinyTraining training("float32", GetParam());
+  const Options whole{.job = "whole"}, killed{.job = "killed"}, resumed{.job = "killed", .attempt = 2};
+  ASSERT_TRUE(training.run(whole));
+  training.run_and_kill(killed, 5);
+  ASSERT_TRUE(training.run(resumed));
+  EXPECT_EQ(training.weights(whole), training.weights(resumed));
+}
+
+TEST_P(FamiliesTrainTest, TwoRanksWithExpertsSpreadWriteTheSameModel) {
+  const TinyTraining training("float64", GetParam());
+  const Options one{.job = "one"}, two{.job = "two", .ranks = 2, .expert_parallel = 2};
+  const std::optional<TrainOutcome> first = training.run(one), second = training.run(two);
+  ASSERT_TRUE(first && second);
+  EXPECT_NEAR(second->metrics.at("loss"), first->metrics.at("loss"), 1e-9);
+  EXPECT_LT(first->metrics.at("loss"), first->metrics.at("loss_first"));
+  const ModelDirectory source(training.folder() / "model"), a(training.output(one)), b(training.output(two));
+  const ModelConfig &config = a.config(), expected = testing::tiny_moe_config(4, 2, 12, 0, GetParam());
+  EXPECT_EQ(config.model_type, expected.model_type);
+  EXPECT_EQ(config.mlp_bias, expected.mlp_bias);
+  EXPECT_EQ(config.is_gated, expected.is_gated);
+  EXPECT_EQ(config.is_parallel, expected.is_parallel);
+  int64_t unchanged = 0;
+  for (const TensorSpec& spec : logical_tensor_specs(expected)) {
+    EXPECT_TRUE(testing::near(b.tensor(spec.name), a.tensor(spec.name), 1e-6)) << spec.name;
+    unchanged += at::equal(a.tensor(spec.name), source.tensor(spec.name));
+  }
+  EXPECT_EQ(unchanged, 0) << "every tensor is trained, biases and norms too";
+}
+
+}  // namespace
+}  // namespace moe
