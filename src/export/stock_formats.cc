@@ -78,7 +78,7 @@ std::vector<ClientNote> clients_of(const std::string& layout, const ModelConfig&
   }
   if (layout == kGranite && config.qkv_bias) {
     vllm = {kVllm, false, "its granite attention has no biases"};
-    llama_cpp = {kLlamaCpp, false, "its granite converter drops attention biases"};
+    llama_cpp = {kLlamaCpp, false, "attention biases in its granite architecture are not checked"};
   }
   if (layout == kQwen) {
     if (config.moe->topk_norm != "raw") {

@@ -91,6 +91,7 @@ std::vector<ModelReport> model_reports(const v1::PipelineSpec& spec, const std::
   std::map<std::string, std::string> label_of;  // by reference
   for (const v1::Stage& stage : spec.stages()) {
     if (stage.has_convert()) label_of[stage.name() + ".model"] = "converted";
+    if (stage.has_export_()) label_of[stage.name() + ".model"] = "exported";
     if (stage.has_train()) label_of[stage.name() + ".model"] = "after " + stage.name();
   }
   std::vector<ModelReport> models;
@@ -168,13 +169,18 @@ std::string write_run_summary(const fs::path& root, const v1::PipelineSpec& effe
   }
   report.models = model_reports(effective, records);
   report.domain_order = domain_order(effective);
+  std::vector<std::pair<std::string, std::string>> exports;
   for (const json& record : records) {
     report.finished_at = record["finished_at"];
     if (record["kind"] == "evaluate") continue;
-    const JobFolder folder(job_folder(record["stage"]));
-    if (!report.paths.empty()) report.paths.pop_back();
-    report.paths.emplace_back("model", folder.output_path(record["attempt"]).string());
+    const std::string output = JobFolder(job_folder(record["stage"])).output_path(record["attempt"]).string();
+    if (record["kind"] == "export") {
+      exports.emplace_back("export", output);
+    } else {
+      report.paths = {{"model", output}};
+    }
   }
+  report.paths.insert(report.paths.end(), exports.begin(), exports.end());
   report.paths.emplace_back("report", (root / "report.html").string());
   write_metrics(root, records, job_folder);
   const json summary = {{"name", report.name}, {"state", report.state}, {"reason", report.reason},

@@ -20,12 +20,12 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
 /// Writes a tiny mixture over `ranks` ranks.
-void write_tiny(const fs::path& path, int ranks) {
+void write_tiny(const fs::path& path, int ranks, uint64_t max_shard_bytes = ModelDirectoryWriter::kMaxShardBytes) {
   testing::run_ranks(ranks, [&](Communicator& world) {
     const int64_t count = 4 / ranks;
     Decoder decoder(testing::tiny_moe_config(4, 2, 16), at::kFloat, {world.rank() * count, count});
     testing::fill_random(decoder, 1);
-    write_model(path, "/nowhere", decoder, decoder.config(), at::kFloat, world, /*writes_experts=*/true);
+    write_model(path, "/nowhere", decoder, decoder.config(), at::kFloat, world, /*writes_experts=*/true, /*chat_template=*/"", max_shard_bytes);
   });
 }
 
@@ -76,6 +76,26 @@ TEST(ModelDirectoryTest, TheManifestHasTheDigestOfEveryRanksShard) {
     EXPECT_EQ(entry["bytes"], fs::file_size(folder / "m" / name)) << name;
   }
   EXPECT_EQ(shards, 4);
+}
+
+TEST(ModelDirectoryTest, EachRankCutsItsTensorsIntoShards) {
+  const testing::TempDir folder;
+  constexpr uint64_t kMost = 9000;
+  write_tiny(folder / "one", 1);
+  write_tiny(folder / "m", 2, kMost);
+  const nlohmann::json files = nlohmann::json::parse(read_file(folder / "m/MANIFEST.json"))["files"];
+  size_t shards = 0;
+  for (const auto& entry : fs::directory_iterator(folder / "m")) {
+    if (entry.path().extension() != ".safetensors") continue;
+    const SafetensorsFile shard(entry.path());
+    EXPECT_TRUE(shard.header().entries.size() == 1 || shard.header().entries.back().end <= kMost) << entry.path();
+    EXPECT_EQ(files[entry.path().filename().string()]["xxh3_128"], xxh3_hex_of_file(entry.path()));
+    ++shards;
+  }
+  EXPECT_GT(shards, 6u);
+  EXPECT_TRUE(fs::exists(folder / concat("m/model-00001-of-", std::string(shards < 10 ? "0000" : "000"), shards, ".safetensors")));
+  const ModelDirectory one(folder / "one"), cut(folder / "m");
+  for (const TensorSpec& spec : logical_tensor_specs(one.config())) EXPECT_TRUE(one.tensor(spec.name).equal(cut.tensor(spec.name))) << spec.name;
 }
 
 TEST(ModelDirectoryTest, EveryProblemOfTheTensorsIsListedAtOnce) {

@@ -141,6 +141,16 @@ TEST_F(RunSummaryTest, TheReportNamesTheModelWhereItLies) {
   EXPECT_LT(html.find("maths"), html.find("general")) << "domains in the file's order";
 }
 
+TEST_F(RunSummaryTest, ExportsStandBesideTheModel) {
+  spec_.add_stages()->set_name("export");
+  spec_.mutable_stages(4)->mutable_export_()->set_input("train.model");
+  std::vector<json> made = records();
+  made.push_back(record("export", "export", 1, {{"export", {{"format", "mixtral"}}}}));
+  const std::string table = write(made);
+  EXPECT_THAT(table, HasSubstr("model   " + folder("train").output_path(2).string()));
+  EXPECT_THAT(table, HasSubstr("export  " + folder("export").output_path(1).string()));
+}
+
 TEST_F(RunSummaryTest, BeforeAnyStageIsDone) {
   state_.set_phase("FAILED");
   state_.set_reason("stage 'convert' failed: no such model");
