@@ -55,7 +55,7 @@ std::vector<std::shared_ptr<SafetensorsFile>> open_shards(const fs::path& path) 
     files.push_back(std::make_shared<SafetensorsFile>(path / shard));
     for (const SafetensorsEntry& entry : files.back()->header().entries) {
       const auto [other, is_new] = owner.emplace(entry.name, shard);
-      if (!is_new) throw Corruption(concat(path.string(), ": tensor '", entry.name, "' is in ", other->second, " and in ", shard));
+      if (!is_new) throw Corruption(concat((path / other->second).string(), ": tensor '", entry.name, "' is in ", shard, " too"));
     }
     for (const std::string& name : names) {
       if (files.back()->find(name) == nullptr) throw Corruption(concat(where, ": '", name, "' is not in ", shard));
