@@ -3,13 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <functional>
-#include <map>
-#include <string>
 
 #include "model/ops.h"
 #include "testing/compare.h"
 #include "testing/random_tensor.h"
+#include "testing/row_bits.h"
 #include "testing/same_function.h"
 
 namespace moe {
@@ -17,7 +15,6 @@ namespace {
 
 using testing::expect_same_function;
 using testing::random_normal;
-using testing::rows_that_differ;
 
 at::Tensor gelu_new_written_out(const at::Tensor& x) {
   return 0.5 * x * (1 + at::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x.pow(3))));
@@ -121,31 +118,14 @@ TEST_P(BiasRowBitsTest, RowsDoNotDependOnTheirNeighbours) {
   const at::Tensor x = random_normal({rows, width}, 1, at::kFloat), dy = random_normal({rows, width}, 2, at::kFloat);
   const at::Tensor norm = random_normal({width}, 3, at::kFloat), bias = random_normal({width}, 4, at::kFloat);
   const at::Tensor weight = random_normal({width, width}, 5, at::kFloat);
-  const std::map<std::string, std::function<at::Tensor(const at::Tensor&)>> functions{
-      {"linear", [&](const at::Tensor& in) { return ops::linear(in, weight, bias); }},
-      {"grouped_linear", [&](const at::Tensor& in) { return ops::grouped_linear(in, weight.unsqueeze(0), {in.size(0)}, bias.unsqueeze(0)); }},
-      {"add_bias", [&](const at::Tensor& in) { return ops::add_bias(in, bias); }},
-      {"layer_norm", [&](const at::Tensor& in) { return ops::layer_norm(in, norm, bias, 1e-5); }},
-      {"gelu_new", [&](const at::Tensor& in) { return ops::gelu_new(in); }}};
-  const auto run = [&](const auto& function, int64_t first, int64_t count) {
-    const at::Tensor in = x.narrow(0, first, count).clone().requires_grad_(true);
-    const at::Tensor out = function(in);
-    out.backward(dy.narrow(0, first, count).contiguous());
-    return std::pair(out.detach(), in.grad());
-  };
-  for (const auto& [name, function] : functions) {
-    const auto [all_out, all_gradient] = run(function, 0, rows);
-    for (const int64_t batch : {int64_t{1}, int64_t{13}}) {
-      int64_t differ = 0;
-      for (int64_t first = 0; first < rows; first += batch) {
-        const int64_t count = std::min(batch, rows - first);
-        const auto [out, gradient] = run(function, first, count);
-        differ += rows_that_differ(out, all_out.narrow(0, first, count));
-        differ += rows_that_differ(gradient, all_gradient.narrow(0, first, count));
-      }
-      EXPECT_EQ(differ, 0) << name << ": of " << 2 * rows << " rows and gradients, in batches of " << batch;
-    }
-  }
+  testing::expect_rows_alone(
+      {{"linear", [&](const at::Tensor& in, int64_t) { return ops::linear(in, weight, bias); }},
+       {"grouped_linear",
+        [&](const at::Tensor& in, int64_t) { return ops::grouped_linear(in, weight.unsqueeze(0), {in.size(0)}, bias.unsqueeze(0)); }},
+       {"add_bias", [&](const at::Tensor& in, int64_t) { return ops::add_bias(in, bias); }},
+       {"layer_norm", [&](const at::Tensor& in, int64_t) { return ops::layer_norm(in, norm, bias, 1e-5); }},
+       {"gelu_new", [&](const at::Tensor& in, int64_t) { return ops::gelu_new(in); }}},
+      x, dy);
 }
 
 }  // namespace

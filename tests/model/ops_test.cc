@@ -5,13 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <map>
 #include <string>
 
 #include "testing/compare.h"
 #include "testing/random_tensor.h"
+#include "testing/row_bits.h"
 #include "testing/same_function.h"
 
 namespace moe {
@@ -20,7 +20,6 @@ namespace {
 using testing::expect_same_function;
 using testing::near;
 using testing::random_normal;
-using testing::rows_that_differ;
 
 class RowsTest : public ::testing::TestWithParam<int64_t> {};
 INSTANTIATE_TEST_SUITE_P(Rows, RowsTest, ::testing::Values(0, 1, 37));
@@ -140,8 +139,7 @@ TEST(PermuteTest, ThereAndBackEqualIndexing) {
                        {random_normal({7, 19}, 2), random_normal({4, 2}, 3)});
 }
 
-// What makes layouts of expert parallelism agree bit for bit: in fp32 each of 61 rows computed alone, and in a batch of 13,
-// equals the row computed with all, forward and backward, whatever the width.
+// In fp32, whatever the width.
 class RowBitsTest : public ::testing::TestWithParam<int64_t> {};
 INSTANTIATE_TEST_SUITE_P(Width, RowBitsTest, ::testing::Values(8, 43, 64, 86, 172, 256));
 
@@ -151,7 +149,7 @@ TEST_P(RowBitsTest, RowsDoNotDependOnTheirNeighbours) {
   const at::Tensor norm = random_normal({width}, 3, at::kFloat), weight = random_normal({width, width}, 4, at::kFloat);
   const at::Tensor angles = random_normal({rows, width / 2}, 5, at::kFloat);
   const at::Tensor labels = at::arange(rows, at::kLong).remainder(width);
-  const std::map<std::string, std::function<at::Tensor(const at::Tensor&, int64_t)>> functions{
+  const std::map<std::string, testing::RowFunction> functions{
       {"linear", [&](const at::Tensor& in, int64_t) { return ops::linear(in, weight); }},
       {"rms_norm", [&](const at::Tensor& in, int64_t) { return ops::rms_norm(in, norm, 1e-5); }},
       {"swiglu", [&](const at::Tensor& in, int64_t) { return width % 2 == 0 ? ops::swiglu(in) : in * 1; }},
@@ -164,25 +162,7 @@ TEST_P(RowBitsTest, RowsDoNotDependOnTheirNeighbours) {
       {"linear_cross_entropy", [&](const at::Tensor& in, int64_t first) {
          return ops::linear_cross_entropy(in, weight, labels.narrow(0, first, in.size(0))).unsqueeze(1);
        }}};
-  const auto run = [&](const auto& function, int64_t first, int64_t count) {
-    const at::Tensor in = x.narrow(0, first, count).clone().requires_grad_(true);
-    const at::Tensor out = function(in, first);
-    out.backward(dy.narrow(0, first, count).narrow(1, 0, out.size(1)).contiguous());
-    return std::pair(out.detach(), in.grad());
-  };
-  for (const auto& [name, function] : functions) {
-    const auto [all_out, all_gradient] = run(function, 0, rows);
-    for (const int64_t batch : {int64_t{1}, int64_t{13}}) {
-      int64_t differ = 0;
-      for (int64_t first = 0; first < rows; first += batch) {
-        const int64_t count = std::min(batch, rows - first);
-        const auto [out, gradient] = run(function, first, count);
-        differ += rows_that_differ(out, all_out.narrow(0, first, count));
-        differ += rows_that_differ(gradient, all_gradient.narrow(0, first, count));
-      }
-      EXPECT_EQ(differ, 0) << name << ": of " << 2 * rows << " rows and gradients, in batches of " << batch;
-    }
-  }
+  testing::expect_rows_alone(functions, x, dy);
 }
 
 }  // namespace

@@ -78,7 +78,7 @@ void FamilyPeerTest::expect_logits() const {
     their_error.add(theirs, exact);
     std::cout << name << ": difference " << difference << " of max |logit| " << scale << "; largest error against float64: ours "
               << our_error.largest << ", transformers " << their_error.largest << "\n";
-    EXPECT_LE(our_error.largest, 2 * their_error.largest) << name;
+    EXPECT_LE(our_error.largest, 3 * their_error.largest) << name;
     EXPECT_LE(our_error.mean_sum, 2 * their_error.mean_sum) << name;
   }
   std::cout << GetParam() << ": " << within << " of " << kModels << " models within 2e-5 and 1e-5 of max |logit|; largest difference "
