@@ -54,6 +54,43 @@ BpeWords::BpeWords(Vocabulary vocabulary, MergeTable merges, const Options& opti
     byte_ids_[byte] = vocabulary_.find({&text, 1});
     fallback_ids_[byte] = vocabulary_.find(std::string("<0x") + kDigits[byte >> 4] + kDigits[byte & 15] + ">");
   }
+  find_joints();
+}
+
+void BpeWords::find_joints() {
+  if (options_.is_byte_level) return;  // words are short, and not characters
+  const bool has_all_bytes = std::all_of(fallback_ids_.begin(), fallback_ids_.end(), [](int32_t id) { return id >= 0; });
+  if (!options_.unknown_id && !(options_.byte_fallback && has_all_bytes)) return;
+  std::vector<bool> is_opaque(vocabulary_.id_end());
+  if (options_.unknown_id) is_opaque[*options_.unknown_id] = true;
+  for (const int32_t id : fallback_ids_) {
+    if (id >= 0) is_opaque[id] = true;
+  }
+  joints_ = MergeTable(merges_.size());
+  has_joints_ = true;
+  merges_.for_each([&](int32_t left, int32_t right) {
+    const std::string &before = vocabulary_.text_of(left), &behind = vocabulary_.text_of(right);
+    if (before.empty() || behind.empty() || is_opaque[left] || is_opaque[right]) {
+      has_joints_ = false;
+      return;
+    }
+    joints_.insert(static_cast<int32_t>(code_point_before(before, before.size()).value), static_cast<int32_t>(code_point_at(behind, 0).value), {0, 0});
+  });
+}
+
+size_t BpeWords::end_of_part(std::string_view word, size_t begin) const {
+  const auto is_known = [&](size_t at, size_t size) {
+    return (size == 1 ? byte_ids_[static_cast<uint8_t>(word[at])] : vocabulary_.find(word.substr(at, size))) >= 0;
+  };
+  CodePoint previous = code_point_at(word, begin);
+  for (size_t at = begin + previous.size; at < word.size();) {
+    const CodePoint c = code_point_at(word, at);
+    const bool is_joint = joints_.find(static_cast<int32_t>(previous.value), static_cast<int32_t>(c.value)).rank != BpeMerge::kNone;
+    if (!is_joint && is_known(at - previous.size, previous.size) && is_known(at, c.size)) return at;
+    at += c.size;
+    previous = c;
+  }
+  return word.size();
 }
 
 bool BpeWords::start_with_bytes(std::string_view word, std::vector<BpeSymbol>& symbols) const {
@@ -97,12 +134,6 @@ void BpeWords::start_with_characters(std::string_view word, std::vector<BpeSymbo
 std::span<const WordToken> BpeWords::encode_anew(std::string_view word, Workspace& workspace) const {
   std::vector<WordToken>& tokens = workspace.tokens;
   tokens.clear();
-  if (options_.ignore_merges) {
-    if (const int32_t id = vocabulary_.find(word); id >= 0) {
-      tokens.push_back({id, 0, static_cast<uint32_t>(word.size())});
-      return tokens;
-    }
-  }
   std::vector<BpeSymbol>& symbols = workspace.symbols;
   symbols.clear();
   bool counts_bytes = true;
@@ -125,13 +156,34 @@ std::span<const WordToken> BpeWords::encode_anew(std::string_view word, Workspac
   return tokens;
 }
 
-std::span<const WordToken> BpeWords::encode(std::string_view word, Workspace& workspace) const {
-  if (word.size() > WordCache::kLongest) return encode_anew(word, workspace);
-  const uint64_t hash = WordCache::hash_of(word);
-  if (const std::span<const WordToken> known = workspace.cache.find(word, hash); known.data() != nullptr) return known;
-  const std::span<const WordToken> tokens = encode_anew(word, workspace);
-  if (!tokens.empty()) workspace.cache.insert(word, hash, tokens);
+std::span<const WordToken> BpeWords::encode_part(std::string_view part, Workspace& workspace) const {
+  if (part.size() > WordCache::kLongest) return encode_anew(part, workspace);
+  const uint64_t hash = WordCache::hash_of(part);
+  if (const std::span<const WordToken> known = workspace.cache.find(part, hash); known.data() != nullptr) return known;
+  const std::span<const WordToken> tokens = encode_anew(part, workspace);
+  if (!tokens.empty()) workspace.cache.insert(part, hash, tokens);
   return tokens;
+}
+
+std::span<const WordToken> BpeWords::encode(std::string_view word, Workspace& workspace) const {
+  std::vector<WordToken>& all = workspace.all_tokens;
+  all.clear();
+  if (options_.ignore_merges) {
+    if (const int32_t id = vocabulary_.find(word); id >= 0) {
+      all.push_back({id, 0, static_cast<uint32_t>(word.size())});
+      return all;
+    }
+  }
+  size_t end = has_joints_ && !word.empty() ? end_of_part(word, 0) : word.size();
+  if (end == word.size()) return encode_part(word, workspace);
+  for (size_t begin = 0; begin < word.size(); begin = end) {
+    if (begin > 0) end = end_of_part(word, begin);
+    for (const WordToken& token : encode_part(word.substr(begin, end - begin), workspace)) {
+      const auto shift = static_cast<uint32_t>(begin);
+      all.push_back({token.id, token.begin + shift, token.end + shift});
+    }
+  }
+  return all;
 }
 
 }  // namespace moe

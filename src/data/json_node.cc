@@ -9,6 +9,8 @@ void JsonNode::fail(const std::string& what) const {
   throw Corruption(concat(*where_, ": ", path_.empty() ? "the document" : path_, " ", what));
 }
 
+void JsonNode::fail_at(const std::string& name, const std::string& what) const { throw Corruption(concat(*where_, ": ", path_, name, " ", what)); }
+
 void JsonNode::refuse(const std::string& what) const { throw InvalidArgument(concat(*where_, ": ", path_, " ", what)); }
 
 const JsonNode& JsonNode::expect_object() const {
@@ -54,10 +56,6 @@ std::optional<JsonNode> JsonNode::find(const char* key) const {
 bool JsonNode::boolean(const char* key, bool otherwise) const {
   const std::optional<JsonNode> found = find(key);
   return found ? found->boolean() : otherwise;
-}
-
-JsonNode JsonNode::entry(const std::string& key) const {
-  return {value_->at(key), concat(path_, "[", quoted_json(nlohmann::json(key)), "]"), *where_};
 }
 
 JsonNode JsonNode::at(size_t i) const { return {(*value_)[i], path_ + "[" + std::to_string(i) + "]", *where_}; }

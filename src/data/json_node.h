@@ -18,6 +18,8 @@ class JsonNode {
   bool is_null() const { return value_->is_null(); }
 
   [[noreturn]] void fail(const std::string& what) const;
+  /// Of a part of the value that is no node: `name` follows the path.
+  [[noreturn]] void fail_at(const std::string& name, const std::string& what) const;
   /// For what the format allows and we do not: InvalidArgument.
   [[noreturn]] void refuse(const std::string& what) const;
 
@@ -33,8 +35,6 @@ class JsonNode {
   /// A member, unless it is missing or null.
   std::optional<JsonNode> find(const char* key) const;
   bool boolean(const char* key, bool otherwise) const;
-  /// A member of an object whose keys are data, such as a vocabulary; it must be there.
-  JsonNode entry(const std::string& key) const;
   /// Element i of an array.
   JsonNode at(size_t i) const;
   size_t size() const { return value_->size(); }

@@ -22,6 +22,7 @@ class MergeTable {
     const uint64_t key = key_of(left, right);
     size_t at = home_of(key);
     while (slots_[at].key != kFree && slots_[at].key != key) at = (at + 1) & (slots_.size() - 1);
+    if (slots_[at].key == kFree) ++size_;
     slots_[at] = {key, merge};
   }
 
@@ -33,6 +34,16 @@ class MergeTable {
       at = (at + 1) & (slots_.size() - 1);
     }
     return {};
+  }
+
+  size_t size() const { return size_; }
+
+  /// Calls `visit(left, right)` for every pair.
+  template <typename Visit>
+  void for_each(const Visit& visit) const {
+    for (const Slot& slot : slots_) {
+      if (slot.key != kFree) visit(static_cast<int32_t>(slot.key >> 32), static_cast<int32_t>(slot.key));
+    }
   }
 
  private:
@@ -50,6 +61,7 @@ class MergeTable {
   }
 
   std::vector<Slot> slots_;
+  size_t size_ = 0;
 };
 
 }  // namespace moe

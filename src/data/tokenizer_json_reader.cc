@@ -6,6 +6,7 @@
 #include "common/error.h"
 #include "common/json_text.h"
 #include "data/byte_level.h"
+#include "data/tokenizer_json_document.h"
 #include "data/tokenizer_json_nodes.h"
 
 namespace moe {
@@ -18,59 +19,46 @@ int64_t largest_id(size_t tokens) { return static_cast<int64_t>(2 * tokens + 655
 
 std::string quoted(const std::string& text) { return quoted_json(json(text)); }
 
-void read_vocabulary(const JsonNode& vocab, TokenizerJson& file) {
+void read_vocabulary(const JsonNode& vocab, const TokenizerJsonDocument& document, TokenizerJson& file) {
   vocab.expect_object();
-  const int64_t most = largest_id(vocab.size());
-  for (auto entry = vocab.value().begin(); entry != vocab.value().end(); ++entry) {
-    if (!entry->is_number_unsigned() || entry->get<uint64_t>() > static_cast<uint64_t>(most)) {
-      vocab.entry(entry.key()).fail(concat("is ", quoted_json(*entry), "; expected an id from 0 to ", most));
+  if (document.vocabulary.empty()) vocab.fail("is empty");
+  const int64_t most = largest_id(document.vocabulary.size());
+  for (const auto& [text, value] : document.vocabulary) {
+    const auto name = [&, &key = text] { return concat("[", quoted(key), "]"); };
+    if (value > most) vocab.fail_at(name(), concat("is ", value, "; expected an id from 0 to ", most));
+    const auto id = static_cast<int32_t>(value);
+    const Vocabulary::Added result = file.vocabulary.insert(text, id);
+    if (result == Vocabulary::Added::kIdIsThere) {
+      vocab.fail_at(name(), concat("has the id ", id, ", as has ", quoted(file.vocabulary.text_of(id))));
     }
-    const auto id = entry->get<int32_t>();
-    if (file.vocabulary.insert(entry.key(), id) == Vocabulary::Added::kIdIsThere) {
-      vocab.entry(entry.key()).fail(concat("has the id ", id, ", as has ", quoted(file.vocabulary.text_of(id))));
-    }
+    if (result == Vocabulary::Added::kTextIsThere) vocab.fail_at(name(), "stands twice");
     if (!file.is_byte_level) {
-      file.model.insert(entry.key(), id);
-    } else if (const auto bytes = byte_level_bytes(entry.key())) {
+      file.model.insert(text, id);
+    } else if (const auto bytes = byte_level_bytes(text)) {
       file.model.insert(*bytes, id);
     }
   }
-  if (file.vocabulary.size() == 0) vocab.fail("is empty");
 }
 
-/// "l r" or ["l", "r"].
-std::pair<std::string_view, std::string_view> merge_parts(const JsonNode& merges, size_t i) {
-  const json& merge = merges.value()[i];
-  if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
-    return {merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>()};
-  }
-  if (!merge.is_string()) merges.at(i).fail(concat("is ", quoted_json(merge), "; expected \"l r\" or [\"l\", \"r\"]"));
-  const std::string_view text = merge.get_ref<const std::string&>();
-  const size_t space = text.find(' ');
-  if (space == std::string_view::npos || text.find(' ', space + 1) != std::string_view::npos) {
-    merges.at(i).fail(concat("is ", quoted_json(merge), "; expected two tokens with one space between"));
-  }
-  return {text.substr(0, space), text.substr(space + 1)};
-}
-
-void read_merges(const JsonNode& merges, TokenizerJson& file) {
+void read_merges(const JsonNode& merges, const TokenizerJsonDocument& document, TokenizerJson& file) {
   merges.expect_array();
-  file.merges = MergeTable(merges.size());
+  file.merges = MergeTable(document.merges.size());
   std::string merged;
-  for (size_t i = 0; i < merges.size(); ++i) {
-    const auto [left, right] = merge_parts(merges, i);
-    const auto id_of = [&](std::string_view text, const char* what) {
+  uint32_t rank = 0;
+  for (const auto& [left, right] : document.merges) {
+    const auto id_of = [&, &l = left, &r = right](const std::string& text, const char* what) {
       const int32_t id = file.vocabulary.find(text);
-      if (id < 0) merges.at(i).fail(concat("is ", quoted_json(merges.value()[i]), ": ", what, " is not in model.vocab"));
+      if (id < 0) merges.fail_at(concat("[", rank, "]"), concat("is ", quoted_json(json::array({l, r})), ": ", what, " is not in model.vocab"));
       return id;
     };
     merged.assign(left) += right;
     const int32_t left_id = id_of(left, "its left part"), right_id = id_of(right, "its right part");
-    file.merges.insert(left_id, right_id, {static_cast<uint32_t>(i), id_of(merged, "its result")});
+    file.merges.insert(left_id, right_id, {rank, id_of(merged, "its result")});
+    ++rank;
   }
 }
 
-void read_model(const JsonNode& model, TokenizerJson& file) {
+void read_model(const JsonNode& model, const TokenizerJsonDocument& document, TokenizerJson& file) {
   model.expect_object();
   // Files of the first versions have no type.
   const auto type = model.find("type");
@@ -81,8 +69,8 @@ void read_model(const JsonNode& model, TokenizerJson& file) {
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     if (const auto affix = model.find(key); affix && !affix->text().empty()) affix->refuse(concat("is ", quoted(affix->text()), ", which is not supported"));
   }
-  read_vocabulary(model.at("vocab"), file);
-  read_merges(model.at("merges"), file);
+  read_vocabulary(model.at("vocab"), document, file);
+  read_merges(model.at("merges"), document, file);
   file.fuse_unknown = model.boolean("fuse_unk", false);
   file.byte_fallback = model.boolean("byte_fallback", false);
   file.ignore_merges = model.boolean("ignore_merges", false);
@@ -130,13 +118,13 @@ void read_added_tokens(const JsonNode& list, TokenizerJson& file) {
 }  // namespace
 
 TokenizerJson parse_tokenizer_json(std::string_view bytes, const std::string& where) {
-  const json document = parse_json(bytes, where);
-  const JsonNode root(document, "", where);
+  const TokenizerJsonDocument document = parse_tokenizer_json_document(bytes, where);
+  const JsonNode root(document.rest, "", where);
   root.expect_object();
   const auto node_or_null = [&](const char* key) {
-    const auto found = document.find(key);
+    const auto found = document.rest.find(key);
     static const json none;
-    return JsonNode(found == document.end() ? none : *found, key, where);
+    return JsonNode(found == document.rest.end() ? none : *found, key, where);
   };
   TokenizerJson file;
   file.normalizers = read_normalizers(node_or_null("normalizer"));
@@ -146,7 +134,7 @@ TokenizerJson parse_tokenizer_json(std::string_view bytes, const std::string& wh
   const JsonNode post_processor = node_or_null("post_processor");
   const PostProcessing post = read_post_processors(post_processor);
   file.offset_trims = post.offset_trims;
-  read_model(root.at("model"), file);
+  read_model(root.at("model"), document, file);
   if (const auto added = root.find("added_tokens")) read_added_tokens(*added, file);
   if (post.prefix_ids.size() > 1) {
     post_processor.refuse(concat("puts ", post.prefix_ids.size(), " tokens before a text; at most one is supported"));
