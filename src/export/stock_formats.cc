@@ -70,7 +70,7 @@ std::vector<ClientNote> clients_of(const std::string& layout, const ModelConfig&
   ClientNote transformers{kTransformers, true, ""}, vllm{kVllm, true, ""}, llama_cpp{kLlamaCpp, true, ""};
   const std::string& rope = config.rope.type;
   if (rope != "default" && layout != kQwen) {
-    vllm.note = concat("RoPE scaling ", rope, ": from 0.12 on; older versions ignore it in ", layout, " without a word");
+    vllm.note = concat("needs a version that hands RoPE scaling (here ", rope, ") to ", layout, "; older ones take theta alone, without a word");
   }
   if (rope == "yarn" && config.rope.original_max_positions > 0 &&
       config.rope.factor * static_cast<double>(config.rope.original_max_positions) != static_cast<double>(config.max_positions)) {

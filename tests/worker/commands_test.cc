@@ -76,7 +76,7 @@ TEST(GenerateCommandTest, ContinuesThePromptAndSeedsRepeat) {
 }
 
 TEST(CommandsTest, HelpHasExamplesAndMissingFlagsAreUsage) {
-  for (const char* command : {"run", "score", "inspect", "generate"}) {
+  for (const char* command : {"run", "score", "inspect", "generate", "export", "logits"}) {
     const testing::ProcessResult help = worker({command, "--help"});
     EXPECT_EQ(help.exit_code, 0);
     EXPECT_THAT(help.out, HasSubstr("Examples:")) << command;
