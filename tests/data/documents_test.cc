@@ -135,6 +135,44 @@ TEST_F(DocumentsTest, RealChatsSuperviseExactlyTheAnswers) {
   std::cout << index << " chats, " << turns << " answers\n";
 }
 
+/// {"instruction", "output"} is a chat of one question; alpaca alone has a place for the input.
+TEST_F(DocumentsTest, InstructionsAreChatsOfOneQuestion) {
+  const std::string line = R"({"instruction": "Add.", "input": "1, 2", "output": "3"})";
+  const std::string chat = R"({"messages": [{"role": "user", "content": "Add.\n1, 2"}, {"role": "assistant", "content": "3"}]})";
+  EXPECT_EQ(read(line)[0].ids, read(chat)[0].ids);
+  EXPECT_EQ(read(line)[0].supervised, read(chat)[0].supervised);
+  EXPECT_TRUE(read(line)[0].is_chat);
+  const Document alpaca = read(line, {.chat_template = {"alpaca"}})[0];
+  EXPECT_THAT(tokenizer_->decode(alpaca.ids), ::testing::EndsWith("\n\n### Instruction:\nAdd.\n\n### Input:\n1, 2\n\n### Response:3"));
+  EXPECT_THAT(supervised_turns(alpaca, *tokenizer_), ::testing::ElementsAre("3"));
+  EXPECT_THAT(error_of(R"({"instruction": "Add."})"), HasSubstr("d.jsonl:1: has `instruction` and no `output`"));
+  EXPECT_THAT(error_of(R"({"instruction": 4, "output": ""})"), HasSubstr("d.jsonl:1: `instruction` is number; expected a string"));
+}
+
+/// Special tokens of a template are control pieces, each once, and the masks end at them.
+TEST_F(DocumentsTest, TemplatesPrintControlPieces) {
+  const std::string chat = R"({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ok"},)"
+                           R"( {"role": "user", "content": "so"}, {"role": "assistant", "content": "yes"}]})";
+  const Document document = read(chat, {.chat_template = {"llama2"}})[0];
+  EXPECT_EQ(std::count(document.ids.begin(), document.ids.end(), 1), 2);
+  EXPECT_EQ(std::count(document.ids.begin(), document.ids.end(), 2), 2);
+  EXPECT_EQ(document.ids.front(), 1);
+  EXPECT_EQ(document.ids.back(), 2);
+  EXPECT_EQ(document.supervised.back(), 1);
+  EXPECT_THAT(supervised_turns(document, *tokenizer_), ::testing::ElementsAre("ok ", "yes "));
+  EXPECT_THAT(supervised_turns(read(chat, {.chat_template = {"llama2"}, .chat = {.supervise = "last"}})[0], *tokenizer_),
+              ::testing::ElementsAre("yes "));
+}
+
+TEST_F(DocumentsTest, WithoutATemplateOnlyChatsFail) {
+  const DocumentOptions none{.chat_template = {"", "its template is unknown"}};
+  EXPECT_EQ(read(R"({"text": "a"})", none).size(), 1U);
+  const std::string chat = R"({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ok"}]})";
+  const std::string message = error_of(chat + "\n" + chat + "\n", none);
+  EXPECT_THAT(message, HasSubstr("d.jsonl has chats, and its template is unknown"));
+  EXPECT_THAT(message, Not(HasSubstr("d.jsonl:2"))) << "once, not for every line";
+}
+
 TEST_F(DocumentsTest, IdsAreTakenAsTheyAre) {
   const std::vector<Document> documents = read("{\"ids\": [1, 7, 4095]}\n{\"ids\": []}");
   ASSERT_EQ(documents.size(), 2U);

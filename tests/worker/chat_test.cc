@@ -1,0 +1,106 @@
+// Chats as a user meets them: a model trained in a template, its directory, and the answers of `generate --chat`.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "common/file_io.h"
+#include "testing/subprocess.h"
+#include "testing/temp_dir.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+const fs::path kRoot = MOE_SOURCE_DIR;
+const fs::path kModel = kRoot / "examples/base-7m";
+
+testing::ProcessResult worker(std::vector<std::string> arguments) {
+  return testing::run_process(testing::worker_command(1, std::move(arguments)), {}, kRoot);
+}
+
+class ChatCommandsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    fs::create_directory(model_);
+    for (const auto& entry : fs::directory_iterator(kModel)) fs::copy_file(entry.path(), model_ / entry.path().filename());
+  }
+
+  /// One training step on two chats.
+  testing::ProcessResult train(const std::string& options, const fs::path& out) {
+    write_file_atomically(folder_ / "chats.jsonl",
+                          R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello, how are you today?"}]})"
+                          "\n"
+                          R"({"messages": [{"role": "user", "content": "Bye"}, {"role": "assistant", "content": "Good bye, until tomorrow."}]})"
+                          "\n");
+    write_file_atomically(folder_ / "job.yaml",
+                          "apiVersion: moe/v1\nkind: Pipeline\nname: chat\ninputs: {dense: {path: " + model_.string() +
+                              "}}\nstages:\n  - name: train\n    train: {input: dense, steps: 1, sequence_length: 128, micro_batch_rows: 1, data: [{path: " +
+                              (folder_ / "chats.jsonl").string() + "}]" + options + "}\n");
+    return worker({"run", folder_ / "job.yaml", "--out", out});
+  }
+
+  testing::TempDir folder_;
+  fs::path model_ = folder_ / "model";
+};
+
+TEST_F(ChatCommandsTest, ATrainedModelBringsItsTemplateAlong) {
+  const testing::ProcessResult trained = train(", template: vicuna", folder_ / "first");
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  const fs::path output = folder_ / "first/train/output-t0001";
+  EXPECT_THAT(read_file(output / "chat_template.jinja"), AllOf(HasSubstr("{{ bos_token }}"), HasSubstr("'USER: '")));
+  EXPECT_EQ(json::parse(read_file(output / "config.json"))["chat_template_name"], "vicuna");
+  EXPECT_TRUE(json::parse(read_file(output / "MANIFEST.json"))["files"].contains("chat_template.jinja"));
+  const auto answer = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments{"generate", output, "--chat", "--prompt", "Hi", "--max-tokens", "8"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const testing::ProcessResult result = worker(arguments);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return result.out;
+  };
+  EXPECT_EQ(answer({}), answer({"--template", "vicuna"}));
+  EXPECT_NE(answer({}), answer({"--template", "llama2"}));
+  EXPECT_NE(answer({}), answer({"--system", "Say nothing but numbers."}));
+  EXPECT_THAT(answer({}), ::testing::Not(HasSubstr("USER")));
+}
+
+TEST_F(ChatCommandsTest, AnUnknownTemplateStopsAtTheFirstChatAlone) {
+  write_file_atomically(model_ / "tokenizer_config.json", R"({"chat_template": "{{ messages }} of another world"})");
+  const testing::ProcessResult refused = train("", folder_ / "refused");
+  EXPECT_EQ(refused.exit_code, 65);
+  EXPECT_THAT(refused.err, AllOf(HasSubstr("chats.jsonl has chats"), HasSubstr("tokenizer_config.json: chat_template"), HasSubstr("set `template:`"),
+                                 HasSubstr("plain_markers, plain, llama2")));
+  const testing::ProcessResult named = train(", template: plain_markers", folder_ / "named");
+  EXPECT_EQ(named.exit_code, 0) << named.err;
+  EXPECT_FALSE(fs::exists(folder_ / "named/train/output-t0001/chat_template.jinja")) << "the directory's own stays";
+  const testing::ProcessResult generated = worker({"generate", model_, "--chat", "--prompt", "Hi"});
+  EXPECT_EQ(generated.exit_code, 65);
+  EXPECT_THAT(generated.err, HasSubstr("--template"));
+  EXPECT_EQ(worker({"generate", model_, "--prompt", "Hi", "--max-tokens", "1"}).exit_code, 0) << "no chat, no question";
+  EXPECT_EQ(worker({"generate", model_, "--prompt", "Hi", "--system", "x"}).exit_code, 64);
+}
+
+TEST_F(ChatCommandsTest, EveryEndTokenOfBothConfigsEndsTheText) {
+  const auto continuation = [&](const json& eos) {
+    fs::remove(model_ / "generation_config.json");
+    if (!eos.is_null()) write_file_atomically(model_ / "generation_config.json", json{{"eos_token_id", eos}}.dump());
+    const testing::ProcessResult result = worker({"generate", model_, "--prompt", "The old man", "--max-tokens", "4"});
+    return result.exit_code == 0 ? result.out.substr(std::string("The old man").size()) : result.err;
+  };
+  EXPECT_GT(continuation(nullptr).size(), 3U);
+  EXPECT_EQ(continuation(2), continuation(nullptr));
+  json all = json::array();
+  for (int id = 0; id < 4096; ++id) all.push_back(id);
+  EXPECT_EQ(continuation(all), "\n") << "whatever comes first ends it";
+  EXPECT_THAT(continuation("two"), HasSubstr("generation_config.json: eos_token_id holds \"two\"; expected token ids"));
+}
+
+}  // namespace
+}  // namespace moe
