@@ -12,11 +12,6 @@ namespace {
 /// Values that are rounded and compared at a time.
 constexpr int64_t kBlock = int64_t{1} << 20;
 
-bool is_power_of_two(double factor) {
-  int exponent = 0;
-  return std::abs(std::frexp(factor, &exponent)) == 0.5;
-}
-
 /// Whether every value of `from` is one of `to` too.
 bool is_widening(at::ScalarType from, at::ScalarType to) {
   if (from == to || to == at::kDouble) return true;
@@ -30,6 +25,11 @@ at::Tensor region_of(const at::Tensor& out, const ExportPiece& piece, const at::
 }
 
 }  // namespace
+
+bool is_power_of_two(double factor) {
+  int exponent = 0;
+  return std::abs(std::frexp(factor, &exponent)) == 0.5;
+}
 
 ExportTensor export_tensor(const StockTensor& tensor) {
   ExportTensor written{tensor.name, tensor.shape, {}, tensor.fill};
@@ -45,8 +45,11 @@ at::Tensor TensorAssembly::assemble(const ExportTensor& tensor, at::ScalarType d
     if (is_itself && !piece.neurons.defined()) return native;   // as it is mapped
     if (!out.defined()) out = at::full(tensor.shape, tensor.fill, at::TensorOptions(dtype));
     if (piece.neurons.defined()) {
-      at::Tensor placed = at::empty(native.sizes(), out.options());
-      put(native, piece.place.factor, placed);
+      at::Tensor placed = native;
+      if (native.scalar_type() != dtype || piece.place.factor != 1) {
+        placed = at::empty(native.sizes(), out.options());
+        put(native, piece.place.factor, placed);
+      }
       out.index_copy_(piece.neuron_dim, piece.neurons, placed);
     } else {
       put(native, piece.place.factor, region_of(out, piece, native));
@@ -69,12 +72,12 @@ void TensorAssembly::put(const at::Tensor& native, double factor, at::Tensor int
     const at::Tensor exact = native.narrow(0, row, rows).to(at::kDouble) * factor;
     at::Tensor target = into.narrow(0, row, rows);
     target.copy_(exact);
-    if (is_wide && is_power_of_two(factor)) continue;
-    const at::Tensor written = target.to(at::kDouble);
-    if (!at::isfinite(written).all().item<bool>()) {
+    if (!at::isfinite(target).all().item<bool>()) {
       throw InvalidArgument(concat("export: a value of up to ", exact.abs().max().item<double>(), " is too large for ",
                                    c10::toString(into.scalar_type()), "; choose dtype float32"));
     }
+    if (is_wide && is_power_of_two(factor)) continue;
+    const at::Tensor written = target.to(at::kDouble);
     const at::Tensor error = at::where(exact.eq(0), at::zeros_like(exact), ((written - exact) / exact).abs());
     max_relative_rounding_ = std::max(max_relative_rounding_, error.max().item<double>());
   }

@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 
+#include "common/error.h"
 #include "model/block.h"
 #include "model/ops.h"
 
@@ -12,6 +13,16 @@ namespace {
 
 /// Rows of logits held at a time where no gradient is asked.
 constexpr int64_t kLogitElements = int64_t{1} << 22;
+
+/// Ids come from a tokenizer or from a file of ids, either of which may be another model's.
+void check_tokens(const at::Tensor& tokens_T, int64_t vocab_size) {
+  if (!tokens_T.is_cpu() || tokens_T.numel() == 0) return;
+  const auto [least, most] = tokens_T.aminmax();
+  const int64_t wrong = least.item<int64_t>() < 0 ? least.item<int64_t>() : most.item<int64_t>();
+  if (wrong >= 0 && wrong < vocab_size) return;
+  throw InvalidArgument(concat("the token id ", wrong, " is none of the model's ", vocab_size,
+                               " (`vocab_size` of config.json): the tokenizer or the ids are not this model's"));
+}
 
 }  // namespace
 
@@ -94,6 +105,7 @@ DecoderOutput Decoder::forward(const TokenBatch& batch, TokenDispatcher& dispatc
   if (cache != nullptr && cache->layers.empty()) cache->layers.resize(s.layers.size());
   const RopeAngles rope = s.rope.angles(batch.positions_T, batch.cu_seqlens);
   DecoderOutput output;
+  check_tokens(batch.tokens_T, s.config.vocab_size);
   at::Tensor x = at::embedding(s.embedding, batch.tokens_T);
   for (size_t index = 0; index < s.layers.size(); ++index) {
     const State::Layer& layer = s.layers[index];

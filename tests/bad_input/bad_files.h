@@ -46,5 +46,7 @@ nlohmann::json good_config();
 nlohmann::json good_tokenizer_json();
 nlohmann::json good_tokenizer_config();
 std::string good_tokenizer_model();
+/// A good file, whose ids begin at 300: of another model.
+std::string tokenizer_model_of_a_larger_model();
 
 }  // namespace moe::testing

@@ -61,6 +61,13 @@ TEST_F(BadFilesOfCommandsTest, InspectOfAConfig) { expect_refused(good_.single, 
 TEST_F(BadFilesOfCommandsTest, ScoreWithATokenizerModel) { expect_refused(good_.single, testing::bad_tokenizer_models(), 9, score(good_.single)); }
 TEST_F(BadFilesOfCommandsTest, ScoreWithATokenizerJson) { expect_refused(good_.json, testing::bad_tokenizer_jsons(), 23, score(good_.json)); }
 
+TEST_F(BadFilesOfCommandsTest, ScoreWithTheTokenizerOfAnotherModel) {
+  write_file_atomically(good_.single / "tokenizer.model", testing::tokenizer_model_of_a_larger_model());
+  const testing::ProcessResult result = testing::run_process(testing::worker_command(1, score(good_.single)));
+  EXPECT_EQ(result.exit_code, 65);
+  EXPECT_THAT(result.err, HasSubstr("none of the model's 300 (`vocab_size` of config.json)"));
+}
+
 TEST_F(BadFilesOfCommandsTest, TheGoodOnesAreRead) {
   for (const auto& words : {inspect(good_.single), inspect(good_.sharded), score(good_.single), score(good_.json)}) {
     const testing::ProcessResult result = testing::run_process(testing::worker_command(1, words));

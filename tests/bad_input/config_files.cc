@@ -131,7 +131,7 @@ void add_mixtures(std::vector<BadFile>& files) {
 json good_config() {
   return {{"architectures", {"LlamaForCausalLM"}}, {"model_type", "llama"},         {"hidden_size", 32},
           {"intermediate_size", 48},               {"num_hidden_layers", 2},        {"num_attention_heads", 4},
-          {"num_key_value_heads", 2},              {"vocab_size", 61},              {"max_position_embeddings", 64},
+          {"num_key_value_heads", 2},              {"vocab_size", 300},             {"max_position_embeddings", 64},
           {"rms_norm_eps", 1e-5},                  {"rope_theta", 10000.0},         {"tie_word_embeddings", false},
           {"bos_token_id", 1},                     {"eos_token_id", 2}};
 }

@@ -24,7 +24,7 @@ GoodDirectories write_good_directories(const fs::path& folder) {
         values.push_back(logical.view);
       }
     }
-    constexpr uint64_t kShardBytes = 45'000;  // the model has 77 KB
+    constexpr uint64_t kShardBytes = 90'000;  // the model has 139 KB
     ModelDirectoryWriter writer(good.sharded, folder / "nowhere", specs, kShardBytes);
     for (size_t i = 0; i < specs.size(); ++i) writer.write(specs[i].name, values[i]);
     writer.finish(config);

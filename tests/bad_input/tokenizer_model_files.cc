@@ -35,6 +35,14 @@ BadFile changed(const std::string& name, const std::function<void(SentencePieceM
 
 std::string good_tokenizer_model() { return write_sentencepiece_model(good_model()); }
 
+std::string tokenizer_model_of_a_larger_model() {
+  SentencePieceModel model = good_model();
+  model.pieces.resize(model.pieces.size() - 4);
+  for (int i = 0; i < 100; ++i) model.pieces.push_back({"unused" + std::to_string(i), 0, PieceType::kUnused, 0});
+  for (const char* text : {"\xE2\x96\x81", "a", "b"}) model.pieces.push_back({text, -1, PieceType::kNormal, 0});
+  return write_sentencepiece_model(model);
+}
+
 std::vector<BadFile> bad_tokenizer_models() {
   const std::string good = good_tokenizer_model(), trainer = wire_bytes(2, write_trainer(good_model()));
   std::string pieces;

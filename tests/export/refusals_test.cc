@@ -70,6 +70,16 @@ TEST_F(ExportTest, Float16HasNoRoomForTheGate) {
   EXPECT_THAT(refusal(native(), spec), HasSubstr("float16"));
 }
 
+/// Also where the scale is a power of two, whose products need no rounding.
+TEST_F(ExportTest, AScaleThatTheTypeCannotHold) {
+  for (const double scale : {0x1p130, 1e39}) {
+    const std::filesystem::path path = folder_ / std::to_string(scale);
+    write_mixture(path, {.scales = {scale, 1}});
+    EXPECT_THAT(refusal(path, export_spec("mixtral")), AllOf(HasSubstr("is too large for Float"), HasSubstr("export: a value of up to")));
+    EXPECT_FALSE(std::filesystem::exists(out()));
+  }
+}
+
 TEST_F(ExportTest, DenseModels) {
   testing::write_dense_model(native(), testing::tiny_config(), 1);
   EXPECT_THAT(refusal(native(), export_spec()), HasSubstr("it is a dense model"));
