@@ -1,7 +1,6 @@
 #include "export/stock_formats.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "common/error.h"
 #include "model/stock/qwen2_moe_layout.h"
@@ -102,11 +101,6 @@ StockForm form_of(const std::string& layout, const ModelConfig& config, const v1
   // llama.cpp's qwen2moe needs an output matrix of its own.
   form.is_tied = config.tie_word_embeddings && spec.keep_tied() && layout != kQwen;
   return form;
-}
-
-bool is_power_of_two(double scale) {
-  int exponent = 0;
-  return std::frexp(scale, &exponent) == 0.5;
 }
 
 void add_notes(const std::string& layout, const ModelConfig& config, const StockForm& form, ExportContents& contents) {

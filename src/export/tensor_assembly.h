@@ -27,6 +27,9 @@ struct ExportTensor {
   double fill = 0;
 };
 
+/// Whether values can be multiplied by it without rounding.
+bool is_power_of_two(double factor);
+
 /// As the stock layouts describe it.
 ExportTensor export_tensor(const StockTensor& tensor);
 

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <iostream>
 #include <string>
 
@@ -11,12 +10,15 @@
 #include "common/rng.h"
 #include "convert/conversion_fixture.h"
 #include "model/parameters.h"
+#include "testing/peak_memory.h"
 
 namespace moe {
 namespace {
 
+using testing::kMib;
+using testing::peak_growth;
+
 constexpr int64_t kLayers = 12, kHidden = 1024, kWidth = 4096, kVocab = 16384;
-constexpr double kMib = 1024.0 * 1024.0;
 
 ModelConfig config() {
   const nlohmann::json json = {{"architectures", {"LlamaForCausalLM"}}, {"model_type", "llama"},          {"hidden_size", kHidden},
@@ -50,25 +52,6 @@ double write_large_model(const std::filesystem::path& path) {
   }
   writer.finish();
   return bytes;
-}
-
-/// A field of /proc/self/status, in bytes.
-double memory(const std::string& field) {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.rfind(field + ":", 0) == 0) return std::stod(line.substr(field.size() + 1)) * 1024;
-  }
-  return 0;
-}
-
-/// How far this process's resident memory, mapped files included, rises above where it stood while `work` runs; -1 if it cannot
-/// be told.
-double peak_growth(const std::function<void()>& work) {
-  std::ofstream("/proc/self/clear_refs") << "5" << std::flush;  // VmHWM starts anew
-  const double before = memory("VmRSS");
-  if (memory("VmHWM") > before + 16 * kMib) return -1;
-  work();
-  return memory("VmHWM") - before;
 }
 
 class MemoryTest : public ::testing::Test {

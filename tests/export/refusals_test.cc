@@ -92,10 +92,5 @@ TEST_F(ExportTest, AFolderThatExists) {
   EXPECT_THROW(testing::export_to(native(), folder_ / "taken"), InvalidArgument);
 }
 
-TEST_F(ExportTest, ValuesTooLargeForTheType) {
-  write_mixture(native(), {.scales = {1e39, 1}});
-  EXPECT_THAT(refusal(native(), export_spec()), HasSubstr("too large for Float"));
-}
-
 }  // namespace
 }  // namespace moe

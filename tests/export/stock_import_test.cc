@@ -107,6 +107,7 @@ TEST_F(StockImportTest, Qwen2MoeThatWeCannotHold) {
   make({.family = "qwen2", .shared = {8, 8}}, "qwen2_moe");
   EXPECT_THAT(problem_with({{"decoder_sparse_step", 2}}), HasSubstr("`decoder_sparse_step` is 2"));
   EXPECT_THAT(problem_with({{"mlp_only_layers", {0}}}), HasSubstr("`mlp_only_layers` is [0]"));
+  EXPECT_THAT(problem_with({{"qkv_bias", false}, {"use_sliding_window", true}}), HasSubstr("`use_sliding_window` is true"));
   const std::string gate = "model.layers.1.mlp.shared_expert_gate.weight";
   replace(gate, at::full({1, 32}, 0.01));
   EXPECT_THAT(problem_with(nlohmann::json::object()), AllOf(HasSubstr(gate), HasSubstr("was learned")));

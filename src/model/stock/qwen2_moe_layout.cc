@@ -18,6 +18,10 @@ void refuse_unsupported(const JsonFields& fields) {
   if (fields.has("mlp_only_layers") && !fields.required("mlp_only_layers").empty()) {
     fields.fail("mlp_only_layers", "an empty list: dense layers among the mixtures are not supported");
   }
+  // The base that has no biases knows no windows.
+  if (!fields.boolean_or("qkv_bias", true) && fields.boolean_or("use_sliding_window", false)) {
+    fields.fail("use_sliding_window", "false where qkv_bias is false");
+  }
 }
 
 void read_config(const json& source, const std::string& where, ModelConfig& config) {
