@@ -10,24 +10,30 @@ namespace {
 
 /// One query over all keys of its cache: q [1, heads, d], keys and values [L, kv heads, d] -> [1, heads, d].
 at::Tensor attend_to_cache(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values) {
-  const auto by_head = [&](const at::Tensor& x) { return x.transpose(0, 1).repeat_interleave(q.size(1) / x.size(1), 0).unsqueeze(0); };
+  const auto by_head = [&](const at::Tensor& x) {
+    return x.transpose(0, 1).repeat_interleave(q.size(1) / x.size(1), 0).unsqueeze(0);
+  };
   return at::scaled_dot_product_attention(by_head(q), by_head(keys), by_head(values)).squeeze(0).transpose(0, 1);
 }
 
 /// `window` 0: all.
-at::Tensor attend_with_cache(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t window, LayerKvCache& cache) {
+at::Tensor attend_with_cache(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t window,
+                             LayerKvCache& cache) {
   const bool is_first = !cache.keys.defined();
   MOE_CHECK(is_first || q.size(0) == 1, "a cache is continued one token at a time, after a prompt of any length");
-  const auto seen_later = [&](const at::Tensor& all) { return window > 0 ? all.slice(0, std::max<int64_t>(0, all.size(0) - window)) : all; };
+  const auto seen_later = [&](const at::Tensor& all) {
+    return window > 0 ? all.slice(0, std::max<int64_t>(0, all.size(0) - window)) : all;
+  };
   cache.keys = seen_later(is_first ? k : at::cat({cache.keys, k}));
   cache.values = seen_later(is_first ? v : at::cat({cache.values, v}));
-  return is_first ? ops::causal_attention(q, k, v, {0, q.size(0)}, window) : attend_to_cache(q, cache.keys, cache.values);
+  return is_first ? ops::causal_attention(q, k, v, {0, q.size(0)}, window)
+                  : attend_to_cache(q, cache.keys, cache.values);
 }
 
 }  // namespace
 
-at::Tensor attention(const ModelConfig& config, const AttentionWeights& weights, const RopeAngles& rope, const at::Tensor& x_TD,
-                     const std::vector<int64_t>& cu_seqlens, LayerKvCache* cache) {
+at::Tensor attention(const ModelConfig& config, const AttentionWeights& weights, const RopeAngles& rope,
+                     const at::Tensor& x_TD, const std::vector<int64_t>& cu_seqlens, LayerKvCache* cache) {
   const int64_t tokens = x_TD.size(0), window = config.attention_window.value_or(0);
   const auto heads = [&](const at::Tensor& weight, const at::Tensor& bias, int64_t count) {
     return ops::linear(x_TD, weight, bias).view({tokens, count, config.head_dim});
@@ -35,8 +41,8 @@ at::Tensor attention(const ModelConfig& config, const AttentionWeights& weights,
   const at::Tensor q = ops::rope(heads(weights.q, weights.q_bias, config.num_heads), rope.cos, rope.sin);
   const at::Tensor k = ops::rope(heads(weights.k, weights.k_bias, config.num_kv_heads), rope.cos, rope.sin);
   const at::Tensor v = heads(weights.v, weights.v_bias, config.num_kv_heads);
-  const at::Tensor attended =
-      cache != nullptr ? attend_with_cache(q, k, v, window, *cache) : ops::causal_attention(q, k, v, cu_seqlens, window);
+  const at::Tensor attended = cache != nullptr ? attend_with_cache(q, k, v, window, *cache)
+                                               : ops::causal_attention(q, k, v, cu_seqlens, window);
   return ops::linear(attended.reshape({tokens, config.num_heads * config.head_dim}), weights.o, weights.o_bias);
 }
 

@@ -40,12 +40,14 @@ void read_common_fields(const JsonFields& fields, const FamilyFields& family, Mo
   config.vocab_size = fields.integer("vocab_size");
   config.max_positions = fields.integer_or("max_position_embeddings", 2048);
   config.norm_eps = fields.positive_or(family.norm_eps_key, family.norm_eps);
-  config.rope = read_rope(fields, {config.head_dim, config.max_positions, family.partial_rotary_factor, family.turns_whole_heads});
+  config.rope = read_rope(
+      fields, {config.head_dim, config.max_positions, family.partial_rotary_factor, family.turns_whole_heads});
   config.tie_word_embeddings = fields.boolean_or("tie_word_embeddings", false);
 }
 
 void check_num_experts(const JsonFields& fields, const char* key, int64_t experts, int64_t layers) {
-  if (experts * layers > kMaxExpertsOfAllLayers) fields.fail(key, concat("at most ", kMaxExpertsOfAllLayers / layers, " in a model of ", layers, " layers"));
+  if (experts * layers > kMaxExpertsOfAllLayers)
+    fields.fail(key, concat("at most ", kMaxExpertsOfAllLayers / layers, " in a model of ", layers, " layers"));
 }
 
 }  // namespace moe

@@ -14,6 +14,8 @@ void read_config(const nlohmann::json& source, const std::string& where, ModelCo
 
 }  // namespace
 
-ModelFamily llama_family() { return {read_config, {}, "LlamaForCausalLM"}; }
+ModelFamily llama_family() {
+  return {read_config, {}, "LlamaForCausalLM"};
+}
 
 }  // namespace moe

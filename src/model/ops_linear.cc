@@ -11,7 +11,9 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 /// Whether the third input, a bias, was given and its gradient is asked.
-bool needs_bias_gradient(const AutogradContext& context) { return context.saved_data.count(kHasBias) > 0 && context.needs_input_grad(2); }
+bool needs_bias_gradient(const AutogradContext& context) {
+  return context.saved_data.count(kHasBias) > 0 && context.needs_input_grad(2);
+}
 
 class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
@@ -68,13 +70,16 @@ class AddBiasFunction : public torch::autograd::Function<AddBiasFunction> {
 };
 
 /// [E, O, I] as the matrix [E * O, I] that lies there.
-at::Tensor stacked(const at::Tensor& weight_EOI) { return weight_EOI.view({-1, weight_EOI.size(2)}); }
+at::Tensor stacked(const at::Tensor& weight_EOI) {
+  return weight_EOI.view({-1, weight_EOI.size(2)});
+}
 
 /// Calls body(expert, first row, rows).
 template <typename Body>
 void for_each_expert(const std::vector<int64_t>& rows_per_expert, const Body& body) {
   int64_t first = 0;
-  for (size_t e = 0; e < rows_per_expert.size(); first += rows_per_expert[e++]) body(static_cast<int64_t>(e), first, rows_per_expert[e]);
+  for (size_t e = 0; e < rows_per_expert.size(); first += rows_per_expert[e++])
+    body(static_cast<int64_t>(e), first, rows_per_expert[e]);
 }
 
 class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunction> {
@@ -87,7 +92,8 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
     if (bias_in) {
       const at::Tensor bias = bias_in->contiguous();
       context->saved_data[kHasBias] = true;
-      for_each_expert(rows_per_expert, [&](int64_t e, int64_t first, int64_t count) { add_bias_to(y, first, count, bias[e]); });
+      for_each_expert(rows_per_expert,
+                      [&](int64_t e, int64_t first, int64_t count) { add_bias_to(y, first, count, bias[e]); });
     }
     context->save_for_backward({rows, weight});
     context->saved_data["rows_per_expert"] = rows_per_expert;
@@ -101,7 +107,8 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
     at::Tensor drows, dweight, dbias;
     if (context->needs_input_grad(0)) {
       drows = at::empty(rows.sizes(), rows.options());
-      kernels::grouped_linear_input_gradient(const_view(dy), const_view(stacked(weight)), mutable_view(drows), rows_per_expert);
+      kernels::grouped_linear_input_gradient(const_view(dy), const_view(stacked(weight)), mutable_view(drows),
+                                             rows_per_expert);
     }
     if (context->needs_input_grad(1)) {
       dweight = at::empty(weight.sizes(), weight.options());
@@ -110,7 +117,8 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
     }
     if (needs_bias_gradient(*context)) {
       dbias = at::empty({weight.size(0), weight.size(1)}, dy.options());
-      for_each_expert(rows_per_expert, [&](int64_t e, int64_t first, int64_t count) { sum_rows(dy, first, count, dbias[e]); });
+      for_each_expert(rows_per_expert,
+                      [&](int64_t e, int64_t first, int64_t count) { sum_rows(dy, first, count, dbias[e]); });
     }
     return {drows, dweight, dbias, at::Tensor()};
   }
@@ -122,10 +130,12 @@ at::Tensor linear(const at::Tensor& x_TI, const at::Tensor& weight_OI, const at:
   return LinearFunction::apply(x_TI, weight_OI, if_defined(bias_O));
 }
 
-at::Tensor add_bias(const at::Tensor& x_TO, const at::Tensor& bias_O) { return AddBiasFunction::apply(x_TO, bias_O); }
+at::Tensor add_bias(const at::Tensor& x_TO, const at::Tensor& bias_O) {
+  return AddBiasFunction::apply(x_TO, bias_O);
+}
 
-at::Tensor grouped_linear(const at::Tensor& rows_RI, const at::Tensor& weight_EOI, const std::vector<int64_t>& rows_per_expert,
-                          const at::Tensor& bias_EO) {
+at::Tensor grouped_linear(const at::Tensor& rows_RI, const at::Tensor& weight_EOI,
+                          const std::vector<int64_t>& rows_per_expert, const at::Tensor& bias_EO) {
   MOE_CHECK(static_cast<int64_t>(rows_per_expert.size()) == weight_EOI.size(0), "one row count per expert");
   return GroupedLinearFunction::apply(rows_RI, weight_EOI, if_defined(bias_EO), rows_per_expert);
 }

@@ -40,12 +40,13 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
     MOE_CHECK(context->saved_data.count(kIsSpent) == 0, "the loss's backward runs once: its logits are overwritten");
     context->saved_data[kIsSpent] = true;
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1], &labels = saved[2], &log_sums = saved[4], dlosses = gradients[0].contiguous();
+    const at::Tensor &x = saved[0], &weight = saved[1], &labels = saved[2], &log_sums = saved[4],
+                     dlosses = gradients[0].contiguous();
     at::Tensor dlogits = saved[3];
     for_dtype(x, [&]<typename T>(T) {
-      row_math::cross_entropy_gradient<T>(dlosses.const_data_ptr<T>(), dlogits.const_data_ptr<T>(), log_sums.const_data_ptr<T>(),
-                                          labels.const_data_ptr<int64_t>(), kIgnored, dlogits.size(0), dlogits.size(1),
-                                          dlogits.mutable_data_ptr<T>());
+      row_math::cross_entropy_gradient<T>(dlosses.const_data_ptr<T>(), dlogits.const_data_ptr<T>(),
+                                          log_sums.const_data_ptr<T>(), labels.const_data_ptr<int64_t>(), kIgnored,
+                                          dlogits.size(0), dlogits.size(1), dlogits.mutable_data_ptr<T>());
     });
     at::Tensor dx, dweight, dbias;
     if (context->needs_input_grad(0)) {
@@ -66,7 +67,8 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
 
 }  // namespace
 
-at::Tensor linear_cross_entropy(const at::Tensor& x_TD, const at::Tensor& weight_VD, const at::Tensor& labels_T, const at::Tensor& bias_V) {
+at::Tensor linear_cross_entropy(const at::Tensor& x_TD, const at::Tensor& weight_VD, const at::Tensor& labels_T,
+                                const at::Tensor& bias_V) {
   return LinearCrossEntropyFunction::apply(x_TD, weight_VD, if_defined(bias_V), labels_T);
 }
 

@@ -37,7 +37,8 @@ class ParameterBuilder {
     stacked_layer_ = layer;
     const int64_t width = config_.moe->expert_widths[layer], hidden = config_.hidden_size;
     const int64_t rows = config_.is_gated ? 2 * width : width;
-    const std::string prefix = spec.name.substr(0, experts_at) + kExperts, in = config_.is_gated ? "gate_up_proj" : "up_proj";
+    const std::string prefix = spec.name.substr(0, experts_at) + kExperts,
+                      in = config_.is_gated ? "gate_up_proj" : "up_proj";
     add_experts(prefix + in, {experts_.count, rows, hidden}, layer, true);
     if (config_.mlp_bias) add_experts(prefix + in + kBiasSuffix, {experts_.count, rows}, layer, false);
     add_experts(prefix + "down_proj", {experts_.count, hidden, width}, layer, true);
@@ -68,8 +69,8 @@ std::vector<Parameter> allocate_parameters(const ModelConfig& config, at::Scalar
 
 std::vector<LogicalView> logical_views(const Parameter& parameter, const at::Tensor& storage) {
   if (!parameter.is_expert) return {{parameter.name, storage}};
-  // "….mlp.experts.gate_up_proj" [E, 2I', D], "….up_proj" [E, I', D] or "….down_proj" [E, D, I'], I' >= I with zero padding; the
-  // biases of the first two without their last dimension.
+  // "….mlp.experts.gate_up_proj" [E, 2I', D], "….up_proj" [E, I', D] or "….down_proj" [E, D, I'], I' >= I with zero
+  // padding; the biases of the first two without their last dimension.
   const size_t dot = parameter.name.rfind('.');
   const std::string prefix = parameter.name.substr(0, dot + 1);
   std::string part = parameter.name.substr(dot + 1);

@@ -14,7 +14,8 @@ void read_config(const nlohmann::json& source, const std::string& where, ModelCo
                       .partial_rotary_factor = 0.5,
                       .turns_whole_heads = false},
                      config);
-  if (fields.boolean_or("qk_layernorm", false)) fields.fail("qk_layernorm", "false: norms of queries and keys are not supported");
+  if (fields.boolean_or("qk_layernorm", false))
+    fields.fail("qk_layernorm", "false: norms of queries and keys are not supported");
   config.norm = NormKind::kLayer;
   config.qkv_bias = config.o_bias = config.mlp_bias = config.head_bias = true;
   config.is_gated = false;
@@ -25,7 +26,11 @@ void read_config(const nlohmann::json& source, const std::string& where, ModelCo
 
 ModelFamily phi_family() {
   return {read_config,
-          {.final_norm = "model.final_layernorm", .attention_out = "self_attn.dense", .gate = "", .up = "mlp.fc1", .down = "mlp.fc2"},
+          {.final_norm = "model.final_layernorm",
+           .attention_out = "self_attn.dense",
+           .gate = "",
+           .up = "mlp.fc1",
+           .down = "mlp.fc2"},
           "PhiForCausalLM"};
 }
 

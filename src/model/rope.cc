@@ -23,7 +23,8 @@ at::Tensor llama3_frequencies(const RopeConfig& rope, const at::Tensor& unscaled
   const double low_wavelength = original / rope.low_freq_factor, high_wavelength = original / rope.high_freq_factor;
   const at::Tensor wavelength = unscaled.reciprocal() * (2 * std::numbers::pi);
   const at::Tensor slow = at::where(wavelength > low_wavelength, unscaled / rope.factor, unscaled);
-  const at::Tensor smooth = (wavelength.reciprocal() * original - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
+  const at::Tensor smooth =
+      (wavelength.reciprocal() * original - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
   const at::Tensor between = (1 - smooth) * slow / rope.factor + smooth * slow;
   return at::where((wavelength >= high_wavelength).logical_and(wavelength <= low_wavelength), between, slow);
 }
@@ -47,7 +48,9 @@ at::Tensor yarn_frequencies(const RopeConfig& rope, const at::Tensor& powers) {
 }
 
 /// M(s, c) of yarn.
-double yarn_scale(double factor, double coefficient) { return factor <= 1 ? 1 : 0.1 * coefficient * std::log(factor) + 1; }
+double yarn_scale(double factor, double coefficient) {
+  return factor <= 1 ? 1 : 0.1 * coefficient * std::log(factor) + 1;
+}
 
 }  // namespace
 
@@ -66,12 +69,15 @@ at::Tensor rope_frequencies(const RopeConfig& rope, int64_t max_positions, int64
 double rope_output_factor(const RopeConfig& rope) {
   if (rope.type != "yarn") return 1;
   if (rope.attention_factor) return *rope.attention_factor;
-  if (rope.mscale != 0 && rope.mscale_all_dim != 0) return yarn_scale(rope.factor, rope.mscale) / yarn_scale(rope.factor, rope.mscale_all_dim);
+  if (rope.mscale != 0 && rope.mscale_all_dim != 0)
+    return yarn_scale(rope.factor, rope.mscale) / yarn_scale(rope.factor, rope.mscale_all_dim);
   return yarn_scale(rope.factor, 1);
 }
 
 RopeTable::RopeTable(const ModelConfig& config, at::ScalarType dtype)
-    : rope_(config.rope), max_positions_(config.max_positions), dtype_(dtype),
+    : rope_(config.rope),
+      max_positions_(config.max_positions),
+      dtype_(dtype),
       frequencies_(rope_frequencies(config.rope, config.max_positions, 0)) {
   grow(1);
 }

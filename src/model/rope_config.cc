@@ -44,22 +44,25 @@ void read_yarn(const JsonFields& config, const JsonFields& rope, int64_t max_pos
   };
   out.beta_fast = or_if_zero("beta_fast", out.beta_fast);
   out.beta_slow = or_if_zero("beta_slow", out.beta_slow);
-  if (out.beta_fast < out.beta_slow) rope.fail(rope.has("beta_fast") ? "beta_fast" : "beta_slow", "beta_fast of at least beta_slow");
+  if (out.beta_fast < out.beta_slow)
+    rope.fail(rope.has("beta_fast") ? "beta_fast" : "beta_slow", "beta_fast of at least beta_slow");
   out.mscale = or_if_zero("mscale", 0);
   out.mscale_all_dim = or_if_zero("mscale_all_dim", 0);
   if (rope.has("attention_factor")) out.attention_factor = rope.positive("attention_factor");
   out.truncate = rope.boolean_or("truncate", true);
-  if (out.theta <= 1) throw InvalidArgument(concat(config.where(), ": rope_theta is ", out.theta, "; yarn needs a number above 1"));
+  if (out.theta <= 1)
+    throw InvalidArgument(concat(config.where(), ": rope_theta is ", out.theta, "; yarn needs a number above 1"));
   const double ratio = static_cast<double>(max_positions) / static_cast<double>(out.original_max_positions);
   if (out.original_max_positions != max_positions && ratio != out.factor) {
-    log_warning(concat("event=yarn_factor_differs file=", config.where(), " factor=", out.factor, " max_over_original_positions=", ratio,
-                       " taken=factor"));
+    log_warning(concat("event=yarn_factor_differs file=", config.where(), " factor=", out.factor,
+                       " max_over_original_positions=", ratio, " taken=factor"));
   }
 }
 
 void read_description(const JsonFields& config, const JsonFields& rope, const RopeContext& context, RopeConfig& out) {
   for (const auto& [key, value] : rope.object().items()) {
-    if (value.is_object()) rope.fail(key, "one description for all layers: other positions in some layers are not supported");
+    if (value.is_object())
+      rope.fail(key, "one description for all layers: other positions in some layers are not supported");
   }
   const char* const type_key = rope.has("rope_type") ? "rope_type" : "type";
   out.type = rope.text_or(type_key, "default");
@@ -82,9 +85,10 @@ int64_t rotary_dims(const JsonFields& fields, const RopeContext& context) {
   if (!(factor > 0) || factor > 1) fields.fail(kKey, "a number above 0, at most 1");
   const auto dims = static_cast<int64_t>(static_cast<double>(context.head_dim) * factor);
   if (dims % 2 != 0 || dims == 0) {
-    throw InvalidArgument(factor == 1 ? concat(fields.where(), ": head_dim ", context.head_dim, " is odd; RoPE turns pairs")
-                                      : concat(fields.where(), ": `", kKey, "` ", factor, " of head_dim ", context.head_dim, " is ", dims,
-                                               " dimensions; RoPE turns pairs: an even number of at least 2"));
+    throw InvalidArgument(factor == 1
+                              ? concat(fields.where(), ": head_dim ", context.head_dim, " is odd; RoPE turns pairs")
+                              : concat(fields.where(), ": `", kKey, "` ", factor, " of head_dim ", context.head_dim,
+                                       " is ", dims, " dimensions; RoPE turns pairs: an even number of at least 2"));
   }
   return dims;
 }
@@ -94,13 +98,15 @@ int64_t rotary_dims(const JsonFields& fields, const RopeContext& context) {
 RopeConfig read_rope(const JsonFields& config, const RopeContext& context) {
   const char* const key = chosen_key(config);
   const nlohmann::json none = nlohmann::json::object();
-  const JsonFields rope(key != nullptr ? config.required(key) : none, key != nullptr ? concat(config.where(), ": ", key) : config.where());
+  const JsonFields rope(key != nullptr ? config.required(key) : none,
+                        key != nullptr ? concat(config.where(), ": ", key) : config.where());
   RopeConfig out;
   out.theta = rope.has("rope_theta") ? rope.positive("rope_theta") : config.positive_or("rope_theta", kDefaultTheta);
   out.rotary_dims = rotary_dims(rope.has("partial_rotary_factor") ? rope : config, context);
   read_description(config, rope, context, out);
   if (out.type == "dynamic" && out.rotary_dims < 4) {
-    throw InvalidArgument(concat(rope.where(), ": rope_type \"dynamic\" turns ", out.rotary_dims, " dimensions of a head; it needs 4 or more"));
+    throw InvalidArgument(concat(rope.where(), ": rope_type \"dynamic\" turns ", out.rotary_dims,
+                                 " dimensions of a head; it needs 4 or more"));
   }
   return out;
 }

@@ -23,8 +23,8 @@ MOE_WIDEST_VECTORS void swiglu_row(const T* __restrict gate, const T* __restrict
 }
 
 template <typename T>
-MOE_WIDEST_VECTORS void swiglu_row_gradient(const T* __restrict dy, const T* __restrict gate, const T* __restrict up, int64_t width,
-                                            T* __restrict dgate, T* __restrict dup) {
+MOE_WIDEST_VECTORS void swiglu_row_gradient(const T* __restrict dy, const T* __restrict gate, const T* __restrict up,
+                                            int64_t width, T* __restrict dgate, T* __restrict dup) {
   for (int64_t i = 0; i < width; ++i) {
     const T s = sigmoid(gate[i]), silu = gate[i] * s;
     dup[i] = dy[i] * silu;
@@ -38,7 +38,8 @@ MOE_WIDEST_VECTORS void gelu_new_row(const T* __restrict x, int64_t width, T* __
 }
 
 template <typename T>
-MOE_WIDEST_VECTORS void gelu_new_row_gradient(const T* __restrict dy, const T* __restrict x, int64_t width, T* __restrict dx) {
+MOE_WIDEST_VECTORS void gelu_new_row_gradient(const T* __restrict dy, const T* __restrict x, int64_t width,
+                                              T* __restrict dx) {
   for (int64_t i = 0; i < width; ++i) {
     const T square = x[i] * x[i], s = sigmoid(kTwice<T> * (x[i] + kCubic<T> * (square * x[i])));
     const T inner = kTwice<T> * (T{1} + T{3} * kCubic<T> * square);
@@ -72,9 +73,11 @@ void swiglu(Rows<const T> gate, Rows<const T> up, int64_t rows, int64_t width, T
 }
 
 template <typename T>
-void swiglu_gradient(const T* dy, Rows<const T> gate, Rows<const T> up, int64_t rows, int64_t width, Rows<T> dgate, Rows<T> dup) {
-  for_each_row(rows, width,
-               [&](int64_t row) { swiglu_row_gradient(dy + row * width, gate[row], up[row], width, dgate[row], dup[row]); });
+void swiglu_gradient(const T* dy, Rows<const T> gate, Rows<const T> up, int64_t rows, int64_t width, Rows<T> dgate,
+                     Rows<T> dup) {
+  for_each_row(rows, width, [&](int64_t row) {
+    swiglu_row_gradient(dy + row * width, gate[row], up[row], width, dgate[row], dup[row]);
+  });
 }
 
 template <typename T>
@@ -84,14 +87,17 @@ void gelu_new(const T* x, int64_t rows, int64_t width, T* y) {
 
 template <typename T>
 void gelu_new_gradient(const T* dy, const T* x, int64_t rows, int64_t width, T* dx) {
-  for_each_row(rows, width, [&](int64_t row) { gelu_new_row_gradient(dy + row * width, x + row * width, width, dx + row * width); });
+  for_each_row(rows, width,
+               [&](int64_t row) { gelu_new_row_gradient(dy + row * width, x + row * width, width, dx + row * width); });
 }
 
 template <typename T>
-void rope(const T* x, const T* cos, const T* sin, int64_t rows, int64_t heads, int64_t head_dim, int64_t half, int direction, T* y) {
+void rope(const T* x, const T* cos, const T* sin, int64_t rows, int64_t heads, int64_t head_dim, int64_t half,
+          int direction, T* y) {
   const int64_t width = heads * head_dim;
   for_each_row(rows, width, [&](int64_t row) {
-    rope_row(x + row * width, cos + row * half, sin + row * half, heads, head_dim, half, static_cast<T>(direction), y + row * width);
+    rope_row(x + row * width, cos + row * half, sin + row * half, heads, head_dim, half, static_cast<T>(direction),
+             y + row * width);
   });
 }
 
@@ -105,13 +111,13 @@ void bias_gradient(Rows<const T> dy, int64_t rows, int64_t width, T* dbias) {
   sum_over_rows(rows, width, dbias, [&](int64_t row, T* sum) { add_row(dy[row], width, sum); });
 }
 
-#define MOE_ROW_ELEMENTS_FOR(T)                                                                                              \
-  template void swiglu<T>(Rows<const T>, Rows<const T>, int64_t, int64_t, T*);                                               \
-  template void swiglu_gradient<T>(const T*, Rows<const T>, Rows<const T>, int64_t, int64_t, Rows<T>, Rows<T>);              \
-  template void gelu_new<T>(const T*, int64_t, int64_t, T*);                                                                 \
-  template void gelu_new_gradient<T>(const T*, const T*, int64_t, int64_t, T*);                                              \
-  template void rope<T>(const T*, const T*, const T*, int64_t, int64_t, int64_t, int64_t, int, T*);                          \
-  template void add_bias<T>(const T*, int64_t, int64_t, T*);                                                                 \
+#define MOE_ROW_ELEMENTS_FOR(T)                                                                                 \
+  template void swiglu<T>(Rows<const T>, Rows<const T>, int64_t, int64_t, T*);                                  \
+  template void swiglu_gradient<T>(const T*, Rows<const T>, Rows<const T>, int64_t, int64_t, Rows<T>, Rows<T>); \
+  template void gelu_new<T>(const T*, int64_t, int64_t, T*);                                                    \
+  template void gelu_new_gradient<T>(const T*, const T*, int64_t, int64_t, T*);                                 \
+  template void rope<T>(const T*, const T*, const T*, int64_t, int64_t, int64_t, int64_t, int, T*);             \
+  template void add_bias<T>(const T*, int64_t, int64_t, T*);                                                    \
   template void bias_gradient<T>(Rows<const T>, int64_t, int64_t, T*);
 MOE_ROW_ELEMENTS_FOR(float)
 MOE_ROW_ELEMENTS_FOR(double)

@@ -36,7 +36,8 @@ class SpecList {
 
 /// Names within an expert, whatever the family.
 const TensorNames& expert_names() {
-  static const TensorNames names{.final_norm = "", .attention_out = "", .gate = "gate_proj", .up = "up_proj", .down = "down_proj"};
+  static const TensorNames names{
+      .final_norm = "", .attention_out = "", .gate = "gate_proj", .up = "up_proj", .down = "down_proj"};
   return names;
 }
 
@@ -44,9 +45,11 @@ void add_moe(SpecList& specs, const ModelConfig& config, const std::string& laye
   const MoeConfig& moe = *config.moe;
   specs.tensor(layer + "mlp.router.weight", {moe.num_experts, config.hidden_size});
   for (int64_t expert = 0; expert < moe.num_experts; ++expert) {
-    specs.feed_forward(layer + "mlp.experts." + std::to_string(expert) + ".", expert_names(), moe.expert_widths[index], false);
+    specs.feed_forward(layer + "mlp.experts." + std::to_string(expert) + ".", expert_names(), moe.expert_widths[index],
+                       false);
   }
-  if (moe.shared_widths[index] > 0) specs.feed_forward(layer + "mlp.shared_expert.", expert_names(), moe.shared_widths[index], false);
+  if (moe.shared_widths[index] > 0)
+    specs.feed_forward(layer + "mlp.shared_expert.", expert_names(), moe.shared_widths[index], false);
   if (config.mlp_bias) specs.tensor(layer + "mlp.output_bias", {config.hidden_size});
 }
 

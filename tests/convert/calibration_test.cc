@@ -23,15 +23,16 @@ class CalibrationStreamTest : public testing::ConversionTest, public ::testing::
 INSTANTIATE_TEST_SUITE_P(Kinds, CalibrationStreamTest, ::testing::ValuesIn(testing::kTinyKinds),
                          [](const auto& test) { return std::string(test.param); });
 
-// The second layer's attention adds nothing, so that its FFN reads the norm of what the first layer left; a model of one layer with
-// that norm at its end gives the same.
+// The second layer's attention adds nothing, so that its FFN reads the norm of what the first layer left; a model of
+// one layer with that norm at its end gives the same.
 TEST_P(CalibrationStreamTest, SecondLayersFfnInputIsTheFirstLayersOutputNormalised) {
   const at::NoGradGuard no_grad;
   const ModelConfig config = testing::tiny_config(GetParam());
   Decoder model(config, at::kFloat, {});
   testing::fill_random(model, 5);
   const auto tensors = by_name(model);
-  const std::string attention_out = concat("model.layers.1.", config.is_parallel ? "self_attn.dense" : "self_attn.o_proj");
+  const std::string attention_out =
+      concat("model.layers.1.", config.is_parallel ? "self_attn.dense" : "self_attn.o_proj");
   for (const char* part : {".weight", ".bias"}) {
     if (tensors.contains(attention_out + part)) tensors.at(attention_out + part).zero_();
   }
@@ -39,7 +40,8 @@ TEST_P(CalibrationStreamTest, SecondLayersFfnInputIsTheFirstLayersOutputNormalis
   one_layer.num_layers = 1;
   Decoder first(one_layer, at::kFloat, {});
   const std::string end = config.is_parallel ? "model.final_layernorm" : "model.norm";
-  const std::string norm = config.is_parallel ? "model.layers.1.input_layernorm" : "model.layers.1.post_attention_layernorm";
+  const std::string norm =
+      config.is_parallel ? "model.layers.1.input_layernorm" : "model.layers.1.post_attention_layernorm";
   for (const auto& [name, value] : by_name(first)) {
     const bool is_end = name.starts_with(end + ".");
     value.copy_(tensors.at(is_end ? norm + name.substr(end.size()) : name));
@@ -65,10 +67,12 @@ TEST_P(CalibrationStreamTest, SecondLayersFfnInputIsTheFirstLayersOutputNormalis
   for (int64_t tokens = 0; tokens < spec.calibration_tokens();) tokens += loader.tokens(rows++, 1);
   const PackedBatch batch = loader.batch(0, rows);
   LocalDispatcher dispatcher;
-  const at::Tensor expected = first.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher).hidden_TD;
+  const at::Tensor expected =
+      first.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher).hidden_TD;
   EXPECT_GE(expected.size(0), 1024);
   EXPECT_TRUE(testing::near(stream.features().local_TD, expected, 1e-6));
-  EXPECT_TRUE(testing::near(stream.ffn_inputs(), expected, 1e-6)) << "the converted stream, given the dense output, is the dense one";
+  EXPECT_TRUE(testing::near(stream.ffn_inputs(), expected, 1e-6))
+      << "the converted stream, given the dense output, is the dense one";
 }
 
 }  // namespace

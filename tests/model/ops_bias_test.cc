@@ -1,5 +1,5 @@
-// Biases, LayerNorm, gelu_new and RoPE on a part of a head: against LibTorch's own operations in float64, and the promise that a
-// row's result does not depend on the rows beside it.
+// Biases, LayerNorm, gelu_new and RoPE on a part of a head: against LibTorch's own operations in float64, and the
+// promise that a row's result does not depend on the rows beside it.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -31,14 +31,17 @@ TEST_P(BiasTest, LinearWithBiasEqualsReference) {
 
 // The gradient comes as a part of a wider matrix: rows that stand apart.
 TEST_P(BiasTest, GradientsMayHaveStrides) {
-  const auto packed = [](const auto& linear) { return [linear](const auto& in) { return at::cat({linear(in), in[0]}, 1); }; };
+  const auto packed = [](const auto& linear) {
+    return [linear](const auto& in) { return at::cat({linear(in), in[0]}, 1); };
+  };
   expect_same_function(packed([](const auto& in) { return ops::linear(in[0], in[1], in[2]); }),
                        packed([](const auto& in) { return at::matmul(in[0], in[1].t()) + in[2]; }),
                        {random_normal({GetParam(), 5}, 1), random_normal({6, 5}, 2), random_normal({6}, 3)});
 }
 
 TEST_P(BiasTest, AddBiasEqualsReference) {
-  expect_same_function([](const auto& in) { return ops::add_bias(in[0], in[1]); }, [](const auto& in) { return in[0] + in[1]; },
+  expect_same_function([](const auto& in) { return ops::add_bias(in[0], in[1]); },
+                       [](const auto& in) { return in[0] + in[1]; },
                        {random_normal({GetParam(), 19}, 1), random_normal({19}, 2)});
 }
 
@@ -50,7 +53,8 @@ TEST_P(BiasTest, LayerNormEqualsReference) {
 
 TEST_P(BiasTest, GeluNewEqualsReference) {
   expect_same_function([](const auto& in) { return ops::gelu_new(in[0]); },
-                       [](const auto& in) { return gelu_new_written_out(in[0]); }, {random_normal({GetParam(), 43}, 1) * 3});
+                       [](const auto& in) { return gelu_new_written_out(in[0]); },
+                       {random_normal({GetParam(), 43}, 1) * 3});
 }
 
 TEST_P(BiasTest, RopeTurnsThePartAndPassesTheRest) {
@@ -71,7 +75,8 @@ TEST_P(BiasTest, LinearCrossEntropyWithBiasEqualsReference) {
   expect_same_function([&](const auto& in) { return ops::linear_cross_entropy(in[0], in[1], labels, in[2]); },
                        [&](const auto& in) {
                          const at::Tensor logits = at::matmul(in[0], in[1].t()) + in[2];
-                         const at::Tensor kept = labels.ne(-100).to(at::kDouble), index = labels.clamp_min(0).unsqueeze(1);
+                         const at::Tensor kept = labels.ne(-100).to(at::kDouble),
+                                          index = labels.clamp_min(0).unsqueeze(1);
                          return (at::logsumexp(logits, 1) - logits.gather(1, index).squeeze(1)) * kept;
                        },
                        {random_normal({rows, 5}, 1) * 3, random_normal({7, 5}, 2), random_normal({7}, 3)});
@@ -84,7 +89,8 @@ TEST(GroupedBiasTest, EveryExpertAddsItsOwnAlsoWhenOneHasNoRows) {
                          [&](const auto& in) {
                            std::vector<at::Tensor> parts;
                            const std::vector<at::Tensor> split = in[0].split_with_sizes(counts, 0);
-                           for (int64_t e = 0; e < 3; ++e) parts.push_back(at::matmul(split[static_cast<size_t>(e)], in[1][e].t()) + in[2][e]);
+                           for (int64_t e = 0; e < 3; ++e)
+                             parts.push_back(at::matmul(split[static_cast<size_t>(e)], in[1][e].t()) + in[2][e]);
                            return at::cat(parts);
                          },
                          {random_normal({rows, 11}, 1), random_normal({3, 7, 11}, 2), random_normal({3, 7}, 3)});
@@ -121,7 +127,9 @@ TEST_P(BiasRowBitsTest, RowsDoNotDependOnTheirNeighbours) {
   testing::expect_rows_alone(
       {{"linear", [&](const at::Tensor& in, int64_t) { return ops::linear(in, weight, bias); }},
        {"grouped_linear",
-        [&](const at::Tensor& in, int64_t) { return ops::grouped_linear(in, weight.unsqueeze(0), {in.size(0)}, bias.unsqueeze(0)); }},
+        [&](const at::Tensor& in, int64_t) {
+          return ops::grouped_linear(in, weight.unsqueeze(0), {in.size(0)}, bias.unsqueeze(0));
+        }},
        {"add_bias", [&](const at::Tensor& in, int64_t) { return ops::add_bias(in, bias); }},
        {"layer_norm", [&](const at::Tensor& in, int64_t) { return ops::layer_norm(in, norm, bias, 1e-5); }},
        {"gelu_new", [&](const at::Tensor& in, int64_t) { return ops::gelu_new(in); }}},

@@ -1,6 +1,7 @@
-// Small random models of every family against transformers on the same machine: logits, gradients of all weights, greedy texts with the
-// KV cache. They go through every form of RoPE (positions beyond the trained length for "dynamic"), biases, windows, GQA ratios, head
-// sizes given and derived, parts of heads, tied and untied heads, and both spellings of config.json.
+// Small random models of every family against transformers on the same machine: logits, gradients of all weights,
+// greedy texts with the KV cache. They go through every form of RoPE (positions beyond the trained length for
+// "dynamic"), biases, windows, GQA ratios, head sizes given and derived, parts of heads, tied and untied heads, and
+// both spellings of config.json.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -23,11 +24,11 @@ namespace {
 using testing::max_abs;
 using testing::max_difference;
 
-constexpr int kModels = 24, kWithGreedyTexts = 12, kWithGradients = 3;   // as many as the oracle makes
+constexpr int kModels = 24, kWithGreedyTexts = 12, kWithGradients = 3;  // as many as the oracle makes
 constexpr double kAbsolute = 2e-5;
-constexpr double kRelative = 1e-5;           ///< of max |logit|
-constexpr double kClearGap = 1e-4;           ///< between the two best logits: the choice must be the same
-constexpr double kGradientRelative = 1e-4;   ///< of the largest of the tensor
+constexpr double kRelative = 1e-5;          ///< of max |logit|
+constexpr double kClearGap = 1e-4;          ///< between the two best logits: the choice must be the same
+constexpr double kGradientRelative = 1e-4;  ///< of the largest of the tensor
 
 /// Logits of one token, [V].
 using NextLogits = std::function<at::Tensor(const std::vector<int64_t>& tokens)>;
@@ -63,8 +64,8 @@ void FamilyPeerTest::expect_logits() const {
     const at::Tensor ours = testing::our_logits(model(number), file.tensor("ids"));
     const double difference = max_difference(ours, theirs), scale = max_abs(theirs);
     const ModelConfig config = ModelDirectory(model(number)).config();
-    const std::string name = concat(GetParam(), " ", number, " (rope ", config.rope.type, ", ", ours.size(0), " tokens of at most ",
-                                    config.max_positions, ")");
+    const std::string name = concat(GetParam(), " ", number, " (rope ", config.rope.type, ", ", ours.size(0),
+                                    " tokens of at most ", config.max_positions, ")");
     EXPECT_EQ(testing::wrong_choices(ours, theirs, kClearGap), 0) << name;
     worst = std::max(worst, difference);
     worst_relative = std::max(worst_relative, difference / scale);
@@ -76,13 +77,15 @@ void FamilyPeerTest::expect_logits() const {
     testing::LogitError our_error, their_error;
     our_error.add(ours, exact);
     their_error.add(theirs, exact);
-    std::cout << name << ": difference " << difference << " of max |logit| " << scale << "; largest error against float64: ours "
-              << our_error.largest << ", transformers " << their_error.largest << "\n";
+    std::cout << name << ": difference " << difference << " of max |logit| " << scale
+              << "; largest error against float64: ours " << our_error.largest << ", transformers "
+              << their_error.largest << "\n";
     EXPECT_LE(our_error.largest, 3 * their_error.largest) << name;
     EXPECT_LE(our_error.mean_sum, 2 * their_error.mean_sum) << name;
   }
-  std::cout << GetParam() << ": " << within << " of " << kModels << " models within 2e-5 and 1e-5 of max |logit|; largest difference "
-            << worst << ", relative " << worst_relative << "\n";
+  std::cout << GetParam() << ": " << within << " of " << kModels
+            << " models within 2e-5 and 1e-5 of max |logit|; largest difference " << worst << ", relative "
+            << worst_relative << "\n";
 }
 
 void FamilyPeerTest::expect_gradients() const {
@@ -97,28 +100,35 @@ void FamilyPeerTest::expect_gradients() const {
     at::Tensor labels = at::full({tokens}, -100, at::kLong);
     labels.narrow(0, 0, tokens - 1).copy_(ids.narrow(0, 1, tokens - 1));
     LocalDispatcher dispatcher;
-    decoder.token_losses(decoder.forward({ids, at::arange(tokens, at::kLong), {0, tokens}}, dispatcher).hidden_TD, labels).sum().backward();
+    decoder
+        .token_losses(decoder.forward({ids, at::arange(tokens, at::kLong), {0, tokens}}, dispatcher).hidden_TD, labels)
+        .sum()
+        .backward();
     const SafetensorsFile theirs(model(number) / "gradients.safetensors");
     EXPECT_EQ(theirs.header().entries.size(), decoder.parameters().size());
     for (const Parameter& parameter : decoder.parameters()) {
       const at::Tensor expected = theirs.tensor(parameter.name);
       const double relative = max_difference(parameter.value.grad(), expected) / max_abs(expected);
-      EXPECT_LE(relative, kGradientRelative) << GetParam() << " " << number << ": " << parameter.name << " of at most " << max_abs(expected);
+      EXPECT_LE(relative, kGradientRelative)
+          << GetParam() << " " << number << ": " << parameter.name << " of at most " << max_abs(expected);
       worst = std::max(worst, relative);
       ++tensors;
     }
   }
-  std::cout << GetParam() << ": largest gradient difference " << worst << " of a tensor's largest, over " << tensors << " tensors\n";
+  std::cout << GetParam() << ": largest gradient difference " << worst << " of a tensor's largest, over " << tensors
+            << " tensors\n";
 }
 
-/// The most likely tokens one after the other, as long as `expected` agrees; stops where the two best are too close to tell.
+/// The most likely tokens one after the other, as long as `expected` agrees; stops where the two best are too close to
+/// tell.
 int64_t agreeing_tokens(const NextLogits& next, const at::Tensor& prompt, const at::Tensor& expected) {
   std::vector<int64_t> pending(prompt.const_data_ptr<int64_t>(), prompt.const_data_ptr<int64_t>() + prompt.numel());
   for (int64_t i = 0; i < expected.numel(); ++i) {
     const at::Tensor logits = next(pending);
     const at::Tensor best = std::get<0>(logits.topk(2));
     const int64_t token = expected[i].item<int64_t>();
-    if (logits.argmax().item<int64_t>() != token) return (best[0] - best[1]).item<double>() > kClearGap ? i : expected.numel();
+    if (logits.argmax().item<int64_t>() != token)
+      return (best[0] - best[1]).item<double>() > kClearGap ? i : expected.numel();
     pending = {token};
   }
   return expected.numel();
@@ -138,11 +148,13 @@ void FamilyPeerTest::expect_greedy_texts() const {
       int64_t position = 0;
       const auto with_cache = [&](const std::vector<int64_t>& tokens) {
         const auto count = static_cast<int64_t>(tokens.size());
-        const TokenBatch batch{at::tensor(tokens, at::kLong), at::arange(position, position + count, at::kLong), {0, count}};
+        const TokenBatch batch{
+            at::tensor(tokens, at::kLong), at::arange(position, position + count, at::kLong), {0, count}};
         position += count;
         return decoder.logits(decoder.forward(batch, dispatcher, &cache).hidden_TD)[count - 1];
       };
-      EXPECT_EQ(agreeing_tokens(with_cache, prompt, text), text.numel()) << GetParam() << " " << number << ", prompt " << i;
+      EXPECT_EQ(agreeing_tokens(with_cache, prompt, text), text.numel())
+          << GetParam() << " " << number << ", prompt " << i;
       compared += text.numel();
       // Stretched keys stay as they were in the cache: there the whole sequence at once is another function.
       const ModelConfig& config = decoder.config();
@@ -151,9 +163,12 @@ void FamilyPeerTest::expect_greedy_texts() const {
       const auto whole = [&](const std::vector<int64_t>& tokens) {
         all.insert(all.end(), tokens.begin(), tokens.end());
         const auto count = static_cast<int64_t>(all.size());
-        return decoder.logits(decoder.forward({at::tensor(all, at::kLong), at::arange(count, at::kLong), {0, count}}, dispatcher).hidden_TD)[count - 1];
+        return decoder.logits(
+            decoder.forward({at::tensor(all, at::kLong), at::arange(count, at::kLong), {0, count}}, dispatcher)
+                .hidden_TD)[count - 1];
       };
-      EXPECT_EQ(agreeing_tokens(whole, prompt, text), text.numel()) << GetParam() << " " << number << ", prompt " << i << ", without cache";
+      EXPECT_EQ(agreeing_tokens(whole, prompt, text), text.numel())
+          << GetParam() << " " << number << ", prompt " << i << ", without cache";
     }
   }
   std::cout << GetParam() << ": " << compared << " greedy tokens\n";

@@ -1,4 +1,5 @@
-// Every kind of block goes through the whole of training: read, trained on one and on two ranks, checkpointed, resumed, written back.
+// Every kind of block goes through the whole of training: read, trained on one and on two ranks, checkpointed, resumed,
+// written back.
 #include <gtest/gtest.h>
 
 #include "checkpoint/model_directory.h"
