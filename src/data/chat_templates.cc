@@ -65,10 +65,7 @@ const Registry<ChatTemplate>& chat_templates() {
             .render = alpaca,
             .has_place_for_input = true,
             .jinja = jinja_alpaca()}},
-          {"phi",
-           {.summary = "Instruct: U, Output: A (Phi-2)",
-            .render = phi,
-            .jinja = jinja_phi()}},
+          {"phi", {.summary = "Instruct: U, Output: A (Phi-2)", .render = phi, .jinja = jinja_phi()}},
       });
   return templates;
 }

@@ -93,7 +93,8 @@ std::vector<ChatMessage> messages_of(const json& line) {
 std::vector<ChatMessage> instruction_messages(const json& line, bool has_place_for_input) {
   const auto text_of = [&line](const char* key) -> std::string {
     if (!line.contains(key)) return "";
-    if (!line[key].is_string()) throw InvalidArgument(concat("`", key, "` is ", line[key].type_name(), "; expected a string"));
+    if (!line[key].is_string())
+      throw InvalidArgument(concat("`", key, "` is ", line[key].type_name(), "; expected a string"));
     return line[key];
   };
   if (!line.contains("output")) throw InvalidArgument("has `instruction` and no `output`");
@@ -105,11 +106,11 @@ std::vector<ChatMessage> instruction_messages(const json& line, bool has_place_f
   return {std::move(question), {"assistant", text_of("output")}};
 }
 
-Document chat_document(const json& line, bool is_instruction, const Tokenizer& tokenizer, const ChatTemplate& chat_template,
-                       const ChatEncodingOptions& options) {
-  EncodedChat chat = encode_chat(chat_template,
-                                 is_instruction ? instruction_messages(line, chat_template.has_place_for_input) : messages_of(line),
-                                 tokenizer, options);
+Document chat_document(const json& line, bool is_instruction, const Tokenizer& tokenizer,
+                       const ChatTemplate& chat_template, const ChatEncodingOptions& options) {
+  EncodedChat chat = encode_chat(
+      chat_template, is_instruction ? instruction_messages(line, chat_template.has_place_for_input) : messages_of(line),
+      tokenizer, options);
   Document document;
   document.ids = std::move(chat.ids);
   document.supervised = std::move(chat.supervised);

@@ -22,15 +22,16 @@ struct Document {
 
 struct DocumentOptions {
   bool append_eos = true;  ///< text: BOS + text + EOS
-  ChatTemplateChoice chat_template{std::string(kDefaultChatTemplate)};  ///< a problem is thrown when the first chat comes
+  ChatTemplateChoice chat_template{
+      std::string(kDefaultChatTemplate)};  ///< a problem is thrown when the first chat comes
   ChatEncodingOptions chat{};
   int64_t max_documents = 0;  ///< 0: all
   int64_t vocab_size = 0;     ///< bound of {"ids"}
 };
 
-/// Reads, line by line, a JSONL file whose lines are all {"text"}, all {"messages"}, all {"instruction", "output"} (with "input" or
-/// without: a chat of one question) or all {"ids"}. Everything in a text or ids document is supervised but its first token; of a
-/// chat, what the assistant says and the end marker after it (chat/chat_encoding.h).
+/// Reads, line by line, a JSONL file whose lines are all {"text"}, all {"messages"}, all {"instruction", "output"}
+/// (with "input" or without: a chat of one question) or all {"ids"}. Everything in a text or ids document is supervised
+/// but its first token; of a chat, what the assistant says and the end marker after it (chat/chat_encoding.h).
 /// `tokenizer` may be null for a file of ids. Throws InvalidArgument that lists up to five bad lines as file:line.
 void for_each_document(const std::string& path, const Tokenizer* tokenizer, const DocumentOptions& options,
                        const std::function<void(const Document&)>& visit);

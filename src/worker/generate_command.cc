@@ -86,7 +86,11 @@ Prompt chat_prompt(const GenerateOptions& options, const ModelDirectory& directo
   if (choice.name.empty()) throw InvalidArgument(choice.problem + " (--template NAME of this command)");
   const ChatTemplate& chat_template = chat_templates().at(choice.name);
   std::vector<ChatMessage> messages;
-  for (const std::string& text : options.system) messages.push_back({"system", text});
+  if (!options.system.empty()) {
+    std::string system;
+    for (const std::string& text : options.system) system += (system.empty() ? "" : "\n") + text;
+    messages.push_back({"system", system});
+  }
   messages.push_back({"user", options.prompt});
   Prompt prompt{encode_chat_prompt(chat_template, messages, tokenizer), stop_ids(directory, tokenizer)};
   if (!chat_template.end_marker.empty()) {
@@ -149,7 +153,7 @@ Subcommand add_generate_command(CLI::App& app) {
   command->add_option("MODEL", options->model, "Model directory (Hugging Face layout or native)")->required();
   command->add_option("--prompt", options->prompt, "Text to continue, or with --chat what the user says; the model's BOS is put first")->required();
   command->add_flag("--chat", options->is_chat, "Answer the prompt as a chat message, in the model's chat template; prints the answer alone");
-  command->add_option("--system", options->system, "With --chat: a system message before the prompt; may be given several times")
+  command->add_option("--system", options->system, "With --chat: system message; given several times, the lines of one")
       ->needs("--chat");
   command->add_option("--template", options->chat_template, "With --chat: the chat template, where the model's own is unknown (docs/chat_templates.md)")
       ->needs("--chat");

@@ -12,8 +12,8 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-/// Parsed, "<|im_start|>", "<|im_end|>", "<s>" and "</s>" are tokens; all other text is cut into pieces of `width` bytes, from left
-/// to right between specials. The id of a piece is its first byte.
+/// Parsed, "<|im_start|>", "<|im_end|>", "<s>" and "</s>" are tokens; all other text is cut into pieces of `width`
+/// bytes, from left to right between specials. The id of a piece is its first byte.
 class PieceTokenizer : public Tokenizer {
  public:
   explicit PieceTokenizer(size_t width, bool adds_bos) : width_(width), adds_bos_(adds_bos) {}
@@ -56,7 +56,8 @@ class PieceTokenizer : public Tokenizer {
   bool adds_bos_;
 };
 
-const std::vector<ChatMessage> kChat{{"system", "S"}, {"user", "hello"}, {"assistant", "abcd"}, {"user", "x"}, {"assistant", "ef"}};
+const std::vector<ChatMessage> kChat{
+    {"system", "S"}, {"user", "hello"}, {"assistant", "abcd"}, {"user", "x"}, {"assistant", "ef"}};
 
 /// Supervised ids as text: specials as | (end markers).
 std::string learned(const std::string& name, const Tokenizer& tokenizer, const ChatEncodingOptions& options = {},
@@ -72,7 +73,8 @@ std::string learned(const std::string& name, const Tokenizer& tokenizer, const C
 
 TEST(ChatEncodingTest, AnswersAndTheirEndMarkersAreLearned) {
   const PieceTokenizer bytes(1, true);
-  for (const char* name : {"chatml", "qwen2.5", "smollm2", "alpaca", "plain_markers", "plain"}) EXPECT_EQ(learned(name, bytes), "abcd|ef|") << name;
+  for (const char* name : {"chatml", "qwen2.5", "smollm2", "alpaca", "plain_markers", "plain"})
+    EXPECT_EQ(learned(name, bytes), "abcd|ef|") << name;
   for (const char* name : {"vicuna", "phi"}) EXPECT_EQ(learned(name, bytes), " abcd| ef|") << name;
   EXPECT_EQ(learned("llama2", bytes), " abcd | ef |");
   // Here <|eot_id|> is no special token: its bytes are learned.
@@ -90,11 +92,13 @@ TEST(ChatEncodingTest, TokensAcrossABorderAreNotLearned) {
 
 TEST(ChatEncodingTest, OnlyTheLastAnswerOrEverything) {
   const PieceTokenizer bytes(1, true);
-  for (const char* name : {"chatml", "alpaca", "plain_markers", "plain"}) EXPECT_EQ(learned(name, bytes, {.supervise = "last"}), "ef|") << name;
+  for (const char* name : {"chatml", "alpaca", "plain_markers", "plain"})
+    EXPECT_EQ(learned(name, bytes, {.supervise = "last"}), "ef|") << name;
   const EncodedChat whole = encode_chat(chat_templates().at("chatml"), kChat, bytes, {.supervise = "whole"});
   EXPECT_THAT(whole.supervised, ::testing::Each(1));
-  EXPECT_THAT([&] { learned("chatml", bytes, {.supervise = "some"}); },
-              ::testing::ThrowsMessage<InvalidArgument>(HasSubstr("supervise 'some' is unknown; known: all, last, whole")));
+  EXPECT_THAT(
+      [&] { learned("chatml", bytes, {.supervise = "some"}); },
+      ::testing::ThrowsMessage<InvalidArgument>(HasSubstr("supervise 'some' is unknown; known: all, last, whole")));
 }
 
 TEST(ChatEncodingTest, SystemMessagesCanBeLeftOut) {
@@ -112,7 +116,12 @@ TEST(ChatEncodingTest, BosOnceAndOnlyWhereItBelongs) {
       const std::vector<int32_t> ids = encode_chat(chat_templates().at(name), kChat, bytes).ids;
       const bool always = name.starts_with("llama");
       const bool never = name == "chatml" || name.starts_with("qwen") || name == "smollm2";
-      EXPECT_EQ(std::count(ids.begin(), ids.end(), 258), name == "llama2" ? 2 : always ? 1 : never ? 0 : adds_bos ? 1 : 0) << name;
+      EXPECT_EQ(std::count(ids.begin(), ids.end(), 258), name == "llama2" ? 2
+                                                         : always         ? 1
+                                                         : never          ? 0
+                                                         : adds_bos       ? 1
+                                                                          : 0)
+          << name;
       EXPECT_EQ(ids.front() == 258, !never && (always || adds_bos)) << name;
     }
   }

@@ -33,16 +33,21 @@ TEST(CanonicalJinjaTest, SpellingMakesNoDifference) {
 /// White space that is printed, operators, filters: each changes the form.
 TEST(CanonicalJinjaTest, MeaningMakesADifference) {
   const std::string one = "{{ 'a' + b['c'] | trim }} {% if d == 'e' %}f{% endif %}";
-  for (const char* other : {"{{ 'a' + b['c'] }} {% if d == 'e' %}f{% endif %}", "{{ 'a' + b['c'] | trim }}{% if d == 'e' %}f{% endif %}",
-                            "{{ 'a' + b['c'] | trim }} {%- if d == 'e' %}f{% endif %}", "{{ 'a' + b['c'] | trim }} {% if d != 'e' %}f{% endif %}",
-                            "{{ 'a' + b['c'] | trim }} {% if d == 'e ' %}f{% endif %}", "{{ 'a' - b['c'] | trim }} {% if d == 'e' %}f{% endif %}",
-                            "{{ ('a' + b['c']) | trim }} {% if d == 'e' %}f{% endif %}", "{{ 'a' if b else 'c' }} {% if d == 'e' %}f{% endif %}"}) {
+  for (const char* other :
+       {"{{ 'a' + b['c'] }} {% if d == 'e' %}f{% endif %}", "{{ 'a' + b['c'] | trim }}{% if d == 'e' %}f{% endif %}",
+        "{{ 'a' + b['c'] | trim }} {%- if d == 'e' %}f{% endif %}",
+        "{{ 'a' + b['c'] | trim }} {% if d != 'e' %}f{% endif %}",
+        "{{ 'a' + b['c'] | trim }} {% if d == 'e ' %}f{% endif %}",
+        "{{ 'a' - b['c'] | trim }} {% if d == 'e' %}f{% endif %}",
+        "{{ ('a' + b['c']) | trim }} {% if d == 'e' %}f{% endif %}",
+        "{{ 'a' if b else 'c' }} {% if d == 'e' %}f{% endif %}"}) {
     EXPECT_NE(canonical_jinja(other), canonical_jinja(one)) << other;
   }
 }
 
 TEST(CanonicalJinjaTest, WhatIsNotReadHasNoForm) {
-  for (const char* text : {"{{ 'a }}", "{% if a", "{{ {'a': 1} }}", "{# never closed", "{{ '\\u0041' }}", "{% raw %}{{ x }}{% endraw %}", "{{ 'a\\"}) {
+  for (const char* text : {"{{ 'a }}", "{% if a", "{{ {'a': 1} }}", "{# never closed", "{{ '\\u0041' }}",
+                           "{% raw %}{{ x }}{% endraw %}", "{{ 'a\\"}) {
     EXPECT_FALSE(canonical_jinja(text).has_value()) << text;
   }
   EXPECT_EQ(canonical_jinja(""), "");
@@ -59,19 +64,27 @@ TEST(ChatRecognitionTest, KnowsItsOwnTextsWithAndWithoutBos) {
 // As they stand in the tokenizer_config.json of the models named.
 TEST(ChatRecognitionTest, KnowsPublishedTexts) {
   const std::string tail =
-      "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}"
+      "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if "
+      "add_generation_prompt %}"
       "{{ '<|im_start|>assistant\n' }}{% endif %}";
-  EXPECT_EQ(recognise_chat_template("{% for message in messages %}" + tail), "chatml");  // OpenHermes-2.5: line ends stand in the literal
-  EXPECT_EQ(recognise_chat_template("{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
-                                    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
-                                    "<|im_end|>\n' }}{% endif %}" + tail),
+  EXPECT_EQ(recognise_chat_template("{% for message in messages %}" + tail),
+            "chatml");  // OpenHermes-2.5: line ends stand in the literal
+  EXPECT_EQ(recognise_chat_template(
+                "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+                "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+                "<|im_end|>\n' }}{% endif %}" +
+                tail),
             "smollm2");
-  EXPECT_EQ(recognise_chat_template("{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
-                                    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}" + tail),
-            "qwen2");
-  EXPECT_EQ(recognise_chat_template("{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
-                                    "{{ '<|im_start|>system\nYou are someone else.<|im_end|>\n' }}{% endif %}" + tail),
-            std::nullopt);
+  EXPECT_EQ(
+      recognise_chat_template("{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+                              "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}" +
+                              tail),
+      "qwen2");
+  EXPECT_EQ(
+      recognise_chat_template("{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+                              "{{ '<|im_start|>system\nYou are someone else.<|im_end|>\n' }}{% endif %}" +
+                              tail),
+      std::nullopt);
 }
 
 class DirectoryTemplateTest : public ::testing::Test {
@@ -97,7 +110,8 @@ TEST_F(DirectoryTemplateTest, WithoutAnyItIsPlainMarkers) {
 TEST_F(DirectoryTemplateTest, TextListAndFileOfItsOwn) {
   config({{"chat_template", chat_template_jinja("llama2", true)}});
   EXPECT_EQ(choose_chat_template(folder_.path()).name, "llama2");
-  const json tools = {{"name", "tool_use"}, {"template", "{{ tools }}"}}, usual = {{"name", "default"}, {"template", chat_template_jinja("qwen2", true)}};
+  const json tools = {{"name", "tool_use"}, {"template", "{{ tools }}"}},
+             usual = {{"name", "default"}, {"template", chat_template_jinja("qwen2", true)}};
   config({{"chat_template", {tools, usual}}});
   EXPECT_EQ(choose_chat_template(folder_.path()).name, "qwen2");
   write_file_atomically(folder_ / "chat_template.jinja", chat_template_jinja("phi", false));

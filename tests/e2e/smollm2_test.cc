@@ -1,6 +1,7 @@
-// SmolLM2-135M-Instruct end to end, as configs/smollm2-135m_independent-random_cpu.yaml has it: converted, trained on chats for 50 steps
-// and exported by a gang of two; then transformers loads the result, its chat template, its generation and its perplexity, and all must
-// be ours. About 4 minutes on two free cores. Skips where the model, the shared data or transformers are missing.
+// SmolLM2-135M-Instruct end to end, as configs/smollm2-135m_independent-random_cpu.yaml has it: converted, trained on
+// chats for 50 steps and exported by a gang of two; then transformers loads the result, its chat template, its
+// generation and its perplexity, and all must be ours. About 9 minutes of CPU time, half that on two free cores. Skips where the model, the
+// shared data or transformers are missing.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -30,10 +31,10 @@ const fs::path kRoot = MOE_SOURCE_DIR;
 const fs::path kShared = kRoot / "../shared/data";
 const fs::path kConfig = kRoot / "configs/smollm2-135m_independent-random_cpu.yaml";
 constexpr const char* kPrompt = "Name three colours and say where each can be seen.";
-constexpr int kWindows = 6;           ///< of WikiText-2
+constexpr int kWindows = 4;           ///< of WikiText-2
 constexpr size_t kWindowBytes = 800;  ///< about 230 tokens
 
-fs::path smollm2() { return testing::peer_python().parent_path().parent_path().parent_path() / "smollm2"; }
+using testing::smollm2_model;
 
 testing::ProcessResult run(const std::vector<std::string>& arguments) {
   return testing::run_process(arguments, {{"OMP_NUM_THREADS", "2"}, {"MKL_NUM_THREADS", "2"}}, kRoot);
@@ -83,15 +84,17 @@ void compare_perplexity(const std::string& name, const std::vector<std::vector<d
     const std::vector<double> logprobs = window["logprobs"];
     ASSERT_EQ(windows[i].size(), logprobs.size()) << name << ", window " << i << ": other tokens";
     ties += window["tie"].is_null() ? 0 : 1;
-    const size_t clear = window["tie"].is_null() ? logprobs.size() : std::min(window["tie"].get<size_t>(), logprobs.size());
+    const size_t clear =
+        window["tie"].is_null() ? logprobs.size() : std::min(window["tie"].get<size_t>(), logprobs.size());
     ours.add(windows[i], clear);
     theirs.add(logprobs, clear);
     ours_all.add(windows[i], logprobs.size());
     theirs_all.add(logprobs, logprobs.size());
   }
   const double difference = std::abs(ours.value() / theirs.value() - 1);
-  std::cout << name << " (" << peer["type"].get<std::string>() << "): WikiText-2 perplexity " << ours.value() << ", transformers " << theirs.value()
-            << ", relative difference " << difference << " over " << ours.tokens << " tokens; with those behind " << ties << " routing ties "
+  std::cout << name << " (" << peer["type"].get<std::string>() << "): WikiText-2 perplexity " << ours.value()
+            << ", transformers " << theirs.value() << ", relative difference " << difference << " over " << ours.tokens
+            << " tokens; with those behind " << ties << " routing ties "
             << std::abs(ours_all.value() / theirs_all.value() - 1) << " over " << ours_all.tokens << "\n";
   EXPECT_LE(difference, 1e-4) << name;
   EXPECT_GE(ours.tokens, ours_all.tokens / 2) << name << ": most windows have a tie near their beginning";
@@ -100,21 +103,38 @@ void compare_perplexity(const std::string& name, const std::vector<std::vector<d
 class SmolLm2EndToEndTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!fs::exists(testing::peer_python())) GTEST_SKIP() << "no transformers: " << testing::peer_python() << " is missing (deploy/install_deps.sh --peers)";
-    if (!fs::exists(smollm2())) GTEST_SKIP() << smollm2() << " is missing: a shared tool, get-smollm2, makes it";
+    if (!fs::exists(testing::peer_python()))
+      GTEST_SKIP() << "no transformers: " << testing::peer_python() << " is missing (deploy/install_deps.sh --peers)";
+    if (!fs::exists(smollm2_model())) GTEST_SKIP() << smollm2_model() << " is missing: a shared tool, get-smollm2, makes it";
     if (!fs::exists(kShared / "sft")) GTEST_SKIP() << "the shared data is not beside the project";
   }
 
   /// The committed pipeline on the shared chats; a record per stage.
   std::map<std::string, json> run_pipeline() {
-    const std::string train = (kShared / "sft/chat.train.jsonl").string(), valid = (kShared / "sft/chat.valid.jsonl").string();
-    const testing::ProcessResult result = run(
-        {"bash", kRoot / "deploy/gang.sh", "--ranks", "2", "--once", "--", testing::worker_path(), "run", kConfig, "--out", out_,
-         "--set", "inputs.dense.path=" + smollm2().string(),
-         "--set", "stages.convert.convert.calibration=[{path: " + train + ", max_documents: 50}]",
-         "--set", "stages.evaluate-converted.evaluate.data=[{path: " + valid + "}]",
-         "--set", "stages.stage1.train.data=[{path: " + train + ", max_documents: 1000}]",
-         "--set", "stages.evaluate-stage1.evaluate.data=[{path: " + valid + "}]"});
+    const std::string train = (kShared / "sft/chat.train.jsonl").string(),
+                      valid = (kShared / "sft/chat.valid.jsonl").string();
+    const testing::ProcessResult result =
+        run({"bash",
+             kRoot / "deploy/gang.sh",
+             "--ranks",
+             "2",
+             "--once",
+             "--",
+             testing::worker_path(),
+             "run",
+             kConfig,
+             "--out",
+             out_,
+             "--set",
+             "inputs.dense.path=" + smollm2_model().string(),
+             "--set",
+             "stages.convert.convert.calibration=[{path: " + train + ", max_documents: 50}]",
+             "--set",
+             "stages.evaluate-converted.evaluate.data=[{path: " + valid + "}]",
+             "--set",
+             "stages.stage1.train.data=[{path: " + train + ", max_documents: 1000}]",
+             "--set",
+             "stages.evaluate-stage1.evaluate.data=[{path: " + valid + "}]"});
     EXPECT_EQ(result.exit_code, 0) << result.out << result.err;
     std::map<std::string, json> stages;
     if (result.exit_code != 0) return stages;
@@ -130,24 +150,26 @@ class SmolLm2EndToEndTest : public ::testing::Test {
 TEST_F(SmolLm2EndToEndTest, TransformersGetsWhatWeTrained) {
   const std::map<std::string, json> stages = run_pipeline();
   ASSERT_EQ(stages.size(), 5U);
-  const double dense = stages.at("evaluate-converted")["baseline"]["loss"], converted = stages.at("evaluate-converted")["loss"],
-               trained = stages.at("evaluate-stage1")["loss"];
-  std::cout << "held-out chat loss: dense " << dense << ", converted " << converted << ", after 50 steps " << trained << "\n";
+  const double dense = stages.at("evaluate-converted")["baseline"]["loss"],
+               converted = stages.at("evaluate-converted")["loss"], trained = stages.at("evaluate-stage1")["loss"];
+  std::cout << "held-out chat loss: dense " << dense << ", converted " << converted << ", after 50 steps " << trained
+            << "\n";
   EXPECT_LT(dense, trained);
   EXPECT_LT(trained, converted - 0.5);
 
   const fs::path converted_export = folder_ / "converted";
-  const testing::ProcessResult exported =
-      run({testing::worker_path(), "export", out_ / "convert/output-t0001", "-o", converted_export, "--dtype", "float32"});
+  const testing::ProcessResult exported = run(
+      {testing::worker_path(), "export", out_ / "convert/output-t0001", "-o", converted_export, "--dtype", "float32"});
   ASSERT_EQ(exported.exit_code, 0) << exported.err;
   const fs::path trained_export = out_ / "export/output-t0001";
   write_windows(folder_ / "windows.jsonl");
-  const testing::ProcessResult oracle = run({testing::peer_python(), kRoot / "tests/e2e/smollm2_oracle.py", folder_ / "oracle.json", folder_ / "windows.jsonl",
-                                             kPrompt, smollm2(), converted_export, trained_export});
+  const testing::ProcessResult oracle =
+      run({testing::peer_python(), kRoot / "tests/e2e/smollm2_oracle.py", folder_ / "oracle.json",
+           folder_ / "windows.jsonl", kPrompt, smollm2_model(), converted_export, trained_export});
   ASSERT_EQ(oracle.exit_code, 0) << oracle.out << oracle.err;
   const json theirs = json::parse(read_file(folder_ / "oracle.json"));
 
-  for (const auto& [name, ours, stock] : {std::tuple{"dense", smollm2(), smollm2()},
+  for (const auto& [name, ours, stock] : {std::tuple{"dense", smollm2_model(), smollm2_model()},
                                           {"converted", out_ / "convert/output-t0001", converted_export},
                                           {"trained", out_ / "stage1/output-t0001", trained_export}}) {
     const json& peer = theirs[stock.string()];
@@ -161,8 +183,11 @@ TEST_F(SmolLm2EndToEndTest, TransformersGetsWhatWeTrained) {
     std::cout << "  " << peer["answer_tokens"] << " tokens: " << peer["answer"] << "\n";
   }
   const json& peer = theirs[trained_export.string()];
-  EXPECT_EQ(peer["rendered"], concat("<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
-                                     "<|im_start|>user\n", kPrompt, "<|im_end|>\n<|im_start|>assistant\n"));
+  EXPECT_EQ(
+      peer["rendered"],
+      concat("<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+             "<|im_start|>user\n",
+             kPrompt, "<|im_end|>\n<|im_start|>assistant\n"));
   EXPECT_NE(peer["type"], "LlamaForCausalLM");
 }
 

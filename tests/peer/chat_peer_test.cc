@@ -1,5 +1,6 @@
-// Chat templates against jinja2 and transformers: the text of 2,000 random conversations for every template, from its Jinja source;
-// SmolLM2's own template through apply_chat_template; label masks on SmolLM2's tokenizer and on a SentencePiece one.
+// Chat templates against jinja2 and transformers: the text of 2,000 random conversations for every template, from its
+// Jinja source; SmolLM2's own template through apply_chat_template; label masks on SmolLM2's tokenizer and on a
+// SentencePiece one.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -27,10 +28,11 @@ constexpr int kConversations = 2000;
 constexpr int kSeed = 20261124;
 const ChatTokens kTokens{"<s>", "</s>", true};
 
-fs::path smollm2() { return testing::peer_python().parent_path().parent_path().parent_path() / "smollm2"; }
+using testing::smollm2_model;
 
 void run_oracle(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), {testing::peer_python().string(), (kRoot / "tests/peer/chat_oracle.py").string()});
+  arguments.insert(arguments.begin(),
+                   {testing::peer_python().string(), (kRoot / "tests/peer/chat_oracle.py").string()});
   const testing::ProcessResult result = testing::run_process(arguments);
   ASSERT_EQ(result.exit_code, 0) << result.out << result.err;
 }
@@ -53,12 +55,13 @@ std::vector<ChatMessage> messages_of(const json& line, bool with_input) {
 }
 
 bool has_late_system(const json& messages) {
-  return std::any_of(messages.begin() + 1, messages.end(), [](const json& message) { return message["role"] == "system"; });
+  return std::any_of(messages.begin() + 1, messages.end(),
+                     [](const json& message) { return message["role"] == "system"; });
 }
 
 /// What the Jinja source prints: with marks as ids, BOS and EOS stand in its text.
-std::optional<std::string> our_text(const ChatTemplate& chat_template, const std::vector<ChatMessage>& chat, const ChatTokens& tokens,
-                                    bool prompt) {
+std::optional<std::string> our_text(const ChatTemplate& chat_template, const std::vector<ChatMessage>& chat,
+                                    const ChatTokens& tokens, bool prompt) {
   RenderedChat ours;
   try {
     ours = chat_template.render(chat, tokens, {.add_generation_prompt = prompt});
@@ -66,7 +69,8 @@ std::optional<std::string> our_text(const ChatTemplate& chat_template, const std
     return std::nullopt;
   }
   if (!chat_template.has_marks_as_ids) return ours.text;
-  for (auto turn = ours.assistant_turns.rbegin(); turn != ours.assistant_turns.rend(); ++turn) ours.text.insert(turn->end, tokens.eos);
+  for (auto turn = ours.assistant_turns.rbegin(); turn != ours.assistant_turns.rend(); ++turn)
+    ours.text.insert(turn->end, tokens.eos);
   return tokens.bos + ours.text;
 }
 
@@ -86,9 +90,10 @@ TEST_F(ChatPeerTest, EveryTemplatePrintsWhatItsJinjaSourcePrints) {
     templates[name] = {{"jinja", chat_templates().at(name).jinja}, {"bos", kTokens.bos}, {"eos", kTokens.eos}};
   }
   write_file_atomically(folder_ / "templates.json", templates.dump());
-  std::vector<std::string> command{"render", folder_ / "templates.json", folder_ / "texts.jsonl", std::to_string(kConversations), std::to_string(kSeed)};
-  const bool has_smollm2 = fs::exists(smollm2() / "tokenizer_config.json");
-  if (has_smollm2) command.push_back(smollm2().string());
+  std::vector<std::string> command{"render", folder_ / "templates.json", folder_ / "texts.jsonl",
+                                   std::to_string(kConversations), std::to_string(kSeed)};
+  const bool has_smollm2 = fs::exists(smollm2_model() / "tokenizer_config.json");
+  if (has_smollm2) command.push_back(smollm2_model().string());
   run_oracle(command);
   if (HasFatalFailure()) return;
 
@@ -97,18 +102,21 @@ TEST_F(ChatPeerTest, EveryTemplatePrintsWhatItsJinjaSourcePrints) {
   const int lines = for_each_json_line(folder_ / "texts.jsonl", [&](const json& line) {
     for (const std::string& name : chat_templates().names()) {
       const ChatTemplate& chat_template = chat_templates().at(name);
-      const auto ours = our_text(chat_template, messages_of(line, chat_template.has_place_for_input), kTokens, line["prompt"]);
+      const auto ours =
+          our_text(chat_template, messages_of(line, chat_template.has_place_for_input), kTokens, line["prompt"]);
       const json& theirs = line["texts"][name];
       refused[name] += ours ? 0 : 1;
       // LLaMA-2's published text leaves a system message in an assistant's place out without a word; we refuse it.
       if (!ours && name == "llama2" && has_late_system(line["messages"])) continue;
       if (ours.has_value() == theirs.is_null() || (ours && *ours != theirs.get<std::string>())) {
-        if (++differences[name] <= 2) ADD_FAILURE() << name << "\nours:   " << json(ours.value_or("refused")) << "\ntheirs: " << theirs << "\nchat: " << line["messages"];
+        if (++differences[name] <= 2)
+          ADD_FAILURE() << name << "\nours:   " << json(ours.value_or("refused")) << "\ntheirs: " << theirs
+                        << "\nchat: " << line["messages"];
       }
     }
     if (line.contains("smollm2_directory")) {
-      own += our_text(chat_templates().at("smollm2"), messages_of(line, false), {"<|im_start|>", "<|im_end|>", false}, line["prompt"]) !=
-                     line["smollm2_directory"].get<std::string>()
+      own += our_text(chat_templates().at("smollm2"), messages_of(line, false), {"<|im_start|>", "<|im_end|>", false},
+                      line["prompt"]) != line["smollm2_directory"].get<std::string>()
                  ? 1
                  : 0;
     }
@@ -116,7 +124,8 @@ TEST_F(ChatPeerTest, EveryTemplatePrintsWhatItsJinjaSourcePrints) {
   EXPECT_EQ(lines, kConversations);
   EXPECT_EQ(own, 0);
   for (const std::string& name : chat_templates().names()) {
-    std::cout << name << ": " << lines << " conversations (seed " << kSeed << "), " << refused[name] << " refused, " << differences[name] << " differences\n";
+    std::cout << name << ": " << lines << " conversations (seed " << kSeed << "), " << refused[name] << " refused, "
+              << differences[name] << " differences\n";
     EXPECT_EQ(differences[name], 0) << name;
     EXPECT_LT(refused[name], lines / 4) << name;
   }
@@ -124,27 +133,31 @@ TEST_F(ChatPeerTest, EveryTemplatePrintsWhatItsJinjaSourcePrints) {
 }
 
 TEST_F(ChatPeerTest, Smollm2DirectoryIsRecognised) {
-  if (!fs::exists(smollm2() / "tokenizer_config.json")) GTEST_SKIP() << smollm2() << " is missing: a shared tool, get-smollm2, makes it";
-  EXPECT_EQ(choose_chat_template(smollm2()).name, "smollm2");
+  if (!fs::exists(smollm2_model() / "tokenizer_config.json"))
+    GTEST_SKIP() << smollm2_model() << " is missing: a shared tool, get-smollm2, makes it";
+  EXPECT_EQ(choose_chat_template(smollm2_model()).name, "smollm2");
 }
 
 /// Ids and labels of real chats; returns their number and that of learned tokens.
 void compare_masks(const fs::path& model, const std::string& name, const fs::path& chats, const fs::path& expected) {
   const auto tokenizer = Tokenizer::from_directory(model);
-  const std::vector<Document> ours = read_documents(chats, tokenizer.get(), {.chat_template = {name}, .max_documents = 300});
+  const std::vector<Document> ours =
+      read_documents(chats, tokenizer.get(), {.chat_template = {name}, .max_documents = 300});
   size_t i = 0, tokens = 0, learned = 0, differences = 0;
   for_each_json_line(expected, [&](const json& line) {
     ASSERT_LT(i, ours.size());
     const Document& document = ours[i++];
     tokens += document.ids.size();
     for (const uint8_t is_learned : document.supervised) learned += is_learned;
-    const bool same = document.ids == line["ids"].get<std::vector<int32_t>>() && document.supervised == line["supervised"].get<std::vector<uint8_t>>();
+    const bool same = document.ids == line["ids"].get<std::vector<int32_t>>() &&
+                      document.supervised == line["supervised"].get<std::vector<uint8_t>>();
     if (!same && ++differences <= 2) {
-      ADD_FAILURE() << name << ", chat " << i << "\nours:   " << json(document.ids) << "\n" << json(document.supervised) << "\ntheirs: " << line;
+      ADD_FAILURE() << name << ", chat " << i << "\nours:   " << json(document.ids) << "\n"
+                    << json(document.supervised) << "\ntheirs: " << line;
     }
   });
-  std::cout << model.filename().string() << ", " << name << ": " << i << " chats, " << tokens << " tokens, " << learned << " learned, "
-            << differences << " differences\n";
+  std::cout << model.filename().string() << ", " << name << ": " << i << " chats, " << tokens << " tokens, " << learned
+            << " learned, " << differences << " differences\n";
   EXPECT_EQ(i, ours.size());
   EXPECT_GT(learned, tokens / 20);
   EXPECT_EQ(differences, 0U);
@@ -164,17 +177,23 @@ class ChatMaskPeerTest : public ::testing::TestWithParam<MaskCase> {};
 
 TEST_P(ChatMaskPeerTest, SameIdsAndLabels) {
   const MaskCase& test = GetParam();
-  if (!fs::exists(testing::peer_python())) GTEST_SKIP() << "no " << testing::peer_python() << "; run: bash deploy/install_deps.sh --peers";
-  const fs::path model = std::string(test.model) == "smollm2" ? smollm2() : kRoot / test.model;
+  if (!fs::exists(testing::peer_python()))
+    GTEST_SKIP() << "no " << testing::peer_python() << "; run: bash deploy/install_deps.sh --peers";
+  const fs::path model = std::string(test.model) == "smollm2" ? smollm2_model() : kRoot / test.model;
   if (!fs::exists(model)) GTEST_SKIP() << model << " is missing: a shared tool, get-smollm2, makes it";
   const fs::path shared = kRoot / "../shared/data/sft/chat.valid.jsonl";
-  const fs::path chats = fs::exists(shared) && std::string(test.name) != "llama2" ? shared : kRoot / "examples/data/maths.valid.jsonl";
+  const fs::path chats =
+      fs::exists(shared) && std::string(test.name) != "llama2" ? shared : kRoot / "examples/data/maths.valid.jsonl";
   const testing::TempDir folder;
   if (std::string(test.name) == "plain_markers") {
     run_oracle({"markers", model, chats, folder / "masks.jsonl", "300"});
   } else {
-    const json entry = {{"jinja", chat_templates().at(test.name).jinja}, {"bos", test.bos}, {"eos", test.eos},
-                        {"before", test.before}, {"marker", test.marker}, {"trims", test.trims}};
+    const json entry = {{"jinja", chat_templates().at(test.name).jinja},
+                        {"bos", test.bos},
+                        {"eos", test.eos},
+                        {"before", test.before},
+                        {"marker", test.marker},
+                        {"trims", test.trims}};
     write_file_atomically(folder / "templates.json", json{{test.name, entry}}.dump());
     run_oracle({"masks", model, folder / "templates.json", test.name, chats, folder / "masks.jsonl", "300"});
   }
@@ -190,7 +209,10 @@ INSTANTIATE_TEST_SUITE_P(
                       MaskCase{"examples/base-7m", "vicuna", "<s>", "</s>", " ", "</s>"},
                       MaskCase{"examples/base-7m", "alpaca", "<s>", "</s>", "", "</s>"},
                       MaskCase{"examples/base-7m", "llama2", "<s>", "</s>", " ", "</s>", true}),
-    [](const auto& test) { return std::string(test.param.model) == "smollm2" ? std::string("SmolLm2_") + test.param.name : std::string("SentencePiece_") + test.param.name; });
+    [](const auto& test) {
+      return std::string(test.param.model) == "smollm2" ? std::string("SmolLm2_") + test.param.name
+                                                        : std::string("SentencePiece_") + test.param.name;
+    });
 
 }  // namespace
 }  // namespace moe

@@ -14,4 +14,7 @@ inline std::filesystem::path peer_python() {
   return variable("HOME") + "/.cache/moe-deps/peers/bin/python";
 }
 
+/// SmolLM2-135M-Instruct, where it was laid out beside that Python; may not exist.
+inline std::filesystem::path smollm2_model() { return peer_python().parent_path().parent_path().parent_path() / "smollm2"; }
+
 }  // namespace moe::testing

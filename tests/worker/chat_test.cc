@@ -30,19 +30,22 @@ class ChatCommandsTest : public ::testing::Test {
  protected:
   void SetUp() override {
     fs::create_directory(model_);
-    for (const auto& entry : fs::directory_iterator(kModel)) fs::copy_file(entry.path(), model_ / entry.path().filename());
+    for (const auto& entry : fs::directory_iterator(kModel))
+      fs::copy_file(entry.path(), model_ / entry.path().filename());
   }
 
   /// One training step on two chats.
   testing::ProcessResult train(const std::string& options, const fs::path& out) {
-    write_file_atomically(folder_ / "chats.jsonl",
-                          R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello, how are you today?"}]})"
-                          "\n"
-                          R"({"messages": [{"role": "user", "content": "Bye"}, {"role": "assistant", "content": "Good bye, until tomorrow."}]})"
-                          "\n");
+    write_file_atomically(
+        folder_ / "chats.jsonl",
+        R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello, how are you today?"}]})"
+        "\n"
+        R"({"messages": [{"role": "user", "content": "Bye"}, {"role": "assistant", "content": "Good bye, until tomorrow."}]})"
+        "\n");
     write_file_atomically(folder_ / "job.yaml",
                           "apiVersion: moe/v1\nkind: Pipeline\nname: chat\ninputs: {dense: {path: " + model_.string() +
-                              "}}\nstages:\n  - name: train\n    train: {input: dense, steps: 1, sequence_length: 128, micro_batch_rows: 1, data: [{path: " +
+                              "}}\nstages:\n  - name: train\n    train: {input: dense, steps: 1, sequence_length: 128, "
+                              "micro_batch_rows: 1, data: [{path: " +
                               (folder_ / "chats.jsonl").string() + "}]" + options + "}\n");
     return worker({"run", folder_ / "job.yaml", "--out", out});
   }
@@ -75,8 +78,8 @@ TEST_F(ChatCommandsTest, AnUnknownTemplateStopsAtTheFirstChatAlone) {
   write_file_atomically(model_ / "tokenizer_config.json", R"({"chat_template": "{{ messages }} of another world"})");
   const testing::ProcessResult refused = train("", folder_ / "refused");
   EXPECT_EQ(refused.exit_code, 65);
-  EXPECT_THAT(refused.err, AllOf(HasSubstr("chats.jsonl has chats"), HasSubstr("tokenizer_config.json: chat_template"), HasSubstr("set `template:`"),
-                                 HasSubstr("plain_markers, plain, llama2")));
+  EXPECT_THAT(refused.err, AllOf(HasSubstr("chats.jsonl has chats"), HasSubstr("tokenizer_config.json: chat_template"),
+                                 HasSubstr("set `template:`"), HasSubstr("plain_markers, plain, llama2")));
   const testing::ProcessResult named = train(", template: plain_markers", folder_ / "named");
   EXPECT_EQ(named.exit_code, 0) << named.err;
   EXPECT_FALSE(fs::exists(folder_ / "named/train/output-t0001/chat_template.jinja")) << "the directory's own stays";

@@ -37,7 +37,8 @@ Encoding encode_to_ends(const Tokenizer& tokenizer, std::string_view text, const
   return pieces;
 }
 
-/// Whether a token over these bytes is within the answer or its end marker. An empty one at the end belongs to what follows.
+/// Whether a token over these bytes is within the answer or its end marker. An empty one at the end belongs to what
+/// follows.
 bool is_inside(const Turn& turn, size_t begin, size_t end) {
   return begin >= turn.begin && end <= turn.marker_end && (begin < turn.marker_end || turn.begin == turn.marker_end);
 }
@@ -57,7 +58,8 @@ EncodedChat encode_with_ids(const RenderedChat& chat, const Tokenizer& tokenizer
     }
   };
   for (size_t i = 0; i < encoding.ids.size(); ++i) {
-    const auto begin = static_cast<size_t>(encoding.offsets[i].first), end = static_cast<size_t>(encoding.offsets[i].second);
+    const auto begin = static_cast<size_t>(encoding.offsets[i].first),
+               end = static_cast<size_t>(encoding.offsets[i].second);
     end_turns_before(begin);
     const bool inside = turn < chat.assistant_turns.size() && begin >= chat.assistant_turns[turn].begin &&
                         end <= chat.assistant_turns[turn].end;
@@ -73,17 +75,19 @@ EncodedChat encode_with_text(const RenderedChat& chat, const Tokenizer& tokenize
   result.supervised.assign(result.ids.size(), 0);
   size_t turn = 0;
   for (size_t i = 0; i < result.ids.size(); ++i) {
-    const auto begin = static_cast<size_t>(encoding.offsets[i].first), end = static_cast<size_t>(encoding.offsets[i].second);
+    const auto begin = static_cast<size_t>(encoding.offsets[i].first),
+               end = static_cast<size_t>(encoding.offsets[i].second);
     while (turn < chat.assistant_turns.size() && chat.assistant_turns[turn].marker_end <= begin) ++turn;
-    if (turn < chat.assistant_turns.size() && is_inside(chat.assistant_turns[turn], begin, end)) result.supervised[i] = 1;
+    if (turn < chat.assistant_turns.size() && is_inside(chat.assistant_turns[turn], begin, end))
+      result.supervised[i] = 1;
   }
   return result;
 }
 
 }  // namespace
 
-EncodedChat encode_chat(const ChatTemplate& chat_template, std::span<const ChatMessage> messages, const Tokenizer& tokenizer,
-                        const ChatEncodingOptions& options) {
+EncodedChat encode_chat(const ChatTemplate& chat_template, std::span<const ChatMessage> messages,
+                        const Tokenizer& tokenizer, const ChatEncodingOptions& options) {
   std::vector<ChatMessage> kept;
   if (options.drop_system) {
     std::copy_if(messages.begin(), messages.end(), std::back_inserter(kept),

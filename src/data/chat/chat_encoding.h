@@ -8,10 +8,10 @@
 #include "data/chat_templates.h"
 #include "data/tokenizer.h"
 
-/// Conversations as tokens with label masks. The whole conversation is rendered once and encoded once, special tokens parsed; a
-/// token is supervised if its bytes begin at or after the beginning of an answer and end at or before the end of that answer's
-/// end marker. Tokens that lie across a border are not supervised. Templates with marks as ids (plain_markers) have BOS first and
-/// EOS after each answer put between the ids instead.
+/// Conversations as tokens with label masks. The whole conversation is rendered once and encoded once, special tokens
+/// parsed; a token is supervised if its bytes begin at or after the beginning of an answer and end at or before the end
+/// of that answer's end marker. Tokens that lie across a border are not supervised. Templates with marks as ids
+/// (plain_markers) have BOS first and EOS after each answer put between the ids instead.
 namespace moe {
 
 struct ChatEncodingOptions {
@@ -26,8 +26,8 @@ struct EncodedChat {
 };
 
 /// Throws InvalidArgument if the template does not allow the roles, or `supervise` is none of the three.
-EncodedChat encode_chat(const ChatTemplate& chat_template, std::span<const ChatMessage> messages, const Tokenizer& tokenizer,
-                        const ChatEncodingOptions& options = {});
+EncodedChat encode_chat(const ChatTemplate& chat_template, std::span<const ChatMessage> messages,
+                        const Tokenizer& tokenizer, const ChatEncodingOptions& options = {});
 
 /// The conversation so far and what comes before the answer that a model is to give.
 std::vector<int32_t> encode_chat_prompt(const ChatTemplate& chat_template, std::span<const ChatMessage> messages,

@@ -30,8 +30,9 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 2> kPublishe
 std::vector<std::pair<std::string, std::string>> other_spellings() {
   std::vector<std::pair<std::string, std::string>> all;
   // ChatML as OpenHermes and many fine-tunes have it.
-  all.emplace_back("chatml", "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}" +
-                                 chat::jinja_chatml(""));
+  all.emplace_back("chatml",
+                   "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}" +
+                       chat::jinja_chatml(""));
   // As written beside models whose tokenizer adds no BOS.
   for (const std::string& name : chat_templates().names()) all.emplace_back(name, chat_template_jinja(name, false));
   return all;
@@ -97,11 +98,13 @@ ChatTemplateChoice choose_chat_template(const std::filesystem::path& directory) 
   const std::optional<DirectoryTemplate> own = read_directory_template(directory);
   if (!own) return {std::string(kDefaultChatTemplate)};
   if (const auto name = recognise_chat_template(own->jinja)) return {*name};
-  return {"", concat(own->where, " is none of the chat templates known here; set `template:` in the job to the one it equals: ",
+  return {"", concat(own->where,
+                     " is none of the chat templates known here; set `template:` in the job to the one it equals: ",
                      chat_templates().known())};
 }
 
-std::string chat_template_to_write(const std::filesystem::path& directory, std::string_view name, bool tokenizer_adds_bos) {
+std::string chat_template_to_write(const std::filesystem::path& directory, std::string_view name,
+                                   bool tokenizer_adds_bos) {
   const std::optional<DirectoryTemplate> own = read_directory_template(directory);
   if (!own) return chat_template_jinja(name, tokenizer_adds_bos);
   const std::optional<std::string> known = recognise_chat_template(own->jinja);

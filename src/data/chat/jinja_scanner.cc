@@ -9,7 +9,9 @@ namespace {
 
 constexpr std::string_view kSpace = " \t\n\r\v\f";
 
-bool is_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
+bool is_word(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_';
+}
 
 /// Reads one source from front to back.
 class Scanner {

@@ -22,8 +22,8 @@ struct JinjaItem {
   std::vector<JinjaToken> tokens;  ///< of the others
 };
 
-/// Cuts a Jinja source into its items, white space handled as with trim_blocks and lstrip_blocks; comments are left out. Nothing
-/// if it is not Jinja or has braces within an expression.
+/// Cuts a Jinja source into its items, white space handled as with trim_blocks and lstrip_blocks; comments are left
+/// out. Nothing if it is not Jinja or has braces within an expression.
 std::optional<std::vector<JinjaItem>> scan_jinja(std::string_view source);
 
 }  // namespace moe::chat

@@ -73,33 +73,33 @@ std::string jinja_chatml(std::string_view default_system) {
     text += "{% if loop.first and messages[0]['role'] != 'system' %}{{ " +
             jinja_literal(concat("<|im_start|>system\n", default_system, "<|im_end|>\n")) + " }}{% endif %}";
   }
-  return text +
-         R"({{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %})"
-         R"({% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %})";
+  return text + R"({{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %})"
+                R"({% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %})";
 }
 
 std::string jinja_vicuna() {
-  return concat(kJinjaBos,
-                R"({% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{{ messages[0]['content'] + ' ' }})"
-                R"({% else %}{% set loop_messages = messages %}{{ )",
-                jinja_literal(concat(kVicunaSystem, " ")),
-                R"( }}{% endif %}{% for message in loop_messages %}{% if message['role'] == 'user' %})"
-                R"({{ 'USER: ' + message['content'] + ' ' }}{% elif message['role'] == 'assistant' %})"
-                R"({{ 'ASSISTANT: ' + message['content'] + eos_token }})", kRefuseLateSystem,
-                R"({% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %})");
+  return concat(
+      kJinjaBos,
+      R"({% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{{ messages[0]['content'] + ' ' }})"
+      R"({% else %}{% set loop_messages = messages %}{{ )",
+      jinja_literal(concat(kVicunaSystem, " ")),
+      R"( }}{% endif %}{% for message in loop_messages %}{% if message['role'] == 'user' %})"
+      R"({{ 'USER: ' + message['content'] + ' ' }}{% elif message['role'] == 'assistant' %})"
+      R"({{ 'ASSISTANT: ' + message['content'] + eos_token }})",
+      kRefuseLateSystem, R"({% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %})");
 }
 
 std::string jinja_alpaca() {
-  return concat(kJinjaBos,
-                R"({% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{{ messages[0]['content'] }})"
-                R"({% else %}{% set loop_messages = messages %}{% if messages[0]['input'] %}{{ )",
-                jinja_literal(kAlpacaPreambleWithInput), R"( }}{% else %}{{ )", jinja_literal(kAlpacaPreamble),
-                R"( }}{% endif %}{% endif %}{% for message in loop_messages %}{% if message['role'] == 'user' %})"
-                R"({{ '\n\n### Instruction:\n' + message['content'] }})"
-                R"({% if message['input'] %}{{ '\n\n### Input:\n' + message['input'] }}{% endif %})"
-                R"({% elif message['role'] == 'assistant' %}{{ '\n\n### Response:' + message['content'] + eos_token }})",
-                kRefuseLateSystem,
-                R"({% endfor %}{% if add_generation_prompt %}{{ '\n\n### Response:' }}{% endif %})");
+  return concat(
+      kJinjaBos,
+      R"({% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{{ messages[0]['content'] }})"
+      R"({% else %}{% set loop_messages = messages %}{% if messages[0]['input'] %}{{ )",
+      jinja_literal(kAlpacaPreambleWithInput), R"( }}{% else %}{{ )", jinja_literal(kAlpacaPreamble),
+      R"( }}{% endif %}{% endif %}{% for message in loop_messages %}{% if message['role'] == 'user' %})"
+      R"({{ '\n\n### Instruction:\n' + message['content'] }})"
+      R"({% if message['input'] %}{{ '\n\n### Input:\n' + message['input'] }}{% endif %})"
+      R"({% elif message['role'] == 'assistant' %}{{ '\n\n### Response:' + message['content'] + eos_token }})",
+      kRefuseLateSystem, R"({% endfor %}{% if add_generation_prompt %}{{ '\n\n### Response:' }}{% endif %})");
 }
 
 std::string jinja_phi() {

@@ -3,8 +3,9 @@
 #include <string>
 #include <string_view>
 
-/// The Jinja sources of our templates, for transformers, vLLM and llama.cpp: `trim_blocks` and `lstrip_blocks` on, variables
-/// messages, add_generation_prompt, bos_token, eos_token. Peer tests render them with jinja2 and compare with our renderers.
+/// The Jinja sources of our templates, for transformers, vLLM and llama.cpp: `trim_blocks` and `lstrip_blocks` on,
+/// variables messages, add_generation_prompt, bos_token, eos_token. Peer tests render them with jinja2 and compare with
+/// our renderers.
 namespace moe::chat {
 
 /// Stands first in the Jinja sources of templates that print BOS only where the tokenizer adds one itself.

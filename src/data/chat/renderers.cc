@@ -38,13 +38,16 @@ class Page {
   RenderedChat chat_;
 };
 
-bool starts_with_system(Messages messages) { return !messages.empty() && messages.front().role == "system"; }
+bool starts_with_system(Messages messages) {
+  return !messages.empty() && messages.front().role == "system";
+}
 
 /// For templates that know no system message elsewhere than in front.
 void refuse_late_system(Messages messages, const char* name) {
   for (size_t i = 1; i < messages.size(); ++i) {
     if (messages[i].role == "system") {
-      throw InvalidArgument(concat("messages[", i, "] is a system message; template ", name, " has a place for one in front only"));
+      throw InvalidArgument(
+          concat("messages[", i, "] is a system message; template ", name, " has a place for one in front only"));
     }
   }
 }
@@ -58,7 +61,8 @@ void refuse_input(Messages messages, const char* name) {
   }
 }
 
-constexpr std::string_view kHeaderBegin = "<|start_header_id|>", kHeaderEnd = "<|end_header_id|>\n\n", kEndOfTurn = "<|eot_id|>";
+constexpr std::string_view kHeaderBegin = "<|start_header_id|>", kHeaderEnd = "<|end_header_id|>\n\n",
+                           kEndOfTurn = "<|eot_id|>";
 
 void add_llama3_turns(Page& page, Messages messages, const ChatOptions& options) {
   for (const ChatMessage& message : messages) {
@@ -143,8 +147,9 @@ RenderedChat llama2(Messages messages, const ChatTokens& tokens, const ChatOptio
   if (has_system) system = concat("<<SYS>>\n", messages.front().content, "\n<</SYS>>\n\n");
   for (size_t i = 0; i < turns.size(); ++i) {
     if (turns[i].role != (i % 2 == 0 ? "user" : "assistant")) {
-      throw InvalidArgument(concat("messages[", i + (has_system ? 1 : 0), "] is of the role '", turns[i].role,
-                                   "'; template llama2 wants user and assistant in turn, after at most one system message"));
+      throw InvalidArgument(
+          concat("messages[", i + (has_system ? 1 : 0), "] is of the role '", turns[i].role,
+                 "'; template llama2 wants user and assistant in turn, after at most one system message"));
     }
     if (turns[i].role == "user") {
       page.add_bos(tokens);
@@ -169,7 +174,9 @@ RenderedChat llama3_1(Messages messages, const ChatTokens& tokens, const ChatOpt
   Page page;
   page.add_bos(tokens);
   page.add(kHeaderBegin).add("system").add(kHeaderEnd);
-  page.add("Cutting Knowledge Date: December 2023\nToday Date: ").add(options.date.empty() ? "26 Jul 2024" : options.date).add("\n\n");
+  page.add("Cutting Knowledge Date: December 2023\nToday Date: ")
+      .add(options.date.empty() ? "26 Jul 2024" : options.date)
+      .add("\n\n");
   if (starts_with_system(messages)) {
     page.add(python_strip(messages.front().content));
     messages = messages.subspan(1);
@@ -183,7 +190,8 @@ ChatRenderer chatml(std::string default_system) {
   return [system = std::move(default_system)](Messages messages, const ChatTokens&, const ChatOptions& options) {
     refuse_input(messages, "chatml");
     Page page;
-    if (!system.empty() && !starts_with_system(messages)) page.add("<|im_start|>system\n").add(system).add("<|im_end|>\n");
+    if (!system.empty() && !starts_with_system(messages))
+      page.add("<|im_start|>system\n").add(system).add("<|im_end|>\n");
     for (const ChatMessage& message : messages) {
       page.add("<|im_start|>").add(message.role).add("\n");
       if (message.role == "assistant") {

@@ -6,8 +6,8 @@
 
 #include "data/chat_templates.h"
 
-/// The renderers behind chat_templates(). Each appends message after message to one text and notes where answers stand. What a
-/// template trims is trimmed as Python's str.strip() does, since the published Jinja texts are written for it.
+/// The renderers behind chat_templates(). Each appends message after message to one text and notes where answers stand.
+/// What a template trims is trimmed as Python's str.strip() does, since the published Jinja texts are written for it.
 namespace moe::chat {
 
 RenderedChat plain_markers(std::span<const ChatMessage> messages, const ChatTokens& tokens, const ChatOptions& options);
