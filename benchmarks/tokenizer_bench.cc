@@ -1,4 +1,5 @@
-// Encodes documents with a tokenizer, driven line by line by tokenizer_vs_tokenizers.py: a JSON request in, a JSON result out.
+// Encodes documents with a tokenizer, driven line by line by tokenizer_vs_tokenizers.py: a JSON request in, a JSON
+// result out.
 //
 //   {"tokenizer": DIRECTORY, "documents": FILE}     loads both; FILE: u32 size and bytes of each document
 //   {"threads": N}                                  encodes all of them once, ids and offsets, and frees the result
@@ -23,12 +24,16 @@ namespace {
 using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 double cpu_seconds() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) { return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec); };
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+  };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
@@ -54,7 +59,8 @@ Loaded load(const json& request) {
 json encode(const Loaded& loaded, int threads) {
   const Clock::time_point start = Clock::now();
   const double cpu_start = cpu_seconds();
-  const std::vector<Encoding> encodings = loaded.tokenizer->encode_batch(loaded.documents, threads, SpecialTokens::kParse);
+  const std::vector<Encoding> encodings =
+      loaded.tokenizer->encode_batch(loaded.documents, threads, SpecialTokens::kParse);
   const double seconds = seconds_since(start), cpu = cpu_seconds() - cpu_start;
   int64_t tokens = 0, checksum = 0;
   for (const Encoding& encoding : encodings) {
@@ -72,7 +78,10 @@ int run() {
       const Clock::time_point start = Clock::now();
       const double cpu_start = cpu_seconds();
       loaded = load(request);
-      std::cout << json({{"seconds", seconds_since(start)}, {"cpu_seconds", cpu_seconds() - cpu_start}, {"documents", loaded.documents.size()}}) << std::endl;
+      std::cout << json({{"seconds", seconds_since(start)},
+                         {"cpu_seconds", cpu_seconds() - cpu_start},
+                         {"documents", loaded.documents.size()}})
+                << std::endl;
     } else {
       std::cout << encode(loaded, request.at("threads").get<int>()) << std::endl;
     }

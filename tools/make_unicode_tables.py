@@ -59,7 +59,7 @@ def print_table(name, what, code_points):
 
 
 def main():
-    print(f"// Written by tools/make_unicode_tables.py from tokenizers {tokenizers.__version__}. clang-format off")
+    print(f"// Written by tools/make_unicode_tables.py from tokenizers {tokenizers.__version__}.\n// clang-format off")
     print('#include "data/unicode_tables.h"\n\nnamespace moe {\nnamespace {\n')
     print_table("kLetters", "\\p{L}", by_pattern(r"\p{L}"))
     print_table("kNumbers", "\\p{N}", by_pattern(r"\p{N}"))

@@ -8,7 +8,9 @@
 namespace moe {
 namespace {
 
-bool is_word(char32_t c) { return (UnicodeClasses::get().of(c) & UnicodeClasses::kWord) != 0; }
+bool is_word(char32_t c) {
+  return (UnicodeClasses::get().of(c) & UnicodeClasses::kWord) != 0;
+}
 
 bool stands_alone(std::string_view text, size_t begin, size_t end) {
   if (begin > 0 && is_word(code_point_before(text, begin).value)) return false;

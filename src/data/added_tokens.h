@@ -30,8 +30,8 @@ class AddedTokenMatcher {
     const AddedToken* token = nullptr;  ///< null: text between
   };
 
-  /// `token` is matched as `pattern`, which is not empty; of equal patterns the first one counts. The token must outlive
-  /// the matcher.
+  /// `token` is matched as `pattern`, which is not empty; of equal patterns the first one counts. The token must
+  /// outlive the matcher.
   void add(std::string_view pattern, const AddedToken& token);
 
   /// The pieces in order; they cover the text. A token with rstrip may overlap with the next one.

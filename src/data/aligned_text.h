@@ -75,7 +75,8 @@ inline AlignedText with_prefix(const AlignedText& text, std::string_view prefix,
 
 /// `text` with each `pattern` replaced by `content`, which counts as the last character replaced; `text` itself if
 /// there is none.
-inline AlignedText with_replaced(const AlignedText& text, std::string_view pattern, std::string_view content, AlignedBuffer& buffer) {
+inline AlignedText with_replaced(const AlignedText& text, std::string_view pattern, std::string_view content,
+                                 AlignedBuffer& buffer) {
   size_t found = text.bytes.find(pattern);
   if (found == std::string_view::npos) return text;
   buffer.clear();

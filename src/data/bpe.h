@@ -6,8 +6,8 @@
 
 namespace moe {
 
-/// A stretch of text that BPE has not split (yet): where it lies and its token. The caller gives the ids their meaning; a
-/// symbol that no token spells may carry a negative one.
+/// A stretch of text that BPE has not split (yet): where it lies and its token. The caller gives the ids their meaning;
+/// a symbol that no token spells may carry a negative one.
 struct BpeSymbol {
   uint32_t begin = 0;
   uint32_t size = 0;
@@ -22,11 +22,11 @@ struct BpeMerge {
   int32_t id = -1;
 };
 
-/// Byte-pair encoding, for SentencePiece (the rank comes from the score of the merged text) and for merge lists (the rank
-/// is the place of the pair of ids) alike. Again and again the neighbours with the lowest rank are merged, the leftmost
-/// first among equals, until no merge exists. Few symbols are scanned at each step, many go through a heap over a linked
-/// list: O(n log n); both give the same. The object holds memory between runs; one thread uses it.
-/// Source Sennrich et al. 2016, arXiv:1508.07909.
+/// Byte-pair encoding, for SentencePiece (the rank comes from the score of the merged text) and for merge lists (the
+/// rank is the place of the pair of ids) alike. Again and again the neighbours with the lowest rank are merged, the
+/// leftmost first among equals, until no merge exists. Few symbols are scanned at each step, many go through a heap
+/// over a linked list: O(n log n); both give the same. The object holds memory between runs; one thread uses it. Source
+/// Sennrich et al. 2016, arXiv:1508.07909.
 class Bpe {
  public:
   /// Above this many symbols the heap is used.
@@ -64,7 +64,8 @@ class Bpe {
     pairs_.clear();
     for (size_t i = 0; i + 1 < symbols.size(); ++i) pairs_.push_back(merge_of(symbols[i], symbols[i + 1]));
     while (!pairs_.empty()) {
-      const auto best = std::min_element(pairs_.begin(), pairs_.end(), [](const BpeMerge& a, const BpeMerge& b) { return a.rank < b.rank; });
+      const auto best = std::min_element(pairs_.begin(), pairs_.end(),
+                                         [](const BpeMerge& a, const BpeMerge& b) { return a.rank < b.rank; });
       if (best->rank == BpeMerge::kNone) return;
       const auto i = best - pairs_.begin();
       symbols[i].size += symbols[i + 1].size;
@@ -107,8 +108,9 @@ class Bpe {
       if (links.previous >= 0 && candidate(links.previous, best.left)) std::push_heap(heap_.begin(), heap_.end());
       if (links.next >= 0 && candidate(best.left, links.next)) std::push_heap(heap_.begin(), heap_.end());
     }
-    symbols.erase(std::remove_if(symbols.begin(), symbols.end(), [](const BpeSymbol& symbol) { return symbol.size == 0; }),
-                  symbols.end());
+    symbols.erase(
+        std::remove_if(symbols.begin(), symbols.end(), [](const BpeSymbol& symbol) { return symbol.size == 0; }),
+        symbols.end());
   }
 
   std::vector<BpeMerge> pairs_;  ///< of symbol i and i + 1

@@ -8,8 +8,8 @@
 namespace moe {
 namespace {
 
-/// The start of a word's symbols, as the HF library puts them: an unknown character waits until the next known one, so that
-/// bytes of the byte fallback may overtake it.
+/// The start of a word's symbols, as the HF library puts them: an unknown character waits until the next known one, so
+/// that bytes of the byte fallback may overtake it.
 class SymbolRow {
  public:
   SymbolRow(std::vector<BpeSymbol>& symbols, std::optional<int32_t> unknown_id, bool fuses)
@@ -42,7 +42,9 @@ class SymbolRow {
   uint32_t begin_ = 0, waiting_ = 0;
 };
 
-uint32_t mapped_size(char byte) { return byte_level_character(static_cast<uint8_t>(byte)) < 0x80 ? 1 : 2; }
+uint32_t mapped_size(char byte) {
+  return byte_level_character(static_cast<uint8_t>(byte)) < 0x80 ? 1 : 2;
+}
 
 }  // namespace
 
@@ -59,7 +61,8 @@ BpeWords::BpeWords(Vocabulary vocabulary, MergeTable merges, const Options& opti
 
 void BpeWords::find_joints() {
   if (options_.is_byte_level) return;  // words are short, and not characters
-  const bool has_all_bytes = std::all_of(fallback_ids_.begin(), fallback_ids_.end(), [](int32_t id) { return id >= 0; });
+  const bool has_all_bytes =
+      std::all_of(fallback_ids_.begin(), fallback_ids_.end(), [](int32_t id) { return id >= 0; });
   if (!options_.unknown_id && !(options_.byte_fallback && has_all_bytes)) return;
   std::vector<bool> is_opaque(vocabulary_.id_end());
   if (options_.unknown_id) is_opaque[*options_.unknown_id] = true;
@@ -74,7 +77,8 @@ void BpeWords::find_joints() {
       has_joints_ = false;
       return;
     }
-    joints_.insert(static_cast<int32_t>(code_point_before(before, before.size()).value), static_cast<int32_t>(code_point_at(behind, 0).value), {0, 0});
+    joints_.insert(static_cast<int32_t>(code_point_before(before, before.size()).value),
+                   static_cast<int32_t>(code_point_at(behind, 0).value), {0, 0});
   });
 }
 
@@ -85,7 +89,8 @@ size_t BpeWords::end_of_part(std::string_view word, size_t begin) const {
   CodePoint previous = code_point_at(word, begin);
   for (size_t at = begin + previous.size; at < word.size();) {
     const CodePoint c = code_point_at(word, at);
-    const bool is_joint = joints_.find(static_cast<int32_t>(previous.value), static_cast<int32_t>(c.value)).rank != BpeMerge::kNone;
+    const bool is_joint =
+        joints_.find(static_cast<int32_t>(previous.value), static_cast<int32_t>(c.value)).rank != BpeMerge::kNone;
     if (!is_joint && is_known(at - previous.size, previous.size) && is_known(at, c.size)) return at;
     at += c.size;
     previous = c;
@@ -142,13 +147,15 @@ std::span<const WordToken> BpeWords::encode_anew(std::string_view word, Workspac
   } else {
     start_with_characters(word, symbols);
   }
-  workspace.bpe.run(symbols, [this](const BpeSymbol& left, const BpeSymbol& right) { return merges_.find(left.id, right.id); });
+  workspace.bpe.run(symbols,
+                    [this](const BpeSymbol& left, const BpeSymbol& right) { return merges_.find(left.id, right.id); });
   for (const BpeSymbol& symbol : symbols) tokens.push_back({symbol.id, symbol.begin, symbol.begin + symbol.size});
   if (counts_bytes) return tokens;
   // From characters of the byte map to bytes: the byte that a character begins or lies in.
   std::vector<uint32_t>& starts = workspace.starts;
   starts.clear();
-  for (size_t at = 0; at < word.size(); ++at) starts.insert(starts.end(), mapped_size(word[at]), static_cast<uint32_t>(at));
+  for (size_t at = 0; at < word.size(); ++at)
+    starts.insert(starts.end(), mapped_size(word[at]), static_cast<uint32_t>(at));
   for (WordToken& token : tokens) {
     token.begin = starts[token.begin];
     token.end = starts[token.end - 1] + 1;

@@ -34,7 +34,9 @@ const Maps& maps() {
 
 }  // namespace
 
-char32_t byte_level_character(uint8_t byte) { return maps().character[byte]; }
+char32_t byte_level_character(uint8_t byte) {
+  return maps().character[byte];
+}
 
 std::optional<std::string> byte_level_bytes(std::string_view text) {
   std::string bytes;

@@ -9,9 +9,13 @@ void JsonNode::fail(const std::string& what) const {
   throw Corruption(concat(*where_, ": ", path_.empty() ? "the document" : path_, " ", what));
 }
 
-void JsonNode::fail_at(const std::string& name, const std::string& what) const { throw Corruption(concat(*where_, ": ", path_, name, " ", what)); }
+void JsonNode::fail_at(const std::string& name, const std::string& what) const {
+  throw Corruption(concat(*where_, ": ", path_, name, " ", what));
+}
 
-void JsonNode::refuse(const std::string& what) const { throw InvalidArgument(concat(*where_, ": ", path_, " ", what)); }
+void JsonNode::refuse(const std::string& what) const {
+  throw InvalidArgument(concat(*where_, ": ", path_, " ", what));
+}
 
 const JsonNode& JsonNode::expect_object() const {
   if (!value_->is_object()) fail(concat("is ", quoted_json(*value_), "; expected an object"));
@@ -58,6 +62,8 @@ bool JsonNode::boolean(const char* key, bool otherwise) const {
   return found ? found->boolean() : otherwise;
 }
 
-JsonNode JsonNode::at(size_t i) const { return {(*value_)[i], path_ + "[" + std::to_string(i) + "]", *where_}; }
+JsonNode JsonNode::at(size_t i) const {
+  return {(*value_)[i], path_ + "[" + std::to_string(i) + "]", *where_};
+}
 
 }  // namespace moe

@@ -7,8 +7,8 @@
 
 namespace moe {
 
-/// The merge list of a BPE model: a pair of token ids -> rank and id of the merged token. Open addressing over one array;
-/// safe to share between threads once it is filled.
+/// The merge list of a BPE model: a pair of token ids -> rank and id of the merged token. Open addressing over one
+/// array; safe to share between threads once it is filled.
 class MergeTable {
  public:
   explicit MergeTable(size_t expected = 0) {
@@ -53,7 +53,9 @@ class MergeTable {
     BpeMerge merge;
   };
 
-  static uint64_t key_of(int32_t left, int32_t right) { return uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right); }
+  static uint64_t key_of(int32_t left, int32_t right) {
+    return uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right);
+  }
   /// Fibonacci hashing of both halves.
   size_t home_of(uint64_t key) const {
     const uint64_t mixed = (key ^ key >> 29) * 0x9E3779B97F4A7C15;

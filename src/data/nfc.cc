@@ -104,10 +104,9 @@ struct Nfc::Data {
     };
     for (const Change& part : parts) {
       const bool is_blocked = !marks.empty() && marks.back().combining_class >= part.combining_class;
-      const UChar32 composed =
-          has_starter && !is_blocked
-              ? nfc.composePair(static_cast<UChar32>(starter.value), static_cast<UChar32>(part.value))
-              : U_SENTINEL;
+      const UChar32 composed = has_starter && !is_blocked ? nfc.composePair(static_cast<UChar32>(starter.value),
+                                                                            static_cast<UChar32>(part.value))
+                                                          : U_SENTINEL;
       if (composed >= 0) {
         starter.value = static_cast<char32_t>(composed);
         starter.change += part.change - 1;
@@ -142,7 +141,9 @@ AlignedText Nfc::apply(const AlignedText& text, AlignedBuffer& buffer) const {
     character.clear();
     append_utf8(c.value, character);
     const bool is_new = c.change > 0 || at >= text.bytes.size();
-    buffer.append(character, !is_new ? text.source_of(at, at + 1) : at == 0 ? SourceSpan{start, start} : text.source_of(at - 1, at));
+    buffer.append(character, !is_new   ? text.source_of(at, at + 1)
+                             : at == 0 ? SourceSpan{start, start}
+                                       : text.source_of(at - 1, at));
     for (int i = c.change; i <= 0; ++i) skip();
   }
   return buffer.view();

@@ -25,9 +25,12 @@ using NormalizerNode = std::variant<PrependNode, ReplaceNode, NfcNode>;
 /// What happens to a text before it is split, node after node. Immutable; safe to share between threads.
 class Normalizer {
  public:
+  static constexpr size_t kMostGrowth = 64;
+
   explicit Normalizer(std::vector<NormalizerNode> nodes = {}) : nodes_(std::move(nodes)) {}
 
-  /// `text` itself where nothing changes, else a view of one of the buffers.
+  /// `text` itself where nothing changes, else a view of one of the buffers. Throws InvalidArgument if it becomes more
+  /// than kMostGrowth times as long (beyond the first kilobyte): then the file is not a tokenizer's.
   AlignedText apply(const AlignedText& text, AlignedBuffer (&buffers)[2]) const;
 
  private:

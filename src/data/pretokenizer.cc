@@ -30,8 +30,9 @@ void join(SplitBehavior behavior, std::vector<Match>& matches) {
   size_t kept = 0;
   bool previous = false;
   for (const Match match : matches) {
-    const bool joins = kept > 0 && (behavior == SplitBehavior::kContiguous ? match.is_match == previous
-                                    : behavior != SplitBehavior::kIsolated && match.is_match && !previous);
+    const bool joins = kept > 0 && (behavior == SplitBehavior::kContiguous
+                                        ? match.is_match == previous
+                                        : behavior != SplitBehavior::kIsolated && match.is_match && !previous);
     previous = match.is_match;
     if (joins) {
       matches[kept - 1].begin = std::min(matches[kept - 1].begin, match.begin);
@@ -64,7 +65,8 @@ void apply_node(const SplitNode& node, const AlignedText& text, Scratch& scratch
   std::vector<Match>& matches = scratch.matches;
   matches.clear();
   if (node.scanner != nullptr) {
-    for (size_t at = 0; at < text.bytes.size(); at = matches.back().end) add_match(at, node.scanner(text.bytes, at), matches);
+    for (size_t at = 0; at < text.bytes.size(); at = matches.back().end)
+      add_match(at, node.scanner(text.bytes, at), matches);
   } else {
     for (size_t at = text.bytes.find(node.text); at != std::string_view::npos;) {
       add_match(at, at + node.text.size(), matches);
@@ -94,9 +96,11 @@ void apply_node(const MetaspaceNode& node, const AlignedText& text, Scratch& scr
   AlignedText now = with_replaced(text, " ", node.replacement, scratch.buffers[0]);
   const bool wants_prefix = node.prepend == MetaspaceNode::Prepend::kAlways ||
                             (node.prepend == MetaspaceNode::Prepend::kFirst && now.source_of(0, 1).begin == 0);
-  if (wants_prefix && !now.bytes.starts_with(node.replacement)) now = with_prefix(now, node.replacement, scratch.buffers[1]);
+  if (wants_prefix && !now.bytes.starts_with(node.replacement))
+    now = with_prefix(now, node.replacement, scratch.buffers[1]);
   if (!node.split) return sink.take(now);
-  apply_node(SplitNode{.scanner = nullptr, .text = node.replacement, .behavior = SplitBehavior::kMergedWithNext}, now, scratch, sink);
+  apply_node(SplitNode{.scanner = nullptr, .text = node.replacement, .behavior = SplitBehavior::kMergedWithNext}, now,
+             scratch, sink);
 }
 
 void apply_node(const ByteLevelNode& node, const AlignedText& text, Scratch& scratch, WordSink& sink) {

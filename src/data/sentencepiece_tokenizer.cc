@@ -11,7 +11,7 @@
 namespace moe {
 namespace {
 
-constexpr std::string_view kSpace = "\xE2\x96\x81";        // U+2581
+constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581
 std::string spaces_unescaped(std::string_view piece) {
   std::string text;
   while (!piece.empty()) {
@@ -54,7 +54,8 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string_view file_bytes, cons
   std::sort(scores.begin(), scores.end(), std::greater<>());
   scores.erase(std::unique(scores.begin(), scores.end()), scores.end());
   for (const Piece& piece : model_.pieces) {
-    ranks_.push_back(static_cast<uint32_t>(std::lower_bound(scores.begin(), scores.end(), piece.score, std::greater<>()) - scores.begin()));
+    ranks_.push_back(static_cast<uint32_t>(
+        std::lower_bound(scores.begin(), scores.end(), piece.score, std::greater<>()) - scores.begin()));
   }
   for (std::vector<std::string_view>& pieces : user_defined_) {
     std::sort(pieces.begin(), pieces.end(), [](std::string_view a, std::string_view b) { return a.size() > b.size(); });
@@ -111,7 +112,8 @@ int32_t SentencePieceTokenizer::special_at(std::string_view text, size_t at) con
 
 Encoding SentencePieceTokenizer::encode(std::string_view text, SpecialTokens specials) const {
   constexpr size_t kMostText = size_t{1} << 30;  // with spaces three times as long, offsets still fit
-  if (text.size() > kMostText) throw InvalidArgument(concat("a text of ", text.size(), " bytes; at most ", kMostText, " can be encoded at once"));
+  if (text.size() > kMostText)
+    throw InvalidArgument(concat("a text of ", text.size(), " bytes; at most ", kMostText, " can be encoded at once"));
   require_utf8(text);
   Encoding encoding;
   size_t begin = 0;
@@ -230,9 +232,7 @@ class PieceDecoder final : public TextDecoder {
     has_text_ = has_text_ || text.size() > before;
   }
 
-  void finish(std::string& text) override {
-    drain_utf8(bytes_, BrokenUtf8::kReplaceEachByte, /*is_end=*/true, text);
-  }
+  void finish(std::string& text) override { drain_utf8(bytes_, BrokenUtf8::kReplaceEachByte, /*is_end=*/true, text); }
 
  private:
   std::string_view without_prefix(std::string_view piece) {

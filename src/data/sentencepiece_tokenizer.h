@@ -22,8 +22,8 @@ class SentencePieceTokenizer final : public Tokenizer {
   SentencePieceTokenizer(const SentencePieceTokenizer&) = delete;
   SentencePieceTokenizer& operator=(const SentencePieceTokenizer&) = delete;
 
-  /// kParse cuts the text at the control pieces' spelling (and the unknown piece's); each stretch between them is a text
-  /// of its own, with its own dummy prefix, as in the HF form of such a model.
+  /// kParse cuts the text at the control pieces' spelling (and the unknown piece's); each stretch between them is a
+  /// text of its own, with its own dummy prefix, as in the HF form of such a model.
   Encoding encode(std::string_view text, SpecialTokens specials = SpecialTokens::kAsText) const override;
   std::unique_ptr<TextDecoder> decoder(bool skip_special_tokens) const override;
   int64_t vocab_size() const override { return static_cast<int64_t>(model_.pieces.size()); }
@@ -56,7 +56,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::string digest_;
   std::unordered_map<std::string_view, int32_t> specials_;  ///< control pieces and the unknown one; keys into model_
   size_t longest_special_ = 0;
-  std::bitset<256> special_starts_;  ///< their first bytes
+  std::bitset<256> special_starts_;                          ///< their first bytes
   std::unordered_map<std::string_view, int32_t> mergeable_;  ///< what merging may give; keys into model_
   std::vector<uint32_t> ranks_;                              ///< of merging, by id
   /// User-defined pieces by their first byte, the longest first.

@@ -84,7 +84,10 @@ class ByteFallbackStage final : public Stage {
   static int byte_of(const std::string& token) {
     if (token.size() != 6 || token.compare(0, 3, "<0x") != 0 || token[5] != '>') return -1;
     const auto digit = [](char c) {
-      return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+      return c >= '0' && c <= '9'   ? c - '0'
+             : c >= 'a' && c <= 'f' ? c - 'a' + 10
+             : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                    : -1;
     };
     // The library's parser takes a sign.
     const int high = token[3] == '+' ? 0 : digit(token[3]), low = digit(token[4]);
@@ -101,7 +104,8 @@ class StripStage final : public Stage {
   void push(std::string token) override {
     if (!is_fused_) left_ = node_.start;
     size_t begin = 0;
-    for (; left_ > 0 && token.compare(begin, node_.content.size(), node_.content) == 0; --left_) begin += node_.content.size();
+    for (; left_ > 0 && token.compare(begin, node_.content.size(), node_.content) == 0; --left_)
+      begin += node_.content.size();
     if (begin < token.size()) left_ = 0;
     size_t end = token.size();
     for (size_t i = 0; i < node_.stop && end >= begin + node_.content.size() &&
@@ -125,7 +129,8 @@ class ReplaceStage final : public Stage {
   void push(std::string token) override {
     std::string result;
     size_t begin = 0;
-    for (size_t found; (found = token.find(node_.pattern, begin)) != std::string::npos; begin = found + node_.pattern.size()) {
+    for (size_t found; (found = token.find(node_.pattern, begin)) != std::string::npos;
+         begin = found + node_.pattern.size()) {
       result.append(token, begin, found - begin) += node_.content;
     }
     pass_on(result.append(token, begin));
@@ -168,14 +173,21 @@ bool makes_one(const DecoderNode& node) {
 
 std::unique_ptr<Stage> make_stage(const DecoderNode& node, bool is_fused) {
   return std::visit(
-      Overloaded{[](const ByteLevelDecoderNode&) -> std::unique_ptr<Stage> { return std::make_unique<ByteLevelStage>(); },
-                 [](const ByteFallbackDecoderNode&) -> std::unique_ptr<Stage> { return std::make_unique<ByteFallbackStage>(); },
-                 [](const FuseDecoderNode&) -> std::unique_ptr<Stage> { return std::make_unique<FuseStage>(); },
-                 [&](const StripDecoderNode& strip) -> std::unique_ptr<Stage> { return std::make_unique<StripStage>(strip, is_fused); },
-                 [](const ReplaceDecoderNode& replace) -> std::unique_ptr<Stage> { return std::make_unique<ReplaceStage>(replace); },
-                 [](const MetaspaceDecoderNode& metaspace) -> std::unique_ptr<Stage> {
-                   return std::make_unique<MetaspaceStage>(metaspace);
-                 }},
+      Overloaded{
+          [](const ByteLevelDecoderNode&) -> std::unique_ptr<Stage> { return std::make_unique<ByteLevelStage>(); },
+          [](const ByteFallbackDecoderNode&) -> std::unique_ptr<Stage> {
+            return std::make_unique<ByteFallbackStage>();
+          },
+          [](const FuseDecoderNode&) -> std::unique_ptr<Stage> { return std::make_unique<FuseStage>(); },
+          [&](const StripDecoderNode& strip) -> std::unique_ptr<Stage> {
+            return std::make_unique<StripStage>(strip, is_fused);
+          },
+          [](const ReplaceDecoderNode& replace) -> std::unique_ptr<Stage> {
+            return std::make_unique<ReplaceStage>(replace);
+          },
+          [](const MetaspaceDecoderNode& metaspace) -> std::unique_ptr<Stage> {
+            return std::make_unique<MetaspaceStage>(metaspace);
+          }},
       node);
 }
 
@@ -185,7 +197,8 @@ std::string why_not_streamable(const std::vector<DecoderNode>& nodes) {
   bool is_fused = false;
   for (const DecoderNode& node : nodes) {
     const auto* const strip = std::get_if<StripDecoderNode>(&node);
-    if (is_fused && strip != nullptr && strip->stop > 0) return "a Strip with `stop` behind a node that joins all tokens";
+    if (is_fused && strip != nullptr && strip->stop > 0)
+      return "a Strip with `stop` behind a node that joins all tokens";
     if (is_fused && strip == nullptr && !std::holds_alternative<FuseDecoderNode>(node))
       return "a node other than Strip and Fuse behind one that joins all tokens";
     is_fused = is_fused || makes_one(node);

@@ -15,8 +15,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Texts that a thread takes at a time.
-constexpr size_t kChunk = 16;
+/// Texts that a thread takes at a time: few where there are few, so that all threads end together.
+size_t chunk_of(size_t texts, int threads) {
+  return std::clamp<size_t>(texts / (16 * static_cast<size_t>(threads)), 1, 16);
+}
 
 }  // namespace
 
@@ -51,10 +53,11 @@ std::vector<Encoding> Tokenizer::encode_batch(std::span<const std::string_view> 
   if (threads < 1) throw InvalidArgument(concat("encode_batch: threads is ", threads, "; expected 1 or more"));
   std::vector<Encoding> encodings(texts.size());
   std::vector<std::exception_ptr> errors(texts.size());
+  const size_t chunk = chunk_of(texts.size(), threads);
   std::atomic<size_t> next = 0;
   const auto work = [&] {
-    for (size_t begin = next.fetch_add(kChunk); begin < texts.size(); begin = next.fetch_add(kChunk)) {
-      for (size_t i = begin; i < std::min(begin + kChunk, texts.size()); ++i) {
+    for (size_t begin = next.fetch_add(chunk); begin < texts.size(); begin = next.fetch_add(chunk)) {
+      for (size_t i = begin; i < std::min(begin + chunk, texts.size()); ++i) {
         try {
           encodings[i] = encode(texts[i], specials);
         } catch (const InvalidArgument& error) {
@@ -67,7 +70,7 @@ std::vector<Encoding> Tokenizer::encode_batch(std::span<const std::string_view> 
   };
   {
     std::vector<std::jthread> pool;
-    const size_t useful = std::min(static_cast<size_t>(threads), (texts.size() + kChunk - 1) / kChunk);
+    const size_t useful = std::min(static_cast<size_t>(threads), (texts.size() + chunk - 1) / chunk);
     for (size_t i = 1; i < useful; ++i) pool.emplace_back(work);
     work();
   }

@@ -37,8 +37,8 @@ class TextDecoder {
 /// Text <-> ids as the model directory's tokenizer file says. Immutable; safe to share between threads.
 class Tokenizer {
  public:
-  /// Reads `tokenizer.json` of a model directory or, where there is none, `tokenizer.model`. A damaged file is an error,
-  /// never a reason to take the other one. Throws InvalidArgument that names the file and what is wrong.
+  /// Reads `tokenizer.json` of a model directory or, where there is none, `tokenizer.model`. A damaged file is an
+  /// error, never a reason to take the other one. Throws InvalidArgument that names the file and what is wrong.
   static std::shared_ptr<const Tokenizer> from_directory(const std::filesystem::path& directory);
   /// The file that from_directory would read, if the directory has one.
   static std::optional<std::filesystem::path> file_in(const std::filesystem::path& directory);

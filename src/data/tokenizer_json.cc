@@ -15,6 +15,7 @@ namespace {
 
 constexpr char32_t kMappedSpace = 0x120;  // of the byte map
 constexpr size_t kMostText = size_t{1} << 30;
+constexpr size_t kMostReserved = size_t{1} << 16;  // tokens of one text
 
 /// Characters at the beginning and at the end of a token that offsets leave out.
 std::pair<uint16_t, uint16_t> count_spaces(std::string_view token) {
@@ -35,10 +36,12 @@ std::pair<uint16_t, uint16_t> count_spaces(std::string_view token) {
 }
 
 /// The offsets' rule of a ByteLevel post-processor; it counts characters of the text.
-SourceSpan without_spaces(SourceSpan span, std::string_view text, std::pair<uint16_t, uint16_t> spaces, bool keeps_prefix) {
+SourceSpan without_spaces(SourceSpan span, std::string_view text, std::pair<uint16_t, uint16_t> spaces,
+                          bool keeps_prefix) {
   auto [leading, trailing] = spaces;
   if (keeps_prefix && leading == 1) leading = 0;
-  for (; leading > 0 && span.begin < span.end; --leading) span.begin += static_cast<uint32_t>(code_point_at(text, span.begin).size);
+  for (; leading > 0 && span.begin < span.end; --leading)
+    span.begin += static_cast<uint32_t>(code_point_at(text, span.begin).size);
   span.begin = std::min(span.begin, span.end);
   uint32_t end = span.end;
   for (; trailing > 0 && end > 0; --trailing) end -= static_cast<uint32_t>(code_point_before(text, end).size);
@@ -90,10 +93,12 @@ class JsonTokenizer::Run final : public WordSink {
 
   Encoding encode() {
     owner_.raw_matcher_.split(text_, specials_, workspace_.raw_pieces);
-    encoding_.ids.reserve(text_.size() / 3);
-    encoding_.offsets.reserve(text_.size() / 3);
+    const size_t expected = std::min(text_.size() / 3, kMostReserved);
+    encoding_.ids.reserve(expected);
+    encoding_.offsets.reserve(expected);
     for (const AddedTokenMatcher::Piece& piece : workspace_.raw_pieces) {
-      const AlignedText part{text_.substr(piece.begin, piece.end - piece.begin), nullptr, static_cast<uint32_t>(piece.begin)};
+      const AlignedText part{text_.substr(piece.begin, piece.end - piece.begin), nullptr,
+                             static_cast<uint32_t>(piece.begin)};
       if (piece.token != nullptr) {
         add_token(*piece.token, part);
       } else {
@@ -105,7 +110,8 @@ class JsonTokenizer::Run final : public WordSink {
 
   void take(const AlignedText& word) override {
     for (const WordToken& token : owner_.words_.encode(word.bytes, workspace_.words)) {
-      add(token.id, word.source_of(token.begin, token.end), owner_.space_counts_.empty() ? Spaces{} : owner_.space_counts_[token.id]);
+      add(token.id, word.source_of(token.begin, token.end),
+          owner_.space_counts_.empty() ? Spaces{} : owner_.space_counts_[token.id]);
     }
   }
 
@@ -125,7 +131,8 @@ class JsonTokenizer::Run final : public WordSink {
   }
 
   void add_token(const AddedToken& token, const AlignedText& matched) {
-    add(token.id, matched.source_of(0, matched.bytes.size()), owner_.offset_trims_.empty() ? Spaces{} : count_spaces(matched.bytes));
+    add(token.id, matched.source_of(0, matched.bytes.size()),
+        owner_.offset_trims_.empty() ? Spaces{} : count_spaces(matched.bytes));
   }
 
   void add(int32_t id, SourceSpan span, Spaces spaces) {
@@ -154,7 +161,8 @@ BpeWords::Options options_of(const TokenizerJson& file) {
 /// The texts of tokens through the decoder nodes.
 class NodesDecoder final : public TextDecoder {
  public:
-  NodesDecoder(const JsonTokenizer& tokenizer, const std::vector<DecoderNode>& nodes, const std::vector<bool>* is_left_out)
+  NodesDecoder(const JsonTokenizer& tokenizer, const std::vector<DecoderNode>& nodes,
+               const std::vector<bool>* is_left_out)
       : tokenizer_(tokenizer), nodes_(nodes), is_left_out_(is_left_out) {}
 
   void push(int32_t id, std::string& text) override {
@@ -174,7 +182,8 @@ class NodesDecoder final : public TextDecoder {
 JsonTokenizer::JsonTokenizer(std::string_view file_bytes, const std::string& where, SpecialTokenNames names)
     : JsonTokenizer(parse_tokenizer_json(file_bytes, where), file_bytes, where, std::move(names)) {}
 
-JsonTokenizer::JsonTokenizer(TokenizerJson file, std::string_view file_bytes, const std::string& where, SpecialTokenNames names)
+JsonTokenizer::JsonTokenizer(TokenizerJson file, std::string_view file_bytes, const std::string& where,
+                             SpecialTokenNames names)
     : vocabulary_(std::move(file.vocabulary)),
       normalizer_(std::move(file.normalizers)),
       pre_tokenizer_(std::move(file.pre_tokenizers)),
@@ -200,18 +209,23 @@ JsonTokenizer::JsonTokenizer(TokenizerJson file, std::string_view file_bytes, co
         continue;
       }
       const std::string_view pattern = normalizer_.apply({token.content, nullptr, 0}, buffers).bytes;
-      if (pattern.empty()) throw InvalidArgument(concat(where, ": added_tokens: ", quoted_json(token.content), " is empty once it is normalised"));
+      if (pattern.empty())
+        throw InvalidArgument(
+            concat(where, ": added_tokens: ", quoted_json(token.content), " is empty once it is normalised"));
       normalized_matcher_.add(pattern, token);
       normalized_texts_.emplace(token.id, pattern);
       is_special_[token.id] = specials.contains(pattern);
     }
   }
   if (!offset_trims_.empty()) {
-    for (size_t id = 0; id < vocabulary_.id_end(); ++id) space_counts_.push_back(count_spaces(vocabulary_.text_of(static_cast<int32_t>(id))));
+    for (size_t id = 0; id < vocabulary_.id_end(); ++id)
+      space_counts_.push_back(count_spaces(vocabulary_.text_of(static_cast<int32_t>(id))));
   }
   if (!names_.eos.empty()) {
     eos_id_ = token_to_id(names_.eos);
-    if (!eos_id_) throw Corruption(concat(where, ": there is no token ", quoted_json(names_.eos), ", which the files beside it call eos_token"));
+    if (!eos_id_)
+      throw Corruption(
+          concat(where, ": there is no token ", quoted_json(names_.eos), ", which the files beside it call eos_token"));
   }
   digest_ = xxh3_hex(concat(xxh3_hex(file_bytes), " ", names_.eos));
 }
@@ -219,7 +233,8 @@ JsonTokenizer::JsonTokenizer(TokenizerJson file, std::string_view file_bytes, co
 JsonTokenizer::~JsonTokenizer() = default;
 
 Encoding JsonTokenizer::encode(std::string_view text, SpecialTokens specials) const {
-  if (text.size() > kMostText) throw InvalidArgument(concat("a text of ", text.size(), " bytes; at most ", kMostText, " can be encoded at once"));
+  if (text.size() > kMostText)
+    throw InvalidArgument(concat("a text of ", text.size(), " bytes; at most ", kMostText, " can be encoded at once"));
   require_utf8(text);
   Lease workspace(*this);
   return Run(*this, text, specials, *workspace).encode();
@@ -235,7 +250,8 @@ std::optional<int32_t> JsonTokenizer::token_to_id(std::string_view token) const 
 }
 
 std::string_view JsonTokenizer::id_to_token(int32_t id) const {
-  if (!vocabulary_.has(id)) throw InvalidArgument(concat("token id ", id, " is not in the vocabulary of ", vocab_size()));
+  if (!vocabulary_.has(id))
+    throw InvalidArgument(concat("token id ", id, " is not in the vocabulary of ", vocab_size()));
   const auto normalized = normalized_texts_.find(id);
   return normalized != normalized_texts_.end() ? normalized->second : vocabulary_.text_of(id);
 }

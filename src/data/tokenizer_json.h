@@ -18,12 +18,12 @@ struct SpecialTokenNames {
   std::string bos, eos;
 };
 
-/// `bos_token` and `eos_token` of tokenizer_config.json or, where it has none, special_tokens_map.json; each a string or an
-/// object with its `content`. Throws Corruption.
+/// `bos_token` and `eos_token` of tokenizer_config.json or, where it has none, special_tokens_map.json; each a string
+/// or an object with its `content`. Throws Corruption.
 SpecialTokenNames read_special_token_names(const std::filesystem::path& directory);
 
-/// A tokenizer of the HF library, as its tokenizer.json says: text -> added tokens cut out -> normaliser -> added tokens
-/// that are looked for in normalised text -> words -> BPE. Ids and offsets (here in bytes) are the library's.
+/// A tokenizer of the HF library, as its tokenizer.json says: text -> added tokens cut out -> normaliser -> added
+/// tokens that are looked for in normalised text -> words -> BPE. Ids and offsets (here in bytes) are the library's.
 class JsonTokenizer final : public Tokenizer {
  public:
   /// Throws what parse_tokenizer_json throws, and Corruption if the EOS is not a token.
@@ -57,8 +57,8 @@ class JsonTokenizer final : public Tokenizer {
   BpeWords words_;
   std::vector<AddedToken> added_tokens_;
   AddedTokenMatcher raw_matcher_, normalized_matcher_;
-  /// Of the added tokens that are looked for in normalised text: decoding gives them back as they were found, and leaves
-  /// them out only if that is the spelling of a special token. So the library does it.
+  /// Of the added tokens that are looked for in normalised text: decoding gives them back as they were found, and
+  /// leaves them out only if that is the spelling of a special token. So the library does it.
   std::unordered_map<int32_t, std::string> normalized_texts_;
   std::vector<bool> is_special_;  ///< by id
   std::vector<bool> offset_trims_;

@@ -32,9 +32,10 @@ class Events final : public nlohmann::json_sax<json> {
   bool string(string_t& value) override {
     if (place_ == Place::kMerges) return add_merge(value);
     if (place_ != Place::kPair) return scalar(std::move(value));
+    if (parts_ == 2) refuse_pair(value);
     if (parts_ == 0) document_.merges.emplace_back(std::move(value), "");
     if (parts_ == 1) document_.merges.back().second = std::move(value);
-    if (++parts_ > 2) refuse_merge();
+    ++parts_;
     return true;
   }
 
@@ -45,8 +46,7 @@ class Events final : public nlohmann::json_sax<json> {
   }
 
   bool start_object(size_t) override {
-    if (place_ == Place::kVocabulary) refuse_id("an object");
-    if (place_ != Place::kTree) refuse_merge();
+    refuse_outside_tree(json::object());
     if (is_model_member("vocab")) {
       place_ = Place::kVocabulary;
       document_.has_vocabulary = true;
@@ -55,8 +55,7 @@ class Events final : public nlohmann::json_sax<json> {
   }
 
   bool start_array(size_t) override {
-    if (place_ == Place::kVocabulary) refuse_id("a list");
-    if (place_ == Place::kPair) refuse_merge();
+    if (place_ != Place::kMerges) refuse_outside_tree(json::array());
     if (place_ == Place::kMerges) {
       place_ = Place::kPair;
       parts_ = 0;
@@ -72,7 +71,7 @@ class Events final : public nlohmann::json_sax<json> {
   bool end_object() override { return close(); }
   bool end_array() override {
     if (place_ != Place::kPair) return close();
-    if (parts_ != 2) refuse_merge();
+    if (parts_ != 2) refuse_pair(nullptr);
     place_ = Place::kMerges;
     return true;
   }
@@ -90,22 +89,39 @@ class Events final : public nlohmann::json_sax<json> {
                             std::numeric_limits<int32_t>::max()));
   }
 
-  [[noreturn]] void refuse_merge() const {
+  [[noreturn]] void refuse_merge(size_t index, const json& value) const {
+    throw Corruption(concat(where_, ": model.merges[", index, "] is ", quoted_json(value),
+                            "; expected \"l r\" (two tokens with one space between) or [\"l\", \"r\"]"));
+  }
+  [[noreturn]] void refuse_merge(const json& value) const { refuse_merge(document_.merges.size(), value); }
+
+  /// `next` follows the parts of the pair that is open; null: nothing does.
+  [[noreturn]] void refuse_pair(json next) const {
+    json pair = json::array();
+    if (parts_ > 0) pair.push_back(document_.merges.back().first);
+    if (parts_ > 1) pair.push_back(document_.merges.back().second);
+    if (!next.is_null()) pair.push_back(std::move(next));
     // A pair that is not whole stands in the list already.
-    const size_t index = document_.merges.size() - (place_ == Place::kPair && parts_ > 0 ? 1 : 0);
-    throw Corruption(concat(where_, ": model.merges[", index, "] is neither \"l r\", two tokens with one space between, nor [\"l\", \"r\"]"));
+    refuse_merge(document_.merges.size() - (parts_ > 0 ? 1 : 0), pair);
+  }
+
+  /// What may not stand where it does, unless that is the tree.
+  void refuse_outside_tree(const json& value) const {
+    if (place_ == Place::kVocabulary)
+      refuse_id(value.is_object() ? "an object" : value.is_array() ? "a list" : quoted_json(value));
+    if (place_ == Place::kMerges) refuse_merge(value);
+    if (place_ == Place::kPair) refuse_pair(value);
   }
 
   bool add_merge(const std::string& text) {
     const size_t space = text.find(' ');
-    if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) refuse_merge();
+    if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) refuse_merge(text);
     document_.merges.emplace_back(text.substr(0, space), text.substr(space + 1));
     return true;
   }
 
   bool scalar(json value) {
-    if (place_ == Place::kVocabulary) refuse_id(quoted_json(value));
-    if (place_ != Place::kTree) refuse_merge();
+    refuse_outside_tree(value);
     put(std::move(value));
     return true;
   }
@@ -136,7 +152,8 @@ class Events final : public nlohmann::json_sax<json> {
 
   TokenizerJsonDocument& document_;
   const std::string& where_;
-  std::vector<json*> open_;  ///< objects and lists that are not complete; a parent does not change while a child is open
+  std::vector<json*>
+      open_;  ///< objects and lists that are not complete; a parent does not change while a child is open
   json* model_ = nullptr;
   std::string key_;
   Place place_ = Place::kTree;
@@ -149,7 +166,8 @@ TokenizerJsonDocument parse_tokenizer_json_document(std::string_view bytes, cons
   TokenizerJsonDocument document;
   Events events(document, where);
   // The library takes a NUL for the end.
-  if (bytes.find('\0') == std::string_view::npos && json::sax_parse(bytes.begin(), bytes.end(), &events)) return document;
+  if (bytes.find('\0') == std::string_view::npos && json::sax_parse(bytes.begin(), bytes.end(), &events))
+    return document;
   parse_json(bytes, where);
   throw Internal(where + ": read twice, with different results");
 }

@@ -10,14 +10,26 @@
 namespace moe {
 namespace {
 
-/// Calls `read` for a node, or for each node of a Sequence, whose list stands under `key`.
-void for_each_node(const JsonNode& node, const char* key, const std::function<void(const std::string&, const JsonNode&)>& read) {
-  if (node.is_null()) return;
+using Read = std::function<void(const std::string&, const JsonNode&)>;
+
+/// Nodes run inside each other; files have five at most.
+constexpr size_t kMostNodes = 64;
+
+void visit_nodes(const JsonNode& node, const char* key, const Read& read, size_t& count) {
   const std::string& type = node.at("type").text();
-  if (type != "Sequence") return read(type, node);
+  if (type != "Sequence") {
+    if (++count > kMostNodes) node.refuse(concat("is one more than the ", kMostNodes, " nodes that are supported"));
+    return read(type, node);
+  }
   const JsonNode list = node.at(key);
   list.expect_array();
-  for (size_t i = 0; i < list.size(); ++i) for_each_node(list.at(i), key, read);
+  for (size_t i = 0; i < list.size(); ++i) visit_nodes(list.at(i), key, read, count);
+}
+
+/// Calls `read` for a node, or for each node of a Sequence, whose list stands under `key`.
+void for_each_node(const JsonNode& node, const char* key, const Read& read) {
+  size_t count = 0;
+  if (!node.is_null()) visit_nodes(node, key, read, count);
 }
 
 [[noreturn]] void refuse_type(const JsonNode& node, const std::string& type, const char* supported) {
@@ -27,7 +39,8 @@ void for_each_node(const JsonNode& node, const char* key, const std::function<vo
 /// One character.
 std::string character(const JsonNode& node) {
   const std::string& text = node.text();
-  if (text.empty() || code_point_at(text, 0).size != text.size()) node.fail(concat("is ", quoted_json(node.value()), "; expected one character"));
+  if (text.empty() || code_point_at(text, 0).size != text.size())
+    node.fail(concat("is ", quoted_json(node.value()), "; expected one character"));
   return text;
 }
 
@@ -44,7 +57,8 @@ std::string plain_pattern(const JsonNode& node, const std::function<void(const J
 }
 
 void refuse_regex(const JsonNode& pattern) {
-  pattern.refuse(concat("is the regular expression ", quoted_json(pattern.value()), ", which is not supported here; only {\"String\"} is"));
+  pattern.refuse(concat("is the regular expression ", quoted_json(pattern.value()),
+                        ", which is not supported here; only {\"String\"} is"));
 }
 
 SplitBehavior behavior_of(const JsonNode& node) {
@@ -54,7 +68,8 @@ SplitBehavior behavior_of(const JsonNode& node) {
   if (name == "MergedWithPrevious") return SplitBehavior::kMergedWithPrevious;
   if (name == "MergedWithNext") return SplitBehavior::kMergedWithNext;
   if (name == "Contiguous") return SplitBehavior::kContiguous;
-  node.fail(concat("is ", quoted_json(node.value()), "; expected Isolated, Removed, MergedWithPrevious, MergedWithNext or Contiguous"));
+  node.fail(concat("is ", quoted_json(node.value()),
+                   "; expected Isolated, Removed, MergedWithPrevious, MergedWithNext or Contiguous"));
 }
 
 SplitNode read_split(const JsonNode& node) {
@@ -62,8 +77,9 @@ SplitNode read_split(const JsonNode& node) {
   split.text = plain_pattern(node.at("pattern"), [&split](const JsonNode& pattern) {
     split.scanner = scanner_of(pattern.text());
     if (split.scanner == nullptr) {
-      pattern.refuse(concat("is the regular expression ", quoted_json(pattern.value()),
-                            ", which is not supported; supported are those of GPT-2, LLaMA-3 and Qwen-2, letter by letter"));
+      pattern.refuse(
+          concat("is the regular expression ", quoted_json(pattern.value()),
+                 ", which is not supported; supported are those of GPT-2, LLaMA-3 and Qwen-2, letter by letter"));
     }
   });
   split.behavior = behavior_of(node.at("behavior"));
@@ -78,7 +94,8 @@ MetaspaceNode::Prepend prepend_of(const JsonNode& node) {
   if (!scheme) return adds ? MetaspaceNode::Prepend::kAlways : MetaspaceNode::Prepend::kNever;
   const std::string& name = scheme->text();
   if (name == "never") return MetaspaceNode::Prepend::kNever;
-  if (name != "first" && name != "always") scheme->fail(concat("is ", quoted_json(scheme->value()), "; expected first, always or never"));
+  if (name != "first" && name != "always")
+    scheme->fail(concat("is ", quoted_json(scheme->value()), "; expected first, always or never"));
   if (!adds) scheme->fail(concat("is ", quoted_json(scheme->value()), " although add_prefix_space is false"));
   return name == "first" ? MetaspaceNode::Prepend::kFirst : MetaspaceNode::Prepend::kAlways;
 }
@@ -98,7 +115,8 @@ void read_template(const JsonNode& node, PostProcessing& all) {
     const JsonNode token = part.at("SpecialToken").at("id");
     const JsonNode ids = node.at("special_tokens").at(token.text().c_str()).at("ids");
     ids.expect_array();
-    for (size_t k = 0; k < ids.size() && is_before; ++k) all.prefix_ids.push_back(ids.at(k).integer(std::numeric_limits<int32_t>::max()));
+    for (size_t k = 0; k < ids.size() && is_before; ++k)
+      all.prefix_ids.push_back(ids.at(k).integer(std::numeric_limits<int32_t>::max()));
   }
   if (is_before) single.fail("holds no {\"Sequence\"}: a text would have no place");
 }
@@ -154,17 +172,20 @@ std::vector<DecoderNode> read_decoders(const JsonNode& node) {
     } else if (type == "Fuse") {
       nodes.emplace_back(FuseDecoderNode{});
     } else if (type == "Strip") {
-      nodes.emplace_back(StripDecoderNode{character(one.at("content")), static_cast<size_t>(one.at("start").integer(kMostStripped)),
+      nodes.emplace_back(StripDecoderNode{character(one.at("content")),
+                                          static_cast<size_t>(one.at("start").integer(kMostStripped)),
                                           static_cast<size_t>(one.at("stop").integer(kMostStripped))});
     } else if (type == "Replace") {
       nodes.emplace_back(ReplaceDecoderNode{plain_pattern(one.at("pattern"), refuse_regex), one.at("content").text()});
     } else if (type == "Metaspace") {
-      nodes.emplace_back(MetaspaceDecoderNode{character(one.at("replacement")), prepend_of(one) != MetaspaceNode::Prepend::kNever});
+      nodes.emplace_back(
+          MetaspaceDecoderNode{character(one.at("replacement")), prepend_of(one) != MetaspaceNode::Prepend::kNever});
     } else {
       refuse_type(one, type, "ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip and Sequence");
     }
   });
-  if (const std::string why = why_not_streamable(nodes); !why.empty()) node.refuse("has " + why + ", which is not supported");
+  if (const std::string why = why_not_streamable(nodes); !why.empty())
+    node.refuse("has " + why + ", which is not supported");
   return nodes;
 }
 

@@ -8,8 +8,8 @@
 #include "data/pretokenizer.h"
 #include "data/token_decoders.h"
 
-/// The lists of node types of tokenizer.json that are supported, one per kind of node. Sequences become flat lists, null is
-/// the empty one. Anything else is refused by name with its path.
+/// The lists of node types of tokenizer.json that are supported, one per kind of node. Sequences become flat lists,
+/// null is the empty one. Anything else is refused by name with its path.
 namespace moe {
 
 std::vector<NormalizerNode> read_normalizers(const JsonNode& node);
@@ -18,8 +18,8 @@ std::vector<DecoderNode> read_decoders(const JsonNode& node);
 
 /// What the post-processors say, as far as it concerns a text without added special tokens.
 struct PostProcessing {
-  std::vector<bool> offset_trims;        ///< per ByteLevel with trim_offsets: its add_prefix_space
-  std::vector<int64_t> prefix_ids;       ///< of the TemplateProcessing: before the text
+  std::vector<bool> offset_trims;   ///< per ByteLevel with trim_offsets: its add_prefix_space
+  std::vector<int64_t> prefix_ids;  ///< of the TemplateProcessing: before the text
 };
 PostProcessing read_post_processors(const JsonNode& node);
 

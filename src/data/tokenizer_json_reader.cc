@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <set>
 
 #include "common/error.h"
 #include "common/json_text.h"
@@ -15,9 +16,13 @@ namespace {
 using nlohmann::json;
 
 /// A vocabulary may have holes, but not so many that a small file asks for much memory.
-int64_t largest_id(size_t tokens) { return static_cast<int64_t>(2 * tokens + 65536); }
+int64_t largest_id(size_t tokens) {
+  return static_cast<int64_t>(2 * tokens + 65536);
+}
 
-std::string quoted(const std::string& text) { return quoted_json(json(text)); }
+std::string quoted(const std::string& text) {
+  return quoted_json(json(text));
+}
 
 void read_vocabulary(const JsonNode& vocab, const TokenizerJsonDocument& document, TokenizerJson& file) {
   vocab.expect_object();
@@ -48,7 +53,9 @@ void read_merges(const JsonNode& merges, const TokenizerJsonDocument& document, 
   for (const auto& [left, right] : document.merges) {
     const auto id_of = [&, &l = left, &r = right](const std::string& text, const char* what) {
       const int32_t id = file.vocabulary.find(text);
-      if (id < 0) merges.fail_at(concat("[", rank, "]"), concat("is ", quoted_json(json::array({l, r})), ": ", what, " is not in model.vocab"));
+      if (id < 0)
+        merges.fail_at(concat("[", rank, "]"),
+                       concat("is ", quoted_json(json::array({l, r})), ": ", what, " is not in model.vocab"));
       return id;
     };
     merged.assign(left) += right;
@@ -62,12 +69,14 @@ void read_model(const JsonNode& model, const TokenizerJsonDocument& document, To
   model.expect_object();
   // Files of the first versions have no type.
   const auto type = model.find("type");
-  if (type && type->text() != "BPE") type->refuse(concat("is ", quoted(type->text()), ", which is not supported; only BPE is"));
+  if (type && type->text() != "BPE")
+    type->refuse(concat("is ", quoted(type->text()), ", which is not supported; only BPE is"));
   if (const auto dropout = model.find("dropout"); dropout && dropout->value() != 0) {
     dropout->refuse(concat("is ", quoted_json(dropout->value()), ", which is not supported: tokens would be random"));
   }
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-    if (const auto affix = model.find(key); affix && !affix->text().empty()) affix->refuse(concat("is ", quoted(affix->text()), ", which is not supported"));
+    if (const auto affix = model.find(key); affix && !affix->text().empty())
+      affix->refuse(concat("is ", quoted(affix->text()), ", which is not supported"));
   }
   read_vocabulary(model.at("vocab"), document, file);
   read_merges(model.at("merges"), document, file);
@@ -87,6 +96,7 @@ void read_added_tokens(const JsonNode& list, TokenizerJson& file) {
   list.expect_array();
   const auto model_size = static_cast<int64_t>(file.vocabulary.size());
   int64_t last = -1;
+  std::set<int32_t> seen;
   for (size_t i = 0; i < list.size(); ++i) {
     const JsonNode node = list.at(i);
     AddedToken token;
@@ -101,16 +111,16 @@ void read_added_tokens(const JsonNode& list, TokenizerJson& file) {
     const int32_t known = file.vocabulary.find(token.content);
     const int64_t expected = known >= 0 ? known : last >= model_size ? last + 1 : model_size;
     if (id != expected) {
-      node.at("id").fail(concat("is ", id, ", but ", quoted(token.content),
-                                known >= 0 ? " stands in the vocabulary as " : " is the next after the vocabulary: ", expected));
+      node.at("id").fail(
+          concat("is ", id, ", but ", quoted(token.content),
+                 known >= 0 ? " stands in the vocabulary as " : " is the next after the vocabulary: ", expected));
     }
     token.id = static_cast<int32_t>(id);
     last = std::max(last, id);
     if (known < 0 && file.vocabulary.insert(token.content, token.id) != Vocabulary::Added::kYes) {
       node.at("id").fail(concat("is ", id, ", as is that of ", quoted(file.vocabulary.text_of(token.id))));
     }
-    const auto same = std::find_if(file.added_tokens.begin(), file.added_tokens.end(), [&](const AddedToken& other) { return other.id == token.id; });
-    if (same != file.added_tokens.end()) node.fail(concat("adds ", quoted(token.content), " a second time"));
+    if (!seen.insert(token.id).second) node.fail(concat("adds ", quoted(token.content), " a second time"));
     file.added_tokens.push_back(std::move(token));
   }
 }
@@ -129,7 +139,8 @@ TokenizerJson parse_tokenizer_json(std::string_view bytes, const std::string& wh
   TokenizerJson file;
   file.normalizers = read_normalizers(node_or_null("normalizer"));
   file.pre_tokenizers = read_pre_tokenizers(node_or_null("pre_tokenizer"));
-  file.is_byte_level = !file.pre_tokenizers.empty() && std::holds_alternative<ByteLevelNode>(file.pre_tokenizers.back());
+  file.is_byte_level =
+      !file.pre_tokenizers.empty() && std::holds_alternative<ByteLevelNode>(file.pre_tokenizers.back());
   file.decoders = read_decoders(node_or_null("decoder"));
   const JsonNode post_processor = node_or_null("post_processor");
   const PostProcessing post = read_post_processors(post_processor);

@@ -1,4 +1,5 @@
-// Written by tools/make_unicode_tables.py from tokenizers 0.23.3. clang-format off
+// Written by tools/make_unicode_tables.py from tokenizers 0.23.3.
+// clang-format off
 #include "data/unicode_tables.h"
 
 namespace moe {

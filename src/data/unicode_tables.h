@@ -2,8 +2,8 @@
 
 #include <span>
 
-/// Sorted, disjoint ranges of code points, as the HF `tokenizers` library has them (0.23: Oniguruma with Unicode 16 for the
-/// patterns, Rust's own data for the digits and the words). Generated: see tools/make_unicode_tables.py. Use
+/// Sorted, disjoint ranges of code points, as the HF `tokenizers` library has them (0.23: Oniguruma with Unicode 16 for
+/// the patterns, Rust's own data for the digits and the words). Generated: see tools/make_unicode_tables.py. Use
 /// unicode_classes.h to look a character up.
 namespace moe {
 

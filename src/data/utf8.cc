@@ -18,7 +18,10 @@ struct Start {
 Start start_at(std::string_view text, size_t at) {
   const auto byte = [&](size_t i) -> uint32_t { return static_cast<uint8_t>(text[at + i]); };
   const uint32_t first = byte(0);
-  const size_t size = first >= 0xC2 && first <= 0xDF ? 2 : first >= 0xE0 && first <= 0xEF ? 3 : first >= 0xF0 && first <= 0xF4 ? 4 : 1;
+  const size_t size = first >= 0xC2 && first <= 0xDF   ? 2
+                      : first >= 0xE0 && first <= 0xEF ? 3
+                      : first >= 0xF0 && first <= 0xF4 ? 4
+                                                       : 1;
   if (size == 1) return {1, 1};
   const uint32_t lowest = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;
   const uint32_t highest = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;

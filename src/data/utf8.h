@@ -41,12 +41,15 @@ CodePoint code_point_before(std::string_view text, size_t end);
 void append_utf8(char32_t code_point, std::string& text);
 
 /// Whether a byte of well-formed text is inside a character, not at its start.
-inline bool is_utf8_tail(char byte) { return (static_cast<uint8_t>(byte) & 0xC0) == 0x80; }
+inline bool is_utf8_tail(char byte) {
+  return (static_cast<uint8_t>(byte) & 0xC0) == 0x80;
+}
 
 /// What a broken sequence of bytes becomes.
 enum class BrokenUtf8 {
   kReplaceEachByte,  ///< one U+FFFD per byte: SentencePiece
-  kReplaceSequence,  ///< one U+FFFD per longest start of a character: the Unicode standard's advice, Rust's from_utf8_lossy
+  kReplaceSequence,  ///< one U+FFFD per longest start of a character: the Unicode standard's advice, Rust's
+                     ///< from_utf8_lossy
 };
 
 /// Moves text out of `bytes` that come piece by piece. What may become a character with the next bytes stays, unless

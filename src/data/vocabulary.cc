@@ -9,7 +9,9 @@ namespace {
 
 constexpr size_t kFirstSlots = 64;
 
-uint64_t hash_of(std::string_view text) { return XXH3_64bits(text.data(), text.size()); }
+uint64_t hash_of(std::string_view text) {
+  return XXH3_64bits(text.data(), text.size());
+}
 
 }  // namespace
 

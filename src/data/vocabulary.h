@@ -7,8 +7,8 @@
 
 namespace moe {
 
-/// Token texts and their ids, both ways. Texts are any bytes; each id and each text stands once. An id that no text has is
-/// a hole. Lookups cost one hash of the text; safe to share between threads once it is filled.
+/// Token texts and their ids, both ways. Texts are any bytes; each id and each text stands once. An id that no text has
+/// is a hole. Lookups cost one hash of the text; safe to share between threads once it is filled.
 class Vocabulary {
  public:
   enum class Added { kYes, kTextIsThere, kIdIsThere };

@@ -13,7 +13,8 @@ struct WordToken {
   uint32_t begin = 0, end = 0;
 };
 
-/// Words that were encoded before, for words of at most kLongest bytes. Starts anew when it is full. One thread uses it.
+/// Words that were encoded before, for words of at most kLongest bytes. Starts anew when it is full. One thread uses
+/// it.
 class WordCache {
  public:
   static constexpr size_t kLongest = 64;
@@ -30,8 +31,8 @@ class WordCache {
  private:
   struct Slot {
     uint32_t hash = 0;
-    uint32_t text = 0;    ///< in texts_
-    uint32_t tokens = 0;  ///< in tokens_
+    uint32_t text = 0;             ///< in texts_
+    uint32_t tokens = 0;           ///< in tokens_
     uint16_t size = 0, count = 0;  ///< count 0: free
   };
 

@@ -36,7 +36,9 @@ Collector collected(std::vector<PreTokenizerNode> nodes, const std::string& text
   return collector;
 }
 
-Words words(std::vector<PreTokenizerNode> nodes, const std::string& text) { return collected(std::move(nodes), text).words; }
+Words words(std::vector<PreTokenizerNode> nodes, const std::string& text) {
+  return collected(std::move(nodes), text).words;
+}
 
 Words by_pattern(const char* pattern, const std::string& text) {
   SplitNode split;
@@ -49,7 +51,8 @@ std::string sha256_of(std::span<const CodePointRange> ranges) {
   std::ostringstream out;
   out << std::hex;
   for (const CodePointRange& range : ranges) {
-    out << (out.tellp() > 0 ? "," : "") << static_cast<uint32_t>(range.first) << "-" << static_cast<uint32_t>(range.last);
+    out << (out.tellp() > 0 ? "," : "") << static_cast<uint32_t>(range.first) << "-"
+        << static_cast<uint32_t>(range.last);
   }
   const testing::TempDir folder;
   write_file_atomically(folder / "ranges", out.str());
@@ -83,13 +86,19 @@ TEST(UnicodeTablesTest, LookUpAgreesWithTheRanges) {
 
 TEST(PatternTest, SplitsAsThePatternSays) {
   const std::string text = "I'Ll  go'S 12345 \n\n x";
-  EXPECT_THAT(by_pattern(kLlama3Pattern, text), ElementsAre("I", "'Ll", " ", " go", "'S", " ", "123", "45", " \n\n", " x"));
-  EXPECT_THAT(by_pattern(kQwen2Pattern, text), ElementsAre("I", "'Ll", " ", " go", "'S", " ", "1", "2", "3", "4", "5", " \n\n", " x"));
-  EXPECT_THAT(by_pattern(kGpt2Pattern, text), ElementsAre("I", "'", "Ll", " ", " go", "'", "S", " 12345", " \n\n", " x"));
-  EXPECT_THAT(by_pattern(kLlama3Pattern, "a\r\n\r\n  b !?\n\nc"), ElementsAre("a", "\r\n\r\n", " ", " b", " !?\n\n", "c"));
-  EXPECT_THAT(by_pattern(kLlama3Pattern, "x'\xC5\xBF y"), ElementsAre("x", "'\xC5\xBF", " y")) << "the long s is an s without case";
+  EXPECT_THAT(by_pattern(kLlama3Pattern, text),
+              ElementsAre("I", "'Ll", " ", " go", "'S", " ", "123", "45", " \n\n", " x"));
+  EXPECT_THAT(by_pattern(kQwen2Pattern, text),
+              ElementsAre("I", "'Ll", " ", " go", "'S", " ", "1", "2", "3", "4", "5", " \n\n", " x"));
+  EXPECT_THAT(by_pattern(kGpt2Pattern, text),
+              ElementsAre("I", "'", "Ll", " ", " go", "'", "S", " 12345", " \n\n", " x"));
+  EXPECT_THAT(by_pattern(kLlama3Pattern, "a\r\n\r\n  b !?\n\nc"),
+              ElementsAre("a", "\r\n\r\n", " ", " b", " !?\n\n", "c"));
+  EXPECT_THAT(by_pattern(kLlama3Pattern, "x'\xC5\xBF y"), ElementsAre("x", "'\xC5\xBF", " y"))
+      << "the long s is an s without case";
   EXPECT_THAT(by_pattern(kGpt2Pattern, "don't \t"), ElementsAre("don", "'t", " \t"));
-  EXPECT_THAT(by_pattern(kGpt2Pattern, "  \xE4\xBD\xA0\xE5\xA5\xBD!"), ElementsAre(" ", " \xE4\xBD\xA0\xE5\xA5\xBD", "!"));
+  EXPECT_THAT(by_pattern(kGpt2Pattern, "  \xE4\xBD\xA0\xE5\xA5\xBD!"),
+              ElementsAre(" ", " \xE4\xBD\xA0\xE5\xA5\xBD", "!"));
   EXPECT_EQ(scanner_of("\\p{L}+"), nullptr);
 }
 
@@ -101,10 +110,14 @@ TEST(PreTokenizerTest, KnowsEveryBehaviourOfASplit) {
   const std::string text = "the-final--countdown";
   EXPECT_THAT(words({split_at("-", SplitBehavior::kRemoved)}, text), ElementsAre("the", "final", "countdown"));
   EXPECT_THAT(words({split_at("-", SplitBehavior::kRemoved, true)}, text), ElementsAre("-", "-", "-"));
-  EXPECT_THAT(words({split_at("-", SplitBehavior::kIsolated)}, text), ElementsAre("the", "-", "final", "-", "-", "countdown"));
-  EXPECT_THAT(words({split_at("-", SplitBehavior::kMergedWithPrevious)}, text), ElementsAre("the-", "final-", "-", "countdown"));
-  EXPECT_THAT(words({split_at("-", SplitBehavior::kMergedWithNext)}, text), ElementsAre("the", "-final", "-", "-countdown"));
-  EXPECT_THAT(words({split_at("-", SplitBehavior::kContiguous)}, text), ElementsAre("the", "-", "final", "--", "countdown"));
+  EXPECT_THAT(words({split_at("-", SplitBehavior::kIsolated)}, text),
+              ElementsAre("the", "-", "final", "-", "-", "countdown"));
+  EXPECT_THAT(words({split_at("-", SplitBehavior::kMergedWithPrevious)}, text),
+              ElementsAre("the-", "final-", "-", "countdown"));
+  EXPECT_THAT(words({split_at("-", SplitBehavior::kMergedWithNext)}, text),
+              ElementsAre("the", "-final", "-", "-countdown"));
+  EXPECT_THAT(words({split_at("-", SplitBehavior::kContiguous)}, text),
+              ElementsAre("the", "-", "final", "--", "countdown"));
 }
 
 TEST(PreTokenizerTest, NodesFollowEachOther) {
@@ -123,7 +136,8 @@ TEST(PreTokenizerTest, MetaspaceKeepsWhereItsWordsCameFrom) {
   EXPECT_THAT(words({MetaspaceNode{"_", Prepend::kAlways, false}}, " a b"), ElementsAre("_a_b"));
   EXPECT_THAT(words({MetaspaceNode{"_", Prepend::kNever, true}}, "a b"), ElementsAre("a", "_b"));
   // Only the piece at the text's very beginning.
-  EXPECT_THAT(words({split_at("-", SplitBehavior::kRemoved), MetaspaceNode{"_", Prepend::kFirst, true}}, "a-b"), ElementsAre("_a", "b"));
+  EXPECT_THAT(words({split_at("-", SplitBehavior::kRemoved), MetaspaceNode{"_", Prepend::kFirst, true}}, "a-b"),
+              ElementsAre("_a", "b"));
 }
 
 }  // namespace

@@ -6,9 +6,9 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "data/sentencepiece_tokenizer.h"
+#include "testing/oracle_vectors.h"
 #include "testing/sentencepiece_writer.h"
 #include "testing/temp_dir.h"
-#include "testing/token_vectors.h"
 
 namespace moe {
 namespace {
@@ -23,10 +23,11 @@ const fs::path kBase = fs::path(MOE_SOURCE_DIR) / "examples/base-7m";
 TEST(TokenizerTest, MatchesRecordedSentencePiece) {
   for (const std::string name : {"stories260k", "babyllama-105", "base-7m"}) {
     const auto tokenizer = Tokenizer::from_directory(name == "base-7m" ? kBase : kFixtures / name);
-    const auto [strings, differences] =
-        testing::compare_with_vectors(*tokenizer, kFixtures / ("tokens_" + name + ".jsonl"));
-    EXPECT_EQ(strings, 120) << name;
-    EXPECT_EQ(differences, 0) << name;
+    const testing::OracleComparison result =
+        testing::compare_with_oracle_file(*tokenizer, kFixtures / ("tokens_" + name + ".bin"));
+    EXPECT_EQ(result.encodings, 120) << name;
+    EXPECT_EQ(result.decodings, 48) << name;
+    EXPECT_EQ(result.differences, 0) << name;
   }
 }
 
@@ -111,7 +112,8 @@ TEST(TokenizerTest, NamesTheFolderWithoutATokenizer) {
   EXPECT_THAT(message(), HasSubstr(folder.path().string() + ": there is no tokenizer.json and no tokenizer.model"));
   write_file_atomically(folder / "tokenizer.json", "{}");
   fs::copy_file(kBase / "tokenizer.model", folder / "tokenizer.model");
-  EXPECT_THAT(message(), HasSubstr("tokenizer.json: ")) << "a damaged tokenizer.json is no reason to take the other file";
+  EXPECT_THAT(message(), HasSubstr("tokenizer.json: "))
+      << "a damaged tokenizer.json is no reason to take the other file";
 }
 
 // Ids as the HF form of such a model gives them, each stretch with a dummy prefix of its own.
@@ -120,7 +122,8 @@ TEST(TokenizerTest, ParsesSpecialPiecesWhenAsked) {
   const auto alone = [&](const std::string& text) { return tokenizer->encode(text).ids; };
   const Encoding encoding = tokenizer->encode("a<s>b</s>c<unk>", SpecialTokens::kParse);
   Ids expected;
-  for (const Ids& part : {alone("a"), Ids{1}, alone("b"), Ids{2}, alone("c"), Ids{0}}) expected.insert(expected.end(), part.begin(), part.end());
+  for (const Ids& part : {alone("a"), Ids{1}, alone("b"), Ids{2}, alone("c"), Ids{0}})
+    expected.insert(expected.end(), part.begin(), part.end());
   EXPECT_EQ(encoding.ids, expected);
   EXPECT_EQ(encoding.offsets.front(), std::make_pair(int64_t{0}, int64_t{1}));
   EXPECT_EQ(encoding.offsets[alone("a").size()], std::make_pair(int64_t{1}, int64_t{4}));

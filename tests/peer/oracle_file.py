@@ -1,4 +1,5 @@
 """The file that an oracle leaves for the tests: little-endian, read by tests/testing/oracle_vectors.h. Imported by the oracles."""
+import argparse
 import sys
 from array import array
 from itertools import accumulate
@@ -41,3 +42,16 @@ class OracleFile:
         """`kind`: b"D" of all ids, b"S" without special tokens."""
         self.file.write(kind + array("I", [len(ids)]).tobytes() + array("i", ids).tobytes())
         self.text(text)
+
+
+def oracle_arguments(description):
+    """The command line of an oracle."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tokenizer", help="the file to load")
+    parser.add_argument("out", help="the file to write")
+    parser.add_argument("--strings", type=int, default=200000, help="fuzzed strings")
+    parser.add_argument("--text-bytes", type=int, default=10000000, help="bytes of real text, an equal share of each file")
+    parser.add_argument("--text", nargs="*", default=[], help="JSONL files with the text")
+    parser.add_argument("--no-ids", action="store_true", help="leave the text of every id out")
+    parser.add_argument("--seed", type=int, default=20261124)
+    return parser.parse_args()

@@ -1,7 +1,7 @@
-// Ids, offsets and decoded text against PyPI tokenizers: 200,000 fuzzed strings and 10 MB of text for a tokenizer of each
-// family and for SmolLM2's own; fewer for variants of their pipelines. The same against PyPI sentencepiece for three real
-// models, and for models written by the test that reach the settings which those three do not use. About three minutes of
-// one core, nearly all of it the oracles'.
+// Ids, offsets and decoded text against PyPI tokenizers: 200,000 fuzzed strings and 10 MB of text for a tokenizer of
+// each family and for SmolLM2's own; fewer for variants of their pipelines. The same against PyPI sentencepiece for
+// three real models, and for models written by the test that reach the settings which those three do not use. About
+// three minutes of one core, nearly all of it the oracles'.
 
 #include <gtest/gtest.h>
 
@@ -23,11 +23,18 @@ namespace fs = std::filesystem;
 const fs::path kRoot = MOE_SOURCE_DIR;
 
 /// Has the oracle tokenise fuzzed strings and `text_bytes` of the example data, and compares.
-testing::OracleComparison compare_with_oracle(const std::string& script, const fs::path& model, const std::string& strings,
-                                              const std::string& text_bytes) {
+testing::OracleComparison compare_with_oracle(const std::string& script, const fs::path& model,
+                                              const std::string& strings, const std::string& text_bytes) {
   const testing::TempDir folder;
-  std::vector<std::string> command{testing::peer_python(), kRoot / "tests/peer" / script, *Tokenizer::file_in(model), folder / "vectors",
-                                   "--strings", strings, "--text-bytes", text_bytes, "--text"};
+  std::vector<std::string> command{testing::peer_python(),
+                                   kRoot / "tests/peer" / script,
+                                   *Tokenizer::file_in(model),
+                                   folder / "vectors",
+                                   "--strings",
+                                   strings,
+                                   "--text-bytes",
+                                   text_bytes,
+                                   "--text"};
   for (const char* name : {"books", "general", "maths", "code"}) {
     command.push_back(kRoot / "examples/data" / (std::string(name) + ".train.jsonl"));
   }
@@ -38,8 +45,8 @@ testing::OracleComparison compare_with_oracle(const std::string& script, const f
 }
 
 void print(const std::string& name, const testing::OracleComparison& result) {
-  std::cout << name << ": " << result.encodings << " encodings (fuzz seed 20261124; " << result.text_bytes << " bytes), " << result.decodings
-            << " decodings, " << result.differences << " differences\n";
+  std::cout << name << ": " << result.encodings << " encodings (fuzz seed 20261124; " << result.text_bytes
+            << " bytes), " << result.decodings << " decodings, " << result.differences << " differences\n";
 }
 
 template <typename Base>
@@ -54,7 +61,8 @@ class NeedsOracle : public Base {
 class TokenizerPeerTest : public NeedsOracle<::testing::TestWithParam<std::string>> {};
 
 TEST_P(TokenizerPeerTest, NoDifference) {
-  const testing::OracleComparison result = compare_with_oracle("sentencepiece_oracle.py", kRoot / GetParam(), "200000", "10000000");
+  const testing::OracleComparison result =
+      compare_with_oracle("sentencepiece_oracle.py", kRoot / GetParam(), "200000", "10000000");
   print(GetParam(), result);
   EXPECT_GE(result.encodings, 200000);
   EXPECT_EQ(result.differences, 0);
@@ -99,7 +107,8 @@ TEST_P(TokenizerSettingsPeerTest, NoDifference) {
   }
   const testing::TempDir folder;
   write_file_atomically(folder / "tokenizer.model", testing::write_sentencepiece_model(model));
-  const testing::OracleComparison result = compare_with_oracle("sentencepiece_oracle.py", folder.path(), "5000", "300000");
+  const testing::OracleComparison result =
+      compare_with_oracle("sentencepiece_oracle.py", folder.path(), "5000", "300000");
   print(name, result);
   EXPECT_GE(result.encodings, 5000);
   EXPECT_EQ(result.differences, 0);
@@ -120,16 +129,17 @@ class FamilyPeerTest : public NeedsOracle<::testing::TestWithParam<Family>> {};
 TEST_P(FamilyPeerTest, NoDifference) {
   const auto& [name, is_variant] = GetParam();
   const testing::OracleComparison result =
-      compare_with_oracle("tokenizers_oracle.py", kRoot / "tests/testing/fixtures/tokenizers" / name, is_variant ? "40000" : "200000",
-                          is_variant ? "1000000" : "10000000");
+      compare_with_oracle("tokenizers_oracle.py", kRoot / "tests/testing/fixtures/tokenizers" / name,
+                          is_variant ? "40000" : "200000", is_variant ? "1000000" : "10000000");
   print(name, result);
   EXPECT_GE(result.encodings, is_variant ? 48000 : 240000);
   EXPECT_EQ(result.differences, 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, FamilyPeerTest,
-                         ::testing::Values(Family{"llama2"}, Family{"llama3"}, Family{"qwen2"}, Family{"phi2"}, Family{"smollm2"},
-                                           Family{"llama2_first", true}, Family{"metaspace_always", true}, Family{"metaspace_never", true},
+                         ::testing::Values(Family{"llama2"}, Family{"llama3"}, Family{"qwen2"}, Family{"phi2"},
+                                           Family{"smollm2"}, Family{"llama2_first", true},
+                                           Family{"metaspace_always", true}, Family{"metaspace_never", true},
                                            Family{"gpt2_prefix", true}),
                          [](const auto& test) { return test.param.name; });
 
@@ -138,7 +148,8 @@ class SmolLm2PeerTest : public NeedsOracle<::testing::Test> {};
 TEST_F(SmolLm2PeerTest, NoDifference) {
   const fs::path model = testing::peer_python().parent_path().parent_path().parent_path() / "smollm2";
   if (!fs::exists(model / "tokenizer.json"))
-    GTEST_SKIP() << "SmolLM2-135M-Instruct is not in " << model.string() << " (the shared tools folder's get-smollm2 lays it out)";
+    GTEST_SKIP() << "SmolLM2-135M-Instruct is not in " << model.string()
+                 << " (the shared tools folder's get-smollm2 lays it out)";
   const testing::OracleComparison result = compare_with_oracle("tokenizers_oracle.py", model, "200000", "10000000");
   print("SmolLM2-135M-Instruct", result);
   EXPECT_GE(result.encodings, 240000);

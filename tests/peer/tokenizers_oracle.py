@@ -6,7 +6,6 @@
 Every string is encoded with special tokens parsed; those of special-token fragments (one in five) also as text. One in ten
 encodings is decoded, with and without special tokens, and so are random ids. Every id is decoded, and its text is one more string.
 """
-import argparse
 import os
 import random
 from itertools import chain
@@ -16,7 +15,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 from tokenizers import Tokenizer  # noqa: E402
 
 from fuzzed_text import GENERATORS, fuzzed, real_text  # noqa: E402
-from oracle_file import OracleFile  # noqa: E402
+from oracle_file import OracleFile, oracle_arguments  # noqa: E402
 
 BATCH = 2000
 
@@ -38,15 +37,7 @@ def write_decodings(out, tokenizer, ids):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tokenizer")
-    parser.add_argument("out")
-    parser.add_argument("--strings", type=int, default=200000)
-    parser.add_argument("--text-bytes", type=int, default=10000000)
-    parser.add_argument("--text", nargs="*", default=[])
-    parser.add_argument("--no-ids", action="store_true", help="leave the text of every id out")
-    parser.add_argument("--seed", type=int, default=20261124)
-    arguments = parser.parse_args()
+    arguments = oracle_arguments(__doc__)
     tokenizer = Tokenizer.from_file(arguments.tokenizer)
     ids = sorted(tokenizer.get_vocab(with_added_tokens=True).values())
     rng = random.Random(arguments.seed)

@@ -42,7 +42,8 @@ std::string described(const std::vector<int32_t>& ids, const std::vector<uint32_
 }
 
 std::string quoted(std::string_view text) {
-  return nlohmann::json(std::string(text.substr(0, 400))).dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace);
+  return nlohmann::json(std::string(text.substr(0, 400)))
+      .dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace);
 }
 
 bool has_same_encoding(const Tokenizer& tokenizer, char kind, std::string_view text, const std::vector<int32_t>& ids,
@@ -55,13 +56,15 @@ bool has_same_encoding(const Tokenizer& tokenizer, char kind, std::string_view t
   }
   if (encoding.ids == ids && flat == offsets) return true;
   if (prints) {
-    ADD_FAILURE() << (kind == 'P' ? "parse " : "as text ") << quoted(text) << "\nexpected " << described(ids, offsets).substr(0, 3000) << "\nactual   "
+    ADD_FAILURE() << (kind == 'P' ? "parse " : "as text ") << quoted(text) << "\nexpected "
+                  << described(ids, offsets).substr(0, 3000) << "\nactual   "
                   << described(encoding.ids, flat).substr(0, 3000);
   }
   return false;
 }
 
-bool has_same_decoding(const Tokenizer& tokenizer, char kind, const std::vector<int32_t>& ids, std::string_view expected, bool prints) {
+bool has_same_decoding(const Tokenizer& tokenizer, char kind, const std::vector<int32_t>& ids,
+                       std::string_view expected, bool prints) {
   const bool skips = kind == 'S';
   TextStream stream(tokenizer, skips);
   std::string streamed;
@@ -70,8 +73,8 @@ bool has_same_decoding(const Tokenizer& tokenizer, char kind, const std::vector<
   const std::string whole = tokenizer.decode(ids, skips);
   if (whole == expected && streamed == expected) return true;
   if (prints) {
-    ADD_FAILURE() << "ids " << nlohmann::json(ids).dump() << (skips ? " without special tokens" : "") << "\nexpected " << quoted(expected) << "\ndecoded  "
-                  << quoted(whole) << "\nstreamed " << quoted(streamed);
+    ADD_FAILURE() << "ids " << nlohmann::json(ids).dump() << (skips ? " without special tokens" : "") << "\nexpected "
+                  << quoted(expected) << "\ndecoded  " << quoted(whole) << "\nstreamed " << quoted(streamed);
   }
   return false;
 }

@@ -15,8 +15,8 @@ struct OracleComparison {
   int64_t differences = 0;
 };
 
-/// Compares a tokenizer with a file that an oracle wrote (tests/peer/oracle_file.py): ids and byte offsets of texts, the text
-/// of ids (whole, and pushed one by one). The first few differences fail the test and are printed.
+/// Compares a tokenizer with a file that an oracle wrote (tests/peer/oracle_file.py): ids and byte offsets of texts,
+/// the text of ids (whole, and pushed one by one). The first few differences fail the test and are printed.
 OracleComparison compare_with_oracle_file(const Tokenizer& tokenizer, const std::filesystem::path& file);
 
 }  // namespace moe::testing
