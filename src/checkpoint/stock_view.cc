@@ -14,13 +14,16 @@ constexpr double kNothing = 1e-12;
 
 bool is_shared_down(const StockPiece& piece) {
   constexpr std::string_view kSuffix = kSharedDown;
-  return piece.native.size() > kSuffix.size() && piece.native.compare(piece.native.size() - kSuffix.size(), kSuffix.size(), kSuffix) == 0;
+  return piece.native.size() > kSuffix.size() &&
+         piece.native.compare(piece.native.size() - kSuffix.size(), kSuffix.size(), kSuffix) == 0;
 }
 
 }  // namespace
 
 StockView::StockView(const ModelConfig& config)
-    : form_(stored_form(config)), layout_(config.stock_layout), tensors_(stock_layouts().at(layout_).tensors(config, form_)) {
+    : form_(stored_form(config)),
+      layout_(config.stock_layout),
+      tensors_(stock_layouts().at(layout_).tensors(config, form_)) {
   for (const TensorSpec& spec : logical_tensor_specs(config)) shapes_[spec.name] = spec.shape;
   index_pieces();
 }

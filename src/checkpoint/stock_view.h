@@ -28,8 +28,8 @@ class StockView {
 
   /// Tensors by stored name.
   using Reader = std::function<at::Tensor(const std::string& stored)>;
-  /// Tensors that the architecture has and we do not, such as the gate of a shared expert, must hold what makes them do nothing.
-  /// Throws InvalidArgument that names the first that does not; `where` starts the message.
+  /// Tensors that the architecture has and we do not, such as the gate of a shared expert, must hold what makes them do
+  /// nothing. Throws InvalidArgument that names the first that does not; `where` starts the message.
   void check_constants(const Reader& read, const std::string& where) const;
   /// Whether the shared expert of every layer gives zero: a dummy.
   bool is_shared_expert_zero(const Reader& read) const;
@@ -46,8 +46,8 @@ class StockView {
   StockForm form_;
   std::string layout_;
   std::vector<StockTensor> tensors_;
-  std::map<std::string, Place> places_;                       ///< by logical name
-  std::map<std::string, std::vector<int64_t>> shapes_;        ///< of logical tensors
+  std::map<std::string, Place> places_;                 ///< by logical name
+  std::map<std::string, std::vector<int64_t>> shapes_;  ///< of logical tensors
 };
 
 }  // namespace moe

@@ -13,17 +13,22 @@ namespace {
 
 constexpr char kArtefact[] = "conversion.safetensors";
 
-std::string index_name(int64_t layer) { return concat("model.layers.", layer, ".mlp.experts.neurons"); }
+std::string index_name(int64_t layer) {
+  return concat("model.layers.", layer, ".mlp.experts.neurons");
+}
 
 /// The neurons of a layer's experts: int64 [experts, width].
-at::Tensor neurons_of(const SafetensorsFile& artefact, int64_t layer) { return artefact.tensor(index_name(layer)).to(at::kLong); }
+at::Tensor neurons_of(const SafetensorsFile& artefact, int64_t layer) {
+  return artefact.tensor(index_name(layer)).to(at::kLong);
+}
 
 /// Empty, or why the experts of a layer are not the neurons of its FFN, each once.
 std::string partition_problem(const SafetensorsFile& artefact, const ModelConfig& config, int64_t layer) {
   const MoeConfig& moe = *config.moe;
   const SafetensorsEntry* entry = artefact.find(index_name(layer));
   if (entry == nullptr) return concat(kArtefact, " has no ", index_name(layer));
-  if (entry->dtype != "I32" && entry->dtype != "I64") return concat(kArtefact, ": ", entry->name, " is ", entry->dtype, ", expected I32");
+  if (entry->dtype != "I32" && entry->dtype != "I64")
+    return concat(kArtefact, ": ", entry->name, " is ", entry->dtype, ", expected I32");
   if (entry->shape != std::vector<int64_t>{moe.num_experts, moe.expert_widths[layer]}) {
     return concat(kArtefact, ": the indices of layer ", layer, " are not of the shape of its experts");
   }
@@ -31,13 +36,15 @@ std::string partition_problem(const SafetensorsFile& artefact, const ModelConfig
   std::vector<int> uses(config.intermediate_size, 0);
   for (int64_t i = 0; i < neurons.numel(); ++i) {
     const int64_t neuron = neurons.const_data_ptr<int64_t>()[i];
-    if (neuron < 0 || neuron >= config.intermediate_size) return concat(kArtefact, ": layer ", layer, " names neuron ", neuron, " of ", config.intermediate_size);
+    if (neuron < 0 || neuron >= config.intermediate_size)
+      return concat(kArtefact, ": layer ", layer, " names neuron ", neuron, " of ", config.intermediate_size);
     ++uses[neuron];
   }
   const auto missing = std::count(uses.begin(), uses.end(), 0);
   const auto shared = std::count_if(uses.begin(), uses.end(), [](int count) { return count > 1; });
   if (missing + shared == 0) return "";
-  return concat("the experts of layer ", layer, " do not partition its FFN: ", missing, " neurons are in none, ", shared, " in several");
+  return concat("the experts of layer ", layer, " do not partition its FFN: ", missing, " neurons are in none, ",
+                shared, " in several");
 }
 
 std::vector<std::string> reasons_against(const ModelDirectory& model, const v1::ExportSpec&) {
@@ -71,12 +78,15 @@ struct Part {
 
 /// By what follows "model.layers.L.", with the family's names.
 std::map<std::string, Part> parts_of(const TensorNames& names) {
-  return {{names.gate + ".weight", {"gate_proj.weight", 0}}, {names.gate + ".bias", {"gate_proj.bias", 0}},
-          {names.up + ".weight", {"up_proj.weight", 0}},     {names.up + ".bias", {"up_proj.bias", 0}},
+  return {{names.gate + ".weight", {"gate_proj.weight", 0}},
+          {names.gate + ".bias", {"gate_proj.bias", 0}},
+          {names.up + ".weight", {"up_proj.weight", 0}},
+          {names.up + ".bias", {"up_proj.bias", 0}},
           {names.down + ".weight", {"down_proj.weight", 1}}};
 }
 
-ExportTensor gathered(const TensorSpec& spec, const Part& part, const std::string& layer_prefix, const at::Tensor& neurons) {
+ExportTensor gathered(const TensorSpec& spec, const Part& part, const std::string& layer_prefix,
+                      const at::Tensor& neurons) {
   ExportTensor tensor{spec.name, spec.shape, {}};
   for (int64_t expert = 0; expert < neurons.size(0); ++expert) {
     ExportPiece& piece = tensor.pieces.emplace_back();
@@ -100,15 +110,18 @@ ExportContents contents_of(const ModelDirectory& model, const v1::ExportSpec&) {
   constexpr std::string_view kLayers = "model.layers.";
   for (const TensorSpec& spec : logical_tensor_specs(dense)) {
     const size_t dot = spec.name.rfind(kLayers, 0) == 0 ? spec.name.find('.', kLayers.size()) : std::string::npos;
-    const std::string prefix = dot == std::string::npos ? "" : spec.name.substr(0, dot + 1), rest = spec.name.substr(prefix.size());
+    const std::string prefix = dot == std::string::npos ? "" : spec.name.substr(0, dot + 1),
+                      rest = spec.name.substr(prefix.size());
     if (const auto part = parts.find(rest); part != parts.end()) {
-      contents.tensors.push_back(gathered(spec, part->second, prefix, neurons_of(artefact, std::stoll(spec.name.substr(kLayers.size())))));
+      contents.tensors.push_back(
+          gathered(spec, part->second, prefix, neurons_of(artefact, std::stoll(spec.name.substr(kLayers.size())))));
     } else {
       const std::string native = rest == family.names.down + ".bias" ? prefix + "mlp.output_bias" : spec.name;
       contents.tensors.push_back(export_tensor({spec.name, spec.shape, {{native}}}));
     }
   }
-  contents.notes.emplace_back("routers and output scales are left out: every expert counts with weight 1, as before the conversion");
+  contents.notes.emplace_back(
+      "routers and output scales are left out: every expert counts with weight 1, as before the conversion");
   return contents;
 }
 
@@ -117,7 +130,8 @@ ExportContents contents_of(const ModelDirectory& model, const v1::ExportSpec&) {
 ExportFormat dense_format() {
   return {"the dense model that it was converted from, each neuron back at its place", false, reasons_against,
           [](const ModelConfig& config) {
-            return std::vector<ClientNote>{{"transformers, vLLM, llama.cpp", true, concat("of the dense ", config.model_type, " model, not of the mixture")}};
+            return std::vector<ClientNote>{{"transformers, vLLM, llama.cpp", true,
+                                            concat("of the dense ", config.model_type, " model, not of the mixture")}};
           },
           contents_of};
 }

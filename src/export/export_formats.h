@@ -15,8 +15,8 @@ namespace moe {
 /// What a client makes of an export.
 struct ClientNote {
   std::string client;
-  bool is_exact = true;      ///< gives the logits of the native model
-  std::string note;          ///< may be empty
+  bool is_exact = true;  ///< gives the logits of the native model
+  std::string note;      ///< may be empty
 };
 
 /// What stands in the exported directory.
@@ -26,13 +26,13 @@ struct ExportContents {
   /// Values of all experts: as they are, and as they are stored.
   int64_t expert_values = 0;
   int64_t stored_expert_values = 0;
-  std::vector<std::string> notes;   ///< what a reader of the result should know
+  std::vector<std::string> notes;  ///< what a reader of the result should know
 };
 
 /// One form that a model can be written in.
 struct ExportFormat {
   std::string summary;
-  bool is_stock = false;            ///< one of those that `auto` chooses from, in this order
+  bool is_stock = false;  ///< one of those that `auto` chooses from, in this order
   /// Why the format does not hold the model exactly, all reasons; empty: it does.
   std::function<std::vector<std::string>(const ModelDirectory& model, const v1::ExportSpec& spec)> reasons_against;
   /// Of a model that it holds.

@@ -22,7 +22,8 @@ std::string listed(const std::vector<std::string>& reasons, const std::string& i
 }
 
 /// The stock formats in order with what speaks against each; the first that is exact becomes `chosen`.
-std::vector<PassedOver> weigh_stock_formats(const ModelDirectory& model, const v1::ExportSpec& spec, std::string& chosen) {
+std::vector<PassedOver> weigh_stock_formats(const ModelDirectory& model, const v1::ExportSpec& spec,
+                                            std::string& chosen) {
   std::vector<PassedOver> passed_over;
   for (const std::string& name : export_formats().names()) {
     const ExportFormat& format = export_formats().at(name);
@@ -46,7 +47,8 @@ ExportPlan plan_export(const ModelDirectory& model, const v1::ExportSpec& spec) 
     plan.format = spec.format();
     const std::vector<std::string> reasons = export_formats().at(plan.format).reasons_against(model, spec);
     if (!reasons.empty()) {
-      throw InvalidArgument(concat("export: ", plan.format, " does not hold ", model.path().string(), " exactly", kHint, listed(reasons, "  ")));
+      throw InvalidArgument(concat("export: ", plan.format, " does not hold ", model.path().string(), " exactly", kHint,
+                                   listed(reasons, "  ")));
     }
   }
   if (model.config().moe || plan.is_automatic) plan.passed_over = weigh_stock_formats(model, spec, plan.format);
@@ -55,13 +57,14 @@ ExportPlan plan_export(const ModelDirectory& model, const v1::ExportSpec& spec) 
   plan.clients = format.clients(model.config());
   plan.contents = format.contents(model, spec);
   if (plan.contents.expert_values > 0) {
-    plan.padded_size_ratio = static_cast<double>(plan.contents.stored_expert_values) / static_cast<double>(plan.contents.expert_values);
+    plan.padded_size_ratio =
+        static_cast<double>(plan.contents.stored_expert_values) / static_cast<double>(plan.contents.expert_values);
   }
   if (plan.padded_size_ratio > kMaxPaddedSizeRatio && !spec.allow_padding()) {
-    throw InvalidArgument(concat("export: filled with zeros to one width, the experts of ", model.path().string(), " grow from ",
-                                 plan.contents.expert_values, " to ", plan.contents.stored_expert_values, " values (ratio ",
-                                 plan.padded_size_ratio, ", more than ", kMaxPaddedSizeRatio, "); --allow-padding writes them all the same",
-                                 kHint));
+    throw InvalidArgument(concat("export: filled with zeros to one width, the experts of ", model.path().string(),
+                                 " grow from ", plan.contents.expert_values, " to ", plan.contents.stored_expert_values,
+                                 " values (ratio ", plan.padded_size_ratio, ", more than ", kMaxPaddedSizeRatio,
+                                 "); --allow-padding writes them all the same", kHint));
   }
   return plan;
 }

@@ -17,16 +17,16 @@ struct PassedOver {
 
 /// What will be written: decided from the model's config alone, before anything is.
 struct ExportPlan {
-  std::string format;                     ///< never "auto"
+  std::string format;  ///< never "auto"
   bool is_automatic = false;
   std::vector<ClientNote> clients;
-  std::vector<PassedOver> passed_over;    ///< the stock formats that were not chosen
+  std::vector<PassedOver> passed_over;  ///< the stock formats that were not chosen
   ExportContents contents;
-  double padded_size_ratio = 1;           ///< stored values of the experts / values that they have
+  double padded_size_ratio = 1;  ///< stored values of the experts / values that they have
 };
 
-/// `spec` is effective. Throws InvalidArgument that lists every reason where no format, or not the one asked for, holds the model
-/// exactly, or where filling experts with zeros makes them more than twice as large and that was not allowed.
+/// `spec` is effective. Throws InvalidArgument that lists every reason where no format, or not the one asked for, holds
+/// the model exactly, or where filling experts with zeros makes them more than twice as large and that was not allowed.
 ExportPlan plan_export(const ModelDirectory& model, const v1::ExportSpec& spec);
 
 }  // namespace moe

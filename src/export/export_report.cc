@@ -11,7 +11,9 @@ using nlohmann::json;
 
 constexpr double kBytesPerMegabyte = 1e6;
 
-std::string padded(const std::string& text, size_t width) { return text + std::string(width > text.size() ? width - text.size() : 0, ' '); }
+std::string padded(const std::string& text, size_t width) {
+  return text + std::string(width > text.size() ? width - text.size() : 0, ' ');
+}
 
 std::string joined(const json& texts) {
   std::string all;
@@ -30,12 +32,17 @@ json warnings_of(const ExportPlan& plan) {
 
 }  // namespace
 
-json export_report(const ExportPlan& plan, const ModelDirectory& source, const v1::ExportSpec& spec, const WrittenExport& written) {
+json export_report(const ExportPlan& plan, const ModelDirectory& source, const v1::ExportSpec& spec,
+                   const WrittenExport& written) {
   json clients = json::array(), passed_over = json::array(), notes = plan.contents.notes;
-  for (const ClientNote& client : plan.clients) clients.push_back({{"client", client.client}, {"is_exact", client.is_exact}, {"note", client.note}});
-  for (const PassedOver& format : plan.passed_over) passed_over.push_back({{"format", format.format}, {"reasons", format.reasons}});
+  for (const ClientNote& client : plan.clients)
+    clients.push_back({{"client", client.client}, {"is_exact", client.is_exact}, {"note", client.note}});
+  for (const PassedOver& format : plan.passed_over)
+    passed_over.push_back({{"format", format.format}, {"reasons", format.reasons}});
   if (spec.dtype() == "bfloat16" && (source.stored_dtype() == "F32" || source.stored_dtype() == "F64")) {
-    notes.push_back(concat("weights are ", source.stored_dtype(), " and written as BF16: each is rounded once, by at most 2^-8 of itself; dtype float32 keeps them"));
+    notes.push_back(
+        concat("weights are ", source.stored_dtype(),
+               " and written as BF16: each is rounded once, by at most 2^-8 of itself; dtype float32 keeps them"));
   }
   return {{"format", plan.format},
           {"is_automatic", plan.is_automatic},
@@ -54,17 +61,22 @@ json export_report(const ExportPlan& plan, const ModelDirectory& source, const v
 }
 
 std::string export_text(const json& report) {
-  std::string text = concat("format        ", report["format"].get<std::string>(), report["is_automatic"].get<bool>() ? " (the first that is exact)" : "", "\n");
-  text += concat("written       ", report["bytes"].get<double>() / kBytesPerMegabyte, " MB, ", report["shards"].get<int64_t>(), " shards, dtype ", report["dtype"].get<std::string>(), "\n");
+  std::string text = concat("format        ", report["format"].get<std::string>(),
+                            report["is_automatic"].get<bool>() ? " (the first that is exact)" : "", "\n");
+  text += concat("written       ", report["bytes"].get<double>() / kBytesPerMegabyte, " MB, ",
+                 report["shards"].get<int64_t>(), " shards, dtype ", report["dtype"].get<std::string>(), "\n");
   if (report["expert_values"].get<int64_t>() > 0) {
-    text += concat("experts       ", report["expert_values"].get<int64_t>(), " values, stored as ", report["stored_expert_values"].get<int64_t>(), " (ratio ", report["padded_size_ratio"].get<double>(), ")\n");
+    text += concat("experts       ", report["expert_values"].get<int64_t>(), " values, stored as ",
+                   report["stored_expert_values"].get<int64_t>(), " (ratio ", report["padded_size_ratio"].get<double>(),
+                   ")\n");
   }
   text += concat("rounding      ", report["max_relative_rounding"].get<double>(), " of a value at most\n");
   size_t widest = std::string("CLIENT").size();
   for (const json& client : report["clients"]) widest = std::max(widest, client["client"].get<std::string>().size());
   text += "\n" + padded("CLIENT", widest) + "  EXACT  NOTE\n";
   for (const json& client : report["clients"]) {
-    std::string line = padded(client["client"].get<std::string>(), widest) + (client["is_exact"].get<bool>() ? "  yes    " : "  NO     ") + client["note"].get<std::string>();
+    std::string line = padded(client["client"].get<std::string>(), widest) +
+                       (client["is_exact"].get<bool>() ? "  yes    " : "  NO     ") + client["note"].get<std::string>();
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + "\n";
   }

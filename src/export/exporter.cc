@@ -15,7 +15,8 @@
 namespace moe {
 namespace {
 
-/// Tensors [first, last) that are written between two signs of life: those of a layer, or all before or after the layers.
+/// Tensors [first, last) that are written between two signs of life: those of a layer, or all before or after the
+/// layers.
 struct Unit {
   size_t first;
   size_t last;
@@ -23,7 +24,9 @@ struct Unit {
 
 std::vector<Unit> units_of(const std::vector<ExportTensor>& tensors) {
   const std::string layers = "model.layers.";
-  const auto place = [&layers](const std::string& name) { return name.rfind(layers, 0) == 0 ? name.substr(0, name.find('.', layers.size())) : ""; };
+  const auto place = [&layers](const std::string& name) {
+    return name.rfind(layers, 0) == 0 ? name.substr(0, name.find('.', layers.size())) : "";
+  };
   std::vector<Unit> units;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const bool is_same = i > 0 && place(tensors[i].name) == place(tensors[i - 1].name);
@@ -49,7 +52,8 @@ class Exporter {
       });
       if (request_.progress) request_.progress(static_cast<int64_t>(i + 1), static_cast<int64_t>(units.size()));
     }
-    return nlohmann::json::parse(agree_on_result(world_, "finish export", [&] { return writer_ ? finish().dump() : ""; }));
+    return nlohmann::json::parse(
+        agree_on_result(world_, "finish export", [&] { return writer_ ? finish().dump() : ""; }));
   }
 
  private:
@@ -57,13 +61,16 @@ class Exporter {
   at::ScalarType type_of(const ExportTensor& tensor) const {
     if (request_.spec.dtype() == "float32") return at::kFloat;
     if (request_.spec.dtype() == "bfloat16") return at::kBFloat16;
-    return request_.source.tensor_type(tensor.pieces.empty() ? "model.embed_tokens.weight" : tensor.pieces.front().place.native);
+    return request_.source.tensor_type(tensor.pieces.empty() ? "model.embed_tokens.weight"
+                                                             : tensor.pieces.front().place.native);
   }
 
   void open_writer() {
     std::vector<SafetensorsWriter::Spec> specs;
-    for (const ExportTensor& tensor : plan_.contents.tensors) specs.push_back({tensor.name, type_of(tensor), tensor.shape});
-    writer_.emplace(request_.output, request_.source.path(), specs, static_cast<uint64_t>(request_.spec.max_shard_bytes()));
+    for (const ExportTensor& tensor : plan_.contents.tensors)
+      specs.push_back({tensor.name, type_of(tensor), tensor.shape});
+    writer_.emplace(request_.output, request_.source.path(), specs,
+                    static_cast<uint64_t>(request_.spec.max_shard_bytes()));
   }
 
   void write(const Unit& unit) {
@@ -75,7 +82,9 @@ class Exporter {
   }
 
   nlohmann::json finish() {
-    const nlohmann::json report = export_report(plan_, request_.source, request_.spec, {writer_->bytes(), writer_->shards(), assembly_.max_relative_rounding()});
+    const nlohmann::json report =
+        export_report(plan_, request_.source, request_.spec,
+                      {writer_->bytes(), writer_->shards(), assembly_.max_relative_rounding()});
     write_file_atomically(writer_->folder() / "export.json", report.dump(1) + "\n");
     writer_->finish(plan_.contents.config);
     return report;

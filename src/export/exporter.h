@@ -12,16 +12,16 @@
 namespace moe {
 
 struct ExportRequest {
-  const v1::ExportSpec& spec;               ///< effective: all defaults filled in
+  const v1::ExportSpec& spec;  ///< effective: all defaults filled in
   const ModelDirectory& source;
-  std::filesystem::path output;             ///< must not exist
-  std::function<void(int64_t done, int64_t all)> progress;   ///< after each layer, on every rank; may be empty
+  std::filesystem::path output;                             ///< must not exist
+  std::function<void(int64_t done, int64_t all)> progress;  ///< after each layer, on every rank; may be empty
 };
 
-/// Writes a model directory for other programs: the format's config.json and tensors in shards, everything of the tokenizer, and
-/// export.json, which says what was done. Tensors are made one at a time from the mapped source, so that memory holds one of
-/// them. Collective: rank 0 writes. The output appears whole or not at all. Returns export.json's contents.
-/// Throws InvalidArgument (plan_export), Corruption, StorageError; the same on all ranks.
+/// Writes a model directory for other programs: the format's config.json and tensors in shards, everything of the
+/// tokenizer, and export.json, which says what was done. Tensors are made one at a time from the mapped source, so that
+/// memory holds one of them. Collective: rank 0 writes. The output appears whole or not at all. Returns export.json's
+/// contents. Throws InvalidArgument (plan_export), Corruption, StorageError; the same on all ranks.
 nlohmann::json export_model(const ExportRequest& request, Communicator& world);
 
 }  // namespace moe

@@ -17,40 +17,50 @@ bool has_shared(const ModelConfig& config) {
   return std::any_of(widths.begin(), widths.end(), [](int64_t width) { return width > 0; });
 }
 
-bool has_square_heads(const ModelConfig& config) { return config.num_heads * config.head_dim == config.hidden_size; }
+bool has_square_heads(const ModelConfig& config) {
+  return config.num_heads * config.head_dim == config.hidden_size;
+}
 
 using Reasons = std::vector<std::string>;
 
 /// What no stock mixture has.
 void add_common_reasons(const ModelConfig& config, Reasons& reasons) {
   if (config.norm != NormKind::kRms) reasons.emplace_back("LayerNorm: stock mixtures have RMSNorm");
-  if (config.is_parallel) reasons.emplace_back("attention and FFN run in parallel: in stock mixtures one follows the other");
+  if (config.is_parallel)
+    reasons.emplace_back("attention and FFN run in parallel: in stock mixtures one follows the other");
   if (!config.is_gated) reasons.emplace_back("its experts have no gate: those of stock mixtures are SwiGLU");
   if (config.mlp_bias) reasons.emplace_back("its experts have biases");
   if (config.head_bias) reasons.emplace_back("its head has a bias");
-  if (config.rope.rotary_dims != config.head_dim) reasons.push_back(concat("RoPE turns ", config.rope.rotary_dims, " of ", config.head_dim, " elements of a head"));
+  if (config.rope.rotary_dims != config.head_dim)
+    reasons.push_back(concat("RoPE turns ", config.rope.rotary_dims, " of ", config.head_dim, " elements of a head"));
   if (config.attention_window) reasons.push_back(concat("attention sees ", *config.attention_window, " tokens only"));
   const MoeConfig& moe = *config.moe;
-  if (moe.router != "linear" || moe.score != "softmax") reasons.push_back(concat("router ", moe.router, " with ", moe.score));
+  if (moe.router != "linear" || moe.score != "softmax")
+    reasons.push_back(concat("router ", moe.router, " with ", moe.score));
   if (moe.num_experts < 2) reasons.push_back(concat(moe.num_experts, " expert: stock mixtures have at least 2"));
   if (moe.topk_norm == "straight_through" && moe.top_k > 1) {
-    reasons.push_back(concat("weights of 1 for each of ", moe.top_k, " experts (topk_norm straight_through): stock routers give weights that sum to 1, or probabilities"));
+    reasons.push_back(
+        concat("weights of 1 for each of ", moe.top_k,
+               " experts (topk_norm straight_through): stock routers give weights that sum to 1, or probabilities"));
   }
 }
 
 void add_layout_reasons(const std::string& layout, const ModelConfig& config, Reasons& reasons) {
   const bool is_qwen = layout == kQwen;
-  if (!is_qwen && config.moe->topk_norm == "raw") reasons.push_back(concat(layout, " renormalises the weights of the chosen experts (topk_norm is raw)"));
+  if (!is_qwen && config.moe->topk_norm == "raw")
+    reasons.push_back(concat(layout, " renormalises the weights of the chosen experts (topk_norm is raw)"));
   if (layout == kMixtral) {
     if (has_shared(config)) reasons.emplace_back("mixtral has no shared expert");
     if (config.qkv_bias || config.o_bias) reasons.emplace_back("mixtral's attention has no biases");
     return;
   }
   if (!has_square_heads(config)) {
-    reasons.push_back(concat("clients of ", layout, " take hidden_size / heads for the size of a head: ", config.num_heads, " * ", config.head_dim, " is not ", config.hidden_size));
+    reasons.push_back(concat("clients of ", layout, " take hidden_size / heads for the size of a head: ",
+                             config.num_heads, " * ", config.head_dim, " is not ", config.hidden_size));
   }
   if (is_qwen && config.o_bias) reasons.emplace_back("qwen2_moe has no bias on the attention's output");
-  if (!is_qwen && config.qkv_bias != config.o_bias) reasons.emplace_back("granitemoeshared has biases on q, k, v and o or on none of them");
+  if (!is_qwen && config.qkv_bias != config.o_bias)
+    reasons.emplace_back("granitemoeshared has biases on q, k, v and o or on none of them");
 }
 
 Reasons reasons_against(const std::string& layout, const ModelDirectory& model, const v1::ExportSpec& spec) {
@@ -60,7 +70,8 @@ Reasons reasons_against(const std::string& layout, const ModelDirectory& model, 
   add_common_reasons(config, reasons);
   add_layout_reasons(layout, config, reasons);
   if (layout == kQwen && spec.dtype() == "source" && model.stored_dtype() == "F16") {
-    reasons.emplace_back("its weights are float16, in which qwen2_moe's gate of 1e-20 is 0: choose dtype float32 or bfloat16");
+    reasons.emplace_back(
+        "its weights are float16, in which qwen2_moe's gate of 1e-20 is 0: choose dtype float32 or bfloat16");
   }
   return reasons;
 }
@@ -69,11 +80,14 @@ std::vector<ClientNote> clients_of(const std::string& layout, const ModelConfig&
   ClientNote transformers{kTransformers, true, ""}, vllm{kVllm, true, ""}, llama_cpp{kLlamaCpp, true, ""};
   const std::string& rope = config.rope.type;
   if (rope != "default" && layout != kQwen) {
-    vllm.note = concat("needs a version that hands RoPE scaling (here ", rope, ") to ", layout, "; older ones take theta alone, without a word");
+    vllm.note = concat("needs a version that hands RoPE scaling (here ", rope, ") to ", layout,
+                       "; older ones take theta alone, without a word");
   }
   if (rope == "yarn" && config.rope.original_max_positions > 0 &&
-      config.rope.factor * static_cast<double>(config.rope.original_max_positions) != static_cast<double>(config.max_positions)) {
-    transformers.note = "YaRN's factor is not max_position_embeddings / original: some 4.5x versions take the quotient instead";
+      config.rope.factor * static_cast<double>(config.rope.original_max_positions) !=
+          static_cast<double>(config.max_positions)) {
+    transformers.note =
+        "YaRN's factor is not max_position_embeddings / original: some 4.5x versions take the quotient instead";
   }
   if (layout == kGranite && config.qkv_bias) {
     vllm = {kVllm, false, "its granite attention has no biases"};
@@ -105,20 +119,26 @@ StockForm form_of(const std::string& layout, const ModelConfig& config, const v1
 
 void add_notes(const std::string& layout, const ModelConfig& config, const StockForm& form, ExportContents& contents) {
   const std::vector<double>& scales = config.moe->output_scale;
-  const auto rounded = std::count_if(scales.begin(), scales.end(), [](double scale) { return !is_power_of_two(scale); });
+  const auto rounded =
+      std::count_if(scales.begin(), scales.end(), [](double scale) { return !is_power_of_two(scale); });
   if (std::any_of(scales.begin(), scales.end(), [](double scale) { return scale != 1; })) {
     contents.notes.push_back(rounded == 0 ? "output scales are powers of two: folded into the down projections exactly"
-                                          : concat("output scales are folded into the down projections; ", rounded, " of ", scales.size(),
+                                          : concat("output scales are folded into the down projections; ", rounded,
+                                                   " of ", scales.size(),
                                                    " are not powers of two, so that those products are rounded once"));
   }
   if (layout == kQwen) {
-    contents.notes.emplace_back(has_shared(config) ? "the shared expert's gate is constant 1/2 and its down projection doubled, which is exact"
-                                                   : "a shared expert of zeros stands where qwen2_moe wants one");
+    contents.notes.emplace_back(
+        has_shared(config) ? "the shared expert's gate is constant 1/2 and its down projection doubled, which is exact"
+                           : "a shared expert of zeros stands where qwen2_moe wants one");
     if (!config.qkv_bias) contents.notes.emplace_back("q, k and v get biases of zero, which qwen2_moe always has");
   }
-  if (config.tie_word_embeddings && !form.is_tied) contents.notes.emplace_back("the tied head is written out as lm_head.weight");
+  if (config.tie_word_embeddings && !form.is_tied)
+    contents.notes.emplace_back("the tied head is written out as lm_head.weight");
   if (form.expert_width % 256 != 0) {
-    contents.notes.push_back(concat("experts are ", form.expert_width, " wide; --pad-experts-to 256 suits tensor parallelism in vLLM and llama.cpp's k-quants"));
+    contents.notes.push_back(
+        concat("experts are ", form.expert_width,
+               " wide; --pad-experts-to 256 suits tensor parallelism in vLLM and llama.cpp's k-quants"));
   }
 }
 
@@ -139,10 +159,13 @@ ExportContents contents_of(const std::string& layout, const ModelDirectory& mode
 }  // namespace
 
 ExportFormat stock_format(const std::string& layout) {
-  return {concat(stock_layouts().at(layout).architecture, " of transformers, vLLM and llama.cpp"), true,
-          [layout](const ModelDirectory& model, const v1::ExportSpec& spec) { return reasons_against(layout, model, spec); },
-          [layout](const ModelConfig& config) { return clients_of(layout, config); },
-          [layout](const ModelDirectory& model, const v1::ExportSpec& spec) { return contents_of(layout, model, spec); }};
+  return {
+      concat(stock_layouts().at(layout).architecture, " of transformers, vLLM and llama.cpp"), true,
+      [layout](const ModelDirectory& model, const v1::ExportSpec& spec) {
+        return reasons_against(layout, model, spec);
+      },
+      [layout](const ModelConfig& config) { return clients_of(layout, config); },
+      [layout](const ModelDirectory& model, const v1::ExportSpec& spec) { return contents_of(layout, model, spec); }};
 }
 
 }  // namespace moe

@@ -10,7 +10,7 @@ namespace moe {
 namespace {
 
 /// Values that are rounded and compared at a time.
-constexpr int64_t kBlock = int64_t{1} << 20;
+constexpr int64_t kBlock = int64_t{1} << 18;
 
 /// Whether every value of `from` is one of `to` too.
 bool is_widening(at::ScalarType from, at::ScalarType to) {
@@ -41,8 +41,9 @@ at::Tensor TensorAssembly::assemble(const ExportTensor& tensor, at::ScalarType d
   at::Tensor out;
   for (const ExportPiece& piece : tensor.pieces) {
     const at::Tensor native = source_.tensor(piece.place.native);
-    const bool is_itself = native.scalar_type() == dtype && native.sizes() == at::IntArrayRef(tensor.shape) && piece.place.factor == 1;
-    if (is_itself && !piece.neurons.defined()) return native;   // as it is mapped
+    const bool is_itself =
+        native.scalar_type() == dtype && native.sizes() == at::IntArrayRef(tensor.shape) && piece.place.factor == 1;
+    if (is_itself && !piece.neurons.defined()) return native;  // as it is mapped
     if (!out.defined()) out = at::full(tensor.shape, tensor.fill, at::TensorOptions(dtype));
     if (piece.neurons.defined()) {
       at::Tensor placed = native;

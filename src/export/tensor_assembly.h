@@ -11,11 +11,11 @@
 
 namespace moe {
 
-/// One of our tensors within a tensor of the export: factor * native, at a place (StockPiece) or, where `neurons` is defined, at
-/// those rows (`neuron_dim` 0) or columns (1).
+/// One of our tensors within a tensor of the export: factor * native, at a place (StockPiece) or, where `neurons` is
+/// defined, at those rows (`neuron_dim` 0) or columns (1).
 struct ExportPiece {
   StockPiece place;
-  at::Tensor neurons;      ///< int64
+  at::Tensor neurons;  ///< int64
   int64_t neuron_dim = 0;
 };
 
@@ -38,7 +38,8 @@ class TensorAssembly {
  public:
   explicit TensorAssembly(const ModelDirectory& source) : source_(source) {}
 
-  /// Of `dtype`; a view of the mapped source where that is what it is (release it when it has been used). Products are formed in float64 and rounded once. Throws Corruption for values of the source that are not finite,
+  /// Of `dtype`; a view of the mapped source where that is what it is (release it when it has been used). Products are
+  /// formed in float64 and rounded once. Throws Corruption for values of the source that are not finite,
   /// InvalidArgument where a value is too large for `dtype`.
   at::Tensor assemble(const ExportTensor& tensor, at::ScalarType dtype);
 

@@ -44,7 +44,9 @@ ExitCode run_export(const ExportOptions& options, Communicator& world) {
                                               .output = options.output,
                                               .progress =
                                                   [&](int64_t done, int64_t all) {
-                                                    if (shows_progress) std::cerr << "\rexporting " << done << "/" << all << (done == all ? "\n" : "") << std::flush;
+                                                    if (shows_progress)
+                                                      std::cerr << "\rexporting " << done << "/" << all
+                                                                << (done == all ? "\n" : "") << std::flush;
                                                   }},
                                              world);
   std::cout << export_text(report) << "model         " << options.output << "\n";
@@ -54,13 +56,16 @@ ExitCode run_export(const ExportOptions& options, Communicator& world) {
 std::string footer() {
   std::string text = "Formats: auto takes the first of the stock architectures that holds the model exactly.\n";
   for (const std::string& name : export_formats().names()) {
-    text += "  " + name + std::string(name.size() < 18 ? 18 - name.size() : 1, ' ') + export_formats().at(name).summary + "\n";
+    text += "  " + name + std::string(name.size() < 18 ? 18 - name.size() : 1, ' ') +
+            export_formats().at(name).summary + "\n";
   }
   return text +
-         "Where none is exact the command says why and ends with 65; nothing is ever written approximately (docs/export.md).\n\n"
+         "Where none is exact the command says why and ends with 65; nothing is ever written approximately "
+         "(docs/export.md).\n\n"
          "Examples:\n"
          "  moe-worker export runs/mine/stage2/output-t0001 -o mixtral\n"
-         "  moe-worker export runs/mine/stage2/output-t0001 -o mixtral --dtype float32 --max-shard-size 2GB --pad-experts-to 256\n"
+         "  moe-worker export runs/mine/stage2/output-t0001 -o mixtral --dtype float32 --max-shard-size 2GB "
+         "--pad-experts-to 256\n"
          "  moe-worker export runs/mine/convert/output-t0001 --format dense -o dense-again --dtype source";
 }
 
@@ -68,11 +73,16 @@ std::string footer() {
 
 Subcommand add_export_command(CLI::App& app) {
   auto options = std::make_shared<ExportOptions>();
-  CLI::App* command = app.add_subcommand("export", "A model directory for transformers, vLLM and llama.cpp, or a dense one again");
+  CLI::App* command =
+      app.add_subcommand("export", "A model directory for transformers, vLLM and llama.cpp, or a dense one again");
   command->add_option("MODEL", options->model, "Model directory: native, or a stock mixture")->required();
   command->add_option("-o,--out", options->output, "Folder to write; must not exist")->required();
-  command->add_option("--format", options->format, "Format to write")->capture_default_str()->check(CLI::IsMember(export_format_names()));
-  command->add_option("--dtype", options->dtype, "Type of the weights")->capture_default_str()->check(CLI::IsMember({"bfloat16", "float32", "source"}));
+  command->add_option("--format", options->format, "Format to write")
+      ->capture_default_str()
+      ->check(CLI::IsMember(export_format_names()));
+  command->add_option("--dtype", options->dtype, "Type of the weights")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"bfloat16", "float32", "source"}));
   command->add_option("--max-shard-size", options->max_shard_size, "Size of a file at most: bytes, or with kB, MB, GB")
       ->capture_default_str()
       ->transform(CLI::AsSizeValue(true))

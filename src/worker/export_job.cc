@@ -11,16 +11,20 @@ std::optional<JobOutcome> run_export_job(const JobContext& context) {
   const std::filesystem::path input = context.model_path(context.stage.export_().input());
   std::unique_ptr<ModelDirectory> source;
   agree(context.world, "open " + input.string(), [&] { source = std::make_unique<ModelDirectory>(input); });
-  const ExportRequest request{.spec = context.stage.export_(),
-                              .source = *source,
-                              .output = context.output_path,
-                              .progress = [&](int64_t done, int64_t all) {
-                                end_of_unit(context, {.stage = context.stage.name(), .phase = "exporting", .step = done, .steps = all, .unit = "part"});
-                              }};
+  const ExportRequest request{
+      .spec = context.stage.export_(),
+      .source = *source,
+      .output = context.output_path,
+      .progress = [&](int64_t done, int64_t all) {
+        end_of_unit(context,
+                    {.stage = context.stage.name(), .phase = "exporting", .step = done, .steps = all, .unit = "part"});
+      }};
   const nlohmann::json report = export_model(request, context.world);
-  if (context.world.rank() == 0) log_info("event=exported output=" + context.output_path.string() + "\n" + export_text(report));
+  if (context.world.rank() == 0)
+    log_info("event=exported output=" + context.output_path.string() + "\n" + export_text(report));
   JobOutcome outcome;
-  for (const char* metric : {"bytes", "shards", "padded_size_ratio", "max_relative_rounding"}) outcome.metrics[metric] = report[metric];
+  for (const char* metric : {"bytes", "shards", "padded_size_ratio", "max_relative_rounding"})
+    outcome.metrics[metric] = report[metric];
   outcome.details = {{"export", report}};
   return outcome;
 }

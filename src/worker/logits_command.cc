@@ -25,10 +25,12 @@ void check_lengths(const std::vector<std::vector<int32_t>>& documents, int64_t m
   for (size_t i = 0; i < documents.size(); ++i) {
     const size_t length = documents[i].size();
     if (length == 0 || length != documents.front().size()) {
-      throw InvalidArgument(concat(file, ":", i + 1, ": ", length, " ids; all documents must have the same number, at least 1"));
+      throw InvalidArgument(
+          concat(file, ":", i + 1, ": ", length, " ids; all documents must have the same number, at least 1"));
     }
     if (static_cast<int64_t>(length) > max_positions) {
-      throw InvalidArgument(concat(file, ":", i + 1, ": ", length, " ids are more than the model's max_position_embeddings ", max_positions));
+      throw InvalidArgument(concat(file, ":", i + 1, ": ", length,
+                                   " ids are more than the model's max_position_embeddings ", max_positions));
     }
   }
 }
@@ -48,14 +50,17 @@ ExitCode write_logits(const LogitsOptions& options) {
   LocalDispatcher dispatcher;
   at::Tensor logits = at::empty({rows, length, config.vocab_size});
   for (int64_t row = 0; row < rows; ++row) {
-    const at::Tensor hidden = decoder.forward({ids.select(0, row), at::arange(length, at::kLong), {0, length}}, dispatcher).hidden_TD;
+    const at::Tensor hidden =
+        decoder.forward({ids.select(0, row), at::arange(length, at::kLong), {0, length}}, dispatcher).hidden_TD;
     logits.select(0, row).copy_(decoder.logits(hidden));
   }
-  SafetensorsWriter writer(options.output, {{"input_ids", at::kLong, {rows, length}}, {"logits", at::kFloat, logits.sizes().vec()}});
+  SafetensorsWriter writer(options.output,
+                           {{"input_ids", at::kLong, {rows, length}}, {"logits", at::kFloat, logits.sizes().vec()}});
   writer.write("input_ids", ids);
   writer.write("logits", logits);
   writer.finish();
-  std::cout << options.output << ": logits of " << rows << " x " << length << " positions, vocabulary " << config.vocab_size << "\n";
+  std::cout << options.output << ": logits of " << rows << " x " << length << " positions, vocabulary "
+            << config.vocab_size << "\n";
   return ExitCode::kDone;
 }
 
@@ -63,10 +68,13 @@ ExitCode write_logits(const LogitsOptions& options) {
 
 Subcommand add_logits_command(CLI::App& app) {
   auto options = std::make_shared<LogitsOptions>();
-  CLI::App* command = app.add_subcommand("logits", "Logits of documents of one length, as a safetensors file to compare with");
-  command->add_option("MODEL", options->model, "Model directory: Hugging Face layout, native or a stock mixture")->required();
+  CLI::App* command =
+      app.add_subcommand("logits", "Logits of documents of one length, as a safetensors file to compare with");
+  command->add_option("MODEL", options->model, "Model directory: Hugging Face layout, native or a stock mixture")
+      ->required();
   command->add_option("--ids", options->ids_file, "JSONL file of {\"ids\"}, all of one length")->required();
-  command->add_option("--out", options->output, "File to write: input_ids [N, T] int64, logits [N, T, V] float32")->required();
+  command->add_option("--out", options->output, "File to write: input_ids [N, T] int64, logits [N, T, V] float32")
+      ->required();
   command->footer(
       "Examples:\n"
       "  echo '{\"ids\": [1, 403, 12, 7]}' > ids.jsonl\n"

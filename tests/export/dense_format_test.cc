@@ -18,8 +18,8 @@
 namespace moe {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::export_spec;
+using ::testing::HasSubstr;
 using testing::refusal;
 
 v1::ExportSpec dense_spec() {
@@ -53,14 +53,16 @@ class DenseFormatTest : public ::testing::TestWithParam<Case> {
   std::filesystem::path back() const { return folder_ / "back"; }
   testing::TempDir folder_;
 };
-INSTANTIATE_TEST_SUITE_P(Methods, DenseFormatTest, ::testing::ValuesIn(cases()), [](const auto& test) { return test.param.method + "_" + test.param.family; });
+INSTANTIATE_TEST_SUITE_P(Methods, DenseFormatTest, ::testing::ValuesIn(cases()),
+                         [](const auto& test) { return test.param.method + "_" + test.param.family; });
 
 TEST_P(DenseFormatTest, IsTheSourceBitForBit) {
   convert(at::kBFloat16);
   testing::export_to(converted(), back(), dense_spec());
   const ModelDirectory before(dense()), after(back());
   EXPECT_FALSE(after.config().moe);
-  EXPECT_EQ(nlohmann::json::parse(read_file(back() / "config.json")), nlohmann::json::parse(read_file(dense() / "config.json")));
+  EXPECT_EQ(nlohmann::json::parse(read_file(back() / "config.json")),
+            nlohmann::json::parse(read_file(dense() / "config.json")));
   int64_t tensors = 0;
   for (const TensorSpec& spec : logical_tensor_specs(before.config())) {
     EXPECT_EQ(after.tensor_type(spec.name), at::kBFloat16);
@@ -95,12 +97,14 @@ TEST_P(DenseFormatTest, IndicesThatAreNoPartition) {
     std::vector<SafetensorsWriter::Spec> specs;
     for (const SafetensorsEntry& entry : file.header().entries) specs.push_back({entry.name, at::kInt, entry.shape});
     SafetensorsWriter writer(folder_ / "changed", specs);
-    for (const auto& spec : specs) writer.write(spec.name, spec.name.find("layers.0.") != std::string::npos ? first : file.tensor(spec.name));
+    for (const auto& spec : specs)
+      writer.write(spec.name, spec.name.find("layers.0.") != std::string::npos ? first : file.tensor(spec.name));
     writer.finish();
     std::filesystem::rename(folder_ / "changed", converted() / "conversion.safetensors");
   };
   with_indices(at::zeros({4, 12}, at::kInt));
-  EXPECT_THAT(refusal(converted(), dense_spec()), HasSubstr("the experts of layer 0 do not partition its FFN: 47 neurons are in none, 1 in several"));
+  EXPECT_THAT(refusal(converted(), dense_spec()),
+              HasSubstr("the experts of layer 0 do not partition its FFN: 47 neurons are in none, 1 in several"));
   with_indices(at::full({4, 12}, 48, at::kInt));
   EXPECT_THAT(refusal(converted(), dense_spec()), HasSubstr("names neuron 48 of 48"));
   std::filesystem::remove(converted() / "conversion.safetensors");

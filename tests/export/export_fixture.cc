@@ -43,7 +43,8 @@ v1::ExportSpec export_spec(const std::string& format) {
   return spec;
 }
 
-nlohmann::json export_to(const std::filesystem::path& source, const std::filesystem::path& output, const v1::ExportSpec& spec) {
+nlohmann::json export_to(const std::filesystem::path& source, const std::filesystem::path& output,
+                         const v1::ExportSpec& spec) {
   const ModelDirectory directory(source);
   return export_model({.spec = spec, .source = directory, .output = output, .progress = {}}, *make_self_communicator());
 }

@@ -25,19 +25,21 @@ struct MixtureSpec {
   std::vector<int64_t> widths{12, 12};
   std::vector<int64_t> shared{0, 0};
   std::vector<double> scales{1, 1};
-  nlohmann::json keys = nlohmann::json::object();   ///< put over those of config.json
+  nlohmann::json keys = nlohmann::json::object();  ///< put over those of config.json
 };
 
 ModelConfig mixture_config(const MixtureSpec& spec);
 
 /// Writes it with random weights that depend on `seed` and the names alone.
-void write_mixture(const std::filesystem::path& path, const MixtureSpec& spec, at::ScalarType dtype = at::kFloat, uint64_t seed = 3);
+void write_mixture(const std::filesystem::path& path, const MixtureSpec& spec, at::ScalarType dtype = at::kFloat,
+                   uint64_t seed = 3);
 
 /// Effective, in float32.
 v1::ExportSpec export_spec(const std::string& format = "auto");
 
 /// Exports on one rank; returns the report.
-nlohmann::json export_to(const std::filesystem::path& source, const std::filesystem::path& output, const v1::ExportSpec& spec = export_spec());
+nlohmann::json export_to(const std::filesystem::path& source, const std::filesystem::path& output,
+                         const v1::ExportSpec& spec = export_spec());
 
 /// What exporting throws; "" if it does not.
 std::string refusal(const std::filesystem::path& source, const v1::ExportSpec& spec);

@@ -15,24 +15,30 @@ namespace moe {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using testing::export_spec;
 using testing::export_to;
 using testing::ExportTest;
+using ::testing::HasSubstr;
 using testing::logits_of_directory;
 using testing::MixtureSpec;
 using testing::write_mixture;
 
-nlohmann::json json_of(const std::filesystem::path& path) { return nlohmann::json::parse(read_file(path)); }
+nlohmann::json json_of(const std::filesystem::path& path) {
+  return nlohmann::json::parse(read_file(path));
+}
 
 struct Case {
   std::string name;
   MixtureSpec spec;
-  std::string format;   ///< that auto must choose
+  std::string format;  ///< that auto must choose
 };
 
-const nlohmann::json kLlama3 = {{"rope_scaling", {{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0},
-                                                  {"original_max_position_embeddings", 16}}}};
+const nlohmann::json kLlama3 = {{"rope_scaling",
+                                 {{"rope_type", "llama3"},
+                                  {"factor", 8.0},
+                                  {"low_freq_factor", 1.0},
+                                  {"high_freq_factor", 4.0},
+                                  {"original_max_position_embeddings", 16}}}};
 
 /// The rows of docs/export.md.
 std::vector<Case> cases() {
@@ -53,7 +59,8 @@ std::vector<Case> cases() {
 }
 
 class RoundTripTest : public ExportTest, public ::testing::WithParamInterface<Case> {};
-INSTANTIATE_TEST_SUITE_P(Rows, RoundTripTest, ::testing::ValuesIn(cases()), [](const auto& test) { return test.param.name; });
+INSTANTIATE_TEST_SUITE_P(Rows, RoundTripTest, ::testing::ValuesIn(cases()),
+                         [](const auto& test) { return test.param.name; });
 
 // Scales are powers of two and no width changes: every product is the same product.
 TEST_P(RoundTripTest, TheExportHasTheSameLogitsBitForBit) {
@@ -110,14 +117,18 @@ TEST_F(ExportTest, NamesOfMixtral) {
   write_mixture(native(), {.experts = 2});
   export_to(native(), out());
   const std::string layer = "model.layers.0.", moe = layer + "block_sparse_moe.";
-  EXPECT_THAT(names_in(out() / "model.safetensors"),
-              ElementsAre("model.embed_tokens.weight", layer + "input_layernorm.weight", layer + "self_attn.q_proj.weight",
-                          layer + "self_attn.k_proj.weight", layer + "self_attn.v_proj.weight", layer + "self_attn.o_proj.weight",
-                          layer + "post_attention_layernorm.weight", moe + "gate.weight", moe + "experts.0.w1.weight",
-                          moe + "experts.0.w2.weight", moe + "experts.0.w3.weight", moe + "experts.1.w1.weight", moe + "experts.1.w2.weight",
-                          moe + "experts.1.w3.weight", "model.norm.weight", "lm_head.weight"));
+  EXPECT_THAT(
+      names_in(out() / "model.safetensors"),
+      ElementsAre("model.embed_tokens.weight", layer + "input_layernorm.weight", layer + "self_attn.q_proj.weight",
+                  layer + "self_attn.k_proj.weight", layer + "self_attn.v_proj.weight",
+                  layer + "self_attn.o_proj.weight", layer + "post_attention_layernorm.weight", moe + "gate.weight",
+                  moe + "experts.0.w1.weight", moe + "experts.0.w2.weight", moe + "experts.0.w3.weight",
+                  moe + "experts.1.w1.weight", moe + "experts.1.w2.weight", moe + "experts.1.w3.weight",
+                  "model.norm.weight", "lm_head.weight"));
   const SafetensorsFile stored(out() / "model.safetensors"), ours(native() / "model.safetensors");
-  const auto same = [&](const std::string& theirs, const std::string& mine) { return stored.tensor(moe + theirs).equal(ours.tensor(layer + "mlp." + mine)); };
+  const auto same = [&](const std::string& theirs, const std::string& mine) {
+    return stored.tensor(moe + theirs).equal(ours.tensor(layer + "mlp." + mine));
+  };
   EXPECT_TRUE(same("gate.weight", "router.weight"));
   EXPECT_TRUE(same("experts.1.w1.weight", "experts.1.gate_proj.weight"));
   EXPECT_TRUE(same("experts.1.w2.weight", "experts.1.down_proj.weight"));
@@ -138,7 +149,12 @@ TEST_F(ExportTest, Qwen2MoeHasBiasesAGateAndADummy) {
   auto in_bfloat16 = export_spec();
   in_bfloat16.set_dtype("bfloat16");
   export_to(native(), folder_ / "bf16", in_bfloat16);
-  EXPECT_EQ(SafetensorsFile(folder_ / "bf16" / "model.safetensors").tensor(layer + "mlp.shared_expert_gate.weight").eq(0).sum().item<int64_t>(), 0);
+  EXPECT_EQ(SafetensorsFile(folder_ / "bf16" / "model.safetensors")
+                .tensor(layer + "mlp.shared_expert_gate.weight")
+                .eq(0)
+                .sum()
+                .item<int64_t>(),
+            0);
   EXPECT_EQ(report["warnings"].size(), 0u);
 }
 
@@ -146,7 +162,9 @@ TEST_F(ExportTest, TheSharedExpertOfQwen2MoeIsDoubled) {
   write_mixture(native(), {.family = "qwen2", .shared = {8, 8}});
   const nlohmann::json report = export_to(native(), out());
   const std::string down = "model.layers.0.mlp.shared_expert.down_proj.weight";
-  EXPECT_TRUE(SafetensorsFile(out() / "model.safetensors").tensor(down).equal(SafetensorsFile(native() / "model.safetensors").tensor(down) * 2));
+  EXPECT_TRUE(SafetensorsFile(out() / "model.safetensors")
+                  .tensor(down)
+                  .equal(SafetensorsFile(native() / "model.safetensors").tensor(down) * 2));
   EXPECT_THAT(report["warnings"].dump(), HasSubstr("not exact in llama.cpp: its qwen2moe never renormalises"));
 }
 
@@ -157,11 +175,28 @@ TEST_F(ExportTest, ConfigsAreComplete) {
   const std::string text = read_file(out() / "config.json");
   for (const char* part : {R"("architectures": [
     "MixtralForCausalLM"
-  ])", R"("rope_theta": 10000.0)", R"("rms_norm_eps": 1e-05)", R"("num_local_experts": 4)", R"("num_experts_per_tok": 2)", R"("intermediate_size": 12)",
-                           R"("head_dim": 8)", R"("sliding_window": null)", R"("router_jitter_noise": 0.0)", R"("router_aux_loss_coef": 0.0)",
-                           R"("output_router_logits": false)", R"("tie_word_embeddings": false)", R"("hidden_act": "silu")", R"("use_cache": true)",
-                           R"("initializer_range": 0.02)", R"("attention_dropout": 0.0)", R"("torch_dtype": "float32")", R"("bos_token_id": 1)",
-                           R"("eos_token_id": 2)", R"("pad_token_id": null)", R"("rope_type": "llama3")", R"("factor": 8.0)",
+  ])",
+                           R"("rope_theta": 10000.0)",
+                           R"("rms_norm_eps": 1e-05)",
+                           R"("num_local_experts": 4)",
+                           R"("num_experts_per_tok": 2)",
+                           R"("intermediate_size": 12)",
+                           R"("head_dim": 8)",
+                           R"("sliding_window": null)",
+                           R"("router_jitter_noise": 0.0)",
+                           R"("router_aux_loss_coef": 0.0)",
+                           R"("output_router_logits": false)",
+                           R"("tie_word_embeddings": false)",
+                           R"("hidden_act": "silu")",
+                           R"("use_cache": true)",
+                           R"("initializer_range": 0.02)",
+                           R"("attention_dropout": 0.0)",
+                           R"("torch_dtype": "float32")",
+                           R"("bos_token_id": 1)",
+                           R"("eos_token_id": 2)",
+                           R"("pad_token_id": null)",
+                           R"("rope_type": "llama3")",
+                           R"("factor": 8.0)",
                            R"("original_max_position_embeddings": 16)"}) {
     EXPECT_THAT(text, HasSubstr(part));
   }
@@ -174,7 +209,8 @@ TEST_F(ExportTest, GraniteGetsTheScaleOfItsAttention) {
   const nlohmann::json config = json_of(out() / "config.json");
   EXPECT_DOUBLE_EQ(config["attention_multiplier"].get<double>(), 1 / std::sqrt(2.0));
   EXPECT_THAT(read_file(out() / "config.json"), HasSubstr("\"attention_multiplier\": 0.707106781186547"));
-  for (const char* key : {"embedding_multiplier", "logits_scaling", "residual_multiplier"}) EXPECT_EQ(config[key].dump(), "1.0") << key;
+  for (const char* key : {"embedding_multiplier", "logits_scaling", "residual_multiplier"})
+    EXPECT_EQ(config[key].dump(), "1.0") << key;
   EXPECT_EQ(config["shared_intermediate_size"], 8);
 }
 
@@ -195,7 +231,8 @@ TEST_F(ExportTest, ATiedHeadIsWrittenOutUnlessAskedOtherwise) {
 // A scale that is no power of two: one rounding, measured against the product in float64.
 TEST_F(ExportTest, OtherScalesRoundOnce) {
   write_mixture(native(), {.scales = {3.3, 1}}, at::kBFloat16);
-  for (const auto& [dtype, least, most] : {std::tuple{"float32", 0.0, 0x1p-24}, {"bfloat16", 0x1p-11, 0x1p-8}, {"source", 0x1p-11, 0x1p-8}}) {
+  for (const auto& [dtype, least, most] :
+       {std::tuple{"float32", 0.0, 0x1p-24}, {"bfloat16", 0x1p-11, 0x1p-8}, {"source", 0x1p-11, 0x1p-8}}) {
     auto spec = export_spec();
     spec.set_dtype(dtype);
     const std::filesystem::path path = folder_ / dtype;
@@ -205,7 +242,10 @@ TEST_F(ExportTest, OtherScalesRoundOnce) {
     EXPECT_LE(rounding, most) << dtype;
     EXPECT_THAT(report["notes"].dump(), HasSubstr("1 of 2 are not powers of two"));
     const std::string down = "model.layers.0.block_sparse_moe.experts.0.w2.weight";
-    const at::Tensor exact = SafetensorsFile(native() / "model.safetensors").tensor("model.layers.0.mlp.experts.0.down_proj.weight").to(at::kDouble) * 3.3;
+    const at::Tensor exact = SafetensorsFile(native() / "model.safetensors")
+                                 .tensor("model.layers.0.mlp.experts.0.down_proj.weight")
+                                 .to(at::kDouble) *
+                             3.3;
     const at::Tensor stored = SafetensorsFile(path / "model.safetensors").tensor(down);
     EXPECT_TRUE(stored.equal(exact.to(stored.scalar_type()))) << dtype;
   }
@@ -256,8 +296,14 @@ TEST_F(ExportTest, ShardsHoldWholeTensorsUnderTheLimit) {
 
 TEST_F(ExportTest, WhatBelongsToTheTokenizerIsCopiedByteForByte) {
   write_mixture(native(), {});
-  const std::vector<std::string> copied{"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
-                                        "chat_template.jinja", "vocab.json", "merges.txt"};
+  const std::vector<std::string> copied{"tokenizer.json",
+                                        "tokenizer.model",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "generation_config.json",
+                                        "chat_template.jinja",
+                                        "vocab.json",
+                                        "merges.txt"};
   for (const std::string& name : copied) write_file_atomically(native() / name, name + "\n\0\xff of ours");
   write_file_atomically(native() / "notes.txt", "stays");
   write_file_atomically(native() / "conversion.json", "{}");
@@ -278,7 +324,10 @@ TEST_F(ExportTest, TheTextTellsClientsAndReasons) {
   EXPECT_THAT(text, HasSubstr("format        granitemoeshared (the first that is exact)"));
   EXPECT_THAT(text, HasSubstr("mixtral: mixtral has no shared expert"));
   EXPECT_THAT(text, HasSubstr("qwen2_moe: exact too"));
-  EXPECT_THAT(text, HasSubstr("vLLM                  yes    needs a version that hands RoPE scaling (here llama3) to granitemoeshared"));
+  EXPECT_THAT(
+      text,
+      HasSubstr(
+          "vLLM                  yes    needs a version that hands RoPE scaling (here llama3) to granitemoeshared"));
 }
 
 }  // namespace

@@ -21,12 +21,21 @@ constexpr int64_t kLayers = 12, kHidden = 1024, kWidth = 512, kExperts = 8, kVoc
 
 ModelConfig config() {
   const std::vector<int64_t> widths(kLayers, kWidth), shared(kLayers, 0);
-  const nlohmann::json moe = {{"base_model_type", "llama"}, {"num_experts", kExperts}, {"top_k", 2}, {"expert_widths", widths}, {"shared_widths", shared},
-                              {"output_scale", std::vector<double>(kLayers, 3.3)}};
-  const nlohmann::json json = {{"architectures", {"Dense2MoeForCausalLM"}}, {"model_type", "dense2moe"},    {"hidden_size", kHidden},
-                               {"intermediate_size", kWidth * kExperts},    {"num_hidden_layers", kLayers}, {"num_attention_heads", 16},
-                               {"num_key_value_heads", 16},                 {"vocab_size", kVocab},         {"max_position_embeddings", 256},
-                               {"rms_norm_eps", 1e-5},                      {"tie_word_embeddings", false}, {"moe", moe}};
+  const nlohmann::json moe = {
+      {"base_model_type", "llama"}, {"num_experts", kExperts}, {"top_k", 2},
+      {"expert_widths", widths},    {"shared_widths", shared}, {"output_scale", std::vector<double>(kLayers, 3.3)}};
+  const nlohmann::json json = {{"architectures", {"Dense2MoeForCausalLM"}},
+                               {"model_type", "dense2moe"},
+                               {"hidden_size", kHidden},
+                               {"intermediate_size", kWidth * kExperts},
+                               {"num_hidden_layers", kLayers},
+                               {"num_attention_heads", 16},
+                               {"num_key_value_heads", 16},
+                               {"vocab_size", kVocab},
+                               {"max_position_embeddings", 256},
+                               {"rms_norm_eps", 1e-5},
+                               {"tie_word_embeddings", false},
+                               {"moe", moe}};
   return parse_model_config(json.dump(), "model");
 }
 
@@ -50,8 +59,8 @@ double write_large_model(const std::filesystem::path& path) {
   return bytes;
 }
 
-/// `bound`: the larger of the embedding and what the format stores as one tensor, mapped and as written, and blocks of float64 (and
-/// pages of libraries that are touched for the first time).
+/// `bound`: the larger of the embedding and what the format stores as one tensor, mapped and as written, and blocks of
+/// float64 (and pages of libraries that are touched for the first time).
 void expect_bounded(const std::string& format, const std::string& dtype, double bound) {
   const testing::TempDir folder;
   const double bytes = write_large_model(folder / "native");
@@ -64,15 +73,21 @@ void expect_bounded(const std::string& format, const std::string& dtype, double 
     export_model({.spec = spec, .source = source, .output = folder / "out", .progress = {}}, *make_self_communicator());
   });
   if (growth < 0) GTEST_SKIP() << "/proc/self/clear_refs does not reset the peak on this machine";
-  std::cout << format << " " << dtype << ": model " << bytes / kMib << " MiB, peak growth " << growth / kMib << " MiB, bound " << bound / kMib << " MiB\n";
+  std::cout << format << " " << dtype << ": model " << bytes / kMib << " MiB, peak growth " << growth / kMib
+            << " MiB, bound " << bound / kMib << " MiB\n";
   EXPECT_LT(growth, bound);
   EXPECT_GT(growth, 1 * kMib) << "the measure does not work";
 }
 
-constexpr double kEmbedding = 2.0 * kVocab * kHidden, kStacked = 2.0 * kExperts * 2 * kWidth * kHidden, kBlocks = 64 * kMib;
+constexpr double kEmbedding = 2.0 * kVocab * kHidden, kStacked = 2.0 * kExperts * 2 * kWidth * kHidden,
+                 kBlocks = 64 * kMib;
 
-TEST(ExportMemoryTest, PerExpertFilesHoldOneTensor) { expect_bounded("mixtral", "bfloat16", kEmbedding + 2 * kBlocks); }
-TEST(ExportMemoryTest, StackedExpertsHoldALayers) { expect_bounded("granitemoeshared", "float32", 4 * kStacked + kBlocks); }
+TEST(ExportMemoryTest, PerExpertFilesHoldOneTensor) {
+  expect_bounded("mixtral", "bfloat16", kEmbedding + 2 * kBlocks);
+}
+TEST(ExportMemoryTest, StackedExpertsHoldALayers) {
+  expect_bounded("granitemoeshared", "float32", 4 * kStacked + kBlocks);
+}
 
 }  // namespace
 }  // namespace moe

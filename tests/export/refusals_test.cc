@@ -13,17 +13,18 @@ namespace moe {
 namespace {
 
 using ::testing::AllOf;
-using ::testing::HasSubstr;
 using testing::export_spec;
 using testing::ExportTest;
+using ::testing::HasSubstr;
 using testing::refusal;
 using testing::write_mixture;
 
 TEST_F(ExportTest, PhiHasNoStockMixture) {
   write_mixture(native(), {.family = "phi"});
   EXPECT_THAT(refusal(native(), export_spec()),
-              AllOf(HasSubstr("no stock architecture holds"), HasSubstr("--format native"), HasSubstr("mixtral:"), HasSubstr("granitemoeshared:"),
-                    HasSubstr("qwen2_moe:"), HasSubstr("LayerNorm"), HasSubstr("in parallel"), HasSubstr("no gate"), HasSubstr("its experts have biases"),
+              AllOf(HasSubstr("no stock architecture holds"), HasSubstr("--format native"), HasSubstr("mixtral:"),
+                    HasSubstr("granitemoeshared:"), HasSubstr("qwen2_moe:"), HasSubstr("LayerNorm"),
+                    HasSubstr("in parallel"), HasSubstr("no gate"), HasSubstr("its experts have biases"),
                     HasSubstr("head has a bias"), HasSubstr("RoPE turns 4 of 8")));
   EXPECT_EQ(exit_code_for(InvalidArgument("")), ExitCode::kBadInput);
   testing::export_to(native(), out(), export_spec("native"));
@@ -36,10 +37,13 @@ TEST_F(ExportTest, BiasesOfExperts) {
 
 TEST_F(ExportTest, ANamedFormatIsHeldToItsOwnReasons) {
   write_mixture(native(), {.family = "qwen2", .topk_norm = "raw", .shared = {8, 8}});
-  EXPECT_THAT(refusal(native(), export_spec("mixtral")), AllOf(HasSubstr("mixtral does not hold"), HasSubstr("renormalises"), HasSubstr("no shared expert"),
-                                                               HasSubstr("no biases")));
-  EXPECT_THAT(refusal(native(), export_spec("granitemoeshared")), AllOf(HasSubstr("renormalises"), HasSubstr("on none of them")));
-  EXPECT_THAT(refusal(native(), export_spec("mixtrel")), HasSubstr("known: mixtral, granitemoeshared, qwen2_moe, native, dense"));
+  EXPECT_THAT(refusal(native(), export_spec("mixtral")),
+              AllOf(HasSubstr("mixtral does not hold"), HasSubstr("renormalises"), HasSubstr("no shared expert"),
+                    HasSubstr("no biases")));
+  EXPECT_THAT(refusal(native(), export_spec("granitemoeshared")),
+              AllOf(HasSubstr("renormalises"), HasSubstr("on none of them")));
+  EXPECT_THAT(refusal(native(), export_spec("mixtrel")),
+              HasSubstr("known: mixtral, granitemoeshared, qwen2_moe, native, dense"));
 }
 
 TEST_F(ExportTest, HeadsThatDoNotMakeUpTheHiddenSize) {
@@ -75,7 +79,8 @@ TEST_F(ExportTest, AScaleThatTheTypeCannotHold) {
   for (const double scale : {0x1p130, 1e39}) {
     const std::filesystem::path path = folder_ / std::to_string(scale);
     write_mixture(path, {.scales = {scale, 1}});
-    EXPECT_THAT(refusal(path, export_spec("mixtral")), AllOf(HasSubstr("is too large for Float"), HasSubstr("export: a value of up to")));
+    EXPECT_THAT(refusal(path, export_spec("mixtral")),
+                AllOf(HasSubstr("is too large for Float"), HasSubstr("export: a value of up to")));
     EXPECT_FALSE(std::filesystem::exists(out()));
   }
 }

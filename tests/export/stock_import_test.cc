@@ -12,8 +12,8 @@ namespace moe {
 namespace {
 
 using ::testing::AllOf;
-using ::testing::HasSubstr;
 using testing::ExportTest;
+using ::testing::HasSubstr;
 
 class StockImportTest : public ExportTest {
  protected:
@@ -47,7 +47,8 @@ class StockImportTest : public ExportTest {
     std::vector<SafetensorsWriter::Spec> specs;
     {
       const SafetensorsFile file(out() / "model.safetensors");
-      for (const SafetensorsEntry& entry : file.header().entries) specs.push_back({entry.name, at::kFloat, entry.shape});
+      for (const SafetensorsEntry& entry : file.header().entries)
+        specs.push_back({entry.name, at::kFloat, entry.shape});
       SafetensorsWriter writer(out() / "changed", specs);
       for (const auto& spec : specs) writer.write(spec.name, spec.name == name ? value : file.tensor(spec.name));
       writer.finish();
@@ -66,7 +67,8 @@ TEST_F(StockImportTest, MixtralOfEitherSpelling) {
   config["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 10000.0}};
   EXPECT_EQ(problem_with_config(config.dump()), "");
   // The architecture's own defaults, not LLaMA's.
-  for (const char* key : {"rope_parameters", "rms_norm_eps", "max_position_embeddings", "num_experts_per_tok"}) config.erase(key);
+  for (const char* key : {"rope_parameters", "rms_norm_eps", "max_position_embeddings", "num_experts_per_tok"})
+    config.erase(key);
   const ModelConfig defaults = parse_model_config(config.dump(), "mixtral");
   EXPECT_EQ(defaults.rope.theta, 1e6);
   EXPECT_EQ(defaults.norm_eps, 1e-5);
@@ -77,13 +79,16 @@ TEST_F(StockImportTest, MixtralOfEitherSpelling) {
 
 TEST_F(StockImportTest, MixtralThatWeCannotHold) {
   make({}, "mixtral");
-  EXPECT_THAT(problem_with({{"sliding_window", 4096}}), AllOf(HasSubstr("config.json: `sliding_window` is 4096"), HasSubstr("null")));
-  EXPECT_THAT(problem_with({{"num_local_experts", 1}}), HasSubstr("`num_experts_per_tok` 2 is more than `num_local_experts` 1"));
+  EXPECT_THAT(problem_with({{"sliding_window", 4096}}),
+              AllOf(HasSubstr("config.json: `sliding_window` is 4096"), HasSubstr("null")));
+  EXPECT_THAT(problem_with({{"num_local_experts", 1}}),
+              HasSubstr("`num_experts_per_tok` 2 is more than `num_local_experts` 1"));
   EXPECT_THAT(problem_with({{"num_local_experts", 1 << 20}}), HasSubstr("`num_local_experts`"));
-  EXPECT_THAT(problem_with({{"num_local_experts", 5}}), HasSubstr("missing: model.layers.0.block_sparse_moe.experts.4.w1.weight"));
+  EXPECT_THAT(problem_with({{"num_local_experts", 5}}),
+              HasSubstr("missing: model.layers.0.block_sparse_moe.experts.4.w1.weight"));
   EXPECT_THAT(problem_with({{"intermediate_size", 13}}), HasSubstr("mismatched"));
   EXPECT_THAT(problem_with({{"hidden_act", "gelu"}}), HasSubstr("hidden_act"));
-  EXPECT_EQ(problem_with({{"router_jitter_noise", 0.1}}), "");   // of training alone
+  EXPECT_EQ(problem_with({{"router_jitter_noise", 0.1}}), "");  // of training alone
 }
 
 TEST_F(StockImportTest, GraniteThatWeCannotHold) {
@@ -107,7 +112,8 @@ TEST_F(StockImportTest, Qwen2MoeThatWeCannotHold) {
   make({.family = "qwen2", .shared = {8, 8}}, "qwen2_moe");
   EXPECT_THAT(problem_with({{"decoder_sparse_step", 2}}), HasSubstr("`decoder_sparse_step` is 2"));
   EXPECT_THAT(problem_with({{"mlp_only_layers", {0}}}), HasSubstr("`mlp_only_layers` is [0]"));
-  EXPECT_THAT(problem_with({{"qkv_bias", false}, {"use_sliding_window", true}}), HasSubstr("`use_sliding_window` is true"));
+  EXPECT_THAT(problem_with({{"qkv_bias", false}, {"use_sliding_window", true}}),
+              HasSubstr("`use_sliding_window` is true"));
   const std::string gate = "model.layers.1.mlp.shared_expert_gate.weight";
   replace(gate, at::full({1, 32}, 0.01));
   EXPECT_THAT(problem_with(nlohmann::json::object()), AllOf(HasSubstr(gate), HasSubstr("was learned")));
@@ -118,7 +124,7 @@ TEST_F(StockImportTest, Qwen2MoeThatWeCannotHold) {
 TEST_F(StockImportTest, WeightsOfTheChosenFollowNormTopkProb) {
   make({.family = "qwen2"}, "qwen2_moe");
   EXPECT_EQ(ModelDirectory(out()).config().moe->topk_norm, "renorm");
-  EXPECT_EQ(ModelDirectory(out()).config().moe->shared_widths, (std::vector<int64_t>{0, 0}));   // the dummy is gone
+  EXPECT_EQ(ModelDirectory(out()).config().moe->shared_widths, (std::vector<int64_t>{0, 0}));  // the dummy is gone
   nlohmann::json config = nlohmann::json::parse(read_file(out() / "config.json"));
   config.erase("norm_topk_prob");
   EXPECT_EQ(parse_model_config(config.dump(), "qwen2_moe").moe->topk_norm, "raw");

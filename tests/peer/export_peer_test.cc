@@ -1,5 +1,5 @@
-// Exports against transformers, run by the peers' Python on the same machine: every row of docs/export.md loads without a word and
-// gives our logits and our greedy text.
+// Exports against transformers, run by the peers' Python on the same machine: every row of docs/export.md loads without
+// a word and gives our logits and our greedy text.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -22,16 +22,21 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kSequences = 8, kLength = 128;   // 1,024 positions
+constexpr int64_t kSequences = 8, kLength = 128;  // 1,024 positions
 constexpr int64_t kPrompts = 4, kPromptLength = 6, kGenerated = 64;
 constexpr double kAbsolute = 2e-5, kRelative = 1e-5;
-constexpr double kMostTies = 0.001;   // of the positions
+constexpr double kMostTies = 0.001;  // of the positions
 
 /// The base of every case; `keys` over it.
 json base_json(const std::string& family, const json& keys) {
   json base = testing::tiny_json(family);
-  base.update({{"hidden_size", 128}, {"intermediate_size", 352}, {"num_hidden_layers", 3}, {"num_attention_heads", 4}, {"num_key_value_heads", 2},
-               {"vocab_size", 512}, {"max_position_embeddings", 256}});
+  base.update({{"hidden_size", 128},
+               {"intermediate_size", 352},
+               {"num_hidden_layers", 3},
+               {"num_attention_heads", 4},
+               {"num_key_value_heads", 2},
+               {"vocab_size", 512},
+               {"max_position_embeddings", 256}});
   base.erase("bos_token_id");
   base.erase("eos_token_id");
   base.update(keys);
@@ -42,14 +47,21 @@ const json kNoKeys = json::object();
 const json kTied = {{"tie_word_embeddings", true}};
 const json kBiased = {{"attention_bias", true}};
 const json kLlama3 = {{"rope_theta", 500000.0},
-                      {"rope_scaling", {{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 64}}}};
-const json kYarn = {{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 64}}}};
+                      {"rope_scaling",
+                       {{"rope_type", "llama3"},
+                        {"factor", 8.0},
+                        {"low_freq_factor", 1.0},
+                        {"high_freq_factor", 4.0},
+                        {"original_max_position_embeddings", 64}}}};
+const json kYarn = {
+    {"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 64}}}};
 const json kLinear = {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}}}};
 
 class ExportPeerTest : public ::testing::Test {
  protected:
   /// Exports `native` and lays out what the oracle needs.
-  void add(const std::string& name, const std::filesystem::path& native, const std::string& format, v1::ExportSpec spec = testing::export_spec()) {
+  void add(const std::string& name, const std::filesystem::path& native, const std::string& format,
+           v1::ExportSpec spec = testing::export_spec()) {
     const std::filesystem::path folder = cases_ / name;
     std::filesystem::create_directories(folder);
     const json report = testing::export_to(native, folder / "export", spec);
@@ -58,16 +70,20 @@ class ExportPeerTest : public ::testing::Test {
     ++added_;
   }
 
-  void add_converted(const std::string& method, const std::string& base_name, const std::string& family, const json& keys, int top_k, const std::string& format) {
+  void add_converted(const std::string& method, const std::string& base_name, const std::string& family,
+                     const json& keys, int top_k, const std::string& format) {
     const std::string name = concat(method, "_", base_name, "_top", top_k);
-    const std::filesystem::path dense = folder_ / concat("dense_", base_name), native = folder_ / name, ids = folder_ / "ids.jsonl";
+    const std::filesystem::path dense = folder_ / concat("dense_", base_name), native = folder_ / name,
+                                ids = folder_ / "ids.jsonl";
     if (!std::filesystem::exists(ids)) testing::write_calibration(ids, 20, 512, 12);
-    if (!std::filesystem::exists(dense)) testing::write_dense_model(dense, parse_model_config(base_json(family, keys).dump(), "base"), 11);
+    if (!std::filesystem::exists(dense))
+      testing::write_dense_model(dense, parse_model_config(base_json(family, keys).dump(), "base"), 11);
     testing::convert(testing::convert_spec(method, 4, top_k, ids), 7, dense, native);
     add(name, native, format);
   }
 
-  void add_made(const std::string& name, const testing::MixtureSpec& spec, const std::string& format, const v1::ExportSpec& how = testing::export_spec()) {
+  void add_made(const std::string& name, const testing::MixtureSpec& spec, const std::string& format,
+                const v1::ExportSpec& how = testing::export_spec()) {
     testing::write_mixture(folder_ / name, spec);
     add(name, folder_ / name, format, how);
   }
@@ -78,16 +94,22 @@ class ExportPeerTest : public ::testing::Test {
     const ModelDirectory directory(model);
     const Decoder decoder = load_decoder(directory, at::kFloat, {0, directory.config().moe->num_experts});
     const int64_t vocab = directory.config().vocab_size;
-    const at::Tensor ids = testing::random_batch({kSequences * kLength}, vocab, 21).tokens_T.view({kSequences, kLength});
-    const at::Tensor prompts = testing::random_batch({kPrompts * kPromptLength}, vocab, 22).tokens_T.view({kPrompts, kPromptLength});
+    const at::Tensor ids =
+        testing::random_batch({kSequences * kLength}, vocab, 21).tokens_T.view({kSequences, kLength});
+    const at::Tensor prompts =
+        testing::random_batch({kPrompts * kPromptLength}, vocab, 22).tokens_T.view({kPrompts, kPromptLength});
     at::Tensor logits = at::empty({kSequences, kLength, vocab}), greedy = at::empty({kPrompts, kGenerated}, at::kLong);
     LocalDispatcher dispatcher;
     for (int64_t row = 0; row < kSequences; ++row) {
-      logits.select(0, row).copy_(decoder.logits(decoder.forward({ids.select(0, row), at::arange(kLength, at::kLong), {0, kLength}}, dispatcher).hidden_TD));
+      logits.select(0, row).copy_(decoder.logits(
+          decoder.forward({ids.select(0, row), at::arange(kLength, at::kLong), {0, kLength}}, dispatcher).hidden_TD));
     }
-    for (int64_t row = 0; row < kPrompts; ++row) greedy.select(0, row).copy_(continuation(decoder, prompts.select(0, row)));
-    SafetensorsWriter writer(file, {{"input_ids", at::kLong, ids.sizes().vec()}, {"logits", at::kFloat, logits.sizes().vec()},
-                                    {"prompts", at::kLong, prompts.sizes().vec()}, {"greedy", at::kLong, greedy.sizes().vec()}});
+    for (int64_t row = 0; row < kPrompts; ++row)
+      greedy.select(0, row).copy_(continuation(decoder, prompts.select(0, row)));
+    SafetensorsWriter writer(file, {{"input_ids", at::kLong, ids.sizes().vec()},
+                                    {"logits", at::kFloat, logits.sizes().vec()},
+                                    {"prompts", at::kLong, prompts.sizes().vec()},
+                                    {"greedy", at::kLong, greedy.sizes().vec()}});
     writer.write("input_ids", ids);
     writer.write("logits", logits);
     writer.write("prompts", prompts);
@@ -103,7 +125,9 @@ class ExportPeerTest : public ::testing::Test {
     at::Tensor next = prompt;
     for (int64_t position = 0; static_cast<int64_t>(generated.size()) < kGenerated;) {
       const int64_t count = next.size(0);
-      const at::Tensor hidden = decoder.forward({next, at::arange(position, position + count, at::kLong), {0, count}}, dispatcher, &cache).hidden_TD;
+      const at::Tensor hidden =
+          decoder.forward({next, at::arange(position, position + count, at::kLong), {0, count}}, dispatcher, &cache)
+              .hidden_TD;
       generated.push_back(decoder.logits(hidden.slice(0, count - 1)).argmax(1).item<int64_t>());
       next = at::tensor({generated.back()}, at::kLong);
       position += count;
@@ -112,8 +136,8 @@ class ExportPeerTest : public ::testing::Test {
   }
 
   void judge() {
-    const testing::ProcessResult result =
-        testing::run_process({testing::peer_python().string(), MOE_SOURCE_DIR "/tests/peer/export_oracle.py", cases_.string()});
+    const testing::ProcessResult result = testing::run_process(
+        {testing::peer_python().string(), MOE_SOURCE_DIR "/tests/peer/export_oracle.py", cases_.string()});
     ASSERT_EQ(result.exit_code, 0) << result.out << result.err;
     int judged = 0;
     std::vector<std::filesystem::path> folders;
@@ -128,12 +152,15 @@ class ExportPeerTest : public ::testing::Test {
   }
 
   static void expect_good(const std::string& name, const json& verdict) {
-    std::cout << name << ": " << verdict["class"].get<std::string>() << " (transformers " << verdict["transformers"].get<std::string>()
-              << ") positions=" << verdict["positions"] << " ties=" << verdict["ties"] << " max_abs_difference=" << verdict["max_difference"]
-              << " max_logit=" << verdict["max_logit"] << " greedy_differences=" << verdict["greedy_differences"] << "/" << verdict["greedy_tokens"] << "\n";
+    std::cout << name << ": " << verdict["class"].get<std::string>() << " (transformers "
+              << verdict["transformers"].get<std::string>() << ") positions=" << verdict["positions"]
+              << " ties=" << verdict["ties"] << " max_abs_difference=" << verdict["max_difference"]
+              << " max_logit=" << verdict["max_logit"] << " greedy_differences=" << verdict["greedy_differences"] << "/"
+              << verdict["greedy_tokens"] << "\n";
     EXPECT_TRUE(verdict["problems"].empty()) << name << ": " << verdict["problems"];
     EXPECT_TRUE(verdict["warnings"].empty()) << name << ": " << verdict["warnings"];
-    const double positions = verdict["positions"], difference = verdict["max_difference"], largest = verdict["max_logit"];
+    const double positions = verdict["positions"], difference = verdict["max_difference"],
+                 largest = verdict["max_logit"];
     EXPECT_GE(positions, 1000) << name;
     EXPECT_LE(verdict["ties"].get<double>(), kMostTies * positions) << name;
     EXPECT_LE(difference, kAbsolute) << name;
@@ -149,10 +176,14 @@ class ExportPeerTest : public ::testing::Test {
   int added_ = 0;
 };
 
-bool has_oracle() { return std::filesystem::exists(testing::peer_python()); }
+bool has_oracle() {
+  return std::filesystem::exists(testing::peer_python());
+}
 
 TEST_F(ExportPeerTest, EveryRowLoadsAndGivesOurLogits) {
-  if (!has_oracle()) GTEST_SKIP() << "no transformers here: " << testing::peer_python() << " is missing (deploy/install_deps.sh --peers)";
+  if (!has_oracle())
+    GTEST_SKIP() << "no transformers here: " << testing::peer_python()
+                 << " is missing (deploy/install_deps.sh --peers)";
   for (const char* method : {"independent_random", "sequential"}) {
     for (const int top_k : {1, 2}) {
       add_converted(method, "llama", "llama", kNoKeys, top_k, "mixtral");
@@ -162,14 +193,20 @@ TEST_F(ExportPeerTest, EveryRowLoadsAndGivesOurLogits) {
     }
   }
   const auto made = [&](const std::string& family, const json& keys, const std::string& topk_norm, int64_t shared) {
-    return testing::MixtureSpec{.family = family, .topk_norm = topk_norm, .widths = {88, 88, 80}, .shared = {shared, shared, shared}, .scales = {2, 1, 0.7}, .keys = base_json(family, keys)};
+    return testing::MixtureSpec{.family = family,
+                                .topk_norm = topk_norm,
+                                .widths = {88, 88, 80},
+                                .shared = {shared, shared, shared},
+                                .scales = {2, 1, 0.7},
+                                .keys = base_json(family, keys)};
   };
   auto tied = testing::export_spec(), padded = testing::export_spec();
   tied.set_keep_tied(true);
   padded.set_pad_experts_to(32);
   add_made("rowA_llama_tied_kept", made("llama", kTied, "renorm", 0), "mixtral", tied);
   add_made("rowA_llama_yarn_padded", made("llama", kYarn, "renorm", 0), "mixtral", padded);
-  add_made("rowA_as_granite", made("llama", kLinear, "renorm", 0), "granitemoeshared", testing::export_spec("granitemoeshared"));
+  add_made("rowA_as_granite", made("llama", kLinear, "renorm", 0), "granitemoeshared",
+           testing::export_spec("granitemoeshared"));
   add_made("rowB_llama", made("llama", kNoKeys, "renorm", 48), "granitemoeshared");
   add_made("rowB_llama3rope", made("llama", kLlama3, "renorm", 48), "granitemoeshared");
   add_made("rowB_llama_attention_bias", made("llama", kBiased, "renorm", 48), "granitemoeshared");

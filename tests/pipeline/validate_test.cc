@@ -95,8 +95,7 @@ TEST(ValidateTest, References) {
           HasSubstr("a.yaml:14: stages.plain.evaluate.baseline: no such model (base-7m); known: dense, early.model, "
                     "convert.model"),
           "a.yaml:15: stages.wrong.train.input: stage 'plain' makes no model (plain.model); it is of kind evaluate, "
-          "name a "
-          "convert or train stage"));
+          "name a convert, train or export stage"));
 }
 
 TEST(ValidateTest, FieldsOfConvert) {
@@ -116,7 +115,7 @@ TEST(ValidateTest, FieldsOfConvert) {
                   "a.yaml:7: stages.convert.convert.scale_mode: unknown value (n_over_q); did you mean 'n_over_k'? "
                   "known: least_squares, "
                   "n_over_k, k, energy, unbiased, fixed",
-                  "a.yaml:7: stages.convert.convert.topk_norm: unknown value (x); known: renorm, straight_through",
+                  "a.yaml:7: stages.convert.convert.topk_norm: unknown value (x); known: renorm, straight_through, raw",
                   "a.yaml:7: stages.convert.convert.preset: unknown value (y); known: ours, published",
                   "a.yaml:7: stages.convert.convert.dtype: unknown value (float16); did you mean 'bfloat16'? known: "
                   "source, float32, "

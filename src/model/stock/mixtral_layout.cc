@@ -12,10 +12,12 @@ constexpr char kArchitecture[] = "MixtralForCausalLM";
 
 void read_config(const json& source, const std::string& where, ModelConfig& config) {
   const JsonFields fields(source, where);
-  if (fields.has("sliding_window")) fields.fail("sliding_window", "null: this model's attention window is not supported");
-  read_dense_base(source, where, "llama",
-                  {"num_local_experts", "num_experts_per_tok", "router_jitter_noise", "sliding_window"},
-                  {{"num_key_value_heads", 8}, {"rms_norm_eps", 1e-5}, {"rope_theta", 1e6}, {"max_position_embeddings", 131072}}, config);
+  if (fields.has("sliding_window"))
+    fields.fail("sliding_window", "null: this model's attention window is not supported");
+  read_dense_base(
+      source, where, "llama", {"num_local_experts", "num_experts_per_tok", "router_jitter_noise", "sliding_window"},
+      {{"num_key_value_heads", 8}, {"rms_norm_eps", 1e-5}, {"rope_theta", 1e6}, {"max_position_embeddings", 131072}},
+      config);
   config.moe = read_stock_moe(fields, config, "num_local_experts", 8, "num_experts_per_tok", 2);
   config.moe->expert_widths.assign(config.num_layers, config.intermediate_size);
 }
@@ -33,20 +35,25 @@ json write_config(const ModelConfig& config, const StockForm& form) {
 
 std::vector<StockTensor> tensors(const ModelConfig& config, const StockForm& form) {
   const MoeConfig& moe = *config.moe;
-  return stock_decoder_tensors(config, form, {}, [&](int64_t layer, const std::string& prefix, std::vector<StockTensor>& all) {
-    const std::string stock = prefix + "block_sparse_moe.", native = prefix + "mlp.";
-    all.push_back({stock + "gate.weight", {moe.num_experts, config.hidden_size}, {{native + "router.weight"}}});
-    for (int64_t expert = 0; expert < moe.num_experts; ++expert) {
-      const std::string from = concat(native, "experts.", expert, "."), to = concat(stock, "experts.", expert, ".");
-      all.push_back({to + "w1.weight", {form.expert_width, config.hidden_size}, {{from + "gate_proj.weight"}}});
-      all.push_back({to + "w2.weight", {config.hidden_size, form.expert_width}, {{from + "down_proj.weight", -1, 0, moe.output_scale[layer]}}});
-      all.push_back({to + "w3.weight", {form.expert_width, config.hidden_size}, {{from + "up_proj.weight"}}});
-    }
-  });
+  return stock_decoder_tensors(
+      config, form, {}, [&](int64_t layer, const std::string& prefix, std::vector<StockTensor>& all) {
+        const std::string stock = prefix + "block_sparse_moe.", native = prefix + "mlp.";
+        all.push_back({stock + "gate.weight", {moe.num_experts, config.hidden_size}, {{native + "router.weight"}}});
+        for (int64_t expert = 0; expert < moe.num_experts; ++expert) {
+          const std::string from = concat(native, "experts.", expert, "."), to = concat(stock, "experts.", expert, ".");
+          all.push_back({to + "w1.weight", {form.expert_width, config.hidden_size}, {{from + "gate_proj.weight"}}});
+          all.push_back({to + "w2.weight",
+                         {config.hidden_size, form.expert_width},
+                         {{from + "down_proj.weight", -1, 0, moe.output_scale[layer]}}});
+          all.push_back({to + "w3.weight", {form.expert_width, config.hidden_size}, {{from + "up_proj.weight"}}});
+        }
+      });
 }
 
 }  // namespace
 
-StockLayout mixtral_layout() { return {kArchitecture, read_config, write_config, tensors}; }
+StockLayout mixtral_layout() {
+  return {kArchitecture, read_config, write_config, tensors};
+}
 
 }  // namespace moe

@@ -14,7 +14,8 @@ constexpr double kEpsilonGate = 1e-20;
 constexpr double kSharedFactor = 2;
 
 void refuse_unsupported(const JsonFields& fields) {
-  if (fields.integer_or("decoder_sparse_step", 1) != 1) fields.fail("decoder_sparse_step", "1: dense layers among the mixtures are not supported");
+  if (fields.integer_or("decoder_sparse_step", 1) != 1)
+    fields.fail("decoder_sparse_step", "1: dense layers among the mixtures are not supported");
   if (fields.has("mlp_only_layers") && !fields.required("mlp_only_layers").empty()) {
     fields.fail("mlp_only_layers", "an empty list: dense layers among the mixtures are not supported");
   }
@@ -28,11 +29,12 @@ void read_config(const json& source, const std::string& where, ModelConfig& conf
   const JsonFields fields(source, where);
   refuse_unsupported(fields);
   json defaults = {{"num_key_value_heads", 16}, {"max_position_embeddings", 32768}, {"rms_norm_eps", 1e-6}};
-  if (!fields.has("intermediate_size")) defaults["intermediate_size"] = fields.integer_or("moe_intermediate_size", 1408);
+  if (!fields.has("intermediate_size"))
+    defaults["intermediate_size"] = fields.integer_or("moe_intermediate_size", 1408);
   // Without the biases it is a LLaMA.
   read_dense_base(source, where, fields.boolean_or("qkv_bias", true) ? "qwen2" : "llama",
-                  {"num_experts", "num_experts_per_tok", "moe_intermediate_size", "shared_expert_intermediate_size", "norm_topk_prob",
-                   "decoder_sparse_step", "mlp_only_layers", "qkv_bias"},
+                  {"num_experts", "num_experts_per_tok", "moe_intermediate_size", "shared_expert_intermediate_size",
+                   "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers", "qkv_bias"},
                   defaults, config);
   config.moe = read_stock_moe(fields, config, "num_experts", 60, "num_experts_per_tok", 4);
   if (!fields.boolean_or("norm_topk_prob", false)) config.moe->topk_norm = "raw";
@@ -60,26 +62,31 @@ json write_config(const ModelConfig& config, const StockForm& form) {
 std::vector<StockTensor> tensors(const ModelConfig& config, const StockForm& form) {
   const MoeConfig& moe = *config.moe;
   const int64_t hidden = config.hidden_size;
-  return stock_decoder_tensors(config, form, {.qkv = form.qkv_bias}, [&](int64_t layer, const std::string& prefix, std::vector<StockTensor>& all) {
-    const std::string mlp = prefix + "mlp.";
-    const auto add_expert = [&](const std::string& name, int64_t width, double down_factor, bool is_dummy) {
-      all.push_back({name + "gate_proj.weight", {width, hidden}, {{name + "gate_proj.weight"}}});
-      all.push_back({name + "up_proj.weight", {width, hidden}, {{name + "up_proj.weight"}}});
-      all.push_back({name + "down_proj.weight", {hidden, width}, {{name + "down_proj.weight", -1, 0, down_factor}}});
-      for (size_t part = 1; is_dummy && part <= 3; ++part) all[all.size() - part].pieces.clear();
-    };
-    all.push_back({mlp + "gate.weight", {moe.num_experts, hidden}, {{mlp + "router.weight"}}});
-    for (int64_t expert = 0; expert < moe.num_experts; ++expert) {
-      add_expert(concat(mlp, "experts.", expert, "."), form.expert_width, moe.output_scale[layer], false);
-    }
-    if (form.shared_width == 0) return;
-    add_expert(mlp + "shared_expert.", form.shared_width, kSharedFactor, moe.shared_widths[layer] == 0);
-    all.push_back({mlp + "shared_expert_gate.weight", {1, hidden}, {}, kEpsilonGate});
-  });
+  return stock_decoder_tensors(
+      config, form, {.qkv = form.qkv_bias},
+      [&](int64_t layer, const std::string& prefix, std::vector<StockTensor>& all) {
+        const std::string mlp = prefix + "mlp.";
+        const auto add_expert = [&](const std::string& name, int64_t width, double down_factor, bool is_dummy) {
+          all.push_back({name + "gate_proj.weight", {width, hidden}, {{name + "gate_proj.weight"}}});
+          all.push_back({name + "up_proj.weight", {width, hidden}, {{name + "up_proj.weight"}}});
+          all.push_back(
+              {name + "down_proj.weight", {hidden, width}, {{name + "down_proj.weight", -1, 0, down_factor}}});
+          for (size_t part = 1; is_dummy && part <= 3; ++part) all[all.size() - part].pieces.clear();
+        };
+        all.push_back({mlp + "gate.weight", {moe.num_experts, hidden}, {{mlp + "router.weight"}}});
+        for (int64_t expert = 0; expert < moe.num_experts; ++expert) {
+          add_expert(concat(mlp, "experts.", expert, "."), form.expert_width, moe.output_scale[layer], false);
+        }
+        if (form.shared_width == 0) return;
+        add_expert(mlp + "shared_expert.", form.shared_width, kSharedFactor, moe.shared_widths[layer] == 0);
+        all.push_back({mlp + "shared_expert_gate.weight", {1, hidden}, {}, kEpsilonGate});
+      });
 }
 
 }  // namespace
 
-StockLayout qwen2_moe_layout() { return {kArchitecture, read_config, write_config, tensors}; }
+StockLayout qwen2_moe_layout() {
+  return {kArchitecture, read_config, write_config, tensors};
+}
 
 }  // namespace moe

@@ -29,7 +29,8 @@ json rope_scaling(const RopeConfig& rope) {
 
 }  // namespace
 
-std::vector<StockTensor> stock_decoder_tensors(const ModelConfig& config, const StockForm& form, StockBiases biases, const AddMixture& add_mixture) {
+std::vector<StockTensor> stock_decoder_tensors(const ModelConfig& config, const StockForm& form, StockBiases biases,
+                                               const AddMixture& add_mixture) {
   std::vector<StockTensor> tensors;
   const auto add_same = [&tensors](const std::string& name, std::vector<int64_t> shape) {
     tensors.push_back({name, std::move(shape), {{name}}});
@@ -62,7 +63,8 @@ std::vector<StockTensor> stock_decoder_tensors(const ModelConfig& config, const 
   return tensors;
 }
 
-json stock_decoder_config(const ModelConfig& config, const StockForm& form, const std::string& model_type, const std::string& architecture) {
+json stock_decoder_config(const ModelConfig& config, const StockForm& form, const std::string& model_type,
+                          const std::string& architecture) {
   json written = {{"architectures", {architecture}},
                   {"attention_dropout", 0.0},
                   {"hidden_act", "silu"},
@@ -79,7 +81,7 @@ json stock_decoder_config(const ModelConfig& config, const StockForm& form, cons
                   {"rope_theta", config.rope.theta},
                   {"router_aux_loss_coef", 0.0},
                   {"tie_word_embeddings", form.is_tied},
-                  {"torch_dtype", "float32"},   // the writer puts the type of the tensors here
+                  {"torch_dtype", "float32"},  // the writer puts the type of the tensors here
                   {"use_cache", true},
                   {"vocab_size", config.vocab_size}};
   // Absent would mean the architecture's own numbers.
@@ -89,11 +91,12 @@ json stock_decoder_config(const ModelConfig& config, const StockForm& form, cons
   return written;
 }
 
-void read_dense_base(const json& source, const std::string& where, const std::string& family, const std::vector<std::string>& own_keys,
-                     const json& defaults, ModelConfig& config) {
+void read_dense_base(const json& source, const std::string& where, const std::string& family,
+                     const std::vector<std::string>& own_keys, const json& defaults, ModelConfig& config) {
   json dense = source;
   for (const std::string& key : own_keys) dense.erase(key);
-  for (const char* key : {"attention_bias", "mlp_bias", "output_router_logits", "router_aux_loss_coef"}) dense.erase(key);
+  for (const char* key : {"attention_bias", "mlp_bias", "output_router_logits", "router_aux_loss_coef"})
+    dense.erase(key);
   for (const auto& [key, value] : defaults.items()) {
     const bool is_absent = !dense.contains(key) || dense[key].is_null();
     const bool is_elsewhere = key == "rope_theta" && dense.contains("rope_parameters");
@@ -105,14 +108,16 @@ void read_dense_base(const json& source, const std::string& where, const std::st
   config.source = std::move(dense);
 }
 
-MoeConfig read_stock_moe(const JsonFields& fields, const ModelConfig& config, const char* experts_key, int64_t experts_default,
-                         const char* top_k_key, int64_t top_k_default) {
+MoeConfig read_stock_moe(const JsonFields& fields, const ModelConfig& config, const char* experts_key,
+                         int64_t experts_default, const char* top_k_key, int64_t top_k_default) {
   MoeConfig moe;
   moe.base_model_type = config.model_type;
   moe.num_experts = fields.integer_or(experts_key, experts_default);
   check_num_experts(fields, experts_key, moe.num_experts, config.num_layers);
   moe.top_k = fields.integer_or(top_k_key, top_k_default);
-  if (moe.top_k > moe.num_experts) throw InvalidArgument(concat(fields.where(), ": `", top_k_key, "` ", moe.top_k, " is more than `", experts_key, "` ", moe.num_experts));
+  if (moe.top_k > moe.num_experts)
+    throw InvalidArgument(concat(fields.where(), ": `", top_k_key, "` ", moe.top_k, " is more than `", experts_key,
+                                 "` ", moe.num_experts));
   moe.shared_widths.assign(config.num_layers, 0);
   moe.output_scale.assign(config.num_layers, 1.0);
   // Renormalised over one expert the weight is 1: the same value, and a router that learns when it is trained further.

@@ -8,23 +8,23 @@
 
 #include "model/model_config.h"
 
-/// How a MoE architecture that stock clients know (transformers, vLLM, llama.cpp) stores a model: its config.json, the tensors
-/// that stand in its files, and where each of our logical tensors lies in them. One description serves reading (ModelDirectory)
-/// and writing (src/export). No Torch.
-/// E experts, I width of an expert, S of the shared expert, D hidden.
+/// How a MoE architecture that stock clients know (transformers, vLLM, llama.cpp) stores a model: its config.json, the
+/// tensors that stand in its files, and where each of our logical tensors lies in them. One description serves reading
+/// (ModelDirectory) and writing (src/export). No Torch. E experts, I width of an expert, S of the shared expert, D
+/// hidden.
 namespace moe {
 
 /// What a stock config has once for the whole model.
 struct StockForm {
-  int64_t expert_width = 0;     ///< I as stored: narrower experts are filled with zeros
-  int64_t shared_width = 0;     ///< S as stored; 0: no shared expert stands there
-  bool is_tied = false;         ///< lm_head.weight is not stored
-  bool qkv_bias = true;         ///< qwen2_moe: q, k and v have biases, zeros where the model has none
+  int64_t expert_width = 0;  ///< I as stored: narrower experts are filled with zeros
+  int64_t shared_width = 0;  ///< S as stored; 0: no shared expert stands there
+  bool is_tied = false;      ///< lm_head.weight is not stored
+  bool qkv_bias = true;      ///< qwen2_moe: q, k and v have biases, zeros where the model has none
 };
 
 /// stored[index][row + i, j] = factor * native[i, j]; without `index` where it is -1. Rows only for a vector.
 struct StockPiece {
-  std::string native;           ///< name of a logical tensor
+  std::string native;  ///< name of a logical tensor
   int64_t index = -1;
   int64_t row = 0;
   double factor = 1;
@@ -45,8 +45,8 @@ struct StockLayout {
   std::function<void(const nlohmann::json& source, const std::string& where, ModelConfig& config)> read_config;
   /// config.json for stock clients, all keys that transformers 4.5x and 5 need.
   std::function<nlohmann::json(const ModelConfig& config, const StockForm& form)> write_config;
-  /// All tensors in writing order. `config` may have narrower experts than the form, and output scales (folded into the factor of
-  /// the routed down projections).
+  /// All tensors in writing order. `config` may have narrower experts than the form, and output scales (folded into the
+  /// factor of the routed down projections).
   std::function<std::vector<StockTensor>(const ModelConfig& config, const StockForm& form)> tensors;
 };
 

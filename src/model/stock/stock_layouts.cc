@@ -26,7 +26,8 @@ ModelConfig read_stock_config(const nlohmann::json& source, const std::string& w
 }
 
 StockForm stored_form(const ModelConfig& config) {
-  return {config.moe->expert_widths.front(), config.moe->shared_widths.front(), config.tie_word_embeddings, config.qkv_bias};
+  return {config.moe->expert_widths.front(), config.moe->shared_widths.front(), config.tie_word_embeddings,
+          config.qkv_bias};
 }
 
 }  // namespace moe
