@@ -17,6 +17,7 @@
 
 #include "common/file_io.h"
 #include "common/rng.h"
+#include "testing/process_file.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
@@ -89,8 +90,7 @@ std::vector<pid_t> rank_processes(const fs::path& out) {
   for (const auto& entry : fs::directory_iterator("/proc")) {
     const std::string name = entry.path().filename();
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    std::ifstream in(entry.path() / "cmdline", std::ios::binary);
-    const std::string text((std::istreambuf_iterator<char>(in)), {});
+    const std::string text = testing::read_process_file(name, "cmdline");
     if (text.rfind(testing::worker_path(), 0) == 0 && text.find(out.string()) != std::string::npos) found.push_back(std::stoi(name));
   }
   return found;

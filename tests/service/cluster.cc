@@ -9,6 +9,7 @@
 
 #include "common/file_io.h"
 #include "testing/free_port.h"
+#include "testing/process_file.h"
 
 namespace moe::testing {
 namespace {
@@ -56,8 +57,7 @@ std::vector<pid_t> Cluster::ranks_of(const BackgroundProcess& gang, int ranks) {
   std::vector<pid_t> by_rank(static_cast<size_t>(ranks), 0);
   int found = 0;
   for (const pid_t pid : descendants(gang.pid(), worker_path())) {
-    std::ifstream in("/proc/" + std::to_string(pid) + "/environ", std::ios::binary);
-    const std::string environment((std::istreambuf_iterator<char>(in)), {});
+    const std::string environment = read_process_file(std::to_string(pid), "environ");
     const std::string key = "OMPI_COMM_WORLD_RANK=";
     const size_t at = environment.find(key);
     if (at == std::string::npos) continue;

@@ -11,6 +11,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "testing/process_file.h"
+
 namespace moe::testing {
 namespace {
 
@@ -36,9 +38,7 @@ std::vector<ProcessEntry> all_processes() {
     pid_t parent = 0, group = 0, session = 0;
     rest >> state >> parent >> group >> session;
     if (state == 'Z') continue;
-    std::ifstream command(entry.path() / "cmdline", std::ios::binary);
-    std::string words((std::istreambuf_iterator<char>(command)), {});
-    all.push_back({std::stoi(name), parent, session, std::move(words)});
+    all.push_back({std::stoi(name), parent, session, read_process_file(name, "cmdline")});
   }
   return all;
 }
