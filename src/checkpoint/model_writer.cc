@@ -6,6 +6,7 @@
 #include <numeric>
 #include <optional>
 
+#include "checkpoint/conversion_files.h"
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
@@ -22,8 +23,6 @@ constexpr const char* kCompanions[] = {"tokenizer.model",         "tokenizer.jso
                                        "special_tokens_map.json", "added_tokens.json", "generation_config.json"};
 constexpr char kTemplatePrefix[] = "chat_template";
 constexpr char kTemplate[] = "chat_template.jinja";
-/// How a native mixture was made; what a dense model is made from again.
-constexpr const char* kConversion[] = {"conversion.json", "conversion.safetensors"};
 
 std::string shard_name(size_t index, size_t count) {
   if (count == 1) return kSingle;
@@ -60,7 +59,7 @@ void copy_companions(const fs::path& folder, const fs::path& source, bool is_nat
   if (!chat_template.empty()) write_file_atomically(folder / kTemplate, chat_template);
   for (const char* name : kCompanions) copy_into(folder, source / name);
   if (is_native) {
-    for (const char* name : kConversion) copy_into(folder, source / name);
+    for (const char* name : {kConversionReport, kConversionIndices}) copy_into(folder, source / name);
   }
   std::error_code missing;   // a model may come from nowhere
   for (const auto& entry : fs::directory_iterator(source, missing)) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "checkpoint/conversion_files.h"
 #include "checkpoint/dtypes.h"
 #include "checkpoint/model_writer.h"
 #include "comm/agreement.h"
@@ -259,12 +260,12 @@ class Converter {
 
   void finish_writing(const json& report) {
     std::vector<SafetensorsWriter::Spec> specs;
-    const auto name = [](size_t layer) { return concat("model.layers.", layer, ".mlp.experts.neurons"); };
+    const auto name = [](size_t layer) { return conversion_indices_name(static_cast<int64_t>(layer)); };
     for (size_t layer = 0; layer < indices_.size(); ++layer) specs.push_back({name(layer), at::kInt, indices_[layer].sizes().vec()});
-    SafetensorsWriter artefact(writer_->folder() / "conversion.safetensors", specs);
+    SafetensorsWriter artefact(writer_->folder() / kConversionIndices, specs);
     for (size_t layer = 0; layer < indices_.size(); ++layer) artefact.write(name(layer), indices_[layer]);
     artefact.finish();
-    write_file_atomically(writer_->folder() / "conversion.json", report.dump(1) + "\n");
+    write_file_atomically(writer_->folder() / kConversionReport, report.dump(1) + "\n");
     writer_->finish(config_);
   }
 

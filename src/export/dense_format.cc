@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 
+#include "checkpoint/conversion_files.h"
 #include "checkpoint/safetensors.h"
 #include "common/error.h"
 #include "model/model_families.h"
@@ -11,33 +12,27 @@
 namespace moe {
 namespace {
 
-constexpr char kArtefact[] = "conversion.safetensors";
-
-std::string index_name(int64_t layer) {
-  return concat("model.layers.", layer, ".mlp.experts.neurons");
-}
-
 /// The neurons of a layer's experts: int64 [experts, width].
 at::Tensor neurons_of(const SafetensorsFile& artefact, int64_t layer) {
-  return artefact.tensor(index_name(layer)).to(at::kLong);
+  return artefact.tensor(conversion_indices_name(layer)).to(at::kLong);
 }
 
 /// Empty, or why the experts of a layer are not the neurons of its FFN, each once.
 std::string partition_problem(const SafetensorsFile& artefact, const ModelConfig& config, int64_t layer) {
   const MoeConfig& moe = *config.moe;
-  const SafetensorsEntry* entry = artefact.find(index_name(layer));
-  if (entry == nullptr) return concat(kArtefact, " has no ", index_name(layer));
+  const SafetensorsEntry* entry = artefact.find(conversion_indices_name(layer));
+  if (entry == nullptr) return concat(kConversionIndices, " has no ", conversion_indices_name(layer));
   if (entry->dtype != "I32" && entry->dtype != "I64")
-    return concat(kArtefact, ": ", entry->name, " is ", entry->dtype, ", expected I32");
+    return concat(kConversionIndices, ": ", entry->name, " is ", entry->dtype, ", expected I32");
   if (entry->shape != std::vector<int64_t>{moe.num_experts, moe.expert_widths[layer]}) {
-    return concat(kArtefact, ": the indices of layer ", layer, " are not of the shape of its experts");
+    return concat(kConversionIndices, ": the indices of layer ", layer, " are not of the shape of its experts");
   }
   const at::Tensor neurons = neurons_of(artefact, layer).flatten().contiguous();
   std::vector<int> uses(config.intermediate_size, 0);
   for (int64_t i = 0; i < neurons.numel(); ++i) {
     const int64_t neuron = neurons.const_data_ptr<int64_t>()[i];
     if (neuron < 0 || neuron >= config.intermediate_size)
-      return concat(kArtefact, ": layer ", layer, " names neuron ", neuron, " of ", config.intermediate_size);
+      return concat(kConversionIndices, ": layer ", layer, " names neuron ", neuron, " of ", config.intermediate_size);
     ++uses[neuron];
   }
   const auto missing = std::count(uses.begin(), uses.end(), 0);
@@ -55,9 +50,9 @@ std::vector<std::string> reasons_against(const ModelDirectory& model, const v1::
   if (std::any_of(shared.begin(), shared.end(), [](int64_t width) { return width > 0; })) {
     reasons.emplace_back("it has shared experts, whose neurons are not known");
   }
-  const std::filesystem::path path = model.path() / kArtefact;
+  const std::filesystem::path path = model.path() / kConversionIndices;
   if (!std::filesystem::exists(path)) {
-    reasons.push_back(concat("without ", kArtefact, " it is not known where the neurons of its experts belong"));
+    reasons.push_back(concat("without ", kConversionIndices, " it is not known where the neurons of its experts belong"));
     return reasons;
   }
   const SafetensorsFile artefact(path);
@@ -98,7 +93,7 @@ ExportTensor gathered(const TensorSpec& spec, const Part& part, const std::strin
 }
 
 ExportContents contents_of(const ModelDirectory& model, const v1::ExportSpec&) {
-  const SafetensorsFile artefact(model.path() / kArtefact);
+  const SafetensorsFile artefact(model.path() / kConversionIndices);
   ModelConfig dense = model.config();
   dense.moe.reset();
   const ModelFamily& family = model_families().at(dense.model_type);

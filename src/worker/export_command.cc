@@ -16,15 +16,17 @@
 namespace moe {
 namespace {
 
+/// What a pipeline leaves out has the same default here.
 struct ExportOptions {
+  const v1::ExportSpec defaults = with_defaults(v1::ExportSpec());
   std::string model;
-  std::string format = "auto";
+  std::string format = defaults.format();
   std::string output;
-  std::string dtype = "bfloat16";
-  int64_t max_shard_size = 5'000'000'000;
-  int64_t pad_experts_to = 0;
-  bool allow_padding = false;
-  bool keep_tied = false;
+  std::string dtype = defaults.dtype();
+  int64_t max_shard_size = defaults.max_shard_bytes();
+  int64_t pad_experts_to = defaults.pad_experts_to();
+  bool allow_padding = defaults.allow_padding();
+  bool keep_tied = defaults.keep_tied();
 };
 
 ExitCode run_export(const ExportOptions& options, Communicator& world) {
@@ -36,7 +38,6 @@ ExitCode run_export(const ExportOptions& options, Communicator& world) {
   spec.set_pad_experts_to(options.pad_experts_to);
   spec.set_allow_padding(options.allow_padding);
   spec.set_keep_tied(options.keep_tied);
-  spec = with_defaults(spec);
   const ModelDirectory source(options.model);
   const bool shows_progress = ::isatty(STDERR_FILENO) != 0;
   const nlohmann::json report = export_model({.spec = spec,
