@@ -16,7 +16,7 @@
 
 #include "common/error.h"
 #include "common/file_io.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 namespace moe {
 namespace {

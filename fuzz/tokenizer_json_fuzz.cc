@@ -2,7 +2,7 @@
 
 #include <cstdlib>
 
-#include "data/tokenizer_json.h"
+#include "data/tokenizer/tokenizer_json.h"
 #include "fuzz_target.h"
 
 namespace moe {

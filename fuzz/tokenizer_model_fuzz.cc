@@ -1,6 +1,6 @@
 // tokenizer.model: parsed, built into a tokenizer, and used once in each direction.
 
-#include "data/sentencepiece_tokenizer.h"
+#include "data/tokenizer/sentencepiece_tokenizer.h"
 #include "fuzz_target.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

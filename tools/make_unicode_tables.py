@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Writes src/data/unicode_tables.cc: the code points that the HF `tokenizers` library takes for letters, numbers and white space.
+"""Writes src/data/tokenizer/unicode_tables.cc: the code points that the HF `tokenizers` library takes for letters, numbers and
+white space.
 
     PEERS=${MOE_DEPS:-$HOME/.cache/moe-deps}/peers/bin/python
-    $PEERS tools/make_unicode_tables.py > src/data/unicode_tables.cc
+    $PEERS tools/make_unicode_tables.py > src/data/tokenizer/unicode_tables.cc
 
 The library's tables (Unicode 16) are newer than those of the distribution's ICU and PCRE2, and its tokenizer files depend on them, so
 they are read out of the library: each class is asked for over all code points, through the very part of it that uses the class.
@@ -60,7 +61,7 @@ def print_table(name, what, code_points):
 
 def main():
     print(f"// Written by tools/make_unicode_tables.py from tokenizers {tokenizers.__version__}.\n// clang-format off")
-    print('#include "data/unicode_tables.h"\n\nnamespace moe {\nnamespace {\n')
+    print('#include "data/tokenizer/unicode_tables.h"\n\nnamespace moe {\nnamespace {\n')
     print_table("kLetters", "\\p{L}", by_pattern(r"\p{L}"))
     print_table("kNumbers", "\\p{N}", by_pattern(r"\p{N}"))
     print_table("kSpaces", "\\s", by_pattern(r"\s"))

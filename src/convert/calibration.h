@@ -9,7 +9,7 @@
 
 #include "comm/communicator.h"
 #include "convert/router_init.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "model/block.h"
 #include "model/feed_forward.h"
 #include "model/model_config.h"

@@ -8,7 +8,7 @@
 
 #include "checkpoint/model_directory.h"
 #include "comm/communicator.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "moe/v1/job.pb.h"
 
 namespace moe {

@@ -9,7 +9,7 @@
 
 #include "data/chat/chat_encoding.h"
 #include "data/chat/directory_template.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 namespace moe {
 

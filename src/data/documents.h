@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "data/chat/chat_encoding.h"
+#include "data/chat/chat_templates.h"
 #include "data/chat/directory_template.h"
-#include "data/chat_templates.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 namespace moe {
 

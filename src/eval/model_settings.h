@@ -8,7 +8,7 @@
 
 #include "data/chat/directory_template.h"
 #include "data/data_loader.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "model/model_config.h"
 #include "moe/v1/job.pb.h"
 

@@ -6,7 +6,7 @@
 
 #include "convert/conversion_methods.h"
 #include "convert/router_init.h"
-#include "data/chat_templates.h"
+#include "data/chat/chat_templates.h"
 #include "eval/eval_tasks.h"
 #include "export/export_formats.h"
 

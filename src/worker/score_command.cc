@@ -14,7 +14,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "data/documents.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "model/decoder.h"
 #include "worker/commands.h"
 

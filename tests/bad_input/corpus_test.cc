@@ -1,5 +1,6 @@
-// Every file of the corpus, opened as a program opens it: refused by the error for wrong input, with one message on one screen that
-// names the file, the field and the value; and the directory reads again as soon as the file is right. The sanitizer build runs it.
+// Every file of the corpus, opened as a program opens it: refused by the error for wrong input, with one message on one
+// screen that names the file, the field and the value; and the directory reads again as soon as the file is right. The
+// sanitizer build runs it.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -13,7 +14,7 @@
 #include "common/error.h"
 #include "common/exit_code.h"
 #include "common/file_io.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "testing/temp_dir.h"
 
 namespace moe {

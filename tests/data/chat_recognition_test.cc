@@ -6,8 +6,8 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "data/chat/canonical_jinja.h"
+#include "data/chat/chat_templates.h"
 #include "data/chat/directory_template.h"
-#include "data/chat_templates.h"
 #include "testing/temp_dir.h"
 
 namespace moe {

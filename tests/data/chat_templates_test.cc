@@ -1,4 +1,4 @@
-#include "data/chat_templates.h"
+#include "data/chat/chat_templates.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

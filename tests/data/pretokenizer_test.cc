@@ -1,4 +1,4 @@
-#include "data/pretokenizer.h"
+#include "data/tokenizer/pretokenizer.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,8 +6,8 @@
 #include <sstream>
 
 #include "common/file_io.h"
-#include "data/unicode_classes.h"
-#include "data/unicode_tables.h"
+#include "data/tokenizer/unicode_classes.h"
+#include "data/tokenizer/unicode_tables.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 

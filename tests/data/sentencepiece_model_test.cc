@@ -1,4 +1,4 @@
-#include "data/sentencepiece_model.h"
+#include "data/tokenizer/sentencepiece_model.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,7 +10,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "common/rng.h"
-#include "data/sentencepiece_tokenizer.h"
+#include "data/tokenizer/sentencepiece_tokenizer.h"
 #include "testing/sentencepiece_writer.h"
 
 namespace moe {

@@ -1,11 +1,11 @@
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "common/error.h"
 #include "common/file_io.h"
-#include "data/sentencepiece_tokenizer.h"
+#include "data/tokenizer/sentencepiece_tokenizer.h"
 #include "testing/oracle_vectors.h"
 #include "testing/sentencepiece_writer.h"
 #include "testing/temp_dir.h"

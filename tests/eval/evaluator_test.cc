@@ -9,7 +9,7 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
-#include "data/chat_templates.h"
+#include "data/chat/chat_templates.h"
 #include "eval/eval_tasks.h"
 #include "eval/model_settings.h"
 #include "testing/run_ranks.h"

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <string>
 
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 namespace moe::testing {
 

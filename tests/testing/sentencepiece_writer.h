@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "data/sentencepiece_model.h"
+#include "data/tokenizer/sentencepiece_model.h"
 
 /// Writes `tokenizer.model` files, so that tests reach every setting of the format, valid or not.
 namespace moe::testing {

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "data/chat_templates.h"
-#include "data/tokenizer.h"
+#include "data/chat/chat_templates.h"
+#include "data/tokenizer/tokenizer.h"
 
 /// Conversations as tokens with label masks. The whole conversation is rendered once and encoded once, special tokens
 /// parsed; a token is supervised if its bytes begin at or after the beginning of an answer and end at or before the end

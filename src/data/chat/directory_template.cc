@@ -10,8 +10,8 @@
 #include "common/file_io.h"
 #include "common/json_text.h"
 #include "data/chat/canonical_jinja.h"
+#include "data/chat/chat_templates.h"
 #include "data/chat/jinja_texts.h"
-#include "data/chat_templates.h"
 
 namespace moe {
 namespace {

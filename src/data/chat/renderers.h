@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "data/chat_templates.h"
+#include "data/chat/chat_templates.h"
 
 /// The renderers behind chat_templates(). Each appends message after message to one text and notes where answers stand.
 /// What a template trims is trimmed as Python's str.strip() does, since the published Jinja texts are written for it.

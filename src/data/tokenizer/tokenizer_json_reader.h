@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/tokenizer/added_tokens.h"
+#include "data/tokenizer/merge_table.h"
+#include "data/tokenizer/normalizer.h"
+#include "data/tokenizer/pretokenizer.h"
+#include "data/tokenizer/token_decoders.h"
+#include "data/tokenizer/vocabulary.h"
+
+namespace moe {
+
+/// What a `tokenizer.json` file says, checked: ids are unique and every id that is referred to exists. Truncation and
+/// padding are the caller's business and not read; neither is the template for pairs of texts.
+struct TokenizerJson {
+  std::vector<NormalizerNode> normalizers;
+  std::vector<PreTokenizerNode> pre_tokenizers;
+  bool is_byte_level = false;  ///< words are bytes: the last pre-tokenizer is ByteLevel
+
+  Vocabulary vocabulary;  ///< as the file spells it, with the added tokens
+  Vocabulary model;       ///< what BPE may give: text or, byte-level, bytes
+  MergeTable merges;      ///< over ids of `model`
+  std::optional<int32_t> unknown_id;
+  bool fuse_unknown = false, byte_fallback = false, ignore_merges = false;
+
+  std::vector<AddedToken> added_tokens;
+  std::vector<bool>
+      offset_trims;  ///< a ByteLevel post-processor each: leaves spaces out of offsets; its add_prefix_space
+  std::optional<int32_t> prefix_id;  ///< what the template puts before a text
+  std::vector<DecoderNode> decoders;
+};
+
+/// Reads the file's bytes. Every message starts with `where` and names the key. Throws Corruption for what is damaged
+/// (not JSON, a wrong type, an id that stands twice, a merge of or into what is no token) and InvalidArgument for what
+/// is not supported: models other than BPE, dropout, word affixes, and any node or pattern that is not listed in the
+/// node headers.
+TokenizerJson parse_tokenizer_json(std::string_view bytes, const std::string& where);
+
+}  // namespace moe
