@@ -6,7 +6,9 @@
 #   bash deploy/install_deps.sh --cuda     also the CUDA libraries that LibTorch needs to use a GPU
 #
 # Debian packages come from apt (root only; an ordinary user is told which to ask for). LibTorch and CMake come from
-# PyPI into a virtual environment outside the tree: $MOE_DEPS, by default moe-deps in the user's cache folder.
+# PyPI into virtual environments outside the tree: $MOE_DEPS, by default moe-deps in the user's cache folder. Of transformers the
+# tests use two lines, 5 (environment peers) and 4 (peers4): the second holds only what differs and takes the rest, torch above
+# all, from the first.
 set -euo pipefail
 
 readonly deps="${MOE_DEPS:-${XDG_CACHE_HOME:-$HOME/.cache}/moe-deps}"
@@ -22,6 +24,7 @@ readonly peer_packages=(chromium clang libclang-rt-dev prometheus)
 readonly torch_wheels=(torch==2.11.0 nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96)
 readonly tool_wheels=(cmake==3.31.10)
 readonly peer_wheels=(transformers==5.23.0 tokenizers==0.23.3 safetensors==0.8.0 sentencepiece==0.2.3 protobuf numpy)
+readonly peer4_wheels=(transformers==4.57.3 tokenizers==0.22.2 huggingface_hub==0.36.2)
 
 say() { echo "install_deps: $*"; }
 fail() { echo "install_deps: $*" >&2; exit 1; }
@@ -32,7 +35,7 @@ for argument in "$@"; do
   case "$argument" in
     --peers) want_peers=1 ;;
     --cuda) want_cuda=1 ;;
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "install_deps: unknown argument '$argument'; try --help" >&2; exit 64 ;;
   esac
 done
@@ -64,6 +67,23 @@ install_packages() {
     fail "apt-get install failed; run it by hand to see why: apt-get install ${missing[*]}"
 }
 
+# make_environment NAME: the virtual environment $deps/NAME, if it is not there.
+make_environment() {
+  [[ -x "$deps/$1/bin/pip" ]] || python3 -m venv "$deps/$1" || fail "python3 -m venv failed: on Debian, install python3-venv"
+}
+
+# packages_folder ENVIRONMENT: where its packages lie.
+packages_folder() { "$deps/$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
+
+# borrow ENVIRONMENT FROM...: what ENVIRONMENT lacks, its Python and its pip find in FROM.
+borrow() {
+  local borrower="$1" site lender
+  shift
+  make_environment "$borrower"
+  site=$(packages_folder "$borrower")
+  for lender in "$@"; do packages_folder "$lender"; done >"$site/moe_borrowed.pth"
+}
+
 # wheels ENVIRONMENT SET PIP_OPTIONS... -- REQUIREMENT...: installs a set of wheels once into $deps/ENVIRONMENT;
 # the stamp file .SET remembers what it held.
 wheels() {
@@ -77,8 +97,7 @@ wheels() {
     return
   fi
   say "$(basename "$environment"): installing $*"
-  [[ -x "$environment/bin/pip" ]] || python3 -m venv "$environment" ||
-    fail "python3 -m venv failed: on Debian, install python3-venv"
+  make_environment "$(basename "$environment")"
   "$environment/bin/pip" install --quiet --disable-pip-version-check "${options[@]}" "$@" ||
     fail "PyPI did not deliver $*; check the network and pip's settings"
   echo "$*" >"$stamp"
@@ -94,9 +113,8 @@ if ((want_cuda || want_peers)); then
 fi
 if ((want_peers)); then
   wheels peers peers -- "${peer_wheels[@]}"
-  # The peers run on the same torch: its packages follow theirs on the path.
-  torch_site=$("$deps/torch/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  peer_site=$("$deps/peers/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  echo "$torch_site" >"$peer_site/moe_torch.pth"
+  borrow peers torch
+  borrow peers4 peers torch
+  wheels peers4 peers4 --no-compile -- "${peer4_wheels[@]}"
 fi
 say "ready (wheels in $deps)"

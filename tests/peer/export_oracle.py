@@ -3,11 +3,12 @@
   export_oracle.py DIR
       For every DIR/<case> that holds `export` (a model directory) and `ours.safetensors` (input_ids [N, T] int64, logits [N, T, V]
       float32, prompts [P, S] and greedy [P, G] int64 of our program), loads `export` with AutoModelForCausalLM in float32 with eager
-      attention and writes DIR/<case>/verdict.json: class, what loading found missing, unexpected or mismatched, every warning, the
-      largest difference of logits, routing ties, clear choices that differ, and greedy tokens that differ.
+      attention and writes DIR/<case>/verdict.json: class, what loading found missing, unexpected or mismatched (weights that
+      version 5 cannot convert raise), every warning, the largest difference of logits, routing ties, clear choices that differ, and
+      greedy tokens that differ.
 
 A routing tie is a position where, in some layer, the k-th and the next router logit differ by less than TIE: there another expert is
-as good, and the position is left out and counted. With the folder of another transformers first in PYTHONPATH it judges with that.
+as good, and the position is left out and counted. Runs with transformers from 4.50 on.
 """
 import json
 import logging
@@ -68,6 +69,7 @@ def judge(case):
         takes_dtype = tuple(map(int, transformers.__version__.split(".")[:2])) >= (4, 56)
         keyword = {"dtype" if takes_dtype else "torch_dtype": torch.float32}
         model, info = AutoModelForCausalLM.from_pretrained(case / "export", attn_implementation="eager", output_loading_info=True, **keyword)
+        assert {"missing_keys", "unexpected_keys", "mismatched_keys"} <= info.keys(), info
         model.eval()
         ours = load_file(str(case / "ours.safetensors"))
         ids = ours["input_ids"]

@@ -1,5 +1,5 @@
-// Exports against transformers, run by the peers' Python on the same machine: every row of docs/export.md loads without
-// a word and gives our logits and our greedy text.
+// Exports against transformers of line 4.5x and of line 5, run by the peers' Python on the same machine: every row of
+// docs/export.md loads without a word and gives our logits and our greedy text.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -57,8 +57,24 @@ const json kYarn = {
     {"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 64}}}};
 const json kLinear = {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}}}};
 
-class ExportPeerTest : public ::testing::Test {
+struct Peer {
+  std::string name;
+  std::filesystem::path python;
+  std::string version_begins;
+};
+
+void PrintTo(const Peer& peer, std::ostream* out) {
+  *out << peer.name;
+}
+
+class ExportPeerTest : public ::testing::TestWithParam<Peer> {
  protected:
+  void SetUp() override {
+    if (!std::filesystem::exists(GetParam().python))
+      GTEST_SKIP() << "no " << GetParam().name << " here: " << GetParam().python
+                   << " is missing (deploy/install_deps.sh --peers)";
+  }
+
   /// Exports `native` and lays out what the oracle needs.
   void add(const std::string& name, const std::filesystem::path& native, const std::string& format,
            v1::ExportSpec spec = testing::export_spec()) {
@@ -137,7 +153,7 @@ class ExportPeerTest : public ::testing::Test {
 
   void judge() {
     const testing::ProcessResult result = testing::run_process(
-        {testing::peer_python().string(), MOE_SOURCE_DIR "/tests/peer/export_oracle.py", cases_.string()});
+        {GetParam().python.string(), MOE_SOURCE_DIR "/tests/peer/export_oracle.py", cases_.string()});
     ASSERT_EQ(result.exit_code, 0) << result.out << result.err;
     int judged = 0;
     std::vector<std::filesystem::path> folders;
@@ -157,6 +173,8 @@ class ExportPeerTest : public ::testing::Test {
               << " ties=" << verdict["ties"] << " max_abs_difference=" << verdict["max_difference"]
               << " max_logit=" << verdict["max_logit"] << " greedy_differences=" << verdict["greedy_differences"] << "/"
               << verdict["greedy_tokens"] << "\n";
+    EXPECT_EQ(verdict["transformers"].get<std::string>().rfind(GetParam().version_begins, 0), 0U)
+        << GetParam().python << " has another version than " << GetParam().name;
     EXPECT_TRUE(verdict["problems"].empty()) << name << ": " << verdict["problems"];
     EXPECT_TRUE(verdict["warnings"].empty()) << name << ": " << verdict["warnings"];
     const double positions = verdict["positions"], difference = verdict["max_difference"],
@@ -176,14 +194,7 @@ class ExportPeerTest : public ::testing::Test {
   int added_ = 0;
 };
 
-bool has_oracle() {
-  return std::filesystem::exists(testing::peer_python());
-}
-
-TEST_F(ExportPeerTest, EveryRowLoadsAndGivesOurLogits) {
-  if (!has_oracle())
-    GTEST_SKIP() << "no transformers here: " << testing::peer_python()
-                 << " is missing (deploy/install_deps.sh --peers)";
+TEST_P(ExportPeerTest, EveryRowLoadsAndGivesOurLogits) {
   for (const char* method : {"independent_random", "sequential"}) {
     for (const int top_k : {1, 2}) {
       add_converted(method, "llama", "llama", kNoKeys, top_k, "mixtral");
@@ -216,6 +227,11 @@ TEST_F(ExportPeerTest, EveryRowLoadsAndGivesOurLogits) {
   add_made("rowC_qwen2_shared", made("qwen2", kTied, "raw", 48), "qwen2_moe");
   if (!HasFailure()) judge();
 }
+
+INSTANTIATE_TEST_SUITE_P(Peers, ExportPeerTest,
+                         ::testing::Values(Peer{"transformers4", testing::peer_python_of_transformers4(), "4.5"},
+                                           Peer{"transformers5", testing::peer_python(), "5."}),
+                         [](const auto& test) { return test.param.name; });
 
 }  // namespace
 }  // namespace moe

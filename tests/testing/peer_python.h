@@ -4,17 +4,25 @@
 #include <filesystem>
 #include <string>
 
+/// The public implementations that `deploy/install_deps.sh --peers` installs for tests to compare with. Every path may not exist:
+/// a test without its peer is skipped and says so.
 namespace moe::testing {
 
-/// The Python that `deploy/install_deps.sh --peers` made, with the public implementations that we compare with; may not exist.
-inline std::filesystem::path peer_python() {
+/// $MOE_DEPS, or moe-deps in the user's cache folder, as that script has it.
+inline std::filesystem::path deps_folder() {
   const auto variable = [](const char* name) -> std::string { return std::getenv(name) != nullptr ? std::getenv(name) : ""; };
-  if (!variable("MOE_DEPS").empty()) return variable("MOE_DEPS") + "/peers/bin/python";
-  if (!variable("XDG_CACHE_HOME").empty()) return variable("XDG_CACHE_HOME") + "/moe-deps/peers/bin/python";
-  return variable("HOME") + "/.cache/moe-deps/peers/bin/python";
+  if (!variable("MOE_DEPS").empty()) return variable("MOE_DEPS");
+  if (!variable("XDG_CACHE_HOME").empty()) return variable("XDG_CACHE_HOME") + "/moe-deps";
+  return variable("HOME") + "/.cache/moe-deps";
 }
 
-/// SmolLM2-135M-Instruct, where it was laid out beside that Python; may not exist.
-inline std::filesystem::path smollm2_model() { return peer_python().parent_path().parent_path().parent_path() / "smollm2"; }
+/// The Python with the peers, transformers 5 among them.
+inline std::filesystem::path peer_python() { return deps_folder() / "peers/bin/python"; }
+
+/// The Python whose transformers is of line 4.5x; all else is that of peer_python().
+inline std::filesystem::path peer_python_of_transformers4() { return deps_folder() / "peers4/bin/python"; }
+
+/// SmolLM2-135M-Instruct, where it was laid out beside them.
+inline std::filesystem::path smollm2_model() { return deps_folder() / "smollm2"; }
 
 }  // namespace moe::testing
