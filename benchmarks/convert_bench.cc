@@ -17,20 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-v1::ConvertSpec slicing() {
-  v1::ConvertSpec spec;
-  spec.set_method("independent_random");
-  spec.set_experts(8);
-  spec.set_top_k(2);
-  spec.set_router_init("kaiming");
-  spec.set_router_scaling("calibrated");
-  spec.set_scale_mode("fixed");
-  spec.set_output_scale(4);
-  spec.set_topk_norm("renorm");
-  spec.set_dtype("source");
-  return spec;
-}
-
 /// Values of the converted FFNs that differ from the source's, put back in order.
 double wrong_values(const fs::path& source_path, const fs::path& converted_path) {
   const ModelDirectory source(source_path), converted(converted_path);
@@ -55,7 +41,7 @@ void run(bench::Runner& runner, const bench::LlamaShape& shape) {
   const fs::path dense = folder / "dense", moe = folder / "moe", copy = folder / "copy";
   bench::write_synthetic_llama(dense, shape);
   const ModelDirectory source(dense);
-  const v1::ConvertSpec spec = slicing();
+  const v1::ConvertSpec spec = bench::slicing("independent_random", 8, 2, "kaiming");
   const auto world = make_self_communicator();
   runner.run({.name = shape.name,
               .dtype = "bfloat16",

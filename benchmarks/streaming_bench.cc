@@ -42,21 +42,6 @@ double seconds_of(const std::function<void()>& work) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-/// Consecutive parts, a router of zeros, the scale given: nothing is computed, all is moved.
-v1::ConvertSpec slicing() {
-  v1::ConvertSpec spec;
-  spec.set_method("sequential");
-  spec.set_experts(kExperts);
-  spec.set_top_k(kTopK);
-  spec.set_router_init("zero");
-  spec.set_router_scaling("calibrated");
-  spec.set_scale_mode("fixed");
-  spec.set_output_scale(4);
-  spec.set_topk_norm("renorm");
-  spec.set_dtype("source");
-  return spec;
-}
-
 v1::ExportSpec export_to(const std::string& format) {
   v1::ExportSpec spec;
   spec.set_format(format);
@@ -82,7 +67,8 @@ void work(const std::string& kind, const fs::path& source_path, const fs::path& 
   const double seconds = seconds_of([&] {
     const ModelDirectory source(source_path);
     if (kind == "convert") {
-      convert_model({.spec = slicing(), .seed = 1, .source = source, .tokenizer = nullptr, .output = output, .progress = {}}, *world);
+      const v1::ConvertSpec spec = bench::slicing("sequential", kExperts, kTopK, "zero");
+      convert_model({.spec = spec, .seed = 1, .source = source, .tokenizer = nullptr, .output = output, .progress = {}}, *world);
     } else {
       export_model({.spec = export_to(kind), .source = source, .output = output, .progress = {}}, *world);
     }

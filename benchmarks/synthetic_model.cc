@@ -57,6 +57,20 @@ void write_synthetic_llama(const fs::path& path, const LlamaShape& shape) {
   writer.finish();
 }
 
+v1::ConvertSpec slicing(const std::string& method, int experts, int top_k, const std::string& router_init) {
+  v1::ConvertSpec spec;
+  spec.set_method(method);
+  spec.set_experts(experts);
+  spec.set_top_k(top_k);
+  spec.set_router_init(router_init);
+  spec.set_router_scaling("calibrated");
+  spec.set_scale_mode("fixed");
+  spec.set_output_scale(4);
+  spec.set_topk_norm("renorm");
+  spec.set_dtype("source");
+  return spec;
+}
+
 void copy_and_sync(const fs::path& from, const fs::path& to) {
   const int in = open(from.c_str(), O_RDONLY);
   if (in < 0) throw InvalidArgument("cannot read " + from.string());

@@ -8,8 +8,8 @@
 #   --threads T   threads of each rank (default 1)
 #   --once        run once and pass the exit code on; without it, a gang that ended for a reason that may pass (exit codes 69 no
 #                 coordinator, 70 internal, 71 hardware, 75 released, 76 fenced, 86 hang, or killed) is started again after a wait
-#                 of 1 to 60 s. The coordinator is told that it is the same gang (MOE_LAUNCHER_ID), so that it need not wait for the
-#                 lease of the one that died
+#                 of 1 to 60 s. The coordinator is told that it is the same gang (MOE_LAUNCHER_ID) and how the one before ended
+#                 (MOE_LAUNCHER_LAST_EXIT), so that it need not wait for the lease of the one that died
 #
 # SIGUSR1 to this script or to mpirun asks the gang to save a checkpoint and leave with 75. SIGTERM or SIGINT to this script ends
 # the gang for good.
@@ -73,9 +73,10 @@ await_gang() {
 }
 
 wait_seconds=1
+ended_with=""
 while true; do
   started=$SECONDS
-  "${launch[@]}" "$@" &
+  "${launch[@]}" ${ended_with:+-x "MOE_LAUNCHER_LAST_EXIT=$ended_with"} "$@" &
   gang=$!
   status=127
   ((stopping == 0)) || kill -s TERM "$gang"
@@ -86,6 +87,7 @@ while true; do
     69 | 70 | 71 | 75 | 76 | 86 | 137 | 139) ;;
     *) exit "$status" ;;
   esac
+  ended_with=$status
   # A gang that ran for a while has not failed at once again.
   ((SECONDS - started < 60)) || wait_seconds=1
   echo "gang: ended with $status; starting again in $wait_seconds s" >&2

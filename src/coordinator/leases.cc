@@ -15,6 +15,13 @@ using google::protobuf::util::TimeUtil;
 /// A gang without a lease that was not heard of for this many leases is forgotten.
 constexpr int kForgetGangLeases = 20;
 
+/// " with exit code 137 (signal 9)"; empty if the launcher did not say.
+std::string how_it_ended(const v1::Gang& successor) {
+  if (!successor.has_previous_exit_code()) return "";
+  const int code = successor.previous_exit_code();
+  return concat(" with exit code ", code, code > 128 ? concat(" (signal ", code - 128, ")") : "");
+}
+
 }  // namespace
 
 absl::StatusOr<v1::RegisterGangResponse> Coordinator::register_gang(const v1::RegisterGangRequest& request) {
@@ -33,7 +40,7 @@ absl::StatusOr<v1::RegisterGangResponse> Coordinator::register_gang(const v1::Re
       if (lease.gang_id == old) held.push_back(job);
     }
     for (const std::string& job : held) {
-      lose_lease(operation, jobs_.at(job), "GANG_RESTARTED", concat("gang ", old, " ended and was started again as ", gang.id()));
+      lose_lease(operation, jobs_.at(job), "GANG_RESTARTED", concat("gang ", old, " ended", how_it_ended(gang), " and was started again as ", gang.id()));
     }
     gangs_.erase(old);
     operation.changes().removed_gangs.push_back(old);

@@ -73,6 +73,18 @@ class JsonFields {
     return values;
   }
 
+  /// One token id or a list of them; absent: none.
+  std::vector<int64_t> token_ids(const std::string& key) const {
+    std::vector<int64_t> ids;
+    if (!has(key)) return ids;
+    const nlohmann::json& value = object_[key];
+    for (const nlohmann::json& id : value.is_array() ? value : nlohmann::json::array({value})) {
+      if (!id.is_number_integer()) fail(key, "an integer or a list of integers");
+      ids.push_back(id.get<int64_t>());
+    }
+    return ids;
+  }
+
   const nlohmann::json& required(const std::string& key) const {
     if (!has(key)) throw InvalidArgument(concat(where_, ": `", key, "` is missing"));
     return object_[key];

@@ -48,12 +48,7 @@ MoeConfig read_moe(const JsonFields& fields, const ModelConfig& config) {
 
 void read_special_tokens(const JsonFields& fields, ModelConfig& config) {
   if (fields.has("bos_token_id")) config.bos_token_id = fields.integer("bos_token_id", 0);
-  if (!fields.has("eos_token_id")) return;
-  const nlohmann::json& eos = fields.required("eos_token_id");
-  for (const nlohmann::json& id : eos.is_array() ? eos : nlohmann::json::array({eos})) {
-    if (!id.is_number_integer()) fields.fail("eos_token_id", "an integer or a list of integers");
-    config.eos_token_ids.push_back(id.get<int64_t>());
-  }
+  config.eos_token_ids = fields.token_ids("eos_token_id");
 }
 
 }  // namespace

@@ -42,6 +42,7 @@ v1::Gang describe_gang(const std::vector<std::string>& ranks) {
   v1::Gang gang;
   gang.set_id(random_hex(8));
   if (const char* launcher = std::getenv("MOE_LAUNCHER_ID")) gang.set_launcher_id(launcher);
+  if (const char* code = std::getenv("MOE_LAUNCHER_LAST_EXIT")) gang.set_previous_exit_code(std::atoi(code));
   gang.set_device("cpu");
   gang.set_version(kVersion);
   for (size_t rank = 0; rank < ranks.size(); ++rank) {

@@ -1,7 +1,7 @@
 #include "worker/gang_control.h"
 
 #include <algorithm>
-#include <thread>
+#include <utility>
 
 #include "common/error.h"
 #include "common/log.h"
@@ -16,11 +16,11 @@ constexpr char kSecretKey[] = "moe-gang-secret";
 /// How long the leader keeps a call of an idle and of a working rank.
 constexpr milliseconds kHoldIdle{5000};
 constexpr milliseconds kHoldRunning{400};
-/// How often a held call looks whether its rank is still there.
+/// How often the leader looks whether an attached rank is still there.
 constexpr milliseconds kLook{50};
 constexpr milliseconds kCallMargin{5000};
-/// A call that broke is followed by another at once, unless the process ended.
-constexpr milliseconds kGoneFor{400};
+/// A rank whose call of Attach broke calls again after this long.
+constexpr milliseconds kAttachAgain{100};
 /// The leader looks at least this often, also while it waits for a job.
 constexpr milliseconds kStoodStill{5000};
 /// A leader that refuses connections for this long is gone.
@@ -40,7 +40,14 @@ GangControlServer::GangControlServer(int ranks, const std::string& address, std:
   if (!server_ || port_ == 0) throw HardwareError(concat("cannot listen on ", address, " for the gang's control service"));
 }
 
-GangControlServer::~GangControlServer() { server_->Shutdown(std::chrono::system_clock::now() + milliseconds(200)); }
+GangControlServer::~GangControlServer() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_closing_ = true;
+  }
+  changed_.notify_all();
+  server_->Shutdown(std::chrono::system_clock::now() + milliseconds(200));
+}
 
 bool GangControlServer::order_for(const v1::RankReport& report, v1::RankOrder* order) const {
   order->set_order_id(order_id_);
@@ -62,33 +69,63 @@ bool GangControlServer::order_for(const v1::RankReport& report, v1::RankOrder* o
   return false;
 }
 
-grpc::Status GangControlServer::Report(grpc::ServerContext* context, const v1::RankReport* report, v1::RankOrder* order) {
-  const auto secret = context->client_metadata().find(kSecretKey);
-  if (secret == context->client_metadata().end() || std::string(secret->second.data(), secret->second.size()) != secret_) {
-    return {grpc::StatusCode::UNAUTHENTICATED, "wrong secret: not a rank of this gang"};
+std::variant<GangControlServer::RankState*, grpc::Status> GangControlServer::caller(const grpc::ServerContext& context, int rank) {
+  const auto secret = context.client_metadata().find(kSecretKey);
+  if (secret == context.client_metadata().end() || std::string(secret->second.data(), secret->second.size()) != secret_) {
+    return grpc::Status(grpc::StatusCode::UNAUTHENTICATED, "wrong secret: not a rank of this gang");
   }
+  if (rank < 1 || rank >= static_cast<int>(ranks_.size())) return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "no such rank");
+  return &ranks_[rank];
+}
+
+grpc::Status GangControlServer::Report(grpc::ServerContext* context, const v1::RankReport* report, v1::RankOrder* order) {
+  const auto found = caller(*context, report->rank());
+  if (const auto* refusal = std::get_if<grpc::Status>(&found)) return *refusal;
+  RankState& state = *std::get<RankState*>(found);
   std::unique_lock lock(mutex_);
-  if (report->rank() < 1 || report->rank() >= static_cast<int>(ranks_.size())) return {grpc::StatusCode::INVALID_ARGUMENT, "no such rank"};
-  RankState& state = ranks_[report->rank()];
   state.report = *report;
   state.heard = std::chrono::steady_clock::now();
-  state.gone.reset();
+  ++state.waiting;
   changed_.notify_all();
-  const auto until = state.heard + (report->phase() == v1::RANK_PHASE_RUNNING ? kHoldRunning : kHoldIdle);
-  while (!order_for(*report, order) && std::chrono::steady_clock::now() < until) {
-    changed_.wait_for(lock, kLook);
-    if (context->IsCancelled()) {   // its process ended, or the call's deadline passed while we stood still
-      if (state.heard <= until - (report->phase() == v1::RANK_PHASE_RUNNING ? kHoldRunning : kHoldIdle)) state.gone = std::chrono::steady_clock::now();
-      changed_.notify_all();
-      return grpc::Status::CANCELLED;
-    }
-  }
+  changed_.wait_for(lock, report->phase() == v1::RANK_PHASE_RUNNING ? kHoldRunning : kHoldIdle,
+                    [&] { return is_closing_ || order_for(*report, order); });
+  --state.waiting;
+  // Its process ended, or the call's deadline passed while this process stood still.
+  if (context->IsCancelled()) return grpc::Status::CANCELLED;
   state.heard = std::chrono::steady_clock::now();
   if (order->kind() == v1::ORDER_KIND_EXIT) {
     state.has_left = true;
     changed_.notify_all();
   }
   return grpc::Status::OK;
+}
+
+grpc::Status GangControlServer::Attach(grpc::ServerContext* context, const v1::AttachRequest* request, v1::AttachResponse* /*response*/) {
+  const auto found = caller(*context, request->rank());
+  if (const auto* refusal = std::get_if<grpc::Status>(&found)) return *refusal;
+  RankState& state = *std::get<RankState*>(found);
+  std::unique_lock lock(mutex_);
+  const int64_t attachment = ++state.attachments;
+  state.gone.reset();
+  changed_.notify_all();
+  while (!is_closing_) {
+    if (context->IsCancelled()) {
+      if (attachment == state.attachments) state.gone = std::chrono::steady_clock::now();
+      changed_.notify_all();
+      return grpc::Status::CANCELLED;
+    }
+    changed_.wait_for(lock, kLook);
+  }
+  return grpc::Status::OK;
+}
+
+void GangControlServer::await_ranks(milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  const auto is_missing = [](const RankState& state) { return state.attachments == 0; };
+  const auto missing = [&] { return std::find_if(ranks_.begin() + 1, ranks_.end(), is_missing); };
+  if (changed_.wait_for(lock, timeout, [&] { return missing() == ranks_.end(); })) return;
+  throw Timeout(concat("rank ", missing() - ranks_.begin(), " did not reach the leader's control port ", port_, " within ", timeout.count() / 1000,
+                       " s; the ranks of a gang must reach the leader's machine over TCP"));
 }
 
 std::optional<std::string> GangControlServer::prepare(const std::string& lease, milliseconds timeout) {
@@ -132,7 +169,7 @@ void GangControlServer::exit(int code) {
   });
 }
 
-std::optional<RankTrouble> GangControlServer::trouble(milliseconds hang_timeout) {
+std::optional<RankTrouble> GangControlServer::trouble(milliseconds hang_timeout, milliseconds gone_after) {
   const std::lock_guard lock(mutex_);
   const auto now = std::chrono::steady_clock::now();
   if (now - std::exchange(last_look_, now) > kStoodStill) {
@@ -144,15 +181,18 @@ std::optional<RankTrouble> GangControlServer::trouble(milliseconds hang_timeout)
   for (size_t rank = 1; rank < ranks_.size(); ++rank) {
     const RankState& state = ranks_[rank];
     const std::string number = std::to_string(rank);
-    if (state.gone && now - *state.gone > kGoneFor && !state.has_left) return RankTrouble{static_cast<int>(rank), true, false, "rank " + number + " ended: its process is gone"};
+    if (state.gone && now - *state.gone >= gone_after && !state.has_left) {
+      return RankTrouble{static_cast<int>(rank), true, false, "rank " + number + " ended: its process is gone"};
+    }
     if (state.report.phase() == v1::RANK_PHASE_RUNNING && !state.report.error().empty()) {
       return RankTrouble{static_cast<int>(rank), false, true, "rank " + number + ": " + state.report.error()};
     }
   }
+  if (kind_ == v1::ORDER_KIND_PREPARE) return std::nullopt;   // prepare() has a longer term of its own
   for (size_t rank = 1; rank < ranks_.size(); ++rank) {
     const RankState& state = ranks_[rank];
     const auto silent = now - state.heard;
-    if (silent <= hang_timeout || state.has_left) continue;
+    if (silent <= hang_timeout || state.waiting > 0 || state.has_left) continue;
     std::string where = "before its first collective";
     if (state.report.operation_number() > 0) {
       where = concat(state.report.operation_age_ms() > 0 ? "in" : "after", " collective '", state.report.operation(), "' (operation ", state.report.operation_number(), ")");
@@ -164,7 +204,34 @@ std::optional<RankTrouble> GangControlServer::trouble(milliseconds hang_timeout)
 }
 
 GangControlClient::GangControlClient(const std::string& target, std::string secret, int rank)
-    : secret_(std::move(secret)), rank_(rank), stub_(v1::GangControl::NewStub(make_channel(target))) {}
+    : secret_(std::move(secret)), rank_(rank), stub_(v1::GangControl::NewStub(make_channel(target))), thread_([this] { stay_attached(); }) {}
+
+GangControlClient::~GangControlClient() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_closing_ = true;
+    if (attachment_ != nullptr) attachment_->TryCancel();
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+void GangControlClient::stay_attached() {
+  v1::AttachRequest request;
+  request.set_rank(rank_);
+  std::unique_lock lock(mutex_);
+  while (!is_closing_) {
+    grpc::ClientContext context;
+    context.AddMetadata(kSecretKey, secret_);
+    attachment_ = &context;
+    lock.unlock();
+    v1::AttachResponse response;
+    stub_->Attach(&context, request, &response);   // an answer and an error mean the same: call again, unless this rank ends
+    lock.lock();
+    attachment_ = nullptr;
+    wake_.wait_for(lock, kAttachAgain, [this] { return is_closing_; });
+  }
+}
 
 v1::RankReport GangControlClient::report_for(v1::RankPhase phase, int64_t order_id) const {
   v1::RankReport report;

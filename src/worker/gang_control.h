@@ -7,6 +7,8 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
+#include <variant>
 #include <vector>
 
 #include "comm/operation_log.h"
@@ -22,8 +24,8 @@ struct RankTrouble {
   std::string message;
 };
 
-/// The leader's service inside a gang: hands jobs to the other ranks and watches them, without MPI. A rank waits in a call of
-/// Report; the call breaks when its process dies, and is missing when it stands still. Thread-safe.
+/// The leader's service inside a gang: hands jobs to the other ranks and watches them, without MPI. A rank keeps a call of Attach
+/// open, which breaks when its process dies, and waits in calls of Report, which are missing when it stands still. Thread-safe.
 class GangControlServer final : public v1::GangControl::Service {
  public:
   /// `ranks` with the leader's. Callers must know the secret. Throws HardwareError if no port can be had.
@@ -32,6 +34,8 @@ class GangControlServer final : public v1::GangControl::Service {
 
   int port() const { return port_; }
 
+  /// Waits until every other rank is attached. Throws Timeout.
+  void await_ranks(std::chrono::milliseconds timeout);
   /// Shows the lease to all other ranks; the first that misses something says what. Nullopt: all are ready. Throws Timeout.
   std::optional<std::string> prepare(const std::string& lease, std::chrono::milliseconds timeout);
   /// All ranks run the prepared job.
@@ -42,18 +46,24 @@ class GangControlServer final : public v1::GangControl::Service {
   void exit(int code);
 
   /// The first trouble, if any. Asked several times a second; after a longer pause (this process stood still) every rank gets
-  /// a new term.
-  std::optional<RankTrouble> trouble(std::chrono::milliseconds hang_timeout);
+  /// a new term. A rank is gone if its call broke and none followed within `gone_after`.
+  std::optional<RankTrouble> trouble(std::chrono::milliseconds hang_timeout, std::chrono::milliseconds gone_after);
 
   grpc::Status Report(grpc::ServerContext* context, const v1::RankReport* report, v1::RankOrder* order) override;
+  grpc::Status Attach(grpc::ServerContext* context, const v1::AttachRequest* request, v1::AttachResponse* response) override;
 
  private:
   struct RankState {
     v1::RankReport report;
     std::chrono::steady_clock::time_point heard;
-    std::optional<std::chrono::steady_clock::time_point> gone;   ///< when its call broke
+    int waiting = 0;   ///< its calls of Report that wait for an order: silence means nothing
+    int64_t attachments = 0;
+    std::optional<std::chrono::steady_clock::time_point> gone;   ///< when its last call of Attach broke
     bool has_left = false;
   };
+
+  /// The caller's state, or why it is none of this gang's ranks.
+  std::variant<RankState*, grpc::Status> caller(const grpc::ServerContext& context, int rank);
 
   /// What the rank is to do now; false: nothing new.
   bool order_for(const v1::RankReport& report, v1::RankOrder* order) const;
@@ -66,15 +76,20 @@ class GangControlServer final : public v1::GangControl::Service {
   int64_t order_id_ = 0;
   std::string lease_;
   int exit_code_ = 0;
+  bool is_closing_ = false;
   std::chrono::steady_clock::time_point last_look_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };
 
-/// Another rank's side. Used by its main thread while idle, by a thread of its own while a job runs.
+/// Another rank's side: attached to the leader as long as it lives. Used by the rank's main thread while idle, by a thread of its
+/// own while a job runs.
 class GangControlClient {
  public:
   GangControlClient(const std::string& target, std::string secret, int rank);
+  ~GangControlClient();
+  GangControlClient(const GangControlClient&) = delete;
+  GangControlClient& operator=(const GangControlClient&) = delete;
 
   /// Waits for the next order. Throws HardwareError when the leader is gone.
   v1::RankOrder next_order(v1::RankPhase phase, int64_t order_id, const std::string& error);
@@ -84,10 +99,16 @@ class GangControlClient {
  private:
   v1::RankReport report_for(v1::RankPhase phase, int64_t order_id) const;
   grpc::Status call(const v1::RankReport& report, v1::RankOrder* order, std::chrono::milliseconds timeout);
+  void stay_attached();
 
   const std::string secret_;
   const int rank_;
   std::unique_ptr<v1::GangControl::Stub> stub_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  grpc::ClientContext* attachment_ = nullptr;
+  bool is_closing_ = false;
+  std::thread thread_;
 };
 
 }  // namespace moe

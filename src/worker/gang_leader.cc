@@ -1,8 +1,5 @@
 #include "worker/gang_leader.h"
 
-#include <unistd.h>
-
-#include <atomic>
 #include <thread>
 
 #include "common/error.h"
@@ -21,57 +18,8 @@ using std::chrono::seconds;
 constexpr seconds kAcquireWait{3};
 constexpr seconds kConnectFor{20};
 constexpr milliseconds kRetry{500};
+constexpr milliseconds kAttachTimeout{60'000};
 constexpr milliseconds kPrepareTimeout{60'000};
-constexpr milliseconds kLook{100};
-
-/// While a job runs: ends the gang when a rank died or stands still, and says so first.
-class Watchdog {
- public:
-  Watchdog(GangControlServer& control, LeaseAgent& agent, Communicator& world, WorkerMetrics& metrics, milliseconds hang_timeout)
-      : control_(control), agent_(agent), operations_(world.operations()), metrics_(metrics), hang_timeout_(hang_timeout), thread_([this] { run(); }) {}
-  ~Watchdog() {
-    done_ = true;
-    thread_.join();
-  }
-  Watchdog(const Watchdog&) = delete;
-  Watchdog& operator=(const Watchdog&) = delete;
-
- private:
-  void run() {
-    while (!done_) {
-      const OperationState state = operations_->state();
-      metrics_.set_comm_inflight(state.is_in_flight ? std::chrono::duration<double>(std::chrono::steady_clock::now() - state.since).count() : 0);
-      if (const std::optional<RankTrouble> trouble = control_.trouble(hang_timeout_)) end_gang(*trouble, state);
-      std::this_thread::sleep_for(kLook);
-    }
-  }
-
-  void end_gang(const RankTrouble& trouble, const OperationState& leader) {
-    const ExitCode code = trouble.is_gone ? ExitCode::kHardware : trouble.is_failed ? ExitCode::kInternal : ExitCode::kHang;
-    std::string message = trouble.message;
-    if (leader.number > 0 && !trouble.is_failed) {
-      message += concat("; the leader is ", leader.is_in_flight ? "in" : "after", " collective '", leader.name, "' (operation ", leader.number, "); before it: ",
-                        operations_->recent(4));
-    }
-    log_error(concat("event=gang_broken reason=\"", message, "\""));
-    v1::CompleteAttemptRequest end;
-    end.set_outcome(v1::ATTEMPT_OUTCOME_RETRYABLE);
-    end.set_exit_code(static_cast<int>(code));
-    end.set_message(message);
-    agent_.complete_once(std::move(end));
-    // A rank that reported an error ends the gang itself, with its own exit code.
-    if (trouble.is_failed) std::this_thread::sleep_for(seconds(5));
-    ::_exit(static_cast<int>(code));   // mpirun ends the others; MPI cannot be asked to while a rank stands still
-  }
-
-  GangControlServer& control_;
-  LeaseAgent& agent_;
-  const std::shared_ptr<OperationLog> operations_;
-  WorkerMetrics& metrics_;
-  const milliseconds hang_timeout_;
-  std::atomic<bool> done_{false};
-  std::thread thread_;
-};
 
 }  // namespace
 
@@ -114,6 +62,7 @@ std::string GangLeader::look_at(const v1::Lease& lease) {
 
 bool GangLeader::run_job(const v1::Lease& lease) {
   LeaseAgent agent(client_, lease, settings_.orphan_limit);
+  const WatchedLease watched(*watchdog_, agent);
   v1::CompleteAttemptRequest end;
   try {
     if (const std::string missing = look_at(lease); !missing.empty()) {
@@ -122,7 +71,6 @@ bool GangLeader::run_job(const v1::Lease& lease) {
       end = failed_attempt(InvalidArgument(missing));
     } else {
       control_.start();
-      const Watchdog watchdog(control_, agent, world_, metrics_, settings_.hang_timeout);
       end = run_leased({.lease = lease, .data_root = settings_.data_root, .world = world_, .metrics = metrics_, .agent = &agent});
     }
   } catch (const Fenced&) {
@@ -145,6 +93,7 @@ bool GangLeader::run_job(const v1::Lease& lease) {
 }
 
 ExitCode GangLeader::leave(const std::string& reason) {
+  watchdog_.reset();
   client_.deregister(reason);
   control_.exit(static_cast<int>(ExitCode::kReleased));
   log_info(concat("event=gang_left reason=\"", reason, "\""));
@@ -152,12 +101,10 @@ ExitCode GangLeader::leave(const std::string& reason) {
 }
 
 ExitCode GangLeader::run() {
+  control_.await_ranks(kAttachTimeout);
   connect();
+  watchdog_.emplace(control_, client_, world_, metrics_, settings_.hang_timeout);
   while (!stop_signalled()) {
-    if (const std::optional<RankTrouble> trouble = control_.trouble(settings_.hang_timeout)) {
-      client_.deregister(trouble->message);
-      throw HardwareError(trouble->message + " while the gang was idle");
-    }
     const std::optional<v1::Lease> lease = next_lease();
     if (lease && !run_job(*lease)) return leave("released");
   }

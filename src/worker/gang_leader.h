@@ -1,9 +1,12 @@
 #pragma once
 
+#include <optional>
+
 #include "metrics/worker_metrics.h"
 #include "worker/coordinator_client.h"
 #include "worker/gang.h"
 #include "worker/gang_control.h"
+#include "worker/gang_watchdog.h"
 
 namespace moe {
 
@@ -12,7 +15,7 @@ class GangLeader {
  public:
   GangLeader(const GangSettings& settings, Communicator& world, WorkerMetrics& metrics, GangControlServer& control, v1::Gang gang);
 
-  /// Throws Unavailable if there is no coordinator at the start, HardwareError if a rank went away, Fenced.
+  /// Throws Timeout if a rank does not attach, Unavailable if there is no coordinator at the start, Fenced. Ends the process if a rank went away (GangWatchdog).
   ExitCode run();
 
  private:
@@ -29,6 +32,7 @@ class GangLeader {
   WorkerMetrics& metrics_;
   GangControlServer& control_;
   CoordinatorClient client_;
+  std::optional<GangWatchdog> watchdog_;   ///< from the registration to the orderly end
 };
 
 }  // namespace moe

@@ -20,6 +20,7 @@
 #include "data/tokenizer/tokenizer.h"
 #include "eval/model_settings.h"
 #include "model/decoder.h"
+#include "model/json_fields.h"
 #include "worker/commands.h"
 
 namespace moe {
@@ -63,21 +64,17 @@ struct Prompt {
 /// `eos_token_id` of config.json and of generation_config.json (a number or a list), and the tokenizer's EOS: chat models often
 /// end an answer with one token and a document with another.
 std::set<int32_t> stop_ids(const ModelDirectory& directory, const Tokenizer& tokenizer) {
-  std::set<int32_t> stops;
-  for (const int64_t id : directory.config().eos_token_ids) stops.insert(static_cast<int32_t>(id));
-  if (tokenizer.eos_id()) stops.insert(*tokenizer.eos_id());
-  const std::filesystem::path file = directory.path() / "generation_config.json";
-  if (!std::filesystem::exists(file)) return stops;
-  const nlohmann::json values = parse_json(read_file(file), file.string());
-  if (!values.is_object()) throw InvalidArgument(file.string() + ": not a JSON object");
-  const nlohmann::json eos = values.value("eos_token_id", nlohmann::json());
-  for (const nlohmann::json& id : eos.is_array() ? eos : nlohmann::json::array({eos})) {
-    if (id.is_null()) continue;
-    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX) {
-      throw InvalidArgument(concat(file.string(), ": eos_token_id holds ", quoted_json(id), "; expected token ids"));
-    }
-    stops.insert(id.get<int32_t>());
+  std::vector<int64_t> ids = directory.config().eos_token_ids;
+  if (const std::filesystem::path file = directory.path() / "generation_config.json"; std::filesystem::exists(file)) {
+    const nlohmann::json values = parse_json(read_file(file), file.string());
+    const std::vector<int64_t> more = JsonFields(values, file.string()).token_ids("eos_token_id");
+    ids.insert(ids.end(), more.begin(), more.end());
   }
+  std::set<int32_t> stops;
+  for (const int64_t id : ids) {
+    if (id >= 0 && id <= INT32_MAX) stops.insert(static_cast<int32_t>(id));
+  }
+  if (tokenizer.eos_id()) stops.insert(*tokenizer.eos_id());
   return stops;
 }
 

@@ -35,12 +35,16 @@ LeaseAgent::LeaseAgent(CoordinatorClient& client, const v1::Lease& lease, std::c
 }
 
 LeaseAgent::~LeaseAgent() {
+  expect_end();
+  thread_.join();
+}
+
+void LeaseAgent::expect_end() {
   {
     const std::lock_guard lock(mutex_);
     closing_ = true;
   }
   wake_.notify_all();
-  thread_.join();
 }
 
 void LeaseAgent::set_progress(const ProgressUpdate& update) {
@@ -199,6 +203,7 @@ void LeaseAgent::complete_once(v1::CompleteAttemptRequest request) noexcept {
   try {
     request.set_job_id(lease_.job_id());
     request.set_attempt(lease_.attempt());
+    expect_end();
     client_.complete(std::move(request));
   } catch (const std::exception& error) {
     log_warning(concat("event=end_not_reported reason=\"", error.what(), "\"; the lease will expire"));

@@ -38,7 +38,9 @@ class LeaseAgent {
   /// left first. Throws Fenced.
   void complete(v1::CompleteAttemptRequest request);
 
-  /// The same from another thread that is about to end the process: one try, no exception.
+  /// The lease is about to end: no more heartbeats, and being fenced is no news. For a thread that ends the process.
+  void expect_end();
+  /// Like complete, from a thread that is about to end the process: one try, no exception.
   void complete_once(v1::CompleteAttemptRequest request) noexcept;
 
  private:

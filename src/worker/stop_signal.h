@@ -8,4 +8,18 @@ void install_stop_signal();
 /// Whether SIGUSR1 has come to this process.
 bool stop_signalled();
 
+/// While it lives, SIGTERM does not end this process: its owner looks whether it came, and ends the process itself. One at a time.
+class EndSignal {
+ public:
+  EndSignal();
+  ~EndSignal();
+  EndSignal(const EndSignal&) = delete;
+  EndSignal& operator=(const EndSignal&) = delete;
+
+  bool came() const;
+
+  /// Ends this process as SIGTERM does where nobody handles it.
+  [[noreturn]] static void end_process();
+};
+
 }  // namespace moe

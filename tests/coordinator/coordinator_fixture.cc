@@ -151,8 +151,9 @@ absl::StatusOr<v1::ControlResponse> CoordinatorFixture::decide(const std::string
   return coordinator_->decide_gate(request);
 }
 
-void CoordinatorFixture::register_gang(const std::string& id, int ranks, const std::string& launcher) {
+void CoordinatorFixture::register_gang(const std::string& id, int ranks, const std::string& launcher, std::optional<int> previous_exit_code) {
   v1::RegisterGangRequest request;
+  if (previous_exit_code) request.mutable_gang()->set_previous_exit_code(*previous_exit_code);
   request.mutable_gang()->set_id(id);
   request.mutable_gang()->set_launcher_id(launcher);
   request.mutable_gang()->set_device("cpu");

@@ -66,7 +66,7 @@ class CoordinatorFixture {
   absl::StatusOr<v1::ControlResponse> decide(const std::string& pipeline_id, bool approve, const std::string& gate = "");
 
   // Gangs.
-  void register_gang(const std::string& id, int ranks = 1, const std::string& launcher = "");
+  void register_gang(const std::string& id, int ranks = 1, const std::string& launcher = "", std::optional<int> previous_exit_code = std::nullopt);
   std::optional<v1::Lease> acquire(const std::string& gang);
   /// acquire() of a gang that must get one.
   v1::Lease must_acquire(const std::string& gang);

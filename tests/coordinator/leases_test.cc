@@ -185,11 +185,24 @@ TEST(LeasesTest, ALauncherThatStartsItsGangAgainGivesUpTheOldLeaseAtOnce) {
   fixture.register_gang("g2", 1, "launcher");
   EXPECT_EQ(fixture.state(job), "QUEUED");
   EXPECT_EQ(fixture.job(job).reason(), "GANG_RESTARTED");
+  EXPECT_EQ(fixture.job(job).attempts(0).message(), "gang g1 ended and was started again as g2");
   EXPECT_EQ(fixture.commit("g1", lease, 3).code(), kAborted);   // a dead gang takes nothing up
   EXPECT_EQ(fixture.heartbeat("g1", lease).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(fixture.must_acquire("g2").attempt(), 2);
   EXPECT_EQ(fixture.coordinator().server_info().gangs(), 2);
   EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
+}
+
+TEST(LeasesTest, ALauncherThatStartsItsGangAgainTellsHowTheOneBeforeEnded) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("g1", 1, "launcher");
+  const std::string job = fixture.submit(one_stage()) + "-work";
+  fixture.must_acquire("g1");
+  fixture.register_gang("g2", 1, "launcher", 137);
+  EXPECT_EQ(fixture.job(job).attempts(0).message(), "gang g1 ended with exit code 137 (signal 9) and was started again as g2");
+  fixture.must_acquire("g2");
+  fixture.register_gang("g3", 1, "launcher", 70);
+  EXPECT_EQ(fixture.job(job).attempts(1).message(), "gang g2 ended with exit code 70 and was started again as g3");
 }
 
 TEST(LeasesTest, AGangThatLeavesGivesItsJobBack) {

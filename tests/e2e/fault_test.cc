@@ -6,11 +6,9 @@
 
 #include <chrono>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <iostream>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 #include <vector>
@@ -20,12 +18,12 @@
 #include "testing/process_file.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
+#include "testing/training_results.h"
 
 namespace moe {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 
 constexpr int kSteps = 24;
 constexpr int kRanks = 2;
@@ -53,19 +51,6 @@ std::vector<std::string> command_for(const fs::path& config, const fs::path& out
   return testing::worker_command(kRanks, {"run", config.string(), "--out", out.string()});
 }
 
-/// Losses per step of a finished or interrupted run; fails the test on a step that stands twice.
-std::map<int64_t, std::string> losses(const fs::path& file) {
-  std::map<int64_t, std::string> found;
-  std::ifstream in(file);
-  for (std::string line; std::getline(in, line);) {
-    const json record = json::parse(line, nullptr, false);
-    if (!record.is_object() || !record.contains("step") || !record.contains("loss")) continue;
-    const bool is_new = found.emplace(record["step"].get<int64_t>(), record["loss"].dump()).second;
-    EXPECT_TRUE(is_new) << "step " << record["step"] << " stands twice in " << file;
-  }
-  return found;
-}
-
 fs::path newest(const fs::path& folder, const std::string& prefix) {
   fs::path best;
   std::error_code missing;
@@ -76,13 +61,7 @@ fs::path newest(const fs::path& folder, const std::string& prefix) {
 }
 
 /// XXH3 of every weight file of the trained model.
-std::map<std::string, std::string> weights(const fs::path& out) {
-  std::map<std::string, std::string> digests;
-  for (const auto& entry : fs::directory_iterator(newest(out / "train", "output-t"))) {
-    if (entry.path().extension() == ".safetensors") digests[entry.path().filename()] = xxh3_hex_of_file(entry.path());
-  }
-  return digests;
-}
+std::map<std::string, std::string> weights(const fs::path& out) { return testing::weights_of(newest(out / "train", "output-t")); }
 
 /// The processes of this test's gang: those whose command line names the output folder and starts with moe-worker.
 std::vector<pid_t> rank_processes(const fs::path& out) {
@@ -137,8 +116,8 @@ class FaultTest : public ::testing::Test {
   static void finish_and_compare(const fs::path& out) {
     const testing::ProcessResult result = testing::run_process(command_for(config_, out), {}, MOE_SOURCE_DIR);
     ASSERT_EQ(result.exit_code, 0) << result.err;
-    const auto expected = losses(newest(undisturbed() / "train" / "attempts", "") / "metrics.jsonl");
-    const auto actual = losses(newest(out / "train" / "attempts", "") / "metrics.jsonl");
+    const auto expected = testing::losses_of(newest(undisturbed() / "train" / "attempts", "") / "metrics.jsonl");
+    const auto actual = testing::losses_of(newest(out / "train" / "attempts", "") / "metrics.jsonl");
     ASSERT_EQ(expected.size(), static_cast<size_t>(kSteps));
     EXPECT_EQ(expected, actual) << "losses of an undisturbed and a killed run differ";
     EXPECT_FALSE(weights(out).empty());
@@ -158,7 +137,7 @@ TEST_F(FaultTest, KilledAtRandomStepsItResumesBitForBit) {
     const auto step = static_cast<int64_t>(1 + trial * 7 + rng.below(6));
     const int victim = static_cast<int>(rng.below(kRanks));
     const auto reached = [&] {
-      const auto done = losses(newest(out / "train" / "attempts", "") / "metrics.jsonl");
+      const auto done = testing::losses_of(newest(out / "train" / "attempts", "") / "metrics.jsonl");
       return !done.empty() && done.rbegin()->first >= step;
     };
     const bool killed = run_and_kill(config_, out, victim, reached);

@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <fstream>
 #include <stdexcept>
 
 #include "common/file_io.h"
@@ -118,25 +117,6 @@ stages:
 )";
   }
   return text;
-}
-
-std::map<int64_t, std::string> losses_of(const fs::path& file) {
-  std::map<int64_t, std::string> found;
-  std::ifstream in(file);
-  for (std::string line; std::getline(in, line);) {
-    const json record = json::parse(line, nullptr, false);
-    if (!record.is_object() || !record.contains("step") || !record.contains("loss")) continue;
-    EXPECT_TRUE(found.emplace(record["step"].get<int64_t>(), record["loss"].dump()).second) << "step " << record["step"] << " stands twice in " << file;
-  }
-  return found;
-}
-
-std::map<std::string, std::string> weights_of(const fs::path& model) {
-  std::map<std::string, std::string> digests;
-  for (const auto& entry : fs::directory_iterator(model)) {
-    if (entry.path().extension() == ".safetensors") digests[entry.path().filename()] = xxh3_hex_of_file(entry.path());
-  }
-  return digests;
 }
 
 }  // namespace moe::testing

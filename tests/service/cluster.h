@@ -64,9 +64,4 @@ class Cluster {
 /// A conversion, a training of `steps` steps with a checkpoint every 5, and (with `evaluates`) an evaluation: seconds on two ranks.
 std::string small_pipeline(const std::string& name, int steps, int ranks, int seed = 11, bool evaluates = false);
 
-/// Loss by step, as written; a step that stands twice is a failure of the test.
-std::map<int64_t, std::string> losses_of(const std::filesystem::path& metrics_file);
-/// XXH3 of every weight file of a model directory.
-std::map<std::string, std::string> weights_of(const std::filesystem::path& model);
-
 }  // namespace moe::testing

@@ -9,6 +9,7 @@
 
 #include "common/file_io.h"
 #include "service/cluster.h"
+#include "testing/training_results.h"
 
 namespace moe {
 namespace {
@@ -105,6 +106,34 @@ TEST_F(GangFaultTest, KilledRankIsReplacedAtOnceAndTheBitsAreTheSame) {
   const json first = cluster.job(train_job(id))["attempts"][0];
   EXPECT_NE(first["outcome"], "ATTEMPT_OUTCOME_SUCCEEDED");
   EXPECT_NE(first.value("message", "").find("rank 1"), std::string::npos) << first.dump();
+}
+
+TEST_F(GangFaultTest, KilledLeaderIsReplacedAndItsExitCodeIsTold) {
+  Cluster cluster({.lease_seconds = 60});
+  const auto gang = cluster.start_gang(kRanks, "a", /*restarting=*/true);
+  const Result expected = undisturbed(cluster);
+  const std::string id = cluster.submit(testing::small_pipeline("killed-leader", kSteps, kRanks));
+  ASSERT_TRUE(reaches_step(cluster, id, 8));
+  const std::vector<pid_t> ranks = Cluster::ranks_of(*gang, kRanks);
+  ASSERT_EQ(ranks.size(), static_cast<size_t>(kRanks));
+  ASSERT_EQ(kill(ranks[0], SIGKILL), 0);
+  ASSERT_EQ(cluster.wait_for(id, kEndWithin), "SUCCEEDED") << gang->output();
+  expect_same(expected, result_of(cluster, id));
+  expect_steps_once(cluster, id);
+  const std::string message = cluster.job(train_job(id))["attempts"][0].value("message", "");
+  EXPECT_NE(message.find("ended with exit code 137 (signal 9) and was started again"), std::string::npos) << message;
+}
+
+TEST_F(GangFaultTest, GangThatIsToldToEndGivesItsJobBackAtOnce) {
+  Cluster cluster({.lease_seconds = 60});
+  auto gang = cluster.start_gang(kRanks, "a");
+  const std::string id = cluster.submit(testing::small_pipeline("told-to-end", kSteps, kRanks));
+  ASSERT_TRUE(reaches_step(cluster, id, 2));
+  gang->signal(SIGTERM);   // gang.sh --once is mpirun itself
+  ASSERT_TRUE(gang->wait(seconds(30)).has_value()) << gang->output();
+  ASSERT_TRUE(eventually(seconds(20), [&] { return cluster.job(train_job(id))["state"] == "JOB_STATE_QUEUED"; })) << cluster.job(train_job(id)).dump(1);
+  const std::string message = cluster.job(train_job(id))["attempts"][0].value("message", "");
+  EXPECT_EQ(message, "the gang left: its leader was told to end (SIGTERM)");
 }
 
 TEST_F(GangFaultTest, StoppedLeaderLosesItsJobAndIsFenced) {
