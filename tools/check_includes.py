@@ -49,7 +49,7 @@ LIBRARIES = {
     "prometheus-cpp": (r"prometheus/", {"metrics"}),
     "cpp-httplib": (r"httplib\.h", {"metrics"}),
     "ICU": (r"unicode/", {"data"}),
-    "CLI11": (r"CLI/", {"worker", "coordinator", "cli"}),
+    "CLI11": (r"CLI/", {"common", "worker", "coordinator", "cli"}),
 }
 FORBIDDEN_ANYWHERE = [r"torch/torch\.h", r"torch/extension\.h"]
 TORCH_IN_HEADERS = r"ATen/core/Tensor\.h"

@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/elastic_table.h"
 #include "cli/format.h"
+#include "common/option_checks.h"
 #include "pipeline/problem.h"
 
 namespace moe {
@@ -165,7 +166,7 @@ Subcommand add_get_command(CLI::App& app) {
   command->add_option("--pipeline", options->pipeline, "Jobs and artifacts of this pipeline only");
   command->add_option("--state", options->states, "In these states only, for example running,queued")->delimiter(',');
   command->add_option("--limit", options->limit, "At most so many; 0: all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(nonnegative_number())
       ->capture_default_str();
   command->footer(
       "Examples:\n"

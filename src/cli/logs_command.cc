@@ -7,6 +7,7 @@
 
 #include "cli/commands.h"
 #include "cli/format.h"
+#include "common/option_checks.h"
 
 namespace moe {
 namespace {
@@ -121,10 +122,10 @@ Subcommand add_logs_command(CLI::App& app) {
   command->add_option("JOB", options->job, "Job")->required();
   command->add_flag("-f,--follow", options->follow, "Go on until the job has ended");
   command->add_option("--attempt", options->attempt, "Of this attempt (default: the newest)")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   command
       ->add_option("--rank", options->rank, "Of this rank (default: the leader's lines and the warnings of all ranks)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(nonnegative_number());
   command->footer(
       "With -f the exit code is the job's: 0 if it SUCCEEDED, else 1. When the coordinator goes away, it is tried\n"
       "again for --outage seconds, and the log goes on where it was; exit code 5 if it stays away.\n\n"

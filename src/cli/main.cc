@@ -11,6 +11,7 @@
 
 #include "cli/commands.h"
 #include "cli/interrupts.h"
+#include "common/option_checks.h"
 #include "pipeline/problem.h"
 
 namespace moe {
@@ -54,7 +55,7 @@ void add_global_options(CLI::App& app, GlobalOptions& options) {
       ->check(CLI::IsMember({"table", "json"}))
       ->capture_default_str();
   app.add_option("--outage", options.outage_seconds, "Seconds that logs, watch, wait and --wait stand its absence")
-      ->check(CLI::NonNegativeNumber)
+      ->check(nonnegative_number())
       ->capture_default_str();
 }
 

@@ -8,6 +8,7 @@
 
 #include "cli/commands.h"
 #include "cli/curves.h"
+#include "common/option_checks.h"
 #include "pipeline/problem.h"
 #include "report/table.h"
 #include "report/text.h"
@@ -90,7 +91,7 @@ Subcommand add_metrics_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("metrics", "Print the training curves of a job");
   command->add_option("JOB", options->job, "Job")->required();
   command->add_option("--name", options->names, "Only these, for example loss,validation_loss")->delimiter(',');
-  command->add_option("--after", options->after, "Only steps after this one")->check(CLI::NonNegativeNumber);
+  command->add_option("--after", options->after, "Only steps after this one")->check(nonnegative_number());
   CLI::Option* csv = command->add_flag("--csv", options->csv, "Comma-separated, all digits");
   command->add_flag("--plot", options->plot, "One line of block characters per metric")->excludes(csv);
   command->footer(

@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/follow.h"
 #include "cli/format.h"
+#include "common/option_checks.h"
 #include "pipeline/problem.h"
 
 namespace moe {
@@ -77,7 +78,7 @@ Subcommand add_watch_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("watch", "Print events as they happen, from the beginning");
   command->add_option("ID", options->id, "Pipeline or job; everything if left out");
   command->add_option("--after", options->after, "Only events after this revision (`-o json` shows revisions)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(nonnegative_number());
   command->add_flag("--no-follow", options->no_follow, "End with the last event there is");
   command->footer(
       "Ends with the pipeline or job: exit code 0 if it SUCCEEDED, else 1. With -o json, one event a line.\n\n"
@@ -93,7 +94,7 @@ Subcommand add_wait_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("wait", "Wait until a pipeline or job has reached a state");
   command->add_option("ID", options->id, "Pipeline or job")->required();
   command->add_option("--timeout", options->timeout, "Longest wait in seconds (default: for ever)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(nonnegative_number());
   command
       ->add_option("--for", options->wanted,
                    "succeeded, failed, canceled, ended (any of these three), held, paused, running, queued, ...")

@@ -7,6 +7,7 @@
 
 #include "checkpoint/model_directory.h"
 #include "common/error.h"
+#include "common/option_checks.h"
 #include "export/export_formats.h"
 #include "export/export_report.h"
 #include "export/exporter.h"
@@ -87,9 +88,9 @@ Subcommand add_export_command(CLI::App& app) {
   command->add_option("--max-shard-size", options->max_shard_size, "Size of a file at most: bytes, or with kB, MB, GB")
       ->capture_default_str()
       ->transform(CLI::AsSizeValue(true))
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   command->add_option("--pad-experts-to", options->pad_experts_to, "Fill experts with zeros up to a multiple of this")
-      ->check(CLI::NonNegativeNumber);
+      ->check(nonnegative_number());
   command->add_flag("--allow-padding", options->allow_padding, "Even where filling more than doubles the experts");
   command->add_flag("--keep-tied", options->keep_tied, "Leave a tied head tied (mixtral, granitemoeshared)");
   command->footer(footer());

@@ -14,6 +14,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "common/json_text.h"
+#include "common/option_checks.h"
 #include "common/rng.h"
 #include "data/chat/chat_encoding.h"
 #include "data/chat/chat_templates.h"
@@ -156,10 +157,10 @@ Subcommand add_generate_command(CLI::App& app) {
       ->needs("--chat");
   command->add_flag("--parse-special-tokens", options->parses_specials, "Text such as <|im_end|> in the prompt is the special token")
       ->excludes("--chat");
-  command->add_option("--max-tokens", options->max_tokens, "Tokens to add at most")->capture_default_str()->check(CLI::PositiveNumber);
+  command->add_option("--max-tokens", options->max_tokens, "Tokens to add at most")->capture_default_str()->check(positive_number());
   command->add_option("--temperature", options->temperature, "0: the most likely token each time; else softmax(logits / T)")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(nonnegative_number());
   command->add_option("--seed", options->seed, "Seed of the draws when the temperature is above 0")->capture_default_str();
   command->footer(
       "Prints the prompt and its continuation as it comes; stops at an end token of config.json, generation_config.json or\n"

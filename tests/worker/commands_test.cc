@@ -83,6 +83,9 @@ TEST(CommandsTest, HelpHasExamplesAndMissingFlagsAreUsage) {
   }
   EXPECT_EQ(worker({"score", kModel}).exit_code, 64);
   EXPECT_EQ(worker({"score", kModel, "--text", "a", "--ids", "b"}).exit_code, 64);
+  const testing::ProcessResult bad = worker({"export", kModel, "-o", "/nowhere", "--max-shard-size", "0"});
+  EXPECT_EQ(bad.exit_code, 64);
+  EXPECT_THAT(bad.err, HasSubstr("--max-shard-size: expected a number above 0, not '0'"));
   EXPECT_EQ(worker({"score", kModel, "--text", "/nowhere.jsonl"}).exit_code, 65);
   EXPECT_EQ(worker({"inspect", "/nowhere"}).exit_code, 65);
 }
