@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -157,13 +158,6 @@ class Bench {
   bench::WorkFolder folder_;
 };
 
-int64_t flag(int argc, char** argv, const char* name, int64_t otherwise) {
-  for (int i = 1; i + 1 < argc; ++i) {
-    if (std::strcmp(argv[i], name) == 0) return std::stoll(argv[i + 1]);
-  }
-  return otherwise;
-}
-
 }  // namespace
 }  // namespace moe
 
@@ -172,7 +166,13 @@ int main(int argc, char** argv) {
     moe::work(argv[2], argv[3], argv[4], argv[5]);
     return 0;
   }
-  const moe::Bench bench(moe::flag(argc, argv, "--layers", 10), static_cast<int>(moe::flag(argc, argv, "--rounds", 3)));
+  int64_t layers = 10;
+  int rounds = 3;
+  CLI::App app("Converting and exporting a large checkpoint against copying the same bytes");
+  app.add_option("--layers", layers, "Layers of the model; 10 make 4.1 GB and need three times that on disk")->capture_default_str()->check(CLI::Range(1, 200));
+  app.add_option("--rounds", rounds, "Rounds, copies and our work by turns")->capture_default_str()->check(CLI::Range(1, 100));
+  CLI11_PARSE(app, argc, argv);
+  const moe::Bench bench(layers, rounds);
   bench.row("convert: sequential, 8 experts", "convert", bench.dense());
   bench.row("export to mixtral", "mixtral", bench.moe());
   bench.row("export to native", "native", bench.moe());
