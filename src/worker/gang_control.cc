@@ -21,16 +21,18 @@ constexpr milliseconds kLook{50};
 constexpr milliseconds kCallMargin{5000};
 /// A rank whose call of Attach broke calls again after this long.
 constexpr milliseconds kAttachAgain{100};
-/// The leader looks at least this often, also while it waits for a job.
+/// The leader looks at least this often, unless it stands still.
 constexpr milliseconds kStoodStill{5000};
+/// After that its ranks need this long to connect again.
+constexpr milliseconds kReconnect{3000};
 /// A leader that refuses connections for this long is gone.
 constexpr milliseconds kLeaderGone{5000};
 
 }  // namespace
 
 GangControlServer::GangControlServer(int ranks, const std::string& address, std::string secret) : secret_(std::move(secret)), ranks_(ranks) {
-  const auto now = std::chrono::steady_clock::now();
-  for (RankState& rank : ranks_) rank.heard = now;
+  last_look_ = std::chrono::steady_clock::now();
+  for (RankState& rank : ranks_) rank.heard = last_look_;
   grpc::ServerBuilder builder;
   builder.AddListeningPort(address + ":0", grpc::InsecureServerCredentials(), &port_);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
@@ -173,15 +175,13 @@ std::optional<RankTrouble> GangControlServer::trouble(milliseconds hang_timeout,
   const std::lock_guard lock(mutex_);
   const auto now = std::chrono::steady_clock::now();
   if (now - std::exchange(last_look_, now) > kStoodStill) {
-    for (RankState& state : ranks_) {
-      state.heard = now;
-      if (state.gone) state.gone = now;
-    }
+    reconnect_until_ = now + kReconnect;
+    for (RankState& state : ranks_) state.heard = now;
   }
   for (size_t rank = 1; rank < ranks_.size(); ++rank) {
     const RankState& state = ranks_[rank];
     const std::string number = std::to_string(rank);
-    if (state.gone && now - *state.gone >= gone_after && !state.has_left) {
+    if (state.gone && now - *state.gone >= gone_after && now > reconnect_until_ && !state.has_left) {
       return RankTrouble{static_cast<int>(rank), true, false, "rank " + number + " ended: its process is gone"};
     }
     if (state.report.phase() == v1::RANK_PHASE_RUNNING && !state.report.error().empty()) {

@@ -77,7 +77,7 @@ class GangControlServer final : public v1::GangControl::Service {
   std::string lease_;
   int exit_code_ = 0;
   bool is_closing_ = false;
-  std::chrono::steady_clock::time_point last_look_;
+  std::chrono::steady_clock::time_point last_look_, reconnect_until_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };

@@ -122,6 +122,19 @@ TEST_F(GangControlTest, ARankThatAttachesAgainIsNotGone) {
   ASSERT_TRUE(eventually(seconds(20), [&] { return trouble_of(server).empty(); }));
 }
 
+TEST_F(GangControlTest, AfterALeaderStoodStillItsRanksHaveTimeToConnectAgain) {
+  GangControlServer server(2, "127.0.0.1", kSecret);
+  auto client = std::make_unique<GangControlClient>(concat("127.0.0.1:", server.port()), kSecret, 1);
+  server.await_ranks(kLong);
+  EXPECT_EQ(trouble_of(server), "");
+  client.reset();
+  std::this_thread::sleep_for(milliseconds(5500));   // the leader did not look for so long: it stood still
+  const auto woken = std::chrono::steady_clock::now();
+  EXPECT_EQ(trouble_of(server), "");
+  ASSERT_TRUE(eventually(seconds(20), [&] { return !trouble_of(server).empty(); }));
+  EXPECT_GE(std::chrono::steady_clock::now() - woken, seconds(3));
+}
+
 TEST_F(GangControlTest, SilenceIsTroubleUnlessTheRankWaitsForAnOrder) {
   constexpr milliseconds kShort{200};
   GangControlServer server(2, "127.0.0.1", kSecret);
