@@ -51,4 +51,9 @@ target_include_directories(moe_torch SYSTEM INTERFACE "${first}" "${MOE_TORCH_RO
 target_link_libraries(moe_torch INTERFACE "${MOE_TORCH_ROOT}/lib/libtorch_cpu.so" "${MOE_TORCH_ROOT}/lib/libc10.so"
                                           Threads::Threads)
 target_link_options(moe_torch INTERFACE "-Wl,-rpath,${MOE_TORCH_ROOT}/lib")
+if(TARGET moe::onednn)
+  # LibTorch carries a oneDNN of its own and exports a template of it (std::call_once's of gemm_info_t::jit_init). Loaded first it
+  # would run in place of libdnnl's, whose AVX2 products then fail as "unimplemented". An option stands before all libraries.
+  target_link_options(moe_torch INTERFACE "LINKER:--push-state,--no-as-needed,${MOE_DNNL_LIBRARY},--pop-state")
+endif()
 add_library(moe::torch ALIAS moe_torch)
