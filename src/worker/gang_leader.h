@@ -15,7 +15,8 @@ class GangLeader {
  public:
   GangLeader(const GangSettings& settings, Communicator& world, WorkerMetrics& metrics, GangControlServer& control, v1::Gang gang);
 
-  /// Throws Timeout if a rank does not attach, Unavailable if there is no coordinator at the start, Fenced. Ends the process if a rank went away (GangWatchdog).
+  /// Throws Timeout if a rank does not attach, Unavailable if there is no coordinator at the start, Fenced. Ends the process if a
+  /// rank went away (GangWatchdog).
   ExitCode run();
 
  private:
