@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <ctime>
 #include <fstream>
 #include <vector>
 
 #include "common/error.h"
+#include "help.h"
 #include "kernels/matmul.h"
 
 namespace moe::bench {
@@ -104,13 +106,34 @@ std::string number(const char* format, double value) {
 
 }  // namespace
 
+int run_main(const std::function<int()>& work) {
+  try {
+    return work();
+  } catch (const UsageError& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 64;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 70;
+  }
+}
+
 Runner::Runner(const std::string& title, const std::string& peer, int argc, const char* const* argv)
     : threads_(omp_get_max_threads()) {
+  const std::string usage = concat("usage: ", argv[0], " [--threads N] [--seconds S] [--filter TEXT]");
+  if (is_help_wanted(argc, argv)) {
+    std::printf(
+        "%s against %s\n%s\n"
+        "  --threads N    OpenMP threads (OMP_NUM_THREADS, or all)\n"
+        "  --seconds S    seconds of measuring for each case (0.5)\n"
+        "  --filter TEXT  only cases whose name holds TEXT\n",
+        title.c_str(), peer.c_str(), usage.c_str());
+    std::exit(0);
+  }
   for (int i = 1; i < argc; i += 2) {
     const std::string flag = argv[i];
     if (i + 1 == argc || (flag != "--threads" && flag != "--seconds" && flag != "--filter")) {
-      throw UsageError(
-          concat("cannot use ", flag, "; usage: ", argv[0], " [--threads N] [--seconds S] [--filter TEXT]"));
+      throw UsageError(concat("cannot use ", flag, "; ", usage));
     }
     const std::string value = argv[i + 1];
     try {

@@ -21,11 +21,16 @@ struct Case {
   double bytes = 0;  // read and written at least; 0: the row has no GB/s
 };
 
-/// Command line: [--threads N] [--seconds S] [--filter TEXT]: OpenMP threads (default: OMP_NUM_THREADS, or all),
+/// Runs `work` as main() does: its exit code, or that of what it threw (64 for a UsageError, 70 else), whose message is
+/// printed.
+int run_main(const std::function<int()>& work);
+
+/// Command line: [--help] [--threads N] [--seconds S] [--filter TEXT]: OpenMP threads (default: OMP_NUM_THREADS, or all),
 /// seconds of measuring per case (0.5), and the text that the names of cases to run hold.
 class Runner {
  public:
-  /// Prints what is measured and on which processor, and the table's head. Throws UsageError.
+  /// Prints what is measured and on which processor, and the table's head; --help: the flags, and ends the process. Throws
+  /// UsageError.
   Runner(const std::string& title, const std::string& peer, int argc, const char* const* argv);
 
   int threads() const { return threads_; }

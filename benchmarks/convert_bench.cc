@@ -65,8 +65,10 @@ void run(bench::Runner& runner, const bench::LlamaShape& shape) {
 }  // namespace moe
 
 int main(int argc, char** argv) {
-  moe::bench::Runner runner("conversion", "copy", argc, argv);
-  moe::run(runner, {"slice 300 MB, hidden 1024", 8, 1024, 4096, 16384});
-  moe::run(runner, {"slice 600 MB, hidden 2048", 4, 2048, 8192, 16384});
-  return runner.finish();
+  return moe::bench::run_main([&] {
+    moe::bench::Runner runner("conversion", "copy", argc, argv);
+    moe::run(runner, {"slice 300 MB, hidden 1024", 8, 1024, 4096, 16384});
+    moe::run(runner, {"slice 600 MB, hidden 2048", 4, 2048, 8192, 16384});
+    return runner.finish();
+  });
 }

@@ -149,16 +149,14 @@ void permute_cases(Runner& runner, at::ScalarType type, int64_t T, int64_t D, in
   add(
       "unpermute", row_bytes * static_cast<double>(R + T),
       [&] {
-        kernels::unpermute(view(rows), slot_rows.const_data_ptr<int64_t>(), K, weights.const_data_ptr<float>(),
-                           view(y));
+        kernels::unpermute(view(rows), slot_rows.const_data_ptr<int64_t>(), K, view(weights), view(y));
       },
       [&] { peer_y.zero_().index_add_(0, row_tokens, rows * row_weights); }, [&] { return relative_error(y, peer_y); });
   add(
       "unpermute gradient", row_bytes * static_cast<double>(T + 2 * R),
       [&] {
-        kernels::unpermute_gradient(view(x), view(rows), slot_rows.const_data_ptr<int64_t>(), K,
-                                    weights.const_data_ptr<float>(), view(out_rows),
-                                    dweights.mutable_data_ptr<float>());
+        kernels::unpermute_gradient(view(x), view(rows), slot_rows.const_data_ptr<int64_t>(), K, view(weights),
+                                    view(out_rows), view(dweights));
       },
       [&] {
         const at::Tensor dy_rows = x.index_select(0, row_tokens);
@@ -194,13 +192,5 @@ int run(int argc, char** argv) {
 }  // namespace moe::bench
 
 int main(int argc, char** argv) {
-  try {
-    return moe::bench::run(argc, argv);
-  } catch (const moe::UsageError& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 64;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 70;
-  }
+  return moe::bench::run_main([&] { return moe::bench::run(argc, argv); });
 }

@@ -24,7 +24,8 @@ struct Product {
   int64_t c_stride;
 };
 
-/// The arguments of permute.h, with shapes that agree; of sizes only the outer loop's is known to be above 0.
+/// The arguments of permute.h, with shapes that agree; of sizes only the outer loop's is known to be above 0. Weights
+/// lie without gaps, in weight_dtype of the rows.
 struct PermuteArgs {
   ConstMatrixView x;
   const int64_t* row_tokens;

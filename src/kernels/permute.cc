@@ -24,7 +24,25 @@ void check_slots(const char* op, const int64_t* slot_rows, int64_t slots, int64_
   }
 }
 
+/// A view without data is none: all ones, or a gradient that is not wanted.
+void check_weights(const char* op, const char* name, const ConstMatrixView& weights, DType rows_dtype, int64_t tokens,
+                   int64_t slots) {
+  if (weights.data == nullptr) {
+    return;
+  }
+  const ConstMatrixView expected{weights.data, weight_dtype(rows_dtype), tokens, slots, slots};
+  if (weights.dtype != expected.dtype || weights.rows != tokens || weights.cols != slots ||
+      (tokens > 1 && weights.stride != slots)) {
+    throw InvalidArgument(concat(op, ": ", describe(name, weights), " with rows ", weights.stride,
+                                 " elements apart; expected ", describe(name, expected), " without gaps"));
+  }
+}
+
 }  // namespace
+
+DType weight_dtype(DType dtype) {
+  return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+}
 
 void permute(ConstMatrixView x, const int64_t* row_tokens, MatrixView rows, Queue queue) {
   check_view("permute", "x", x);
@@ -40,27 +58,31 @@ void permute(ConstMatrixView x, const int64_t* row_tokens, MatrixView rows, Queu
   backend(queue.device).permute({x, row_tokens, rows}, queue.stream);
 }
 
-void unpermute(ConstMatrixView rows, const int64_t* slot_rows, int64_t slots, const void* weights, MatrixView y,
+void unpermute(ConstMatrixView rows, const int64_t* slot_rows, int64_t slots, ConstMatrixView weights, MatrixView y,
                Queue queue) {
   check_view("unpermute", "rows", rows);
   check_view("unpermute", "y", y);
   check_same("unpermute", rows, "rows", y, "y", false);
   check_slots("unpermute", slot_rows, slots, y.rows);
+  check_weights("unpermute", "weights", weights, rows.dtype, y.rows, slots);
   if (y.rows > 0) {
-    backend(queue.device).unpermute({rows, slot_rows, slots, weights, y}, queue.stream);
+    backend(queue.device).unpermute({rows, slot_rows, slots, weights.data, y}, queue.stream);
   }
 }
 
 void unpermute_gradient(ConstMatrixView dy, ConstMatrixView rows, const int64_t* slot_rows, int64_t slots,
-                        const void* weights, MatrixView drows, void* dweights, Queue queue) {
+                        ConstMatrixView weights, MatrixView drows, MatrixView dweights, Queue queue) {
   check_view("unpermute_gradient", "dy", dy);
   check_view("unpermute_gradient", "rows", rows);
   check_view("unpermute_gradient", "drows", drows);
   check_same("unpermute_gradient", rows, "rows", drows, "drows", true);
   check_same("unpermute_gradient", dy, "dy", rows, "rows", false);
   check_slots("unpermute_gradient", slot_rows, slots, dy.rows);
+  check_weights("unpermute_gradient", "weights", weights, rows.dtype, dy.rows, slots);
+  check_weights("unpermute_gradient", "dweights", dweights, rows.dtype, dy.rows, slots);
   if (dy.rows > 0 && slots > 0) {
-    backend(queue.device).unpermute_gradient({dy, rows, slot_rows, slots, weights, drows, dweights}, queue.stream);
+    backend(queue.device)
+        .unpermute_gradient({dy, rows, slot_rows, slots, weights.data, drows, dweights.data}, queue.stream);
   }
 }
 

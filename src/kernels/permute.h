@@ -23,17 +23,20 @@ void permute(ConstMatrixView x, const int64_t* row_tokens, MatrixView rows, Queu
 /// y[t] = sum over k of weights[t, k] * rows[slot_rows[t, k]], in the order of k, each product rounded before it is
 /// added (so that a sum of two terms has the same bits in either order).
 ///
-/// Shapes   rows [R, D], slot_rows [T, K], y [T, D]; weights [T, K] of the rows' dtype (float for bf16), or null for
-///          all ones.
-void unpermute(ConstMatrixView rows, const int64_t* slot_rows, int64_t slots, const void* weights, MatrixView y,
+/// Shapes   rows [R, D], slot_rows [T, K], y [T, D]; weights [T, K] of weight_dtype(rows), rows without gaps; a view
+///          without data stands for all ones.
+void unpermute(ConstMatrixView rows, const int64_t* slot_rows, int64_t slots, ConstMatrixView weights, MatrixView y,
                Queue queue = {});
+
+/// In which type the weights of rows of `dtype` lie, and their gradients: the one that sums are made in.
+DType weight_dtype(DType dtype);
 
 /// Gradients of unpermute: drows[slot_rows[t, k]] = weights[t, k] * dy[t], and
 /// dweights[t, k] = <dy[t], rows[slot_rows[t, k]]>, 0 where slot_rows is -1.
 ///
-/// Shapes   as above; drows [R, D], every row is written if each r is some slot's row; dweights [T, K] may be null, as
-///          weights.
+/// Shapes   as above; drows [R, D], every row is written if each r is some slot's row; dweights as weights, without data:
+///          not wanted.
 void unpermute_gradient(ConstMatrixView dy, ConstMatrixView rows, const int64_t* slot_rows, int64_t slots,
-                        const void* weights, MatrixView drows, void* dweights, Queue queue = {});
+                        ConstMatrixView weights, MatrixView drows, MatrixView dweights, Queue queue = {});
 
 }  // namespace moe::kernels

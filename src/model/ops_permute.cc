@@ -24,7 +24,7 @@ class PermuteFunction : public torch::autograd::Function<PermuteFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const at::Tensor slot_rows = context->get_saved_variables()[0], drows = row_major(gradients[0]);
     at::Tensor dx = at::empty({slot_rows.size(0), drows.size(1)}, drows.options());
-    kernels::unpermute(const_view(drows), indices(slot_rows), slot_rows.size(1), nullptr, mutable_view(dx));
+    kernels::unpermute(const_view(drows), indices(slot_rows), slot_rows.size(1), {}, mutable_view(dx));
     return {dx, at::Tensor(), at::Tensor()};
   }
 };
@@ -35,7 +35,7 @@ class UnpermuteFunction : public torch::autograd::Function<UnpermuteFunction> {
                             const at::Tensor& weights_in) {
     const at::Tensor rows = row_major(rows_in), weights = weights_in.contiguous();
     at::Tensor y = at::empty({slot_rows.size(0), rows.size(1)}, rows.options());
-    kernels::unpermute(const_view(rows), indices(slot_rows), slot_rows.size(1), weights.const_data_ptr(), mutable_view(y));
+    kernels::unpermute(const_view(rows), indices(slot_rows), slot_rows.size(1), const_view(weights), mutable_view(y));
     context->save_for_backward({rows, slot_rows, weights});
     return y;
   }
@@ -44,8 +44,8 @@ class UnpermuteFunction : public torch::autograd::Function<UnpermuteFunction> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &rows = saved[0], &slot_rows = saved[1], &weights = saved[2], dy = row_major(gradients[0]);
     at::Tensor drows = at::empty(rows.sizes(), rows.options()), dweights = at::empty(weights.sizes(), weights.options());
-    kernels::unpermute_gradient(const_view(dy), const_view(rows), indices(slot_rows), slot_rows.size(1), weights.const_data_ptr(),
-                                mutable_view(drows), dweights.mutable_data_ptr());
+    kernels::unpermute_gradient(const_view(dy), const_view(rows), indices(slot_rows), slot_rows.size(1), const_view(weights),
+                                mutable_view(drows), mutable_view(dweights));
     return {drows, at::Tensor(), dweights};
   }
 };
@@ -57,7 +57,7 @@ class SumSlotsFunction : public torch::autograd::Function<SumSlotsFunction> {
                             const at::Tensor& slot_rows) {
     const at::Tensor rows = row_major(rows_in);
     at::Tensor y = at::empty({slot_rows.size(0), rows.size(1)}, rows.options());
-    kernels::unpermute(const_view(rows), indices(slot_rows), slot_rows.size(1), nullptr, mutable_view(y));
+    kernels::unpermute(const_view(rows), indices(slot_rows), slot_rows.size(1), {}, mutable_view(y));
     context->save_for_backward({row_tokens});
     return y;
   }
@@ -77,7 +77,9 @@ at::Tensor permute(const at::Tensor& x_TD, const at::Tensor& row_tokens_R, const
 }
 
 at::Tensor unpermute(const at::Tensor& rows_RD, const at::Tensor& slot_rows_TK, const at::Tensor& weights_TK) {
-  return UnpermuteFunction::apply(rows_RD, slot_rows_TK.contiguous(), weights_TK);
+  // Rows of bf16 are weighted and summed in float: weights in bf16 are widened, and get a gradient in bf16.
+  const at::ScalarType type = rows_RD.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return UnpermuteFunction::apply(rows_RD, slot_rows_TK.contiguous(), weights_TK.to(type));
 }
 
 at::Tensor sum_slots(const at::Tensor& rows_RD, const at::Tensor& row_tokens_R, const at::Tensor& slot_rows_TK) {

@@ -60,9 +60,11 @@ Routing random_routing(int64_t T, int64_t K, uint64_t seed) {
   return routing;
 }
 
-/// Weights lie in float for bf16 rows, in the rows' dtype otherwise.
-DType weight_dtype(DType dtype) {
-  return dtype == DType::kBFloat16 ? DType::kFloat32 : dtype;
+/// Weights that lie in a vector, [tokens, slots].
+template <typename T>
+ConstMatrixView weights_view(const std::vector<T>& weights, int64_t slots) {
+  const auto tokens = static_cast<int64_t>(weights.size()) / slots;
+  return {weights.data(), sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32, tokens, slots, slots};
 }
 
 class PermuteTest : public TestWithParam<Case> {};
@@ -99,7 +101,7 @@ TEST_P(PermuteTest, TokensAreWeightedSumsOfTheirRows) {
     TestArray<int64_t> slot_rows(device, routing.slot_rows);
     for (const bool has_weights : {true, false}) {
       TestMatrix y(device, dtype, T, D, padding);
-      unpermute(rows.view(), slot_rows.data(), K, has_weights ? weights.view().data : nullptr, y.view(),
+      unpermute(rows.view(), slot_rows.data(), K, has_weights ? weights.view() : MatrixView{}, y.view(),
                 {device, nullptr});
       const std::vector<double> got = y.values();
       const Tolerance limit = tolerance(dtype);
@@ -138,8 +140,8 @@ TEST_P(PermuteTest, GradientsMatchTheirFormula) {
     TestMatrix dweights(device, weight_dtype(dtype), T, K, 0);
     TestArray<int64_t> slot_rows(device, routing.slot_rows);
 
-    unpermute_gradient(dy.view(), rows.view(), slot_rows.data(), K, weights.view().data, drows.view(),
-                       dweights.view().data, {device, nullptr});
+    unpermute_gradient(dy.view(), rows.view(), slot_rows.data(), K, weights.view(), drows.view(), dweights.view(),
+                       {device, nullptr});
 
     const Tolerance limit = tolerance(dtype);
     const std::vector<double> got_drows = drows.values(), got_dweights = dweights.values();
@@ -178,15 +180,15 @@ TEST(PermuteTest, GradientsMatchFiniteDifferences) {
   std::vector<double> weights_TK = random_values(T * K, dtype, 3);
   const auto loss = [&] {
     TestMatrix rows(DeviceType::kCpu, dtype, routing.R, D, 0, rows_RD), y(DeviceType::kCpu, dtype, T, D, 0);
-    unpermute(rows.view(), routing.slot_rows.data(), K, weights_TK.data(), y.view());
+    unpermute(rows.view(), routing.slot_rows.data(), K, weights_view(weights_TK, K), y.view());
     const std::vector<double> got = y.values();
     return std::inner_product(c_TD.begin(), c_TD.end(), got.begin(), 0.0);
   };
   TestMatrix dy(DeviceType::kCpu, dtype, T, D, 0, c_TD), rows(DeviceType::kCpu, dtype, routing.R, D, 0, rows_RD);
   TestMatrix drows(DeviceType::kCpu, dtype, routing.R, D, 0);
   std::vector<double> dweights(weights_TK.size());
-  unpermute_gradient(dy.view(), rows.view(), routing.slot_rows.data(), K, weights_TK.data(), drows.view(),
-                     dweights.data());
+  unpermute_gradient(dy.view(), rows.view(), routing.slot_rows.data(), K, weights_view(weights_TK, K), drows.view(),
+                     {dweights.data(), dtype, T, K, K});
 
   const auto expect_slope = [&](std::vector<double>& inputs, const std::vector<double>& gradient) {
     constexpr double kStep = 1e-3;
@@ -216,7 +218,7 @@ TEST(PermuteTest, UnpermuteUndoesPermuteBitForBit) {
   TestMatrix x(DeviceType::kCpu, DType::kFloat32, T, D, 0, x_TD), rows(DeviceType::kCpu, DType::kFloat32, T, D, 2);
   TestMatrix back(DeviceType::kCpu, DType::kFloat32, T, D, 1);
   permute(x.view(), row_tokens.data(), rows.view());
-  unpermute(rows.view(), slot_rows.data(), 1, nullptr, back.view());
+  unpermute(rows.view(), slot_rows.data(), 1, {}, back.view());
   EXPECT_EQ(back.bytes(), x.bytes());
 }
 
@@ -233,8 +235,8 @@ TEST(PermuteTest, TwoTermsHaveTheSameBitsInEitherOrder) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     TestMatrix rows(DeviceType::kCpu, dtype, routing.R, D, 0, random_values(routing.R * D, dtype, 2));
     TestMatrix y(DeviceType::kCpu, dtype, T, D, 0), other(DeviceType::kCpu, dtype, T, D, 0);
-    unpermute(rows.view(), routing.slot_rows.data(), K, weights.data(), y.view());
-    unpermute(rows.view(), swapped.data(), K, swapped_weights.data(), other.view());
+    unpermute(rows.view(), routing.slot_rows.data(), K, weights_view(weights, K), y.view());
+    unpermute(rows.view(), swapped.data(), K, weights_view(swapped_weights, K), other.view());
     EXPECT_EQ(y.bytes(), other.bytes()) << name_of(dtype);
   }
 }
@@ -253,7 +255,7 @@ TEST(PermuteTest, RefusesIndicesOutOfRangeAndNamesThem) {
   const std::vector<int64_t> tokens{0, 3}, slots{0, 1, 2};
   EXPECT_THAT(message_of([&] { permute(x.view(), tokens.data(), rows.view()); }),
               HasSubstr("row_tokens[1] is 3; expected 0 to 2"));
-  EXPECT_THAT(message_of([&] { unpermute(rows.view(), slots.data(), 1, nullptr, x.view()); }),
+  EXPECT_THAT(message_of([&] { unpermute(rows.view(), slots.data(), 1, {}, x.view()); }),
               HasSubstr("slot_rows[2] is 2; expected -1 to 1"));
 }
 
@@ -263,8 +265,25 @@ TEST(PermuteTest, RefusesShapesThatDisagree) {
   const std::vector<int64_t> tokens{0, 1}, slots{0, 1, -1};
   EXPECT_THAT(message_of([&] { permute(x.view(), tokens.data(), rows.view()); }),
               HasSubstr("x [3, 4] float32 and rows [2, 5] float32 must have the same columns and dtype"));
-  EXPECT_THAT(message_of([&] { unpermute(half.view(), slots.data(), 1, nullptr, x.view()); }), HasSubstr("bfloat16"));
+  EXPECT_THAT(message_of([&] { unpermute(half.view(), slots.data(), 1, {}, x.view()); }), HasSubstr("bfloat16"));
   EXPECT_THAT(message_of([&] { permute(none.view(), tokens.data(), x.view()); }), HasSubstr("no token to copy"));
+}
+
+TEST(PermuteTest, RefusesWeightsOfAnotherTypeOrShape) {
+  TestMatrix y(DeviceType::kCpu, DType::kBFloat16, 3, 4, 0), rows(DeviceType::kCpu, DType::kBFloat16, 2, 4, 0);
+  TestMatrix half(DeviceType::kCpu, DType::kBFloat16, 3, 1, 0), wide(DeviceType::kCpu, DType::kFloat32, 3, 2, 0);
+  TestMatrix apart(DeviceType::kCpu, DType::kFloat32, 3, 1, 5), right(DeviceType::kCpu, DType::kFloat32, 3, 1, 0);
+  const std::vector<int64_t> slots{0, 1, -1};
+  const auto forward = [&](MatrixView weights) { unpermute(rows.view(), slots.data(), 1, weights, y.view()); };
+  const auto gradient = [&](MatrixView dweights) {
+    unpermute_gradient(y.view(), rows.view(), slots.data(), 1, right.view(), rows.view(), dweights);
+  };
+  EXPECT_NO_THROW(forward(right.view()));
+  EXPECT_THAT(message_of([&] { forward(half.view()); }),
+              HasSubstr("weights [3, 1] bfloat16 with rows 1 elements apart; expected weights [3, 1] float32"));
+  EXPECT_THAT(message_of([&] { forward(wide.view()); }), HasSubstr("weights [3, 2] float32"));
+  EXPECT_THAT(message_of([&] { forward(apart.view()); }), HasSubstr("with rows 6 elements apart"));
+  EXPECT_THAT(message_of([&] { gradient(half.view()); }), HasSubstr("dweights [3, 1] bfloat16"));
 }
 
 }  // namespace

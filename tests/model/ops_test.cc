@@ -139,6 +139,30 @@ TEST(PermuteTest, ThereAndBackEqualIndexing) {
                        {random_normal({7, 19}, 2), random_normal({4, 2}, 3)});
 }
 
+TEST(OpsTest, UnpermuteInBf16TakesWeightsOfEitherType) {
+  const at::Tensor slot_rows = at::tensor({int64_t{2}, int64_t{0}, int64_t{1}, int64_t{-1}}).view({2, 2});
+  const at::Tensor rows_RD = random_normal({3, 37}, 1, at::kBFloat16), weights_TK = random_normal({2, 2}, 2, at::kBFloat16);
+  const at::Tensor dy_TD = random_normal({2, 37}, 3, at::kBFloat16);
+  // The same in double, from the same rounded inputs.
+  const at::Tensor rows = rows_RD.to(at::kDouble), weights = weights_TK.to(at::kDouble), dy = dy_TD.to(at::kDouble);
+  const at::Tensor here = slot_rows.ge(0).to(at::kDouble);
+  const at::Tensor chosen = rows.index_select(0, slot_rows.clamp_min(0).flatten()).view({2, 2, 37}) * here.unsqueeze(2);
+  const at::Tensor expected = (chosen * weights.unsqueeze(2)).sum(1);
+  const at::Tensor expected_dweights = (chosen * dy.unsqueeze(1)).sum(2);
+  for (const at::ScalarType type : {at::kBFloat16, at::kFloat}) {
+    const at::Tensor in = weights_TK.to(type).clone().set_requires_grad(true);
+    const at::Tensor leaf = rows_RD.clone().set_requires_grad(true);
+    const at::Tensor y = ops::unpermute(leaf, slot_rows, in);
+    y.backward(dy_TD);
+    EXPECT_LT((y.to(at::kDouble) - expected).abs().max().item<double>(), 0.02 * expected.abs().max().item<double>());
+    EXPECT_EQ(in.grad().scalar_type(), type);
+    EXPECT_LT((in.grad().to(at::kDouble) - expected_dweights).abs().max().item<double>(),
+              0.02 * expected_dweights.abs().max().item<double>());
+    EXPECT_EQ(leaf.grad().scalar_type(), at::kBFloat16);
+    EXPECT_LT((leaf.grad()[2].to(at::kDouble) - weights[0][0] * dy[0]).abs().max().item<double>(), 0.05);
+  }
+}
+
 // In fp32, whatever the width.
 class RowBitsTest : public ::testing::TestWithParam<int64_t> {};
 INSTANTIATE_TEST_SUITE_P(Width, RowBitsTest, ::testing::Values(8, 43, 64, 86, 172, 256));
