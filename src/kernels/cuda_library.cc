@@ -3,7 +3,10 @@
 #include <dlfcn.h>
 
 #include <atomic>
+#include <filesystem>
 #include <mutex>
+#include <string>
+#include <system_error>
 
 #include "common/error.h"
 #include "kernels/backend.h"
@@ -17,13 +20,18 @@ std::atomic<const Backend*>& slot() {
   return backend;
 }
 
-std::string built_library() {
+/// A program that was moved or installed brings its library along; the build tree it came from may be another's, or gone.
+std::string library_to_load() {
+  std::error_code error;
+  const std::string beside = std::filesystem::read_symlink("/proc/self/exe", error).replace_filename("libmoe_cuda.so");
+  if (std::filesystem::exists(beside, error)) return beside;
 #ifdef MOE_CUDA_LIBRARY
-  return MOE_CUDA_LIBRARY;
+  if (std::filesystem::exists(MOE_CUDA_LIBRARY, error)) return MOE_CUDA_LIBRARY;
+  throw InvalidArgument(concat("CUDA was asked for, but there is neither ", beside, " nor ", MOE_CUDA_LIBRARY,
+                               ": put libmoe_cuda.so of the same build beside the program, or use the CPU"));
 #else
-  throw InvalidArgument(
-      "CUDA was asked for, but this build has none: configure with -DMOE_ENABLE_CUDA=ON on a machine with nvcc, or use "
-      "the CPU");
+  throw InvalidArgument(concat("CUDA was asked for, but this build has none, nor is there ", beside,
+                               ": configure with -DMOE_ENABLE_CUDA=ON on a machine with nvcc, or use the CPU"));
 #endif
 }
 
@@ -37,7 +45,7 @@ int load_cuda_library_and_count_devices(const std::string& path) {
   static std::mutex mutex;
   const std::lock_guard<std::mutex> lock(mutex);
   if (loaded_cuda_backend() == nullptr) {
-    const std::string file = path.empty() ? built_library() : path;
+    const std::string file = path.empty() ? library_to_load() : path;
     void* const handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (handle == nullptr) {
       throw HardwareError(concat("cannot load the CUDA library ", file, ": ", dlerror()));

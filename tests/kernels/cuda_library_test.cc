@@ -2,6 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <string>
 
 #include "common/error.h"
 #include "kernels/matmul.h"
@@ -55,6 +61,38 @@ TEST(CudaLibraryTest, ABuildWithoutCudaSaysSo) {
   EXPECT_THAT([] { load_cuda_library(); }, ThrowsMessage<InvalidArgument>(HasSubstr("this build has none")));
 }
 #endif
+
+/// What the case below runs in a copy of this program.
+TEST(CudaLibraryTest, DISABLED_PrintsWhatIsFound) {
+  try {
+    load_cuda_library_and_count_devices();
+  } catch (const std::exception& error) {
+    std::printf("%s\n", error.what());
+  }
+}
+
+TEST(CudaLibraryTest, TheFileBesideTheProgramIsTakenFirst) {
+  namespace fs = std::filesystem;
+  std::string pattern = (fs::temp_directory_path() / "moe-cuda-XXXXXX").string();
+  ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+  const fs::path folder = pattern, program = folder / "moved program", library = folder / "libmoe_cuda.so";
+  fs::copy_file(fs::read_symlink("/proc/self/exe"), program);
+  const auto said = [&] {
+    const std::string command =
+        "'" + program.string() + "' --gtest_also_run_disabled_tests --gtest_filter='*.DISABLED_PrintsWhatIsFound' 2>&1";
+    std::string text;
+    std::FILE* const pipe = popen(command.c_str(), "r");
+    for (int c = std::fgetc(pipe); c != EOF; c = std::fgetc(pipe)) text += static_cast<char>(c);
+    pclose(pipe);
+    return text;
+  };
+#ifndef MOE_TEST_HAS_CUDA
+  EXPECT_THAT(said(), HasSubstr("nor is there " + library.string())) << "an error names where it looked";
+#endif
+  std::ofstream(library) << "no library";
+  EXPECT_THAT(said(), HasSubstr("cannot load the CUDA library " + library.string() + ": "));
+  fs::remove_all(folder);
+}
 
 }  // namespace
 }  // namespace moe::kernels::testing
