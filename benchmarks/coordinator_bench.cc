@@ -18,6 +18,7 @@
 
 #include "common/error.h"
 #include "coordinator/services.h"
+#include "help.h"
 #include "metrics/metrics.h"
 
 namespace moe {
@@ -248,16 +249,29 @@ int run(int argc, char** argv) {
   std::filesystem::path folder = std::filesystem::temp_directory_path();
   double seconds = 3;
   int rounds = 5;
-  for (int i = 1; i + 1 < argc; i += 2) {
+  if (is_help_wanted(argc, argv)) {
+    std::printf(
+        "The coordinator: durable submits against the disk's own rate, lists and picks\n"
+        "usage: %s [--folder PATH] [--seconds S] [--rounds N]\n"
+        "  --folder PATH  where the databases are made; on the disk to be measured (the system's temporary folder)\n"
+        "  --seconds S    seconds of each measurement of submits (3)\n"
+        "  --rounds N     how often each is repeated (5)\n",
+        argv[0]);
+    return 0;
+  }
+  for (int i = 1; i < argc; i += 2) {
     const std::string flag = argv[i];
-    if (flag == "--folder") {
-      folder = argv[i + 1];
-    } else if (flag == "--seconds") {
-      seconds = std::stod(argv[i + 1]);
-    } else if (flag == "--rounds") {
-      rounds = std::stoi(argv[i + 1]);
-    } else {
+    if (flag != "--folder" && flag != "--seconds" && flag != "--rounds") {
       throw UsageError(concat("unknown flag ", flag, "; there are --folder, --seconds and --rounds"));
+    }
+    if (i + 1 == argc) throw UsageError(flag + " needs a value");
+    const std::string value = argv[i + 1];
+    try {
+      if (flag == "--folder") folder = value;
+      if (flag == "--seconds") seconds = std::stod(value);
+      if (flag == "--rounds") rounds = std::stoi(value);
+    } catch (const std::logic_error&) {
+      throw UsageError(concat(flag, " ", value, " is not a number"));
     }
   }
   folder /= concat("moe-coordinator-bench-", getpid());
@@ -276,6 +290,9 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     return moe::run(argc, argv);
+  } catch (const moe::UsageError& error) {
+    std::fprintf(stderr, "moe_coordinator_bench: %s\n", error.what());
+    return 64;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "moe_coordinator_bench: %s\n", error.what());
     return 1;

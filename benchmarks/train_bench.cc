@@ -15,6 +15,7 @@
 
 #include "comm/communicator.h"
 #include "common/memory_reuse.h"
+#include "help.h"
 #include "kernels/matmul.h"
 #include "model/decoder.h"
 #include "model/moe/moe_layer.h"
@@ -204,7 +205,15 @@ int serve() {
 }  // namespace
 }  // namespace moe
 
-int main() {
+int main(int argc, char** argv) {
+  if (moe::is_help_wanted(argc, argv) || argc > 1) {
+    std::cout << "Training steps of our models; benchmarks/train_vs_transformers.py drives it line by line.\n"
+                 "usage: moe_train_bench < CASES, each a line of JSON:\n"
+                 "  {\"kind\": \"model\", \"steps\": N, \"hidden\", \"width\", \"layers\", \"heads\", \"kv_heads\", \"experts\", \"top_k\", \"vocab\",\n"
+                 "   \"rows\", \"length\"}   that many training steps\n"
+                 "  {\"kind\": \"layer\", \"steps\": N, \"hidden\", \"width\", \"experts\", \"top_k\", \"tokens\"}   forward + backward of one layer\n";
+    return moe::is_help_wanted(argc, argv) ? 0 : 64;
+  }
   moe::keep_freed_memory();  // as the trainer does
   return moe::serve();
 }

@@ -138,9 +138,12 @@ void write_model_config(const fs::path& output) {
 }  // namespace moe
 
 int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::cerr << "usage: moe_fuzz_seeds OUTPUT\n";
-    return 64;
+  const std::string argument = argc == 2 ? argv[1] : "";
+  if (argument.empty() || argument[0] == '-') {
+    const bool is_help_wanted = argument == "--help" || argument == "-h";
+    (is_help_wanted ? std::cout : std::cerr) << "usage: moe_fuzz_seeds OUTPUT\n"
+                                                "Writes the files that the fuzz targets start from, one folder for each.\n";
+    return is_help_wanted ? 0 : 64;
   }
   moe::write_safetensors(argv[1]);
   moe::write_tokenizer_model(argv[1]);

@@ -8,11 +8,13 @@
 
 #include "comm/mpi_session.h"
 #include "common/error.h"
+#include "common/exit_code.h"
 
 namespace {
 
 void run_rank(std::string_view how, moe::MpiSession& session) {
   const auto world = session.make_world(std::chrono::seconds(how == "hang" ? 1 : 100));
+  if (how == "lone") return;
   world->barrier("start");
   if (how == "agree" || world->rank() != 1) {
     world->barrier("middle");
@@ -30,6 +32,11 @@ void run_rank(std::string_view how, moe::MpiSession& session) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc != 2 || std::string_view(argv[1]).starts_with("-")) {
+    std::cout << "usage: moe_gang_program agree | abort | throw | die | hang | lone\n"
+                 "Under mpirun: what rank 1 does while the others wait. lone: nothing, in one process.\n";
+    return argc == 2 ? 0 : 64;
+  }
   try {
     moe::MpiSession session(argc, argv);
     try {
@@ -40,6 +47,6 @@ int main(int argc, char** argv) {
     }
   } catch (const std::exception& error) {
     std::cerr << error.what() << std::endl;
-    return 65;
+    return static_cast<int>(moe::exit_code_for(error));
   }
 }
