@@ -35,8 +35,9 @@ function(moe_use_torch target)
   target_precompile_headers(${target} REUSE_FROM moe_torch_pch)
 endfunction()
 
-# LibTorch holds memory until the process ends, and defines some symbols twice; neither is ours to report.
-set(MOE_TEST_ENVIRONMENT "OMP_NUM_THREADS=1;MKL_NUM_THREADS=1;ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0")
+# Threads that wait sleep (src/common/polite_waiting.cc does it for programs, this for test binaries and their children). LibTorch
+# holds memory until the process ends, and defines some symbols twice; neither is ours to report.
+set(MOE_TEST_ENVIRONMENT "OMP_NUM_THREADS=1;MKL_NUM_THREADS=1;OMP_WAIT_POLICY=PASSIVE;ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0")
 
 # moe_test(NAME SOURCES... LIBRARIES targets... [LABELS ...] [TORCH] [RANKS n...] [TIMEOUT seconds] [PROCESSORS n])
 # A GoogleTest binary moe_NAME_tests; every case is a CTest test. RANKS: instead, the whole binary runs under a real
@@ -86,7 +87,7 @@ function(moe_benchmark name)
   cmake_parse_arguments(arg "TORCH" "" "SOURCES;LIBRARIES" ${ARGN})
   add_executable(moe_${name} ${arg_SOURCES})
   target_include_directories(moe_${name} PRIVATE "${CMAKE_SOURCE_DIR}/benchmarks")
-  target_link_libraries(moe_${name} PRIVATE ${arg_LIBRARIES} moe_warnings)
+  target_link_libraries(moe_${name} PRIVATE ${arg_LIBRARIES} moe::polite_waiting moe_warnings)
   if(arg_TORCH)
     moe_use_torch(moe_${name})
   endif()

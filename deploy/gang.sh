@@ -44,7 +44,7 @@ export MOE_LAUNCHER_ID
 launch=(mpirun --oversubscribe --bind-to none --quiet -n "$ranks"
   --mca btl_vader_single_copy_mechanism none  # the kernel may forbid it in containers
   --mca orte_abort_print_stack 0
-  -x "OMP_NUM_THREADS=$threads" -x "MKL_NUM_THREADS=$threads" -x MKL_DYNAMIC=FALSE -x OMP_WAIT_POLICY=PASSIVE
+  -x "OMP_NUM_THREADS=$threads" -x "MKL_NUM_THREADS=$threads" -x MKL_DYNAMIC=FALSE -x "OMP_WAIT_POLICY=${OMP_WAIT_POLICY-PASSIVE}"
   -x MOE_LAUNCHER_ID)
 (($(id -u) != 0)) || launch+=(--allow-run-as-root)
 
