@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 
 #include "common/file_io.h"
 #include "testing/subprocess.h"
@@ -152,6 +153,25 @@ TEST_F(GangProgramTest, ARankThatHangsIsExit86AndTheOperationIsNamed) {
   EXPECT_THAT(
       result.err,
       HasSubstr("no answer within 1000 ms in middle (operation 2 of rank 0 of 2; the last ones: 1 start, 2 middle)"));
+}
+
+TEST(MpiSessionTest, ManyWorldsOfOneAreRefused) {
+  const auto lone = [](const std::map<std::string, std::string>& environment) {
+    return testing::run_process({std::string(MOE_BINARY_DIR) + "/bin/moe_gang_program", "lone"}, environment);
+  };
+  const std::pair<std::map<std::string, std::string>, std::string> refused[] = {
+      {{{"SLURM_STEP_NUM_TASKS", "4"}, {"SLURM_NTASKS", "4"}, {"SLURM_PROCID", "0"}}, "srun started 4 of (SLURM_STEP_NUM_TASKS=4)"},
+      {{{"SLURM_NTASKS", "4"}, {"SLURM_PROCID", "3"}}, "srun started 4 of (SLURM_PROCID=3)"},
+      {{{"PMI_SIZE", "2"}}, "the mpiexec of another MPI started 2 of (PMI_SIZE=2)"},
+  };
+  for (const auto& [environment, message] : refused) {
+    const ProcessResult result = lone(environment);
+    EXPECT_EQ(result.exit_code, 64) << message;
+    EXPECT_THAT(result.err, AllOf(HasSubstr(message), HasSubstr("deploy/gang.sh --ranks N")));
+  }
+  // A batch script's own programs, and a step of one task.
+  EXPECT_EQ(lone({{"SLURM_NTASKS", "4"}, {"SLURM_PROCID", "0"}}).exit_code, 0);
+  EXPECT_EQ(lone({{"SLURM_STEP_NUM_TASKS", "1"}, {"SLURM_NTASKS", "4"}, {"SLURM_PROCID", "0"}, {"PMI_SIZE", "1"}}).exit_code, 0);
 }
 
 }  // namespace
