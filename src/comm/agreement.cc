@@ -1,5 +1,8 @@
 #include "comm/agreement.h"
 
+#include <limits.h>
+#include <unistd.h>
+
 #include <exception>
 #include <vector>
 
@@ -35,12 +38,50 @@ void agree(Communicator& world, std::string_view op, const std::function<void()>
     status[0] = static_cast<char>(exit_code_for(error));
     status += error.what();
   }
-  const std::vector<std::string> all = world.all_gather_bytes(status, op);
+  const std::vector<std::string> all = world.all_gather_bytes_after_work(status, op);
   for (size_t rank = 0; rank < all.size(); ++rank) {
     if (all[rank][0] == '\0') continue;
     const std::string who = rank == 0 ? "" : concat("rank ", rank, ": ");
     throw_for(static_cast<ExitCode>(all[rank][0]), who + all[rank].substr(1));
   }
+}
+
+std::string differences_between_ranks(Communicator& world, std::string_view op, const std::map<std::string, std::string>& facts) {
+  char node[HOST_NAME_MAX + 1] = {};
+  ::gethostname(node, sizeof node - 1);
+  // Names may be paths, in which any byte but 0 can stand: length-prefixed, not JSON.
+  std::string mine;
+  const auto add = [&mine](const std::string& text) { mine += concat(text.size(), ':', text); };
+  add(node);
+  for (const auto& [name, value] : facts) {
+    add(name);
+    add(value);
+  }
+  // name -> value -> who has it
+  std::map<std::string, std::map<std::string, std::string>> all;
+  int rank = 0;
+  for (const std::string& told : world.all_gather_bytes_after_work(mine, op)) {
+    size_t at = 0;
+    const auto next = [&] {
+      const size_t colon = told.find(':', at), size = std::stoul(told.substr(at, colon - at));
+      at = colon + 1 + size;
+      return told.substr(colon + 1, size);
+    };
+    const std::string who = concat("rank ", rank++, " (", next(), ")");
+    while (at < told.size()) {
+      const std::string name = next();
+      std::string& ranks = all[name][next()];
+      ranks += (ranks.empty() ? "" : ", ") + who;
+    }
+  }
+  std::string text;
+  for (const auto& [name, values] : all) {
+    if (values.size() < 2) continue;
+    std::string line;
+    for (const auto& [value, ranks] : values) line += concat(line.empty() ? "" : "; ", value, " on ", ranks);
+    text += concat(text.empty() ? "" : "\n", name, ": ", line);
+  }
+  return text;
 }
 
 std::string agree_on_result(Communicator& world, std::string_view op, const std::function<std::string()>& work) {

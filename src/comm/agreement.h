@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 
@@ -8,7 +9,8 @@
 
 /// Errors that all ranks know of. What one rank alone may fail at (reading a file, writing a shard) is done inside
 /// agree(): if any rank failed, every rank throws the first one's error, so that none is left waiting in a collective
-/// and one report is enough.
+/// and one report is enough. What one rank alone may need long for (hashing a model) is done there too: the others wait for it
+/// beyond the time limit of a collective.
 namespace moe {
 
 /// Marks an exception that every rank of the group threw at the same point. Not an exception itself.
@@ -33,6 +35,11 @@ template <typename E>
 /// Runs `work` (no collectives in it) on every rank. Throws Agreed<E> on all of them if it threw on any: the type and
 /// message of the lowest failing rank, named where it is not rank 0.
 void agree(Communicator& world, std::string_view op, const std::function<void()>& work);
+
+/// Tells every rank's `facts` (name -> value) to all. A line for each name whose value is not the same on all ranks that have it,
+/// with who has which: "data/a.jsonl: 6f… on rank 0 (node-1), rank 2 (node-1); 11… on rank 1 (node-2)". Empty if there is none; the
+/// same on every rank.
+std::string differences_between_ranks(Communicator& world, std::string_view op, const std::map<std::string, std::string>& facts);
 
 /// Rank 0 runs `work` and every rank gets its result, or its error as agree() throws it.
 std::string agree_on_result(Communicator& world, std::string_view op, const std::function<std::string()>& work);

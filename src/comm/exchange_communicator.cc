@@ -169,7 +169,19 @@ at::Tensor ExchangeCommunicator::all_to_all(const at::Tensor& rows_in, std::span
 }
 
 std::vector<std::string> ExchangeCommunicator::all_gather_bytes(std::string_view bytes, std::string_view op) {
+  return gather_bytes(bytes, gather_sizes(static_cast<int64_t>(bytes.size()), op), op);
+}
+
+std::vector<std::string> ExchangeCommunicator::all_gather_bytes_after_work(std::string_view bytes, std::string_view op) {
+  // Once the sizes are there, so are all ranks.
+  limit_ = std::max<std::chrono::milliseconds>(timeout_, kLocalWorkLimit);
   const std::vector<int64_t> sizes = gather_sizes(static_cast<int64_t>(bytes.size()), op);
+  limit_ = timeout_;
+  return gather_bytes(bytes, sizes, op);
+}
+
+std::vector<std::string> ExchangeCommunicator::gather_bytes(std::string_view bytes, const std::vector<int64_t>& sizes,
+                                                            std::string_view op) {
   std::vector<std::string> all;
   for (const int64_t count : sizes) all.emplace_back(count, '\0');
   std::vector<Send> sends(size(), bytes_of(bytes.data(), static_cast<int64_t>(bytes.size())));

@@ -24,6 +24,7 @@ class ExchangeCommunicator : public Communicator {
   at::Tensor all_to_all(const at::Tensor& rows, std::span<const int64_t> send_rows, std::span<const int64_t> recv_rows,
                         std::string_view op) final;
   std::vector<std::string> all_gather_bytes(std::string_view bytes, std::string_view op) final;
+  std::vector<std::string> all_gather_bytes_after_work(std::string_view bytes, std::string_view op) final;
   void barrier(std::string_view op) final;
   std::shared_ptr<OperationLog> operations() const final { return operations_; }
 
@@ -33,13 +34,15 @@ class ExchangeCommunicator : public Communicator {
 
   /// Sub-groups share the log of the group that they were split from.
   explicit ExchangeCommunicator(std::chrono::milliseconds timeout, std::shared_ptr<OperationLog> operations = std::make_shared<OperationLog>())
-      : timeout_(timeout), operations_(std::move(operations)) {}
+      : timeout_(timeout), limit_(timeout), operations_(std::move(operations)) {}
 
   /// Sends sends[r] to rank r and fills receives[r] from it, for all r including this rank; empty buffers are legal and
-  /// need no message. Both ends agree on sizes. Ends within timeout().
+  /// need no message. Both ends agree on sizes. Ends within limit().
   virtual void exchange(std::span<const Send> sends, std::span<const Receive> receives) = 0;
 
   std::chrono::milliseconds timeout() const { return timeout_; }
+  /// How long the current exchange may take.
+  std::chrono::milliseconds limit() const { return limit_; }
   /// "all_reduce 'gradients' (operation 812 of rank 1 of 4; before it: …)".
   std::string describe_operation() const;
 
@@ -48,8 +51,10 @@ class ExchangeCommunicator : public Communicator {
   template <typename T>
   void reduce(T* data, int64_t count, std::string_view op);
   std::vector<int64_t> gather_sizes(int64_t mine, std::string_view op);
+  std::vector<std::string> gather_bytes(std::string_view bytes, const std::vector<int64_t>& sizes, std::string_view op);
 
-  std::chrono::milliseconds timeout_;
+  const std::chrono::milliseconds timeout_;
+  std::chrono::milliseconds limit_;
   std::shared_ptr<OperationLog> operations_;
 };
 

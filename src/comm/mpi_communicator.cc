@@ -109,8 +109,8 @@ class MpiCommunicator final : public ExchangeCommunicator {
       MOE_MPI_CHECK(status);
       if (done != 0) break;
       const auto waited = std::chrono::steady_clock::now() - started;
-      if (waited > timeout()) {
-        throw Timeout(concat("no answer within ", timeout().count(), " ms in ", describe_operation()));
+      if (waited > limit()) {
+        throw Timeout(concat("no answer within ", limit().count(), " ms in ", describe_operation()));
       }
       if (waited < kYieldFor) {
         sched_yield();

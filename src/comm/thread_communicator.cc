@@ -82,7 +82,7 @@ void ThreadCommunicator::meet(Meeting meeting) {
     const uint64_t round = group.round;
     if (++group.waiting < group.size) return group.all_here.wait(lock, [&] { return group.round != round; });
   } else {
-    const auto deadline = std::chrono::steady_clock::now() + timeout();
+    const auto deadline = std::chrono::steady_clock::now() + limit();
     const uint64_t round = group.round;
     ++group.waiting;
     while (group.round == round) {
@@ -90,7 +90,7 @@ void ThreadCommunicator::meet(Meeting meeting) {
       if (!group.late.empty()) throw Timeout(group.late);
       if (group.waiting == group.size) break;
       if (std::chrono::steady_clock::now() > deadline) {
-        group.late = concat("no answer within ", timeout().count(), " ms in ", describe_operation());
+        group.late = concat("no answer within ", limit().count(), " ms in ", describe_operation());
         throw Timeout(group.late);
       }
       group.all_here.wait_for(lock, kFailureCheck);

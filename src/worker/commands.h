@@ -2,6 +2,7 @@
 
 #include <CLI/App.hpp>
 #include <functional>
+#include <memory>
 
 #include "comm/communicator.h"
 #include "common/exit_code.h"
@@ -17,7 +18,11 @@ struct Subcommand {
   CLI::App* app = nullptr;
   Command run;
   bool uses_all_ranks = false;   ///< false: refuses to run under an mpirun of several ranks
+  std::shared_ptr<double> collective_timeout = nullptr;   ///< seconds; null: the default
 };
+
+/// For a command whose ranks work together.
+std::shared_ptr<double> add_collective_timeout(CLI::App& command);
 
 Subcommand add_run_command(CLI::App& app);
 Subcommand add_serve_command(CLI::App& app);

@@ -3,6 +3,7 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <chrono>
 #include <iostream>
 #include <string>
 #include <vector>
@@ -67,8 +68,7 @@ ExitCode report_error(const std::exception& error, MpiSession& session, int rank
 ExitCode run(int argc, char** argv) {
   install_stop_signal();
   MpiSession session(argc, argv);
-  const std::unique_ptr<Communicator> world = session.make_world();
-  const int rank = world->rank();
+  const int rank = session.rank();
   set_log_rank(rank);
 
   CLI::App app("moe-worker: turns a dense LLaMA-family checkpoint into a mixture of experts and post-trains it", "moe-worker");
@@ -84,6 +84,8 @@ ExitCode run(int argc, char** argv) {
   try {
     for (const Subcommand& command : commands) {
       if (!command.app->parsed()) continue;
+      const double seconds = command.collective_timeout ? *command.collective_timeout : std::chrono::duration<double>(kDefaultCollectiveTimeout).count();
+      const std::unique_ptr<Communicator> world = session.make_world(std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000)));
       if (!command.uses_all_ranks && world->size() > 1) {
         throw_agreed<UsageError>(concat("`", command.app->get_name(), "` runs in one process; mpirun started ", world->size(),
                                         ": call it without mpirun"));

@@ -1,4 +1,5 @@
 #include <CLI/App.hpp>
+#include <chrono>
 #include <filesystem>
 #include <iterator>
 #include <memory>
@@ -62,6 +63,17 @@ ExitCode run(const RunOptions& options, Communicator& world) {
 
 }  // namespace
 
+std::shared_ptr<double> add_collective_timeout(CLI::App& command) {
+  auto seconds = std::make_shared<double>(std::chrono::duration<double>(kDefaultCollectiveTimeout).count());
+  command
+      .add_option("--collective-timeout", *seconds,
+                  "Seconds that ranks wait for one that computes as they do, before the gang ends with 86. What one rank does alone "
+                  "(hashing, reading, writing) does not count")
+      ->capture_default_str()
+      ->check(CLI::Range(1.0, 86400.0));
+  return seconds;
+}
+
 Subcommand add_run_command(CLI::App& app) {
   auto options = std::make_shared<RunOptions>();
   CLI::App* command = app.add_subcommand("run", "Run a job or a whole pipeline, alone or under mpirun");
@@ -72,6 +84,7 @@ Subcommand add_run_command(CLI::App& app) {
       ->expected(1);
   command->add_option("--approve", options->approved, "Let this gate pass although it holds")->take_all()->expected(1);
   command->add_flag("--fresh", options->fresh, "Run finished stages again and forget checkpoints");
+  const std::shared_ptr<double> timeout = add_collective_timeout(*command);
   command->footer(
       "A finished stage is not run again as long as its config and inputs are the same; an interrupted training goes on at\n"
       "its last checkpoint. Leaves summary.json, report.html and metrics.jsonl in the output folder.\n\n"
@@ -79,7 +92,7 @@ Subcommand add_run_command(CLI::App& app) {
       "  moe-worker run configs/base-7m_independent-random_cpu.yaml --set defaults.gang.ranks=1 --set defaults.gang.expert_parallel=1\n"
       "  bash deploy/gang.sh --ranks 2 --once -- moe-worker run pipeline.yaml --out runs/a --set stages.stage1.train.steps=50\n"
       "  moe-worker run pipeline.yaml --out runs/a --approve recovered");
-  return {command, [options](Communicator& world) { return run(*options, world); }, /*uses_all_ranks=*/true};
+  return {command, [options](Communicator& world) { return run(*options, world); }, /*uses_all_ranks=*/true, timeout};
 }
 
 }  // namespace moe

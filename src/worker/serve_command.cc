@@ -23,6 +23,7 @@ Subcommand add_serve_command(CLI::App& app) {
   command->add_option("--hang-timeout", *hang, "Seconds without a sign of life after which a rank counts as hung")
       ->capture_default_str()
       ->check(CLI::Range(1.0, 3600.0));
+  const std::shared_ptr<double> timeout = add_collective_timeout(*command);
   command->add_option("--metrics-address", settings->metrics_address, "Address on which every rank serves /metrics, at a free port")->capture_default_str();
   command->footer(
       "Start it under mpirun; deploy/gang.sh holds a good launch line and starts a gang again that ended for a reason that may pass.\n"
@@ -37,7 +38,7 @@ Subcommand add_serve_command(CLI::App& app) {
             settings->hang_timeout = std::chrono::milliseconds(static_cast<int64_t>(*hang * 1000));
             return serve(*settings, world);
           },
-          /*uses_all_ranks=*/true};
+          /*uses_all_ranks=*/true, timeout};
 }
 
 }  // namespace moe

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
+#include <string>
 
 #include "comm/agreement.h"
 #include "common/error.h"
@@ -168,6 +170,21 @@ void check_agreements(Communicator& world) {
   EXPECT_THROW(agree_on_result(world, "no result", []() -> std::string { throw StorageError("full"); }), StorageError);
 }
 
+void check_differences(Communicator& world) {
+  const int me = world.rank(), last = world.size() - 1;
+  std::map<std::string, std::string> facts{{"the same", "1"}, {concat("of one rank ", me), "2"}, {"empty: everywhere", ""}};
+  EXPECT_EQ(differences_between_ranks(world, "no differences", facts), "");
+  facts["odd\n\xff file"] = me == last ? "b" : "a";
+  const std::string text = differences_between_ranks(world, "differences", facts);
+  if (last == 0) {
+    EXPECT_EQ(text, "");
+  } else {
+    EXPECT_EQ(text.find("odd\n\xff file: a on rank 0 ("), 0) << text;
+    EXPECT_NE(text.find(concat("; b on rank ", last, " (")), std::string::npos) << text;
+    EXPECT_EQ(text.find("same"), std::string::npos) << text;
+  }
+}
+
 void check_refusals(Communicator& world) {
   at::Tensor transposed = at::zeros({2, 3}).t(), ints = at::zeros({2}, at::kInt);
   EXPECT_THROW(world.all_reduce_sum(transposed, "transposed"), Internal);
@@ -193,6 +210,7 @@ void check_collectives(Communicator& world) {
   check_bytes(world);
   check_splits(world);
   check_agreements(world);
+  check_differences(world);
   check_refusals(world);
   world.barrier("end");
 }

@@ -7,7 +7,9 @@
 #include <mutex>
 #include <set>
 
+#include "comm/agreement.h"
 #include "comm/collectives.h"
+#include "comm/mpi_session.h"
 #include "common/error.h"
 #include "testing/run_ranks.h"
 
@@ -75,6 +77,25 @@ TEST(ThreadCommunicatorTest, AMissingRankIsATimeoutThatNamesTheOperation) {
   }
 }
 
+TEST(ThreadCommunicatorTest, LocalWorkIsNoTimeOfACollective) {
+  const std::chrono::milliseconds limit(100);
+  const auto thrown = failures(
+      2,
+      [&](Communicator& world) {
+        const auto slow = [&] {
+          if (world.rank() == 1) std::this_thread::sleep_for(4 * limit);
+        };
+        agree(world, "hash a large model", slow);
+        EXPECT_EQ(agree_on_result(world, "after it", [] { return std::string("done"); }), "done");
+        slow();
+        world.barrier("without agreement");
+      },
+      limit);
+  for (const std::string& what : thrown) {
+    EXPECT_THAT(what, AllOf(HasSubstr("Timeout: no answer within 100 ms in without agreement")));
+  }
+}
+
 TEST(ThreadCommunicatorTest, ARankThatComesTooLateSharesTheTimeout) {
   std::atomic<int> gave_up{0};
   const auto thrown = failures(
@@ -134,6 +155,13 @@ TEST(ThreadCommunicatorTest, AFailedRankEndsTheOthersWithItsReasonAlsoInSubgroup
     EXPECT_STREQ(error.what(), "bad luck") << "the first failure is the one reported";
   }
   for (int rank = 0; rank < 3; ++rank) EXPECT_THAT(others[rank], HasSubstr("bad luck"));
+}
+
+TEST(MpiSessionTest, AnMpiWithoutThreadsIsRefused) {
+  EXPECT_THAT([] { require_thread_support(0); }, ::testing::ThrowsMessage<HardwareError>(HasSubstr("MPI_THREAD_SINGLE where MPI_THREAD_SERIALIZED")));
+  EXPECT_THAT([] { require_thread_support(1); }, ::testing::ThrowsMessage<HardwareError>(HasSubstr("MPI_THREAD_FUNNELED where MPI_THREAD_SERIALIZED")));
+  EXPECT_NO_THROW(require_thread_support(2));  // serialized
+  EXPECT_NO_THROW(require_thread_support(3));  // multiple
 }
 
 }  // namespace
