@@ -1,4 +1,4 @@
-# Compiler launcher, linker, warnings and sanitizers: what every target of ours is built with.
+# Compiler launcher, linker, warnings, sanitizers, groups of sources: what every target of ours is built with.
 
 find_program(MOE_CCACHE ccache)
 if(MOE_CCACHE)
@@ -37,3 +37,13 @@ add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
 if(CMAKE_BUILD_TYPE STREQUAL "RelWithDebInfo")
   set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1")
 endif()
+
+# moe_unite(TARGET): where MOE_UNITY is on, its sources are compiled in groups. Most of a small source's time is its headers' (LibTorch's
+# pending templates alone take 2 s in each), so a build from scratch is about twice as fast; after a change a whole group is compiled.
+function(moe_unite target)
+  if(MOE_UNITY)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
+    # A class of one source may have members of types in its anonymous namespace, which g++ reports in every file but the main one.
+    target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
+  endif()
+endfunction()

@@ -2,7 +2,8 @@
 # Installs what the build needs and is missing; does nothing on a machine that has it all.
 #
 #   bash deploy/install_deps.sh            build and run on CPU
-#   bash deploy/install_deps.sh --peers    also what only the tests use: public implementations, a browser, Prometheus, Clang
+#   bash deploy/install_deps.sh --peers    also what only the tests use: public implementations, a browser, Prometheus, Clang, and a real
+#                                          model of 135 M parameters (tools/get_smollm2.sh) in $MOE_DEPS/smollm2
 #   bash deploy/install_deps.sh --cuda     also the CUDA libraries that LibTorch needs to use a GPU
 #
 # Debian packages come from apt (root only; an ordinary user is told which to ask for). LibTorch and CMake come from
@@ -35,7 +36,7 @@ for argument in "$@"; do
   case "$argument" in
     --peers) want_peers=1 ;;
     --cuda) want_cuda=1 ;;
-    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "install_deps: unknown argument '$argument'; try --help" >&2; exit 64 ;;
   esac
 done
@@ -116,5 +117,6 @@ if ((want_peers)); then
   borrow peers torch
   borrow peers4 peers torch
   wheels peers4 peers4 --no-compile -- "${peer4_wheels[@]}"
+  bash "$(dirname "${BASH_SOURCE[0]}")/../tools/get_smollm2.sh" "$deps/smollm2" || fail "SmolLM2 is missing; the reason is above"
 fi
 say "ready (wheels in $deps)"

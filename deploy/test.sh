@@ -4,16 +4,23 @@
 #   bash deploy/test.sh                  all
 #   bash deploy/test.sh -L unit          only tests with this label: unit mpi e2e service peer fault gpu style asan fuzz
 #   bash deploy/test.sh -R Tokenizer     only tests whose name matches
+#   bash deploy/test.sh --full           all, in their full sizes (says first what that adds to the default run); also with -L, -R
 #   bash deploy/test.sh --fuzz [SECONDS] instead, each fuzz target for that long (default 60) on inputs that nobody tried before
 #
-# Ends with one line: N passed, N failed, N skipped (--fuzz: one line per target).
+# Ends with the seconds of each phase, the ten slowest tests and one line: N passed, N failed, N skipped (--fuzz: one line per target).
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 case "${1:-}" in
-  -h | --help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+  -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
 esac
 
 cd "$moe_root"
+if [[ "${1:-}" == --full ]]; then
+  shift
+  export MOE_FULL=1
+  echo "the full run; to the default run it adds:"
+  sed -n '/^<!-- full run -->$/,/^<!-- end -->$/s/^| /  /p' docs/testing.md | sed -n '3,$p'
+fi
 if [[ "${1:-}" == --fuzz ]]; then
   seconds="${2:-60}"
   [[ "$seconds" =~ ^[1-9][0-9]*$ ]] || { echo "test.sh: --fuzz takes a number of seconds, not '$seconds'" >&2; exit 64; }
@@ -31,15 +38,22 @@ if [[ "${1:-}" == --fuzz ]]; then
   exit 0
 fi
 
-announce "1/5 dependencies"
+# phase NAME: announces it; the closing lines say how long each took.
+phase_names=()
+phase_starts=()
+phase() {
+  phase_names+=("$1")
+  phase_starts+=("$SECONDS")
+  announce "${#phase_names[@]}/7 $1"
+}
+phase "dependencies"
 bash deploy/install_deps.sh --peers || give_up "installing dependencies failed; the reason is above"
-announce "2/5 release build"
+phase "release build"
 build_preset release
-announce "3/5 sanitizer build (parsers, loaders, dispatch, pipeline)"
+phase "sanitizer build (parsers, loaders, dispatch, pipeline)"
 build_preset asan moe_sanitized
-announce "4/5 fuzz build (parsers)"
+phase "fuzz build (parsers)"
 build_preset fuzz
-announce "5/5 tests"
 
 # run_tests PRESET ARGUMENT...: runs CTest, keeps its log and passes its exit code on (8: a test failed).
 run_tests() {
@@ -52,16 +66,19 @@ run_tests() {
   return "$status"
 }
 status=0
+phase "tests"
 run_tests release "$@" || status=1
+phase "sanitizer tests"
 run_tests asan "$@" || status=1
+phase "fuzz targets on their fixed inputs"
 rm -f build/fuzz/Testing/Temporary/LastTest.log
 run_tests fuzz "$@" || status=1
 grep -h '^fuzz ' build/fuzz/Testing/Temporary/LastTest.log 2>/dev/null || true
 
-count() { cat build/{release,asan,fuzz}-tests.log | grep -cE "$1" || true; }
-passed=$(count '^ *[0-9]+/[0-9]+ Test +#[0-9]+: .* Passed ')
-skipped=$(count '^ *[0-9]+/[0-9]+ Test +#[0-9]+: .*\*\*\*Skipped ')
-total=$(count '^ *[0-9]+/[0-9]+ Test +#[0-9]+: ')
+results() { cat build/{release,asan,fuzz}-tests.log | grep -E "^ *[0-9]+/[0-9]+ Test +#[0-9]+: $1" || true; }
+passed=$(results '.* Passed ' | wc -l)
+skipped=$(results '.*\*\*\*Skipped ' | wc -l)
+total=$(results '' | wc -l)
 failed=$((total - passed - skipped))
 if ((skipped > 0)); then
   printf '\nSkipped, and why (bash deploy/test.sh -R NAME shows more):\n'
@@ -69,6 +86,13 @@ if ((skipped > 0)); then
     python3 tools/skip_reasons.py "build/$preset/Testing/Temporary/LastTest.log" || true
   done
 fi
+printf '\nThe slowest tests, in seconds:\n'
+results '' | sed -E 's/^.*Test +#[0-9]+: ([^ ]+) .* ([0-9.]+) sec.*$/\2 \1/' | sort -rn | sed -n '1,10p' | awk '{ printf "%8.1f  %s\n", $1, $2 }'
+printf '\nThe phases, in seconds:\n'
+phase_starts+=("$SECONDS")
+for i in "${!phase_names[@]}"; do
+  printf '%8d  %s\n' "$((phase_starts[i + 1] - phase_starts[i]))" "${phase_names[i]}"
+done
 announce "done in $((SECONDS - moe_started)) s"
 ((total > 0)) || give_up "no test matches $*"
 echo "$passed passed, $failed failed, $skipped skipped"

@@ -17,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 using Spec = SafetensorsWriter::Spec;
 
-constexpr char kSingle[] = "model.safetensors";
+constexpr char kSingleFile[] = "model.safetensors";
 /// Files of the tokenizer, of generation and of chats.
 constexpr const char* kCompanions[] = {"tokenizer.model",         "tokenizer.json",    "tokenizer_config.json", "vocab.json", "merges.txt",
                                        "special_tokens_map.json", "added_tokens.json", "generation_config.json"};
@@ -25,7 +25,7 @@ constexpr char kTemplatePrefix[] = "chat_template";
 constexpr char kTemplate[] = "chat_template.jinja";
 
 std::string shard_name(size_t index, size_t count) {
-  if (count == 1) return kSingle;
+  if (count == 1) return kSingleFile;
   char text[64];
   std::snprintf(text, sizeof text, "model-%05zu-of-%05zu.safetensors", index + 1, count);
   return text;
@@ -86,7 +86,7 @@ void write_surroundings(const fs::path& folder, const Surroundings& around) {
     if (around.dtype && config.contains(key)) config[key] = *around.dtype;
   }
   write_file_atomically(folder / "config.json", config.dump(2) + "\n");
-  if (around.shard_of.empty() || around.shard_of.begin()->second != kSingle) {
+  if (around.shard_of.empty() || around.shard_of.begin()->second != kSingleFile) {
     const nlohmann::json index = {{"metadata", {{"total_size", around.total_bytes}}}, {"weight_map", around.shard_of}};
     write_file_atomically(folder / "model.safetensors.index.json", index.dump(1) + "\n");
   }

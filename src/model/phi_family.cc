@@ -5,7 +5,7 @@
 namespace moe {
 namespace {
 
-void read_config(const nlohmann::json& source, const std::string& where, ModelConfig& config) {
+void read_phi_config(const nlohmann::json& source, const std::string& where, ModelConfig& config) {
   const JsonFields fields(source, where);
   read_common_fields(fields,
                      {.activation = "gelu_new",
@@ -25,7 +25,7 @@ void read_config(const nlohmann::json& source, const std::string& where, ModelCo
 }  // namespace
 
 ModelFamily phi_family() {
-  return {read_config,
+  return {read_phi_config,
           {.final_norm = "model.final_layernorm",
            .attention_out = "self_attn.dense",
            .gate = "",

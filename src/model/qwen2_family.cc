@@ -38,7 +38,7 @@ std::optional<int64_t> read_window(const JsonFields& fields, const ModelConfig& 
   return window < config.max_positions ? std::optional(window) : std::nullopt;
 }
 
-void read_config(const nlohmann::json& source, const std::string& where, ModelConfig& config) {
+void read_qwen2_config(const nlohmann::json& source, const std::string& where, ModelConfig& config) {
   const JsonFields fields(source, where);
   read_common_fields(fields, {.activation = "silu", .norm_eps_key = "rms_norm_eps", .norm_eps = 1e-6}, config);
   config.qkv_bias = true;
@@ -48,7 +48,7 @@ void read_config(const nlohmann::json& source, const std::string& where, ModelCo
 }  // namespace
 
 ModelFamily qwen2_family() {
-  return {read_config, {}, "Qwen2ForCausalLM"};
+  return {read_qwen2_config, {}, "Qwen2ForCausalLM"};
 }
 
 }  // namespace moe

@@ -11,13 +11,13 @@
 namespace moe {
 namespace {
 
-constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581
+constexpr std::string_view kWordMark = "\xE2\x96\x81";  // U+2581
 std::string spaces_unescaped(std::string_view piece) {
   std::string text;
   while (!piece.empty()) {
-    if (piece.substr(0, kSpace.size()) == kSpace) {
+    if (piece.substr(0, kWordMark.size()) == kWordMark) {
       text += ' ';
-      piece.remove_prefix(kSpace.size());
+      piece.remove_prefix(kWordMark.size());
     } else {
       text += piece.front();
       piece.remove_prefix(1);
@@ -80,21 +80,21 @@ SentencePieceTokenizer::Normalized SentencePieceTokenizer::normalize(std::string
   if (model_.remove_extra_whitespaces) {
     while (at < text.size() && text[at] == ' ') ++at;
   }
-  if (at < text.size() && model_.add_dummy_prefix) append(kSpace, at);
+  if (at < text.size() && model_.add_dummy_prefix) append(kWordMark, at);
   bool after_space = model_.remove_extra_whitespaces;
   while (at < text.size()) {
     const size_t whole = user_defined_length(text, at);
     const bool is_space = whole == 0 && text[at] == ' ';
     const size_t length = whole > 0 ? whole : is_space ? 1 : utf8_length(text, at);
-    if (!is_space || !after_space) append(is_space ? kSpace : text.substr(at, length), at);
+    if (!is_space || !after_space) append(is_space ? kWordMark : text.substr(at, length), at);
     after_space = is_space && model_.remove_extra_whitespaces;
     at += length;
   }
   if (model_.remove_extra_whitespaces) {
-    while (result.text.size() >= kSpace.size() &&
-           std::string_view(result.text).substr(result.text.size() - kSpace.size()) == kSpace) {
-      at = static_cast<size_t>(result.origin[result.text.size() - kSpace.size()]);
-      result.text.resize(result.text.size() - kSpace.size());
+    while (result.text.size() >= kWordMark.size() &&
+           std::string_view(result.text).substr(result.text.size() - kWordMark.size()) == kWordMark) {
+      at = static_cast<size_t>(result.origin[result.text.size() - kWordMark.size()]);
+      result.text.resize(result.text.size() - kWordMark.size());
       result.origin.resize(result.text.size());
     }
   }
@@ -237,9 +237,9 @@ class PieceDecoder final : public TextDecoder {
  private:
   std::string_view without_prefix(std::string_view piece) {
     if (!at_start_ || !(model_.add_dummy_prefix || model_.remove_extra_whitespaces)) return piece;
-    if (piece.substr(0, kSpace.size()) != kSpace) return piece;
+    if (piece.substr(0, kWordMark.size()) != kWordMark) return piece;
     took_prefix_ = !model_.remove_extra_whitespaces;
-    return piece.substr(kSpace.size());
+    return piece.substr(kWordMark.size());
   }
 
   const SentencePieceTokenizer& tokenizer_;

@@ -30,7 +30,7 @@ void check_multipliers(const JsonFields& fields, const ModelConfig& config) {
   }
 }
 
-void read_config(const std::string& model_type, const json& source, const std::string& where, ModelConfig& config) {
+void read_granite_config(const std::string& model_type, const json& source, const std::string& where, ModelConfig& config) {
   const JsonFields fields(source, where);
   read_dense_base(source, where, "llama",
                   {"num_local_experts", "num_experts_per_tok", "shared_intermediate_size", "embedding_multiplier",
@@ -44,7 +44,7 @@ void read_config(const std::string& model_type, const json& source, const std::s
   }
 }
 
-json write_config(const std::string& model_type, const ModelConfig& config, const StockForm& form) {
+json write_granite_config(const std::string& model_type, const ModelConfig& config, const StockForm& form) {
   json written = stock_decoder_config(config, form, model_type, architecture_of(model_type));
   written["attention_bias"] = config.qkv_bias;
   written["attention_multiplier"] = attention_scale(config);
@@ -58,7 +58,7 @@ json write_config(const std::string& model_type, const ModelConfig& config, cons
   return written;
 }
 
-std::vector<StockTensor> tensors(const ModelConfig& config, const StockForm& form) {
+std::vector<StockTensor> granite_tensors(const ModelConfig& config, const StockForm& form) {
   const MoeConfig& moe = *config.moe;
   const int64_t experts = moe.num_experts, hidden = config.hidden_size, width = form.expert_width,
                 shared_width = form.shared_width;
@@ -96,10 +96,10 @@ StockLayout granite_moe_layout(const std::string& model_type) {
   return {
       architecture_of(model_type),
       [model_type](const json& source, const std::string& where, ModelConfig& config) {
-        read_config(model_type, source, where, config);
+        read_granite_config(model_type, source, where, config);
       },
-      [model_type](const ModelConfig& config, const StockForm& form) { return write_config(model_type, config, form); },
-      tensors};
+      [model_type](const ModelConfig& config, const StockForm& form) { return write_granite_config(model_type, config, form); },
+      granite_tensors};
 }
 
 }  // namespace moe

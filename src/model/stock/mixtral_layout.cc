@@ -8,9 +8,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr char kArchitecture[] = "MixtralForCausalLM";
+constexpr char kMixtralArchitecture[] = "MixtralForCausalLM";
 
-void read_config(const json& source, const std::string& where, ModelConfig& config) {
+void read_mixtral_config(const json& source, const std::string& where, ModelConfig& config) {
   const JsonFields fields(source, where);
   if (fields.has("sliding_window"))
     fields.fail("sliding_window", "null: this model's attention window is not supported");
@@ -22,8 +22,8 @@ void read_config(const json& source, const std::string& where, ModelConfig& conf
   config.moe->expert_widths.assign(config.num_layers, config.intermediate_size);
 }
 
-json write_config(const ModelConfig& config, const StockForm& form) {
-  json written = stock_decoder_config(config, form, "mixtral", kArchitecture);
+json write_mixtral_config(const ModelConfig& config, const StockForm& form) {
+  json written = stock_decoder_config(config, form, "mixtral", kMixtralArchitecture);
   written["head_dim"] = config.head_dim;
   written["intermediate_size"] = form.expert_width;
   written["num_experts_per_tok"] = config.moe->top_k;
@@ -33,7 +33,7 @@ json write_config(const ModelConfig& config, const StockForm& form) {
   return written;
 }
 
-std::vector<StockTensor> tensors(const ModelConfig& config, const StockForm& form) {
+std::vector<StockTensor> mixtral_tensors(const ModelConfig& config, const StockForm& form) {
   const MoeConfig& moe = *config.moe;
   return stock_decoder_tensors(
       config, form, {}, [&](int64_t layer, const std::string& prefix, std::vector<StockTensor>& all) {
@@ -53,7 +53,7 @@ std::vector<StockTensor> tensors(const ModelConfig& config, const StockForm& for
 }  // namespace
 
 StockLayout mixtral_layout() {
-  return {kArchitecture, read_config, write_config, tensors};
+  return {kMixtralArchitecture, read_mixtral_config, write_mixtral_config, mixtral_tensors};
 }
 
 }  // namespace moe

@@ -8,7 +8,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr char kArchitecture[] = "Qwen2MoeForCausalLM";
+constexpr char kQwen2MoeArchitecture[] = "Qwen2MoeForCausalLM";
 /// sigmoid(gate . x) is exactly 0.5 in fp32 for any x that occurs, and not by way of 0/0.
 constexpr double kEpsilonGate = 1e-20;
 constexpr double kSharedFactor = 2;
@@ -25,7 +25,7 @@ void refuse_unsupported(const JsonFields& fields) {
   }
 }
 
-void read_config(const json& source, const std::string& where, ModelConfig& config) {
+void read_qwen2_moe_config(const json& source, const std::string& where, ModelConfig& config) {
   const JsonFields fields(source, where);
   refuse_unsupported(fields);
   json defaults = {{"num_key_value_heads", 16}, {"max_position_embeddings", 32768}, {"rms_norm_eps", 1e-6}};
@@ -42,8 +42,8 @@ void read_config(const json& source, const std::string& where, ModelConfig& conf
   config.moe->shared_widths.assign(config.num_layers, fields.integer_or("shared_expert_intermediate_size", 5632, 0));
 }
 
-json write_config(const ModelConfig& config, const StockForm& form) {
-  json written = stock_decoder_config(config, form, "qwen2_moe", kArchitecture);
+json write_qwen2_moe_config(const ModelConfig& config, const StockForm& form) {
+  json written = stock_decoder_config(config, form, "qwen2_moe", kQwen2MoeArchitecture);
   written["decoder_sparse_step"] = 1;
   written["intermediate_size"] = config.intermediate_size;
   written["max_window_layers"] = config.num_layers;
@@ -59,7 +59,7 @@ json write_config(const ModelConfig& config, const StockForm& form) {
   return written;
 }
 
-std::vector<StockTensor> tensors(const ModelConfig& config, const StockForm& form) {
+std::vector<StockTensor> qwen2_moe_tensors(const ModelConfig& config, const StockForm& form) {
   const MoeConfig& moe = *config.moe;
   const int64_t hidden = config.hidden_size;
   return stock_decoder_tensors(
@@ -86,7 +86,7 @@ std::vector<StockTensor> tensors(const ModelConfig& config, const StockForm& for
 }  // namespace
 
 StockLayout qwen2_moe_layout() {
-  return {kArchitecture, read_config, write_config, tensors};
+  return {kQwen2MoeArchitecture, read_qwen2_moe_config, write_qwen2_moe_config, qwen2_moe_tensors};
 }
 
 }  // namespace moe
