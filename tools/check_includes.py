@@ -125,6 +125,9 @@ def self_test():
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        sys.exit(0)
     if sys.argv[1:] == ["--self-test"]:
         self_test()
         sys.exit(0)

@@ -6,6 +6,10 @@
 import re
 import sys
 
+if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
+    print(__doc__)
+    sys.exit(0 if len(sys.argv) == 2 else 64)
+
 name, reason, inside = "", [], False
 for line in open(sys.argv[1], errors="replace"):
     if match := re.match(r"\d+/\d+ Test: (.*)", line):

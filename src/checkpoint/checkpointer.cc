@@ -184,12 +184,15 @@ void save_checkpoint(const fs::path& root, int64_t step, int attempt, const Trai
     if (world.rank() == 0) fs::remove_all(folder, ignored);
     throw;
   }
-  if (world.rank() != 0 || !is_committed) return;
-  try {
-    remove_old(root, attempt, keep);
-  } catch (const std::exception& error) {  // the new one is safe; a full disk will speak for itself
-    log_warning(concat("event=old_checkpoints_not_removed reason=\"", error.what(), "\""));
-  }
+  // Files may take long to delete: the others wait here, not in a collective of the next step.
+  agree(world, "remove old checkpoints", [&] {
+    if (world.rank() != 0 || !is_committed) return;
+    try {
+      remove_old(root, attempt, keep);
+    } catch (const std::exception& error) {  // the new one is safe; a full disk will speak for itself
+      log_warning(concat("event=old_checkpoints_not_removed reason=\"", error.what(), "\""));
+    }
+  });
 }
 
 std::optional<json> load_newest_checkpoint(const fs::path& root, TrainingTensors tensors, Communicator& world,

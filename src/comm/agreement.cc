@@ -12,6 +12,8 @@
 namespace moe {
 namespace {
 
+constexpr int kDifferencesShown = 5;
+
 [[noreturn]] void throw_for(ExitCode code, const std::string& message) {
   switch (code) {
     case ExitCode::kUsage: throw_agreed<UsageError>(message);
@@ -75,13 +77,22 @@ std::string differences_between_ranks(Communicator& world, std::string_view op, 
     }
   }
   std::string text;
+  int count = 0;
   for (const auto& [name, values] : all) {
-    if (values.size() < 2) continue;
+    if (values.size() < 2 || ++count > kDifferencesShown) continue;
     std::string line;
     for (const auto& [value, ranks] : values) line += concat(line.empty() ? "" : "; ", value, " on ", ranks);
     text += concat(text.empty() ? "" : "\n", name, ": ", line);
   }
+  if (count > kDifferencesShown) text += concat("\nand ", count - kDifferencesShown, " more");
   return text;
+}
+
+void require_same_files(Communicator& world, std::string_view op, const std::map<std::string, std::string>& facts) {
+  const std::string differences = differences_between_ranks(world, op, facts);
+  if (differences.empty()) return;
+  throw_agreed<StorageError>(concat("the ranks do not see the same (", op, "):\n", differences,
+                                    "\nmake these the same on every node, or put them on storage that all nodes share"));
 }
 
 std::string agree_on_result(Communicator& world, std::string_view op, const std::function<std::string()>& work) {

@@ -37,9 +37,13 @@ template <typename E>
 void agree(Communicator& world, std::string_view op, const std::function<void()>& work);
 
 /// Tells every rank's `facts` (name -> value) to all. A line for each name whose value is not the same on all ranks that have it,
-/// with who has which: "data/a.jsonl: 6f… on rank 0 (node-1), rank 2 (node-1); 11… on rank 1 (node-2)". Empty if there is none; the
+/// with who has which (five names, and how many more): "data/a.jsonl: 6f… on rank 0 (node-1), rank 2 (node-1); 11… on rank 1 (node-2)". Empty if there is none; the
 /// same on every rank.
 std::string differences_between_ranks(Communicator& world, std::string_view op, const std::map<std::string, std::string>& facts);
+
+/// Throws Agreed<StorageError> that lists the differences: for what ranks read from files, and a gang whose nodes see the same files
+/// would agree on. Another gang, or this one once its files are mended, can do the work.
+void require_same_files(Communicator& world, std::string_view op, const std::map<std::string, std::string>& facts);
 
 /// Rank 0 runs `work` and every rank gets its result, or its error as agree() throws it.
 std::string agree_on_result(Communicator& world, std::string_view op, const std::function<std::string()>& work);

@@ -52,7 +52,7 @@ std::string ExchangeCommunicator::describe_operation() const {
 }
 
 void ExchangeCommunicator::run(std::string_view op, std::span<const Send> sends, std::span<const Receive> receives) {
-  operations_->begin(op);
+  operations_->begin(op, limit_ != timeout_);
   exchange(sends, receives);
   int64_t sent = 0;
   for (int r = 0; r < size(); ++r) sent += r == rank() ? 0 : static_cast<int64_t>(sends[r].size());

@@ -4,10 +4,11 @@
 
 namespace moe {
 
-void OperationLog::begin(std::string_view op) {
+void OperationLog::begin(std::string_view op, bool is_after_work) {
   const std::lock_guard lock(mutex_);
   names_[count_++ % kKept] = op;
   is_in_flight_ = true;
+  is_after_work_ = is_after_work;
   since_ = std::chrono::steady_clock::now();
 }
 
@@ -37,7 +38,7 @@ std::string OperationLog::current() const {
 OperationState OperationLog::state() const {
   const std::lock_guard lock(mutex_);
   if (count_ == 0) return {};
-  return {names_[(count_ - 1) % kKept], count_, is_in_flight_, since_};
+  return {names_[(count_ - 1) % kKept], count_, is_in_flight_, is_after_work_, since_};
 }
 
 std::string OperationLog::recent(uint64_t how_many) const {

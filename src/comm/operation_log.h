@@ -15,7 +15,13 @@ struct OperationState {
   std::string name;
   uint64_t number = 0;                        ///< 0: none yet
   bool is_in_flight = false;
+  bool is_after_work = false;                 ///< ranks come to it from work of their own: its age says nothing
   std::chrono::steady_clock::time_point since;   ///< when it began, or ended
+
+  /// Since when a rank waits for others that should have come: what a gauge of stuck collectives shows.
+  double seconds_in_flight() const {
+    return is_in_flight && !is_after_work ? std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count() : 0;
+  }
 };
 
 /// The last operations of a communicator and its sub-groups, oldest first: what hung and what led there, for the message of a
@@ -25,7 +31,7 @@ class OperationLog {
   /// Called on the communicator's thread after each operation.
   using Observer = std::function<void(std::string_view op, double seconds, int64_t sent_bytes)>;
 
-  void begin(std::string_view op);
+  void begin(std::string_view op, bool is_after_work = false);
   void end(int64_t sent_bytes);
   void observe(Observer observer);
 
@@ -42,6 +48,7 @@ class OperationLog {
   std::array<std::string, kKept> names_;
   uint64_t count_ = 0;
   bool is_in_flight_ = false;
+  bool is_after_work_ = false;
   std::chrono::steady_clock::time_point since_;
   Observer observer_;
 };

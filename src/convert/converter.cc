@@ -76,6 +76,7 @@ class Converter {
       stream_.emplace(spec_, request_.seed, config_, request_.tokenizer, world_);
       stream_->embed(request_.source.tensor("model.embed_tokens.weight"));
     });
+    if (stream_) require_same_files(world_, "calibration text", {{"files and tokenizer", stream_->data_digest()}});
     for (const TensorSpec& spec : specs_.before_layers) copy(spec.name);
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
       convert_layer(layer);
@@ -289,7 +290,10 @@ class Converter {
 json convert_model(const ConvertRequest& request, Communicator& world) {
   const at::NoGradGuard no_grad;
   agree(world, "check conversion", [&] { check_request(request); });
-  const std::string digest = agree_on_result(world, "digest of the source", [&] { return request.source.digest(); });
+  // Every rank reads the source: one whose files differ would convert its share of another model.
+  std::string digest;
+  agree(world, "digest of the source", [&] { digest = request.source.digest(); });
+  require_same_files(world, "before the conversion", {{request.source.path().string(), digest}});
   return Converter(request, digest, world).run();
 }
 

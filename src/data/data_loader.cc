@@ -2,36 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "common/error.h"
 #include "common/file_io.h"
-#include "common/rng.h"
 #include "data/documents.h"
-#include "data/packing.h"
+#include "data/row_plan.h"
 
 namespace moe {
 namespace {
 
-/// Samples that are packed together: enough for full rows, few enough that a row does not wait for the end of an epoch.
-constexpr int64_t kWindow = 4096;
 constexpr int64_t kNoTarget = -100;
-
-/// `length` inputs of one document and their labels: what attention sees as one sequence. The label of an input is the
-/// token that follows it in the document, also across a cut.
-struct Sample {
-  int64_t first = 0;    ///< index of its first input in the token store
-  int64_t length = 0;   ///< inputs
-  int64_t targets = 0;  ///< labels that are not masked
-  int32_t domain = 0;
-};
-
-/// One file's samples; a document that was cut is several in a row, kept together in the order of documents.
-struct Source {
-  double weight = 1;
-  std::vector<Sample> samples;
-  std::vector<int64_t> document_begin;  ///< [documents + 1]: samples of each document
-};
 
 struct Counts {
   int64_t documents = 0, chats = 0, too_short = 0, chats_dropped = 0, chats_truncated = 0, unsupervised = 0;
@@ -59,17 +39,13 @@ struct DataLoader::State {
   std::vector<std::string> domains;
   std::vector<int32_t> tokens;  ///< all documents end to end
   std::vector<int32_t> labels;  ///< label of the input at the same place
-  std::vector<Source> sources;
+  std::map<std::string, std::string> file_digests;
   std::string fingerprint;
   Counts counts;
-
-  // The plan: rows of samples, made window by window.
-  std::vector<std::vector<Sample>> plan;
-  std::vector<int64_t> source_tokens;              ///< given so far, per source
-  std::vector<std::vector<int64_t>> source_order;  ///< this epoch's documents
-  std::vector<int64_t> source_epoch, source_next;  ///< epoch, and place in source_order
-  bool is_exhausted = false;                       ///< one pass is over
-  uint32_t windows = 0;                            ///< planned so far
+  std::unique_ptr<RowPlan> plan;
+  /// For the log: of the first window, and of one pass.
+  int64_t planned_rows = 0, rows_per_pass = 0;
+  double fill = 0;
 
   int32_t domain_index(const std::string& name) {
     const auto found = std::find(domains.begin(), domains.end(), name);
@@ -78,7 +54,7 @@ struct DataLoader::State {
     return static_cast<int32_t>(domains.size() - 1);
   }
 
-  void add_document(Source& source, const Document& document, const DataFile& file) {
+  void add_document(SampleSource& source, const Document& document, const DataFile& file) {
     ++counts.documents;
     counts.chats += document.is_chat ? 1 : 0;
     // n ids give n - 1 inputs with labels.
@@ -117,94 +93,26 @@ struct DataLoader::State {
     }
   }
 
-  int64_t documents_of(size_t source) const { return static_cast<int64_t>(sources[source].document_begin.size()) - 1; }
-
-  void start_epoch(size_t source) {
-    const int64_t count = documents_of(source);
-    if (options.shuffle) {
-      const auto stream = static_cast<uint32_t>(source << 16 | (source_epoch[source] & 0xffff));
-      source_order[source] = random_permutation(count, CounterRng(options.seed, kStreamDataOrder, stream));
-    } else {
-      source_order[source].resize(count);
-      std::iota(source_order[source].begin(), source_order[source].end(), int64_t{0});
+  /// How full the rows of the first window are, and so how many rows a pass over the data makes (of one pass: exactly).
+  void measure_rows() {
+    int64_t all = 0, planned = 0;
+    for (const SampleSource& source : plan->sources()) {
+      for (const Sample& sample : source.samples) all += sample.length;
     }
-    source_next[source] = 0;
-  }
-
-  /// Which source gives the next document: training, the one furthest behind its share of tokens; one pass, file after
-  /// file.
-  int64_t next_source() const {
-    const auto count = static_cast<int64_t>(sources.size());
-    if (!options.shuffle) {
-      for (int64_t s = 0; s < count; ++s) {
-        if (source_next[s] < documents_of(s)) return s;
-      }
-      return -1;
+    plan->row(0);
+    planned_rows = plan->held_rows();
+    for (int64_t row = 0; row < planned_rows; ++row) {
+      for (const Sample& sample : plan->row(row)) planned += sample.length;
     }
-    const int64_t total = std::accumulate(source_tokens.begin(), source_tokens.end(), int64_t{0});
-    double weights = 0;
-    for (const Source& source : sources) weights += source.weight;
-    int64_t best = 0;
-    double largest = -1e300;
-    for (int64_t s = 0; s < count; ++s) {
-      const double behind =
-          sources[s].weight / weights * static_cast<double>(total + 1) - static_cast<double>(source_tokens[s]);
-      if (behind > largest) {
-        largest = behind;
-        best = s;
-      }
-    }
-    return best;
-  }
-
-  /// Plans the rows of one more window.
-  void plan_window() {
-    std::vector<Sample> window;
-    while (static_cast<int64_t>(window.size()) < kWindow) {
-      const int64_t s = next_source();
-      if (s < 0) {
-        is_exhausted = true;
-        break;
-      }
-      if (options.shuffle && source_next[s] == documents_of(s)) {
-        ++source_epoch[s];
-        start_epoch(s);
-      }
-      const int64_t document = source_order[s][source_next[s]++];
-      const Source& source = sources[s];
-      for (int64_t i = source.document_begin[document]; i < source.document_begin[document + 1]; ++i) {
-        window.push_back(source.samples[i]);
-        source_tokens[s] += source.samples[i].length;
-      }
-    }
-    std::vector<int64_t> lengths;
-    for (const Sample& sample : window) lengths.push_back(sample.length);
-    const std::vector<std::vector<int64_t>> rows = pack_first_fit_decreasing(lengths, options.sequence_length);
-    std::vector<int64_t> order(rows.size());
-    std::iota(order.begin(), order.end(), int64_t{0});
-    // Packing puts long samples into early rows; in training every stretch of rows shall be like every other.
-    if (options.shuffle) {
-      const CounterRng rng(options.seed, kStreamRowOrder, windows++);
-      order = random_permutation(static_cast<int64_t>(rows.size()), rng);
-    }
-    for (const int64_t row : order) {
-      plan.emplace_back();
-      for (const int64_t i : rows[row]) plan.back().push_back(window[i]);
-    }
-  }
-
-  /// Makes the plan reach row `last`, if there is such a row.
-  void plan_to(int64_t last) {
-    while (static_cast<int64_t>(plan.size()) <= last && !is_exhausted) plan_window();
+    const auto length = static_cast<double>(options.sequence_length);
+    fill = static_cast<double>(planned) / (static_cast<double>(planned_rows) * length);
+    rows_per_pass = options.shuffle ? std::llround(std::ceil(static_cast<double>(all) / (length * fill))) : plan->count();
   }
 
   template <typename Visit>
   void for_each_sample(int64_t first, int64_t count, const Visit& visit) {
-    plan_to(first + count - 1);
-    MOE_CHECK(first >= 0 && first + count <= static_cast<int64_t>(plan.size()), "rows ", first, " to ", first + count,
-              " of ", plan.size());
     for (int64_t row = first; row < first + count; ++row) {
-      for (const Sample& sample : plan[row]) visit(sample);
+      for (const Sample& sample : plan->row(row)) visit(sample);
     }
   }
 };
@@ -220,13 +128,15 @@ DataLoader::DataLoader(std::vector<DataFile> files, std::shared_ptr<const Tokeni
   if (s.options.chat.supervise != "all" || s.options.chat.drop_system) {
     identity += concat(" supervise=", s.options.chat.supervise, s.options.chat.drop_system);
   }
+  std::vector<SampleSource> sources;
   for (const DataFile& file : files) {
     const DocumentOptions reading{.append_eos = s.options.append_eos,
                                   .chat_template = s.options.chat_template,
                                   .chat = s.options.chat,
                                   .max_documents = file.max_documents,
                                   .vocab_size = s.options.vocab_size};
-    Source source{file.weight, {}, {0}};
+    SampleSource source;
+    source.weight = file.weight;
     for_each_document(file.path, tokenizer.get(), reading,
                       [&](const Document& document) { s.add_document(source, document, file); });
     if (source.samples.empty()) {
@@ -235,23 +145,32 @@ DataLoader::DataLoader(std::vector<DataFile> files, std::shared_ptr<const Tokeni
                                    " tokens, long_documents: truncate keeps their beginning; ", s.counts.unsupervised,
                                    " have nothing to learn from)"));
     }
-    s.sources.push_back(std::move(source));
-    identity += concat("\n", xxh3_hex_of_file(file.path), " ", file.weight, " ", file.domain, " ", file.max_documents);
+    sources.push_back(std::move(source));
+    const std::string& digest = s.file_digests[file.path] = xxh3_hex_of_file(file.path);
+    identity += concat("\n", digest, " ", file.weight, " ", file.domain, " ", file.max_documents);
   }
   s.fingerprint = xxh3_hex(identity);
-  s.source_tokens.assign(s.sources.size(), 0);
-  s.source_order.resize(s.sources.size());
-  s.source_epoch.assign(s.sources.size(), 0);
-  s.source_next.assign(s.sources.size(), 0);
-  for (size_t source = 0; source < s.sources.size(); ++source) s.start_epoch(source);
+  s.plan = std::make_unique<RowPlan>(std::move(sources), RowPlanOptions{s.options.sequence_length, s.options.seed, s.options.shuffle});
+  s.measure_rows();
 }
 
 DataLoader::~DataLoader() = default;
 
 int64_t DataLoader::rows() {
-  MOE_CHECK(!state_->options.shuffle, "training rows have no end");
-  while (!state_->is_exhausted) state_->plan_window();
-  return static_cast<int64_t>(state_->plan.size());
+  return state_->plan->count();
+}
+
+void DataLoader::release_before(int64_t row) {
+  state_->plan->release_before(row);
+}
+std::string DataLoader::place_of(int64_t row) {
+  return state_->plan->cursor(row).to_text();
+}
+void DataLoader::go_to(const std::string& place) {
+  state_->plan->seek(PlanCursor::from_text(place, state_->plan->sources().size()));
+}
+int64_t DataLoader::held_rows() const {
+  return state_->plan->held_rows();
 }
 
 PackedBatch DataLoader::batch(int64_t first, int64_t count) {
@@ -297,18 +216,16 @@ bool DataLoader::has_chats() const {
 std::string DataLoader::fingerprint() const {
   return state_->fingerprint;
 }
+const std::map<std::string, std::string>& DataLoader::file_digests() const {
+  return state_->file_digests;
+}
 
 std::string DataLoader::summary() const {
   const State& s = *state_;
-  int64_t filled = 0;
-  for (const auto& row : s.plan) {
-    for (const Sample& sample : row) filled += sample.length;
-  }
-  const double capacity = static_cast<double>(s.plan.size()) * static_cast<double>(s.options.sequence_length);
   return concat("documents=", s.counts.documents, " tokens=", s.tokens.size(), " too_short=", s.counts.too_short,
                 " chats_dropped=", s.counts.chats_dropped, " chats_truncated=", s.counts.chats_truncated,
-                " without_target=", s.counts.unsupervised, " rows_planned=", s.plan.size(),
-                " fill=", capacity > 0 ? static_cast<double>(filled) / capacity : 0.0);
+                " without_target=", s.counts.unsupervised, " rows_planned=", s.planned_rows, " fill=", s.fill,
+                " rows_per_pass=", s.rows_per_pass);
 }
 
 }  // namespace moe

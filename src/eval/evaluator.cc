@@ -1,6 +1,8 @@
 #include "eval/evaluator.h"
 
+#include <map>
 #include <memory>
+#include <string>
 
 #include "checkpoint/model_directory.h"
 #include "comm/agreement.h"
@@ -8,6 +10,7 @@
 #include "eval/eval_tasks.h"
 #include "eval/model_settings.h"
 #include "parallel/dispatchers.h"
+#include "parallel/replicas.h"
 
 namespace moe {
 namespace {
@@ -25,6 +28,7 @@ struct LoadedModel {
 LoadedModel load_model(const std::filesystem::path& path, const v1::GangSpec& gang, Mesh& mesh, v1::EvaluateSpec& spec) {
   LoadedModel model;
   model.path = path;
+  std::map<std::string, std::string> facts;
   agree(mesh.world(), "load " + path.string(), [&] {
     const ModelDirectory directory(path);
     const ModelConfig& config = directory.config();
@@ -34,7 +38,9 @@ LoadedModel load_model(const std::filesystem::path& path, const v1::GangSpec& ga
     model.dispatcher = config.moe ? make_dispatcher(mesh) : std::make_unique<LocalDispatcher>();
     model.decoder = std::make_unique<Decoder>(load_decoder(directory, compute_type(gang), experts));
     model.tokenizer = tokenizer_for(path, config);
+    for (const auto& [name, digest] : replica_digests(model.decoder->parameters())) facts[name + " of " + path.string()] = digest;
   });
+  require_same_files(mesh.world(), "load " + path.string(), facts);
   return model;
 }
 

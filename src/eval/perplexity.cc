@@ -62,7 +62,10 @@ HeldOutData::HeldOutData(const std::vector<DataFile>& files, const std::shared_p
     Part part{std::make_unique<DataLoader>(std::vector<DataFile>{file}, tokenizer, packing), 0};
     const int64_t all = part.loader->rows();
     int64_t tokens = 0;
-    while (part.rows < all && (options.max_tokens == 0 || tokens < options.max_tokens)) tokens += part.loader->tokens(part.rows++, 1);
+    while (part.rows < all && (options.max_tokens == 0 || tokens < options.max_tokens)) {
+      part.loader->release_before(part.rows);
+      tokens += part.loader->tokens(part.rows++, 1);
+    }
     parts_.push_back(std::move(part));
   }
 }
@@ -87,6 +90,7 @@ LossReport measure_loss(const Decoder& decoder, TokenDispatcher& dispatcher, Hel
     const int64_t step = kRowsPerRank * mesh.world().size();
     for (int64_t first = 0; first < part.rows; first += step) {
       const int64_t rows = std::min(step, part.rows - first);
+      part.loader->release_before(first);
       const Mesh::Share share = mesh.share_of(rows);
       const PackedBatch batch = part.loader->batch(first + share.first, share.count);
       const DecoderOutput out = decoder.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher);

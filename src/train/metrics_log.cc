@@ -7,6 +7,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "common/json_lines.h"
+#include "common/log.h"
 
 namespace moe {
 namespace {
@@ -45,11 +46,33 @@ MetricsLog::MetricsLog(const fs::path& attempts, const fs::path& folder, int64_t
   }
   write_file_atomically(path_, kept);
   out_.open(path_, std::ios::app);
+  written_ = kept.size();
+}
+
+bool MetricsLog::try_to_write() {
+  out_ << waiting_ << std::flush;
+  if (out_) {
+    written_ += waiting_.size();
+    waiting_.clear();
+    return true;
+  }
+  // Half a line may stand there, or the stream may hold some of it back: begin again behind the last whole one.
+  out_.close();
+  out_.clear();
+  std::error_code ignored;
+  fs::resize_file(path_, written_, ignored);
+  out_.open(path_, std::ios::app);
+  return false;
 }
 
 void MetricsLog::write(const nlohmann::json& line) {
-  out_ << line.dump() << std::endl;
-  if (!out_) throw StorageError("cannot write " + path_.string() + "; is the disk full?");
+  const bool is_first = waiting_.empty();
+  waiting_ += line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  if (!try_to_write() && is_first) log_warning(concat("event=metrics_not_written path=", path_.string(), "; is the disk full? Training goes on"));
+}
+
+void MetricsLog::flush() {
+  if (!waiting_.empty() && !try_to_write()) throw StorageError("cannot write " + path_.string() + "; is the disk full?");
 }
 
 }  // namespace moe

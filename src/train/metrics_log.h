@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <string>
 
 namespace moe {
 
@@ -14,12 +15,19 @@ class MetricsLog {
   /// `attempts` holds the folders of all attempts; ours is `folder`. Throws StorageError.
   MetricsLog(const std::filesystem::path& attempts, const std::filesystem::path& folder, int64_t resume_step);
 
+  /// A line that cannot be written now (a full disk) waits, is warned of, and goes with a later one. Throws nothing.
   void write(const nlohmann::json& line);
+  /// Before anything counts on the lines: throws StorageError if one still waits.
+  void flush();
   const std::filesystem::path& path() const { return path_; }
 
  private:
+  bool try_to_write();
+
   std::filesystem::path path_;
   std::ofstream out_;
+  uint64_t written_ = 0;   ///< bytes of whole lines in the file
+  std::string waiting_;
 };
 
 }  // namespace moe

@@ -27,6 +27,7 @@ std::vector<std::vector<int64_t>> to_rows(const at::Tensor& counts_LE) {
 StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mesh& mesh, DataLoader& loader, int64_t first_row,
                               const StepOptions& options) {
   const int64_t rows = options.micro_batch_rows;
+  loader.release_before(first_row);
   const auto targets = static_cast<double>(std::max<int64_t>(1, loader.target_tokens(first_row, rows * options.micro_steps)));
   StepOutcome outcome;
   outcome.tokens = loader.tokens(first_row, rows * options.micro_steps);

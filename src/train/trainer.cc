@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <map>
 #include <memory>
 
 #include "checkpoint/checkpointer.h"
@@ -10,13 +11,16 @@
 #include "checkpoint/model_writer.h"
 #include "comm/agreement.h"
 #include "common/error.h"
+#include "common/file_io.h"
 #include "common/json_lines.h"
 #include "common/log.h"
 #include "common/memory_reuse.h"
+#include "common/version.h"
 #include "eval/load_statistics.h"
 #include "eval/model_settings.h"
 #include "eval/perplexity.h"
 #include "parallel/dispatchers.h"
+#include "parallel/replicas.h"
 #include "train/lr_schedule.h"
 #include "train/metrics_log.h"
 #include "train/optimizer.h"
@@ -28,6 +32,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int kMaxBadSteps = 3;
+constexpr int kMaxFailedSaves = 2;
 /// Steps whose expert load is summed for the closing figures.
 constexpr int64_t kLoadWindow = 20;
 
@@ -51,15 +56,18 @@ class Trainer {
     keep_freed_memory();
     prepare();
     resume();
+    compare_ranks();
     while (position_.step < spec_.steps()) {
       json line = step();
       const bool is_last = position_.step == spec_.steps();
       if (is_due(spec_.validate_every()) || is_last) validate(line);
       log(line);
       const bool stop = stop_requested();
-      if ((is_due(spec_.checkpoint_every()) && !is_last) || (stop && !is_last)) save();
-      if (stop && !is_last) return std::nullopt;
+      if (is_last || (!stop && !is_due(spec_.checkpoint_every()))) continue;
+      // Who is asked to leave and cannot save trains on, and tries again after the next step.
+      if (save() && stop) return std::nullopt;
     }
+    compare_replicas();
     write_output();
     return outcome();
   }
@@ -81,6 +89,7 @@ class Trainer {
 
   void load_data(const ModelConfig& config) {
     const std::shared_ptr<const Tokenizer> tokenizer = tokenizer_for(request_.model, config);
+    tokenizer_digest_ = tokenizer ? tokenizer->digest() : "none";
     PackingOptions packing;
     packing.sequence_length = sequence_length_for(config, spec_.sequence_length());
     packing.append_eos = spec_.append_eos();
@@ -116,23 +125,59 @@ class Trainer {
     }
     if (scalars) {
       position_ = Position::from_json(scalars->at("position"));
+      agree(world_, "go to the place in the data", [&] {
+        if (scalars->contains("place")) loader_->go_to(scalars->at("place"));
+      });
       if (world_.rank() == 0) log_info(concat("event=resumed step=", position_.step));
     }
     agree(world_, "open metrics", [&] {
       if (world_.rank() != 0) return;
       metrics_ = std::make_unique<MetricsLog>(request_.job_path / "attempts", request_.attempt_path, position_.step);
-      for (const json& line : read_json_lines(metrics_->path())) remember(line);
+      for_each_json_line(metrics_->path(), [this](json&& line) { remember_load(line); });
     });
   }
+
+  /// Files that differ between nodes would train on in silence: every rank its own.
+  void compare_ranks() {
+    if (world_.size() == 1) return;
+    std::map<std::string, std::string> facts;
+    agree(world_, "read fingerprints", [&] {
+      facts = loader_->file_digests();
+      if (held_out_) {
+        for (const HeldOutData::Part& part : held_out_->parts()) facts.insert(part.loader->file_digests().begin(), part.loader->file_digests().end());
+      }
+      facts[(request_.model / "config.json").string()] = xxh3_hex_of_file(request_.model / "config.json");
+      facts["tokenizer of " + request_.model.string()] = tokenizer_digest_;
+      facts["effective config"] = xxh3_hex(concat(spec_.SerializeAsString(), request_.gang.SerializeAsString(), request_.seed));
+      facts["moe-worker"] = kVersion;
+      const std::string source = position_.step > 0 ? " of the checkpoint" : " of " + request_.model.string();
+      for (const auto& [name, digest] : replica_digests(decoder_->parameters())) facts[name + source] = digest;
+    });
+    require_same_files(world_, "before the first step", facts);
+  }
+
+  /// Replicas get the same sums in the same order, so the same bits, unless a machine fails.
+  void compare_replicas() {
+    if (world_.size() == 1) return;
+    std::map<std::string, std::string> digests;
+    agree(world_, "hash weights", [&] { digests = replica_digests(decoder_->parameters()); });
+    const std::string differences = differences_between_ranks(world_, "compare weights", digests);
+    if (differences.empty()) return;
+    throw_agreed<HardwareError>(concat("after step ", position_.step, " the ranks hold other values of the same weights, and none of them is saved:\n", differences,
+                                       "\nlook at the memory and processors of these nodes (all must be of one kind); training goes on from the "
+                                       "checkpoint before"));
+  }
+
+  /// Of the step that comes.
+  int64_t first_row() const { return position_.step * spec_.micro_batch_rows() * spec_.micro_steps(); }
 
   bool is_due(int64_t every) const { return every > 0 && position_.step % every == 0; }
 
   json step() {
     const auto started = std::chrono::steady_clock::now();
     const StepOptions options{spec_.micro_batch_rows(), spec_.micro_steps(), spec_.balance_loss()};
-    const int64_t first_row = position_.step * options.micro_batch_rows * options.micro_steps;
     optimizer_->zero_gradients();
-    const StepOutcome outcome = compute_gradients(*decoder_, *dispatcher_, mesh_, *loader_, first_row, options);
+    const StepOutcome outcome = compute_gradients(*decoder_, *dispatcher_, mesh_, *loader_, first_row(), options);
     ++position_.step;
     position_.tokens += outcome.tokens;
     const double rate = learning_rate({spec_.learning_rate(), spec_.learning_rate_floor(), spec_.warmup_steps(), spec_.steps()}, position_.step);
@@ -180,21 +225,17 @@ class Trainer {
   }
 
   void log(const json& line) {
-    agree(world_, "write metrics", [&] {
-      if (metrics_) metrics_->write(line);
-    });
-    remember(line);
+    if (metrics_) metrics_->write(line);  // throws nothing that the others would have to know
+    remember_load(line);
     if (request_.on_line) request_.on_line(line);
     if (request_.progress) {
       request_.progress({position_.step, spec_.steps(), line["loss"].is_number() ? line["loss"].get<double>() : 0.0, line["tokens_per_second"]});
     }
   }
 
-  /// The curve so far, for the report. Only rank 0 has the lines of earlier attempts; outcome() shares them.
-  void remember(const json& line) {
-    json kept = line;
-    kept.erase("expert_load");
-    lines_.push_back(std::move(kept));
+  /// Of the last steps. The lines themselves stand in metrics.jsonl, where outcome() reads them: what is held does not grow with the
+  /// steps. Only rank 0 has those of earlier attempts, and it speaks for all.
+  void remember_load(const json& line) {
     if (line.contains("expert_load")) recent_load_.push_back(line["expert_load"].get<std::vector<std::vector<int64_t>>>());
     if (static_cast<int64_t>(recent_load_.size()) > kLoadWindow) recent_load_.erase(recent_load_.begin());
   }
@@ -207,15 +248,36 @@ class Trainer {
 
   bool writes_experts() const { return mesh_.replica_group().rank() == 0; }
 
-  void save() {
+  /// False: it could not be written, which training survives once.
+  bool save() {
+    compare_replicas();
     const json scalars = {{"position", position_.to_json()},
                           {"digest", request_.digest},
                           {"data", loader_->fingerprint()},
+                          {"place", loader_->place_of(first_row())},
                           {"seed", request_.seed},
                           {"world", {{"ranks", world_.size()}, {"expert_parallel", mesh_.expert_parallel()}}}};
-    save_checkpoint(request_.job_path / "checkpoints", position_.step, request_.attempt, tensors(), scalars, world_, writes_experts(),
-                    spec_.keep_checkpoints(), request_.checkpoints);
+    try {
+      agree(world_, "write metrics", [&] {
+        if (metrics_) metrics_->flush();
+      });
+      save_checkpoint(request_.job_path / "checkpoints", position_.step, request_.attempt, tensors(), scalars, world_, writes_experts(),
+                      spec_.keep_checkpoints(), request_.checkpoints);
+    } catch (const StorageError& error) {
+      if (dynamic_cast<const AgreedError*>(&error) == nullptr) throw;
+      if (request_.on_failed_save) request_.on_failed_save();
+      if (++failed_saves_ == kMaxFailedSaves) {
+        throw_agreed<StorageError>(concat(kMaxFailedSaves, " checkpoints in a row could not be written, the last one after step ", position_.step, ": ", error.what()));
+      }
+      if (world_.rank() == 0) {
+        log_warning(concat("event=checkpoint_failed step=", position_.step, " reason=\"", error.what(),
+                           "\"; training goes on, the next checkpoint is tried when it is due, and the one before stays the one to resume from"));
+      }
+      return false;
+    }
+    failed_saves_ = 0;
     if (world_.rank() == 0) log_info(concat("event=checkpoint_saved step=", position_.step));
+    return true;
   }
 
   void write_output() {
@@ -237,33 +299,38 @@ class Trainer {
 
   TrainOutcome outcome() {
     TrainOutcome result;
-    if (world_.rank() == 0) {
-      const json& last = lines_.back();
-      const std::vector<std::vector<int64_t>> load = summed_load();
-      json metrics = {{"loss", last["loss"]},     {"loss_first", lines_.front()["loss"]}, {"balance_loss", last["balance_loss"]},
-                      {"steps", position_.step},  {"tokens", position_.tokens},           {"dead_expert_fraction", dead_expert_fraction(load)},
-                      {"load_max_over_mean", load_max_over_mean(load)}};
-      double tokens = 0, seconds = 0;
-      json curve = json::array(), validation = json::array();
-      for (const json& line : lines_) {
-        tokens += line["tokens_per_second"].get<double>() * line["step_seconds"].get<double>();
-        seconds += line["step_seconds"].get<double>();
-        curve.push_back({line["step"], line["loss"]});
-        if (line.contains("validation")) validation.push_back({{"step", line["step"]}, {"loss", line["validation_loss"]}, {"domains", line["validation"]}});
-      }
-      metrics["tokens_per_second"] = tokens / seconds;
-      if (last.contains("validation")) {
-        metrics["validation_loss"] = last["validation_loss"];
-        for (const auto& [domain, loss] : last["validation"].items()) metrics["validation_loss." + domain] = loss;
-      }
-      result.details = {{"metrics", metrics}, {"curve", curve}, {"validation", validation}, {"expert_load", load}};
-    }
-    result.details = json::parse(world_.broadcast_bytes(result.details.dump(), 0, "training outcome"));
+    result.details = json::parse(agree_on_result(world_, "training outcome", [this] { return told_by_the_log().dump(); }));
     for (const auto& [name, value] : result.details["metrics"].items()) {
       if (value.is_number()) result.metrics[name] = value;
     }
     result.details.erase("metrics");
     return result;
+  }
+
+  /// Rank 0: what metrics.jsonl says of the whole job, earlier attempts included.
+  json told_by_the_log() {
+    metrics_->flush();
+    json first, last, curve = json::array(), validation = json::array();
+    double tokens = 0, seconds = 0;
+    for_each_json_line(metrics_->path(), [&](json&& line) {
+      tokens += line["tokens_per_second"].get<double>() * line["step_seconds"].get<double>();
+      seconds += line["step_seconds"].get<double>();
+      curve.push_back({line["step"], line["loss"]});
+      if (line.contains("validation")) validation.push_back({{"step", line["step"]}, {"loss", line["validation_loss"]}, {"domains", line["validation"]}});
+      line.erase("expert_load");
+      if (first.is_null()) first = line;
+      last = std::move(line);
+    });
+    if (last.is_null() || last["step"] != position_.step) throw StorageError(concat(metrics_->path().string(), " does not end with step ", position_.step, ": it was changed"));
+    const std::vector<std::vector<int64_t>> load = summed_load();
+    json metrics = {{"loss", last["loss"]},     {"loss_first", first["loss"]},          {"balance_loss", last["balance_loss"]},
+                    {"steps", position_.step},  {"tokens", position_.tokens},           {"dead_expert_fraction", dead_expert_fraction(load)},
+                    {"load_max_over_mean", load_max_over_mean(load)},                   {"tokens_per_second", tokens / seconds}};
+    if (last.contains("validation")) {
+      metrics["validation_loss"] = last["validation_loss"];
+      for (const auto& [domain, loss] : last["validation"].items()) metrics["validation_loss." + domain] = loss;
+    }
+    return {{"metrics", metrics}, {"curve", curve}, {"validation", validation}, {"expert_load", load}};
   }
 
   const TrainRequest& request_;
@@ -276,10 +343,11 @@ class Trainer {
   std::unique_ptr<HeldOutData> held_out_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<MetricsLog> metrics_;
+  std::string tokenizer_digest_;
   std::string chat_template_;   ///< name; empty: none that we know, and no chats
   std::string jinja_;           ///< text to write beside the model, where it has none or another
   Position position_;
-  std::vector<json> lines_;
+  int failed_saves_ = 0;   ///< in a row
   std::vector<std::vector<std::vector<int64_t>>> recent_load_;
 };
 

@@ -37,6 +37,8 @@ struct TrainRequest {
   /// Every line of metrics.jsonl as it is written; on every rank. May be empty.
   std::function<void(const nlohmann::json& line)> on_line = {};
   CheckpointAuthority checkpoints = {};
+  /// A checkpoint could not be written; on every rank. Training goes on, and the one before stays the one to resume from.
+  std::function<void()> on_failed_save = {};
 };
 
 /// What training leaves for gates and reports; the same on every rank.
@@ -47,7 +49,9 @@ struct TrainOutcome {
 
 /// Continual pre-training or supervised post-training, resuming from the newest checkpoint of the same job if there is one. Bit for
 /// bit the same losses and weights whether it was interrupted or not, at the same layout. Collective. nullopt: stopped after a
-/// checkpoint. Throws Diverged after three steps in a row without a finite loss or gradient.
+/// checkpoint. Before the first step the ranks compare what they read (StorageError names the file that differs), at every
+/// checkpoint the weights that several of them hold (HardwareError). A checkpoint that cannot be written is tried again at the next
+/// occasion; StorageError after two in a row. Throws Diverged after three steps in a row without a finite loss or gradient.
 std::optional<TrainOutcome> train(const TrainRequest& request, Communicator& world);
 
 }  // namespace moe

@@ -34,8 +34,7 @@ class RunningReports {
     auto answered = std::chrono::steady_clock::now();
     while (!done_) {
       const OperationState state = operations_->state();
-      const auto now = std::chrono::steady_clock::now();
-      metrics_.set_comm_inflight(state.is_in_flight ? std::chrono::duration<double>(now - state.since).count() : 0);
+      metrics_.set_comm_inflight(state.seconds_in_flight());
       if (control_.report_running(order_id_, state, "")) {
         answered = std::chrono::steady_clock::now();
       } else if (std::chrono::steady_clock::now() - answered > kLeaderGone) {

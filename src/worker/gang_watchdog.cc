@@ -37,7 +37,7 @@ void GangWatchdog::run() {
 
 void GangWatchdog::look() {
   const OperationState state = operations_->state();
-  metrics_.set_comm_inflight(state.is_in_flight ? std::chrono::duration<double>(std::chrono::steady_clock::now() - state.since).count() : 0);
+  metrics_.set_comm_inflight(state.seconds_in_flight());
   const bool is_ending = end_signal_.came();
   const std::optional<RankTrouble> trouble = control_.trouble(hang_timeout_, is_ending ? kGoneBeforeSignal : kGoneFor);
   const std::lock_guard lock(mutex_);

@@ -28,6 +28,7 @@ struct JobContext {
   std::function<bool()> should_stop;        ///< asked at every work unit; one rank's yes stops all
   std::function<void(const nlohmann::json& line)> on_metrics;   ///< every line of metrics.jsonl; may be empty
   CheckpointAuthority checkpoints;
+  std::function<void()> on_failed_save = {};   ///< a checkpoint could not be written, and training goes on
 };
 
 /// What a finished job leaves for gates and reports.

@@ -107,7 +107,8 @@ class LeasedJob {
                              .progress = [this](const ProgressUpdate& update) { show(update); },
                              .should_stop = [this] { return stop_signalled() || (run_.agent != nullptr && run_.agent->should_stop()); },
                              .on_metrics = [this](const json& line) { count(line); },
-                             .checkpoints = authority()};
+                             .checkpoints = authority(),
+                             .on_failed_save = [this] { run_.metrics.checkpoint(0, "write", 0, /*ok=*/false); }};
     const std::optional<JobOutcome> outcome = run_job(context);
     v1::CompleteAttemptRequest end;
     if (!outcome) {

@@ -25,7 +25,8 @@ std::optional<JobOutcome> run_train_job(const JobContext& context) {
                                  },
                              .should_stop = context.should_stop,
                              .on_line = context.on_metrics,
-                             .checkpoints = context.checkpoints};
+                             .checkpoints = context.checkpoints,
+                             .on_failed_save = context.on_failed_save};
   const std::optional<TrainOutcome> trained = train(request, context.world);
   if (!trained) return std::nullopt;
   return JobOutcome{trained->metrics, trained->details};

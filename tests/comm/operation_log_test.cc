@@ -16,7 +16,9 @@ TEST(OperationLogTest, KeepsTheLastOnesInOrder) {
   EXPECT_TRUE(log.state().is_in_flight);
   log.end(16);
   EXPECT_FALSE(log.state().is_in_flight);
+  EXPECT_EQ(log.state().seconds_in_flight(), 0);
   log.begin("b");
+  EXPECT_GT(log.state().seconds_in_flight(), 0);
   EXPECT_EQ(log.state().name, "b");
   EXPECT_EQ(log.state().number, 2);
   EXPECT_EQ(seen, "a:16 ");
@@ -24,7 +26,10 @@ TEST(OperationLogTest, KeepsTheLastOnesInOrder) {
   EXPECT_EQ(log.current(), "b");
   EXPECT_EQ(log.recent(5), "1 a, 2 b");
   EXPECT_EQ(log.recent(1), "2 b");
-  for (int i = 3; i <= 100; ++i) log.begin("op" + std::to_string(i));
+  for (int i = 3; i < 100; ++i) log.begin("op" + std::to_string(i));
+  log.begin("op100", /*is_after_work=*/true);
+  EXPECT_TRUE(log.state().is_in_flight);
+  EXPECT_EQ(log.state().seconds_in_flight(), 0) << "a rank that waits for another one's work is not stuck";
   EXPECT_EQ(log.recent(2), "99 op99, 100 op100");
   const std::string all = log.recent(1000);
   EXPECT_EQ(all.substr(0, all.find(',')), "69 op69") << "the ring keeps 32";

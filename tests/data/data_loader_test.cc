@@ -97,6 +97,74 @@ TEST_F(DataLoaderTest, ARowIsTheSameHoweverItIsAskedFor) {
   EXPECT_EQ(forward.batch(3, 0).tokens_T.numel(), 0);
 }
 
+/// Everything of rows [0, rows), `step` at a time.
+std::string digest_of_rows(DataLoader& loader, int64_t rows, int64_t step) {
+  std::string bytes;
+  for (int64_t first = 0; first < rows; first += step) {
+    const PackedBatch batch = loader.batch(first, step);
+    for (const at::Tensor& t : {batch.tokens_T, batch.labels_T, batch.positions_T}) {
+      bytes += xxh3_hex({static_cast<const char*>(t.const_data_ptr()), static_cast<size_t>(t.nbytes())});
+    }
+    for (const int64_t boundary : batch.cu_seqlens) bytes += std::to_string(boundary) + " ";
+    for (const int32_t domain : batch.domains) bytes += std::to_string(domain) + " ";
+  }
+  return xxh3_hex(bytes);
+}
+
+TEST_F(DataLoaderTest, RowsAreThoseOfTheFirstVersion) {
+  // Three files of other lengths and weights; 5,000 rows are a dozen windows and several epochs.
+  const std::vector<DataFile> files{counting_file("a", random_lengths(900, 2, 90, 1), 3), counting_file("b", random_lengths(700, 5, 200, 2), 1),
+                                    counting_file("c", random_lengths(50, 300, 700, 3), 0.5)};
+  DataLoader training(files, nullptr, options(128, true)), one_pass(files, nullptr, options(128, false));
+  EXPECT_EQ(digest_of_rows(training, 5000, 40), "5fdaa4e117b2b1ea29c613aeb00340b9");
+  EXPECT_EQ(one_pass.rows(), 1042);
+  EXPECT_EQ(digest_of_rows(one_pass, one_pass.rows(), 1), "9c8c76c739f85ebda6b8d52b22266bda");
+}
+
+TEST_F(DataLoaderTest, WhatIsHeldDoesNotGrowWithTheRowsThatWereGiven) {
+  const DataFile file = counting_file("a", random_lengths(900, 2, 90, 1));
+  DataLoader released({file}, nullptr, options(128, true)), kept({file}, nullptr, options(128, true));
+  int64_t most = 0, of_a_window = released.held_rows();
+  for (int64_t first = 0; first < 12000; first += 30) {
+    released.release_before(first);
+    ASSERT_TRUE(released.batch(first, 30).tokens_T.equal(kept.batch(first, 30).tokens_T)) << first;
+    most = std::max(most, released.held_rows());
+  }
+  // A batch may lie across two windows, whose sizes differ by a few rows.
+  EXPECT_LT(most, 2.2 * static_cast<double>(of_a_window));
+  EXPECT_GT(kept.held_rows(), 6 * of_a_window) << "nothing was released here";
+  // What was released comes again, the same, and is not kept from then on.
+  EXPECT_TRUE(released.batch(7, 100).tokens_T.equal(kept.batch(7, 100).tokens_T));
+  EXPECT_TRUE(released.batch(11990, 20).tokens_T.equal(kept.batch(11990, 20).tokens_T));
+}
+
+TEST_F(DataLoaderTest, APlaceNeedsNothingThatCameBefore) {
+  const std::vector<DataFile> files{counting_file("a", random_lengths(900, 2, 90, 1), 3), counting_file("b", random_lengths(70, 5, 200, 2), 1)};
+  DataLoader whole(files, nullptr, options(128, true));
+  const int64_t window = whole.held_rows();
+  for (const int64_t row : {int64_t{0}, int64_t{1}, window - 1, window, window + 1, 9 * window}) {
+    DataLoader resumed(files, nullptr, options(128, true));
+    resumed.go_to(whole.place_of(row));
+    EXPECT_EQ(resumed.place_of(row), whole.place_of(row));
+    EXPECT_TRUE(resumed.batch(row, 50).tokens_T.equal(whole.batch(row, 50).tokens_T)) << row;
+    EXPECT_LT(resumed.held_rows(), 2.2 * static_cast<double>(window)) << row;
+    EXPECT_TRUE(resumed.batch(0, 3).tokens_T.equal(whole.batch(0, 3).tokens_T)) << "what came before can be had";
+  }
+  DataLoader other({files[0]}, nullptr, options(128, true));
+  const std::string far = whole.place_of(9 * window);
+  for (const std::string& bad : {far, std::string(), std::string("1"), far + " 1", std::string("0 0 0 0 901"), std::string("0 0 0 0 -1")}) {
+    EXPECT_THROW(other.go_to(bad), InvalidArgument) << bad;
+  }
+}
+
+TEST_F(DataLoaderTest, TheSummaryTellsRows) {
+  const DataFile file = counting_file("a", std::vector<int64_t>(64, 33));  // 32 inputs each
+  EXPECT_THAT(DataLoader({file}, nullptr, options(64, false)).summary(), HasSubstr(" rows_planned=32 fill=1 rows_per_pass=32"));
+  // 4,096 samples a window.
+  EXPECT_THAT(DataLoader({file}, nullptr, options(64, true)).summary(), HasSubstr(" rows_planned=2048 fill=1 rows_per_pass=32"));
+  EXPECT_EQ(DataLoader({file}, nullptr, options(64, true)).file_digests(), (std::map<std::string, std::string>{{file.path, xxh3_hex_of_file(file.path)}}));
+}
+
 TEST_F(DataLoaderTest, TargetAndTokenCountsAreThoseOfTheRows) {
   const std::string chats = kRoot + "/examples/data/maths.valid.jsonl";
   PackingOptions packing = options(256, false);

@@ -1,10 +1,14 @@
 #include "train/metrics_log.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
 
 #include "common/error.h"
 #include "common/file_io.h"
 #include "common/json_lines.h"
+#include "common/log.h"
 #include "testing/temp_dir.h"
 
 namespace moe {
@@ -69,6 +73,43 @@ TEST_F(MetricsLogTest, ALineIsReadableAsSoonAsItIsWritten) {
 TEST_F(MetricsLogTest, AFolderThatCannotBeMadeIsAStorageError) {
   write_file_atomically(attempts_ / "file", "");
   EXPECT_THROW(MetricsLog(attempts_.path(), attempts_ / "file" / "0001", 0), StorageError);
+}
+
+/// No file of this process may grow beyond `bytes` while it lives: what a full disk does, also for root.
+class FullDisk {
+ public:
+  explicit FullDisk(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit{bytes, before_.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FullDisk() {
+    setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+  FullDisk(const FullDisk&) = delete;
+  FullDisk& operator=(const FullDisk&) = delete;
+
+ private:
+  rlimit before_{};
+  void (*handler_)(int);
+};
+
+TEST_F(MetricsLogTest, LinesWaitForRoomOnTheDisk) {
+  set_log_level(LogLevel::kError);
+  MetricsLog log(attempts_.path(), attempt(1), 0);
+  log.write({{"step", 1}});
+  const auto size = std::filesystem::file_size(log.path());
+  {
+    const FullDisk full(size + 5);
+    log.write({{"step", 2}});
+    log.write({{"step", 3}});
+    EXPECT_THROW(log.flush(), StorageError);
+    EXPECT_EQ(std::filesystem::file_size(log.path()), size) << "no half line stays";
+  }
+  log.write({{"step", 4}});
+  EXPECT_NO_THROW(log.flush());
+  EXPECT_EQ(read_file(log.path()), "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"step\":4}\n");
 }
 
 }  // namespace

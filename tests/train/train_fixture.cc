@@ -72,7 +72,8 @@ std::optional<TrainOutcome> TinyTraining::run(const Options& options) const {
                                .attempt = options.attempt,
                                .digest = options.digest,
                                .progress = options.progress,
-                               .should_stop = [&] { return options.should_stop && options.should_stop(world.rank()); }};
+                               .should_stop = [&] { return options.should_stop && options.should_stop(world.rank()); },
+                               .on_failed_save = options.on_failed_save};
     std::optional<TrainOutcome> mine = train(request, world);
     const std::lock_guard<std::mutex> lock(mutex);
     if (!is_first) {

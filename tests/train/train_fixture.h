@@ -29,6 +29,7 @@ class TinyTraining {
     std::string digest = "config";
     std::function<void(const TrainRequest::Progress&)> progress = {};
     std::function<bool(int rank)> should_stop = {};
+    std::function<void()> on_failed_save = {};
   };
   /// On `ranks` threads; all must return the same metrics. Throws what the ranks threw.
   std::optional<TrainOutcome> run(const Options& options) const;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cfenv>
 #include <cmath>
 
 #include "comm/agreement.h"
@@ -273,6 +274,99 @@ TEST(TrainerTest, ErrorsOfModelAndDataAreKnownToAllRanks) {
     EXPECT_THAT(error.what(), ::testing::HasSubstr("bad.jsonl:2"));
   }
   EXPECT_FALSE(std::filesystem::exists(training.folder() / "job/attempts")) << "nothing half-written";
+}
+
+/// Puts a file where the folder of checkpoints should be when step 1 is done: nothing can be saved as long as it stands there.
+/// `until`: the step at which it goes again.
+std::function<void(const TrainRequest::Progress&)> blocked_checkpoints(const std::filesystem::path& job, int64_t until) {
+  return [job, until](const TrainRequest::Progress& at) {
+    std::error_code ignored;
+    if (at.step == 1) std::filesystem::create_symlink("/dev/null", job / "checkpoints", ignored);  // of both ranks one makes it
+    if (at.step == until) std::filesystem::remove(job / "checkpoints", ignored);
+  };
+}
+
+TEST(TrainerTest, ACheckpointThatCannotBeWrittenIsTriedAgain) {
+  const TinyTraining training;
+  const Options undisturbed{.job = "undisturbed", .ranks = 2, .expert_parallel = 2};
+  ASSERT_TRUE(training.run(undisturbed));
+  std::atomic<int> failed{0};
+  Options options{.job = "blocked", .ranks = 2, .expert_parallel = 2};
+  options.on_failed_save = [&] { ++failed; };
+  options.progress = blocked_checkpoints(training.job(options), 4);
+  ASSERT_TRUE(training.run(options)) << "due after steps 3, 6 and 9; only the first one failed";
+  EXPECT_EQ(failed, 2) << "once, told on both ranks";
+  EXPECT_EQ(training.lines(options), training.lines(undisturbed));
+  EXPECT_EQ(training.weights(options), training.weights(undisturbed));
+  EXPECT_FALSE(training.checkpoint(options, 6, 1).empty());
+}
+
+TEST(TrainerTest, AfterAFailedCheckpointTheOneBeforeIsResumedFrom) {
+  const TinyTraining training;
+  const Options undisturbed{.job = "undisturbed"};
+  ASSERT_TRUE(training.run(undisturbed));
+  Options options;
+  // In the way of the second checkpoint alone.
+  options.progress = [&](const TrainRequest::Progress& at) {
+    if (at.step == 5) write_file_atomically(training.job(options) / "checkpoints/s00000006-t0001", "in the way");
+    if (at.step == 8) throw std::runtime_error("killed by the test");
+  };
+  EXPECT_THROW(training.run(options), std::runtime_error);
+  EXPECT_FALSE(training.checkpoint(options, 3, 1).empty());
+  std::vector<int64_t> steps;
+  options.attempt = 2;
+  options.progress = [&](const TrainRequest::Progress& at) { steps.push_back(at.step); };
+  ASSERT_TRUE(training.run(options));
+  EXPECT_EQ(steps.front(), 4);
+  EXPECT_EQ(training.lines(options), training.lines(undisturbed));
+  EXPECT_EQ(training.weights(options), training.weights(undisturbed));
+}
+
+TEST(TrainerTest, TwoFailedCheckpointsInARowEndTheAttempt) {
+  const TinyTraining training;
+  Options options{.ranks = 2, .expert_parallel = 2};
+  options.progress = blocked_checkpoints(training.job(options), 11);
+  try {
+    training.run(options);
+    FAIL() << "it went on";
+  } catch (const StorageError& error) {
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("2 checkpoints in a row could not be written, the last one after step 6"));
+    EXPECT_NE(dynamic_cast<const AgreedError*>(&error), nullptr) << "every rank must know";
+  }
+  EXPECT_EQ(training.lines(options).size(), 6U);
+}
+
+TEST(TrainerTest, WhoIsAskedToLeaveAndCannotSaveTriesAfterTheNextStep) {
+  TinyTraining training;
+  training.spec.set_checkpoint_every(0);
+  Options options;
+  options.progress = blocked_checkpoints(training.job(options), 5);
+  int asked = 0;
+  options.should_stop = [&](int) { return ++asked >= 4; };
+  EXPECT_FALSE(training.run(options));
+  EXPECT_EQ(training.lines(options).size(), 5U);
+  EXPECT_FALSE(training.checkpoint(options, 5, 1).empty());
+}
+
+TEST(TrainerTest, RanksThatComputedOtherWeightsAreNamedAndSaveNothing) {
+  const TinyTraining training;
+  Options options{.ranks = 2, .expert_parallel = 1};
+  // From step 4 on rank 1 rounds upwards: a machine that computes wrongly in the last bit.
+  options.should_stop = [](int rank) {
+    static std::atomic<int> steps{0};
+    if (rank == 1 && ++steps == 4) std::fesetround(FE_UPWARD);
+    return false;
+  };
+  try {
+    training.run(options);
+    FAIL() << "nobody noticed";
+  } catch (const HardwareError& error) {
+    EXPECT_THAT(error.what(), ::testing::AllOf(::testing::HasSubstr("after step 6"), ::testing::HasSubstr(" on rank 0 ("), ::testing::HasSubstr(" on rank 1 ("),
+                                               ::testing::HasSubstr("model.layers.0.")));
+    EXPECT_NE(dynamic_cast<const AgreedError*>(&error), nullptr) << "every rank must know";
+  }
+  EXPECT_FALSE(training.checkpoint(options, 3, 1).empty());
+  EXPECT_FALSE(std::filesystem::exists(training.job(options) / "checkpoints/s00000006-t0001"));
 }
 
 }  // namespace

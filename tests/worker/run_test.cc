@@ -60,6 +60,7 @@ class RunTest : public ::testing::Test {
 TEST_F(RunTest, LeavesSummaryReportAndMetricsAndDoesNothingTwice) {
   const testing::ProcessResult first = run(pipeline(kOpenGate), {}, 2);
   ASSERT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_THAT(first.err, ::testing::ContainsRegex("event=data_loaded documents=50 .* rows_planned=[1-9][0-9]* fill=[01].* rows_per_pass=[1-9]"));
   EXPECT_THAT(first.out, HasSubstr("converted"));
   EXPECT_THAT(first.out, HasSubstr("report.html"));
   EXPECT_EQ(summary()["state"], "SUCCEEDED");
@@ -123,6 +124,31 @@ TEST_F(RunTest, TwoRunsInOneFolderAreRefused) {
   const testing::ProcessResult result = run(pipeline(kOpenGate));
   EXPECT_EQ(result.exit_code, 65);
   EXPECT_THAT(result.err, HasSubstr("another process"));
+}
+
+TEST_F(RunTest, FilesThatDifferBetweenRanksAreNamedBeforeTheFirstStep) {
+  // Each rank runs in a folder of its own, as nodes do that have copies of the data.
+  const std::string root = MOE_SOURCE_DIR;
+  std::string text = read_file(root + "/examples/data/maths.train.jsonl");
+  text.resize(text.find('\n', 4000) + 1);
+  for (const char* rank : {"0", "1"}) {
+    fs::create_directories(folder_ / rank);
+    write_file_atomically(folder_ / (std::string(rank) + "/same.jsonl"), text);
+    write_file_atomically(folder_ / (std::string(rank) + "/other.jsonl"), text);
+  }
+  std::ofstream(folder_ / "1/other.jsonl", std::ios::app) << text.substr(0, text.find('\n') + 1);
+  write_file_atomically(folder_ / "job.yaml",
+                        "apiVersion: moe/v1\nkind: Job\nname: train\n"
+                        "train: {input: " + root + "/examples/base-7m, steps: 2, sequence_length: 64, micro_batch_rows: 2,\n"
+                        "        data: [{path: /proc/self/cwd/same.jsonl}, {path: /proc/self/cwd/other.jsonl}]}\n");
+  const std::string command = "cd " + folder_.path().string() + "/$OMPI_COMM_WORLD_RANK && exec " + testing::worker_path() + " run " +
+                              folder_.path().string() + "/job.yaml --out " + out_.string();
+  const testing::ProcessResult result =
+      testing::run_process({"bash", root + "/deploy/gang.sh", "--ranks", "2", "--once", "--", "sh", "-c", command});
+  EXPECT_EQ(result.exit_code, 74) << result.err;
+  EXPECT_THAT(result.err, ::testing::AllOf(HasSubstr("do not see the same (before the first step)"), HasSubstr("other.jsonl: "), HasSubstr(" on rank 1 (")));
+  EXPECT_THAT(result.err, ::testing::Not(HasSubstr("same.jsonl")));
+  EXPECT_EQ(read_file(out_ / "train/attempts/0001/metrics.jsonl"), "") << "no step was made";
 }
 
 }  // namespace
