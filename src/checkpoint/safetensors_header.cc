@@ -22,8 +22,6 @@ constexpr uint64_t kLengthBytes = 8;
 constexpr size_t kMaxDimensions = 64;
 /// Each takes more room in a map than in the file.
 constexpr size_t kMaxMetadata = 65536;
-/// What a message quotes of a file at most.
-constexpr size_t kMaxQuoted = 200;
 constexpr std::string_view kMetadata = "__metadata__";
 /// JSON of the shortest entry: "a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},
 constexpr size_t kLeastEntryBytes = 52;

@@ -224,10 +224,10 @@ std::string make_request_id() {
 
 std::string user_name() {
   for (const char* variable : {"USER", "LOGNAME"}) {
-    if (const char* name = std::getenv(variable); name != nullptr && *name != '\0') return name;
+    if (const char* name = std::getenv(variable); name != nullptr && *name != '\0') return excerpt(name);
   }
   const passwd* entry = getpwuid(getuid());
-  return entry != nullptr ? entry->pw_name : concat("uid ", getuid());
+  return entry != nullptr ? excerpt(entry->pw_name) : concat("uid ", getuid());
 }
 
 }  // namespace moe

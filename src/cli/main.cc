@@ -11,7 +11,9 @@
 
 #include "cli/commands.h"
 #include "cli/interrupts.h"
+#include "common/command_line.h"
 #include "common/option_checks.h"
+#include "common/standard_output.h"
 #include "pipeline/problem.h"
 
 namespace moe {
@@ -108,16 +110,10 @@ ExitStatus run(int argc, char** argv) {
     return app.exit(error, std::cout, std::cerr) == 0 ? ExitStatus::kDone : ExitStatus::kUsage;
   }
   try {
-    const ExitStatus status = run_command(commands, options, interrupts);
-    if (!std::cout.flush())
-      throw CommandError(ExitStatus::kFailed, "standard output could not be written: is the disk full?");
-    return status;
+    return run_command(commands, options, interrupts);
   } catch (const CommandError& error) {
     std::cerr << "moectl: " << error.what() << std::endl;
     return error.status();
-  } catch (const InvalidArgument& error) {
-    std::cerr << "moectl: " << error.what() << std::endl;
-    return ExitStatus::kUsage;
   }
 }
 
@@ -127,10 +123,23 @@ ExitStatus run(int argc, char** argv) {
 int main(int argc, char** argv) {
   // gRPC's own complaints about connections: every error is told by us.
   setenv("GRPC_VERBOSITY", "NONE", 0);
+  moe::StandardOutput output;
+  const auto tell = [](const char* what, const std::exception& error, moe::ExitStatus status) {
+    std::cerr << "moectl: " << what << moe::message_of(error) << std::endl;
+    return static_cast<int>(status);
+  };
   try {
-    return static_cast<int>(moe::run(argc, argv));
+    moe::require_utf8_arguments(argc, argv);
+    const moe::ExitStatus status = moe::run(argc, argv);
+    output.finish();
+    return static_cast<int>(status);
+  } catch (const moe::UsageError& error) {
+    return tell("", error, moe::ExitStatus::kUsage);
+  } catch (const moe::InvalidArgument& error) {
+    return tell("", error, moe::ExitStatus::kUsage);
+  } catch (const moe::StorageError& error) {
+    return tell("", error, moe::ExitStatus::kFailed);
   } catch (const std::exception& error) {
-    std::cerr << "moectl: internal error: " << error.what() << std::endl;
-    return static_cast<int>(moe::ExitStatus::kFailed);
+    return tell("internal error: ", error, moe::ExitStatus::kFailed);
   }
 }

@@ -50,7 +50,12 @@ SubmittedFile read_submitted_file(const std::string& file, const std::vector<std
   SubmittedFile submitted{load_pipeline(read_file(file), file, assignments, {}), {}};
   v1::PipelineSpec& spec = submitted.loaded.spec;
   // Workers have working directories of their own.
-  visit_paths(spec, [](std::string& path) { path = std::filesystem::absolute(path).lexically_normal().string(); });
+  visit_paths(spec, [&](std::string& path) {
+    path = std::filesystem::absolute(path).lexically_normal().string();
+    if (is_utf8(path)) return;
+    submitted.loaded.problems.push_back({file, "", concat("the path ", excerpt(path), " is not UTF-8; rename the working directory, or write an absolute path")});
+    path = printable(path);
+  });
   check_top_level(spec, submitted.loaded.sources, submitted.expected);
   check_stages(spec, submitted.loaded.sources, {}, submitted.expected);
   return submitted;

@@ -38,7 +38,7 @@ void agree(Communicator& world, std::string_view op, const std::function<void()>
     work();
   } catch (const std::exception& error) {
     status[0] = static_cast<char>(exit_code_for(error));
-    status += error.what();
+    status += message_of(error);
   }
   const std::vector<std::string> all = world.all_gather_bytes_after_work(status, op);
   for (size_t rank = 0; rank < all.size(); ++rank) {

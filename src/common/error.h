@@ -4,14 +4,16 @@
 #include <stdexcept>
 #include <string>
 
+#include "common/printable.h"
+
 /// The exception types of the whole system. Standard library only, since src/kernels includes it too. Throw when the job
 /// cannot go on; catch only at edges (job runner, thread entry, main). A message says what, with the values, where it came
-/// from and what to do.
+/// from and what to do. It may quote what it found: every message is valid UTF-8 and bounded (common/printable.h).
 namespace moe {
 
 class Error : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  explicit Error(std::string_view message) : std::runtime_error(printable(message)) {}
 };
 
 /// The command line is wrong. Exit code 64.
@@ -79,6 +81,13 @@ class NoReadableCheckpoint : public Error {
  public:
   using Error::Error;
 };
+
+/// What an exception says, be it ours or a library's, fit to be told. LibTorch adds the place and a stack trace to its errors; a
+/// user needs what stands before.
+inline std::string message_of(const std::exception& error) {
+  const std::string_view text = error.what();
+  return printable(text.substr(0, text.find("\nException raised from")));
+}
 
 /// Concatenates its arguments as a stream prints them.
 template <typename... Args>

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/error.h"
+#include "common/standard_output.h"
 #include "common/xxh3_stream.h"
 
 namespace moe {
@@ -53,6 +54,29 @@ size_t checked_size(const Descriptor& file, const fs::path& path) {
   }
   if (!S_ISREG(status.st_mode)) throw InvalidArgument(concat("cannot read ", path.string(), ": not a regular file"));
   return static_cast<size_t>(status.st_size);
+}
+
+/// Where bytes written to `path` land.
+struct Destination {
+  fs::path path;               ///< behind all links; it need not exist
+  bool is_descriptor = false;  ///< a link of /proc to an open file, as /dev/stdout is: a new file in its place would reach nobody
+};
+
+Destination destination_of(fs::path path) {
+  constexpr int kMostLinks = 40;   // Linux's own limit
+  std::error_code error;
+  bool is_descriptor = false;
+  for (int links = 0; fs::is_symlink(fs::symlink_status(path, error)); ++links) {
+    if (links == kMostLinks) throw StorageError(concat("cannot write ", path.string(), ": too many symbolic links"));
+    is_descriptor = is_descriptor || path.native().starts_with("/proc/");
+    const fs::path target = fs::read_symlink(path, error);
+    if (error) {
+      errno = error.value();
+      throw_storage("follow", path);
+    }
+    path = path.parent_path() / target;   // an absolute target stands alone
+  }
+  return {path, is_descriptor};
 }
 
 }  // namespace
@@ -100,15 +124,36 @@ void rename_durably(const fs::path& from, const fs::path& to) {
   if (from.parent_path() != to.parent_path()) sync_directory(from.parent_path());
 }
 
-AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)), temporary_(path_.string() + ".tmp") {
+AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
+  struct stat old {};
+  const bool exists = ::stat(path_.c_str(), &old) == 0;
+  const Destination destination = destination_of(path_);
+  if (destination.is_descriptor || (exists && !S_ISREG(old.st_mode))) {
+    // Appended: a descriptor may stand for a file that others have written to.
+    descriptor_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+    if (descriptor_ < 0) throw_storage("write", path_);
+    return;
+  }
+  path_ = destination.path;
+  temporary_ = path_.string() + ".tmp";
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (descriptor_ < 0) throw_storage("create", temporary_);
+  if (!exists) return;
+  // Before there is anything to read in it. The owner first: a change of owner takes bits of the mode away.
+  [[maybe_unused]] const int is_ours = ::fchown(descriptor_, old.st_uid, old.st_gid);
+  if (::fchmod(descriptor_, old.st_mode & 07777) != 0) {
+    const int error = errno;
+    ::close(std::exchange(descriptor_, -1));
+    ::unlink(temporary_.c_str());
+    errno = error;
+    throw_storage("set the mode of", temporary_);
+  }
 }
 
 AtomicFile::~AtomicFile() {
   if (descriptor_ < 0) return;
   ::close(descriptor_);
-  ::unlink(temporary_.c_str());
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
 void AtomicFile::write(std::string_view bytes) { write(std::as_bytes(std::span(bytes.data(), bytes.size()))); }
@@ -117,19 +162,22 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t count = ::write(descriptor_, bytes.data(), bytes.size());
     if (count < 0 && errno == EINTR) continue;
+    if (count < 0 && errno == EPIPE) end_by_broken_pipe();
     if (count < 0) throw_storage("write", path_);
     bytes = bytes.subspan(static_cast<size_t>(count));
   }
 }
 
 void AtomicFile::commit() {
-  if (::fsync(descriptor_) != 0) throw_storage("sync", path_);
+  // Pipes and most devices have nothing to sync.
+  const bool is_in_place = temporary_.empty();
+  if (::fsync(descriptor_) != 0 && !(is_in_place && (errno == EINVAL || errno == ENOTSUP || errno == EROFS))) throw_storage("sync", path_);
   const int descriptor = std::exchange(descriptor_, -1);
   if (::close(descriptor) != 0) {
-    ::unlink(temporary_.c_str());
+    if (!is_in_place) ::unlink(temporary_.c_str());
     throw_storage("close", path_);
   }
-  rename_durably(temporary_, path_);
+  if (!is_in_place) rename_durably(temporary_, path_);
 }
 
 MappedFile::MappedFile(const fs::path& path) {

@@ -14,8 +14,9 @@ namespace moe {
 /// The whole file. Throws InvalidArgument if it cannot be read.
 std::string read_file(const std::filesystem::path& path);
 
-/// Writes path.tmp, syncs it, renames it over `path` and syncs the folder: a reader sees the old file or the new one.
-/// Throws StorageError and removes the temporary file.
+/// Writes path.tmp, syncs it, renames it over `path` and syncs the folder: a reader sees the old file or the new one. As
+/// AtomicFile has it, links are followed, modes kept and devices written in place. Throws StorageError and removes the temporary
+/// file.
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
 
 /// Creates the folder and its parents. Throws StorageError.
@@ -28,7 +29,9 @@ void sync_directory(const std::filesystem::path& path);
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);
 
 /// A file that is written piece by piece under a temporary name (`path`.tmp) and takes its place on commit(). Destroyed
-/// without commit, it leaves nothing. Move-less: lives in one scope.
+/// without commit, it leaves nothing. A file that was there keeps its mode, and its owner where we may set it; a symbolic link
+/// stays, and what it points to is replaced. A device, a pipe or a descriptor (/dev/stdout) is written in place, piece by piece; if
+/// its reader goes away, the process ends as SIGPIPE ends it. Move-less: lives in one scope.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);
@@ -43,8 +46,8 @@ class AtomicFile {
   void commit();
 
  private:
-  std::filesystem::path path_;
-  std::filesystem::path temporary_;
+  std::filesystem::path path_;       ///< where the bytes shall stand: the end of a link
+  std::filesystem::path temporary_;  ///< empty: written in place
   int descriptor_ = -1;
 };
 

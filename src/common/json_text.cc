@@ -11,25 +11,43 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kMaxQuoted = 200;
 /// White space behind an error is quoted by the library eight times as long as it is; this much is looked at.
 constexpr size_t kMaxErrorText = 300;
 
-std::string cut(std::string text, size_t most) {
-  if (text.size() <= most) return text;
-  // Not inside a character.
-  while (most > 0 && (static_cast<unsigned char>(text[most]) & 0xC0) == 0x80) --most;
-  text.resize(most);
-  return text + "...";
-}
-
-/// "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error ..." without the library's own number.
+/// "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error ..." without the library's own number. The
+/// library quotes what it last read, byte by byte and whole.
 std::string reason_of(const json::exception& error) {
-  const std::string text = error.what();
+  const std::string_view text = error.what();
   const size_t behind = text.find("] ");
-  std::string reason = cut(behind == std::string::npos ? text : text.substr(behind + 2), kMaxErrorText);
+  std::string reason = printable(behind == std::string_view::npos ? text : text.substr(behind + 2), kMaxErrorText);
   std::replace_if(reason.begin(), reason.end(), [](unsigned char c) { return c < 0x20; }, ' ');
   return reason;
+}
+
+/// The library takes a NUL for the end of the text: whatever follows would pass unseen.
+void refuse_nul(std::string_view text, const std::string& where) {
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    throw Corruption(concat(where, "not valid JSON: a NUL at byte ", nul));
+  }
+}
+
+/// How many lists and objects stand in each other at most, brackets in strings apart.
+int depth_of(std::string_view text) {
+  int depth = 0, deepest = 0;
+  bool is_string = false;
+  for (size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (c == '"') {
+      is_string = !is_string;
+    } else if (is_string) {
+      at += c == '\\' ? 1 : 0;
+    } else if (c == '[' || c == '{') {
+      deepest = std::max(deepest, ++depth);
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+  return deepest;
 }
 
 /// What the library does not check while it builds the tree.
@@ -62,8 +80,7 @@ class Rules {
 }  // namespace
 
 json parse_json(std::string_view text, const std::string& where) {
-  // The library takes a NUL for the end of the text: whatever follows would pass unseen.
-  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) throw Corruption(concat(where, ": not valid JSON: a NUL at byte ", nul));
+  refuse_nul(text, where + ": ");
   Rules rules(where);
   try {
     return json::parse(text.begin(), text.end(), [&rules](int depth, json::parse_event_t event, json& value) { return rules(depth, event, value); });
@@ -72,6 +89,16 @@ json parse_json(std::string_view text, const std::string& where) {
   }
 }
 
-std::string quoted_json(const json& value) { return cut(value.dump(-1, ' ', false, json::error_handler_t::replace), kMaxQuoted); }
+json parse_json_line(std::string_view line) {
+  refuse_nul(line, "");
+  if (depth_of(line) > kMaxJsonDepth) throw Corruption(concat("nested deeper than ", kMaxJsonDepth, " levels"));
+  try {
+    return json::parse(line.begin(), line.end());
+  } catch (const json::exception& error) {
+    throw Corruption(concat("not valid JSON: ", reason_of(error)));
+  }
+}
+
+std::string quoted_json(const json& value) { return excerpt(value.dump(-1, ' ', false, json::error_handler_t::replace)); }
 
 }  // namespace moe

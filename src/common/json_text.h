@@ -11,6 +11,10 @@ namespace moe {
 /// starts with `where` (the file) and says what stands at which byte. Fuzzed by way of the files that it reads.
 nlohmann::json parse_json(std::string_view text, const std::string& where);
 
+/// Reads one line of a JSONL file that others wrote: as parse_json(), but a key that stands twice has its last value, as other
+/// readers of such files have it. Throws Corruption with what is wrong; whoever has the file and the line puts them in front.
+nlohmann::json parse_json_line(std::string_view line);
+
 /// Recursive walks over a document (printing it, for one) stay far from the end of the stack.
 inline constexpr int kMaxJsonDepth = 64;
 

@@ -94,7 +94,8 @@ void set_log_rank(int rank) {
 void set_log_level(LogLevel level) { outputs().console->set_level(to_spdlog(level)); }
 
 void log(LogLevel level, std::string_view event) {
-  outputs().logger.log(to_spdlog(level), spdlog::string_view_t(event.data(), event.size()));
+  const std::string line = printable(event);
+  outputs().logger.log(to_spdlog(level), spdlog::string_view_t(line.data(), line.size()));
 }
 
 }  // namespace moe

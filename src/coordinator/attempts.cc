@@ -127,7 +127,7 @@ absl::StatusOr<v1::CommitCheckpointResponse> Coordinator::commit_checkpoint(cons
   try {
     digest = xxh3_hex_of_file(options_.data_root / expected / "MANIFEST.json");
   } catch (const std::exception& error) {
-    unreadable = error.what();
+    unreadable = message_of(error);
   }
   const std::lock_guard lock(mutex_);
   Operation operation(*this, "gang " + request.gang_id());

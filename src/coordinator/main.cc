@@ -12,10 +12,12 @@
 #include <iostream>
 #include <memory>
 
+#include "common/command_line.h"
 #include "common/error.h"
 #include "common/exit_code.h"
 #include "common/file_io.h"
 #include "common/log.h"
+#include "common/standard_output.h"
 #include "coordinator/http_pages.h"
 #include "coordinator/reporter.h"
 #include "coordinator/services.h"
@@ -53,7 +55,6 @@ void install_signals() {
   sigemptyset(&action.sa_mask);
   sigaction(SIGTERM, &action, nullptr);
   sigaction(SIGINT, &action, nullptr);
-  std::signal(SIGPIPE, SIG_IGN);
 }
 
 /// gRPC 1.51 stops accepting for good when it runs out of descriptors (CVE-2023-4785): have plenty.
@@ -93,7 +94,7 @@ ExitCode serve(const Flags& flags) {
   }
   install_signals();
   raise_descriptor_limit();
-  const std::filesystem::path data_root = std::filesystem::absolute(flags.data_root);
+  const std::filesystem::path data_root = absolute_path(flags.data_root);
   make_directories(data_root);
 
   const auto milliseconds = [](double seconds) { return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000)); };
@@ -168,10 +169,14 @@ ExitCode run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   setenv("GRPC_VERBOSITY", "NONE", 0);   // our own messages say it
+  moe::StandardOutput output;
   try {
-    return static_cast<int>(moe::run(argc, argv));
+    moe::require_utf8_arguments(argc, argv);
+    const moe::ExitCode code = moe::run(argc, argv);
+    output.finish();
+    return static_cast<int>(code);
   } catch (const std::exception& error) {
-    std::cerr << "moe-coordinator: " << error.what() << std::endl;
+    std::cerr << "moe-coordinator: " << moe::message_of(error) << std::endl;
     return static_cast<int>(moe::exit_code_for(error));
   }
 }

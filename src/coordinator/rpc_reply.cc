@@ -20,9 +20,11 @@ void stop_after(const char* method, const std::exception& error) {
   ::_exit(static_cast<int>(ExitCode::kInternal));
 }
 
-// absl::StatusCode has gRPC's numbers.
+// absl::StatusCode has gRPC's numbers. A status travels as a header, of which gRPC takes 8 KiB, with each byte of a character that
+// is not ASCII as three.
 grpc::Status to_grpc(const absl::Status& status) {
-  return {static_cast<grpc::StatusCode>(status.code()), std::string(status.message())};
+  constexpr size_t kMost = 2000;
+  return {static_cast<grpc::StatusCode>(status.code()), printable(status.message(), kMost)};
 }
 
 void finish(const RpcParts& parts, grpc::ServerUnaryReactor* reactor, const char* method, std::chrono::steady_clock::time_point started,

@@ -75,8 +75,8 @@ absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& 
     }
     for (const Problem& problem : problems) {
       v1::SpecProblem* sent = response.add_problems();
-      sent->set_path(problem.path);
-      sent->set_message(problem.message);
+      sent->set_path(excerpt(problem.path));
+      sent->set_message(printable(problem.message, kMaxProblemText));
     }
     *response.mutable_effective() = effective_spec(request.spec());
     for (const std::string& warning : warnings_for(response.effective(), gang_shapes())) response.add_warnings(warning);

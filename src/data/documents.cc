@@ -15,6 +15,9 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kMaxProblems = 5;
+/// Of one line's problem: five of them are still a message that one reads.
+constexpr size_t kMaxProblem = 400;
+constexpr size_t kMaxDomain = 200;
 constexpr const char* kKinds[] = {"text", "messages", "instruction", "ids"};
 
 /// Stops at the first chat: the reason is not that line's.
@@ -23,12 +26,21 @@ class NoChatTemplate : public InvalidArgument {
   using InvalidArgument::InvalidArgument;
 };
 
+/// Whether the field is there. Tables that hold rows of several kinds fill columns with null.
+bool has(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && !found->is_null();
+}
+
 /// Which of the kinds a line is; throws with what is wrong.
 std::string kind_of(const json& line) {
   if (!line.is_object()) throw InvalidArgument("expected a JSON object");
+  const bool is_rendered = has(line, "instruction") && has(line, "output");
   std::string kind;
   for (const char* name : kKinds) {
-    if (!line.contains(name)) continue;
+    if (!has(line, name)) continue;
+    // Published instruction data have the prompt and the answer in one text beside them, as one template puts them.
+    if (is_rendered && std::string_view(name) == "text") continue;
     if (!kind.empty()) throw InvalidArgument(concat("has `", kind, "` and `", name, "`; expected one of them"));
     kind = name;
   }
@@ -66,12 +78,31 @@ std::string content_of(const json& message, const std::string& where) {
   return text;
 }
 
+/// Whether an answer is learned: "weight" is 1, which is the default, or 0, as other trainers have it.
+bool is_learned(const json& message, const std::string& where) {
+  if (!has(message, "weight")) return true;
+  const json& weight = message["weight"];
+  if (!weight.is_number() || (weight != 0 && weight != 1)) {
+    throw InvalidArgument(concat(where, ".weight is ", quoted_json(weight), "; expected 0 (context only) or 1 (learned)"));
+  }
+  return weight == 1;
+}
+
+/// No template of ours prints calls: what is left would teach an answer that nobody gave.
+void refuse_tool_calls(const json& message, const std::string& where) {
+  for (const char* key : {"tool_calls", "function_call"}) {
+    if (has(message, key) && !message[key].empty()) {
+      throw InvalidArgument(concat(where, " has `", key, "`, which cannot be learned; leave the line out, or write the call into `content`"));
+    }
+  }
+}
+
 std::vector<ChatMessage> messages_of(const json& line) {
   const json& messages = line["messages"];
   if (!messages.is_array() || messages.empty())
     throw InvalidArgument("`messages` is not a list with at least one message");
   std::vector<ChatMessage> chat;
-  bool has_assistant = false;
+  bool has_assistant = false, has_learned = false;
   for (size_t i = 0; i < messages.size(); ++i) {
     const json& message = messages[i];
     const std::string where = concat("messages[", i, "]");
@@ -80,24 +111,28 @@ std::vector<ChatMessage> messages_of(const json& line) {
     }
     const std::string role = message["role"];
     if (role != "system" && role != "user" && role != "assistant") {
-      throw InvalidArgument(concat(where, " has the role '", role, "'; expected system, user or assistant"));
+      throw InvalidArgument(concat(where, " has the role '", excerpt(role), "'; expected system, user or assistant"));
     }
+    refuse_tool_calls(message, where);
+    const bool learned = is_learned(message, where);
     has_assistant = has_assistant || role == "assistant";
-    chat.push_back({role, content_of(message, where)});
+    has_learned = has_learned || (role == "assistant" && learned);
+    chat.push_back({.role = role, .content = content_of(message, where), .is_learned = learned});
   }
   if (!has_assistant) throw InvalidArgument("`messages` has no assistant turn, so nothing to learn from");
+  if (!has_learned) throw InvalidArgument("`messages` has no assistant turn but those of `weight` 0, so nothing to learn from");
   return chat;
 }
 
 /// One question and its answer: {"instruction", "output"} and perhaps {"input"}.
 std::vector<ChatMessage> instruction_messages(const json& line, bool has_place_for_input) {
   const auto text_of = [&line](const char* key) -> std::string {
-    if (!line.contains(key)) return "";
+    if (!has(line, key)) return "";
     if (!line[key].is_string())
       throw InvalidArgument(concat("`", key, "` is ", line[key].type_name(), "; expected a string"));
     return line[key];
   };
-  if (!line.contains("output")) throw InvalidArgument("has `instruction` and no `output`");
+  if (!has(line, "output")) throw InvalidArgument("has `instruction` and no `output`");
   ChatMessage question{"user", text_of("instruction"), text_of("input")};
   if (!has_place_for_input && !question.input.empty()) {
     question.content += "\n" + question.input;
@@ -132,38 +167,35 @@ Document ids_document(const json& line, int64_t vocab_size) {
   return document;
 }
 
-/// Calls `visit(line number, parsed line)`; what it throws becomes a problem of that line.
+/// Calls `visit(line number, parsed line)` for every line that is not blank, the first `most` of them if that is not 0; what it
+/// throws becomes a problem of that line.
 template <typename Visit>
-void for_each_line(const std::string& path, int64_t max_lines, const Visit& visit) {
+void for_each_line(const std::string& path, int64_t most, const Visit& visit) {
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) throw InvalidArgument(path + ": a folder; expected a JSONL file");
   std::ifstream file(path, std::ios::binary);
   if (!file) throw InvalidArgument(concat("cannot read ", path, ": ", std::strerror(errno)));
   std::string problems;
   size_t problem_count = 0;
-  int64_t number = 0;
+  int64_t number = 0, visited = 0;
   std::string text;
-  while ((max_lines == 0 || number < max_lines) && std::getline(file, text)) {
+  while ((most == 0 || visited < most) && std::getline(file, text)) {
     ++number;
+    if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
+    ++visited;
     try {
-      if (text.find_first_not_of(" \t\r") == std::string::npos) throw InvalidArgument("the line is empty");
-      json line;
-      try {
-        line = json::parse(text);
-      } catch (const json::exception& error) {
-        throw InvalidArgument(concat("not valid JSON: ", error.what()));
-      }
-      visit(line);
+      visit(number, parse_json_line(text));
     } catch (const NoChatTemplate&) {
       throw;
     } catch (const InvalidArgument& error) {
       if (++problem_count <= kMaxProblems)
-        problems += concat(problems.empty() ? "" : "\n", path, ":", number, ": ", error.what());
+        problems += concat(problems.empty() ? "" : "\n", path, ":", number, ": ", printable(error.what(), kMaxProblem));
     }
   }
   if (file.bad())
     throw InvalidArgument(concat("cannot read ", path, " beyond line ", number, ": ", std::strerror(errno)));
   if (number == 0) throw InvalidArgument(path + ": the file is empty; expected one JSON object a line");
+  if (visited == 0) throw InvalidArgument(path + ": the file has blank lines only; expected one JSON object a line");
   if (problem_count > kMaxProblems)
     problems += concat("\n", path, ": and ", problem_count - kMaxProblems, " more bad lines");
   if (!problems.empty()) throw InvalidArgument(problems);
@@ -176,7 +208,7 @@ void for_each_document(const std::string& path, const Tokenizer* tokenizer, cons
   const std::string& name = options.chat_template.name;
   const ChatTemplate* chat_template = name.empty() ? nullptr : &chat_templates().at(name);
   std::string kind;
-  for_each_line(path, options.max_documents, [&](const json& line) {
+  for_each_line(path, options.max_documents, [&](int64_t, const json& line) {
     const std::string this_kind = kind_of(line);
     if (kind.empty()) kind = this_kind;
     if (this_kind != kind)
@@ -190,9 +222,13 @@ void for_each_document(const std::string& path, const Tokenizer* tokenizer, cons
     Document document = kind == "text" ? text_document(line, *tokenizer, options.append_eos)
                         : is_chat ? chat_document(line, kind == "instruction", *tokenizer, *chat_template, options.chat)
                                   : ids_document(line, options.vocab_size);
-    if (line.contains("domain")) {
+    if (has(line, "domain")) {
       if (!line["domain"].is_string()) throw InvalidArgument("`domain` is not a string");
       document.domain = line["domain"];
+      // It becomes the name of a metric, of every point of a training's curve.
+      if (document.domain.size() > kMaxDomain) {
+        throw InvalidArgument(concat("`domain` is ", document.domain.size(), " bytes long; at most ", kMaxDomain));
+      }
     }
     visit(document);
   });
@@ -206,20 +242,21 @@ std::vector<Document> read_documents(const std::string& path, const Tokenizer* t
   return documents;
 }
 
-std::vector<std::vector<int32_t>> read_text_documents(const std::string& path, const Tokenizer& tokenizer) {
-  std::vector<std::vector<int32_t>> all;
-  for_each_line(path, 0, [&](const json& line) {
-    if (kind_of(line) != "text") throw InvalidArgument("has no `text`");
-    all.push_back(text_document(line, tokenizer, /*append_eos=*/false).ids);
+std::vector<IdLine> read_text_documents(const std::string& path, const Tokenizer& tokenizer) {
+  std::vector<IdLine> all;
+  for_each_line(path, 0, [&](int64_t number, const json& line) {
+    // Of instruction data the rendered text is what was asked for here.
+    if (kind_of(line) != "text" && !has(line, "text")) throw InvalidArgument("has no `text`");
+    all.push_back({number, text_document(line, tokenizer, /*append_eos=*/false).ids});
   });
   return all;
 }
 
-std::vector<std::vector<int32_t>> read_id_documents(const std::string& path, int64_t vocab_size) {
-  std::vector<std::vector<int32_t>> all;
-  for_each_line(path, 0, [&](const json& line) {
+std::vector<IdLine> read_id_documents(const std::string& path, int64_t vocab_size) {
+  std::vector<IdLine> all;
+  for_each_line(path, 0, [&](int64_t number, const json& line) {
     if (kind_of(line) != "ids") throw InvalidArgument("has no `ids`");
-    all.push_back(ids_document(line, vocab_size).ids);
+    all.push_back({number, ids_document(line, vocab_size).ids});
   });
   return all;
 }

@@ -25,14 +25,16 @@ struct DocumentOptions {
   ChatTemplateChoice chat_template{
       std::string(kDefaultChatTemplate)};  ///< a problem is thrown when the first chat comes
   ChatEncodingOptions chat{};
-  int64_t max_documents = 0;  ///< 0: all
+  int64_t max_documents = 0;  ///< the first so many; 0: all
   int64_t vocab_size = 0;     ///< bound of {"ids"}
 };
 
 /// Reads, line by line, a JSONL file whose lines are all {"text"}, all {"messages"}, all {"instruction", "output"}
-/// (with "input" or without: a chat of one question) or all {"ids"}. Everything in a text or ids document is supervised
-/// but its first token; of a chat, what the assistant says and the end marker after it (chat/chat_encoding.h).
-/// `tokenizer` may be null for a file of ids. Throws InvalidArgument that lists up to five bad lines as file:line.
+/// (with "input" or without: a chat of one question; a "text" beside them is the same rendered, and not looked at) or all
+/// {"ids"}. Blank lines are skipped, and a field that is null is absent: editors and tables write both. Everything in a text
+/// or ids document is supervised but its first token; of a chat, what the assistant says and the end marker after it
+/// (chat/chat_encoding.h), except in a message of "weight": 0. `tokenizer` may be null for a file of ids. Throws
+/// InvalidArgument that lists up to five bad lines as file:line.
 void for_each_document(const std::string& path, const Tokenizer* tokenizer, const DocumentOptions& options,
                        const std::function<void(const Document&)>& visit);
 
@@ -40,10 +42,16 @@ void for_each_document(const std::string& path, const Tokenizer* tokenizer, cons
 std::vector<Document> read_documents(const std::string& path, const Tokenizer* tokenizer,
                                      const DocumentOptions& options);
 
+/// The ids of one line.
+struct IdLine {
+  int64_t number = 0;  ///< of the line, from 1
+  std::vector<int32_t> ids;
+};
+
 /// BOS + the ids of each {"text"} line, in file order.
-std::vector<std::vector<int32_t>> read_text_documents(const std::string& path, const Tokenizer& tokenizer);
+std::vector<IdLine> read_text_documents(const std::string& path, const Tokenizer& tokenizer);
 
 /// The {"ids"} of each line, in file order.
-std::vector<std::vector<int32_t>> read_id_documents(const std::string& path, int64_t vocab_size);
+std::vector<IdLine> read_id_documents(const std::string& path, int64_t vocab_size);
 
 }  // namespace moe

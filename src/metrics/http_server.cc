@@ -87,12 +87,12 @@ HttpResponse HttpServer::Impl::answer(const std::string& method, const HttpReque
     return page->second(request);
   } catch (const std::exception& error) {
     log_error(concat("event=http_page_failed path=", request.path, " error=\"", error.what(), "\""));
-    return {500, "text/plain; charset=utf-8", concat("500: this page cannot be drawn: ", error.what(), "\n")};
+    return {500, "text/plain; charset=utf-8", concat("500: this page cannot be drawn: ", message_of(error), "\n")};
   }
 }
 
 HttpResponse HttpServer::Impl::not_found(const std::string& path) const {
-  std::string text = "404: there is no " + path + "; there are:";
+  std::string text = "404: there is no " + excerpt(path) + "; there are:";
   for (const auto& [known, handler] : pages) text += " " + known;
   return {404, "text/plain; charset=utf-8", text + "\n"};
 }

@@ -64,7 +64,7 @@ YamlNode* step_into(YamlNode& node, const std::string& part, const std::string& 
 }
 
 void apply(YamlNode& document, const std::string& assignment, Problems& problems) {
-  const std::string flag = concat("--set ", assignment);
+  const std::string flag = concat("--set ", excerpt(assignment));
   const size_t equals = assignment.find('=');
   if (equals == std::string::npos || equals == 0) {
     problems.push_back({flag, "", "expected path=value, for example --set stages.stage1.train.steps=100"});

@@ -39,7 +39,8 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 }  // namespace
 
 std::string Problem::text() const {
-  return path.empty() ? concat(where, ": ", message) : concat(where, ": ", path, ": ", message);
+  const std::string field = path.empty() ? "" : excerpt(path) + ": ";
+  return concat(where, ": ", field, printable(message, kMaxProblemText));
 }
 
 std::string to_text(const Problems& problems) {

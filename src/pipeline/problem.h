@@ -18,9 +18,12 @@ struct Problem {
   /// "what (value); hint".
   std::string message;
 
-  /// "where: path: message".
+  /// "where: path: message", cut where a field or a value is long.
   std::string text() const;
 };
+
+/// Of a problem's message, in bytes: some list all names that are known.
+inline constexpr size_t kMaxProblemText = 1000;
 
 using Problems = std::vector<Problem>;
 

@@ -38,6 +38,10 @@ class TreeBuilder final : public YAML::EventHandler {
     refuse_tag(mark, tag);
     YamlNode node = make(mark, YamlNode::Kind::kScalar);
     node.scalar = value;
+    if (!is_utf8(value)) {
+      problems_.push_back({node.where, "", concat("not UTF-8 ('", excerpt(value), "'); ", is_flag_ ? "write the value" : "save the file", " as UTF-8")});
+      node.scalar = printable(value);   // messages and RPCs about the rest of the file go on with it
+    }
     node.is_plain = tag == "?";
     finish(std::move(node));
   }
@@ -74,7 +78,7 @@ class TreeBuilder final : public YAML::EventHandler {
   void refuse_tag(const YAML::Mark& mark, const std::string& tag) {
     if (tag != "?" && tag != "!" && !tag.empty()) {
       problems_.push_back(
-          {at(mark), "", concat("a tag (", tag, "); tags are not allowed, the schema knows every type")});
+          {at(mark), "", concat("a tag (", excerpt(tag), "); tags are not allowed, the schema knows every type")});
     }
   }
 
@@ -138,7 +142,7 @@ YamlNode* YamlNode::find(std::string_view key) {
 std::string describe(const YamlNode& node) {
   switch (node.kind) {
     case YamlNode::Kind::kNull: return "nothing";
-    case YamlNode::Kind::kScalar: return concat("'", node.scalar, "'");
+    case YamlNode::Kind::kScalar: return concat("'", excerpt(node.scalar), "'");
     case YamlNode::Kind::kList: return concat("a list of ", node.items.size());
     case YamlNode::Kind::kMap: return concat("a section of ", node.entries.size(), " keys");
   }
@@ -163,7 +167,7 @@ YamlNode parse_yaml(const std::string& text, const std::string& where, bool is_f
     while (parser.HandleNextDocument(builder)) {
     }
   } catch (const YAML::Exception& error) {
-    problems.push_back({builder.at(error.mark), "", concat("not valid YAML: ", error.msg)});
+    problems.push_back({builder.at(error.mark), "", concat("not valid YAML: ", excerpt(error.msg))});
   }
   return builder.take_root();
 }

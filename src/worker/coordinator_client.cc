@@ -1,5 +1,6 @@
 #include "worker/coordinator_client.h"
 
+#include "common/error.h"
 #include "worker/rpc_channel.h"
 
 namespace moe {
@@ -78,6 +79,8 @@ void CoordinatorClient::commit_checkpoint(const v1::Lease& lease, const v1::Chec
 
 void CoordinatorClient::complete(v1::CompleteAttemptRequest request) {
   request.set_gang_id(gang_.id());
+  // How a job ended is told whatever the message says: an RPC takes UTF-8 of a few megabytes only.
+  request.set_message(printable(request.message()));
   v1::CompleteAttemptResponse response;
   const auto context = context_for(kCallTimeout);
   const grpc::Status status = stub_->CompleteAttempt(context.get(), request, &response);
@@ -87,7 +90,7 @@ void CoordinatorClient::complete(v1::CompleteAttemptRequest request) {
 void CoordinatorClient::deregister(const std::string& reason) {
   v1::DeregisterGangRequest request;
   request.set_gang_id(gang_.id());
-  request.set_reason(reason);
+  request.set_reason(printable(reason));
   v1::DeregisterGangResponse response;
   const auto context = context_for(std::chrono::milliseconds(1500));
   stub_->DeregisterGang(context.get(), request, &response);

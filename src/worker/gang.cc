@@ -41,7 +41,7 @@ std::string kind_of_operation(std::string_view op) {
 v1::Gang describe_gang(const std::vector<std::string>& ranks) {
   v1::Gang gang;
   gang.set_id(random_hex(8));
-  if (const char* launcher = std::getenv("MOE_LAUNCHER_ID")) gang.set_launcher_id(launcher);
+  if (const char* launcher = std::getenv("MOE_LAUNCHER_ID")) gang.set_launcher_id(excerpt(launcher));
   if (const char* code = std::getenv("MOE_LAUNCHER_LAST_EXIT")) gang.set_previous_exit_code(std::atoi(code));
   gang.set_device("cpu");
   gang.set_version(kVersion);

@@ -249,7 +249,7 @@ grpc::Status GangControlClient::call(const v1::RankReport& report, v1::RankOrder
 
 v1::RankOrder GangControlClient::next_order(v1::RankPhase phase, int64_t order_id, const std::string& error) {
   v1::RankReport report = report_for(phase, order_id);
-  report.set_error(error);
+  report.set_error(printable(error));
   auto last_answer = std::chrono::steady_clock::now();
   while (true) {
     v1::RankOrder order;
@@ -269,7 +269,7 @@ v1::RankOrder GangControlClient::next_order(v1::RankPhase phase, int64_t order_i
 
 bool GangControlClient::report_running(int64_t order_id, const OperationState& operation, const std::string& error) {
   v1::RankReport report = report_for(v1::RANK_PHASE_RUNNING, order_id);
-  report.set_error(error);
+  report.set_error(printable(error));
   report.set_operation(operation.name);
   report.set_operation_number(operation.number);
   if (operation.is_in_flight) {

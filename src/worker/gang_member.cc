@@ -97,7 +97,7 @@ void GangMember::run_job(const v1::RankOrder& order, const std::string& bytes) {
     run_leased({.lease = lease, .data_root = settings_.data_root, .world = world_, .metrics = metrics_});
   } catch (const std::exception& error) {
     // The leader tells the coordinator; then this rank ends the gang.
-    control_.report_running(order.order_id(), world_.operations()->state(), error.what());
+    control_.report_running(order.order_id(), world_.operations()->state(), message_of(error));
     throw;
   }
 }

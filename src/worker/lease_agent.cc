@@ -118,7 +118,15 @@ void LeaseAgent::send_metrics() {
     if (metrics_.points().empty()) return;
     batch = metrics_;
   }
-  client_.report_metrics(batch);
+  try {
+    client_.report_metrics(batch);
+  } catch (const Unavailable&) {
+    throw;
+  } catch (const Fenced&) {
+    throw;
+  } catch (const std::exception& error) {   // these will never be taken: neither heartbeats nor the job's end wait for them
+    log_warning(concat("event=metrics_refused points=", batch.points_size(), " reason=\"", error.what(), "\"; metrics.jsonl has them"));
+  }
   const std::lock_guard lock(mutex_);
   const int sent = std::min(batch.points_size(), metrics_.points_size());
   metrics_.mutable_points()->DeleteSubrange(0, sent);

@@ -201,8 +201,7 @@ v1::CompleteAttemptRequest failed_attempt(const std::exception& error) {
   v1::CompleteAttemptRequest end;
   end.set_outcome(is_permanent ? v1::ATTEMPT_OUTCOME_PERMANENT : v1::ATTEMPT_OUTCOME_RETRYABLE);
   end.set_exit_code(static_cast<int>(code));
-  const std::string text = error.what();
-  end.set_message(text.substr(0, text.find("\nException raised from")));
+  end.set_message(message_of(error));
   return end;
 }
 

@@ -20,16 +20,16 @@ struct LogitsOptions {
   std::string output;
 };
 
-void check_lengths(const std::vector<std::vector<int32_t>>& documents, int64_t max_positions, const std::string& file) {
+void check_lengths(const std::vector<IdLine>& documents, int64_t max_positions, const std::string& file) {
   if (documents.empty()) throw InvalidArgument(file + ": no documents");
-  for (size_t i = 0; i < documents.size(); ++i) {
-    const size_t length = documents[i].size();
-    if (length == 0 || length != documents.front().size()) {
+  for (const IdLine& line : documents) {
+    const size_t length = line.ids.size();
+    if (length == 0 || length != documents.front().ids.size()) {
       throw InvalidArgument(
-          concat(file, ":", i + 1, ": ", length, " ids; all documents must have the same number, at least 1"));
+          concat(file, ":", line.number, ": ", length, " ids; all documents must have the same number, at least 1"));
     }
     if (static_cast<int64_t>(length) > max_positions) {
-      throw InvalidArgument(concat(file, ":", i + 1, ": ", length,
+      throw InvalidArgument(concat(file, ":", line.number, ": ", length,
                                    " ids are more than the model's max_position_embeddings ", max_positions));
     }
   }
@@ -38,11 +38,11 @@ void check_lengths(const std::vector<std::vector<int32_t>>& documents, int64_t m
 ExitCode write_logits(const LogitsOptions& options) {
   const ModelDirectory directory(options.model);
   const ModelConfig& config = directory.config();
-  const std::vector<std::vector<int32_t>> documents = read_id_documents(options.ids_file, config.vocab_size);
+  const std::vector<IdLine> documents = read_id_documents(options.ids_file, config.vocab_size);
   check_lengths(documents, config.max_positions, options.ids_file);
-  const auto rows = static_cast<int64_t>(documents.size()), length = static_cast<int64_t>(documents.front().size());
+  const auto rows = static_cast<int64_t>(documents.size()), length = static_cast<int64_t>(documents.front().ids.size());
   std::vector<int64_t> all;
-  for (const std::vector<int32_t>& ids : documents) all.insert(all.end(), ids.begin(), ids.end());
+  for (const IdLine& line : documents) all.insert(all.end(), line.ids.begin(), line.ids.end());
   const at::Tensor ids = at::tensor(all, at::kLong).view({rows, length});
 
   const at::NoGradGuard no_grad;

@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "comm/mpi_session.h"
+#include "common/command_line.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "common/standard_output.h"
 #include "comm/agreement.h"
 #include "worker/commands.h"
 #include "worker/stop_signal.h"
@@ -43,12 +45,6 @@ std::vector<std::string> arguments(int argc, char** argv) {
 ExitCode report_usage(CLI::App& app, const CLI::ParseError& error, int rank) {
   if (rank != 0) return error.get_exit_code() == 0 ? ExitCode::kDone : ExitCode::kUsage;
   return app.exit(error, std::cout, std::cerr) == 0 ? ExitCode::kDone : ExitCode::kUsage;
-}
-
-/// LibTorch adds the place and a stack trace to its errors; a user needs the first line.
-std::string message_of(const std::exception& error) {
-  const std::string text = error.what();
-  return text.substr(0, text.find("\nException raised from"));
 }
 
 /// An error that all ranks know of is printed by rank 0 and every rank leaves in order; another one ends the gang at once,
@@ -102,10 +98,14 @@ ExitCode run(int argc, char** argv) {
 }  // namespace moe
 
 int main(int argc, char** argv) {
+  moe::StandardOutput output;
   try {
-    return static_cast<int>(moe::run(argc, argv));
+    moe::require_utf8_arguments(argc, argv);
+    const moe::ExitCode code = moe::run(argc, argv);
+    output.finish();
+    return static_cast<int>(code);
   } catch (const std::exception& error) {
-    std::cerr << "moe-worker: " << error.what() << std::endl;
+    std::cerr << "moe-worker: " << moe::message_of(error) << std::endl;
     return static_cast<int>(moe::exit_code_for(error));
   }
 }

@@ -65,7 +65,10 @@ class Run {
       }
     }
     const std::string table = write_summary();
-    if (world_.rank() == 0) std::cout << table << std::flush;
+    // All ranks leave in the same way if it cannot be printed; the results are in their files by now.
+    agree(world_, "print the summary", [&] {
+      if (world_.rank() == 0) std::cout << table << std::flush;
+    });
     if (state_.phase == PipelinePhase::kSucceeded) return ExitCode::kDone;
     progress_.message("pipeline " + spec_.name() + ": " + to_string(state_.phase) + (state_.reason.empty() ? "" : ": " + state_.reason));
     return ExitCode::kGate;
@@ -138,7 +141,7 @@ class Run {
       progress_.message(name + ": done in " + format_duration(seconds));
       return finish_stage(stage, record, /*already_done=*/false);
     } catch (const std::exception& error) {
-      advance(state_, StageFailed{name, error.what(), /*permanent=*/true});
+      advance(state_, StageFailed{name, message_of(error), /*permanent=*/true});
       write_summary();
       throw;
     }

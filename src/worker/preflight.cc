@@ -31,7 +31,7 @@ uintmax_t bytes_below(const fs::path& folder) {
 std::string node_name() {
   char name[256] = "";
   ::gethostname(name, sizeof name - 1);
-  return name;
+  return printable(name);
 }
 
 std::map<std::string, fs::path> model_paths(const v1::Lease& lease, const fs::path& data_root) {

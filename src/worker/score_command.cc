@@ -53,17 +53,17 @@ ExitCode score(const ScoreOptions& options) {
   const std::string& file = options.text_file.empty() ? options.ids_file : options.text_file;
   std::shared_ptr<const Tokenizer> tokenizer;
   if (!options.text_file.empty()) tokenizer = Tokenizer::from_directory(options.model);
-  const std::vector<std::vector<int32_t>> documents = options.text_file.empty()
-                                                          ? read_id_documents(file, directory.config().vocab_size)
-                                                          : read_text_documents(file, *tokenizer);
-  for (size_t i = 0; i < documents.size(); ++i) check_length(directory.config(), documents[i], concat(file, ":", i + 1));
+  const std::vector<IdLine> documents = options.text_file.empty() ? read_id_documents(file, directory.config().vocab_size)
+                                                                  : read_text_documents(file, *tokenizer);
+  for (const IdLine& line : documents) check_length(directory.config(), line.ids, concat(file, ":", line.number));
 
   const at::NoGradGuard no_grad;
   const auto& moe = directory.config().moe;
   const Decoder decoder = load_decoder(directory, at::kFloat, {0, moe ? moe->num_experts : 0});
   std::optional<AtomicFile> output;
   if (!options.output.empty()) output.emplace(options.output);
-  for (const std::vector<int32_t>& ids : documents) {
+  for (const IdLine& document : documents) {
+    const std::vector<int32_t>& ids = document.ids;
     const std::string line = nlohmann::json{{"ids", ids}, {"logprobs", log_probabilities(decoder, ids)}}.dump() + "\n";
     if (output) {
       output->write(line);

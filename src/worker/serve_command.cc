@@ -1,6 +1,7 @@
 #include <CLI/App.hpp>
 #include <memory>
 
+#include "common/command_line.h"
 #include "common/error.h"
 #include "worker/commands.h"
 #include "worker/gang.h"
@@ -33,7 +34,7 @@ Subcommand add_serve_command(CLI::App& app) {
       "  MOE_COORDINATOR=127.0.0.1:7070 MOE_DATA_ROOT=/shared/moe mpirun -n 4 moe-worker");
   return {command,
           [=](Communicator& world) {
-            settings->data_root = std::filesystem::absolute(*root);
+            settings->data_root = absolute_path(*root);
             settings->orphan_limit = std::chrono::milliseconds(static_cast<int64_t>(*orphan * 1000));
             settings->hang_timeout = std::chrono::milliseconds(static_cast<int64_t>(*hang * 1000));
             return serve(*settings, world);

@@ -244,6 +244,36 @@ TEST_F(SubmitTest, BrokenYamlIsOneProblemWithItsLine) {
   EXPECT_THAT(result.err, Not(HasSubstr("missing"))) << "what could not be read is not called missing";
 }
 
+TEST_F(SubmitTest, AFileInLatin1IsOneProblemWithItsLineAndNothingIsSent) {
+  std::string text = kGood;
+  text.insert(text.find("models/dense"), "caf\xE9/");
+  write(text);
+  const ProcessResult result = submit({});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("p.yaml:4: not UTF-8 ('caf\\xE9/models/dense'); save the file as UTF-8"));
+  EXPECT_TRUE(requests_.empty());
+  EXPECT_EQ(submit({"--dry-run"}).exit_code, 2);
+  EXPECT_EQ(requests_.size(), 1u) << "the coordinator checks the rest";
+}
+
+TEST_F(SubmitTest, AWorkingDirectoryThatIsNotUtf8IsNamed) {
+  std::filesystem::create_directory(folder_ / "caf\xE9");
+  std::ofstream(folder_ / "caf\xE9" / "p.yaml") << kGood;
+  const ProcessResult result = run_moectl(coordinator_, {"submit", "p.yaml"}, (folder_ / "caf\xE9").string());
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, AllOf(HasSubstr("caf\\xE9/models/dense is not UTF-8"), HasSubstr("working directory")));
+  EXPECT_TRUE(requests_.empty());
+}
+
+TEST_F(SubmitTest, AUserNameOfAnyBytesIsTaken) {
+  write(kGood);
+  answer_ = accept;
+  const ProcessResult result = run_process({moectl_path(), "--coordinator", coordinator_.address(), "submit", (folder_ / "p.yaml").string()}, {{"USER", "ren\xE9"}});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  ASSERT_EQ(requests_.size(), 1u);
+  EXPECT_EQ(requests_[0].user(), "ren\\xE9");
+}
+
 TEST_F(SubmitTest, ARequestIdUsedForSomethingElseIsAConflict) {
   write(kGood);
   answer_ = [](const auto&, auto&) {

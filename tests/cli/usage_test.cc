@@ -52,6 +52,22 @@ TEST(UsageTest, WrongCommandLinesEndWithTwoAndSayWhy) {
   std::cout << cases.size() << " wrong command lines\n";
 }
 
+TEST(UsageTest, WordsThatAreNotUtf8) {
+  const ProcessResult result = run_moectl(kNobody, {"cancel", "caf\xE9"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("is not UTF-8 ('caf\\xE9')"));
+}
+
+TEST(UsageTest, OutputThatCannotBeWrittenIsOneAndAReaderThatLeftIsQuiet) {
+  for (const char* command : {"--help", "submit --help", "version"}) {
+    const ProcessResult full = run_process({"bash", "-c", moectl_path() + " --coordinator " + kNobody + " " + command + " >/dev/full"});
+    EXPECT_EQ(full.exit_code, 1) << command;
+    EXPECT_THAT(full.err, HasSubstr("moectl: cannot write to standard output: No space left on device; is the disk full?")) << command;
+  }
+  const ProcessResult gone = run_process({"bash", "-c", "(sleep 0.2; " + moectl_path() + " --help; echo $? >&2) | true"});
+  EXPECT_EQ(gone.err, "141\n");
+}
+
 TEST(UsageTest, EveryCommandHasHelpWithExamples) {
   for (const char* command : {"submit", "get", "describe", "logs", "watch", "wait", "metrics", "cancel", "pause",
                               "resume", "retry", "approve", "reject", "health", "version"}) {

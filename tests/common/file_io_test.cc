@@ -1,7 +1,14 @@
 #include "common/file_io.h"
 
 #include <gmock/gmock.h>
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <thread>
 
 #include "common/error.h"
 #include "testing/temp_dir.h"
@@ -23,6 +30,83 @@ TEST(FileIoTest, UncommittedFileLeavesNothing) {
   const testing::TempDir folder;
   { AtomicFile(folder / "a.bin").write(std::string_view("half")); }
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+mode_t mode_of(const std::filesystem::path& path) {
+  struct stat status {};
+  EXPECT_EQ(::lstat(path.c_str(), &status), 0) << path;
+  return status.st_mode;
+}
+
+TEST(FileIoTest, AFileKeepsItsMode) {
+  const testing::TempDir folder;
+  write_file_atomically(folder / "secret", "old");
+  for (const mode_t mode : {0600U, 0640U, 0444U}) {
+    ASSERT_EQ(::chmod((folder / "secret").c_str(), mode), 0);
+    AtomicFile file(folder / "secret");
+    EXPECT_EQ(mode_of(folder / "secret.tmp") & 07777, mode) << "also while it is written";
+    file.write(std::string_view("new"));
+    file.commit();
+    EXPECT_EQ(mode_of(folder / "secret") & 07777, mode);
+    EXPECT_EQ(read_file(folder / "secret"), "new");
+  }
+}
+
+TEST(FileIoTest, ALinkIsFollowed) {
+  const testing::TempDir folder;
+  make_directories(folder / "far");
+  write_file_atomically(folder / "far/file", "old");
+  std::filesystem::create_symlink("far/file", folder / "link");
+  std::filesystem::create_symlink(folder / "link", folder / "link2");
+  write_file_atomically(folder / "link2", "new");
+  EXPECT_TRUE(S_ISLNK(mode_of(folder / "link2")));
+  EXPECT_TRUE(S_ISLNK(mode_of(folder / "link")));
+  EXPECT_EQ(read_file(folder / "far/file"), "new");
+  std::filesystem::create_symlink("far/later", folder / "dangling");
+  write_file_atomically(folder / "dangling", "made");
+  EXPECT_EQ(read_file(folder / "far/later"), "made");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder / "far"), {}), 2) << "no temporary file is left";
+  std::filesystem::create_symlink("loop", folder / "loop");
+  EXPECT_THROW(write_file_atomically(folder / "loop", "x"), StorageError);
+  EXPECT_THROW(write_file_atomically(folder / "far", "x"), StorageError) << "a folder";
+}
+
+TEST(FileIoTest, APipeIsWrittenInPlace) {
+  const testing::TempDir folder;
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  std::string read;
+  std::thread reader([&] {
+    std::ifstream in(folder / "pipe");
+    std::getline(in, read, '\0');
+  });
+  {
+    AtomicFile file(folder / "pipe");
+    file.write(std::string_view("one "));
+    file.write(std::string_view("two"));
+    file.commit();
+  }
+  reader.join();
+  EXPECT_EQ(read, "one two");
+  EXPECT_TRUE(S_ISFIFO(mode_of(folder / "pipe")));
+  EXPECT_FALSE(std::filesystem::exists(folder / "pipe.tmp"));
+}
+
+TEST(FileIoTest, ADeviceIsWrittenInPlace) {
+  write_file_atomically("/dev/null", "gone");
+  EXPECT_TRUE(S_ISCHR(mode_of("/dev/null")));
+  EXPECT_THROW(write_file_atomically("/dev/full", "too much"), StorageError);
+  EXPECT_TRUE(S_ISCHR(mode_of("/dev/full")));
+}
+
+/// /dev/stdout and /dev/fd/3 are such links: whoever reads the descriptor sees the bytes, behind those that were there.
+TEST(FileIoTest, ADescriptorIsWrittenThrough) {
+  const testing::TempDir folder;
+  write_file_atomically(folder / "log", "before ");
+  const int descriptor = ::open((folder / "log").c_str(), O_RDWR);
+  ASSERT_GE(descriptor, 0);
+  write_file_atomically("/proc/self/fd/" + std::to_string(descriptor), "after");
+  ::close(descriptor);
+  EXPECT_EQ(read_file(folder / "log"), "before after");
 }
 
 TEST(FileIoTest, FullDiskIsAStorageErrorThatNamesTheFile) {

@@ -47,6 +47,27 @@ TEST(JsonTextTest, AMessageIsOneShortLine) {
   }
 }
 
+TEST(JsonTextTest, AMessageIsUtf8) {
+  EXPECT_THAT(refusal("{\"caf\xE9\": 1}"), HasSubstr("ill-formed UTF-8 byte; last read: '\"caf\\xE9"));
+}
+
+TEST(JsonTextTest, ALineOfDataIsReadAsOtherProgramsReadIt) {
+  EXPECT_EQ(parse_json_line(R"({"a": 1, "a": 2})")["a"], 2) << "the last one counts, as in Python";
+  const auto problem = [](const std::string& line) {
+    try {
+      parse_json_line(line);
+    } catch (const Corruption& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_THAT(problem(std::string("{}\0{}", 5)), StartsWith("not valid JSON: a NUL at byte 2"));
+  EXPECT_THAT(problem("{\"a\": \"\xE9\"}"), AllOf(StartsWith("not valid JSON: "), HasSubstr("\\xE9")));
+  EXPECT_EQ(problem(nested(kMaxJsonDepth)), "accepted");
+  EXPECT_THAT(problem(nested(kMaxJsonDepth + 1)), StartsWith("nested deeper than 64 levels"));
+  EXPECT_EQ(problem("\"" + std::string(100, '[') + "\\\"" + std::string(100, '[') + "\""), "accepted") << "brackets in a string";
+}
+
 TEST(JsonTextTest, QuotesAreCutBetweenCharacters) {
   EXPECT_EQ(quoted_json({{"a", 1}}), R"({"a":1})");
   EXPECT_EQ(quoted_json(std::string("\xFF")), "\"\xEF\xBF\xBD\"");

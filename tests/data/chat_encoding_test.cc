@@ -101,6 +101,23 @@ TEST(ChatEncodingTest, OnlyTheLastAnswerOrEverything) {
       ::testing::ThrowsMessage<InvalidArgument>(HasSubstr("supervise 'some' is unknown; known: all, last, whole")));
 }
 
+TEST(ChatEncodingTest, AnAnswerForContextIsNeverLearned) {
+  const PieceTokenizer bytes(1, true);
+  std::vector<ChatMessage> chat = kChat;
+  chat[2].is_learned = false;
+  for (const char* name : {"chatml", "alpaca", "plain_markers", "plain"}) {
+    EXPECT_EQ(learned(name, bytes, {}, chat), "ef|") << name;
+    EXPECT_EQ(learned(name, bytes, {.drop_system = true}, chat), "ef|") << name;
+    EXPECT_EQ(learned(name, bytes, {.supervise = "last"}, chat), "ef|") << name;
+    const std::string whole = learned(name, bytes, {.supervise = "whole"}, chat);
+    EXPECT_THAT(whole, ::testing::AllOf(HasSubstr("hello"), HasSubstr("ef|"), ::testing::Not(HasSubstr("abcd")))) << name;
+    EXPECT_EQ(whole.size() + 5, learned(name, bytes, {.supervise = "whole"}).size()) << name << ": the answer and its end marker";
+  }
+  std::swap(chat[2].is_learned, chat[4].is_learned);
+  EXPECT_EQ(learned("chatml", bytes, {.supervise = "last"}, chat), "");
+  EXPECT_EQ(learned("chatml", bytes, {}, chat), "abcd|");
+}
+
 TEST(ChatEncodingTest, SystemMessagesCanBeLeftOut) {
   const PieceTokenizer bytes(1, true);
   const std::vector<ChatMessage> without(kChat.begin() + 1, kChat.end());

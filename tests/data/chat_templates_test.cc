@@ -115,7 +115,7 @@ TEST(ChatTemplatesTest, AnswersStandWhereTheSpansSay) {
     ASSERT_EQ(chat.assistant_turns.size(), 2U) << name;
     std::vector<std::string> answers;
     const std::string& marker = chat_templates().at(name).end_marker;
-    for (const auto& [begin, end, marker_end] : chat.assistant_turns) {
+    for (const auto& [begin, end, marker_end, is_learned] : chat.assistant_turns) {
       // A space between prompt and answer is part of what is generated.
       const bool has_space = name == "llama2" || name == "vicuna" || name == "phi";
       answers.push_back(chat.text.substr(begin + (has_space ? 1 : 0), end - begin - (has_space ? 1 : 0)));

@@ -51,8 +51,9 @@ TEST_F(DocumentsTest, TextIsBosTextEosAllSupervised) {
   EXPECT_EQ(Ids(documents[0].ids.begin() + 1, documents[0].ids.end() - 1), tokenizer_->encode("The old man").ids);
   EXPECT_THAT(documents[0].supervised, ::testing::Each(1));
   EXPECT_EQ(read(line, {.append_eos = false})[0].ids.size(), documents[0].ids.size() - 1);
-  EXPECT_EQ(read_text_documents(folder_ / "d.jsonl", *tokenizer_),
-            (std::vector<Ids>{read(line, {.append_eos = false})[0].ids}));
+  const std::vector<IdLine> scored = read_text_documents(folder_ / "d.jsonl", *tokenizer_);
+  ASSERT_EQ(scored.size(), 1U);
+  EXPECT_EQ(scored[0].ids, read(line, {.append_eos = false})[0].ids);
 }
 
 // stories260k knows the letters and bytes of "hi" and "ok" and no piece across a line break: ids read off its piece
@@ -177,19 +178,115 @@ TEST_F(DocumentsTest, IdsAreTakenAsTheyAre) {
   const std::vector<Document> documents = read("{\"ids\": [1, 7, 4095]}\n{\"ids\": []}");
   ASSERT_EQ(documents.size(), 2U);
   EXPECT_EQ(documents[0].ids, (Ids{1, 7, 4095}));
-  EXPECT_EQ(read_id_documents(folder_ / "d.jsonl", 4096), (std::vector<Ids>{{1, 7, 4095}, {}}));
+  const std::vector<IdLine> lines = read_id_documents(folder_ / "d.jsonl", 4096);
+  ASSERT_EQ(lines.size(), 2U);
+  EXPECT_EQ(lines[0].ids, (Ids{1, 7, 4095}));
+  EXPECT_TRUE(lines[1].ids.empty());
   EXPECT_EQ(read_documents(folder_ / "d.jsonl", nullptr, {.vocab_size = 4096})[0].ids, (Ids{1, 7, 4095}))
       << "needs no tokenizer";
 }
 
-TEST_F(DocumentsTest, ReadsAtMostTheGivenNumberOfLines) {
-  EXPECT_EQ(read("{\"ids\": [1, 2]}\n{\"ids\": [1, 3]}\nbroken\n", {.max_documents = 2}).size(), 2U);
+TEST_F(DocumentsTest, ReadsAtMostTheGivenNumberOfDocuments) {
+  EXPECT_EQ(read("{\"ids\": [1, 2]}\n\n{\"ids\": [1, 3]}\nbroken\n", {.max_documents = 2}).size(), 2U);
+}
+
+/// As jq, pandas and datasets read such files; the numbers of the lines stay those of an editor.
+TEST_F(DocumentsTest, BlankLinesAreSkippedAndCounted) {
+  const std::string blank = "\n{\"ids\": [1, 2]}\n  \t\n\r\n{\"ids\": [1, 3]}\n\n";
+  EXPECT_EQ(read(blank).size(), 2U);
+  const std::vector<IdLine> lines = read_id_documents(folder_ / "d.jsonl", 4096);
+  ASSERT_EQ(lines.size(), 2U);
+  EXPECT_EQ(lines[0].number, 2);
+  EXPECT_EQ(lines[1].number, 5);
+  EXPECT_THAT(error_of("{\"ids\": [1]}\n\n \n{\"ids\": [x]}\n"), HasSubstr("d.jsonl:4: not valid JSON"));
+  EXPECT_THAT(error_of(" \n\n"), HasSubstr("d.jsonl: the file has blank lines only"));
+}
+
+/// Python's json.loads refuses both: "Extra data" and "Invalid control character".
+TEST_F(DocumentsTest, ANulIsNoEndOfLine) {
+  const std::string nul(1, '\0');
+  EXPECT_THAT(error_of("{\"text\": \"a\"}\n{\"text\": \"b\"}" + nul + nul + "{\"text\": \"lost\"}\n"),
+              HasSubstr("d.jsonl:2: not valid JSON: a NUL at byte 13"));
+  EXPECT_THAT(error_of("{\"text\": \"a" + nul + "\"}\n"), HasSubstr("d.jsonl:1: not valid JSON: a NUL at byte 11"));
+  EXPECT_THAT(error_of(nul + nul + "\n"), HasSubstr("d.jsonl:1: not valid JSON: a NUL at byte 0"));
+  EXPECT_EQ(read("{\"text\": \"\\u0000\"}\n").size(), 1U) << "escaped it is a character like others";
+}
+
+/// One bad line is told in one short line of UTF-8, whatever it holds.
+TEST_F(DocumentsTest, WhatIsQuotedIsCutAndEscaped) {
+  const auto short_error = [this](const std::string& line) {
+    const std::string message = error_of("{\"text\": \"fine\"}\n" + line + "\n");
+    EXPECT_LT(message.size(), 600U);
+    EXPECT_EQ(printable(message), message) << "not UTF-8, or too long";
+    EXPECT_THAT(message, HasSubstr("d.jsonl:2: "));
+    return message;
+  };
+  EXPECT_THAT(short_error("{\"text\": \"caf\xE9 and"), HasSubstr("ill-formed UTF-8 byte; last read: '\"caf\\xE9"));
+  short_error("{\"text\": \"" + std::string(3'000'000, 'x'));
+  short_error(std::string(3'000'000, '['));
+  short_error("{\"ids\": [" + std::string(1'000'000, '[') + std::string(1'000'000, ']') + "]}");
+  short_error("{\"ids\": [\"" + std::string(3'000'000, 'x') + "\"]}");
+  short_error(R"({"messages": [{"role": ")" + std::string(3'000'000, 'r') + R"(", "content": "x"}]})");
+  const std::string nested = "{\"text\": \"a\", \"extra\": " + std::string(70, '[') + std::string(70, ']') + "}";
+  EXPECT_THAT(short_error(nested), HasSubstr("nested deeper than 64 levels"));
+  EXPECT_EQ(read(R"({"text": "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"["})").size(), 1U) << "text, not lists";
+}
+
+/// What pandas and datasets write for a column that a row does not have.
+TEST_F(DocumentsTest, NullIsAbsent) {
+  EXPECT_EQ(read(R"({"text": "a", "messages": null, "ids": null, "instruction": null, "domain": null})")[0].ids, read(R"({"text": "a"})")[0].ids);
+  EXPECT_EQ(read(R"({"instruction": "Add.", "input": null, "output": "3"})")[0].ids, read(R"({"instruction": "Add.", "output": "3"})")[0].ids);
+  EXPECT_EQ(read(R"({"messages": [{"role": "user", "content": "a", "weight": null}, {"role": "assistant", "content": "b", "tool_calls": null, "weight": null}]})")[0].ids,
+            read(R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})")[0].ids);
+  EXPECT_THAT(error_of(R"({"instruction": "Add.", "output": null})"), HasSubstr("d.jsonl:1: has `instruction` and no `output`"));
+  EXPECT_THAT(error_of(R"({"text": null})"), HasSubstr("d.jsonl:1: has none of"));
+}
+
+/// tatsu-lab/alpaca has the same rendered by Alpaca's template in `text`.
+TEST_F(DocumentsTest, AnInstructionWinsOverItsRenderedText) {
+  const std::string line = R"({"instruction": "Add.", "input": "", "output": "3", "text": "Below is an instruction. ### Response:\n3"})";
+  const Document document = read(line)[0];
+  EXPECT_TRUE(document.is_chat);
+  EXPECT_EQ(document.ids, read(R"({"instruction": "Add.", "output": "3"})")[0].ids);
+  EXPECT_THAT(supervised_turns(document, *tokenizer_), ::testing::ElementsAre("3"));
+  read(line);
+  EXPECT_EQ(read_text_documents(folder_ / "d.jsonl", *tokenizer_).size(), 1U) << "asked for text, there is text";
+  EXPECT_THAT(error_of(R"({"instruction": "Add.", "text": "a"})"), HasSubstr("d.jsonl:1: has `text` and `instruction`"));
+}
+
+/// As OpenAI's fine-tuning and axolotl have it: context, not learned.
+TEST_F(DocumentsTest, MessagesOfWeightZeroAreNotLearned) {
+  const auto chat = [](const std::string& first, const std::string& second) {
+    return R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "bad")" + first +
+           R"(}, {"role": "user", "content": "c"}, {"role": "assistant", "content": "good")" + second + "}]}";
+  };
+  for (const char* name : {"plain_markers", "llama2", "vicuna"}) {
+    const DocumentOptions options{.chat_template = {name}};
+    const Document all = read(chat("", ""), options)[0], weighted = read(chat(", \"weight\": 0", ", \"weight\": 1"), options)[0];
+    EXPECT_EQ(weighted.ids, all.ids) << name;
+    ASSERT_EQ(supervised_turns(all, *tokenizer_).size(), 2U);
+    EXPECT_THAT(supervised_turns(weighted, *tokenizer_), ::testing::ElementsAre(supervised_turns(all, *tokenizer_)[1])) << name;
+  }
+  EXPECT_THAT(error_of(chat(", \"weight\": 0.5", "")), HasSubstr("d.jsonl:1: messages[1].weight is 0.5; expected 0 (context only) or 1"));
+  EXPECT_THAT(error_of(chat(", \"weight\": \"0\"", "")), HasSubstr("messages[1].weight is \"0\"; expected"));
+  EXPECT_THAT(error_of(chat(", \"weight\": false", "")), HasSubstr("messages[1].weight is false; expected"));
+  EXPECT_THAT(error_of(chat(", \"weight\": 0", ", \"weight\": 0")), HasSubstr("no assistant turn but those of `weight` 0"));
+}
+
+TEST_F(DocumentsTest, ToolCallsTeachNoEmptyAnswer) {
+  const auto chat = [](const std::string& more) {
+    return R"({"messages": [{"role": "user", "content": "the time?"}, {"role": "assistant", "content": "")" + more + "}]}";
+  };
+  const std::string call = R"({"id": "1", "type": "function", "function": {"name": "clock", "arguments": "{}"}})";
+  EXPECT_THAT(error_of(chat(", \"tool_calls\": [" + call + "]")), HasSubstr("d.jsonl:1: messages[1] has `tool_calls`, which cannot be learned"));
+  EXPECT_THAT(error_of(chat(R"(, "function_call": {"name": "clock"})")), HasSubstr("messages[1] has `function_call`"));
+  EXPECT_EQ(read(chat(", \"tool_calls\": []"))[0].ids, read(chat(""))[0].ids);
 }
 
 TEST_F(DocumentsTest, BadLinesAreNamed) {
   const std::string several =
-      error_of("{\"text\": \"a\"}\n\n{\"text\": 3}\n[1]\n{\"text\": \"x\"\n{\"text\": \"fine\"}\n{\"other\": 1}\n");
-  for (const char* part : {"d.jsonl:2: the line is empty", "d.jsonl:3: `text` is number; expected a string",
+      error_of("{\"text\": \"a\"}\n{}\n{\"text\": 3}\n[1]\n{\"text\": \"x\"\n{\"text\": \"fine\"}\n{\"other\": 1}\n");
+  for (const char* part : {"d.jsonl:2: has none of", "d.jsonl:3: `text` is number; expected a string",
                            "d.jsonl:4: expected a JSON object", "d.jsonl:5: not valid JSON",
                            "d.jsonl:7: has none of `text`, `messages`, `instruction` and `ids`"}) {
     EXPECT_THAT(several, HasSubstr(part));
@@ -201,6 +298,7 @@ TEST_F(DocumentsTest, BadLinesAreNamed) {
   EXPECT_THAT(error_of("{\"text\": \"a\xFF\"}\n"), HasSubstr("d.jsonl:1: not valid JSON"));
   EXPECT_THAT(error_of("{\"text\": \"\\ud800\"}\n"), HasSubstr("d.jsonl:1: not valid JSON"));
   EXPECT_THAT(error_of("{\"text\": \"a\", \"domain\": 4}\n"), HasSubstr("d.jsonl:1: `domain` is not a string"));
+  EXPECT_THAT(error_of("{\"text\": \"a\", \"domain\": \"" + std::string(201, 'd') + "\"}\n"), HasSubstr("`domain` is 201 bytes long; at most 200"));
 }
 
 TEST_F(DocumentsTest, BadIdsAreNamedWithTheRange) {

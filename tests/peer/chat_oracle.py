@@ -6,7 +6,8 @@
       ImmutableSandboxedEnvironment with trim_blocks and lstrip_blocks. With SMOLLM2_DIR also "smollm2_directory": what
       apply_chat_template of the tokenizer there gives.
   chat_oracle.py masks TOKENIZER_DIR TEMPLATES.json NAME CHATS.jsonl OUT.jsonl COUNT
-      The first COUNT chats ({"messages"}) as tokens with what is learned, a line each: {"ids", "supervised"}. Independent of the C++
+      The first COUNT chats ({"messages"}) as tokens with what is learned (of answers of "weight" 0 nothing), a line each: {"ids",
+      "supervised"}. Independent of the C++
       code: jinja2 renders, marks of our own around every answer say where it stands, and transformers' tokenizer (tokenizer.json) or
       sentencepiece (tokenizer.model, cut at control pieces) gives ids and offsets.
   chat_oracle.py markers TOKENIZER_DIR CHATS.jsonl OUT.jsonl COUNT
@@ -89,6 +90,13 @@ def chats(path, count):
             yield json.loads(line)["messages"]
 
 
+def learned_spans(messages, spans):
+    """Of the stretches of the answers those that are learned."""
+    weights = [message.get("weight", 1) for message in messages if message["role"] == "assistant"]
+    assert len(weights) == len(spans)
+    return [span for span, weight in zip(spans, weights) if weight]
+
+
 def without_marks(text):
     """The text without our marks, and the stretches [begin, end) of it that were marked."""
     plain, spans = "", []
@@ -156,6 +164,7 @@ def masks(args):
             spans = [(begin - before, plain.index(marker, end) + len(marker)) for begin, end in spans]
             spans = [(len(plain[:begin].encode()), len(plain[:end].encode())) for begin, end in spans]
             ids, offsets = encode(plain)
+            spans = learned_spans(messages, spans)
             supervised = [int(any(begin <= first and last <= end and first < end for begin, end in spans)) for first, last in offsets]
             out.write(json.dumps({"ids": ids, "supervised": supervised}) + "\n")
 
@@ -174,17 +183,16 @@ def markers(args):
                 text += message["content"]
             ids, supervised = [processor.bos_id()], [0]
             pieces = processor.encode(text, return_type="proto").pieces
-            ends = [end for _, end in spans]
+            ends, spans = spans, learned_spans(messages, spans)
             for piece in pieces:
-                while ends and ends[0] <= piece.begin:
+                while ends and ends[0][1] <= piece.begin:
                     ids.append(processor.eos_id())
-                    supervised.append(1)
-                    ends.pop(0)
+                    supervised.append(int(ends.pop(0) in spans))
                 ids.append(piece.id)
                 supervised.append(int(any(begin <= piece.begin and piece.end <= end for begin, end in spans)))
-            for _ in ends:
+            for span in ends:
                 ids.append(processor.eos_id())
-                supervised.append(1)
+                supervised.append(int(span in spans))
             out.write(json.dumps({"ids": ids, "supervised": supervised}) + "\n")
 
 

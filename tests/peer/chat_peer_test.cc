@@ -163,6 +163,28 @@ void compare_masks(const fs::path& model, const std::string& name, const fs::pat
   EXPECT_EQ(differences, 0U);
 }
 
+/// Two chats of the file after each other as one, the answers of every other one context only: "weight" 0 and 1 in turn.
+void write_weighted_chats(const fs::path& chats, const fs::path& weighted) {
+  std::string text;
+  json before;
+  int answers = 0;
+  for_each_json_line(chats, [&](const json& line) {
+    json messages = json::array();
+    for (json message : line["messages"]) {
+      if (message["role"] == "assistant") message["weight"] = answers++ % 2;
+      if (message["role"] != "system" || before.is_null()) messages.push_back(std::move(message));
+    }
+    if (before.is_null()) {
+      before = std::move(messages);
+      return;
+    }
+    before.insert(before.end(), messages.begin(), messages.end());
+    text += json{{"messages", std::move(before)}}.dump() + "\n";
+    before = nullptr;
+  });
+  write_file_atomically(weighted, text);
+}
+
 struct MaskCase {
   const char* model;  ///< "smollm2", or a folder of the project
   const char* name;
@@ -182,9 +204,9 @@ TEST_P(ChatMaskPeerTest, SameIdsAndLabels) {
   const fs::path model = std::string(test.model) == "smollm2" ? smollm2_model() : kRoot / test.model;
   if (!fs::exists(model)) GTEST_SKIP() << model << " is missing: a shared tool, get-smollm2, makes it";
   const fs::path shared = kRoot / "../shared/data/sft/chat.valid.jsonl";
-  const fs::path chats =
-      fs::exists(shared) && std::string(test.name) != "llama2" ? shared : kRoot / "examples/data/maths.valid.jsonl";
   const testing::TempDir folder;
+  const fs::path chats = folder / "chats.jsonl";
+  write_weighted_chats(fs::exists(shared) && std::string(test.name) != "llama2" ? shared : kRoot / "examples/data/maths.valid.jsonl", chats);
   if (std::string(test.name) == "plain_markers") {
     run_oracle({"markers", model, chats, folder / "masks.jsonl", "300"});
   } else {

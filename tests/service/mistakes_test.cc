@@ -194,6 +194,43 @@ TEST_F(MistakesTest, ADataPathThatIsNotOnTheWorkerFailsTheJobForGood) {
   EXPECT_EQ(cluster_.wait_for(pipeline, 60), "SUCCEEDED") << gang->output();
 }
 
+/// Bytes that no message can carry as they are, and a line that no message can carry at all: each job fails once, in words, and the
+/// gang goes on to the next.
+TEST_F(MistakesTest, BytesThatAreNoUtf8FailTheJobAndNotTheGang) {
+  const auto gang = cluster_.start_gang(kRanks, "a");
+  const std::string model = std::string(MOE_SOURCE_DIR) + "/examples/base-7m";
+  const std::string latin = write("latin.jsonl", "{\"text\": \"fine\"}\n{\"text\": \"caf\xE9\"}\n");
+  const std::string cut = write("cut.jsonl", "{\"text\": \"" + std::string(6'000'000, 'x'));
+  const std::string spoilt = (cluster_.folder() / "spoilt").string();
+  std::filesystem::copy(model, spoilt, std::filesystem::copy_options::recursive);
+  std::filesystem::remove(std::filesystem::path(spoilt) / "tokenizer.model");
+  write("spoilt/tokenizer.json", "{\"version\": \"1.0\", \"caf\xE9\": 1}");
+  const std::string good = write("good.jsonl", "{\"text\": \"The old man and the sea.\"}\n");
+  const auto submitted = [&](const std::string& name, const std::string& job) {
+    return cluster_.submit("apiVersion: moe/v1\nkind: Job\nname: " + name + "\n" + job + "\n");
+  };
+  const auto evaluate = [&](const std::string& name, const std::string& of, const std::string& data) {
+    return submitted(name, "evaluate: {input: " + of + ", data: [{path: " + data + "}]}");
+  };
+  const std::vector<std::pair<std::string, std::string>> bad{
+      {evaluate("latin", model, latin), latin + ":2: not valid JSON"},
+      {evaluate("cut", model, cut), cut + ":1: not valid JSON"},
+      {submitted("calibrated", "convert: {input: " + model + ", method: independent_random, experts: 8, top_k: 2, calibration: [{path: " + latin + "}]}"), latin + ":2: not valid JSON"},
+      {evaluate("tokenizer", spoilt, good), "tokenizer.json: not valid JSON"}};
+  const std::string last = evaluate("good", model, good);
+  EXPECT_EQ(cluster_.wait_for(last, 100), "SUCCEEDED") << gang->output();
+  for (const auto& [pipeline, message] : bad) {
+    const json job = cluster_.job(pipeline + "-" + pipeline.substr(0, pipeline.rfind('-')));
+    EXPECT_EQ(job["state"], "JOB_STATE_FAILED") << job.dump(1);
+    ASSERT_EQ(job["attempts"].size(), 1U) << job.dump(1);
+    EXPECT_EQ(job["attempts"][0]["exit_code"], 65);
+    EXPECT_THAT(job["message"].get<std::string>(), HasSubstr(message));
+    EXPECT_LT(job["message"].get<std::string>().size(), 1000U);
+  }
+  EXPECT_TRUE(gang->is_running()) << gang->output();
+  EXPECT_EQ(cluster_.moectl_json({"get", "gangs"})["gangs"].size(), 1U) << "none had to start again";
+}
+
 TEST_F(MistakesTest, MoreRanksThanAnyGangHas) {
   const auto gang = cluster_.start_gang(kRanks, "a");
   ASSERT_TRUE(eventually(seconds(20), [&] { return testing::discovered_ranks(cluster_).size() == kRanks; })) << gang->output();

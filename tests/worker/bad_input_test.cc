@@ -165,9 +165,26 @@ TEST_F(BadInputTest, MalformedLineIsNamed) {
   expect_refused(run(pipeline(kModel, data_)), 65, {"data.jsonl:41"});
 }
 
-TEST_F(BadInputTest, EmptyLineIsNamed) {
-  std::ofstream(data_, std::ios::app) << "\n{\"text\": \"after\"}\n";
-  expect_refused(run(pipeline(kModel, data_)), 65, {"data.jsonl:41"});
+TEST_F(BadInputTest, BytesThatAreNoUtf8AreNamedOnAnyNumberOfRanks) {
+  std::ofstream(data_, std::ios::app) << "{\"text\": \"caf\xE9\"}\n";
+  expect_refused(run(pipeline(kModel, data_), 2), 65, {"data.jsonl:41: not valid JSON", "'\"caf\\xE9"});
+}
+
+TEST_F(BadInputTest, ALineOfMegabytesIsToldInAFewHundredBytes) {
+  std::ofstream(data_, std::ios::app) << "{\"text\": \"" << std::string(6'000'000, 'x');
+  const testing::ProcessResult result = run(pipeline(kModel, data_), 2);
+  expect_refused(result, 65, {"data.jsonl:41: not valid JSON"});
+  EXPECT_LT(result.err.size(), 3000U);
+}
+
+TEST_F(BadInputTest, AConfigFileInLatin1NamesTheLine) {
+  const std::string yaml = replaced(pipeline(kModel, data_), "data: [{path: " + data_.string() + "}]", "data: [{path: " + data_.string() + ", domain: \"caf\xE9\"}]");
+  expect_refused(run(yaml), 65, {"bad.yaml:12: not UTF-8 ('caf\\xE9'); save the file as UTF-8"});
+}
+
+TEST_F(BadInputTest, LinesAfterABlankOneKeepTheirNumbers) {
+  std::ofstream(data_, std::ios::app) << "\n{\"text\": 3}\n";
+  expect_refused(run(pipeline(kModel, data_)), 65, {"data.jsonl:42: `text` is number"});
 }
 
 TEST_F(BadInputTest, EmptyDataFile) {

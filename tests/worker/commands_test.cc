@@ -75,6 +75,63 @@ TEST(GenerateCommandTest, ContinuesThePromptAndSeedsRepeat) {
   EXPECT_NE(drawn("3"), drawn("4"));
 }
 
+/// A shell's command line, `worker` in it standing for the program.
+testing::ProcessResult shell(const std::string& command) {
+  return testing::run_process({"bash", "-c", "set -o pipefail; worker() { " + testing::worker_path() + " \"$@\"; }; " + command});
+}
+
+TEST(OutputTest, WhatCannotBeWrittenIsTold) {
+  const testing::TempDir folder;
+  write_file_atomically(folder / "i.jsonl", "{\"ids\": [1, 2]}\n");
+  for (const std::string& command : {"score " + kModel + " --ids " + (folder / "i.jsonl").string(), "inspect " + kModel, "inspect " + kModel + " -o json --tensors",
+                                     "generate " + kModel + " --prompt a --max-tokens 2",
+                                     "logits " + kModel + " --ids " + (folder / "i.jsonl").string() + " --out " + (folder / "l").string(), std::string("--help"),
+                                     std::string("score --help")}) {
+    for (const char* output : {">/dev/full", ">&-"}) {
+      const testing::ProcessResult result = shell("worker " + command + " " + output);
+      EXPECT_EQ(result.exit_code, 74) << command << output << result.err;
+      EXPECT_THAT(result.err, ::testing::StartsWith("moe-worker: cannot write to standard output: ")) << command << output;
+    }
+  }
+}
+
+TEST(OutputTest, AReaderThatWentAwayEndsItQuietly) {
+  const testing::ProcessResult result = shell("worker inspect " + kModel + " -o json --tensors | head -c 1; echo ${PIPESTATUS[0]}");
+  EXPECT_EQ(result.err, "");
+  // What was written before the reader left is in the pipe; a program that comes later is told by the signal.
+  const testing::ProcessResult gone = shell("(sleep 0.2; worker inspect " + kModel + "; echo $? >&2) | true");
+  EXPECT_EQ(gone.err, "141\n");
+}
+
+TEST(OutputTest, OutMayBeAPipeALinkOrADescriptor) {
+  const testing::TempDir folder;
+  write_file_atomically(folder / "i.jsonl", "{\"ids\": [1, 2]}\n");
+  const std::string score = "worker score " + kModel + " --ids " + (folder / "i.jsonl").string() + " --out ";
+  const testing::ProcessResult plain = shell("worker score " + kModel + " --ids " + (folder / "i.jsonl").string());
+  ASSERT_EQ(plain.exit_code, 0) << plain.err;
+  EXPECT_EQ(shell(score + "/dev/stdout").out, plain.out);
+  EXPECT_EQ(shell(score + "/dev/stdout | cat").out, plain.out);
+  EXPECT_EQ(shell(score + "/dev/full").exit_code, 74);
+  EXPECT_EQ(shell("mkfifo " + (folder / "pipe").string() + "; " + score + (folder / "pipe").string() + " & cat " + (folder / "pipe").string()).out, plain.out);
+  EXPECT_EQ(shell("cd " + folder.path().string() + "; umask 0; touch kept; chmod 600 kept; ln -s kept link; " + score + "link; stat -c %a%F kept link").out,
+            "600regular file\n777symbolic link\n");
+  EXPECT_EQ(read_file(folder / "kept"), plain.out);
+}
+
+TEST(CommandsTest, ABlankLineIsNoDocumentAndKeepsItsNumber) {
+  const testing::TempDir folder;
+  write_file_atomically(folder / "i.jsonl", "\n{\"ids\": [1, 2]}\n\n{\"ids\": [1]}\n");
+  const testing::ProcessResult logits = worker({"logits", kModel, "--ids", folder / "i.jsonl", "--out", folder / "l"});
+  EXPECT_EQ(logits.exit_code, 65);
+  EXPECT_THAT(logits.err, HasSubstr("i.jsonl:4: 1 ids; all documents must have the same number"));
+}
+
+TEST(CommandsTest, WordsThatAreNotUtf8AreUsage) {
+  const testing::ProcessResult result = worker({"inspect", "caf\xE9"});
+  EXPECT_EQ(result.exit_code, 64);
+  EXPECT_EQ(result.err, "moe-worker: argument 2 is not UTF-8 ('caf\\xE9'); rename the file or folder, or write the text as UTF-8\n");
+}
+
 TEST(CommandsTest, HelpHasExamplesAndMissingFlagsAreUsage) {
   for (const char* command : {"run", "score", "inspect", "generate", "export", "logits"}) {
     const testing::ProcessResult help = worker({command, "--help"});

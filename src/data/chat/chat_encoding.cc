@@ -43,18 +43,19 @@ bool is_inside(const Turn& turn, size_t begin, size_t end) {
   return begin >= turn.begin && end <= turn.marker_end && (begin < turn.marker_end || turn.begin == turn.marker_end);
 }
 
-EncodedChat encode_with_ids(const RenderedChat& chat, const Tokenizer& tokenizer) {
+/// `learns_rest`: what is no answer is supervised, too.
+EncodedChat encode_with_ids(const RenderedChat& chat, const Tokenizer& tokenizer, bool learns_rest) {
   const Encoding encoding = encode_to_ends(tokenizer, chat.text, chat.assistant_turns);
   EncodedChat result;
   const auto add = [&result](int32_t id, bool supervised) {
     result.ids.push_back(id);
     result.supervised.push_back(supervised ? 1 : 0);
   };
-  if (tokenizer.bos_id()) add(*tokenizer.bos_id(), false);
+  if (tokenizer.bos_id()) add(*tokenizer.bos_id(), learns_rest);
   size_t turn = 0;
   const auto end_turns_before = [&](size_t offset) {
     for (; turn < chat.assistant_turns.size() && chat.assistant_turns[turn].end <= offset; ++turn) {
-      if (tokenizer.eos_id()) add(*tokenizer.eos_id(), true);
+      if (tokenizer.eos_id()) add(*tokenizer.eos_id(), chat.assistant_turns[turn].is_learned);
     }
   };
   for (size_t i = 0; i < encoding.ids.size(); ++i) {
@@ -63,25 +64,37 @@ EncodedChat encode_with_ids(const RenderedChat& chat, const Tokenizer& tokenizer
     end_turns_before(begin);
     const bool inside = turn < chat.assistant_turns.size() && begin >= chat.assistant_turns[turn].begin &&
                         end <= chat.assistant_turns[turn].end;
-    add(encoding.ids[i], inside);
+    add(encoding.ids[i], inside ? chat.assistant_turns[turn].is_learned : learns_rest);
   }
   end_turns_before(chat.text.size());
   return result;
 }
 
-EncodedChat encode_with_text(const RenderedChat& chat, const Tokenizer& tokenizer) {
+EncodedChat encode_with_text(const RenderedChat& chat, const Tokenizer& tokenizer, bool learns_rest) {
   Encoding encoding = tokenizer.encode(chat.text, SpecialTokens::kParse);
   EncodedChat result{std::move(encoding.ids), {}};
-  result.supervised.assign(result.ids.size(), 0);
+  result.supervised.assign(result.ids.size(), learns_rest ? 1 : 0);
   size_t turn = 0;
   for (size_t i = 0; i < result.ids.size(); ++i) {
     const auto begin = static_cast<size_t>(encoding.offsets[i].first),
                end = static_cast<size_t>(encoding.offsets[i].second);
     while (turn < chat.assistant_turns.size() && chat.assistant_turns[turn].marker_end <= begin) ++turn;
     if (turn < chat.assistant_turns.size() && is_inside(chat.assistant_turns[turn], begin, end))
-      result.supervised[i] = 1;
+      result.supervised[i] = chat.assistant_turns[turn].is_learned ? 1 : 0;
   }
   return result;
+}
+
+/// Which answers are learned: those that the messages allow, or of them the last answer only.
+void mark_learned(std::vector<Turn>& turns, std::span<const ChatMessage> messages, bool only_last) {
+  size_t turn = 0;
+  for (const ChatMessage& message : messages) {
+    if (message.role != "assistant") continue;
+    MOE_CHECK(turn < turns.size(), "the template rendered ", turns.size(), " answers of more");
+    turns[turn].is_learned = message.is_learned && (!only_last || turn + 1 == turns.size());
+    ++turn;
+  }
+  MOE_CHECK(turn == turns.size(), "the template rendered ", turns.size(), " answers of ", turn);
 }
 
 }  // namespace
@@ -94,37 +107,21 @@ EncodedChat encode_chat(const ChatTemplate& chat_template, std::span<const ChatM
                  [](const ChatMessage& message) { return message.role != "system"; });
     messages = kept;
   }
-  RenderedChat chat = chat_template.render(messages, chat_tokens(tokenizer), {.date = options.date});
-  std::vector<Turn> learned;
-  if (options.supervise == "last" && !chat.assistant_turns.empty()) learned.push_back(chat.assistant_turns.back());
   if (options.supervise != "all" && options.supervise != "last" && options.supervise != "whole") {
     throw InvalidArgument(concat("supervise '", options.supervise, "' is unknown; known: all, last, whole"));
   }
-  EncodedChat encoded;
-  if (chat_template.has_marks_as_ids) {
-    encoded = encode_with_ids(chat, tokenizer);
-    if (options.supervise == "last") {
-      // Everything up to the EOS of the last answer but one.
-      const int32_t eos = tokenizer.eos_id().value_or(-1);
-      size_t seen = 0;
-      for (size_t i = 0; i < encoded.ids.size() && seen + 1 < chat.assistant_turns.size(); ++i) {
-        seen += encoded.supervised[i] != 0 && encoded.ids[i] == eos ? 1 : 0;
-        encoded.supervised[i] = 0;
-      }
-    }
-  } else {
-    if (options.supervise == "last") chat.assistant_turns = learned;
-    encoded = encode_with_text(chat, tokenizer);
-  }
-  if (options.supervise == "whole") encoded.supervised.assign(encoded.ids.size(), 1);
-  return encoded;
+  RenderedChat chat = chat_template.render(messages, chat_tokens(tokenizer), {.date = options.date});
+  mark_learned(chat.assistant_turns, messages, options.supervise == "last");
+  const bool learns_rest = options.supervise == "whole";
+  return chat_template.has_marks_as_ids ? encode_with_ids(chat, tokenizer, learns_rest)
+                                        : encode_with_text(chat, tokenizer, learns_rest);
 }
 
 std::vector<int32_t> encode_chat_prompt(const ChatTemplate& chat_template, std::span<const ChatMessage> messages,
                                         const Tokenizer& tokenizer, const std::string& date) {
   const RenderedChat chat =
       chat_template.render(messages, chat_tokens(tokenizer), {.add_generation_prompt = true, .date = date});
-  return chat_template.has_marks_as_ids ? encode_with_ids(chat, tokenizer).ids
+  return chat_template.has_marks_as_ids ? encode_with_ids(chat, tokenizer, false).ids
                                         : tokenizer.encode(chat.text, SpecialTokens::kParse).ids;
 }
 

@@ -11,7 +11,8 @@
 /// Conversations as tokens with label masks. The whole conversation is rendered once and encoded once, special tokens
 /// parsed; a token is supervised if its bytes begin at or after the beginning of an answer and end at or before the end
 /// of that answer's end marker. Tokens that lie across a border are not supervised. Templates with marks as ids
-/// (plain_markers) have BOS first and EOS after each answer put between the ids instead.
+/// (plain_markers) have BOS first and EOS after each answer put between the ids instead. An answer that is not to be
+/// learned (ChatMessage::is_learned) is never supervised, whatever the options say.
 namespace moe {
 
 struct ChatEncodingOptions {

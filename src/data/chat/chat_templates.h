@@ -18,6 +18,7 @@ struct ChatMessage {
   std::string content;
   std::string input{};  ///< of a user: what the instruction is about. Template alpaca has a place for it; elsewhere it
                         ///< must be empty
+  bool is_learned = true;  ///< of an assistant: false for an answer that is context only
 };
 
 /// What a template may print of the tokenizer's special tokens.
@@ -31,13 +32,14 @@ struct ChatOptions {
   std::string date{};                  ///< llama3.1 prints it; empty: "26 Jul 2024", as its published text does
 };
 
-/// A conversation as one text, and which bytes of it an assistant wrote.
+/// A conversation as one text, and which bytes of it an assistant wrote: one turn per message of the assistant.
 struct RenderedChat {
   struct Turn {
     size_t begin =
         0;  ///< where generation of this answer would start; for templates with a space before it, at that space
     size_t end = 0;         ///< one past the last byte of the content
     size_t marker_end = 0;  ///< one past the turn's end marker, which is learned, too; `end` if the text has none
+    bool is_learned = true;  ///< set by encode_chat
   };
   std::string text;
   std::vector<Turn> assistant_turns;

@@ -5,13 +5,11 @@
 #include <string>
 #include <string_view>
 
-/// UTF-8 as every tokenizer needs it: well-formed characters (no overlong form, no surrogate, nothing beyond U+10FFFF),
-/// the first byte that is none, and broken bytes made readable.
-namespace moe {
+#include "common/printable.h"
 
-/// Bytes of the well-formed UTF-8 character at text[at], or 0 if there is none (overlong, surrogate, cut off, beyond
-/// U+10FFFF).
-size_t utf8_length(std::string_view text, size_t at);
+/// UTF-8 as every tokenizer needs it: well-formed characters (no overlong form, no surrogate, nothing beyond U+10FFFF),
+/// the first byte that is none, and broken bytes made readable. utf8_length() is in common/printable.h.
+namespace moe {
 
 /// Offset of the first byte that is not part of a well-formed character, or npos.
 size_t find_invalid_utf8(std::string_view text);

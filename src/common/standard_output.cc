@@ -1,0 +1,95 @@
+#include "common/standard_output.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <iostream>
+#include <string_view>
+
+#include "common/error.h"
+
+namespace moe {
+namespace {
+
+/// A file that is opened while descriptor 0, 1 or 2 is closed would take its number, and be written what is meant for a person.
+void occupy_standard_descriptors() {
+  for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(descriptor, F_GETFD) != -1 || errno != EBADF) continue;
+    // The lowest free number is this one. What is written to standard output must still fail: it is open for reading.
+    [[maybe_unused]] const int opened = ::open("/dev/null", descriptor == STDOUT_FILENO ? O_RDONLY : O_RDWR);
+  }
+}
+
+}  // namespace
+
+class StandardOutput::Buffer final : public std::streambuf {
+ public:
+  Buffer() { setp(bytes_.data(), bytes_.data() + bytes_.size()); }
+
+  void write_out() {
+    std::string_view rest(pbase(), static_cast<size_t>(pptr() - pbase()));
+    setp(bytes_.data(), bytes_.data() + bytes_.size());   // what could not be written is not tried again
+    while (!rest.empty()) {
+      const ssize_t count = ::write(STDOUT_FILENO, rest.data(), rest.size());
+      if (count >= 0) {
+        rest.remove_prefix(static_cast<size_t>(count));
+        continue;
+      }
+      if (errno == EINTR) continue;
+      if (errno == EPIPE) end_by_broken_pipe();
+      if (errno == EAGAIN) {   // someone who shares the terminal or the pipe made it non-blocking
+        pollfd writable{STDOUT_FILENO, POLLOUT, 0};
+        ::poll(&writable, 1, -1);
+        continue;
+      }
+      throw StorageError(concat("cannot write to standard output: ", std::strerror(errno), errno == ENOSPC ? "; is the disk full?" : ""));
+    }
+  }
+
+ protected:
+  int_type overflow(int_type c) override {
+    write_out();
+    if (traits_type::eq_int_type(c, traits_type::eof())) return traits_type::not_eof(c);
+    return sputc(traits_type::to_char_type(c));
+  }
+  int sync() override {
+    write_out();
+    return 0;
+  }
+
+ private:
+  std::array<char, 1 << 16> bytes_;
+};
+
+StandardOutput::StandardOutput() : buffer_(std::make_unique<Buffer>()) {
+  occupy_standard_descriptors();
+  std::signal(SIGPIPE, SIG_IGN);
+  previous_ = std::cout.rdbuf(buffer_.get());
+  // An exception of the buffer comes out of the output that met it.
+  std::cout.exceptions(std::ios::badbit);
+  if (::isatty(STDOUT_FILENO) == 1) std::cout << std::unitbuf;
+}
+
+StandardOutput::~StandardOutput() {
+  std::cout.exceptions(std::ios::goodbit);
+  std::cout.rdbuf(previous_);
+}
+
+void StandardOutput::finish() { buffer_->write_out(); }
+
+void end_by_broken_pipe() {
+  std::signal(SIGPIPE, SIG_DFL);
+  sigset_t broken_pipe;
+  sigemptyset(&broken_pipe);
+  sigaddset(&broken_pipe, SIGPIPE);
+  pthread_sigmask(SIG_UNBLOCK, &broken_pipe, nullptr);
+  std::raise(SIGPIPE);
+  ::_exit(128 + SIGPIPE);
+}
+
+}  // namespace moe

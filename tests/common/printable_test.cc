@@ -1,0 +1,38 @@
+#include "common/printable.h"
+
+#include <gtest/gtest.h>
+
+#include "common/error.h"
+
+namespace moe {
+namespace {
+
+/// Which bytes are UTF-8 is Python's bytes.decode("utf-8", "backslashreplace"), hexadecimal digits apart.
+TEST(PrintableTest, BytesThatAreNoUtf8BecomeReadable) {
+  EXPECT_EQ(printable("caf\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80"), "caf\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80");
+  EXPECT_EQ(printable("caf\xE9 x"), "caf\\xE9 x");
+  EXPECT_EQ(printable("\xC0\x80|\xE0\x80\x80|\xED\xA0\x80|\xF4\x90\x80\x80"), "\\xC0\\x80|\\xE0\\x80\\x80|\\xED\\xA0\\x80|\\xF4\\x90\\x80\\x80");
+  EXPECT_EQ(printable("cut \xE2\x82"), "cut \\xE2\\x82");
+}
+
+TEST(PrintableTest, LinesStayAndATerminalIsNotCommanded) {
+  EXPECT_EQ(printable("a\n\tb"), "a\n\tb");
+  EXPECT_EQ(printable(std::string("\x1B[2J\r\0\x7F", 7)), "\\x1B[2J\\x0D\\x00\\x7F");
+}
+
+TEST(PrintableTest, LongTextIsCutBetweenCharacters) {
+  EXPECT_EQ(printable("abcd", 4), "abcd");
+  EXPECT_EQ(printable("abcde", 4), "abcd...");
+  EXPECT_EQ(printable("abc\xC3\xA9", 4), "abc...");
+  EXPECT_EQ(printable("\xE9\xE9", 4), "\\xE9...");
+  EXPECT_EQ(excerpt(std::string(3'000'000, 'x')), std::string(kMaxQuoted, 'x') + "...");
+}
+
+TEST(PrintableTest, EveryErrorCanBeTold) {
+  EXPECT_STREQ(InvalidArgument("d.jsonl:2: caf\xE9").what(), "d.jsonl:2: caf\\xE9");
+  EXPECT_LT(std::string_view(Corruption(std::string(6'000'000, 'x')).what()).size(), kMaxMessage + 4);
+  EXPECT_EQ(message_of(std::runtime_error("caf\xE9\nException raised from here\n#1 there")), "caf\\xE9");
+}
+
+}  // namespace
+}  // namespace moe
