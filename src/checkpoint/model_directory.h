@@ -3,22 +3,21 @@
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
-#include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
-#include "checkpoint/safetensors.h"
 #include "checkpoint/stock_view.h"
+#include "checkpoint/weight_files.h"
 #include "model/decoder.h"
 #include "model/model_config.h"
 
 namespace moe {
 
 /// A Hugging Face or native model directory, opened and checked: config.json and one safetensors file or shards with an
-/// index. Opening checks that every expected tensor is there once with its shape and a dtype that we load, and nothing else;
-/// one error lists all that is missing, unexpected or mis-shaped. Weights are mapped, not read. A stock mixture (mixtral,
-/// granitemoeshared, qwen2_moe) shows the logical tensors of a native one, wherever its files hold them.
+/// index. Opening checks that every expected tensor is there with one value (WeightFiles), its shape and a dtype that
+/// we load, and nothing else; one error lists all that is missing, unexpected or mis-shaped. Weights are mapped, not
+/// read. A stock mixture (mixtral, granitemoeshared, qwen2_moe) shows the logical tensors of a native one, wherever its
+/// files hold them.
 class ModelDirectory {
  public:
   /// Throws InvalidArgument or Corruption that names file and tensor.
@@ -40,13 +39,12 @@ class ModelDirectory {
  private:
   std::filesystem::path path_;
   ModelConfig config_;
-  std::vector<std::shared_ptr<SafetensorsFile>> files_;
+  WeightFiles files_;
   std::optional<StockView> stock_;   ///< of a stock mixture
 
-  const SafetensorsFile* file_of(const std::string& name) const;
   at::Tensor stored_tensor(const std::string& name) const;
   const std::string& stored_name(const std::string& name) const;
-  void check_tensors() const;
+  void find_tensors();
   void adapt_stock();
 };
 

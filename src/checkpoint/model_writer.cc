@@ -10,6 +10,8 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
+#include "common/log.h"
+#include "common/python_json.h"
 
 namespace moe {
 namespace {
@@ -51,7 +53,13 @@ std::vector<std::vector<Spec>> cut_shards(const std::vector<Spec>& specs, uint64
 }
 
 void copy_into(const fs::path& folder, const fs::path& file) {
-  if (fs::exists(file) && !fs::exists(folder / file.filename())) write_file_atomically(folder / file.filename(), read_file(file));
+  if (!fs::exists(file) || fs::exists(folder / file.filename())) return;
+  if (is_lfs_pointer(file)) {
+    // Whoever needs it has read it before the work began; the work must not be lost for one that nobody reads.
+    log_warning(concat("event=companion_left_out file=", file.string(), " reason=\"a Git LFS pointer\""));
+    return;
+  }
+  write_file_atomically(folder / file.filename(), read_file(file));
 }
 
 void copy_companions(const fs::path& folder, const fs::path& source, bool is_native, const std::string& chat_template) {
@@ -85,7 +93,7 @@ void write_surroundings(const fs::path& folder, const Surroundings& around) {
   for (const char* key : {"torch_dtype", "dtype"}) {
     if (around.dtype && config.contains(key)) config[key] = *around.dtype;
   }
-  write_file_atomically(folder / "config.json", config.dump(2) + "\n");
+  write_file_atomically(folder / "config.json", python_json_text(config, 2) + "\n");
   if (around.shard_of.empty() || around.shard_of.begin()->second != kSingleFile) {
     const nlohmann::json index = {{"metadata", {{"total_size", around.total_bytes}}}, {"weight_map", around.shard_of}};
     write_file_atomically(folder / "model.safetensors.index.json", index.dump(1) + "\n");

@@ -46,14 +46,44 @@ class Descriptor {
   int value_;
 };
 
+/// Of a link that leads nowhere: where to. Empty for anything else.
+std::string dangling_target(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::is_symlink(fs::symlink_status(path, ignored)) || fs::exists(path, ignored)) return "";
+  return fs::read_symlink(path, ignored).string();
+}
+
+[[noreturn]] void throw_dangling(const fs::path& path, const std::string& target) {
+  throw InvalidArgument(concat("cannot read ", path.string(), ": it is a link to ", target,
+                               ", which is not there; fetch that file again or copy it here"));
+}
+
+/// Whether the file begins as specified by https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md.
+bool begins_as_lfs_pointer(const Descriptor& file, size_t size) {
+  constexpr std::string_view kBegin = "version https://git-lfs.github.com/spec/";
+  constexpr size_t kPointersAreSmaller = 1024;
+  if (size < kBegin.size() || size >= kPointersAreSmaller) return false;
+  std::string begin(kBegin.size(), '\0');
+  return ::pread(file.value(), begin.data(), begin.size(), 0) == static_cast<ssize_t>(begin.size()) && begin == kBegin;
+}
+
 /// Opens for reading and returns the size of the regular file.
 size_t checked_size(const Descriptor& file, const fs::path& path) {
   struct stat status {};
   if (file.value() < 0 || ::fstat(file.value(), &status) != 0) {
-    throw InvalidArgument(concat("cannot read ", path.string(), ": ", system_text()));
+    const std::string reason = system_text();
+    if (const std::string target = dangling_target(path); !target.empty()) throw_dangling(path, target);
+    throw InvalidArgument(concat("cannot read ", path.string(), ": ", reason));
   }
   if (!S_ISREG(status.st_mode)) throw InvalidArgument(concat("cannot read ", path.string(), ": not a regular file"));
-  return static_cast<size_t>(status.st_size);
+  const auto size = static_cast<size_t>(status.st_size);
+  if (begins_as_lfs_pointer(file, size)) {
+    throw InvalidArgument(concat("cannot read ", path.string(),
+                                 ": it is a Git LFS pointer, not the file that it stands for; run `git lfs pull` in ",
+                                 path.has_parent_path() ? path.parent_path().string() : ".",
+                                 ", or download the file itself"));
+  }
+  return size;
 }
 
 /// Where bytes written to `path` land.
@@ -80,6 +110,23 @@ Destination destination_of(fs::path path) {
 }
 
 }  // namespace
+
+bool is_there(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (fs::exists(status)) return true;
+  if (status.type() != fs::file_type::not_found)
+    throw InvalidArgument(concat("cannot read ", path.string(), ": ", error.message()));
+  if (const std::string target = dangling_target(path); !target.empty()) throw_dangling(path, target);
+  return false;
+}
+
+bool is_lfs_pointer(const fs::path& path) {
+  const Descriptor file(path, O_RDONLY);
+  struct stat status {};
+  return file.value() >= 0 && ::fstat(file.value(), &status) == 0 && S_ISREG(status.st_mode) &&
+         begins_as_lfs_pointer(file, static_cast<size_t>(status.st_size));
+}
 
 std::string read_file(const fs::path& path) {
   const Descriptor file(path, O_RDONLY);

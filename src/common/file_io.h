@@ -11,7 +11,16 @@
 /// system said: InvalidArgument for an input that is missing or unreadable, StorageError for a failed write.
 namespace moe {
 
-/// The whole file. Throws InvalidArgument if it cannot be read.
+/// Whether an input file or folder is there. A symbolic link whose target is missing is an error, not an absence (a
+/// cache of models is made of links): throws InvalidArgument that says where it leads, as it does for a place that may
+/// not be looked at.
+bool is_there(const std::filesystem::path& path);
+
+/// Whether the file is a Git LFS pointer: the few lines that stand in place of a file's contents until `git lfs pull`.
+bool is_lfs_pointer(const std::filesystem::path& path);
+
+/// The whole file. Throws InvalidArgument if it cannot be read or is a Git LFS pointer, as do MappedFile and
+/// xxh3_hex_of_file.
 std::string read_file(const std::filesystem::path& path);
 
 /// Writes path.tmp, syncs it, renames it over `path` and syncs the folder: a reader sees the old file or the new one. As

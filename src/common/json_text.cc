@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/error.h"
+#include "common/python_json.h"
 
 namespace moe {
 namespace {
@@ -99,6 +100,6 @@ json parse_json_line(std::string_view line) {
   }
 }
 
-std::string quoted_json(const json& value) { return excerpt(value.dump(-1, ' ', false, json::error_handler_t::replace)); }
+std::string quoted_json(const json& value) { return excerpt(python_json_text(value, -1)); }
 
 }  // namespace moe

@@ -1,13 +1,13 @@
 #include "common/log.h"
 
+#include <fcntl.h>
 #include <spdlog/sinks/base_sink.h>
 #include <spdlog/sinks/dist_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
-
-#include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -41,6 +41,8 @@ Outputs& outputs() {
   static Outputs instance;
   return instance;
 }
+
+std::atomic<int> log_rank = 0;
 
 spdlog::level::level_enum to_spdlog(LogLevel level) {
   switch (level) {
@@ -85,10 +87,15 @@ LogFile::LogFile(const std::filesystem::path& path, LogLevel level) {
 LogFile::~LogFile() { outputs().files->remove_sink(sink_); }
 
 void set_log_rank(int rank) {
+  log_rank = rank;
   Outputs& to = outputs();
   to.pattern = std::string(kPattern) + "rank=" + std::to_string(rank) + " %v";
   to.logger.set_pattern(to.pattern);
   if (rank != 0) set_log_level(LogLevel::kWarning);
+}
+
+void log_shared_warning(std::string_view event) {
+  if (log_rank == 0) log_warning(event);
 }
 
 void set_log_level(LogLevel level) { outputs().console->set_level(to_spdlog(level)); }

@@ -31,6 +31,8 @@ class LogFile {
 };
 
 void log(LogLevel level, std::string_view event);
+/// A warning about what every rank finds alike: rank 0 says it for all.
+void log_shared_warning(std::string_view event);
 inline void log_debug(std::string_view event) { log(LogLevel::kDebug, event); }
 inline void log_info(std::string_view event) { log(LogLevel::kInfo, event); }
 inline void log_warning(std::string_view event) { log(LogLevel::kWarning, event); }

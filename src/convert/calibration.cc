@@ -16,7 +16,8 @@ CalibrationStream::CalibrationStream(const v1::ConvertSpec& spec, uint64_t seed,
     : config_(config) {
   std::vector<DataFile> files;
   for (const v1::DataSource& source : spec.calibration()) {
-    files.push_back({source.path(), source.weight(), source.domain(), source.max_documents()});
+    files.push_back({source.path(), source.weight(), source.domain(), source.max_documents(),
+                     special_tokens_named(source.special_tokens())});
   }
   PackingOptions packing;
   packing.sequence_length = std::min(kLongestRow, config.max_positions);

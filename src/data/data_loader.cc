@@ -134,6 +134,7 @@ DataLoader::DataLoader(std::vector<DataFile> files, std::shared_ptr<const Tokeni
                                   .chat_template = s.options.chat_template,
                                   .chat = s.options.chat,
                                   .max_documents = file.max_documents,
+                                  .special_tokens = file.special_tokens,
                                   .vocab_size = s.options.vocab_size};
     SampleSource source;
     source.weight = file.weight;
@@ -148,6 +149,7 @@ DataLoader::DataLoader(std::vector<DataFile> files, std::shared_ptr<const Tokeni
     sources.push_back(std::move(source));
     const std::string& digest = s.file_digests[file.path] = xxh3_hex_of_file(file.path);
     identity += concat("\n", digest, " ", file.weight, " ", file.domain, " ", file.max_documents);
+    if (file.special_tokens == SpecialTokens::kParse) identity += " special_tokens=parse";
   }
   s.fingerprint = xxh3_hex(identity);
   s.plan = std::make_unique<RowPlan>(std::move(sources), RowPlanOptions{s.options.sequence_length, s.options.seed, s.options.shuffle});

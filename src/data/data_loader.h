@@ -20,6 +20,7 @@ struct DataFile {
   double weight = 1;          ///< share of the mixture's tokens, relative to the other files
   std::string domain;         ///< name for reports
   int64_t max_documents = 0;  ///< 0: all
+  SpecialTokens special_tokens = SpecialTokens::kAsText;  ///< that {"text"} lines spell
 };
 
 struct PackingOptions {
@@ -30,7 +31,7 @@ struct PackingOptions {
   std::string long_chats = "drop";  ///< "drop" | "truncate" | "split"; text is always split
   uint64_t seed = 0;                ///< order of documents
   bool shuffle = true;              ///< false: file order, one pass (evaluation)
-  int64_t vocab_size = 0;           ///< of the model: bound of {"ids"}
+  int64_t vocab_size = 0;           ///< of the model: bound of all ids
 };
 
 /// Rows of tokens without padding, ready for the model.

@@ -1,13 +1,16 @@
 #include "data/documents.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
 #include "common/json_text.h"
+#include "common/log.h"
 
 namespace moe {
 namespace {
@@ -48,14 +51,67 @@ std::string kind_of(const json& line) {
   return kind;
 }
 
-Document text_document(const json& line, const Tokenizer& tokenizer, bool append_eos) {
+/// Special tokens that texts spelled and that stayed text.
+class KeptAsText {
+ public:
+  void add(const std::vector<int32_t>& ids) {
+    lines_ += ids.empty() ? 0 : 1;
+    for (const int32_t id : ids) ++counts_[id];
+  }
+
+  /// One line for the file.
+  void warn(const std::string& path, const Tokenizer& tokenizer) const {
+    if (counts_.empty()) return;
+    std::vector<std::pair<int64_t, int32_t>> by_count;
+    int64_t total = 0;
+    for (const auto& [id, count] : counts_) {
+      by_count.emplace_back(-count, id);
+      total += count;
+    }
+    std::sort(by_count.begin(), by_count.end());
+    constexpr size_t kMostNamed = 5;
+    std::string tokens;
+    for (size_t i = 0; i < std::min(by_count.size(), kMostNamed); ++i) {
+      tokens += concat(i == 0 ? "" : ",", quoted_json(json(tokenizer.id_to_token(by_count[i].second))), ":",
+                       -by_count[i].first);
+    }
+    if (by_count.size() > kMostNamed) tokens += concat(",and_", by_count.size() - kMostNamed, "_more");
+    log_shared_warning(concat(
+        "event=special_tokens_stay_text file=", path, " lines=", lines_, " count=", total, " tokens=", tokens,
+        " reason=\"they are spelled in texts, where they are letters; if these are rendered chats, special_tokens: "
+        "parse of the data source (score: --parse-special-tokens) makes them tokens\""));
+  }
+
+ private:
+  std::map<int32_t, int64_t> counts_;
+  int64_t lines_ = 0;
+};
+
+/// An id that the embedding has no row for: a token that was added to the tokenizer alone, or a tokenizer of another
+/// model.
+void check_ids(const std::vector<int32_t>& ids, const Tokenizer& tokenizer, int64_t vocab_size) {
+  if (vocab_size == 0) return;
+  for (const int32_t id : ids) {
+    if (id < vocab_size) continue;
+    throw InvalidArgument(
+        concat("the token ", quoted_json(json(tokenizer.id_to_token(id))), " has the id ", id, ", and the model has ",
+               vocab_size, " (`vocab_size` of config.json): the tokenizer has tokens that the model was not given"));
+  }
+}
+
+Document text_document(const json& line, const Tokenizer& tokenizer, const DocumentOptions& options, KeptAsText& kept) {
   if (!line["text"].is_string())
     throw InvalidArgument(concat("`text` is ", line["text"].type_name(), "; expected a string"));
   Document document;
   if (tokenizer.bos_id()) document.ids.push_back(*tokenizer.bos_id());
-  const Encoding encoding = tokenizer.encode(line["text"].get_ref<const std::string&>());
+  const Encoding encoding = tokenizer.encode(line["text"].get_ref<const std::string&>(), options.special_tokens);
+  kept.add(encoding.kept_as_text);
   document.ids.insert(document.ids.end(), encoding.ids.begin(), encoding.ids.end());
-  if (append_eos && tokenizer.eos_id()) document.ids.push_back(*tokenizer.eos_id());
+  if (tokenizer.suffix_id()) {
+    document.ids.push_back(*tokenizer.suffix_id());
+  } else if (options.append_eos && tokenizer.eos_id()) {
+    document.ids.push_back(*tokenizer.eos_id());
+  }
   document.supervised.assign(document.ids.size(), 1);
   return document;
 }
@@ -208,6 +264,7 @@ void for_each_document(const std::string& path, const Tokenizer* tokenizer, cons
   const std::string& name = options.chat_template.name;
   const ChatTemplate* chat_template = name.empty() ? nullptr : &chat_templates().at(name);
   std::string kind;
+  KeptAsText kept;
   for_each_line(path, options.max_documents, [&](int64_t, const json& line) {
     const std::string this_kind = kind_of(line);
     if (kind.empty()) kind = this_kind;
@@ -217,9 +274,11 @@ void for_each_document(const std::string& path, const Tokenizer* tokenizer, cons
     if (kind != "ids" && tokenizer == nullptr)
       throw InvalidArgument(concat("`", kind, "` needs a tokenizer, and the model has none"));
     const bool is_chat = kind == "messages" || kind == "instruction";
+    if (kind != "text" && options.special_tokens == SpecialTokens::kParse)
+      throw InvalidArgument(concat("has `", kind, "`, and special_tokens: parse is for files of {\"text\"}"));
     if (is_chat && chat_template == nullptr)
       throw NoChatTemplate(concat(path, " has chats, and ", options.chat_template.problem));
-    Document document = kind == "text" ? text_document(line, *tokenizer, options.append_eos)
+    Document document = kind == "text" ? text_document(line, *tokenizer, options, kept)
                         : is_chat ? chat_document(line, kind == "instruction", *tokenizer, *chat_template, options.chat)
                                   : ids_document(line, options.vocab_size);
     if (has(line, "domain")) {
@@ -230,8 +289,10 @@ void for_each_document(const std::string& path, const Tokenizer* tokenizer, cons
         throw InvalidArgument(concat("`domain` is ", document.domain.size(), " bytes long; at most ", kMaxDomain));
       }
     }
+    if (kind != "ids") check_ids(document.ids, *tokenizer, options.vocab_size);
     visit(document);
   });
+  if (tokenizer != nullptr) kept.warn(path, *tokenizer);
 }
 
 std::vector<Document> read_documents(const std::string& path, const Tokenizer* tokenizer,
@@ -242,13 +303,19 @@ std::vector<Document> read_documents(const std::string& path, const Tokenizer* t
   return documents;
 }
 
-std::vector<IdLine> read_text_documents(const std::string& path, const Tokenizer& tokenizer) {
+std::vector<IdLine> read_text_documents(const std::string& path, const Tokenizer& tokenizer,
+                                        const DocumentOptions& options) {
   std::vector<IdLine> all;
+  DocumentOptions reading = options;
+  reading.append_eos = false;
+  KeptAsText kept;
   for_each_line(path, 0, [&](int64_t number, const json& line) {
     // Of instruction data the rendered text is what was asked for here.
     if (kind_of(line) != "text" && !has(line, "text")) throw InvalidArgument("has no `text`");
-    all.push_back({number, text_document(line, tokenizer, /*append_eos=*/false).ids});
+    all.push_back({number, text_document(line, tokenizer, reading, kept).ids});
+    check_ids(all.back().ids, tokenizer, options.vocab_size);
   });
+  kept.warn(path, tokenizer);
   return all;
 }
 

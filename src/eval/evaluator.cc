@@ -37,7 +37,7 @@ LoadedModel load_model(const std::filesystem::path& path, const v1::GangSpec& ga
     const ExpertRange experts = config.moe ? mesh.owned_experts(config.moe->num_experts) : ExpertRange{};
     model.dispatcher = config.moe ? make_dispatcher(mesh) : std::make_unique<LocalDispatcher>();
     model.decoder = std::make_unique<Decoder>(load_decoder(directory, compute_type(gang), experts));
-    model.tokenizer = tokenizer_for(path, config);
+    model.tokenizer = tokenizer_for(path);
     for (const auto& [name, digest] : replica_digests(model.decoder->parameters())) facts[name + " of " + path.string()] = digest;
   });
   require_same_files(mesh.world(), "load " + path.string(), facts);

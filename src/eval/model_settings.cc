@@ -31,20 +31,17 @@ ChatTemplateChoice chat_template_for(const std::filesystem::path& model, const M
   return choose_chat_template(model);
 }
 
-std::shared_ptr<const Tokenizer> tokenizer_for(const std::filesystem::path& model, const ModelConfig& config) {
-  const auto file = Tokenizer::file_in(model);
-  if (!file) return nullptr;
-  std::shared_ptr<const Tokenizer> tokenizer = Tokenizer::from_directory(model);
-  if (tokenizer->vocab_size() > config.vocab_size) {
-    throw InvalidArgument(concat(file->string(), " has ", tokenizer->vocab_size(), " tokens, more than vocab_size ",
-                                 config.vocab_size, " of config.json"));
-  }
-  return tokenizer;
+std::shared_ptr<const Tokenizer> tokenizer_for(const std::filesystem::path& model) {
+  if (!Tokenizer::file_in(model)) return nullptr;
+  return Tokenizer::from_directory(model);
 }
 
 std::vector<DataFile> data_files(const google::protobuf::RepeatedPtrField<v1::DataSource>& sources) {
   std::vector<DataFile> files;
-  for (const v1::DataSource& source : sources) files.push_back({source.path(), source.weight(), source.domain(), source.max_documents()});
+  for (const v1::DataSource& source : sources) {
+    files.push_back({source.path(), source.weight(), source.domain(), source.max_documents(),
+                     special_tokens_named(source.special_tokens())});
+  }
   return files;
 }
 

@@ -22,9 +22,9 @@ int64_t sequence_length_for(const ModelConfig& config, int64_t given);
 /// far as it is recognised, else plain_markers. Throws InvalidArgument if the directory's template file cannot be read.
 ChatTemplateChoice chat_template_for(const std::filesystem::path& model, const ModelConfig& config, const std::string& given);
 
-/// Null if the folder has no tokenizer file: then data must be {"ids"}. Throws InvalidArgument if it has more pieces than the model's
-/// vocabulary.
-std::shared_ptr<const Tokenizer> tokenizer_for(const std::filesystem::path& model, const ModelConfig& config);
+/// Null if the folder has no tokenizer file: then data must be {"ids"}. It may have fewer tokens than the model has
+/// rows, or more (a pad token is often added without a row): an id without a row is refused where it occurs.
+std::shared_ptr<const Tokenizer> tokenizer_for(const std::filesystem::path& model);
 
 std::vector<DataFile> data_files(const google::protobuf::RepeatedPtrField<v1::DataSource>& sources);
 

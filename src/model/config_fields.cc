@@ -26,10 +26,19 @@ void read_heads(const JsonFields& fields, ModelConfig& config) {
   }
 }
 
+/// transformers has several names for one function (ACT2FN in its activations.py).
+std::string activation_of(const std::string& name) {
+  if (name == "swish") return "silu";
+  for (const char* same : {"gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"}) {
+    if (name == same) return "gelu_new";
+  }
+  return name;
+}
+
 }  // namespace
 
 void read_common_fields(const JsonFields& fields, const FamilyFields& family, ModelConfig& config) {
-  if (fields.text_or("hidden_act", family.activation) != family.activation) {
+  if (activation_of(fields.text_or("hidden_act", family.activation)) != family.activation) {
     fields.fail("hidden_act", concat("\"", family.activation, "\""));
   }
   config.hidden_size = fields.integer("hidden_size");

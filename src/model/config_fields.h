@@ -7,7 +7,7 @@ namespace moe {
 
 /// What differs between families in the keys that all of them have.
 struct FamilyFields {
-  const char* activation;            ///< the only `hidden_act` that the family's FFN computes
+  const char* activation;  ///< the only `hidden_act` that the family's FFN computes, by its first name
   const char* norm_eps_key;
   double norm_eps;                   ///< where the key is absent
   double partial_rotary_factor = 1;  ///< where the key is absent

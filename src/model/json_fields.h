@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -30,7 +31,9 @@ class JsonFields {
   }
   double number(const std::string& key) const {
     if (!required(key).is_number()) fail(key, "a number");
-    return object_[key].get<double>();
+    const auto value = object_[key].get<double>();
+    if (!std::isfinite(value)) fail(key, "a finite number");
+    return value;
   }
   double number_or(const std::string& key, double otherwise) const { return has(key) ? number(key) : otherwise; }
   double positive(const std::string& key) const {
@@ -58,7 +61,7 @@ class JsonFields {
   std::vector<double> numbers(const std::string& key, int64_t size) const {
     std::vector<double> values;
     for (const nlohmann::json& value : list(key, size)) {
-      if (!value.is_number()) fail(key, "a list of numbers");
+      if (!value.is_number() || !std::isfinite(value.get<double>())) fail(key, "a list of finite numbers");
       values.push_back(value.get<double>());
     }
     return values;

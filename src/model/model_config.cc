@@ -1,10 +1,11 @@
 #include "model/model_config.h"
 
 #include <functional>
+#include <limits>
 #include <numeric>
 
 #include "common/error.h"
-#include "common/json_text.h"
+#include "common/python_json.h"
 #include "model/config_fields.h"
 #include "model/json_fields.h"
 #include "model/model_families.h"
@@ -47,14 +48,16 @@ MoeConfig read_moe(const JsonFields& fields, const ModelConfig& config) {
 }
 
 void read_special_tokens(const JsonFields& fields, ModelConfig& config) {
-  if (fields.has("bos_token_id")) config.bos_token_id = fields.integer("bos_token_id", 0);
+  // Below 0 is none: LLaMA files have -1 so.
+  const int64_t bos = fields.integer_or("bos_token_id", -1, std::numeric_limits<int64_t>::min());
+  if (bos >= 0) config.bos_token_id = bos;
   config.eos_token_ids = fields.token_ids("eos_token_id");
 }
 
 }  // namespace
 
 ModelConfig parse_model_config(const std::string& text, const std::string& where) {
-  const nlohmann::json source = parse_json(text, where);
+  const nlohmann::json source = parse_python_json(text, where);
   const JsonFields fields(source, where);
   ModelConfig config;
   const std::string type = fields.text("model_type");

@@ -45,6 +45,8 @@ void check_sources(const RepeatedPtrField<v1::DataSource>& sources, const std::s
     check_positive(source.has_weight(), source.weight(), join_path(item, "weight"), sink);
     check_at_least<int64_t>(source.has_max_documents(), source.max_documents(), 0, join_path(item, "max_documents"),
                             sink);
+    if (source.has_special_tokens())
+      check_choice(source.special_tokens(), {"text", "parse"}, join_path(item, "special_tokens"), sink);
     if (source.has_domain() && source.domain().empty())
       sink.add(join_path(item, "domain"), "is empty; write a name or remove it");
     const std::string domain = domain_of(source);

@@ -88,7 +88,7 @@ class Trainer {
   }
 
   void load_data(const ModelConfig& config) {
-    const std::shared_ptr<const Tokenizer> tokenizer = tokenizer_for(request_.model, config);
+    const std::shared_ptr<const Tokenizer> tokenizer = tokenizer_for(request_.model);
     tokenizer_digest_ = tokenizer ? tokenizer->digest() : "none";
     PackingOptions packing;
     packing.sequence_length = sequence_length_for(config, spec_.sequence_length());

@@ -18,7 +18,7 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
   std::shared_ptr<const Tokenizer> tokenizer;
   agree(context.world, "open " + input.string(), [&] {
     source = std::make_unique<ModelDirectory>(input);
-    tokenizer = tokenizer_for(input, source->config());
+    tokenizer = tokenizer_for(input);
   });
   const ConvertRequest request{.spec = spec,
                                .seed = context.stage.seed(),

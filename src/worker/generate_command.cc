@@ -13,8 +13,8 @@
 #include "checkpoint/model_directory.h"
 #include "common/error.h"
 #include "common/file_io.h"
-#include "common/json_text.h"
 #include "common/option_checks.h"
+#include "common/python_json.h"
 #include "common/rng.h"
 #include "data/chat/chat_encoding.h"
 #include "data/chat/chat_templates.h"
@@ -66,8 +66,8 @@ struct Prompt {
 /// end an answer with one token and a document with another.
 std::set<int32_t> stop_ids(const ModelDirectory& directory, const Tokenizer& tokenizer) {
   std::vector<int64_t> ids = directory.config().eos_token_ids;
-  if (const std::filesystem::path file = directory.path() / "generation_config.json"; std::filesystem::exists(file)) {
-    const nlohmann::json values = parse_json(read_file(file), file.string());
+  if (const std::filesystem::path file = directory.path() / "generation_config.json"; is_there(file)) {
+    const nlohmann::json values = parse_python_json(read_file(file), file.string());
     const std::vector<int64_t> more = JsonFields(values, file.string()).token_ids("eos_token_id");
     ids.insert(ids.end(), more.begin(), more.end());
   }
@@ -109,7 +109,7 @@ Prompt text_prompt(const GenerateOptions& options, const ModelDirectory& directo
 ExitCode generate(const GenerateOptions& options) {
   const ModelDirectory directory(options.model);
   const ModelConfig& config = directory.config();
-  const auto tokenizer = tokenizer_for(options.model, config);
+  const auto tokenizer = tokenizer_for(options.model);
   if (!tokenizer) throw InvalidArgument(options.model + ": there is no tokenizer.json and no tokenizer.model; copy the model's tokenizer file there");
   const auto [ids, stops] = options.is_chat ? chat_prompt(options, directory, *tokenizer) : text_prompt(options, directory, *tokenizer);
   if (ids.empty()) throw InvalidArgument("--prompt is empty and the model has no BOS token: give a prompt of at least one character");

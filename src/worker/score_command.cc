@@ -26,6 +26,7 @@ struct ScoreOptions {
   std::string text_file;
   std::string ids_file;
   std::string output;
+  bool parses_specials = false;
 };
 
 /// Natural log of p(ids[i] | ids[0..i)) for i >= 1, in fp32.
@@ -53,8 +54,11 @@ ExitCode score(const ScoreOptions& options) {
   const std::string& file = options.text_file.empty() ? options.ids_file : options.text_file;
   std::shared_ptr<const Tokenizer> tokenizer;
   if (!options.text_file.empty()) tokenizer = Tokenizer::from_directory(options.model);
+  const DocumentOptions reading{
+      .special_tokens = options.parses_specials ? SpecialTokens::kParse : SpecialTokens::kAsText,
+      .vocab_size = directory.config().vocab_size};
   const std::vector<IdLine> documents = options.text_file.empty() ? read_id_documents(file, directory.config().vocab_size)
-                                                                  : read_text_documents(file, *tokenizer);
+                                                                  : read_text_documents(file, *tokenizer, reading);
   for (const IdLine& line : documents) check_length(directory.config(), line.ids, concat(file, ":", line.number));
 
   const at::NoGradGuard no_grad;
@@ -81,9 +85,12 @@ Subcommand add_score_command(CLI::App& app) {
   auto options = std::make_shared<ScoreOptions>();
   CLI::App* command = app.add_subcommand("score", "Log-probabilities of documents under a model, dense or MoE");
   command->add_option("MODEL", options->model, "Model directory (Hugging Face layout or native)")->required();
-  CLI::Option* text = command->add_option("--text", options->text_file, "JSONL file of {\"text\"}; the model's BOS is put first");
+  CLI::Option* text = command->add_option("--text", options->text_file,
+                                          "JSONL file of {\"text\"}; what the tokenizer adds (BOS) is added");
   CLI::Option* ids = command->add_option("--ids", options->ids_file, "JSONL file of {\"ids\"}, scored as they stand");
   text->excludes(ids);
+  command->add_flag("--parse-special-tokens", options->parses_specials, "Text such as <|im_end|> is the special token")
+      ->excludes(ids);
   command->add_option("--out", options->output, "Write here (default: standard output)");
   command->footer(
       "One JSON line per document: `ids`, and `logprobs`, the natural logarithm of the probability of each id after the\n"

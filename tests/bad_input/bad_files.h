@@ -35,8 +35,10 @@ std::vector<BadFile> bad_tokenizer_jsons();
 /// tokenizer_config.json beside a good tokenizer.json.
 std::vector<BadFile> bad_tokenizer_configs();
 
-/// Changes that break JSON itself, whatever it says, of a good file's text.
-std::vector<BadFile> broken_json(const std::string& file, const std::string& good);
+/// Changes that break JSON itself, whatever it says, of a good file's text. Python's JSON (common/python_json.h) has
+/// NaN for a number.
+enum class Json { kStrict, kOfPython };
+std::vector<BadFile> broken_json(const std::string& file, const std::string& good, Json kind);
 
 /// A safetensors file: the length, the header, the data.
 std::string safetensors_bytes(const std::string& header, const std::string& data);

@@ -137,7 +137,7 @@ json good_config() {
 }
 
 std::vector<BadFile> bad_configs() {
-  std::vector<BadFile> files = broken_json(kFile, good_config().dump(1));
+  std::vector<BadFile> files = broken_json(kFile, good_config().dump(1), Json::kOfPython);
   add_sizes(files);
   files.push_back(changed("no_model_type", [](json& config) { config.erase("model_type"); }, {"`model_type` is missing"}));
   files.push_back(with("model_type", 7));
@@ -149,19 +149,35 @@ std::vector<BadFile> bad_configs() {
   files.push_back(changed("head_dim_odd", [](json& config) { config["head_dim"] = 7; }, {"head_dim 7", "odd"}));
   files.push_back(with("head_dim", -8, {"at least 1"}));
   files.push_back(with("hidden_act", "relu", {"silu"}));
+  files.push_back(with("hidden_act", "SiLU", {"silu"}));
   files.push_back(with("hidden_act", 1));
   files.push_back(with("rms_norm_eps", "1e-5", {"a number"}));
   files.push_back(with("rms_norm_eps", 0, {"above 0"}));
   files.push_back(with("rms_norm_eps", -1e-5, {"above 0"}));
   files.push_back(with("rope_theta", "10000", {"a number"}));
   files.push_back(with("rope_theta", 0, {"above 0"}));
+  for (const char* literal : {"NaN", "Infinity", "-Infinity"}) {
+    std::string text = good_config().dump();
+    text.replace(text.find("10000.0"), 7, literal);
+    files.push_back({std::string("rope_theta_is_") + literal,
+                     kFile,
+                     text,
+                     {std::string("`rope_theta` is ") + literal, "a finite number"}});
+    text = good_config().dump();
+    text.replace(text.find("\"vocab_size\":300"), 16, std::string("\"vocab_size\":") + literal);
+    files.push_back({std::string("vocab_size_is_") + literal,
+                     kFile,
+                     text,
+                     {std::string("`vocab_size` is ") + literal, "an integer"}});
+  }
   files.push_back(with("tie_word_embeddings", "yes", {"true or false"}));
   files.push_back(with("attention_bias", 1, {"true or false"}));
   files.push_back(with("mlp_bias", "no", {"true or false"}));
   files.push_back(with("partial_rotary_factor", 0.5, {"whole heads"}));
   files.push_back(with("max_position_embeddings", 0, {"at least 1"}));
   files.push_back(with("bos_token_id", 1.5, {"an integer"}));
-  files.push_back(with("bos_token_id", -1, {"at least 0"}));
+  files.push_back(with("bos_token_id", json::array({1}), {"an integer"}));
+  files.push_back(with("bos_token_id", "<s>", {"an integer"}));
   files.push_back(with("eos_token_id", "2"));
   files.push_back(with("eos_token_id", json::array({2, "3"})));
   add_rope(files);

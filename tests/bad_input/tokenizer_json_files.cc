@@ -147,7 +147,7 @@ json good_tokenizer_json() {
 json good_tokenizer_config() { return {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"eos_token", "<|end|>"}, {"bos_token", nullptr}}; }
 
 std::vector<BadFile> bad_tokenizer_jsons() {
-  std::vector<BadFile> files = broken_json(kFile, good_tokenizer_json().dump());
+  std::vector<BadFile> files = broken_json(kFile, good_tokenizer_json().dump(), Json::kStrict);
   add_models(files);
   add_nodes(files);
   add_added_tokens(files);
@@ -155,7 +155,7 @@ std::vector<BadFile> bad_tokenizer_jsons() {
 }
 
 std::vector<BadFile> bad_tokenizer_configs() {
-  std::vector<BadFile> files = broken_json(kConfig, good_tokenizer_config().dump());
+  std::vector<BadFile> files = broken_json(kConfig, good_tokenizer_config().dump(), Json::kOfPython);
   const auto with_eos = [&](const std::string& name, const json& value, std::vector<std::string> says) {
     json config = good_tokenizer_config();
     config["eos_token"] = value;

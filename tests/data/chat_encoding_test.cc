@@ -42,9 +42,11 @@ class PieceTokenizer : public Tokenizer {
   }
   std::unique_ptr<TextDecoder> decoder(bool) const override { return nullptr; }
   int64_t vocab_size() const override { return 260; }
+  bool has_token(int32_t id) const override { return id >= 0 && id < 260; }
   std::optional<int32_t> token_to_id(std::string_view) const override { return std::nullopt; }
   std::string_view id_to_token(int32_t id) const override { return kSpecials[id - 256]; }
   std::optional<int32_t> bos_id() const override { return adds_bos_ ? std::optional(258) : std::nullopt; }
+  std::optional<int32_t> suffix_id() const override { return std::nullopt; }
   std::optional<int32_t> eos_id() const override { return 259; }
   std::string bos_token() const override { return "<s>"; }
   std::string eos_token() const override { return "</s>"; }

@@ -156,7 +156,8 @@ TEST(ValidateTest, FieldsOfTrain) {
                           "a.yaml:7: stages.t.train.steps: must be at least 1 (0); it has no default"));
   EXPECT_THAT(
       problems_of(train(
-          "steps: 10, data: [{weight: -1, max_documents: -2, domain: ''}], sequence_length: 1, micro_batch_rows: 0, "
+          "steps: 10, data: [{weight: -1, max_documents: -2, special_tokens: keep, domain: ''}], sequence_length: 1, "
+          "micro_batch_rows: 0, "
           "micro_steps: 0, learning_rate: 0, learning_rate_floor: 2, warmup_steps: 11, beta1: 1, beta2: -0.1, epsilon: "
           "0, "
           "weight_decay: -1, clip_norm: -1, balance_loss: -1, validate_every: -1, validation_tokens: 0, "
@@ -164,6 +165,7 @@ TEST(ValidateTest, FieldsOfTrain) {
       ElementsAre("a.yaml:7: stages.t.train.data.0.path: missing; name a JSONL file",
                   "a.yaml:7: stages.t.train.data.0.weight: must be greater than 0 (-1)",
                   "a.yaml:7: stages.t.train.data.0.max_documents: must be at least 0 (-2)",
+                  "a.yaml:7: stages.t.train.data.0.special_tokens: unknown value (keep); known: text, parse",
                   "a.yaml:7: stages.t.train.data.0.domain: is empty; write a name or remove it",
                   "a.yaml:7: stages.t.train.sequence_length: must be at least 2 (1)",
                   "a.yaml:7: stages.t.train.micro_batch_rows: must be at least 1 (0)",

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -130,6 +131,40 @@ TEST(CommandsTest, WordsThatAreNotUtf8AreUsage) {
   const testing::ProcessResult result = worker({"inspect", "caf\xE9"});
   EXPECT_EQ(result.exit_code, 64);
   EXPECT_EQ(result.err, "moe-worker: argument 2 is not UTF-8 ('caf\\xE9'); rename the file or folder, or write the text as UTF-8\n");
+}
+
+/// The bundled model, as links, with another tokenizer or files beside it.
+void lay_out(const std::filesystem::path& folder, const std::string& tokenizer) {
+  for (const char* name : {"config.json", "model.safetensors"}) std::filesystem::create_symlink(kModel + "/" + name, folder / name);
+  std::filesystem::copy_file(tokenizer, folder / "tokenizer.model");
+}
+
+// Most ids that the model draws are beyond this tokenizer: 512 tokens, 4096 rows.
+TEST(GenerateCommandTest, GoesOnOverRowsBeyondTheTokenizer) {
+  const testing::TempDir folder;
+  lay_out(folder.path(), MOE_SOURCE_DIR "/tests/testing/fixtures/stories260k/tokenizer.model");
+  const testing::ProcessResult result =
+      worker({"generate", folder.path().string(), "--prompt", "Once", "--max-tokens", "12", "--temperature", "1"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(result.out.rfind("Once", 0), 0U) << result.out;
+}
+
+TEST(CommandsTest, ATokenWithoutARowIsAnErrorWhereItOccurs) {
+  const testing::TempDir folder;
+  lay_out(folder.path(), kModel + "/tokenizer.model");
+  write_file_atomically(folder / "tokenizer_config.json", R"({"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"})");
+  write_file_atomically(folder / "t.jsonl", "{\"text\": \"Once\"}\n{\"text\": \"Once <pad>\"}\n");
+  const std::string model = folder.path().string(), text = folder / "t.jsonl";
+  EXPECT_EQ(worker({"generate", model, "--prompt", "Once <pad>", "--max-tokens", "1"}).exit_code, 0);
+  const testing::ProcessResult parsed = worker({"generate", model, "--prompt", "Once <pad>", "--parse-special-tokens"});
+  EXPECT_EQ(parsed.exit_code, 65);
+  EXPECT_THAT(parsed.err, HasSubstr("the token id 4096 is none of the model's 4096"));
+  const testing::ProcessResult as_text = worker({"score", model, "--text", text});
+  EXPECT_EQ(as_text.exit_code, 0) << as_text.err;
+  EXPECT_THAT(as_text.err, HasSubstr("event=special_tokens_stay_text"));
+  const testing::ProcessResult scored = worker({"score", model, "--text", text, "--parse-special-tokens"});
+  EXPECT_EQ(scored.exit_code, 65);
+  EXPECT_THAT(scored.err, HasSubstr("t.jsonl:2: the token \"<pad>\" has the id 4096, and the model has 4096"));
 }
 
 TEST(CommandsTest, HelpHasExamplesAndMissingFlagsAreUsage) {

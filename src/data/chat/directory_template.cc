@@ -8,7 +8,7 @@
 
 #include "common/error.h"
 #include "common/file_io.h"
-#include "common/json_text.h"
+#include "common/python_json.h"
 #include "data/chat/canonical_jinja.h"
 #include "data/chat/chat_templates.h"
 #include "data/chat/jinja_texts.h"
@@ -70,9 +70,9 @@ std::optional<std::string> from_list(const json& list, const std::string& where)
 
 std::optional<DirectoryTemplate> read_directory_template(const std::filesystem::path& directory) {
   const std::filesystem::path own = directory / "chat_template.jinja", config = directory / kConfigFile;
-  if (std::filesystem::exists(own)) return DirectoryTemplate{read_file(own), own.string()};
-  if (!std::filesystem::exists(config)) return std::nullopt;
-  const json values = parse_json(read_file(config), config.string());
+  if (is_there(own)) return DirectoryTemplate{read_file(own), own.string()};
+  if (!is_there(config)) return std::nullopt;
+  const json values = parse_python_json(read_file(config), config.string());
   const std::string where = config.string() + ": chat_template";
   if (!values.is_object()) throw InvalidArgument(config.string() + ": not a JSON object");
   if (!values.contains("chat_template") || values["chat_template"].is_null()) return std::nullopt;

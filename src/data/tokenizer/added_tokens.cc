@@ -77,7 +77,8 @@ const AddedToken* AddedTokenMatcher::match(std::string_view text, size_t at, siz
   return found;
 }
 
-void AddedTokenMatcher::split(std::string_view text, SpecialTokens specials, std::vector<Piece>& pieces) const {
+void AddedTokenMatcher::split(std::string_view text, SpecialTokens specials, std::vector<Piece>& pieces,
+                              std::vector<int32_t>* kept_as_text) const {
   pieces.clear();
   size_t done = 0;
   for (size_t at = 0; at < text.size();) {
@@ -89,7 +90,10 @@ void AddedTokenMatcher::split(std::string_view text, SpecialTokens specials, std
     }
     size_t begin = at;
     at = end;
-    if (token->special && specials == SpecialTokens::kAsText) continue;
+    if (token->special && specials == SpecialTokens::kAsText) {
+      if (kept_as_text != nullptr) kept_as_text->push_back(token->id);
+      continue;
+    }
     if (token->single_word && !stands_alone(text, begin, end)) continue;
     if (token->lstrip) begin = std::max(spaces_before(text, begin), done);
     if (token->rstrip) end = spaces_behind(text, end);

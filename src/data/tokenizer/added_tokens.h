@@ -34,8 +34,10 @@ class AddedTokenMatcher {
   /// outlive the matcher.
   void add(std::string_view pattern, const AddedToken& token);
 
-  /// The pieces in order; they cover the text. A token with rstrip may overlap with the next one.
-  void split(std::string_view text, SpecialTokens specials, std::vector<Piece>& pieces) const;
+  /// The pieces in order; they cover the text. A token with rstrip may overlap with the next one. Appends the ids of
+  /// special tokens that stay text to `kept_as_text`, if given.
+  void split(std::string_view text, SpecialTokens specials, std::vector<Piece>& pieces,
+             std::vector<int32_t>* kept_as_text = nullptr) const;
 
  private:
   struct Node {

@@ -9,6 +9,7 @@
 #include "common/file_io.h"
 #include "data/tokenizer/sentencepiece_tokenizer.h"
 #include "data/tokenizer/tokenizer_json.h"
+#include "data/tokenizer/tokenizer_settings.h"
 
 namespace moe {
 namespace {
@@ -22,9 +23,15 @@ size_t chunk_of(size_t texts, int threads) {
 
 }  // namespace
 
+SpecialTokens special_tokens_named(std::string_view name) {
+  if (name.empty() || name == "text") return SpecialTokens::kAsText;
+  if (name != "parse") throw InvalidArgument(concat("special_tokens '", name, "' is unknown; known: text, parse"));
+  return SpecialTokens::kParse;
+}
+
 std::optional<fs::path> Tokenizer::file_in(const fs::path& directory) {
   for (const char* name : {"tokenizer.json", "tokenizer.model"}) {
-    if (fs::exists(directory / name)) return directory / name;
+    if (is_there(directory / name)) return directory / name;
   }
   return std::nullopt;
 }
@@ -36,8 +43,10 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_directory(const fs::path& direc
                                  ": there is no tokenizer.json and no tokenizer.model; copy the model's tokenizer file "
                                  "there, or give the data as {\"ids\"}"));
   }
-  if (file->extension() == ".model") return std::make_shared<SentencePieceTokenizer>(read_file(*file), file->string());
-  return std::make_shared<JsonTokenizer>(read_file(*file), file->string(), read_special_token_names(directory));
+  const TokenizerSettings settings = TokenizerSettings::read(directory);
+  if (file->extension() == ".model")
+    return std::make_shared<SentencePieceTokenizer>(read_file(*file), file->string(), settings);
+  return std::make_shared<JsonTokenizer>(read_file(*file), file->string(), settings);
 }
 
 std::string Tokenizer::decode(const std::vector<int32_t>& ids, bool skip_special_tokens) const {

@@ -7,7 +7,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "common/json_text.h"
-#include "data/tokenizer/json_node.h"
+#include "common/log.h"
 #include "data/tokenizer/unicode_classes.h"
 
 namespace moe {
@@ -92,7 +92,7 @@ class JsonTokenizer::Run final : public WordSink {
       : owner_(owner), text_(text), specials_(specials), workspace_(workspace) {}
 
   Encoding encode() {
-    owner_.raw_matcher_.split(text_, specials_, workspace_.raw_pieces);
+    owner_.raw_matcher_.split(text_, specials_, workspace_.raw_pieces, &encoding_.kept_as_text);
     const size_t expected = std::min(text_.size() / 3, kMostReserved);
     encoding_.ids.reserve(expected);
     encoding_.offsets.reserve(expected);
@@ -119,7 +119,7 @@ class JsonTokenizer::Run final : public WordSink {
   using Spaces = std::pair<uint16_t, uint16_t>;
 
   void encode_part(const AlignedText& part) {
-    owner_.normalized_matcher_.split(part.bytes, specials_, workspace_.normalized_pieces);
+    owner_.normalized_matcher_.split(part.bytes, specials_, workspace_.normalized_pieces, &encoding_.kept_as_text);
     for (const AddedTokenMatcher::Piece& piece : workspace_.normalized_pieces) {
       const AlignedText text = part.substr(piece.begin, piece.end - piece.begin);
       if (piece.token != nullptr) {
@@ -154,6 +154,26 @@ class JsonTokenizer::Run final : public WordSink {
 
 namespace {
 
+/// The file with the tokens of those beside it.
+TokenizerJson parsed(std::string_view bytes, const std::string& where, const TokenizerSettings& settings) {
+  TokenizerJson file = parse_tokenizer_json(bytes, where);
+  file.tokens_of_file = file.added_tokens.size();
+  add_tokens(settings.added, file);
+  add_tokens(settings.special, file);
+  // Here the lines of transformers differ; the other tokenizers of 4 go by the template, too.
+  const auto differs = [](const std::optional<bool>& flag, const std::optional<int32_t>& id) {
+    return flag && *flag != id.has_value();
+  };
+  if (settings.tokenizer_class.starts_with("Llama") &&
+      (differs(settings.adds_bos, file.prefix_id) || differs(settings.adds_eos, file.suffix_id))) {
+    log_info(concat(
+        "event=tokenizer_flags_not_read file=", where,
+        " reason=\"add_bos_token and add_eos_token of tokenizer_config.json contradict the template of tokenizer.json, "
+        "which counts; transformers 4 goes by the flags, 5 by the template\""));
+  }
+  return file;
+}
+
 BpeWords::Options options_of(const TokenizerJson& file) {
   return {file.is_byte_level, file.fuse_unknown, file.byte_fallback, file.ignore_merges, file.unknown_id};
 }
@@ -166,6 +186,8 @@ class NodesDecoder final : public TextDecoder {
       : tokenizer_(tokenizer), nodes_(nodes), is_left_out_(is_left_out) {}
 
   void push(int32_t id, std::string& text) override {
+    // Rows beyond the tokenizer, to which an embedding is padded, are nothing; so are holes among its ids.
+    if (id >= 0 && !tokenizer_.has_token(id)) return;
     const std::string_view token = tokenizer_.id_to_token(id);
     if (is_left_out_ == nullptr || !(*is_left_out_)[id]) nodes_.push(std::string(token), text);
   }
@@ -179,11 +201,11 @@ class NodesDecoder final : public TextDecoder {
 
 }  // namespace
 
-JsonTokenizer::JsonTokenizer(std::string_view file_bytes, const std::string& where, SpecialTokenNames names)
-    : JsonTokenizer(parse_tokenizer_json(file_bytes, where), file_bytes, where, std::move(names)) {}
+JsonTokenizer::JsonTokenizer(std::string_view file_bytes, const std::string& where, const TokenizerSettings& settings)
+    : JsonTokenizer(parsed(file_bytes, where, settings), file_bytes, where, settings) {}
 
 JsonTokenizer::JsonTokenizer(TokenizerJson file, std::string_view file_bytes, const std::string& where,
-                             SpecialTokenNames names)
+                             const TokenizerSettings& settings)
     : vocabulary_(std::move(file.vocabulary)),
       normalizer_(std::move(file.normalizers)),
       pre_tokenizer_(std::move(file.pre_tokenizers)),
@@ -193,7 +215,9 @@ JsonTokenizer::JsonTokenizer(TokenizerJson file, std::string_view file_bytes, co
       offset_trims_(std::move(file.offset_trims)),
       decoders_(std::move(file.decoders)),
       prefix_id_(file.prefix_id),
-      names_(std::move(names)) {
+      suffix_id_(file.suffix_id),
+      bos_token_(TokenizerSettings::text_of(settings.bos, "")),
+      eos_token_(TokenizerSettings::text_of(settings.eos, "")) {
   AlignedBuffer buffers[2];
   std::set<std::string_view> specials;
   for (const AddedToken& token : added_tokens_) {
@@ -221,13 +245,10 @@ JsonTokenizer::JsonTokenizer(TokenizerJson file, std::string_view file_bytes, co
     for (size_t id = 0; id < vocabulary_.id_end(); ++id)
       space_counts_.push_back(count_spaces(vocabulary_.text_of(static_cast<int32_t>(id))));
   }
-  if (!names_.eos.empty()) {
-    eos_id_ = token_to_id(names_.eos);
-    if (!eos_id_)
-      throw Corruption(
-          concat(where, ": there is no token ", quoted_json(names_.eos), ", which the files beside it call eos_token"));
-  }
-  digest_ = xxh3_hex(concat(xxh3_hex(file_bytes), " ", names_.eos));
+  if (!eos_token_.empty()) eos_id_ = token_to_id(eos_token_);
+  const std::vector<AddedToken> beside(added_tokens_.begin() + static_cast<std::ptrdiff_t>(file.tokens_of_file),
+                                       added_tokens_.end());
+  digest_ = xxh3_hex(concat(xxh3_hex(file_bytes), " ", eos_token_, TokenizerSettings::describe(beside)));
 }
 
 JsonTokenizer::~JsonTokenizer() = default;
@@ -254,25 +275,6 @@ std::string_view JsonTokenizer::id_to_token(int32_t id) const {
     throw InvalidArgument(concat("token id ", id, " is not in the vocabulary of ", vocab_size()));
   const auto normalized = normalized_texts_.find(id);
   return normalized != normalized_texts_.end() ? normalized->second : vocabulary_.text_of(id);
-}
-
-SpecialTokenNames read_special_token_names(const std::filesystem::path& directory) {
-  SpecialTokenNames names;
-  for (const char* file : {"tokenizer_config.json", "special_tokens_map.json"}) {
-    const std::filesystem::path path = directory / file;
-    if (!std::filesystem::exists(path)) continue;
-    const std::string where = path.string();
-    const nlohmann::json document = parse_json(read_file(path), where);
-    const JsonNode root(document, "", where);
-    const auto read = [&root](const char* key, std::string& name) {
-      const auto token = root.find(key);
-      if (!token || !name.empty()) return;
-      name = token->value().is_object() ? token->at("content").text() : token->text();
-    };
-    read("bos_token", names.bos);
-    read("eos_token", names.eos);
-  }
-  return names;
 }
 
 }  // namespace moe

@@ -115,8 +115,8 @@ void read_template(const JsonNode& node, PostProcessing& all) {
     const JsonNode token = part.at("SpecialToken").at("id");
     const JsonNode ids = node.at("special_tokens").at(token.text().c_str()).at("ids");
     ids.expect_array();
-    for (size_t k = 0; k < ids.size() && is_before; ++k)
-      all.prefix_ids.push_back(ids.at(k).integer(std::numeric_limits<int32_t>::max()));
+    for (size_t k = 0; k < ids.size(); ++k)
+      (is_before ? all.prefix_ids : all.suffix_ids).push_back(ids.at(k).integer(std::numeric_limits<int32_t>::max()));
   }
   if (is_before) single.fail("holds no {\"Sequence\"}: a text would have no place");
 }

@@ -20,6 +20,7 @@ std::vector<DecoderNode> read_decoders(const JsonNode& node);
 struct PostProcessing {
   std::vector<bool> offset_trims;   ///< per ByteLevel with trim_offsets: its add_prefix_space
   std::vector<int64_t> prefix_ids;  ///< of the TemplateProcessing: before the text
+  std::vector<int64_t> suffix_ids;  ///< behind it
 };
 PostProcessing read_post_processors(const JsonNode& node);
 

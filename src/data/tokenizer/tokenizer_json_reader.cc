@@ -94,7 +94,6 @@ void read_model(const JsonNode& model, const TokenizerJsonDocument& document, To
 /// the file says. A file that says something else is damaged.
 void read_added_tokens(const JsonNode& list, TokenizerJson& file) {
   list.expect_array();
-  const auto model_size = static_cast<int64_t>(file.vocabulary.size());
   int64_t last = -1;
   std::set<int32_t> seen;
   for (size_t i = 0; i < list.size(); ++i) {
@@ -109,7 +108,7 @@ void read_added_tokens(const JsonNode& list, TokenizerJson& file) {
     token.normalized = node.boolean("normalized", !token.special);
     const int64_t id = node.at("id").integer(std::numeric_limits<int32_t>::max() - 1);
     const int32_t known = file.vocabulary.find(token.content);
-    const int64_t expected = known >= 0 ? known : last >= model_size ? last + 1 : model_size;
+    const int64_t expected = known >= 0 ? known : std::max(last + 1, file.model_tokens);
     if (id != expected) {
       node.at("id").fail(
           concat("is ", id, ", but ", quoted(token.content),
@@ -125,7 +124,40 @@ void read_added_tokens(const JsonNode& list, TokenizerJson& file) {
   }
 }
 
+/// The one token that the template puts before or behind a text.
+std::optional<int32_t> template_token(const JsonNode& post_processor, const std::vector<int64_t>& ids,
+                                      const char* place, const TokenizerJson& file) {
+  if (ids.empty()) return std::nullopt;
+  if (ids.size() > 1)
+    post_processor.refuse(concat("puts ", ids.size(), " tokens ", place, " a text; at most one is supported"));
+  if (ids.front() >= static_cast<int64_t>(file.vocabulary.id_end()) ||
+      !file.vocabulary.has(static_cast<int32_t>(ids.front()))) {
+    post_processor.fail(concat("puts the id ", ids.front(), " ", place, " a text, which no token has"));
+  }
+  return static_cast<int32_t>(ids.front());
+}
+
 }  // namespace
+
+void add_tokens(const std::vector<AddedToken>& tokens, TokenizerJson& file) {
+  std::set<std::string> there;
+  int64_t last = -1;
+  for (const AddedToken& token : file.added_tokens) {
+    there.insert(token.content);
+    last = std::max<int64_t>(last, token.id);
+  }
+  for (AddedToken token : tokens) {
+    if (token.content.empty() || !there.insert(token.content).second) continue;
+    token.id = file.vocabulary.find(token.content);
+    if (token.id < 0) {
+      token.id = static_cast<int32_t>(std::max(last + 1, file.model_tokens));
+      while (file.vocabulary.has(token.id)) ++token.id;  // a vocabulary with holes
+      file.vocabulary.insert(token.content, token.id);
+    }
+    last = std::max<int64_t>(last, token.id);
+    file.added_tokens.push_back(std::move(token));
+  }
+}
 
 TokenizerJson parse_tokenizer_json(std::string_view bytes, const std::string& where) {
   const TokenizerJsonDocument document = parse_tokenizer_json_document(bytes, where);
@@ -146,17 +178,10 @@ TokenizerJson parse_tokenizer_json(std::string_view bytes, const std::string& wh
   const PostProcessing post = read_post_processors(post_processor);
   file.offset_trims = post.offset_trims;
   read_model(root.at("model"), document, file);
+  file.model_tokens = static_cast<int64_t>(file.vocabulary.size());
   if (const auto added = root.find("added_tokens")) read_added_tokens(*added, file);
-  if (post.prefix_ids.size() > 1) {
-    post_processor.refuse(concat("puts ", post.prefix_ids.size(), " tokens before a text; at most one is supported"));
-  }
-  if (!post.prefix_ids.empty()) {
-    const int64_t id = post.prefix_ids.front();
-    if (id >= static_cast<int64_t>(file.vocabulary.id_end()) || !file.vocabulary.has(static_cast<int32_t>(id))) {
-      post_processor.fail(concat("puts the id ", id, " before a text, which no token has"));
-    }
-    file.prefix_id = static_cast<int32_t>(id);
-  }
+  file.prefix_id = template_token(post_processor, post.prefix_ids, "before", file);
+  file.suffix_id = template_token(post_processor, post.suffix_ids, "behind", file);
   return file;
 }
 
