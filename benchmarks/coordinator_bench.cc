@@ -232,7 +232,7 @@ void picks() {
   for (int i = 0; i < kQueuedJobs; ++i) queue.insert({i, concat("bench-", i, "-work"), {i + 1 == kQueuedJobs ? 4 : 2, 0, "cpu"}, 0});
   const auto pick_for = [&](int ranks, bool expected) {
     return [&queue, ranks, expected] {
-      if ((pick(queue, {"g", ranks, "cpu", true}, 1) != nullptr) != expected) throw Internal("a wrong choice");
+      if ((pick(queue, {"g", ranks, "cpu", true, "g", false}, {}, 1) != nullptr) != expected) throw Internal("a wrong choice");
     };
   };
   const std::string among = concat("pick among ", kQueuedJobs, " queued jobs: ");

@@ -8,8 +8,8 @@
 #   --threads T   threads of each rank (default 1)
 #   --once        run once and pass the exit code on; without it, a gang that ended for a reason that may pass (exit codes 69 no
 #                 coordinator, 70 internal, 71 hardware, 75 released, 76 fenced, 86 hang, or killed) is started again after a wait
-#                 of 1 to 60 s. The coordinator is told that it is the same gang (MOE_LAUNCHER_ID) and how the one before ended
-#                 (MOE_LAUNCHER_LAST_EXIT), so that it need not wait for the lease of the one that died
+#                 of 1 to 60 s. The coordinator is told that it is the same gang (MOE_LAUNCHER_ID: yours, if set, and random digits)
+#                 and how the one before ended (MOE_LAUNCHER_LAST_EXIT), so that it need not wait for the lease of the one that died
 #
 # SIGUSR1 to this script or to mpirun asks the gang to save a checkpoint and leave with 75. SIGTERM or SIGINT to this script ends
 # the gang for good.
@@ -39,7 +39,8 @@ done
 (($#)) || usage_error "no program given; put it behind --"
 command -v mpirun >/dev/null || { echo "gang: mpirun is missing; run: bash deploy/install_deps.sh" >&2; exit 69; }
 
-MOE_LAUNCHER_ID="${MOE_LAUNCHER_ID:-$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')}"
+# Two scripts that inherit one name are still two launchers.
+MOE_LAUNCHER_ID="${MOE_LAUNCHER_ID:+$MOE_LAUNCHER_ID-}$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')"
 export MOE_LAUNCHER_ID
 launch=(mpirun --oversubscribe --bind-to none --quiet -n "$ranks"
   --mca btl_vader_single_copy_mechanism none  # the kernel may forbid it in containers

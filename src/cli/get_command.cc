@@ -27,7 +27,7 @@ constexpr int kPage = 500;
 
 std::vector<std::string> states_of(const std::string& kind) {
   if (kind == "pipelines") return {"RUNNING", "HELD", "PAUSED", "SUCCEEDED", "FAILED", "CANCELED"};
-  if (kind == "gangs") return {"IDLE", "BUSY", "LOST"};
+  if (kind == "gangs") return {"IDLE", "BUSY", "UNHEARD", "LOST", "QUARANTINED"};
   std::vector<std::string> names;
   for (int state = v1::JobState_MIN + 1; state <= v1::JobState_MAX; ++state) {
     names.push_back(state_text(static_cast<v1::JobState>(state)));
@@ -119,10 +119,10 @@ void show_gangs(const std::set<std::string>& states, const v1::ListRequest& requ
   }
   if (shell.json) return shell.print_json(answer);
   ElasticTable table(
-      {{"GANG"}, {"STATE"}, {"RANKS", Align::kNumber}, {"DEVICE"}, {"JOB"}, {"HEARD", Align::kNumber}, {"VERSION"}});
+      {{"GANG"}, {"STATE"}, {"RANKS", Align::kNumber}, {"DEVICE"}, {"JOB"}, {"HEARD", Align::kNumber}, {"VERSION"}, {"MESSAGE"}});
   for (const v1::Gang& gang : gangs) {
     table.add_row({gang.id(), gang.state(), std::to_string(gang.ranks_size()), gang.device(), gang.job_id(),
-                   concat(age_text(gang.last_heard()), " ago"), gang.version()});
+                   concat(age_text(gang.last_heard()), " ago"), gang.version(), gang.message()});
   }
   shell.print(table.render(shell.width));
 }

@@ -16,7 +16,7 @@ struct Paint {
   const char* color;
 };
 
-constexpr std::array<Paint, 14> kPaints{{{"SUCCEEDED", "32"},
+constexpr std::array<Paint, 16> kPaints{{{"SUCCEEDED", "32"},
                                          {"PASSED", "32"},
                                          {"APPROVED", "32"},
                                          {"RUNNING", "36"},
@@ -29,6 +29,8 @@ constexpr std::array<Paint, 14> kPaints{{{"SUCCEEDED", "32"},
                                          {"PERMANENT", "31"},
                                          {"RETRYABLE", "33"},
                                          {"LOST", "31"},
+                                         {"unheard", "33"},
+                                         {"quarantined", "31"},
                                          {"lost", "31"}}};
 
 bool is_border(char c) {

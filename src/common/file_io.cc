@@ -158,6 +158,19 @@ void make_directories(const fs::path& path) {
   }
 }
 
+void make_last_directory(fs::path path, const char* flag) {
+  if (!path.has_filename()) path = path.parent_path();   // a slash at the end
+  std::error_code error;
+  if (fs::is_directory(path, error)) return;
+  if (path.is_absolute() && !fs::is_directory(path.parent_path(), error)) {
+    fs::path missing = path.parent_path();
+    while (missing.has_parent_path() && missing != missing.parent_path() && !fs::exists(missing.parent_path(), error)) missing = missing.parent_path();
+    throw InvalidArgument(concat(flag, " ", path.string(), ": ", missing.string(), fs::exists(missing, error) ? " is not a folder" : " is not there",
+                                 "; mount the storage, correct the path, or make the folder first"));
+  }
+  make_directories(path);
+}
+
 void sync_directory(const fs::path& path) {
   const Descriptor folder(path.empty() ? fs::path(".") : path, O_RDONLY | O_DIRECTORY);
   if (folder.value() < 0 || ::fsync(folder.value()) != 0) throw_storage("sync folder", path);
@@ -251,7 +264,10 @@ FileLock::FileLock(const fs::path& path) {
   descriptor_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (descriptor_ < 0) throw_storage("create lock", path);
   if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
+    const int reason = errno;
     ::close(descriptor_);
+    errno = reason;
+    if (reason != EWOULDBLOCK) throw_storage("lock", path);
     throw InvalidArgument(concat("another process is using ", path.parent_path().string(), " (it holds ", path.string(),
                                  "); wait for it, stop it, or choose another output folder"));
   }

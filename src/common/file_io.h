@@ -31,6 +31,11 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view b
 /// Creates the folder and its parents. Throws StorageError.
 void make_directories(const std::filesystem::path& path);
 
+/// Creates the folder that a user named if only its last component is missing: a path below storage that is not mounted is a mistake,
+/// not a wish. Below the working folder (a relative path) missing parents are made too. Throws InvalidArgument naming `flag` and
+/// what is missing, or StorageError.
+void make_last_directory(std::filesystem::path path, const char* flag);
+
 /// Makes renames inside the folder durable. Throws StorageError.
 void sync_directory(const std::filesystem::path& path);
 
@@ -78,7 +83,7 @@ class MappedFile {
 };
 
 /// An exclusive lock on `path` (created if missing), held until destruction. Throws InvalidArgument
-/// naming the file if another process holds it.
+/// naming the file if another process holds it, StorageError where there can be no lock.
 class FileLock {
  public:
   explicit FileLock(const std::filesystem::path& path);

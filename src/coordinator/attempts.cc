@@ -1,4 +1,7 @@
+#include <unistd.h>
+
 #include <algorithm>
+#include <limits>
 
 #include "common/error.h"
 #include "common/file_io.h"
@@ -60,12 +63,19 @@ absl::StatusOr<v1::Job*> Coordinator::fenced_job(Operation& operation, const std
   if (!may_take_up(job)) return fence(concat("the job is ", state_name(job.state())));
   for (v1::Attempt& record : *job.mutable_attempts()) {
     if (record.number() != attempt) continue;
+    if (record.fault() == v1::ATTEMPT_FAULT_SILENCE) {
+      job.set_uncharged_failures(std::max(0, job.uncharged_failures() - 1));
+    } else {
+      job.set_failures(std::max(0, job.failures() - 1));
+    }
+    auto& failed_on = *job.mutable_failed_on();
+    failed_on.erase(std::remove(failed_on.begin(), failed_on.end(), record.launcher_id()), failed_on.end());
     record.clear_ended();
     record.clear_outcome();
     record.clear_message();
     record.clear_last_step();
+    record.clear_fault();
   }
-  job.set_failures(std::max(0, job.failures() - 1));
   if (absl::Status status = apply(operation, job, JobEvent::kWorkHeartbeat, "", "the gang came back before anyone took the job"); !status.ok()) return status;
   job.clear_not_before();
   leases_[job.id()] = {gang_id, clock_.steady() + options_.lease};
@@ -152,7 +162,11 @@ absl::StatusOr<v1::CommitCheckpointResponse> Coordinator::commit_checkpoint(cons
   *added = checkpoint;
   added->set_attempt(request.attempt());
   touch(added->mutable_committed());
-  if (is_progress) job.set_failures(0);
+  if (is_progress) {
+    job.set_failures(0);
+    job.set_uncharged_failures(0);
+    note_work(operation, job, checkpoint.step());
+  }
   if (job.checkpoints_size() > kCheckpointsKept) job.mutable_checkpoints()->DeleteSubrange(0, job.checkpoints_size() - kCheckpointsKept);
   operation.changed(job);
   operation.event(job.pipeline_id(), job.id(), "CHECKPOINT", concat("step ", checkpoint.step()));
@@ -179,6 +193,9 @@ void Coordinator::add_artifact(Operation& operation, const v1::Job& job) {
 
 absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const v1::CompleteAttemptRequest& request) {
   const bool has_output = request.outcome() == v1::ATTEMPT_OUTCOME_SUCCEEDED;
+  const v1::Refusal& refusal = request.refusal();
+  const bool sees_inputs = !refusal.unreadable().empty() && std::all_of(refusal.unreadable().begin(), refusal.unreadable().end(),
+                                                                       [](const std::string& path) { return ::access(path.c_str(), R_OK) == 0; });
   const std::string expected = output_path(request.job_id(), request.attempt());
   std::error_code ignored;
   const bool is_seen = has_output && fs::exists(options_.data_root / expected / "STAGE.json", ignored);   // before the lock is taken
@@ -193,6 +210,16 @@ absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const 
     case v1::ATTEMPT_OUTCOME_PERMANENT: event = JobEvent::kAttemptPermanent; reason = "PERMANENT_ERROR"; break;
     case v1::ATTEMPT_OUTCOME_RELEASED: event = JobEvent::kAttemptReleased; reason = "RELEASED"; break;
     default: return absl::InvalidArgumentError("an attempt ends SUCCEEDED, RETRYABLE, PERMANENT or RELEASED");
+  }
+  Suspect suspect = is_own_failure(request.exit_code()) ? Suspect::kGang : Suspect::kJob;
+  if (refusal.kind() == v1::REFUSAL_KIND_INPUTS) {
+    reason = "INPUTS_UNREADABLE";
+    suspect = sees_inputs ? Suspect::kGangForSure : Suspect::kGang;
+  } else if (refusal.kind() == v1::REFUSAL_KIND_DATA_ROOT) {
+    suspect = Suspect::kGang;
+  } else if (refusal.kind() == v1::REFUSAL_KIND_ROOM) {
+    reason = "NO_ROOM";
+    suspect = Suspect::kRoom;
   }
   const std::lock_guard lock(mutex_);
   Operation operation(*this, "gang " + request.gang_id());
@@ -215,14 +242,19 @@ absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const 
     reason = job.reason();
     message = job.message();
   }
-  end_attempt(job, request.outcome(), request.exit_code(), request.message());
+  end_attempt(operation, job, {request.outcome(), request.exit_code(), request.message(), suspect});
+  // Inputs that nobody here can read: trying again changes nothing.
+  if (refusal.kind() == v1::REFUSAL_KIND_INPUTS && event == JobEvent::kAttemptRetryable && job.attempts().rbegin()->fault() == v1::ATTEMPT_FAULT_NO_OTHER_GANG) {
+    event = JobEvent::kAttemptPermanent;
+  }
   if (has_output) {
     job.set_output_path(request.output_path());
     job.set_output_digest(request.output_digest());
     *job.mutable_metrics() = request.metrics();
     add_artifact(operation, job);
+    note_work(operation, job, std::numeric_limits<int64_t>::max());
   }
-  if (request.outcome() == v1::ATTEMPT_OUTCOME_RETRYABLE) {
+  if (event == JobEvent::kAttemptRetryable) {
     ++(*job.mutable_restarts())[reason];
     observer_.restarted(job.id(), reason);
   }

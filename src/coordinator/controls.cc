@@ -117,6 +117,9 @@ absl::StatusOr<v1::ControlResponse> Coordinator::retry(const v1::ControlRequest&
       if (absl::Status status = feed(operation, pipeline, StageRetried{job->stage().name()}); !status.ok()) return status;
       job->set_failures(0);
       job->clear_not_before();
+      job->clear_failed_on();
+      job->clear_avoid_until();
+      job->set_uncharged_failures(0);
       job->clear_finished();
       if (absl::Status status = apply(operation, *job, JobEvent::kRetry, "", said(request, "retried")); !status.ok()) return status;
     }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "common/clock.h"
+#include "coordinator/gang_health.h"
 #include "coordinator/job_machine.h"
 #include "coordinator/scheduler.h"
 #include "coordinator/store.h"
@@ -26,12 +27,15 @@ namespace moe {
 
 struct CoordinatorOptions {
   std::filesystem::path data_root;
+  std::string root_id;   ///< what a gang must find in its own --data-root
   std::string http_url;
   std::chrono::milliseconds lease{15'000};
   std::chrono::milliseconds heartbeat{3'000};
   /// Wait before a second failed attempt in a row is followed by another; doubles up to 20 times as much.
   std::chrono::milliseconds retry_backoff{30'000};
   int max_failures = 5;   ///< attempts that may fail without a newly committed step
+  /// A gang that failed two different jobs, which others can run, gets none for this long.
+  std::chrono::milliseconds quarantine{1'800'000};
 };
 
 /// What happened, for metrics. Called under the coordinator's lock: be quick, do not call back.
@@ -131,10 +135,22 @@ class Coordinator {
   Result<std::string> wanted_pipeline(const v1::ListRequest& request) const;
   v1::Job full_job(const v1::Job& job) const;
   v1::Pipeline full_pipeline(const PipelineEntry& entry) const;
+  /// Of the gangs that are there: heard of within silence_until_lost().
   std::vector<GangShape> gang_shapes() const;
+  std::chrono::milliseconds silence_until_unheard() const;
+  std::chrono::milliseconds silence_until_lost() const;
+  /// As users see it.
+  /// The launcher of a gang, by which it is known after a restart; its own id if it has none or is gone.
+  std::string launcher_of(const std::string& gang_id) const;
+  GangShape shape_of(const std::string& gang_id, const GangEntry& gang, bool is_idle) const;
+  v1::Gang shown_gang(const GangEntry& gang, const std::string& job_id) const;
   std::string pending_explanation(const v1::Job& job) const;
   /// Names that the connected gangs know.
   KnownNames known_names() const;
+
+  // leases.cc
+  /// Why a gang may not register beside those that are there; OK: it may.
+  absl::Status refuse_registration(const v1::RegisterGangRequest& request) const;
 
   // transitions.cc
   /// Applies an event of the job machine; FAILED_PRECONDITION if it is not allowed.
@@ -143,8 +159,28 @@ class Coordinator {
   absl::Status feed(Operation& operation, PipelineEntry& pipeline, const Event& event);
   /// Feeds that the stage of a FAILED or CANCELED job will give nothing.
   void fail_stage(Operation& operation, const v1::Job& job, const std::string& reason);
-  void end_attempt(v1::Job& job, v1::AttemptOutcome outcome, int exit_code, const std::string& message);
-  void lose_lease(Operation& operation, v1::Job& job, const std::string& reason, const std::string& message);
+  /// Who is suspected of a failed attempt.
+  enum class Suspect {
+    kJob,
+    kGang,          ///< a reason of its own
+    kGangForSure,   ///< the coordinator sees what it does not see
+    kSilentGang,
+    kRoom,          ///< the data root is full
+    kNobody,        ///< the gang was told to end
+  };
+  struct AttemptEnd {
+    v1::AttemptOutcome outcome;
+    int exit_code = 0;
+    std::string message;
+    Suspect suspect = Suspect::kJob;
+  };
+  void end_attempt(Operation& operation, v1::Job& job, const AttemptEnd& end);
+  /// Decides who is charged with a failure, and when and where the job is tried again.
+  v1::AttemptFault charge(Operation& operation, v1::Job& job, const AttemptEnd& end);
+  void lose_lease(Operation& operation, v1::Job& job, const std::string& reason, const std::string& message, Suspect suspect);
+  /// The gang brought the job to `step`: it is sound, and those that failed it before are not.
+  void note_work(Operation& operation, const v1::Job& job, int64_t step);
+  void announce_quarantines(Operation& operation, const std::vector<std::string>& launchers);
 
   /// The job if (attempt, gang) is the current holder; ABORTED otherwise. A job whose lease expired and that nobody took since
   /// is taken up again, which is committed at once.
@@ -173,6 +209,8 @@ class Coordinator {
   std::set<QueuedJob> queue_;
   std::map<std::string, LeaseEntry> leases_;        ///< by job
   std::map<std::string, GangEntry> gangs_;
+  GangHealth health_;
+  std::deque<std::pair<std::string, std::string>> replaced_gangs_;   ///< (id, successor) of the same launcher, the newest
   std::map<std::string, v1::Artifact> artifacts_;
   std::deque<v1::Event> events_;
   std::map<std::string, StoredRequest> requests_;

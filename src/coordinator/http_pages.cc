@@ -67,7 +67,7 @@ CoordinatorSnapshot snapshot_of(const Coordinator::View& view, double now) {
     }
   }
   snapshot.jobs.insert(snapshot.jobs.end(), ended.begin(), ended.end());
-  for (const v1::Gang& gang : view.gangs) snapshot.gangs.push_back({gang.id(), gang.job_id(), seconds(gang.last_heard())});
+  for (const v1::Gang& gang : view.gangs) snapshot.gangs.push_back({gang.id(), gang.job_id(), seconds(gang.last_heard()), gang.state()});
   for (const v1::Pipeline& pipeline : view.pipelines) {
     std::string stage;
     for (const v1::StageState& state : pipeline.stages()) {

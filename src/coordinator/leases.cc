@@ -1,6 +1,8 @@
 #include <google/protobuf/util/time_util.h>
 
 #include <algorithm>
+#include <csignal>
+#include <cstdio>
 
 #include "common/error.h"
 #include "common/file_io.h"
@@ -14,6 +16,9 @@ using google::protobuf::util::TimeUtil;
 
 /// A gang without a lease that was not heard of for this many leases is forgotten.
 constexpr int kForgetGangLeases = 20;
+constexpr size_t kReplacedGangsKept = 1000;
+constexpr char kOwnLauncherId[] =
+    "every gang needs a MOE_LAUNCHER_ID of its own: deploy/gang.sh makes one; in a launch line of your own write -x MOE_LAUNCHER_ID=$(cat /proc/sys/kernel/random/uuid)";
 
 /// " with exit code 137 (signal 9)"; empty if the launcher did not say.
 std::string how_it_ended(const v1::Gang& successor) {
@@ -22,14 +27,55 @@ std::string how_it_ended(const v1::Gang& successor) {
   return concat(" with exit code ", code, code > 128 ? concat(" (signal ", code - 128, ")") : "");
 }
 
+/// Whether its predecessor failed by itself; a signal that asks it to end is somebody else's wish.
+bool is_crash(const v1::Gang& successor) {
+  const int code = successor.previous_exit_code();
+  return is_own_failure(code) || (code > 128 && code != 128 + SIGTERM && code != 128 + SIGINT);
+}
+
+/// "0.4"
+std::string tenths(double seconds) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f", seconds);
+  return text;
+}
+
+/// Why the gang does not see this coordinator's data root.
+std::string other_root(const v1::RegisterGangRequest& request, const CoordinatorOptions& options) {
+  const std::string where = request.gang().ranks(0).node().empty() ? "" : " on " + request.gang().ranks(0).node();
+  return concat("gang ", request.gang().id(), " has --data-root ", request.data_root(), where,
+                request.root_id().empty() ? ", where there is no .moe-root-id" : ", which is the data root " + request.root_id(), "; the coordinator has ",
+                options.data_root.string(), ", which is the data root ", options.root_id, ": give the gang that folder, or mount the storage there");
+}
+
 }  // namespace
+
+absl::Status Coordinator::refuse_registration(const v1::RegisterGangRequest& request) const {
+  const v1::Gang& gang = request.gang();
+  if (gang.id().empty() || gang.ranks().empty()) return absl::InvalidArgumentError("a gang needs an id and at least one rank");
+  if (request.root_id() != options_.root_id) return absl::FailedPreconditionError(other_root(request, options_));
+  // It was said to have ended, and calls: its launcher's id is another's too.
+  for (const auto& [id, successor] : replaced_gangs_) {
+    if (id != gang.id()) continue;
+    return absl::AbortedError(concat("gang ", id, " must end: ", successor, " came in its place, with the same launcher id '", gang.launcher_id(), "'; ", kOwnLauncherId));
+  }
+  if (gang.launcher_id().empty() || gang.has_previous_exit_code()) return absl::OkStatus();
+  for (const auto& [id, other] : gangs_) {
+    const std::chrono::duration<double> silent = clock_.steady() - other.heard;
+    if (id == gang.id() || other.record.launcher_id() != gang.launcher_id() || silent > options_.lease) continue;
+    return absl::AlreadyExistsError(concat("gang ", id, " has the launcher id '", gang.launcher_id(), "' too and was heard of ", tenths(silent.count()), " s ago; ", kOwnLauncherId,
+                                           ". If that gang has ended, this one may come in ", tenths(std::chrono::duration<double>(options_.lease).count() - silent.count()), " s"));
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<v1::RegisterGangResponse> Coordinator::register_gang(const v1::RegisterGangRequest& request) {
   const std::lock_guard lock(mutex_);
   const v1::Gang& gang = request.gang();
-  if (gang.id().empty() || gang.ranks().empty()) return absl::InvalidArgumentError("a gang needs an id and at least one rank");
+  if (absl::Status refusal = refuse_registration(request); !refusal.ok()) return refusal;
   Operation operation(*this, "gang " + gang.id());
-  // The same launcher started a new process: the old one is dead, whatever its lease says.
+  // The same launcher started a new process: the old one is dead, whatever its lease says, for the launcher told how it ended or it
+  // was not heard of for as long as a lease.
   std::vector<std::string> replaced;
   for (const auto& [id, other] : gangs_) {
     if (id != gang.id() && !gang.launcher_id().empty() && other.record.launcher_id() == gang.launcher_id()) replaced.push_back(id);
@@ -40,10 +86,13 @@ absl::StatusOr<v1::RegisterGangResponse> Coordinator::register_gang(const v1::Re
       if (lease.gang_id == old) held.push_back(job);
     }
     for (const std::string& job : held) {
-      lose_lease(operation, jobs_.at(job), "GANG_RESTARTED", concat("gang ", old, " ended", how_it_ended(gang), " and was started again as ", gang.id()));
+      lose_lease(operation, jobs_.at(job), "GANG_RESTARTED", concat("gang ", old, " ended", how_it_ended(gang), " and was started again as ", gang.id()),
+                 is_crash(gang) ? Suspect::kGang : Suspect::kSilentGang);
     }
     gangs_.erase(old);
     operation.changes().removed_gangs.push_back(old);
+    replaced_gangs_.emplace_back(old, gang.id());
+    if (replaced_gangs_.size() > kReplacedGangsKept) replaced_gangs_.pop_front();
   }
   const bool is_new = !gangs_.contains(gang.id());
   GangEntry& entry = gangs_[gang.id()];
@@ -65,6 +114,7 @@ v1::Lease Coordinator::lease_of(const v1::Job& job) const {
   lease.set_job_id(job.id());
   lease.set_attempt(job.attempt());
   *lease.mutable_stage() = job.stage();
+  lease.set_root_id(options_.root_id);
   const PipelineEntry& pipeline = pipelines_.at(job.pipeline_id());
   for (const auto& [name, input] : pipeline.record.spec().inputs()) {
     (*lease.mutable_models())[name].set_path(input.path());
@@ -96,8 +146,8 @@ absl::StatusOr<v1::AcquireLeaseResponse> Coordinator::acquire_lease(const v1::Ac
     leases_[job].expiry = std::max(lease.expiry, clock_.steady() + options_.lease);
     return response;
   }
-  const GangShape shape{request.gang_id(), gang->second.record.ranks_size(), gang->second.record.device(), true};
-  const QueuedJob* picked = pick(queue_, shape, now_micros());
+  const GangShape shape = shape_of(request.gang_id(), gang->second, /*is_idle=*/true);
+  const QueuedJob* picked = pick(queue_, shape, gang_shapes(), now_micros());
   if (picked == nullptr) return response;
   v1::Job& job = jobs_.at(picked->id);
   Operation operation(*this, "gang " + request.gang_id());
@@ -107,6 +157,7 @@ absl::StatusOr<v1::AcquireLeaseResponse> Coordinator::acquire_lease(const v1::Ac
   v1::Attempt* attempt = job.add_attempts();
   attempt->set_number(job.attempt());
   attempt->set_gang_id(request.gang_id());
+  attempt->set_launcher_id(shape.launcher);
   touch(attempt->mutable_started());
   if (absl::Status status = apply(operation, job, JobEvent::kLeaseGranted, "", concat("attempt ", job.attempt(), " on gang ", request.gang_id())); !status.ok()) {
     return status;
@@ -132,7 +183,7 @@ absl::StatusOr<v1::DeregisterGangResponse> Coordinator::deregister_gang(const v1
   for (const auto& [job, lease] : leases_) {
     if (lease.gang_id == request.gang_id()) held.push_back(job);
   }
-  for (const std::string& job : held) lose_lease(operation, jobs_.at(job), "GANG_LEFT", "the gang left: " + request.reason());
+  for (const std::string& job : held) lose_lease(operation, jobs_.at(job), "GANG_LEFT", "the gang left: " + request.reason(), Suspect::kNobody);
   gangs_.erase(request.gang_id());
   operation.changes().removed_gangs.push_back(request.gang_id());
   operation.event("", "", "GANG_LEFT", request.reason());
@@ -148,7 +199,7 @@ void Coordinator::tick() {
   // This process stood still, so heartbeats may wait in the sockets: nobody is blamed for that.
   if (gap > options_.lease / 2) {
     for (auto& [job, lease] : leases_) lease.expiry = std::max(lease.expiry, now + options_.lease);
-    for (auto& [id, gang] : gangs_) gang.heard = std::max(gang.heard, now - options_.lease);
+    for (auto& [id, gang] : gangs_) gang.heard = now;
   }
   Operation operation(*this, "coordinator");
   std::vector<std::string> expired;
@@ -157,7 +208,7 @@ void Coordinator::tick() {
   }
   for (const std::string& job : expired) {
     lose_lease(operation, jobs_.at(job), kLeaseExpired,
-               concat("no heartbeat of gang ", leases_.at(job).gang_id, " for ", options_.lease.count() / 1000.0, " s"));
+               concat("no heartbeat of gang ", leases_.at(job).gang_id, " for ", options_.lease.count() / 1000.0, " s"), Suspect::kSilentGang);
   }
   std::vector<std::string> forgotten;
   for (const auto& [id, gang] : gangs_) {

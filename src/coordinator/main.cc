@@ -2,6 +2,7 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
@@ -18,6 +19,7 @@
 #include "common/file_io.h"
 #include "common/log.h"
 #include "common/standard_output.h"
+#include "coordinator/data_root_hold.h"
 #include "coordinator/http_pages.h"
 #include "coordinator/reporter.h"
 #include "coordinator/services.h"
@@ -32,7 +34,8 @@ constexpr char kFooter[] =
     "  moectl submit pipeline.yaml\n\n"
     "SIGTERM or SIGINT stops it in order; killed in any other way it loses nothing that it acknowledged. Gangs go on while it is\n"
     "away and find it again.\n\n"
-    "Exit codes: 0 stopped; 64 usage or a port in use; 65 the store cannot be used; 74 storage failed.";
+    "Exit codes: 0 stopped; 64 usage or a port in use; 65 the store or the data root cannot be used (in use, another one, not\n"
+    "mounted); 74 storage failed.";
 
 struct Flags {
   std::string address = "127.0.0.1";
@@ -43,6 +46,7 @@ struct Flags {
   double lease_seconds = 15;
   double heartbeat_seconds = 3;
   double retry_backoff_seconds = 30;
+  double quarantine_seconds = 1800;
 };
 
 std::atomic<int> stop_signal{0};
@@ -85,6 +89,13 @@ std::unique_ptr<grpc::Server> start_server(const Flags& flags, JobServiceAdapter
   return server;
 }
 
+/// Which coordinator this is, for another that finds the data root taken.
+std::string name_of(const Flags& flags, int port) {
+  char machine[256] = "";
+  gethostname(machine, sizeof machine - 1);
+  return concat("process ", getpid(), " on ", machine, ", serving ", flags.address, ":", port, " with --store ", std::filesystem::absolute(flags.store).string());
+}
+
 ExitCode serve(const Flags& flags) {
   if (flags.address != "127.0.0.1" && flags.address != "::1" && flags.address != "localhost") {
     throw UsageError(concat("--address ", flags.address, ": plain text is spoken on loopback only; reach it from elsewhere through an ssh tunnel"));
@@ -94,23 +105,25 @@ ExitCode serve(const Flags& flags) {
   }
   install_signals();
   raise_descriptor_limit();
-  const std::filesystem::path data_root = absolute_path(flags.data_root);
-  make_directories(data_root);
-
   const auto milliseconds = [](double seconds) { return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000)); };
   SystemClock clock;
   MetricsPage page;
   CoordinatorMetrics metrics(page);
   LongPolls long_polls;
   Store store(flags.store);
+  const DataRootHold root(flags.data_root, store);
+  const std::filesystem::path& data_root = root.path();
+  root.announce(name_of(flags, flags.port));
   store.on_commit([&metrics](double seconds) { metrics.store_commit(seconds); });
   auto listener = std::make_unique<HttpServer>(flags.address, flags.http_port);
   const int http_port = listener->port();
   const CoordinatorOptions options{.data_root = data_root,
+                                   .root_id = root.id(),
                                    .http_url = concat("http://", flags.address, ":", http_port, "/"),
                                    .lease = milliseconds(flags.lease_seconds),
                                    .heartbeat = milliseconds(flags.heartbeat_seconds),
-                                   .retry_backoff = milliseconds(flags.retry_backoff_seconds)};
+                                   .retry_backoff = milliseconds(flags.retry_backoff_seconds),
+                                   .quarantine = milliseconds(flags.quarantine_seconds)};
   Coordinator coordinator(options, clock, store,
                           {.lease_expired = [&](const std::string& reason) { metrics.lease_expired(reason); },
                            .fenced = [&] { metrics.fenced(); },
@@ -126,6 +139,7 @@ ExitCode serve(const Flags& flags) {
   const std::unique_ptr<grpc::Server> server = start_server(flags, jobs, workers, port);
   add_pages(*http, coordinator, page, metrics, flags.store);
   http->start();
+  root.announce(name_of(flags, port));
   log_info(concat("event=serving grpc=", flags.address, ":", port, " http=", options.http_url, " store=", flags.store, " data_root=", data_root.string()));
 
   const auto tick = std::min<std::chrono::milliseconds>(options.lease / 10, std::chrono::milliseconds(500));
@@ -144,8 +158,8 @@ ExitCode run(int argc, char** argv) {
   Flags flags;
   CLI::App app("moe-coordinator: schedules pipelines on gangs of moe-worker", "moe-coordinator");
   app.footer(kFooter);
-  app.add_option("--data-root", flags.data_root, "Folder on shared storage where all results lie; the same on the workers")->required();
-  app.add_option("--store", flags.store, "SQLite file, on a local disk")->capture_default_str();
+  app.add_option("--data-root", flags.data_root, "Folder on shared storage where all results lie; the same on the workers. Made if only its last component is missing")->required();
+  app.add_option("--store", flags.store, "SQLite file, on a local disk, whose folder is made in the same way")->capture_default_str();
   app.add_option("--address", flags.address, "Address to listen on; loopback, since the connection is plain text")->capture_default_str();
   app.add_option("--port", flags.port, "gRPC port; 0 takes a free one")->capture_default_str()->check(CLI::Range(0, 65535));
   app.add_option("--http-port", flags.http_port, "Port of the status page, /metrics, /sd/workers, /healthz, /readyz; 0 takes a free one")
@@ -156,6 +170,9 @@ ExitCode run(int argc, char** argv) {
   app.add_option("--retry-backoff", flags.retry_backoff_seconds, "Seconds before a second failed attempt in a row is followed by another; doubles")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 3600.0));
+  app.add_option("--quarantine", flags.quarantine_seconds, "Seconds without jobs for a gang that failed two of them which other gangs can run")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 604800.0));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -15,6 +15,9 @@ std::string canonical_bytes(const google::protobuf::Message& message);
 /// Unix time in microseconds.
 int64_t to_micros(const google::protobuf::Timestamp& stamp);
 
+/// Exit codes of moe-worker that tell of the gang and its machine, not of the job.
+bool is_own_failure(int exit_code);
+
 /// The place of a job in the queue.
 QueuedJob queue_entry(const v1::Job& job);
 

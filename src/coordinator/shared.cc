@@ -15,13 +15,19 @@ namespace moe {
 namespace {
 
 constexpr int kGraceLeases = 3;
+/// A gang without a job asks for one every 3 s, whatever the heartbeat is.
+constexpr std::chrono::milliseconds kTwoIdleCalls{6000};
 /// Answers to repeated requests are kept this long.
 constexpr int64_t kRequestMicroseconds = 24LL * 3600 * 1'000'000;
 
 }  // namespace
 
 Coordinator::Coordinator(CoordinatorOptions options, const Clock& clock, Store& store, CoordinatorObserver observer)
-    : options_(std::move(options)), clock_(clock), store_(store), observer_(std::move(observer)) {
+    : options_(std::move(options)),
+      clock_(clock),
+      store_(store),
+      observer_(std::move(observer)),
+      health_(std::chrono::microseconds(options_.quarantine).count()) {
   info_.set_version(kVersion);
   info_.set_schema_version(Store::kSchemaVersion);
   info_.set_http_url(options_.http_url);
@@ -37,6 +43,7 @@ Coordinator::Coordinator(CoordinatorOptions options, const Clock& clock, Store& 
   }
   for (v1::Job& job : state.jobs) jobs_.emplace(job.id(), job);
   for (v1::Gang& gang : state.gangs) gangs_.emplace(gang.id(), GangEntry{gang, now});
+  for (const v1::GangFaults& faults : state.gang_faults) health_.load(faults);
   for (v1::Artifact& artifact : state.artifacts) artifacts_.emplace(artifact.id(), artifact);
   for (v1::Event& event : state.events) {
     revision_ = std::max(revision_, event.revision());
@@ -136,13 +143,40 @@ Coordinator::Result<std::string> Coordinator::resolve(const std::string& prefix)
   return job;
 }
 
+std::chrono::milliseconds Coordinator::silence_until_unheard() const { return std::max(3 * options_.heartbeat, kTwoIdleCalls); }
+
+std::chrono::milliseconds Coordinator::silence_until_lost() const { return std::max(options_.lease, kTwoIdleCalls); }
+
+v1::Gang Coordinator::shown_gang(const GangEntry& gang, const std::string& job_id) const {
+  v1::Gang shown = gang.record;
+  shown.set_job_id(job_id);
+  shown.set_message(health_.why(launcher_of(gang.record.id()), now_micros()));
+  const auto silent = clock_.steady() - gang.heard;
+  shown.set_state(silent > silence_until_lost()      ? "lost"
+                  : silent > silence_until_unheard() ? "unheard"
+                  : !job_id.empty()                  ? "busy"
+                  : !shown.message().empty()         ? "quarantined"
+                                                     : "idle");
+  return shown;
+}
+
+std::string Coordinator::launcher_of(const std::string& gang_id) const {
+  const auto gang = gangs_.find(gang_id);
+  return gang == gangs_.end() || gang->second.record.launcher_id().empty() ? gang_id : gang->second.record.launcher_id();
+}
+
+GangShape Coordinator::shape_of(const std::string& gang_id, const GangEntry& gang, bool is_idle) const {
+  const std::string launcher = launcher_of(gang_id);
+  return {gang_id, gang.record.ranks_size(), gang.record.device(), is_idle, launcher, health_.is_quarantined(launcher, now_micros())};
+}
+
 std::vector<GangShape> Coordinator::gang_shapes() const {
   std::set<std::string> busy;
   for (const auto& [job, lease] : leases_) busy.insert(lease.gang_id);
   std::vector<GangShape> shapes;
   for (const auto& [id, gang] : gangs_) {
-    if (clock_.steady() - gang.heard > kGraceLeases * options_.lease) continue;
-    shapes.push_back({id, gang.record.ranks_size(), gang.record.device(), !busy.contains(id)});
+    if (clock_.steady() - gang.heard > silence_until_lost()) continue;
+    shapes.push_back(shape_of(id, gang, !busy.contains(id)));
   }
   return shapes;
 }
@@ -230,13 +264,7 @@ Coordinator::View Coordinator::view(size_t max_pipelines) {
   }
   std::map<std::string, std::string> job_of;
   for (const auto& [job, lease] : leases_) job_of[lease.gang_id] = job;
-  for (const auto& [id, gang] : gangs_) {
-    v1::Gang shown = gang.record;
-    const bool is_lost = clock_.steady() - gang.heard > kGraceLeases * options_.lease;
-    if (const auto job = job_of.find(id); job != job_of.end()) shown.set_job_id(job->second);
-    shown.set_state(is_lost ? "lost" : shown.job_id().empty() ? "idle" : "busy");
-    view.gangs.push_back(std::move(shown));
-  }
+  for (const auto& [id, gang] : gangs_) view.gangs.push_back(shown_gang(gang, job_of[id]));
   return view;
 }
 

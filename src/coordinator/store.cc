@@ -33,6 +33,8 @@ constexpr const char* kMigrations[] = {
     "                           PRIMARY KEY (job_id, step)) STRICT, WITHOUT ROWID;"
     "CREATE INDEX job_by_pipeline ON job(pipeline_id);"
     "CREATE INDEX request_by_time ON request(created);",
+    "CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;"
+    "CREATE TABLE gang_faults (launcher_id TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT;",
 };
 static_assert(std::size(kMigrations) == Store::kSchemaVersion);
 
@@ -55,15 +57,19 @@ int64_t user_version(sqlite3* database) {
   return statement.integer_at(0);
 }
 
+bool has_tables(sqlite3* database) {
+  Statement tables(database, "SELECT count(*) FROM sqlite_schema");
+  tables.step();
+  return tables.integer_at(0) > 0;   // the statement ends here: VACUUM allows none beside it
+}
+
 void migrate(sqlite3* database, const fs::path& file) {
   const int64_t version = user_version(database);
   if (version > Store::kSchemaVersion) {
     throw InvalidArgument(concat(file.string(), " was written by a newer moe-coordinator (schema ", version, ", this one knows ",
                                  Store::kSchemaVersion, "); use the newer program"));
   }
-  Statement tables(database, "SELECT count(*) FROM sqlite_schema");
-  tables.step();
-  if (version <= 0 && tables.integer_at(0) > 0) {
+  if (version <= 0 && has_tables(database)) {
     throw InvalidArgument(concat(file.string(), " is the database of another program; give --store a file of its own"));
   }
   if (version > 0 && version < Store::kSchemaVersion) {
@@ -101,12 +107,12 @@ std::vector<Message> load_records(sqlite3* database, const char* sql) {
 }  // namespace
 
 bool Changes::empty() const {
-  return pipelines.empty() && jobs.empty() && gangs.empty() && removed_gangs.empty() && artifacts.empty() && events.empty() &&
+  return pipelines.empty() && jobs.empty() && gangs.empty() && removed_gangs.empty() && gang_faults.empty() && removed_gang_faults.empty() && artifacts.empty() && events.empty() &&
          requests.empty() && points.empty() && removed_points.empty() && forget_requests_before == 0;
 }
 
 Store::Store(const fs::path& file) : file_(file), database_(nullptr, sqlite3_close) {
-  make_directories(fs::absolute(file).parent_path());
+  if (file.has_parent_path()) make_last_directory(file.parent_path(), "--store");
   refuse_network_file_system(file);
   database_.reset(open_database(file));
   sqlite3* database = database_.get();
@@ -136,12 +142,23 @@ Store::~Store() {
   if (thread_.joinable()) thread_.join();
 }
 
+std::string Store::root_id() const {
+  Statement statement(database_.get(), "SELECT value FROM setting WHERE name = 'root_id'");
+  return statement.step() ? statement.bytes_at(0) : "";
+}
+
+void Store::set_root_id(const std::string& id) {
+  Statement statement(database_.get(), "INSERT OR REPLACE INTO setting VALUES ('root_id', ?)");
+  statement.text(1, id).run();
+}
+
 StoredState Store::load() {
   sqlite3* database = database_.get();
   StoredState state;
   state.pipelines = load_records<v1::Pipeline>(database, "SELECT record FROM pipeline ORDER BY id");
   state.jobs = load_records<v1::Job>(database, "SELECT record FROM job ORDER BY id");
   state.gangs = load_records<v1::Gang>(database, "SELECT record FROM gang ORDER BY id");
+  state.gang_faults = load_records<v1::GangFaults>(database, "SELECT record FROM gang_faults ORDER BY launcher_id");
   state.artifacts = load_records<v1::Artifact>(database, "SELECT record FROM artifact ORDER BY id");
   state.events = load_records<v1::Event>(
       database, concat("SELECT record FROM (SELECT revision, record FROM event ORDER BY revision DESC LIMIT ", kEventsInMemory, ") ORDER BY revision").c_str());
@@ -245,6 +262,10 @@ void Store::write(const Changes& changes) {
         .text(1, gang.id()).blob(2, gang.SerializeAsString()).run();
   }
   for (const std::string& id : changes.removed_gangs) prepared("DELETE FROM gang WHERE id = ?").text(1, id).run();
+  for (const v1::GangFaults& faults : changes.gang_faults) {
+    prepared("INSERT OR REPLACE INTO gang_faults VALUES (?, ?)").text(1, faults.launcher_id()).blob(2, faults.SerializeAsString()).run();
+  }
+  for (const std::string& launcher : changes.removed_gang_faults) prepared("DELETE FROM gang_faults WHERE launcher_id = ?").text(1, launcher).run();
   for (const v1::Artifact& artifact : changes.artifacts) {
     prepared("INSERT INTO artifact VALUES (?, ?, ?, ?)")
         .text(1, artifact.id()).text(2, artifact.job_id()).text(3, artifact.digest()).blob(4, artifact.SerializeAsString()).run();

@@ -40,6 +40,8 @@ struct Changes {
   std::vector<v1::Job> jobs;
   std::vector<v1::Gang> gangs;
   std::vector<std::string> removed_gangs;
+  std::vector<v1::GangFaults> gang_faults;
+  std::vector<std::string> removed_gang_faults;                  ///< launchers
   std::vector<v1::Artifact> artifacts;
   std::vector<v1::Event> events;
   std::vector<StoredRequest> requests;
@@ -55,6 +57,7 @@ struct StoredState {
   std::vector<v1::Pipeline> pipelines;
   std::vector<v1::Job> jobs;
   std::vector<v1::Gang> gangs;
+  std::vector<v1::GangFaults> gang_faults;
   std::vector<v1::Artifact> artifacts;
   std::vector<v1::Event> events;      ///< the newest
   std::vector<StoredRequest> requests;
@@ -67,11 +70,15 @@ struct StoredState {
 class Store {
  public:
   /// Opens or creates and migrates. Throws InvalidArgument (in use, newer than this program, not a database or not ours, on a
-  /// network file system) or StorageError.
+  /// network file system, below a folder that is not there) or StorageError.
   explicit Store(const std::filesystem::path& file);
   ~Store();
   Store(const Store&) = delete;
   Store& operator=(const Store&) = delete;
+
+  /// Id of the data root that the store belongs to; empty: of none yet. Both before load().
+  std::string root_id() const;
+  void set_root_id(const std::string& id);
 
   /// Once, before the first commit.
   StoredState load();
@@ -83,7 +90,7 @@ class Store {
   /// Told how long each commit took, on the store's thread. Set before the first commit.
   void on_commit(std::function<void(double seconds)> observer) { observer_ = std::move(observer); }
 
-  static constexpr int kSchemaVersion = 1;
+  static constexpr int kSchemaVersion = 2;
 
  private:
   struct Pending {

@@ -1,6 +1,9 @@
+#include <google/protobuf/util/time_util.h>
+
 #include <algorithm>
 
 #include "common/error.h"
+#include "common/exit_code.h"
 #include "common/file_io.h"
 #include "coordinator/operation.h"
 #include "pipeline/pipeline_status.h"
@@ -10,7 +13,12 @@ namespace moe {
 namespace {
 
 constexpr int kMaxAttemptsKept = 20;
-constexpr int kMaxBackoffDoublings = 5;   // 30 s -> 10 min and a bit
+constexpr int kMaxBackoffDoublings = 5;   // 30 s -> 16 min
+/// A job that so many gangs failed for reasons of their own is not innocent: gangs without a launcher have a new name each time.
+constexpr int kMaxGangsTried = 30;
+/// Gangs that say that they were told to end so often while they have one job tell something about it.
+constexpr int kMaxUncharged = 30;
+constexpr int kMaxLaunchersKept = 100;
 
 v1::Attempt* current_attempt(v1::Job& job) {
   for (v1::Attempt& attempt : *job.mutable_attempts()) {
@@ -21,8 +29,23 @@ v1::Attempt* current_attempt(v1::Job& job) {
 
 }  // namespace
 
+bool is_own_failure(int exit_code) {
+  switch (static_cast<ExitCode>(exit_code)) {
+    case ExitCode::kInternal:
+    case ExitCode::kHardware:
+    case ExitCode::kStorage:
+    case ExitCode::kHang: return true;
+    default: return false;
+  }
+}
+
 QueuedJob queue_entry(const v1::Job& job) {
-  return {to_micros(job.created()), job.id(), need_of(job.stage().gang()), job.has_not_before() ? to_micros(job.not_before()) : 0};
+  return {to_micros(job.created()),
+          job.id(),
+          need_of(job.stage().gang()),
+          job.has_not_before() ? to_micros(job.not_before()) : 0,
+          {job.failed_on().begin(), job.failed_on().end()},
+          job.has_avoid_until() ? to_micros(job.avoid_until()) : 0};
 }
 
 void Coordinator::Operation::event(const std::string& pipeline_id, const std::string& job_id, const std::string& type, const std::string& message) {
@@ -48,6 +71,13 @@ void Coordinator::Operation::commit() {
     coordinator_.changed_pipelines_.insert(id);
   }
   for (const std::string& id : jobs_) changes_.jobs.push_back(coordinator_.jobs_.at(id));
+  for (const std::string& launcher : coordinator_.health_.take_changed()) {
+    if (std::optional<v1::GangFaults> record = coordinator_.health_.record(launcher)) {
+      changes_.gang_faults.push_back(*std::move(record));
+    } else {
+      changes_.removed_gang_faults.push_back(launcher);
+    }
+  }
   if (changes_.empty()) return;
   ++coordinator_.version_;
   coordinator_.store_.commit(std::move(changes_));
@@ -123,29 +153,77 @@ absl::Status Coordinator::feed(Operation& operation, PipelineEntry& pipeline, co
   return absl::OkStatus();
 }
 
-void Coordinator::end_attempt(v1::Job& job, v1::AttemptOutcome outcome, int exit_code, const std::string& message) {
+void Coordinator::end_attempt(Operation& operation, v1::Job& job, const AttemptEnd& end) {
+  const bool has_failed = end.outcome == v1::ATTEMPT_OUTCOME_RETRYABLE || end.outcome == v1::ATTEMPT_OUTCOME_LOST;
+  job.clear_not_before();
+  const v1::AttemptFault fault = has_failed ? charge(operation, job, end) : v1::ATTEMPT_FAULT_UNSPECIFIED;
   if (v1::Attempt* attempt = current_attempt(job)) {
     touch(attempt->mutable_ended());
-    attempt->set_outcome(outcome);
-    attempt->set_exit_code(exit_code);
-    attempt->set_message(message);
+    attempt->set_outcome(end.outcome);
+    attempt->set_exit_code(end.exit_code);
+    attempt->set_message(end.message);
     attempt->set_last_step(job.progress().step());
+    attempt->set_fault(fault);
   }
   auto& attempts = *job.mutable_attempts();
   if (attempts.size() > kMaxAttemptsKept) attempts.DeleteSubrange(0, attempts.size() - kMaxAttemptsKept);
+}
+
+v1::AttemptFault Coordinator::charge(Operation& operation, v1::Job& job, const AttemptEnd& end) {
+  const auto after = [this](int failures) {   // 30 s, 60 s, ... for the first, the second, ...
+    return google::protobuf::util::TimeUtil::MicrosecondsToTimestamp(
+        now_micros() + options_.retry_backoff.count() * (int64_t{1} << std::clamp(failures - 1, 0, kMaxBackoffDoublings)) * 1000);
+  };
+  const v1::Attempt* attempt = current_attempt(job);
+  const std::string launcher = attempt != nullptr && !attempt->launcher_id().empty() ? attempt->launcher_id() : launcher_of(job.gang_id());
+  const std::vector<std::string> failed_before(job.failed_on().begin(), job.failed_on().end());
+  const bool is_sure = end.suspect == Suspect::kGangForSure;
+  const bool is_gangs = end.suspect == Suspect::kGang || end.suspect == Suspect::kSilentGang || is_sure;
+  const bool has_other = is_gangs && job.failed_on_size() < kMaxGangsTried && another_could_run(need_of(job.stage().gang()), failed_before, launcher, gang_shapes());
+  if (is_gangs && std::find(failed_before.begin(), failed_before.end(), launcher) == failed_before.end()) {
+    job.add_failed_on(launcher);
+    if (job.failed_on_size() > kMaxLaunchersKept) job.mutable_failed_on()->DeleteSubrange(0, job.failed_on_size() - kMaxLaunchersKept);
+  }
+  if (end.suspect == Suspect::kGang || is_sure) {
+    v1::GangFault fault;
+    fault.set_job_id(job.id());
+    touch(fault.mutable_at());
+    const int64_t committed = job.checkpoints().empty() ? 0 : job.checkpoints().rbegin()->step();
+    fault.set_step(std::max(job.progress().step(), committed));
+    fault.set_could_run_elsewhere(has_other);
+    fault.set_is_proven(is_sure);
+    fault.set_message(end.message);
+    announce_quarantines(operation, health_.failed(launcher, fault));
+  }
+  if (end.suspect == Suspect::kNobody && job.uncharged_failures() < kMaxUncharged) {
+    job.set_uncharged_failures(job.uncharged_failures() + 1);
+    return v1::ATTEMPT_FAULT_NOBODY;
+  }
+  // Storage that fails one gang fails the others too, unless they show that it does not: the job waits for whoever mends it.
+  const bool waits = end.suspect == Suspect::kRoom || end.exit_code == static_cast<int>(ExitCode::kStorage);
+  if (waits || has_other || is_sure) {
+    job.set_uncharged_failures(job.uncharged_failures() + 1);
+    *job.mutable_avoid_until() = after(job.uncharged_failures());
+    if (!has_other) *job.mutable_not_before() = job.avoid_until();   // nobody else to give it to at once
+    if (is_sure) return v1::ATTEMPT_FAULT_GANG_PROVEN;
+    if (!has_other) return v1::ATTEMPT_FAULT_ROOM;
+    return end.suspect == Suspect::kSilentGang ? v1::ATTEMPT_FAULT_SILENCE : v1::ATTEMPT_FAULT_GANG;
+  }
   // The first lost gang is replaced at once; then the wait doubles.
-  if (outcome == v1::ATTEMPT_OUTCOME_RETRYABLE || outcome == v1::ATTEMPT_OUTCOME_LOST) {
-    job.set_failures(job.failures() + 1);
-    job.clear_not_before();
-    if (job.failures() > 1) {
-      const int doublings = std::min(job.failures() - 2, kMaxBackoffDoublings);
-      const int64_t wait = options_.retry_backoff.count() * (int64_t{1} << doublings) * 1000;
-      const int64_t at = now_micros() + wait;
-      job.mutable_not_before()->set_seconds(at / 1'000'000);
-      job.mutable_not_before()->set_nanos(static_cast<int32_t>(at % 1'000'000) * 1000);
+  job.set_failures(job.failures() + 1);
+  if (job.failures() > 1) *job.mutable_not_before() = after(job.failures() - 1);
+  return end.suspect == Suspect::kGang ? v1::ATTEMPT_FAULT_NO_OTHER_GANG : v1::ATTEMPT_FAULT_UNSPECIFIED;
+}
+
+void Coordinator::note_work(Operation& operation, const v1::Job& job, int64_t step) {
+  announce_quarantines(operation, health_.worked(launcher_of(job.gang_id()), job.id(), step, now_micros()));
+}
+
+void Coordinator::announce_quarantines(Operation& operation, const std::vector<std::string>& launchers) {
+  for (const std::string& launcher : launchers) {
+    for (const auto& [id, gang] : gangs_) {
+      if (launcher_of(id) == launcher) operation.event("", "", "GANG_QUARANTINED", concat("gang ", id, " ", health_.why(launcher, now_micros())));
     }
-  } else {
-    job.clear_not_before();
   }
 }
 
@@ -155,8 +233,8 @@ void Coordinator::fail_stage(Operation& operation, const v1::Job& job, const std
   MOE_CHECK(status.ok(), "the pipeline engine refused a failure: ", status.message());
 }
 
-void Coordinator::lose_lease(Operation& operation, v1::Job& job, const std::string& reason, const std::string& message) {
-  end_attempt(job, v1::ATTEMPT_OUTCOME_LOST, 0, message);
+void Coordinator::lose_lease(Operation& operation, v1::Job& job, const std::string& reason, const std::string& message, Suspect suspect) {
+  end_attempt(operation, job, {v1::ATTEMPT_OUTCOME_LOST, 0, message, suspect});
   ++(*job.mutable_restarts())[reason];
   observer_.lease_expired(reason);
   observer_.restarted(job.id(), reason);

@@ -16,6 +16,7 @@ struct CoordinatorCatalogue : Catalogue {
   GaugeFamily job_checkpoint_step{*this, "moe_job_last_checkpoint_step", "Step of the last committed checkpoint (job_id)."};
   GaugeFamily gang_heartbeat{*this, "moe_gang_last_heartbeat_timestamp_seconds",
                              "Unix time of the gang's last heartbeat (job_id, gang_id)."};
+  GaugeFamily gangs{*this, "moe_gangs", "Gangs by what the coordinator thinks of them (state: idle, busy, unheard, lost, quarantined)."};
   GaugeFamily queue_jobs{*this, "moe_queue_jobs", "Jobs in the queue (queue, state)."};
   GaugeFamily queue_oldest_wait{*this, "moe_queue_oldest_wait_seconds", "How long the oldest pending job has waited (queue)."};
   GaugeFamily gate_passed{*this, "moe_gate_passed", "1 if the gate passed, 0 if it holds or failed (pipeline_id, stage, gate)."};

@@ -57,8 +57,11 @@ CoordinatorMetrics::~CoordinatorMetrics() = default;
 
 void CoordinatorMetrics::set(const CoordinatorSnapshot& snapshot) {
   Rows heartbeats;
+  Rows gangs;
+  for (const char* state : {"idle", "busy", "unheard", "lost", "quarantined"}) gangs[{{"state", state}}] = 0;
   for (const auto& gang : snapshot.gangs) {
     heartbeats[{{"job_id", gang.job_id}, {"gang_id", gang.gang_id}}] = gang.last_heartbeat_timestamp;
+    ++gangs[{{"state", gang.state}}];
   }
   Rows gates;
   for (const auto& gate : snapshot.gates) {
@@ -78,6 +81,7 @@ void CoordinatorMetrics::set(const CoordinatorSnapshot& snapshot) {
   const std::lock_guard lock(impl_->mutex);
   impl_->set_jobs(snapshot.jobs);
   impl_->series.gang_heartbeat.replace(heartbeats);
+  impl_->series.gangs.replace(gangs);
   impl_->series.gate_passed.replace(gates);
   impl_->series.queue_jobs.replace(queued);
   impl_->series.queue_oldest_wait.replace(waits);

@@ -30,6 +30,7 @@ struct CoordinatorSnapshot {
     std::string gang_id;
     std::string job_id;  ///< empty: idle
     double last_heartbeat_timestamp = 0;
+    std::string state = "idle";
   };
   struct Gate {
     std::string pipeline_id;

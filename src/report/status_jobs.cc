@@ -87,6 +87,7 @@ std::string gang_row(const v1::Gang& gang) {
     details.push_back(
         concat(gang.device(), gang.device().empty() || gang.version().empty() ? "" : ", ", gang.version()));
   }
+  if (!gang.message().empty()) details.push_back(gang.message());
   std::string html = concat("<tr><th scope=\"row\">", escape_xml(gang.id()));
   for (const std::string& detail : details) html += concat("<small>", escape_xml(detail), "</small>");
   return concat(html, "</th><td>", html_badge(gang.state()), "</td><td>",

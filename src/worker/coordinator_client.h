@@ -1,20 +1,28 @@
 #pragma once
 
 #include <chrono>
+#include <filesystem>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 
+#include "common/error.h"
 #include "moe/v1/worker_service.grpc.pb.h"
 
 namespace moe {
 
+/// Another gang with this gang's launcher id is alive.
+class LauncherTaken : public InvalidArgument {
+ public:
+  using InvalidArgument::InvalidArgument;
+};
+
 /// The leader's side of WorkerService. Calls may come from several threads. A gang that the coordinator does not know (it was away
-/// too long) registers again and repeats the call. Throws Fenced, Unavailable, InvalidArgument (rpc_channel.h).
+/// too long) registers again and repeats the call. Throws LauncherTaken, Fenced, Unavailable, InvalidArgument (rpc_channel.h).
 class CoordinatorClient {
  public:
-  CoordinatorClient(const std::string& target, v1::Gang gang);
+  CoordinatorClient(const std::string& target, v1::Gang gang, std::filesystem::path data_root);
 
   const std::string& gang_id() const { return gang_.id(); }
   void register_gang();
@@ -29,6 +37,7 @@ class CoordinatorClient {
 
  private:
   const v1::Gang gang_;
+  const std::filesystem::path data_root_;
   std::unique_ptr<v1::WorkerService::Stub> stub_;
 };
 

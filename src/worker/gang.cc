@@ -4,9 +4,10 @@
 
 #include <cstdlib>
 #include <nlohmann/json.hpp>
-#include <random>
 #include <set>
 
+#include "comm/agreement.h"
+#include "common/data_root.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "common/version.h"
@@ -21,14 +22,6 @@ namespace moe {
 namespace {
 
 using nlohmann::json;
-
-std::string random_hex(int bytes) {
-  constexpr char kDigits[] = "0123456789abcdef";
-  std::random_device random;
-  std::string text;
-  for (int i = 0; i < 2 * bytes; ++i) text += kDigits[random() % 16];
-  return text;
-}
 
 /// Collectives that metrics tell apart, by the first word of their name.
 std::string kind_of_operation(std::string_view op) {
@@ -63,6 +56,20 @@ v1::Gang describe_gang(const std::vector<std::string>& ranks) {
   return gang;
 }
 
+/// All ranks have heard the same, so all of them throw.
+void compare_roots(const std::vector<std::string>& ranks, const std::filesystem::path& data_root) {
+  const std::string expected = json::parse(ranks[0])["root"];
+  if (expected.empty()) return;   // no coordinator has been there yet, or none of ours: the leader will be told
+  for (size_t rank = 1; rank < ranks.size(); ++rank) {
+    const json told = json::parse(ranks[rank]);
+    const std::string found = told["root"];
+    if (found == expected) continue;
+    throw_agreed<InvalidArgument>(concat("--data-root ", data_root.string(), " is the data root ", expected, " on ", json::parse(ranks[0])["node"].get<std::string>(), " (rank 0) and ",
+                                         found.empty() ? "has no .moe-root-id" : "is " + found, " on ", told["node"].get<std::string>(), " (rank ", rank,
+                                         "): mount the same storage on every node"));
+  }
+}
+
 }  // namespace
 
 ExitCode serve(const GangSettings& settings, Communicator& world) {
@@ -79,10 +86,12 @@ ExitCode serve(const GangSettings& settings, Communicator& world) {
     if (const std::string kind = kind_of_operation(op); !kind.empty()) metrics.comm(kind, seconds, bytes);
   });
 
-  const json mine = {{"node", node_name()}, {"pid", ::getpid()}, {"metrics", concat(settings.metrics_address, ":", http.port())}};
+  const json mine = {{"node", node_name()}, {"pid", ::getpid()}, {"metrics", concat(settings.metrics_address, ":", http.port())},
+                     {"root", read_root_id(settings.data_root).value_or("")}};
   const std::vector<std::string> all = world.all_gather_bytes(mine.dump(), "introduce ranks");
   std::set<std::string> nodes;
   for (const std::string& told : all) nodes.insert(json::parse(told)["node"]);
+  compare_roots(all, settings.data_root);
 
   // Ranks on other nodes must reach the leader; the secret keeps others out.
   std::unique_ptr<GangControlServer> control;

@@ -130,7 +130,7 @@ void GangControlServer::await_ranks(milliseconds timeout) {
                        " s; the ranks of a gang must reach the leader's machine over TCP"));
 }
 
-std::optional<std::string> GangControlServer::prepare(const std::string& lease, milliseconds timeout) {
+std::optional<v1::Refusal> GangControlServer::prepare(const std::string& lease, milliseconds timeout) {
   std::unique_lock lock(mutex_);
   kind_ = v1::ORDER_KIND_PREPARE;
   lease_ = lease;
@@ -144,7 +144,10 @@ std::optional<std::string> GangControlServer::prepare(const std::string& lease, 
     }
   }
   for (size_t rank = 1; rank < ranks_.size(); ++rank) {
-    if (!ranks_[rank].report.error().empty()) return concat("rank ", rank, ": ", ranks_[rank].report.error());
+    if (!ranks_[rank].report.has_refusal()) continue;
+    v1::Refusal refusal = ranks_[rank].report.refusal();
+    for (std::string& problem : *refusal.mutable_problems()) problem = concat("rank ", rank, ": ", problem);
+    return refusal;
   }
   return std::nullopt;
 }
@@ -247,9 +250,9 @@ grpc::Status GangControlClient::call(const v1::RankReport& report, v1::RankOrder
   return stub_->Report(context.get(), report, order);
 }
 
-v1::RankOrder GangControlClient::next_order(v1::RankPhase phase, int64_t order_id, const std::string& error) {
+v1::RankOrder GangControlClient::next_order(v1::RankPhase phase, int64_t order_id, const v1::Refusal& refusal) {
   v1::RankReport report = report_for(phase, order_id);
-  report.set_error(printable(error));
+  if (refusal.kind() != v1::REFUSAL_KIND_UNSPECIFIED) *report.mutable_refusal() = refusal;
   auto last_answer = std::chrono::steady_clock::now();
   while (true) {
     v1::RankOrder order;

@@ -36,8 +36,8 @@ class GangControlServer final : public v1::GangControl::Service {
 
   /// Waits until every other rank is attached. Throws Timeout.
   void await_ranks(std::chrono::milliseconds timeout);
-  /// Shows the lease to all other ranks; the first that misses something says what. Nullopt: all are ready. Throws Timeout.
-  std::optional<std::string> prepare(const std::string& lease, std::chrono::milliseconds timeout);
+  /// Shows the lease to all other ranks; the first that cannot begin says why. Nullopt: all are ready. Throws Timeout.
+  std::optional<v1::Refusal> prepare(const std::string& lease, std::chrono::milliseconds timeout);
   /// All ranks run the prepared job.
   void start();
   /// All ranks forget it.
@@ -92,7 +92,7 @@ class GangControlClient {
   GangControlClient& operator=(const GangControlClient&) = delete;
 
   /// Waits for the next order. Throws HardwareError when the leader is gone.
-  v1::RankOrder next_order(v1::RankPhase phase, int64_t order_id, const std::string& error);
+  v1::RankOrder next_order(v1::RankPhase phase, int64_t order_id, const v1::Refusal& refusal);
   /// A sign of life with the collective this rank is in. False: the leader's process is gone.
   bool report_running(int64_t order_id, const OperationState& operation, const std::string& error);
 

@@ -1,6 +1,7 @@
 #include "worker/gang_leader.h"
 
 #include <thread>
+#include <utility>
 
 #include "common/error.h"
 #include "common/log.h"
@@ -24,10 +25,11 @@ constexpr milliseconds kPrepareTimeout{60'000};
 }  // namespace
 
 GangLeader::GangLeader(const GangSettings& settings, Communicator& world, WorkerMetrics& metrics, GangControlServer& control, v1::Gang gang)
-    : settings_(settings), world_(world), metrics_(metrics), control_(control), client_(settings.coordinator, std::move(gang)) {}
+    : settings_(settings), world_(world), metrics_(metrics), control_(control), client_(settings.coordinator, std::move(gang), settings.data_root) {}
 
 void GangLeader::connect() {
   const auto deadline = std::chrono::steady_clock::now() + kConnectFor;
+  bool is_waiting = false;
   while (true) {
     try {
       client_.register_gang();
@@ -37,6 +39,10 @@ void GangLeader::connect() {
       if (std::chrono::steady_clock::now() > deadline) {
         throw Unavailable(concat("no coordinator at ", settings_.coordinator, " (", error.what(), "); start moe-coordinator, or give the right --coordinator HOST:PORT"));
       }
+      std::this_thread::sleep_for(kRetry);
+    } catch (const LauncherTaken& error) {
+      if (std::chrono::steady_clock::now() > deadline) throw;
+      if (!std::exchange(is_waiting, true)) log_warning(concat("event=launcher_id_taken reason=\"", error.what(), "\"; waiting ", kConnectFor.count(), " s for it to end"));
       std::this_thread::sleep_for(kRetry);
     }
   }
@@ -51,13 +57,19 @@ std::optional<v1::Lease> GangLeader::next_lease() {
   }
 }
 
-std::string GangLeader::look_at(const v1::Lease& lease) {
-  std::string missing;
-  for (const std::string& problem : preflight_problems(lease, settings_.data_root, world_.size())) missing += (missing.empty() ? "" : "\n") + problem;
-  const std::optional<std::string> others = control_.prepare(lease.SerializeAsString(), kPrepareTimeout);
+v1::Refusal GangLeader::look_at(const v1::Lease& lease) {
+  v1::Refusal mine = preflight(lease, settings_.data_root, world_.size());
+  std::optional<v1::Refusal> others = control_.prepare(lease.SerializeAsString(), kPrepareTimeout);
   // A rank of the same node misses the same.
-  if (missing.empty() && others) missing = *others;
-  return missing;
+  return mine.kind() == v1::REFUSAL_KIND_UNSPECIFIED && others ? *std::move(others) : mine;
+}
+
+void GangLeader::look_again(const v1::Lease& lease, v1::CompleteAttemptRequest& end) const {
+  const v1::Refusal now = preflight(lease, settings_.data_root, world_.size());
+  if (now.kind() != v1::REFUSAL_KIND_INPUTS && now.kind() != v1::REFUSAL_KIND_DATA_ROOT) return;
+  const std::string message = end.message();
+  end = refused_attempt(now);
+  end.set_message(concat(message, "\nwhat it reads has gone: ", end.message()));
 }
 
 bool GangLeader::run_job(const v1::Lease& lease) {
@@ -65,13 +77,14 @@ bool GangLeader::run_job(const v1::Lease& lease) {
   const WatchedLease watched(*watchdog_, agent);
   v1::CompleteAttemptRequest end;
   try {
-    if (const std::string missing = look_at(lease); !missing.empty()) {
+    if (const v1::Refusal refusal = look_at(lease); refusal.kind() != v1::REFUSAL_KIND_UNSPECIFIED) {
       control_.drop();
-      log_error(concat("event=job_refused job=", lease.job_id(), " reason=\"", missing, "\""));
-      end = failed_attempt(InvalidArgument(missing));
+      end = refused_attempt(refusal);
+      log_error(concat("event=job_refused job=", lease.job_id(), " reason=\"", end.message(), "\""));
     } else {
       control_.start();
       end = run_leased({.lease = lease, .data_root = settings_.data_root, .world = world_, .metrics = metrics_, .agent = &agent});
+      if (end.exit_code() == static_cast<int>(ExitCode::kBadInput)) look_again(lease, end);
     }
   } catch (const Fenced&) {
     throw;

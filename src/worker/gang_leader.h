@@ -22,8 +22,10 @@ class GangLeader {
  private:
   void connect();
   std::optional<v1::Lease> next_lease();
-  /// What is missing for the job on any rank; empty: nothing.
-  std::string look_at(const v1::Lease& lease);
+  /// Why the job cannot begin on some rank; without a kind: it may.
+  v1::Refusal look_at(const v1::Lease& lease);
+  /// A job that failed by its input: whether that has gone meanwhile, with the storage that it lies on.
+  void look_again(const v1::Lease& lease, v1::CompleteAttemptRequest& end) const;
   /// False: the gang is to end with kReleased.
   bool run_job(const v1::Lease& lease);
   ExitCode leave(const std::string& reason);

@@ -54,12 +54,6 @@ class RunningReports {
   std::thread thread_;
 };
 
-std::string joined(const std::vector<std::string>& problems) {
-  std::string text;
-  for (const std::string& problem : problems) text += (text.empty() ? "" : "\n") + problem;
-  return text;
-}
-
 }  // namespace
 
 GangMember::GangMember(const GangSettings& settings, Communicator& world, WorkerMetrics& metrics, const std::string& target, const std::string& secret)
@@ -68,17 +62,19 @@ GangMember::GangMember(const GangSettings& settings, Communicator& world, Worker
 ExitCode GangMember::run() {
   v1::RankPhase phase = v1::RANK_PHASE_IDLE;
   int64_t order_id = 0;
-  std::string error, lease;
+  std::string lease;
+  v1::Refusal refusal;
   while (true) {
-    const v1::RankOrder order = control_.next_order(phase, order_id, error);
+    const v1::RankOrder order = control_.next_order(phase, order_id, refusal);
     order_id = order.order_id();
-    error.clear();
+    refusal.Clear();
     switch (order.kind()) {
       case v1::ORDER_KIND_PREPARE: {
         phase = v1::RANK_PHASE_READY;
         lease = order.lease();
         v1::Lease parsed;
-        error = parsed.ParseFromString(lease) ? joined(preflight_problems(parsed, settings_.data_root, world_.size())) : "the lease cannot be read";
+        MOE_CHECK(parsed.ParseFromString(lease), "the lease cannot be read");
+        refusal = preflight(parsed, settings_.data_root, world_.size());
         break;
       }
       case v1::ORDER_KIND_START: run_job(order, lease); [[fallthrough]];

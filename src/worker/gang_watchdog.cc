@@ -15,6 +15,10 @@ using std::chrono::seconds;
 constexpr milliseconds kLook{100};
 /// A rank whose call broke calls again at once, unless its process ended.
 constexpr milliseconds kGoneFor{400};
+/// The watchdog looks ten times as often, unless this process stands still.
+constexpr milliseconds kStoodStill{2000};
+/// What it was told within this time after it stood still may be because it did.
+constexpr seconds kAfterwards{10};
 /// A rank that is gone for this long when SIGTERM comes is the reason for it; one that went later got the same signal.
 constexpr milliseconds kGoneBeforeSignal{250};
 
@@ -29,7 +33,11 @@ GangWatchdog::~GangWatchdog() {
 }
 
 void GangWatchdog::run() {
+  auto looked = std::chrono::steady_clock::now();
   while (!done_) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - looked > kStoodStill) stood_still_ = Standstill{now - looked, now};
+    looked = now;
     look();
     std::this_thread::sleep_for(kLook);
   }
@@ -70,7 +78,12 @@ void GangWatchdog::end_gang(const RankTrouble& trouble, const OperationState& le
 }
 
 void GangWatchdog::end_as_told() {
-  const std::string message = "its leader was told to end (SIGTERM)";
+  std::string message = "its leader was told to end (SIGTERM)";
+  // mpirun wakes a stopped process before it ends it.
+  if (stood_still_ && std::chrono::steady_clock::now() - stood_still_->until < kAfterwards) {
+    const double stood = std::chrono::duration<double>(stood_still_->length).count();
+    message = concat("its leader stood still for ", stood, " s (stopped, or its machine was) and was then told to end (SIGTERM)");
+  }
   log_warning(concat("event=gang_left reason=\"", message, "\""));
   if (agent_ != nullptr) agent_->expect_end();
   client_.deregister(message);   // what it ran is free again at once

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "comm/communicator.h"
@@ -28,6 +29,12 @@ class GangWatchdog {
  private:
   friend class WatchedLease;
 
+  /// A time during which this process did not run.
+  struct Standstill {
+    std::chrono::steady_clock::duration length;
+    std::chrono::steady_clock::time_point until;
+  };
+
   void run();
   void look();
   [[noreturn]] void end_gang(const RankTrouble& trouble, const OperationState& leader);
@@ -39,6 +46,7 @@ class GangWatchdog {
   WorkerMetrics& metrics_;
   const std::chrono::milliseconds hang_timeout_;
   const EndSignal end_signal_;
+  std::optional<Standstill> stood_still_;   ///< the last; of thread_
   std::mutex mutex_;
   LeaseAgent* agent_ = nullptr;   ///< of the job that runs; null: idle
   std::atomic<bool> done_{false};

@@ -205,4 +205,15 @@ v1::CompleteAttemptRequest failed_attempt(const std::exception& error) {
   return end;
 }
 
+v1::CompleteAttemptRequest refused_attempt(const v1::Refusal& refusal) {
+  const bool is_jobs = refusal.kind() == v1::REFUSAL_KIND_JOB;
+  const bool is_input = is_jobs || refusal.kind() == v1::REFUSAL_KIND_INPUTS;
+  v1::CompleteAttemptRequest end;
+  end.set_outcome(is_jobs ? v1::ATTEMPT_OUTCOME_PERMANENT : v1::ATTEMPT_OUTCOME_RETRYABLE);
+  end.set_exit_code(static_cast<int>(is_input ? ExitCode::kBadInput : ExitCode::kStorage));
+  end.set_message(text_of(refusal));
+  *end.mutable_refusal() = refusal;
+  return end;
+}
+
 }  // namespace moe

@@ -27,4 +27,7 @@ v1::CompleteAttemptRequest run_leased(const LeasedRun& run);
 /// The end of an attempt that failed with this error.
 v1::CompleteAttemptRequest failed_attempt(const std::exception& error);
 
+/// The end of an attempt that the gang did not begin.
+v1::CompleteAttemptRequest refused_attempt(const v1::Refusal& refusal);
+
 }  // namespace moe

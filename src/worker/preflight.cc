@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "common/data_root.h"
 #include "common/error.h"
 #include "worker/stage_inputs.h"
 
@@ -26,6 +27,12 @@ uintmax_t bytes_below(const fs::path& folder) {
   return bytes;
 }
 
+/// exists() and its kin throw where a folder may not be entered.
+bool is_readable(const fs::path& file) {
+  std::error_code error;
+  return fs::is_regular_file(file, error) && ::access(file.c_str(), R_OK) == 0;
+}
+
 }  // namespace
 
 std::string node_name() {
@@ -40,44 +47,68 @@ std::map<std::string, fs::path> model_paths(const v1::Lease& lease, const fs::pa
   return paths;
 }
 
-std::vector<std::string> preflight_problems(const v1::Lease& lease, const fs::path& data_root, int ranks) {
-  std::vector<std::string> problems;
+v1::Refusal preflight(const v1::Lease& lease, const fs::path& data_root, int ranks) {
+  v1::Refusal found;
   const std::string here = concat(" (on ", node_name(), ")");
+  // Kinds are numbered by what decides.
+  const auto refuse = [&found](v1::RefusalKind kind, std::string problem) {
+    if (found.kind() == v1::REFUSAL_KIND_UNSPECIFIED || kind < found.kind()) found.set_kind(kind);
+    found.add_problems(std::move(problem));
+  };
+  try {
+    const std::string root = read_root_id(data_root).value_or("");
+    if (!lease.root_id().empty() && root != lease.root_id()) {
+      refuse(v1::REFUSAL_KIND_DATA_ROOT, concat("--data-root ", data_root.string(), root.empty() ? " has no .moe-root-id" : " is the data root " + root, ", and the coordinator's is ",
+                                                lease.root_id(), ": mount the storage", here));
+    }
+  } catch (const InvalidArgument& error) {
+    refuse(v1::REFUSAL_KIND_DATA_ROOT, error.what() + here);
+  }
+  if (found.kind() != v1::REFUSAL_KIND_UNSPECIFIED) return found;   // nothing may be made below it
   const v1::GangSpec& gang = lease.stage().gang();
-  if (gang.device() == "cuda") problems.emplace_back("gang.device cuda: training on GPUs is not part of this version; use cpu");
-  if (gang.ranks() > 0 && gang.ranks() != ranks) problems.push_back(concat("gang.ranks is ", gang.ranks(), " and this gang has ", ranks));
+  if (gang.device() == "cuda") refuse(v1::REFUSAL_KIND_JOB, "gang.device cuda: training on GPUs is not part of this version; use cpu");
+  if (gang.ranks() > 0 && gang.ranks() != ranks) refuse(v1::REFUSAL_KIND_JOB, concat("gang.ranks is ", gang.ranks(), " and this gang has ", ranks));
   if (gang.expert_parallel() > 0 && ranks % gang.expert_parallel() != 0) {
-    problems.push_back(concat("gang.expert_parallel ", gang.expert_parallel(), " does not divide the ", ranks, " ranks of this gang"));
+    refuse(v1::REFUSAL_KIND_JOB, concat("gang.expert_parallel ", gang.expert_parallel(), " does not divide the ", ranks, " ranks of this gang"));
   }
   const std::map<std::string, fs::path> known = model_paths(lease, data_root);
   uintmax_t model_bytes = 0;
   visit_inputs(
       lease.stage(),
       [&](const std::string& reference) {
-        const auto found = known.find(reference);
-        const fs::path folder = found == known.end() ? fs::path(reference) : found->second;
-        if (!fs::is_regular_file(folder / "config.json")) {
-          problems.push_back(concat("model '", reference, "': ", folder.string(), " is not a model directory: config.json is missing", here));
+        const auto model = known.find(reference);
+        const fs::path folder = model == known.end() ? fs::path(reference) : model->second;
+        if (!is_readable(folder / "config.json")) {
+          refuse(v1::REFUSAL_KIND_INPUTS, concat("model '", reference, "': ", folder.string(), " is not a model directory: config.json is missing", here));
+          found.add_unreadable((folder / "config.json").string());
           return;
         }
         model_bytes = std::max(model_bytes, bytes_below(folder));
       },
       [&](const std::string& path) {
-        if (::access(path.c_str(), R_OK) != 0 || !fs::is_regular_file(path)) problems.push_back(concat("data file ", path, " is missing or cannot be read", here));
+        if (is_readable(path)) return;
+        refuse(v1::REFUSAL_KIND_INPUTS, concat("data file ", path, " is missing or cannot be read", here));
+        found.add_unreadable(path);
       });
   std::error_code error;
   fs::create_directories(data_root / lease.job_id(), error);
   if (error || ::access((data_root / lease.job_id()).c_str(), W_OK) != 0) {
-    problems.push_back(concat("the data root ", data_root.string(), " cannot be written", here));
-    return problems;
+    refuse(v1::REFUSAL_KIND_DATA_ROOT, concat("the data root ", data_root.string(), " cannot be written", here));
+    return found;
   }
   const fs::space_info room = fs::space(data_root, error);
   const auto wanted = static_cast<uintmax_t>(static_cast<double>(model_bytes) * (lease.stage().has_train() ? kTrainRoom : kOtherRoom));
   if (!error && room.available < wanted) {
-    problems.push_back(concat("the data root ", data_root.string(), " has ", room.available >> 20, " MiB free; results and checkpoints of this job need about ",
-                              wanted >> 20, " MiB", here));
+    refuse(v1::REFUSAL_KIND_ROOM, concat("the data root ", data_root.string(), " has ", room.available >> 20, " MiB free; results and checkpoints of this job need about ",
+                                         wanted >> 20, " MiB", here));
   }
-  return problems;
+  return found;
+}
+
+std::string text_of(const v1::Refusal& refusal) {
+  std::string text;
+  for (const std::string& problem : refusal.problems()) text += (text.empty() ? "" : "\n") + problem;
+  return text;
 }
 
 }  // namespace moe

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/data_root.h"
 #include "testing/free_port.h"
 
 namespace moe::testing {
@@ -69,6 +70,7 @@ Response PretendedGang::call(Method method, const Request& request, Response res
 
 void PretendedGang::join() {
   v1::RegisterGangRequest request;
+  request.set_root_id(read_root_id(data_root_).value_or(""));
   v1::Gang& gang = *request.mutable_gang();
   gang.set_id(kGang);
   gang.set_device("cpu");

@@ -228,10 +228,11 @@ TEST(GetTest, TablesOfEveryKind) {
     return Status::OK;
   };
   coordinator.on_list_gangs = [](const auto&, v1::ListGangsResponse& response) {
-    for (const char* state : {"idle", "busy", "lost"}) {
+    for (const char* state : {"idle", "busy", "unheard", "lost", "quarantined"}) {
       v1::Gang& gang = *response.add_gangs();
       gang.set_id(std::string("gang-") + state);
       gang.set_state(state);
+      if (state == std::string("quarantined")) gang.set_message("failed 2 jobs that others can run");
       gang.set_device("cpu");
       gang.add_ranks();
       gang.add_ranks();
@@ -256,7 +257,8 @@ TEST(GetTest, TablesOfEveryKind) {
               ContainsRegex("p-1-convert/output-t0001 +model +00ff +- +/models/dense"));
   const std::string gangs = run_moectl(coordinator, {"get", "gangs", "--state", "busy,lost"}).out;
   EXPECT_THAT(gangs,
-              AllOf(ContainsRegex("gang-busy +busy +2 +cpu"), HasSubstr("gang-lost"), Not(HasSubstr("gang-idle"))));
+              AllOf(ContainsRegex("gang-busy +busy +2 +cpu"), Not(HasSubstr("gang-quarantined")), HasSubstr("gang-lost"), Not(HasSubstr("gang-idle"))));
+  EXPECT_THAT(run_moectl(coordinator, {"get", "gangs", "--state", "quarantined"}).out, ContainsRegex("gang-quarantined +quarantined .*failed 2 jobs that others can run"));
 }
 
 /// On a terminal of 70 columns, as `script` makes one.

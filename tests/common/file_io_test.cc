@@ -10,6 +10,8 @@
 #include <fstream>
 #include <thread>
 
+#include <map>
+
 #include "common/error.h"
 #include "testing/temp_dir.h"
 
@@ -116,6 +118,23 @@ TEST(FileIoTest, FullDiskIsAStorageErrorThatNamesTheFile) {
   } catch (const StorageError& error) {
     EXPECT_THAT(error.what(), HasSubstr("/dev/full_does_not_exist/a"));
   }
+}
+
+TEST(FileIoTest, OfAnAbsolutePathOnlyTheLastFolderIsMade) {
+  const testing::TempDir folder;
+  make_last_directory(folder / "made/", "--out");
+  EXPECT_TRUE(std::filesystem::is_directory(folder / "made"));
+  make_last_directory(folder / "made", "--out");
+  write_file_atomically(folder / "file", "x");
+  for (const auto& [below, what] : std::map<std::string, std::string>{{"no/such/place", "no is not there"}, {"file/below", "file is not a folder"}}) {
+    try {
+      make_last_directory(folder / below, "--out");
+      ADD_FAILURE() << below;
+    } catch (const InvalidArgument& error) {
+      EXPECT_THAT(error.what(), ::testing::AllOf(HasSubstr("--out " + (folder / below).string()), HasSubstr((folder.path().string() + "/" + what))));
+    }
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder / "no"));
 }
 
 TEST(FileIoTest, MissingInputIsInvalidArgument) {

@@ -55,6 +55,7 @@ stages:
 
 CoordinatorFixture::CoordinatorFixture(std::chrono::milliseconds lease) {
   options_.data_root = folder_.path();
+  options_.root_id = kRootId;
   options_.lease = lease;
   start();
 }
@@ -153,6 +154,7 @@ absl::StatusOr<v1::ControlResponse> CoordinatorFixture::decide(const std::string
 
 void CoordinatorFixture::register_gang(const std::string& id, int ranks, const std::string& launcher, std::optional<int> previous_exit_code) {
   v1::RegisterGangRequest request;
+  request.set_root_id(kRootId);
   if (previous_exit_code) request.mutable_gang()->set_previous_exit_code(*previous_exit_code);
   request.mutable_gang()->set_id(id);
   request.mutable_gang()->set_launcher_id(launcher);
@@ -234,10 +236,11 @@ v1::CompleteAttemptRequest CoordinatorFixture::complete_request(const std::strin
 }
 
 absl::Status CoordinatorFixture::complete(const std::string& gang, const v1::Lease& lease, v1::AttemptOutcome outcome,
-                                          const std::map<std::string, double>& metrics, const std::string& message) {
+                                          const std::map<std::string, double>& metrics, const std::string& message, int exit_code) {
   v1::CompleteAttemptRequest request = complete_request(gang, lease, outcome);
   request.mutable_metrics()->insert(metrics.begin(), metrics.end());
   request.set_message(message);
+  request.set_exit_code(exit_code);
   return coordinator_->complete_attempt(request).status();
 }
 

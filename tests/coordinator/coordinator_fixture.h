@@ -35,6 +35,9 @@ struct Observed {
 /// One thread, except where a test calls coordinator() itself.
 class CoordinatorFixture {
  public:
+  /// Of its data root; register_gang() sends it.
+  static constexpr char kRootId[] = "root-of-the-test";
+
   explicit CoordinatorFixture(std::chrono::milliseconds lease = std::chrono::seconds(15));
 
   Coordinator& coordinator() { return *coordinator_; }
@@ -76,7 +79,7 @@ class CoordinatorFixture {
   absl::Status commit(const std::string& gang, const v1::Lease& lease, int64_t step);
   /// Writes the output's record first, if it succeeded.
   absl::Status complete(const std::string& gang, const v1::Lease& lease, v1::AttemptOutcome outcome = v1::ATTEMPT_OUTCOME_SUCCEEDED,
-                        const std::map<std::string, double>& metrics = {}, const std::string& message = "");
+                        const std::map<std::string, double>& metrics = {}, const std::string& message = "", int exit_code = 0);
   v1::CommitCheckpointRequest commit_request(const std::string& gang, const v1::Lease& lease, int64_t step);
   v1::CompleteAttemptRequest complete_request(const std::string& gang, const v1::Lease& lease, v1::AttemptOutcome outcome);
 

@@ -32,6 +32,27 @@ TEST(LeasesTest, AGangThatAsksAgainGetsTheSameLease) {
   EXPECT_EQ(fixture.coordinator().acquire_lease({}).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST(LeasesTest, AGangWithAnotherDataRootIsRefusedByName) {
+  CoordinatorFixture fixture;
+  v1::RegisterGangRequest request;
+  request.mutable_gang()->set_id("g");
+  request.mutable_gang()->set_device("cpu");
+  request.mutable_gang()->add_ranks()->set_node("node7");
+  request.set_data_root("/shared/moe");
+  for (const std::string id : {"", "another"}) {
+    request.set_root_id(id);
+    const absl::Status status = fixture.coordinator().register_gang(request).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(std::string(status.message()), ::testing::AllOf(HasSubstr("--data-root /shared/moe on node7"), HasSubstr(id.empty() ? "no .moe-root-id" : id), HasSubstr(fixture.root().string()),
+                                                                HasSubstr(CoordinatorFixture::kRootId), HasSubstr("mount")));
+  }
+  EXPECT_EQ(fixture.coordinator().server_info().gangs(), 0);
+  request.set_root_id(CoordinatorFixture::kRootId);
+  EXPECT_TRUE(fixture.coordinator().register_gang(request).ok());
+  fixture.submit(one_stage());
+  EXPECT_EQ(fixture.must_acquire("g").root_id(), CoordinatorFixture::kRootId) << "every rank looks again before every job";
+}
+
 TEST(LeasesTest, AnExpiredLeaseQueuesTheJobAndAnotherGangGoesOn) {
   CoordinatorFixture fixture;
   fixture.register_gang("g1");
@@ -182,15 +203,82 @@ TEST(LeasesTest, ALauncherThatStartsItsGangAgainGivesUpTheOldLeaseAtOnce) {
   const v1::Lease lease = fixture.must_acquire("g1");
   fixture.register_gang("g1", 1, "launcher");   // the same process again: nothing happens
   EXPECT_EQ(fixture.state(job), "ASSIGNED");
-  fixture.register_gang("g2", 1, "launcher");
+  fixture.register_gang("g2", 1, "launcher", 71);
   EXPECT_EQ(fixture.state(job), "QUEUED");
   EXPECT_EQ(fixture.job(job).reason(), "GANG_RESTARTED");
-  EXPECT_EQ(fixture.job(job).attempts(0).message(), "gang g1 ended and was started again as g2");
+  EXPECT_EQ(fixture.job(job).attempts(0).message(), "gang g1 ended with exit code 71 and was started again as g2");
   EXPECT_EQ(fixture.commit("g1", lease, 3).code(), kAborted);   // a dead gang takes nothing up
   EXPECT_EQ(fixture.heartbeat("g1", lease).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(fixture.must_acquire("g2").attempt(), 2);
   EXPECT_EQ(fixture.coordinator().server_info().gangs(), 2);
   EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
+}
+
+TEST(LeasesTest, TwoLivingGangsOfOneLauncherIdDoNotEvictEachOther) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("g1", 1, "gang-1");
+  const std::string job = fixture.submit(one_stage()) + "-work";
+  const v1::Lease lease = fixture.must_acquire("g1");
+  v1::RegisterGangRequest clone;
+  clone.set_root_id(CoordinatorFixture::kRootId);
+  clone.mutable_gang()->set_id("g2");
+  clone.mutable_gang()->set_launcher_id("gang-1");
+  clone.mutable_gang()->set_device("cpu");
+  clone.mutable_gang()->add_ranks();
+  for (int i = 0; i < 10; ++i) {
+    fixture.pass(3s);
+    ASSERT_TRUE(fixture.heartbeat("g1", lease).ok());
+    const absl::Status status = fixture.coordinator().register_gang(clone).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
+    EXPECT_THAT(std::string(status.message()), ::testing::AllOf(HasSubstr("gang g1"), HasSubstr("'gang-1'"), HasSubstr("MOE_LAUNCHER_ID"), HasSubstr("in 15.0 s")));
+  }
+  EXPECT_EQ(fixture.job(job).attempt(), 1);
+  EXPECT_EQ(fixture.coordinator().list_gangs({})->gangs_size(), 1);
+  // Its predecessor is silent: by hand, without a word of how it ended, a launcher may start the next after a lease.
+  fixture.pass(14s);
+  EXPECT_EQ(fixture.coordinator().register_gang(clone).status().code(), absl::StatusCode::kAlreadyExists);
+  fixture.pass(2s);
+  EXPECT_TRUE(fixture.coordinator().register_gang(clone).ok());
+  EXPECT_EQ(fixture.must_acquire("g2").attempt(), 2);
+  // And if it was not dead, it is the one that goes, and comes only once.
+  v1::RegisterGangRequest first = clone;
+  first.mutable_gang()->set_id("g1");
+  first.mutable_gang()->set_previous_exit_code(75);
+  EXPECT_EQ(fixture.heartbeat("g1", lease).status().code(), absl::StatusCode::kNotFound);
+  const absl::Status status = fixture.coordinator().register_gang(first).status();
+  EXPECT_EQ(status.code(), kAborted);
+  EXPECT_THAT(std::string(status.message()), ::testing::AllOf(HasSubstr("gang g1 must end"), HasSubstr("g2"), HasSubstr("MOE_LAUNCHER_ID")));
+  EXPECT_EQ(fixture.coordinator().list_gangs({})->gangs_size(), 1);
+}
+
+TEST(LeasesTest, ASilentGangIsUnheardAndThenLost) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("g");
+  fixture.register_gang("working");
+  const auto state = [&](int index) { return fixture.coordinator().list_gangs({})->gangs(index).state(); };
+  fixture.submit(one_stage());
+  const v1::Lease lease = fixture.must_acquire("working");
+  EXPECT_EQ(state(0), "idle");
+  EXPECT_EQ(state(1), "busy");
+  for (int i = 0; i < 3; ++i) {
+    fixture.pass(3s);
+    EXPECT_EQ(state(0), "idle");
+    ASSERT_TRUE(fixture.heartbeat("working", lease).ok());
+  }
+  fixture.pass(500ms);
+  EXPECT_EQ(state(0), "unheard");
+  EXPECT_EQ(state(1), "busy");
+  EXPECT_EQ(fixture.coordinator().server_info().gangs(), 2);
+  fixture.pass(6s);
+  EXPECT_EQ(state(0), "lost");
+  EXPECT_EQ(fixture.coordinator().server_info().gangs(), 1);
+  fixture.acquire("g");
+  EXPECT_EQ(state(0), "idle");
+  // A stall of the coordinator makes nobody silent.
+  fixture.clock().advance(5min);
+  fixture.coordinator().tick();
+  EXPECT_EQ(state(0), "idle");
+  EXPECT_EQ(state(1), "busy");
 }
 
 TEST(LeasesTest, ALauncherThatStartsItsGangAgainTellsHowTheOneBeforeEnded) {

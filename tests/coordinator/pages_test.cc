@@ -25,6 +25,7 @@ CoordinatorSnapshot snapshot(CoordinatorFixture& fixture) { return snapshot_of(f
 TEST(PagesTest, DiscoveryListsTheRanksOfGangsThatAreThere) {
   CoordinatorFixture fixture;
   v1::RegisterGangRequest request;
+  request.set_root_id(CoordinatorFixture::kRootId);
   request.mutable_gang()->set_device("cpu");
   for (const char* id : {"g1", "g2"}) {
     request.mutable_gang()->set_id(id);

@@ -7,6 +7,7 @@
 #include <future>
 #include <iostream>
 
+#include "common/data_root.h"
 #include "common/error.h"
 #include "coordinator/coordinator_fixture.h"
 #include "coordinator/server_process.h"
@@ -63,7 +64,7 @@ TEST(CoordinatorProcessTest, MistakesAreNamedAndHaveTheirExitCode) {
   ServerProcess server(folder.path());
   std::ofstream(folder / "text.db") << std::string(5000, 'x');
   std::ofstream(folder / "file") << "x";
-  const std::string other = folder / "other.db", root = folder / "data";
+  const std::string other = folder / "other.db", root = folder / "data", other_root = folder / "other-data";
   struct Row {
     std::vector<std::string> arguments;
     int exit_code;
@@ -71,9 +72,9 @@ TEST(CoordinatorProcessTest, MistakesAreNamedAndHaveTheirExitCode) {
   };
   const std::vector<std::string> free_ports{"--port", "0", "--http-port", "0"};
   const Row table[] = {
-      {{"--data-root", root, "--store", other, "--port", std::to_string(server.port()), "--http-port", "0"},
+      {{"--data-root", other_root, "--store", other, "--port", std::to_string(server.port()), "--http-port", "0"},
        64, {concat("127.0.0.1:", server.port()), "the port is in use", "--port"}},
-      {{"--data-root", root, "--store", other, "--port", "0", "--http-port", std::to_string(server.http_port())},
+      {{"--data-root", other_root, "--store", other, "--port", "0", "--http-port", std::to_string(server.http_port())},
        64, {std::to_string(server.http_port()), "in use"}},
       {{"--data-root", root, "--store", folder / "moe.db", "--port", "0", "--http-port", "0"},
        65, {"moe.db", "in use by another moe-coordinator", "--store"}},
@@ -83,7 +84,11 @@ TEST(CoordinatorProcessTest, MistakesAreNamedAndHaveTheirExitCode) {
       {{"--data-root", root, "--store", other, "--lease", "5", "--heartbeat", "3"}, 64, {"--heartbeat 3 s must be at most half of --lease 5 s"}},
       {{"--data-root", root, "--store", other, "--prot", "1"}, 64, {"--prot"}},
       {{"--data-root", root, "--store", other, "--port", "70000"}, 64, {"--port"}},
-      {{"--data-root", folder / "file" / "below", "--store", other, "--port", "0", "--http-port", "0"}, 74, {"file/below"}},
+      {{"--data-root", folder / "file" / "below", "--store", folder / "new.db", "--port", "0", "--http-port", "0"}, 65, {"file/below", "file is not a folder"}},
+      {{"--data-root", folder / "not" / "mounted", "--store", folder / "new.db", "--port", "0", "--http-port", "0"}, 65, {"--data-root", "not is not there"}},
+      {{"--data-root", other_root, "--store", folder / "not" / "mounted" / "new.db", "--port", "0", "--http-port", "0"}, 65, {"--store", "not is not there"}},
+      {{"--data-root", root, "--store", folder / "new.db", "--port", "0", "--http-port", "0"},
+       65, {root, "in use by another moe-coordinator", concat("process ", server.process().pid()), concat("127.0.0.1:", server.port()), "give another --data-root"}},
   };
   for (const Row& row : table) {
     std::vector<std::string> command{"timeout", "20", coordinator_path()};
@@ -96,6 +101,44 @@ TEST(CoordinatorProcessTest, MistakesAreNamedAndHaveTheirExitCode) {
   }
   EXPECT_EQ(run_process({coordinator_path(), "--help"}).exit_code, 0);
   submit(*server.jobs(), "still-there");   // and the one that serves did not mind
+}
+
+TEST(CoordinatorProcessTest, AStoreServesItsOwnDataRootOnly) {
+  namespace fs = std::filesystem;
+  const TempDir folder;
+  const auto stop = [](ServerProcess& server) {
+    server.process().signal(SIGTERM);
+    EXPECT_EQ(server.process().wait(5s), 0);
+  };
+  {
+    ServerProcess server(folder.path());
+    stop(server);
+  }
+  const std::string id = read_root_id(folder / "data").value();
+  const auto refused = [&](const std::string& store, const std::string& why) {
+    const ProcessResult result = run_process({"timeout", "20", coordinator_path(), "--data-root", folder / "data", "--store", folder / store, "--port", "0", "--http-port", "0"});
+    EXPECT_EQ(result.exit_code, 65) << result.err;
+    EXPECT_THAT(result.err, AllOf(HasSubstr(id), HasSubstr((folder / "data/.moe-root-id").string() + why), HasSubstr("mount the storage")));
+  };
+  fs::rename(folder / "data", folder / "unmounted");
+  refused("moe.db", " is not there");
+  EXPECT_FALSE(fs::exists(folder / "data")) << "nothing is made where the storage should be";
+  fs::create_directories(folder / "data");
+  refused("moe.db", " is missing");
+  const std::string other = create_root_id(folder / "data");
+  refused("moe.db", " says " + other);
+  fs::remove_all(folder / "data");
+  fs::rename(folder / "unmounted", folder / "data");
+  {
+    ServerProcess server(folder.path());   // nothing was lost
+    stop(server);
+  }
+  fs::remove(folder / "moe.db");
+  {
+    ServerProcess server(folder.path());   // a new store takes the root as it is
+    stop(server);
+  }
+  EXPECT_EQ(read_root_id(folder / "data"), id);
 }
 
 TEST(CoordinatorProcessTest, StopsInOrderWhileCallsWait) {

@@ -71,7 +71,7 @@ class Walk {
  private:
   void new_gang(int index) {
     gangs_[index] = concat("g", ++made_gangs_);
-    fixture_.register_gang(gangs_[index], 1, rng_.below(2) == 0 ? concat("launcher", index) : "");
+    fixture_.register_gang(gangs_[index], 1, rng_.below(2) == 0 ? concat("launcher", index) : "", 137);
   }
 
   void submit() {
@@ -125,7 +125,8 @@ class Walk {
       for (const v1::Attempt& attempt : before.attempts()) {
         was_said_before = was_said_before || (attempt.number() == lease.attempt() && attempt.gang_id() == gang && attempt.outcome() == outcome);
       }
-      status = fixture_.complete(gang, lease, outcome, {{"loss_ratio_to_baseline", static_cast<double>(rng_.below(6))}});
+      status = fixture_.complete(gang, lease, outcome, {{"loss_ratio_to_baseline", static_cast<double>(rng_.below(6))}}, "",
+                                 outcome == v1::ATTEMPT_OUTCOME_RETRYABLE && rng_.below(2) == 0 ? 71 : 0);
     }
     if (is_live) {
       EXPECT_TRUE(status.ok() || status.code() == absl::StatusCode::kNotFound) << status;   // a deregistered gang's heartbeat
@@ -196,6 +197,7 @@ class Walk {
     EXPECT_EQ(info.running_jobs(), leased);
     EXPECT_EQ(info.queued_jobs(), queued);
     for (const v1::Pipeline& pipeline : view.pipelines) check(pipeline, states);
+    for (const v1::Gang& gang : view.gangs) counts["quarantined"] += gang.state() == "quarantined";
   }
 
   static void check(const v1::Pipeline& pipeline, const std::map<std::string, v1::JobState>& states) {
@@ -250,7 +252,7 @@ TEST(CoordinatorWalkTest, KeepsItsRulesOver21000Operations) {
   std::cout << "seed " << kSeed << ": " << kWalks * kSteps << " operations in " << kWalks << " walks;";
   for (const auto& [name, count] : counts) std::cout << " " << name << " " << count << ";";
   std::cout << "\n";
-  for (const char* name : {"lease again", "write late", "write again", "write refused", "restart", "pipeline SUCCEEDED", "pipeline FAILED", "pipeline CANCELED"}) {
+  for (const char* name : {"lease again", "write late", "write again", "write refused", "restart", "quarantined", "pipeline SUCCEEDED", "pipeline FAILED", "pipeline CANCELED"}) {
     EXPECT_GE(counts[name], 10) << name;
   }
 }

@@ -140,6 +140,7 @@ TEST(RequestsTest, NamesAreCheckedAgainstWhatGangsKnow) {
   CoordinatorFixture fixture;
   EXPECT_THAT(problems_of(fixture, chain()), ::testing::IsEmpty());   // no gang yet: nothing is known
   v1::RegisterGangRequest gang;
+  gang.set_root_id(CoordinatorFixture::kRootId);
   gang.mutable_gang()->set_id("g");
   gang.mutable_gang()->set_device("cpu");
   gang.mutable_gang()->add_ranks();

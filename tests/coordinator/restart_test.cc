@@ -44,7 +44,7 @@ std::string session(CoordinatorFixture& fixture, const std::function<void(int)>&
   step(lease.job_id() == id + "-stage1");
   step(fixture.report("g1", lease, {1, 2, 3, 4}).ok());
   step(fixture.commit("g1", lease, 4).ok());
-  fixture.register_gang("g2", 1, "launcher");
+  fixture.register_gang("g2", 1, "launcher", 137);
   step(fixture.state(id + "-stage1") == "QUEUED");
   lease = fixture.must_acquire("g2");
   step(lease.attempt() == 2 && lease.checkpoints_size() == 1);

@@ -14,20 +14,20 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 QueuedJob job(int64_t created, const std::string& id, GangNeed need = {0, 0, "cpu"}, int64_t not_before = 0) {
-  return {created, id, std::move(need), not_before};
+  return {created, id, std::move(need), not_before, {}, 0};
 }
 
-GangShape gang(int ranks, const std::string& device = "cpu", bool is_idle = true) { return {"g", ranks, device, is_idle}; }
+GangShape gang(int ranks, const std::string& device = "cpu", bool is_idle = true) { return {"g", ranks, device, is_idle, "g", false}; }
 
 std::string picked(const std::set<QueuedJob>& queue, const GangShape& shape, int64_t now = 0) {
-  const QueuedJob* found = pick(queue, shape, now);
+  const QueuedJob* found = pick(queue, shape, {shape}, now);
   return found == nullptr ? "" : found->id;
 }
 
 TEST(SchedulerTest, OldestFirstThenById) {
   std::set<QueuedJob> queue{job(5, "a"), job(3, "c"), job(3, "b"), job(9, "d")};
   std::string order;
-  while (const QueuedJob* next = pick(queue, gang(2), 0)) {
+  while (const QueuedJob* next = pick(queue, gang(2), {}, 0)) {
     order += next->id;
     queue.erase(QueuedJob(*next));
   }
@@ -68,6 +68,26 @@ TEST(SchedulerTest, NeedOfASpec) {
   EXPECT_EQ(describe({0, 2, "cpu"}), "a gang of cpu ranks whose number 2 divides");
 }
 
+TEST(SchedulerTest, AGangThatFailedAJobComesAfterTheOthers) {
+  QueuedJob failed = job(1, "failed");
+  failed.failed_on = {"a"};
+  failed.avoid_until = 100;
+  const std::set<QueuedJob> queue{failed, job(2, "next")};
+  const GangShape a{"a1", 2, "cpu", true, "a", false}, busy{"b1", 2, "cpu", false, "b", false}, quarantined{"c1", 2, "cpu", true, "c", true};
+  const auto pick_for = [&](const GangShape& gang, const std::vector<GangShape>& all, int64_t now) {
+    const QueuedJob* found = pick(queue, gang, all, now);
+    return found == nullptr ? "" : found->id;
+  };
+  EXPECT_EQ(pick_for(a, {a, busy}, 0), "next") << "a busy gang could run it";
+  EXPECT_EQ(pick_for(busy, {a, busy}, 0), "failed");
+  EXPECT_EQ(pick_for(a, {a, busy}, 100), "failed") << "it does not wait for ever";
+  EXPECT_EQ(pick_for(a, {a}, 0), "failed") << "there is no other";
+  EXPECT_EQ(pick_for(a, {a, quarantined}, 0), "failed");
+  EXPECT_EQ(pick_for(a, {a, {"d1", 3, "cuda", true, "d", false}}, 0), "failed") << "of another shape";
+  EXPECT_EQ(pick_for(quarantined, {a, quarantined}, 0), "");
+  EXPECT_THAT(explain(queue, failed, {a, busy, quarantined}, 0), AllOf(HasSubstr("3 connected, 1 idle, 1 quarantined"), HasSubstr("1 idle failed it and may try again in 1 s")));
+}
+
 TEST(SchedulerTest, ExplainsWithNumbersAndWhatToDo) {
   const QueuedJob wide = job(3, "wide", {4, 0, "cpu"});
   const std::set<QueuedJob> queue{job(1, "a", {4, 0, "cpu"}), job(2, "b", {2, 0, "cpu"}), wide, job(4, "late", {4, 0, "cpu"})};
@@ -90,7 +110,7 @@ TEST(SchedulerTest, NothingStarvesUnderEndlessLoad) {
   for (int round = 0; round < kRounds; ++round) {
     for (int i = 0; i < 2; ++i) queue.insert(job(++now, std::to_string(++submitted), {rng.below(2) == 0 ? 2 : 4, 0, "cpu"}));
     const int ranks = rng.below(2) == 0 ? 2 : 4;
-    const QueuedJob* next = pick(queue, gang(ranks), now);
+    const QueuedJob* next = pick(queue, gang(ranks), {}, now);
     if (next == nullptr) continue;
     for (const QueuedJob& other : queue) {   // nobody older that fits was passed over
       if (other < *next) {

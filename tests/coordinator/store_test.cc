@@ -77,13 +77,15 @@ std::string error_of_opening(const fs::path& file) {
 TEST(StoreTest, ReopenedItGivesWhatWasCommitted) {
   const TempDir folder;
   {
-    Store store(folder / "deep/er/moe.db");
+    Store store(folder / "deep/moe.db");
     EXPECT_TRUE(store.load().pipelines.empty());
     Changes changes;
     changes.pipelines.push_back(pipeline("p"));
     changes.jobs = {job("p-a", 1), job("p-b", 2)};
     changes.gangs.emplace_back().set_id("g1");
     changes.gangs.emplace_back().set_id("g2");
+    changes.gang_faults.emplace_back().set_launcher_id("l1");
+    changes.gang_faults.emplace_back().set_launcher_id("l2");
     changes.artifacts.emplace_back().set_id("p-a/output-t0001");
     changes.artifacts.back().set_job_id("p-a");
     changes.events = {event(1), event(2)};
@@ -99,11 +101,12 @@ TEST(StoreTest, ReopenedItGivesWhatWasCommitted) {
     Changes more;
     more.pipelines.push_back(pipeline("p", "SUCCEEDED"));
     more.removed_gangs = {"g1"};
+    more.removed_gang_faults = {"l1"};
     more.removed_points = {{"p-a", 20}};
     more.forget_requests_before = 100;
     store.commit(std::move(more));
   }
-  Store store(folder / "deep/er/moe.db");
+  Store store(folder / "deep/moe.db");
   const StoredState state = store.load();
   ASSERT_EQ(state.pipelines.size(), 1u);
   EXPECT_EQ(state.pipelines[0].phase(), "SUCCEEDED");
@@ -111,6 +114,8 @@ TEST(StoreTest, ReopenedItGivesWhatWasCommitted) {
   EXPECT_EQ(state.jobs[1].attempt(), 2);
   ASSERT_EQ(state.gangs.size(), 1u);
   EXPECT_EQ(state.gangs[0].id(), "g2");
+  ASSERT_EQ(state.gang_faults.size(), 1u);
+  EXPECT_EQ(state.gang_faults[0].launcher_id(), "l2");
   ASSERT_EQ(state.artifacts.size(), 1u);
   ASSERT_EQ(state.events.size(), 2u);
   EXPECT_EQ(state.events[1].revision(), 2);
@@ -195,7 +200,7 @@ TEST(StoreTest, WhatItCannotUseIsRefusedByName) {
   const TempDir folder;
   { const Store store(folder / "newer.db"); }
   execute_sql(folder / "newer.db", "PRAGMA user_version = 99");
-  EXPECT_THAT(error_of_opening(folder / "newer.db"), AllOf(HasSubstr("newer.db"), HasSubstr("newer moe-coordinator (schema 99, this one knows 1)")));
+  EXPECT_THAT(error_of_opening(folder / "newer.db"), AllOf(HasSubstr("newer.db"), HasSubstr("newer moe-coordinator (schema 99, this one knows 2)")));
 
   std::ofstream(folder / "text.db") << std::string(5000, 'x');
   EXPECT_THAT(error_of_opening(folder / "text.db"), AllOf(HasSubstr("text.db"), HasSubstr("not a database")));
@@ -206,6 +211,32 @@ TEST(StoreTest, WhatItCannotUseIsRefusedByName) {
 
   fs::create_directories(folder / "folder.db");
   EXPECT_THAT(error_of_opening(folder / "folder.db"), AllOf(HasSubstr("folder.db"), HasSubstr("unable to open")));
+}
+
+TEST(StoreTest, AStoreOfSchema1IsMigratedAfterACopy) {
+  const TempDir folder;
+  const fs::path file = folder / "moe.db";
+  {
+    Store store(file);
+    store.load();
+    store.commit(attempt_of(1));
+  }
+  execute_sql(file, "DROP TABLE setting; DROP TABLE gang_faults; PRAGMA user_version = 1");
+  {
+    Store store(file);
+    EXPECT_EQ(store.root_id(), "");
+    store.set_root_id("0123");
+    EXPECT_EQ(store.load().jobs.size(), 1u);
+  }
+  EXPECT_TRUE(fs::exists(folder / "moe.db.before-schema-2"));
+  EXPECT_EQ(Store(file).root_id(), "0123");
+}
+
+TEST(StoreTest, ItsFolderIsMadeButNotAWholePath) {
+  const TempDir folder;
+  EXPECT_THAT(error_of_opening(folder / "not/mounted/moe.db"), AllOf(HasSubstr("--store"), HasSubstr((folder / "not").string() + " is not there")));
+  EXPECT_FALSE(fs::exists(folder / "not"));
+  EXPECT_EQ(error_of_opening(folder / "one/moe.db"), "opened");
 }
 
 TEST(StoreTest, ADamagedRecordIsCorruption) {

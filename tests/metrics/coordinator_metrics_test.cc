@@ -17,7 +17,7 @@ using ::testing::IsEmpty;
 const std::set<std::string> kAll{
     "moe_job_info",           "moe_job_state",           "moe_job_last_checkpoint_timestamp_seconds",
     "moe_job_last_checkpoint_step", "moe_job_restarts_total", "moe_jobs_finished_total",
-    "moe_gang_last_heartbeat_timestamp_seconds", "moe_lease_expirations_total", "moe_lease_fencing_rejections_total",
+    "moe_gang_last_heartbeat_timestamp_seconds", "moe_gangs", "moe_lease_expirations_total", "moe_lease_fencing_rejections_total",
     "moe_queue_jobs",         "moe_queue_oldest_wait_seconds", "moe_gate_passed",
     "moe_rpc_requests_total", "moe_rpc_duration_seconds", "moe_store_commit_duration_seconds",
     "moe_store_bytes"};
@@ -31,7 +31,7 @@ CoordinatorSnapshot snapshot() {
   snapshot.jobs = {job("a"), job("b")};
   snapshot.jobs[1].last_checkpoint_timestamp.reset();
   snapshot.jobs[1].last_checkpoint_step.reset();
-  snapshot.gangs = {{"gang-1", "a", 1764000001.5}, {"gang-2", "", 1764000002.5}};
+  snapshot.gangs = {{"gang-1", "a", 1764000001.5, "busy"}, {"gang-2", "", 1764000002.5, "quarantined"}};
   snapshot.gates = {{"tiny-abcd2345", "parity-eval", "parity", false}};
   snapshot.queues = {{"default", {{"PENDING", 3}, {"RUNNING", 1}}, 12.5}};
   snapshot.store_bytes = {{"db", 8192}, {"wal", 4096}};
@@ -74,6 +74,9 @@ TEST_F(CoordinatorMetricsTest, TellsTheSnapshotAsItIs) {
   EXPECT_EQ(text.at("moe_job_last_checkpoint_step{job_id=\"a\"}"), 40);
   EXPECT_FALSE(text.has("moe_job_last_checkpoint_step{job_id=\"b\"}"));
   EXPECT_EQ(text.at("moe_gang_last_heartbeat_timestamp_seconds{gang_id=\"gang-1\",job_id=\"a\"}"), 1764000001.5);
+  EXPECT_EQ(text.at("moe_gangs{state=\"busy\"}"), 1);
+  EXPECT_EQ(text.at("moe_gangs{state=\"quarantined\"}"), 1);
+  EXPECT_EQ(text.at("moe_gangs{state=\"lost\"}"), 0);
   EXPECT_EQ(text.at("moe_gang_last_heartbeat_timestamp_seconds{gang_id=\"gang-2\",job_id=\"\"}"), 1764000002.5);
   EXPECT_EQ(text.at("moe_gate_passed{gate=\"parity\",pipeline_id=\"tiny-abcd2345\",stage=\"parity-eval\"}"), 0);
   EXPECT_EQ(text.at("moe_queue_jobs{queue=\"default\",state=\"PENDING\"}"), 3);

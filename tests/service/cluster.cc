@@ -31,7 +31,7 @@ void Cluster::start_coordinator() {
       std::vector<std::string>{program("moe-coordinator"), "--data-root", data_root(), "--store", folder_ / "store.db", "--port", std::to_string(port_), "--http-port",
                                std::to_string(http_port_), "--lease", std::to_string(options_.lease_seconds), "--heartbeat", std::to_string(options_.heartbeat_seconds),
                                "--retry-backoff", std::to_string(options_.retry_backoff_seconds)},
-      folder_ / ("coordinator-" + std::to_string(++starts_) + ".log"));
+      folder_ / ("coordinator-" + std::to_string(++starts_) + ".log"), std::map<std::string, std::string>{}, MOE_SOURCE_DIR);
   const bool serves = eventually(seconds(20), [this] { return coordinator_->output().find("event=serving") != std::string::npos || !coordinator_->is_running(); });
   if (!serves || !coordinator_->is_running()) throw std::runtime_error("moe-coordinator does not serve: " + coordinator_->output());
 }

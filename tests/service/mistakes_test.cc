@@ -36,8 +36,8 @@ std::string replaced(std::string text, const std::string& from, const std::strin
 class MistakesTest : public ::testing::Test {
  protected:
   /// A second coordinator, which shall not come up.
-  ProcessResult start_another(const std::string& store, const std::string& port, const std::string& http_port) const {
-    return testing::run_process({"timeout", "20", program("moe-coordinator"), "--data-root", cluster_.data_root(), "--store", cluster_.folder() / store, "--port", port,
+  ProcessResult start_another(const std::string& store, const std::string& port, const std::string& http_port, const std::string& root = "") const {
+    return testing::run_process({"timeout", "20", program("moe-coordinator"), "--data-root", root.empty() ? cluster_.data_root() : cluster_.folder() / root, "--store", cluster_.folder() / store, "--port", port,
                                  "--http-port", http_port});
   }
 
@@ -67,10 +67,10 @@ class MistakesTest : public ::testing::Test {
 TEST_F(MistakesTest, APortInUseEndsTheCoordinatorWith64) {
   const std::string port = cluster_.address().substr(cluster_.address().find(':') + 1);
   const std::string http = cluster_.http().substr(cluster_.http().rfind(':') + 1);
-  const ProcessResult grpc = start_another("other.db", port, "0");
+  const ProcessResult grpc = start_another("other.db", port, "0", "other");
   EXPECT_EQ(grpc.exit_code, 64);
   EXPECT_THAT(grpc.err, AllOf(HasSubstr("cannot listen on 127.0.0.1:" + port), HasSubstr("in use"), HasSubstr("--port")));
-  const ProcessResult pages = start_another("other.db", "0", http);
+  const ProcessResult pages = start_another("other.db", "0", http, "other");
   EXPECT_EQ(pages.exit_code, 64);
   EXPECT_THAT(pages.err, AllOf(HasSubstr("cannot listen on 127.0.0.1:" + http), HasSubstr("in use")));
   EXPECT_EQ(cluster_.moectl({"health"}).exit_code, 0) << "the first one is not disturbed";
@@ -181,7 +181,7 @@ TEST_F(MistakesTest, ADataPathThatIsNotOnTheWorkerFailsTheJobForGood) {
   EXPECT_THAT(waited.err, HasSubstr("FAILED"));
   const json job = cluster_.job(pipeline + "-train");
   EXPECT_EQ(job["state"], "JOB_STATE_FAILED") << job.dump(1);
-  EXPECT_EQ(job["reason"], "PERMANENT_ERROR");
+  EXPECT_EQ(job["reason"], "INPUTS_UNREADABLE");
   ASSERT_EQ(job["attempts"].size(), 1U) << "trying again changes nothing";
   EXPECT_EQ(job["attempts"][0]["exit_code"], 65);
   EXPECT_THAT(job["message"].get<std::string>(), AllOf(HasSubstr(missing), HasSubstr("is missing or cannot be read")));

@@ -80,8 +80,8 @@ class GangControlTest : public ::testing::Test {
   static void SetUpTestSuite() {
     attached = std::make_unique<RankProcess>([](GangControlClient&) {});   // in no other call
     waiting = std::make_unique<RankProcess>([](GangControlClient& client) {
-      const v1::RankOrder order = client.next_order(v1::RANK_PHASE_IDLE, 0, "");
-      client.next_order(v1::RANK_PHASE_READY, order.order_id(), "");
+      const v1::RankOrder order = client.next_order(v1::RANK_PHASE_IDLE, 0, {});
+      client.next_order(v1::RANK_PHASE_READY, order.order_id(), {});
     });
   }
   static void TearDownTestSuite() {
@@ -105,7 +105,7 @@ TEST_F(GangControlTest, ARankThatDiesWhileItWaitsForAnOrderIsSeen) {
   GangControlServer server(2, "127.0.0.1", kSecret);
   waiting->join(server);
   server.await_ranks(kLong);
-  EXPECT_EQ(server.prepare("a lease", kLong), std::nullopt);
+  EXPECT_FALSE(server.prepare("a lease", kLong).has_value());
   waiting->kill();
   ASSERT_TRUE(eventually(seconds(20), [&] { return !trouble_of(server).empty(); }));
   EXPECT_EQ(trouble_of(server), "rank 1 ended: its process is gone");
@@ -140,7 +140,7 @@ TEST_F(GangControlTest, SilenceIsTroubleUnlessTheRankWaitsForAnOrder) {
   GangControlServer server(2, "127.0.0.1", kSecret);
   GangControlClient client(concat("127.0.0.1:", server.port()), kSecret, 1);
   server.await_ranks(kLong);
-  std::thread waits([&] { client.next_order(v1::RANK_PHASE_IDLE, 0, ""); });
+  std::thread waits([&] { client.next_order(v1::RANK_PHASE_IDLE, 0, {}); });
   std::this_thread::sleep_for(2 * kShort);
   ASSERT_TRUE(eventually(seconds(20), [&] { return trouble_of(server, kShort).empty(); })) << "its call has not arrived";
   std::this_thread::sleep_for(2 * kShort);   // in its call, which the leader keeps for 5 s
@@ -166,10 +166,10 @@ TEST_F(GangControlTest, ARankThatNeverComesIsNamed) {
 TEST_F(GangControlTest, AStrangerIsRefused) {
   GangControlServer server(2, "127.0.0.1", kSecret);
   GangControlClient stranger(concat("127.0.0.1:", server.port()), "of another gang", 1);
-  EXPECT_THROW(stranger.next_order(v1::RANK_PHASE_IDLE, 0, ""), Internal);
+  EXPECT_THROW(stranger.next_order(v1::RANK_PHASE_IDLE, 0, {}), Internal);
   EXPECT_THROW(server.await_ranks(milliseconds(300)), Timeout);
   GangControlClient third(concat("127.0.0.1:", server.port()), kSecret, 2);
-  EXPECT_THROW(third.next_order(v1::RANK_PHASE_IDLE, 0, ""), Internal);
+  EXPECT_THROW(third.next_order(v1::RANK_PHASE_IDLE, 0, {}), Internal);
 }
 
 }  // namespace

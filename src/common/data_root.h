@@ -1,0 +1,23 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+/// What tells one data root from another: a file in it with an id, made by its first coordinator. Whoever is given a --data-root
+/// reads the file there, so that an empty mount point or another folder is never taken for the storage that is meant.
+namespace moe {
+
+/// <root>/.moe-root-id
+std::filesystem::path root_id_file(const std::filesystem::path& root);
+
+/// nullopt: no such file. Throws InvalidArgument if it is there and cannot be read, or holds no id.
+std::optional<std::string> read_root_id(const std::filesystem::path& root);
+
+/// Makes a new id and writes it. Throws StorageError.
+std::string create_root_id(const std::filesystem::path& root);
+
+/// Random digits, two a byte: for what must not be guessed or met twice.
+std::string random_hex(int bytes);
+
+}  // namespace moe

@@ -1,0 +1,69 @@
+#include "coordinator/data_root_hold.h"
+
+#include <fstream>
+
+#include "common/data_root.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "coordinator/store.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path lock_file(const fs::path& root) { return root / ".moe-coordinator.lock"; }
+
+[[noreturn]] void throw_other_root(const fs::path& root, const std::string& known, const std::string& what) {
+  const std::string file = root_id_file(root).string();
+  throw InvalidArgument(concat("the store belongs to the data root ", known, ", and ", file, what, ": mount the storage, or give the --data-root and --store that belong together. ",
+                               "If the folder was restored or copied without hidden files: echo ", known, " > ", file));
+}
+
+/// The folder as an absolute path. Made if need be, but never by a store that has results somewhere.
+fs::path opened(const fs::path& path, const Store& store) {
+  const fs::path root = fs::absolute(path).lexically_normal();
+  std::error_code error;
+  if (const std::string known = store.root_id(); !known.empty() && !fs::is_directory(root, error)) throw_other_root(root, known, " is not there");
+  make_last_directory(path, "--data-root");
+  return root;
+}
+
+std::unique_ptr<FileLock> locked(const fs::path& root) {
+  try {
+    return std::make_unique<FileLock>(lock_file(root));
+  } catch (const InvalidArgument&) {
+    std::string holder;
+    std::ifstream in(lock_file(root));
+    std::getline(in, holder);
+    throw InvalidArgument(concat("the data root ", root.string(), " is in use by another moe-coordinator", holder.empty() ? "" : " (" + holder + ")",
+                                 ": two would know nothing of each other's jobs; stop that one, or give another --data-root"));
+  } catch (const StorageError& error) {
+    if (!fs::exists(lock_file(root))) throw;   // cannot be written at all
+    log_warning(concat("event=data_root_not_locked reason=\"", error.what(), "\"; nothing keeps a second coordinator away from ", root.string()));
+    return nullptr;
+  }
+}
+
+std::string identified(const fs::path& root, Store& store) {
+  const std::string known = store.root_id();
+  std::optional<std::string> found = read_root_id(root);
+  if (known.empty()) {
+    if (!found) found = create_root_id(root);
+    store.set_root_id(*found);
+  } else if (!found) {
+    throw_other_root(root, known, " is missing");
+  } else if (*found != known) {
+    throw_other_root(root, known, " says " + *found);
+  }
+  return *found;
+}
+
+}  // namespace
+
+DataRootHold::DataRootHold(const fs::path& path, Store& store) : path_(opened(path, store)), lock_(locked(path_)), id_(identified(path_, store)) {}
+
+// In place: a renamed file would be another than the one that is locked.
+void DataRootHold::announce(const std::string& text) const { std::ofstream(lock_file(path_), std::ios::trunc) << text << "\n"; }
+
+}  // namespace moe

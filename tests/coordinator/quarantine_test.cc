@@ -1,0 +1,295 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <iostream>
+
+#include "common/error.h"
+#include "common/rng.h"
+#include "coordinator/coordinator_fixture.h"
+
+// A gang that cannot do its work costs nobody else's: its jobs go elsewhere uncharged, it is known by its record, and what no gang
+// can do still ends.
+namespace moe {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::CoordinatorFixture;
+using testing::one_stage;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr int kInternal = 70, kHardware = 71, kStorage = 74, kHang = 86;
+
+absl::Status fail(CoordinatorFixture& fixture, const std::string& gang, const v1::Lease& lease, int exit_code, const std::string& message = "the machine") {
+  return fixture.complete(gang, lease, v1::ATTEMPT_OUTCOME_RETRYABLE, {}, message, exit_code);
+}
+
+absl::Status refuse(CoordinatorFixture& fixture, const std::string& gang, const v1::Lease& lease, v1::RefusalKind kind, const std::string& file = "") {
+  v1::CompleteAttemptRequest request = fixture.complete_request(gang, lease, v1::ATTEMPT_OUTCOME_RETRYABLE);
+  request.set_exit_code(kind == v1::REFUSAL_KIND_INPUTS ? 65 : kStorage);
+  request.set_message("data file " + file + " is missing");
+  request.mutable_refusal()->set_kind(kind);
+  if (!file.empty()) request.mutable_refusal()->add_unreadable(file);
+  const absl::Status status = fixture.coordinator().complete_attempt(request).status();
+  EXPECT_EQ(fixture.coordinator().complete_attempt(request).status(), status) << "a repeated call is answered as before";
+  return status;
+}
+
+v1::Gang gang(CoordinatorFixture& fixture, const std::string& id) {
+  const auto listed = fixture.coordinator().list_gangs({});
+  for (const v1::Gang& shown : listed->gangs()) {
+    if (shown.id() == id) return shown;
+  }
+  return {};
+}
+
+std::vector<std::string> submit_many(CoordinatorFixture& fixture, int count) {
+  std::vector<std::string> jobs;
+  for (int i = 0; i < count; ++i) {
+    fixture.clock().advance(1us);
+    jobs.push_back(fixture.submit(one_stage(concat("p", i))) + "-work");
+  }
+  return jobs;
+}
+
+TEST(QuarantineTest, ABadGangGetsNoThirdJobAndNobodyPays) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("bad", 1, "bad-launcher");
+  fixture.register_gang("good");
+  const std::vector<std::string> jobs = submit_many(fixture, 6);
+  for (const int code : {kHardware, kHang}) ASSERT_TRUE(fail(fixture, "bad", fixture.must_acquire("bad"), code).ok());
+  EXPECT_FALSE(fixture.acquire("bad"));
+  EXPECT_EQ(gang(fixture, "bad").state(), "quarantined");
+  EXPECT_THAT(gang(fixture, "bad").message(), AllOf(HasSubstr("failed 2 jobs"), HasSubstr(jobs[1]), HasSubstr("the machine")));
+  EXPECT_EQ(gang(fixture, "good").state(), "idle");
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(fixture.state(jobs[i]), "QUEUED");
+    EXPECT_EQ(fixture.job(jobs[i]).failures(), 0);
+    EXPECT_EQ(fixture.job(jobs[i]).attempts(0).fault(), v1::ATTEMPT_FAULT_GANG);
+    EXPECT_THAT(fixture.job(jobs[i]).pending_explanation(), HasSubstr("2 connected, 1 idle, 1 quarantined"));
+  }
+  EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
+  fixture.restart();
+  EXPECT_FALSE(fixture.acquire("bad")) << "it is remembered";
+  fixture.register_gang("bad-again", 1, "bad-launcher", 71);
+  EXPECT_FALSE(fixture.acquire("bad-again")) << "a launcher's next gang is the same machine";
+  for (const std::string& job : jobs) {
+    const v1::Lease lease = fixture.must_acquire("good");   // at once, in the order of submission
+    EXPECT_EQ(lease.job_id(), job);
+    ASSERT_TRUE(fixture.complete("good", lease).ok());
+  }
+  // The quarantine ends; one more fault is enough for the next, and one result for trust.
+  for (int minute = 0; minute < 31; ++minute) {
+    fixture.acquire("bad-again");
+    fixture.pass(1min);
+  }
+  submit_many(fixture, 1);
+  const v1::Lease probation = fixture.must_acquire("bad-again");
+  ASSERT_TRUE(fixture.complete("bad-again", probation).ok());
+  EXPECT_EQ(gang(fixture, "bad-again").state(), "idle");
+  EXPECT_EQ(gang(fixture, "bad-again").message(), "");
+  EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
+}
+
+TEST(QuarantineTest, AMissingInputIsTriedElsewhereAndThenIsPermanent) {
+  CoordinatorFixture fixture;
+  for (const char* id : {"a", "b", "c"}) fixture.register_gang(id);
+  const std::string job = submit_many(fixture, 1)[0];
+  const std::string next = fixture.submit(one_stage("next")) + "-work";
+  ASSERT_TRUE(refuse(fixture, "a", fixture.must_acquire("a"), v1::REFUSAL_KIND_INPUTS, "/not/there").ok());
+  EXPECT_EQ(fixture.state(job), "QUEUED");
+  EXPECT_EQ(fixture.job(job).reason(), "INPUTS_UNREADABLE");
+  EXPECT_EQ(fixture.must_acquire("a").job_id(), next) << "others come first";
+  ASSERT_TRUE(refuse(fixture, "b", fixture.must_acquire("b"), v1::REFUSAL_KIND_INPUTS, "/not/there").ok());
+  EXPECT_EQ(fixture.state(job), "QUEUED");
+  ASSERT_TRUE(refuse(fixture, "c", fixture.must_acquire("c"), v1::REFUSAL_KIND_INPUTS, "/not/there").ok());
+  EXPECT_EQ(fixture.state(job), "FAILED") << "nobody has it";
+  EXPECT_THAT(fixture.job(job).message(), HasSubstr("/not/there"));
+  for (const char* id : {"a", "b", "c"}) EXPECT_NE(gang(fixture, id).state(), "quarantined");
+  // A retry is tried everywhere again.
+  ASSERT_TRUE(fixture.coordinator().retry(fixture.control(job)).ok());
+  ASSERT_TRUE(fixture.complete("c", fixture.must_acquire("c")).ok());
+  EXPECT_EQ(fixture.state(job), "SUCCEEDED");
+}
+
+TEST(QuarantineTest, WithOneGangAMissingInputIsPermanentAtOnce) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("only");
+  const std::string job = submit_many(fixture, 1)[0];
+  ASSERT_TRUE(refuse(fixture, "only", fixture.must_acquire("only"), v1::REFUSAL_KIND_INPUTS, "/not/there").ok());
+  EXPECT_EQ(fixture.state(job), "FAILED");
+  EXPECT_EQ(fixture.job(job).reason(), "INPUTS_UNREADABLE");
+  EXPECT_EQ(fixture.observed().restarted.size(), 0u);
+}
+
+TEST(QuarantineTest, AFileThatTheCoordinatorSeesIsTheGangsFault) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("no-mount");
+  std::ofstream(fixture.root() / "data.jsonl") << "{}";
+  const std::vector<std::string> jobs = submit_many(fixture, 7);
+  const std::string file = fixture.root() / "data.jsonl";
+  int taken = 0;
+  for (int i = 0; i < 200; ++i) {   // a long time, however it waits
+    fixture.pass(10s);
+    if (const std::optional<v1::Lease> lease = fixture.acquire("no-mount")) {
+      ASSERT_TRUE(refuse(fixture, "no-mount", *lease, v1::REFUSAL_KIND_INPUTS, file).ok());
+      ++taken;
+    }
+  }
+  EXPECT_EQ(gang(fixture, "no-mount").state(), "quarantined");
+  EXPECT_LE(taken, 4) << "two, and one more when the quarantine had ended";
+  for (const std::string& job : jobs) {
+    EXPECT_EQ(fixture.state(job), "QUEUED");
+    EXPECT_EQ(fixture.job(job).failures(), 0);
+  }
+  EXPECT_THAT(fixture.job(jobs[6]).pending_explanation(), HasSubstr("1 connected, 0 idle, 1 quarantined"));
+  fixture.register_gang("good");
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    for (int tries = 0; tries < 5 && !fixture.acquire("good"); ++tries) fixture.pass(1min);
+    ASSERT_TRUE(fixture.complete("good", fixture.must_acquire("good")).ok());
+  }
+  for (const std::string& job : jobs) EXPECT_EQ(fixture.state(job), "SUCCEEDED");
+}
+
+TEST(QuarantineTest, AFullDataRootIsWaitedFor) {
+  for (const bool is_noticed_before : {true, false}) {
+    CoordinatorFixture fixture;
+    fixture.register_gang("a");
+    fixture.register_gang("b");
+    const std::vector<std::string> jobs = submit_many(fixture, 3);
+    int taken = 0;
+    for (int i = 0; i < 600; ++i) {
+      fixture.pass(10s);
+      for (const char* id : {"a", "b"}) {
+        const std::optional<v1::Lease> lease = fixture.acquire(id);
+        if (!lease) continue;
+        ++taken;
+        ASSERT_TRUE((is_noticed_before ? refuse(fixture, id, *lease, v1::REFUSAL_KIND_ROOM) : fail(fixture, id, *lease, kStorage)).ok());
+      }
+    }
+    std::cout << "100 minutes without room: " << taken << " attempts of 3 jobs\n";
+    for (const std::string& job : jobs) {
+      EXPECT_EQ(fixture.state(job), "QUEUED") << fixture.job(job).DebugString();
+      EXPECT_EQ(fixture.job(job).failures(), 0);
+    }
+    EXPECT_LT(taken, 60) << "the waits grow";
+    fixture.pass(20min);
+    for (int i = 0; i < 400; ++i) {
+      fixture.pass(10s);
+      for (const char* id : {"a", "b"}) {
+        if (const std::optional<v1::Lease> lease = fixture.acquire(id)) {
+          ASSERT_TRUE(fixture.complete(id, *lease).ok());
+        }
+      }
+    }
+    for (const std::string& job : jobs) EXPECT_EQ(fixture.state(job), "SUCCEEDED");
+  }
+}
+
+TEST(QuarantineTest, AJobThatBreaksEveryGangEndsAndTheGangsServeOn) {
+  CoordinatorFixture fixture;
+  const std::vector<std::string> gangs{"a", "b", "c"};
+  for (const std::string& id : gangs) fixture.register_gang(id);
+  const std::vector<std::string> poison = submit_many(fixture, 2);
+  const auto serve = [&](int rounds) {
+    for (int i = 0; i < rounds; ++i) {
+      fixture.pass(10s);
+      for (const std::string& id : gangs) {
+        const std::optional<v1::Lease> lease = fixture.acquire(id);
+        if (!lease) continue;
+        const bool is_poison = std::find(poison.begin(), poison.end(), lease->job_id()) != poison.end();
+        ASSERT_TRUE((is_poison ? fail(fixture, id, *lease, kInternal, "it broke") : fixture.complete(id, *lease)).ok());
+      }
+    }
+  };
+  serve(200);
+  for (const std::string& job : poison) {
+    EXPECT_EQ(fixture.state(job), "FAILED");
+    EXPECT_EQ(fixture.job(job).message(), "it broke");
+    EXPECT_LE(fixture.job(job).attempt(), 2 + 5 + 2) << "every gang once, then the budget";
+  }
+  const std::vector<std::string> innocent = submit_many(fixture, 9);
+  serve(10);
+  for (const std::string& job : innocent) EXPECT_EQ(fixture.state(job), "SUCCEEDED");
+  for (const std::string& id : gangs) EXPECT_NE(gang(fixture, id).state(), "quarantined") << gang(fixture, id).message();
+}
+
+// Ten gangs that fail whatever they get, each in its own way, and two that do not; whoever asks first gets a job.
+TEST(QuarantineTest, TenBadGangsAmongTwoGoodOnesFailNoJob) {
+  constexpr uint64_t kSeed = 20261128;
+  constexpr int kCampaigns = 12, kBad = 10, kJobs = 40;
+  int failed = 0, charged = 0, attempts = 0, not_found_out = 0, wrongly = 0;
+  for (int campaign = 0; campaign < kCampaigns; ++campaign) {
+    CounterRng rng(kSeed + campaign, kStreamTest);
+    CoordinatorFixture fixture;
+    std::ofstream(fixture.root() / "data.jsonl") << "{}";
+    std::vector<std::string> gangs;
+    std::vector<std::string> launchers;
+    for (int i = 0; i < kBad + 2; ++i) {
+      gangs.push_back(concat(i < kBad ? "bad" : "good", i));
+      launchers.push_back(concat("launcher", i));
+      fixture.register_gang(gangs.back(), 1, launchers.back());
+    }
+    const std::vector<std::string> jobs = submit_many(fixture, 1 + static_cast<int>(rng.below(kJobs)));
+    std::map<std::string, v1::Lease> works;   // of the good
+    std::map<std::string, int> left;
+    const auto all_ended = [&] { return std::all_of(jobs.begin(), jobs.end(), [&](const std::string& job) { return is_terminal(fixture.job(job).state()); }); };
+    for (int round = 0; round < 4000 && !all_ended(); ++round) {
+      fixture.pass(std::chrono::seconds(1 + rng.below(5)));
+      const size_t index = rng.below(gangs.size());
+      const std::string id = gangs[index];
+      for (size_t good = kBad; good < gangs.size(); ++good) {   // a busy gang's heartbeat, or its end
+        const auto work = works.find(gangs[good]);
+        if (work == works.end()) continue;
+        if (--left[gangs[good]] > 0) {
+          ASSERT_TRUE(fixture.heartbeat(gangs[good], work->second).ok());
+        } else {
+          ASSERT_TRUE(fixture.complete(gangs[good], work->second).ok());
+          works.erase(work);
+        }
+      }
+      for (size_t other = 0; other < gangs.size(); ++other) {   // an idle gang asks all the time
+        if (other == index || works.contains(gangs[other])) continue;
+        if (other < kBad) continue;
+        if (const std::optional<v1::Lease> lease = fixture.acquire(gangs[other])) {
+          works[gangs[other]] = *lease;
+          left[gangs[other]] = 1 + static_cast<int>(rng.below(30));
+        }
+      }
+      if (index >= kBad || works.contains(id)) continue;
+      const std::optional<v1::Lease> lease = fixture.acquire(id);
+      if (!lease) continue;
+      ++attempts;
+      switch (index % 5) {
+        case 0: ASSERT_TRUE(fail(fixture, id, *lease, kHardware).ok()); break;
+        case 1: ASSERT_TRUE(refuse(fixture, id, *lease, v1::REFUSAL_KIND_INPUTS, fixture.root() / "data.jsonl").ok()); break;
+        case 2: ASSERT_TRUE(refuse(fixture, id, *lease, v1::REFUSAL_KIND_INPUTS, "/only/good/gangs/see/this").ok()); break;
+        case 3: ASSERT_TRUE(refuse(fixture, id, *lease, v1::REFUSAL_KIND_DATA_ROOT).ok()); break;
+        default:   // it crashes, and its launcher starts the next
+          gangs[index] = concat("bad", index, "-", round);
+          fixture.register_gang(gangs[index], 1, launchers[index], 139);
+      }
+    }
+    for (const std::string& job : jobs) {
+      failed += fixture.state(job) != "SUCCEEDED";
+      charged += fixture.job(job).failures() > 0;
+    }
+    if (jobs.size() >= 20) {
+      for (size_t i = 0; i < gangs.size(); ++i) {
+        const bool is_out = !gang(fixture, gangs[i]).message().empty();
+        if (i < kBad) not_found_out += !is_out;
+        if (i >= kBad) wrongly += is_out;
+      }
+    }
+    EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
+  }
+  std::cout << "seed " << kSeed << ": " << kCampaigns << " campaigns of " << kBad << " bad gangs among 2 good, " << attempts << " attempts by bad ones: " << failed
+            << " innocent jobs failed, " << charged << " charged, " << not_found_out << " bad gangs not in quarantine at the end, " << wrongly << " good ones in it\n";
+  EXPECT_EQ(failed, 0);
+  EXPECT_EQ(charged, 0);
+  EXPECT_EQ(wrongly, 0);
+}
+
+}  // namespace
+}  // namespace moe
