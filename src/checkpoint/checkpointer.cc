@@ -68,21 +68,15 @@ std::vector<Folder> checkpoint_folders(const fs::path& root) {
   return found;
 }
 
-bool verifies(const fs::path& folder) {
-  try {
-    Manifest::read(folder);
-    return true;
-  } catch (const InvalidArgument&) {
-    return false;
-  }
-}
-
-/// Keeps the newest `keep` that verify; removes older ones, and what killed writers of earlier attempts left.
-void remove_old(const fs::path& root, int attempt, int keep) {
+/// Keeps the newest `keep` of ours; removes older ones of ours, and what killed writers of earlier attempts left.
+void remove_old(const fs::path& root, int attempt, int keep, const CheckpointAuthority& authority) {
   int kept = 0;
   for (const Folder& folder : checkpoint_folders(root)) {
-    if (folder.is_complete ? kept < std::max(keep, 1) : folder.attempt >= attempt) {
-      kept += folder.is_complete && verifies(folder.path) ? 1 : 0;
+    if (folder.is_complete) {
+      const json scalars = stored_checkpoint(root, folder.path.filename()).scalars;
+      if (scalars.is_null() || (authority.is_ours && !authority.is_ours(scalars))) continue;
+      if (++kept <= std::max(keep, 1)) continue;
+    } else if (folder.attempt >= attempt) {
       continue;
     }
     // Without its manifest it is no checkpoint any more, whenever we are killed from here on.
@@ -134,6 +128,27 @@ void read_tensors(const fs::path& folder, const Manifest& manifest, const Traini
 }
 
 }  // namespace
+
+StoredCheckpoint stored_checkpoint(const fs::path& root, const std::string& name) {
+  StoredCheckpoint stored;
+  stored.name = name;
+  long long step = 0;
+  if (std::sscanf(name.c_str(), "s%lld-t%d", &step, &stored.attempt) == 2) stored.step = step;
+  try {
+    stored.scalars = Manifest::read(root / name).scalars;
+  } catch (const InvalidArgument&) {
+    stored.scalars = nullptr;
+  }
+  return stored;
+}
+
+std::vector<StoredCheckpoint> stored_checkpoints(const fs::path& root) {
+  std::vector<StoredCheckpoint> stored;
+  for (const Folder& folder : checkpoint_folders(root)) {
+    if (folder.is_complete) stored.push_back(stored_checkpoint(root, folder.path.filename()));
+  }
+  return stored;
+}
 
 void save_checkpoint(const fs::path& root, int64_t step, int attempt, const TrainingTensors& tensors, const json& scalars,
                      Communicator& world, bool writes_experts, int keep, const CheckpointAuthority& authority) {
@@ -188,7 +203,7 @@ void save_checkpoint(const fs::path& root, int64_t step, int attempt, const Trai
   agree(world, "remove old checkpoints", [&] {
     if (world.rank() != 0 || !is_committed) return;
     try {
-      remove_old(root, attempt, keep);
+      remove_old(root, attempt, keep, authority);
     } catch (const std::exception& error) {  // the new one is safe; a full disk will speak for itself
       log_warning(concat("event=old_checkpoints_not_removed reason=\"", error.what(), "\""));
     }
@@ -196,7 +211,7 @@ void save_checkpoint(const fs::path& root, int64_t step, int attempt, const Trai
 }
 
 std::optional<json> load_newest_checkpoint(const fs::path& root, TrainingTensors tensors, Communicator& world,
-                                           const std::function<bool(const json&)>& accept, const CheckpointAuthority& authority) {
+                                           const CheckpointAuthority& authority) {
   const at::NoGradGuard no_grad;
   const json candidates = json::parse(agree_on_result(world, "list checkpoints", [&] {
     if (authority.resumable) return json(*authority.resumable).dump();
@@ -218,7 +233,7 @@ std::optional<json> load_newest_checkpoint(const fs::path& root, TrainingTensors
           throw Corruption(concat((folder / kManifestName).string(), " is that of ", JobFolder::checkpoint_name(manifest.step, manifest.attempt)));
         }
         scalars = manifest.scalars;
-        accepted = accept(scalars);
+        accepted = authority.resumable || !authority.is_ours || authority.is_ours(scalars);
         if (accepted) read_tensors(folder, manifest, tensors);
       });
     } catch (const InvalidArgument& error) {  // agree() throws the same on every rank

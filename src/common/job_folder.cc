@@ -14,6 +14,8 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr char kRecord[] = "STAGE.json";
+constexpr char kStage[] = "stage.json";
+constexpr char kInputs[] = "inputs.json";
 constexpr char kOutputPrefix[] = "output-t";
 
 /// Attempt number -> folder, for names of `prefix` + digits.
@@ -30,6 +32,13 @@ std::map<int, fs::path> numbered(const fs::path& folder, const std::string& pref
   return found;
 }
 
+/// Null if the file is missing, torn or no JSON: it records nothing then.
+nlohmann::json json_file(const fs::path& path) {
+  if (!fs::exists(path)) return nullptr;
+  nlohmann::json parsed = nlohmann::json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  return parsed.is_discarded() ? nlohmann::json() : parsed;
+}
+
 }  // namespace
 
 JobFolder::JobFolder(fs::path path) : path_(std::move(path)) {}
@@ -44,15 +53,20 @@ std::string JobFolder::attempt_name(int attempt) {
 
 std::string JobFolder::output_name(int attempt) { return kOutputPrefix + attempt_name(attempt); }
 
-std::optional<nlohmann::json> JobFolder::finished(const std::string& digest) const {
+std::vector<nlohmann::json> JobFolder::records() const {
+  std::vector<nlohmann::json> records;
   const std::map<int, fs::path> outputs = numbered(path_, kOutputPrefix);
   for (auto output = outputs.rbegin(); output != outputs.rend(); ++output) {
-    const fs::path record = output->second / kRecord;
-    if (!fs::exists(record)) continue;
-    const nlohmann::json parsed = nlohmann::json::parse(read_file(record), nullptr, /*allow_exceptions=*/false);
-    if (parsed.is_object() && parsed.value("digest", "") == digest) return parsed;
+    nlohmann::json record = json_file(output->second / kRecord);
+    if (record.is_object() && record.contains("attempt")) records.push_back(std::move(record));
   }
-  return std::nullopt;
+  return records;
+}
+
+std::vector<int> JobFolder::attempts() const {
+  std::vector<int> found;
+  for (const auto& [attempt, path] : numbered(path_ / "attempts", "")) found.insert(found.begin(), attempt);
+  return found;
 }
 
 int JobFolder::next_attempt() const {
@@ -82,10 +96,18 @@ void JobFolder::record_finished(int attempt, const nlohmann::json& record) const
   write_file_atomically(output_path(attempt) / kRecord, record.dump(1) + "\n");
 }
 
-void JobFolder::forget_checkpoints() const {
-  std::error_code error;
-  fs::remove_all(path_ / "checkpoints", error);
-  if (error) throw StorageError(concat("cannot remove ", (path_ / "checkpoints").string(), ": ", error.message()));
+void JobFolder::record_begun(int attempt, const nlohmann::json& configuration) const {
+  make_directories(attempt_path(attempt));
+  write_file_atomically(attempt_path(attempt) / kInputs, configuration.at("inputs").dump(1) + "\n");
+  write_file_atomically(attempt_path(attempt) / kStage, configuration.at("config").dump(1) + "\n");
+}
+
+nlohmann::json JobFolder::begun(int attempt) const {
+  nlohmann::json stage = json_file(attempt_path(attempt) / kStage);
+  if (!stage.is_object()) return nullptr;
+  nlohmann::json configuration = {{"config", std::move(stage)}};
+  if (nlohmann::json inputs = json_file(attempt_path(attempt) / kInputs); inputs.is_object()) configuration["inputs"] = std::move(inputs);
+  return configuration;
 }
 
 }  // namespace moe

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace moe {
 
@@ -24,18 +25,24 @@ class JobFolder {
 
   const std::filesystem::path& path() const { return path_; }
 
-  /// The newest output whose record carries this digest, if the job is done already.
-  std::optional<nlohmann::json> finished(const std::string& digest) const;
+  /// Records of the outputs that are complete, newest first.
+  std::vector<nlohmann::json> records() const;
+  /// Attempts that were begun, newest first.
+  std::vector<int> attempts() const;
   /// Highest attempt so far + 1.
   int next_attempt() const;
   std::filesystem::path attempt_path(int attempt) const;
   std::filesystem::path output_path(int attempt) const;
   /// Log of one rank, or of the gang: the leader's lines and the warnings of all ranks.
   std::filesystem::path log_path(int attempt, std::optional<int> rank) const;
+  std::filesystem::path checkpoints_path() const { return path_ / "checkpoints"; }
+  /// Written first: {"config": .., "inputs": ..} as attempts/<n>/stage.json (the effective stage) and inputs.json (digests). Makes the
+  /// attempt's folder.
+  void record_begun(int attempt, const nlohmann::json& configuration) const;
+  /// What record_begun() wrote; without "inputs" if an earlier version did, null if there is nothing.
+  nlohmann::json begun(int attempt) const;
   /// Written last into the output: from here on the job is done. Atomic.
   void record_finished(int attempt, const nlohmann::json& record) const;
-  /// Checkpoints of earlier runs are not to be resumed from.
-  void forget_checkpoints() const;
 
  private:
   std::filesystem::path path_;

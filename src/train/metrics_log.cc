@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "common/file_io.h"
+#include "common/job_folder.h"
 #include "common/json_lines.h"
 #include "common/log.h"
 
@@ -15,15 +16,17 @@ namespace {
 namespace fs = std::filesystem;
 constexpr char kName[] = "metrics.jsonl";
 
-/// The lines up to `step` of the newest attempt before `folder` that reached it: not always the last one, which may have started
-/// from an older checkpoint and died early. Attempt folders sort by name.
-std::vector<nlohmann::json> earlier_lines(const fs::path& attempts, const fs::path& folder, int64_t step) {
+/// The lines up to `step` of the attempt `from`, or of the newest one before `folder` that reached it if that has lost them: not always
+/// the last one, which may have started from an older checkpoint and died early. Attempt folders sort by name.
+std::vector<nlohmann::json> earlier_lines(const fs::path& attempts, const fs::path& folder, int64_t step, int from) {
   std::vector<fs::path> earlier;
   std::error_code missing;
   for (const auto& entry : fs::directory_iterator(attempts, missing)) {
     if (entry.path().filename() < folder.filename() && fs::exists(entry.path() / kName)) earlier.push_back(entry.path() / kName);
   }
   std::sort(earlier.rbegin(), earlier.rend());
+  const std::string first = JobFolder::attempt_name(from);
+  std::stable_partition(earlier.begin(), earlier.end(), [&](const fs::path& path) { return path.parent_path().filename() == first; });
   std::vector<nlohmann::json> longest;
   for (const fs::path& path : earlier) {
     std::vector<nlohmann::json> lines;
@@ -38,11 +41,11 @@ std::vector<nlohmann::json> earlier_lines(const fs::path& attempts, const fs::pa
 
 }  // namespace
 
-MetricsLog::MetricsLog(const fs::path& attempts, const fs::path& folder, int64_t resume_step) : path_(folder / kName) {
+MetricsLog::MetricsLog(const fs::path& attempts, const fs::path& folder, int64_t resume_step, int resume_attempt) : path_(folder / kName) {
   make_directories(folder);
   std::string kept;
   if (resume_step > 0) {
-    for (const nlohmann::json& line : earlier_lines(attempts, folder, resume_step)) kept += line.dump() + "\n";
+    for (const nlohmann::json& line : earlier_lines(attempts, folder, resume_step, resume_attempt)) kept += line.dump() + "\n";
   }
   write_file_atomically(path_, kept);
   out_.open(path_, std::ios::app);

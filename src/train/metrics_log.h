@@ -12,8 +12,9 @@ namespace moe {
 /// resume: an attempt starts with the lines of an earlier one up to the step it resumes from. Used by rank 0.
 class MetricsLog {
  public:
-  /// `attempts` holds the folders of all attempts; ours is `folder`. Throws StorageError.
-  MetricsLog(const std::filesystem::path& attempts, const std::filesystem::path& folder, int64_t resume_step);
+  /// `attempts` holds the folders of all attempts; ours is `folder`. The lines up to `resume_step` are those of the attempt that wrote
+  /// the checkpoint, since another may have had another configuration; 0: it is not known. Throws StorageError.
+  MetricsLog(const std::filesystem::path& attempts, const std::filesystem::path& folder, int64_t resume_step, int resume_attempt = 0);
 
   /// A line that cannot be written now (a full disk) waits, is warned of, and goes with a later one. Throws nothing.
   void write(const nlohmann::json& line);

@@ -50,7 +50,11 @@ struct Position {
 class Trainer {
  public:
   Trainer(const TrainRequest& request, Communicator& world)
-      : request_(request), spec_(request.spec), world_(world), mesh_(world, request.gang.expert_parallel()) {}
+      : request_(request),
+        spec_(request.spec),
+        world_(world),
+        mesh_(world, request.gang.expert_parallel()),
+        schedule_{spec_.learning_rate(), spec_.learning_rate_floor(), spec_.warmup_steps(), spec_.steps()} {}
 
   std::optional<TrainOutcome> run() {
     keep_freed_memory();
@@ -115,26 +119,36 @@ class Trainer {
   }
 
   void resume() {
-    const auto scalars = load_newest_checkpoint(request_.job_path / "checkpoints", tensors(), world_,
-                                                [&](const json& saved) { return saved.value("digest", "") == request_.digest; },
-                                                request_.checkpoints);
-    if (!scalars && request_.checkpoints.resumable && !request_.checkpoints.resumable->empty()) {
-      throw_agreed<NoReadableCheckpoint>(concat("the committed checkpoints in ", (request_.job_path / "checkpoints").string(),
-                                                " were made from other data or another model: an input changed on disk since; restore it, or submit "
-                                                "the job anew"));
-    }
-    if (scalars) {
-      position_ = Position::from_json(scalars->at("position"));
-      agree(world_, "go to the place in the data", [&] {
-        if (scalars->contains("place")) loader_->go_to(scalars->at("place"));
-      });
-      if (world_.rank() == 0) log_info(concat("event=resumed step=", position_.step));
-    }
+    const auto scalars = load_newest_checkpoint(request_.job_path / "checkpoints", tensors(), world_, request_.checkpoints);
+    if (scalars) go_on_from(*scalars);
     agree(world_, "open metrics", [&] {
       if (world_.rank() != 0) return;
-      metrics_ = std::make_unique<MetricsLog>(request_.job_path / "attempts", request_.attempt_path, position_.step);
+      const int from = scalars ? scalars->value("attempt", 0) : 0;
+      metrics_ = std::make_unique<MetricsLog>(request_.job_path / "attempts", request_.attempt_path, position_.step, from);
       for_each_json_line(metrics_->path(), [this](json&& line) { remember_load(line); });
     });
+  }
+
+  void go_on_from(const json& scalars) {
+    // A version that recorded no digests of the inputs recorded this one.
+    if (!scalars.contains("inputs") && scalars.value("data", "") != loader_->fingerprint()) {
+      throw_agreed<InvalidArgument>(concat("the checkpoints in ", (request_.job_path / "checkpoints").string(),
+                                           " were made from other data; restore it, or begin anew"));
+    }
+    position_ = Position::from_json(scalars.at("position"));
+    std::string change;
+    if (scalars.contains("schedule")) {
+      const json& begun = scalars["schedule"];
+      schedule_.warmup_steps = begun.at("warmup_steps");
+      if (const int64_t before = begun.at("steps"); before != schedule_.steps) {
+        change = concat(" steps=", schedule_.steps, " steps_before=", before, " warmup_steps=", schedule_.warmup_steps,
+                        " learning_rate=", learning_rate(schedule_, position_.step + 1), " reason=\"the cosine of all steps counts from here\"");
+      }
+    }
+    agree(world_, "go to the place in the data", [&] {
+      if (scalars.contains("place")) loader_->go_to(scalars.at("place"));
+    });
+    if (world_.rank() == 0) log_info(concat("event=resumed step=", position_.step, change));
   }
 
   /// Files that differ between nodes would train on in silence: every rank its own.
@@ -180,7 +194,7 @@ class Trainer {
     const StepOutcome outcome = compute_gradients(*decoder_, *dispatcher_, mesh_, *loader_, first_row(), options);
     ++position_.step;
     position_.tokens += outcome.tokens;
-    const double rate = learning_rate({spec_.learning_rate(), spec_.learning_rate_floor(), spec_.warmup_steps(), spec_.steps()}, position_.step);
+    const double rate = learning_rate(schedule_, position_.step);
     const bool is_finite = std::isfinite(outcome.loss) && std::isfinite(outcome.gradient_norm);
     if (is_finite) {
       const double clip = spec_.clip_norm() > 0 ? std::min(1.0, spec_.clip_norm() / (outcome.gradient_norm + 1e-6)) : 1.0;
@@ -251,12 +265,15 @@ class Trainer {
   /// False: it could not be written, which training survives once.
   bool save() {
     compare_replicas();
-    const json scalars = {{"position", position_.to_json()},
-                          {"digest", request_.digest},
-                          {"data", loader_->fingerprint()},
-                          {"place", loader_->place_of(first_row())},
-                          {"seed", request_.seed},
-                          {"world", {{"ranks", world_.size()}, {"expert_parallel", mesh_.expert_parallel()}}}};
+    json scalars = {{"position", position_.to_json()},
+                    {"attempt", request_.attempt},
+                    {"schedule",
+                     {{"peak", schedule_.peak}, {"floor", schedule_.floor}, {"warmup_steps", schedule_.warmup_steps}, {"steps", schedule_.steps}}},
+                    {"data", loader_->fingerprint()},
+                    {"place", loader_->place_of(first_row())},
+                    {"seed", request_.seed},
+                    {"world", {{"ranks", world_.size()}, {"expert_parallel", mesh_.expert_parallel()}}}};
+    scalars.update(request_.configuration);
     try {
       agree(world_, "write metrics", [&] {
         if (metrics_) metrics_->flush();
@@ -337,6 +354,7 @@ class Trainer {
   const v1::TrainSpec& spec_;
   Communicator& world_;
   Mesh mesh_;
+  LrSchedule schedule_;
   std::unique_ptr<TokenDispatcher> dispatcher_;
   std::unique_ptr<Decoder> decoder_;
   std::unique_ptr<DataLoader> loader_;

@@ -23,7 +23,7 @@ struct TrainRequest {
   std::filesystem::path attempt_path;     ///< metrics.jsonl of this attempt
   std::filesystem::path output;           ///< trained model; must not exist
   int attempt = 1;
-  std::string digest;                     ///< of config and inputs: only checkpoints that carry it are resumed from
+  nlohmann::json configuration;           ///< {"config": .., "inputs": ..}: recorded with each checkpoint
 
   struct Progress {
     int64_t step = 0;
@@ -47,11 +47,13 @@ struct TrainOutcome {
   nlohmann::json details;                 ///< curve [[step, loss]], validation [{step, domains}], expert_load
 };
 
-/// Continual pre-training or supervised post-training, resuming from the newest checkpoint of the same job if there is one. Bit for
-/// bit the same losses and weights whether it was interrupted or not, at the same layout. Collective. nullopt: stopped after a
-/// checkpoint. Before the first step the ranks compare what they read (StorageError names the file that differs), at every
-/// checkpoint the weights that several of them hold (HardwareError). A checkpoint that cannot be written is tried again at the next
-/// occasion; StorageError after two in a row. Throws Diverged after three steps in a row without a finite loss or gradient.
+/// Continual pre-training or supervised post-training, resuming from the newest checkpoint that `checkpoints` lets count, if there is
+/// one. Bit for bit the same losses and weights whether it was interrupted or not, at the same layout. With more steps than that
+/// checkpoint was made for, the learning rate follows the longer cosine from there on, and the warm-up stays as it was begun.
+/// Collective. nullopt: stopped after a checkpoint. Before the first step the ranks compare what they read (StorageError names the
+/// file that differs), at every checkpoint the weights that several of them hold (HardwareError). A checkpoint that cannot be written
+/// is tried again at the next occasion; StorageError after two in a row. Throws Diverged after three steps in a row without a finite
+/// loss or gradient.
 std::optional<TrainOutcome> train(const TrainRequest& request, Communicator& world);
 
 }  // namespace moe

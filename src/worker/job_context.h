@@ -9,6 +9,7 @@
 #include "checkpoint/checkpointer.h"
 #include "comm/communicator.h"
 #include "moe/v1/pipeline.pb.h"
+#include "pipeline/configuration.h"
 #include "pipeline/gate.h"
 #include "worker/progress.h"
 
@@ -21,7 +22,7 @@ struct JobContext {
   std::filesystem::path attempt_path;       ///< metrics.jsonl of this attempt
   std::filesystem::path output_path;        ///< does not exist yet; the job makes it, whole, as its last act
   int attempt = 1;
-  std::string digest;                       ///< of the effective config and the inputs
+  Configuration configuration;              ///< the stage and what its inputs hold; recorded with every result and checkpoint
   std::function<std::filesystem::path(const std::string& reference)> model_path;   ///< "dense", "convert.model", a folder
   Communicator& world;
   std::function<void(const ProgressUpdate&)> progress;

@@ -3,7 +3,7 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/utc_time.h"
-#include "pipeline/defaults.h"
+#include "pipeline/configuration.h"
 #include "pipeline/spec.h"
 
 namespace moe {
@@ -36,10 +36,11 @@ std::optional<JobOutcome> run_job(const JobContext& context) {
 }
 
 nlohmann::json record_of(const JobContext& context, const JobOutcome& outcome, double seconds) {
-  return {{"digest", context.digest},      {"stage", context.stage.name()},    {"kind", stage_kind(context.stage)},
-          {"attempt", context.attempt},    {"seconds", seconds},               {"finished_at", utc_now()},
-          {"ranks", context.world.size()}, {"metrics", outcome.metrics},       {"details", outcome.details},
-          {"config", nlohmann::json::parse(to_json(context.stage))}};
+  nlohmann::json record = {{"digest", digest_of(context.configuration)}, {"stage", context.stage.name()},  {"kind", stage_kind(context.stage)},
+                           {"attempt", context.attempt},                 {"seconds", seconds},             {"finished_at", utc_now()},
+                           {"ranks", context.world.size()},              {"metrics", outcome.metrics},     {"details", outcome.details}};
+  record.update(to_json(context.configuration));
+  return record;
 }
 
 void end_of_unit(const JobContext& context, const ProgressUpdate& update) {

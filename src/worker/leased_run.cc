@@ -1,8 +1,11 @@
 #include "worker/leased_run.h"
 
 #include <chrono>
+#include <map>
 #include <memory>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "checkpoint/checkpointer.h"
 #include "comm/agreement.h"
@@ -11,7 +14,8 @@
 #include "common/file_io.h"
 #include "common/job_folder.h"
 #include "common/log.h"
-#include "pipeline/defaults.h"
+#include "pipeline/configuration.h"
+#include "worker/earlier_work.h"
 #include "worker/jobs.h"
 #include "worker/preflight.h"
 #include "worker/stage_inputs.h"
@@ -86,18 +90,22 @@ class LeasedJob {
   v1::CompleteAttemptRequest work(std::chrono::steady_clock::time_point started) {
     const json begun = json::parse(agree_on_result(run_.world, "begin job " + lease_.job_id(), [&] {
       inputs_ = std::make_unique<StageInputs>(spec_of(lease_, run_.data_root));
-      make_directories(folder_.attempt_path(lease_.attempt()));
-      write_file_atomically(folder_.attempt_path(lease_.attempt()) / "stage.json", to_json(lease_.stage()) + "\n");
+      const Configuration now = inputs_->configuration_of(lease_.stage());
+      json record = to_json(now);
+      folder_.record_begun(lease_.attempt(), record);
       log_info(concat("event=attempt_started job=", lease_.job_id(), " attempt=", lease_.attempt(), " ranks=", run_.world.size()));
-      return json{{"digest", inputs_->digest_of(lease_.stage())}}.dump();
+      std::vector<std::string> committed;
+      for (const v1::Checkpoint& checkpoint : lease_.checkpoints()) committed.push_back(fs::path(checkpoint.path()).filename().string());
+      record["resumable"] = resumable_of(folder_, committed, now);
+      return record.dump();
     }));
-    const std::string digest = begun["digest"];
+    const Configuration configuration{lease_.stage(), begun["inputs"].get<std::map<std::string, std::string>>()};
     const JobContext context{.stage = lease_.stage(),
                              .job_path = folder_.path(),
                              .attempt_path = folder_.attempt_path(lease_.attempt()),
                              .output_path = folder_.output_path(lease_.attempt()),
                              .attempt = lease_.attempt(),
-                             .digest = digest,
+                             .configuration = configuration,
                              .model_path =
                                  [this](const std::string& reference) {
                                    return fs::path(agree_on_result(run_.world, "find model " + reference,
@@ -107,7 +115,7 @@ class LeasedJob {
                              .progress = [this](const ProgressUpdate& update) { show(update); },
                              .should_stop = [this] { return stop_signalled() || (run_.agent != nullptr && run_.agent->should_stop()); },
                              .on_metrics = [this](const json& line) { count(line); },
-                             .checkpoints = authority(),
+                             .checkpoints = authority(begun["resumable"].get<std::vector<std::string>>(), configuration),
                              .on_failed_save = [this] { run_.metrics.checkpoint(0, "write", 0, /*ok=*/false); }};
     const std::optional<JobOutcome> outcome = run_job(context);
     v1::CompleteAttemptRequest end;
@@ -126,7 +134,7 @@ class LeasedJob {
     count_results(*outcome);
     end.set_outcome(v1::ATTEMPT_OUTCOME_SUCCEEDED);
     end.set_output_path(fs::relative(folder_.output_path(lease_.attempt()), run_.data_root).string());
-    end.set_output_digest(digest);
+    end.set_output_digest(digest_of(configuration));
     for (const auto& [name, value] : outcome->metrics) (*end.mutable_metrics())[name] = value;
     log_info(concat("event=attempt_succeeded job=", lease_.job_id(), " seconds=", seconds));
     return end;
@@ -138,10 +146,10 @@ class LeasedJob {
     gang_log_ = std::make_unique<LogFile>(folder_.log_path(lease_.attempt(), std::nullopt), rank == 0 ? LogLevel::kInfo : LogLevel::kWarning);
   }
 
-  CheckpointAuthority authority() {
+  CheckpointAuthority authority(const std::vector<std::string>& resumable, const Configuration& configuration) {
     CheckpointAuthority authority;
-    authority.resumable.emplace();
-    for (const v1::Checkpoint& checkpoint : lease_.checkpoints()) authority.resumable->push_back(fs::path(checkpoint.path()).filename().string());
+    authority.resumable = resumable;
+    authority.is_ours = [configuration](const json& scalars) { return may_go_on_from(scalars, configuration); };
     authority.commit = [this](const SavedCheckpoint& saved) {
       const auto begun = std::chrono::steady_clock::now();
       const bool committed = run_.agent->commit(saved);

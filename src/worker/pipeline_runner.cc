@@ -3,6 +3,7 @@
 #include <chrono>
 #include <deque>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -13,9 +14,10 @@
 #include "common/file_io.h"
 #include "common/job_folder.h"
 #include "pipeline/advance.h"
-#include "pipeline/defaults.h"
+#include "pipeline/configuration.h"
 #include "pipeline/pipeline_status.h"
 #include "report/run_summary.h"
+#include "worker/earlier_work.h"
 #include "worker/jobs.h"
 #include "worker/progress.h"
 #include "worker/stage_inputs.h"
@@ -88,26 +90,27 @@ class Run {
     throw Internal("no stage named '" + name + "'");
   }
 
-  /// Rank 0: where the stage will run, or its record if it is done already.
+  /// Rank 0: where and with what the stage will run, or its record if it is done already.
   json begin_stage(const v1::Stage& stage) {
     const JobFolder folder(settings_.root, stage.name());
-    const std::string digest = inputs_->digest_of(stage);
-    if (!settings_.fresh) {
-      if (const std::optional<json> record = folder.finished(digest)) return {{"record", *record}};
-    } else {
-      folder.forget_checkpoints();
-    }
+    const Configuration configuration = inputs_->configuration_of(stage);
+    const EarlierWork earlier = earlier_work(folder, configuration, settings_.fresh);
+    if (earlier.record) return {{"record", *earlier.record}};
     const int attempt = folder.next_attempt();
-    make_directories(folder.attempt_path(attempt));
-    write_file_atomically(folder.attempt_path(attempt) / "stage.json", to_json(stage) + "\n");
-    return {{"attempt", attempt}, {"digest", digest}};
+    json begun = to_json(configuration);
+    folder.record_begun(attempt, begun);
+    begun.update({{"attempt", attempt}, {"resumable", earlier.resumable}, {"note", earlier.note}});
+    return begun;
   }
 
   /// nullopt: the job was asked to stop.
   std::optional<Event> run_stage(const std::string& name) {
     const v1::Stage& stage = stage_named(name);
     const json begun =
-        json::parse(agree_on_result(world_, "begin stage " + name, [&] { return begin_stage(stage).dump(); }));
+        json::parse(agree_on_result(world_, "begin stage " + name, [&] {
+          // A folder's name in the note may be no UTF-8.
+          return begin_stage(stage).dump(-1, ' ', false, json::error_handler_t::replace);
+        }));
     if (begun.contains("record")) {
       progress_.message(name + ": finished before, not run again (--fresh does)");
       return finish_stage(stage, begun["record"], /*already_done=*/true);
@@ -116,6 +119,8 @@ class Run {
     const JobFolder folder(settings_.root, name);
     const auto started = std::chrono::steady_clock::now();
     progress_.message(name + ": started" + (attempt > 1 ? " (attempt " + std::to_string(attempt) + ")" : ""));
+    if (const std::string note = begun["note"]; !note.empty()) progress_.message(name + ": " + note);
+    const Configuration configuration{stage, begun["inputs"].get<std::map<std::string, std::string>>()};
     advance(state_, StageStarted{name});
     try {
       const JobContext context{.stage = stage,
@@ -123,13 +128,15 @@ class Run {
                                .attempt_path = folder.attempt_path(attempt),
                                .output_path = folder.output_path(attempt),
                                .attempt = attempt,
-                               .digest = begun["digest"],
+                               .configuration = configuration,
                                .model_path = [this](const std::string& reference) { return shared_model_path(reference); },
                                .world = world_,
                                .progress = [this](const ProgressUpdate& update) { progress_.update(update); },
                                .should_stop = stop_signalled,
                                .on_metrics = nullptr,
-                               .checkpoints = {}};
+                               .checkpoints = {.resumable = begun["resumable"].get<std::vector<std::string>>(),
+                                               .is_ours = [&](const json& scalars) { return may_go_on_from(scalars, configuration); },
+                                               .commit = nullptr}};
       const std::optional<JobOutcome> outcome = run_job(context);
       if (!outcome) return std::nullopt;
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();

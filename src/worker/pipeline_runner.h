@@ -14,7 +14,7 @@ namespace moe {
 struct RunSettings {
   std::filesystem::path root;               ///< everything is written below
   std::set<std::string> approved_gates;
-  bool fresh = false;                       ///< run finished stages again
+  bool fresh = false;                       ///< run finished stages again, and training from step 1; nothing is deleted
 };
 
 /// Runs a checked pipeline: the engine of src/pipeline says what comes next, files hold the results. Collective: every rank

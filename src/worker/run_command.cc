@@ -1,5 +1,6 @@
 #include <CLI/App.hpp>
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <iterator>
 #include <memory>
@@ -46,6 +47,9 @@ void check_ranks(const v1::PipelineSpec& spec, int ranks, const std::string& fil
   if (!problems.empty()) throw InvalidArgument("the pipeline cannot run here:" + problems);
 }
 
+/// By deploy/gang.sh, with the same flags, after the gang ended: what --fresh began is to be gone on with.
+bool is_started_again() { return std::getenv("MOE_LAUNCHER_LAST_EXIT") != nullptr; }
+
 ExitCode run(const RunOptions& options, Communicator& world) {
   const std::string bytes = agree_on_result(world, "read " + options.file, [&] {
     const v1::PipelineSpec spec =
@@ -57,7 +61,7 @@ ExitCode run(const RunOptions& options, Communicator& world) {
   MOE_CHECK(spec.ParseFromString(bytes), "the pipeline did not survive the broadcast");
   const RunSettings settings{.root = options.out.empty() ? "runs/" + spec.name() : options.out,
                              .approved_gates = {options.approved.begin(), options.approved.end()},
-                             .fresh = options.fresh};
+                             .fresh = options.fresh && !is_started_again()};
   return run_pipeline(spec, settings, world);
 }
 
@@ -83,11 +87,12 @@ Subcommand add_run_command(CLI::App& app) {
       ->take_all()
       ->expected(1);
   command->add_option("--approve", options->approved, "Let this gate pass although it holds")->take_all()->expected(1);
-  command->add_flag("--fresh", options->fresh, "Run finished stages again and forget checkpoints");
+  command->add_flag("--fresh", options->fresh, "Run finished stages again and train from step 1; deletes nothing");
   const std::shared_ptr<double> timeout = add_collective_timeout(*command);
   command->footer(
-      "A finished stage is not run again as long as its config and inputs are the same; an interrupted training goes on at\n"
-      "its last checkpoint. Leaves summary.json, report.html and metrics.jsonl in the output folder.\n\n"
+      "A finished stage is not run again as long as what decides its result is the same; an interrupted training goes on at its\n"
+      "last checkpoint, with more steps too, and stops before it begins anew where another configuration made that checkpoint:\n"
+      "docs/resume.md has the rule for every field. Leaves summary.json, report.html and metrics.jsonl in the output folder.\n\n"
       "Examples:\n"
       "  moe-worker run configs/base-7m_independent-random_cpu.yaml --set defaults.gang.ranks=1 --set defaults.gang.expert_parallel=1\n"
       "  bash deploy/gang.sh --ranks 2 --once -- moe-worker run pipeline.yaml --out runs/a --set stages.stage1.train.steps=50\n"

@@ -7,10 +7,31 @@
 #include "checkpoint/model_directory.h"
 #include "common/error.h"
 #include "common/file_io.h"
-#include "pipeline/defaults.h"
 #include "pipeline/spec.h"
 
 namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Weights and config.json, and what stands beside them and decides what a text means: tokenizer, special tokens, chat template.
+/// What our own writers add about a model is no part of what it is.
+std::string digest_of_model(const fs::path& folder) {
+  static const std::set<std::string> kinds{".json", ".jinja", ".model"};
+  static const std::set<std::string> aside{"config.json", "model.safetensors.index.json", "conversion.json", "MANIFEST.json", "STAGE.json"};
+  const ModelDirectory model(folder);
+  std::set<fs::path> companions;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    const fs::path& file = entry.path();
+    const bool is_known = kinds.contains(file.extension()) && !aside.contains(file.filename()) && file.filename().string().front() != '.';
+    if (is_known && entry.is_regular_file()) companions.insert(file);
+  }
+  std::string text = model.digest();
+  for (const fs::path& file : companions) text += concat("\n", file.filename().string(), " ", xxh3_hex_of_file(file));
+  return xxh3_hex(text);
+}
+
+}  // namespace
 
 void visit_inputs(const v1::Stage& stage, const std::function<void(const std::string&)>& model,
                   const std::function<void(const std::string&)>& data) {
@@ -37,7 +58,7 @@ StageInputs::StageInputs(const v1::PipelineSpec& effective) {
         [&](const std::string& reference) {
           if (stage_outputs.contains(reference)) return;
           const std::string path = model_path(reference);
-          if (!file_digests_.contains(path)) file_digests_[path] = ModelDirectory(path).digest();
+          if (!file_digests_.contains(path)) file_digests_[path] = digest_of_model(path);
         },
         [&](const std::string& path) {
           if (!file_digests_.contains(path)) file_digests_[path] = xxh3_hex_of_file(path);
@@ -61,15 +82,12 @@ std::string StageInputs::model_digest(const std::string& reference) const {
   return file_digests_.at(model_path(reference).string());
 }
 
-std::string StageInputs::digest_of(const v1::Stage& stage) const {
-  v1::Stage what = stage;
-  what.mutable_gang()->clear_ranks();
-  what.mutable_gang()->clear_expert_parallel();
-  std::string text = to_json(what);
-  visit_inputs(
-      stage, [&](const std::string& reference) { text += concat("\n", model_digest(reference)); },
-      [&](const std::string& path) { text += concat("\n", file_digests_.at(path)); });
-  return xxh3_hex(text);
+Configuration StageInputs::configuration_of(const v1::Stage& stage) const {
+  Configuration configuration{stage, {}};
+  visit_contents(stage, [&](const std::string& path, const std::string& value, bool is_file) {
+    configuration.inputs[path] = is_file ? file_digests_.at(value) : model_digest(value);
+  });
+  return configuration;
 }
 
 }  // namespace moe

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "moe/v1/pipeline.pb.h"
+#include "pipeline/configuration.h"
 
 namespace moe {
 
@@ -13,7 +14,7 @@ namespace moe {
 void visit_inputs(const v1::Stage& stage, const std::function<void(const std::string&)>& model,
                   const std::function<void(const std::string&)>& data);
 
-/// What the stages of a pipeline read: resolves references to models and gives a stage the digest that tells whether its
+/// What the stages of a pipeline read: resolves references to models, and gives a stage the configuration that tells whether its
 /// result is there already. Used by rank 0.
 class StageInputs {
  public:
@@ -27,8 +28,8 @@ class StageInputs {
   /// Folder of "dense" (a pipeline input), "<stage>.model" or a path.
   std::filesystem::path model_path(const std::string& reference) const;
 
-  /// XXH3 over the effective stage (how many ranks run it aside) and the digests of all that it reads.
-  std::string digest_of(const v1::Stage& stage) const;
+  /// The effective stage and digests of all that it reads.
+  Configuration configuration_of(const v1::Stage& stage) const;
 
  private:
   struct Output {

@@ -12,7 +12,7 @@ std::optional<JobOutcome> run_train_job(const JobContext& context) {
                              .attempt_path = context.attempt_path,
                              .output = context.output_path,
                              .attempt = context.attempt,
-                             .digest = context.digest,
+                             .configuration = to_json(context.configuration),
                              .progress =
                                  [&](const TrainRequest::Progress& at) {
                                    context.progress({.stage = context.stage.name(),

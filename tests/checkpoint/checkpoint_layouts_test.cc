@@ -62,7 +62,7 @@ std::map<std::string, std::string> load(const fs::path& root, const Layout& layo
   std::mutex mutex;
   testing::run_ranks(layout.ranks(), [&](Communicator& world) {
     RankState state(world.rank(), layout, /*seed=*/999);
-    const auto loaded = load_newest_checkpoint(root, state.tensors(), world, [](const json&) { return true; });
+    const auto loaded = load_newest_checkpoint(root, state.tensors(), world);
     const std::lock_guard<std::mutex> lock(mutex);
     if (!loaded) return;
     if (scalars != nullptr) *scalars = *loaded;
@@ -265,7 +265,7 @@ TEST(CheckpointLayoutsTest, AnotherTypeIsRefusedNotCast) {
   save(root.path(), {1, 1}, 1, 1, 1);
   testing::run_ranks(1, [&](Communicator& world) {
     RankState state(0, {1, 1}, 2, at::kDouble);
-    EXPECT_THROW(load_newest_checkpoint(root.path(), state.tensors(), world, [](const json&) { return true; }), NoReadableCheckpoint);
+    EXPECT_THROW(load_newest_checkpoint(root.path(), state.tensors(), world), NoReadableCheckpoint);
   });
 }
 

@@ -40,7 +40,7 @@ class CheckpointerTest : public ::testing::Test {
     save_checkpoint(root_.path(), step, 1, state.tensors(), {{"step", step}}, *self_, true, keep);
   }
   std::optional<nlohmann::json> load(State& state) {
-    return load_newest_checkpoint(root_.path(), state.tensors(), *self_, [](const nlohmann::json&) { return true; });
+    return load_newest_checkpoint(root_.path(), state.tensors(), *self_);
   }
   fs::path shard(int64_t step) { return root_ / ("s0000000" + std::to_string(step) + "-t0001") / "shard-00001-of-00001.safetensors"; }
 
@@ -97,7 +97,29 @@ TEST_F(CheckpointerTest, NoneReadableIsItsOwnError) {
 TEST_F(CheckpointerTest, ThoseOfAnotherConfigAreNotTaken) {
   save(1, 1);
   State state(99);
-  EXPECT_FALSE(load_newest_checkpoint(root_.path(), state.tensors(), *self_, [](const nlohmann::json& scalars) { return scalars["step"] == 7; }));
+  CheckpointAuthority authority;
+  authority.is_ours = [](const nlohmann::json& scalars) { return scalars["step"] == 7; };
+  EXPECT_FALSE(load_newest_checkpoint(root_.path(), state.tensors(), *self_, authority));
+}
+
+TEST_F(CheckpointerTest, ThoseOfAnotherConfigAreNeverRemoved) {
+  for (const int64_t step : {1, 2, 3}) save(step, step);
+  fs::resize_file(shard(2), 100);   // nobody can tell any more whose it is
+  CheckpointAuthority authority;
+  authority.is_ours = [](const nlohmann::json& scalars) { return scalars["step"] > 3; };
+  for (const int64_t step : {4, 5, 6}) {
+    State state(step);
+    save_checkpoint(root_.path(), step, 1, state.tensors(), {{"step", step}}, *self_, true, /*keep=*/1, authority);
+  }
+  for (const int64_t step : {1, 2, 3, 6}) EXPECT_TRUE(fs::exists(shard(step))) << step;
+  for (const int64_t step : {4, 5}) EXPECT_FALSE(fs::exists(shard(step))) << step;
+  const std::vector<StoredCheckpoint> stored = stored_checkpoints(root_.path());
+  ASSERT_EQ(stored.size(), 4U);
+  EXPECT_EQ(stored[0].name, "s00000006-t0001");
+  EXPECT_EQ(stored[0].step, 6);
+  EXPECT_EQ(stored[0].attempt, 1);
+  EXPECT_EQ(stored[0].scalars["step"], 6);
+  EXPECT_TRUE(stored[2].scalars.is_null()) << "a shard of it is cut off";
 }
 
 }  // namespace

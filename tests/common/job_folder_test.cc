@@ -30,26 +30,38 @@ TEST(JobFolderTest, NamesAreOfFourDigits) {
   EXPECT_EQ(JobFolder("/data/train").output_path(3), job.output_path(3));
 }
 
-TEST(JobFolderTest, FinishedMeansARecordWithTheSameDigest) {
+TEST(JobFolderTest, FinishedMeansARecord) {
   const testing::TempDir root;
   const JobFolder job(root.path(), "train");
   make_directories(job.output_path(1));
-  EXPECT_FALSE(job.finished("abc")) << "an output without a record is not finished";
+  EXPECT_TRUE(job.records().empty()) << "an output without a record is not finished";
   job.record_finished(1, {{"digest", "abc"}, {"attempt", 1}});
   make_directories(job.output_path(2));
   job.record_finished(2, {{"digest", "def"}, {"attempt", 2}});
-  ASSERT_TRUE(job.finished("abc"));
-  EXPECT_EQ((*job.finished("abc"))["attempt"], 1);
-  EXPECT_EQ((*job.finished("def"))["attempt"], 2);
-  EXPECT_FALSE(job.finished("xyz"));
+  ASSERT_EQ(job.records().size(), 2U);
+  EXPECT_EQ(job.records()[0]["digest"], "def") << "newest first";
+  EXPECT_EQ(job.records()[1]["digest"], "abc");
 }
 
 TEST(JobFolderTest, ATornRecordIsNotFinished) {
   const testing::TempDir root;
   const JobFolder job(root.path(), "train");
   make_directories(job.output_path(1));
-  write_file_atomically(job.output_path(1) / "STAGE.json", "{\"digest\": \"ab");
-  EXPECT_FALSE(job.finished("ab"));
+  write_file_atomically(job.output_path(1) / "STAGE.json", "{\"attempt\": 1, \"digest\": \"ab");
+  EXPECT_TRUE(job.records().empty());
+}
+
+TEST(JobFolderTest, TellsWhatAnAttemptWasBegunWith) {
+  const testing::TempDir root;
+  const JobFolder job(root.path(), "train");
+  const nlohmann::json configuration = {{"config", {{"name", "train"}}}, {"inputs", {{"train.input", "d1"}}}};
+  job.record_begun(1, configuration);
+  job.record_begun(3, configuration);
+  EXPECT_EQ(job.attempts(), (std::vector<int>{3, 1}));
+  EXPECT_EQ(job.begun(3), configuration);
+  EXPECT_TRUE(job.begun(2).is_null());
+  std::filesystem::remove(job.attempt_path(3) / "inputs.json");
+  EXPECT_FALSE(job.begun(3).contains("inputs")) << "an earlier version recorded none";
 }
 
 }  // namespace

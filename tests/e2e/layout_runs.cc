@@ -91,8 +91,7 @@ std::map<std::string, std::string> load_at_layout(Communicator& world, int exper
                                                   const std::string& kind) {
   Setup setup(world, expert_parallel, dtype, kind);
   AdamW optimizer(setup.decoder.parameters(), {});
-  const auto scalars = load_newest_checkpoint(root, {setup.decoder.parameters(), optimizer.first_moments(), optimizer.second_moments()}, world,
-                                              [](const nlohmann::json&) { return true; });
+  const auto scalars = load_newest_checkpoint(root, {setup.decoder.parameters(), optimizer.first_moments(), optimizer.second_moments()}, world);
   EXPECT_TRUE(scalars) << "no checkpoint below " << root;
   nlohmann::json mine = nlohmann::json::object();
   for (size_t i = 0; i < setup.decoder.parameters().size(); ++i) {

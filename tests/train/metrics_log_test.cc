@@ -25,8 +25,8 @@ std::vector<int64_t> steps_in(const std::filesystem::path& attempt) {
 class MetricsLogTest : public ::testing::Test {
  protected:
   std::filesystem::path attempt(int number) const { return attempts_ / ("000" + std::to_string(number)); }
-  void run(int number, int64_t resume_step, int64_t last_step) const {
-    MetricsLog log(attempts_.path(), attempt(number), resume_step);
+  void run(int number, int64_t resume_step, int64_t last_step, int resume_attempt = 0) const {
+    MetricsLog log(attempts_.path(), attempt(number), resume_step, resume_attempt);
     for (int64_t step = resume_step + 1; step <= last_step; ++step) log.write({{"step", step}, {"attempt", number}});
   }
   testing::TempDir attempts_;
@@ -62,6 +62,15 @@ TEST_F(MetricsLogTest, AnAttemptThatDiedEarlyDoesNotHideTheOneBefore) {
   run(2, 4, 4);   // took an older checkpoint and died at once
   run(3, 8, 9);
   EXPECT_EQ(steps_in(attempt(3)), (std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7, 8, 9}));
+}
+
+TEST_F(MetricsLogTest, TheAttemptOfTheCheckpointIsTheOneToGoOnFrom) {
+  run(1, 0, 9);
+  run(2, 0, 9);   // another configuration, begun beside the first
+  run(3, 6, 8, 1);
+  std::vector<int> writers;
+  for (const json& line : read_json_lines(attempt(3) / "metrics.jsonl")) writers.push_back(line.at("attempt"));
+  EXPECT_EQ(writers, (std::vector<int>{1, 1, 1, 1, 1, 1, 3, 3}));
 }
 
 TEST_F(MetricsLogTest, ALineIsReadableAsSoonAsItIsWritten) {

@@ -59,6 +59,12 @@ std::optional<TrainOutcome> TinyTraining::run(const Options& options) const {
   gang.set_device("cpu");
   gang.set_expert_parallel(options.expert_parallel);
   std::optional<TrainOutcome> result;
+  nlohmann::json configuration = options.configuration;
+  CheckpointAuthority checkpoints = options.checkpoints;
+  if (configuration.is_null()) {
+    configuration = {{"inputs", {{"digest", options.digest}}}};
+    checkpoints.is_ours = [&](const nlohmann::json& scalars) { return scalars["inputs"] == configuration["inputs"]; };
+  }
   bool is_first = true;
   std::mutex mutex;
   run_ranks(options.ranks, [&](Communicator& world) {
@@ -70,9 +76,11 @@ std::optional<TrainOutcome> TinyTraining::run(const Options& options) const {
                                .attempt_path = attempt_path(options),
                                .output = output(options),
                                .attempt = options.attempt,
-                               .digest = options.digest,
+                               .configuration = configuration,
                                .progress = options.progress,
                                .should_stop = [&] { return options.should_stop && options.should_stop(world.rank()); },
+                               .on_line = {},
+                               .checkpoints = checkpoints,
                                .on_failed_save = options.on_failed_save};
     std::optional<TrainOutcome> mine = train(request, world);
     const std::lock_guard<std::mutex> lock(mutex);

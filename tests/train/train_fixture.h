@@ -26,7 +26,9 @@ class TinyTraining {
     int attempt = 1;
     int ranks = 1;
     int expert_parallel = 1;
-    std::string digest = "config";
+    std::string digest = "config";               ///< stands for a configuration
+    nlohmann::json configuration = nullptr;      ///< a real one; then `checkpoints` says what counts
+    CheckpointAuthority checkpoints = {};
     std::function<void(const TrainRequest::Progress&)> progress = {};
     std::function<bool(int rank)> should_stop = {};
     std::function<void()> on_failed_save = {};

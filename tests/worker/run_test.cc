@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -78,11 +79,29 @@ TEST_F(RunTest, LeavesSummaryReportAndMetricsAndDoesNothingTwice) {
   EXPECT_EQ(summary()["state"], "SUCCEEDED");
   EXPECT_THAT(again.out, HasSubstr("converted")) << "the table comes from the records too";
 
+  // How often to save and where a file lies decide nothing.
+  const std::string copied = folder_ / "maths.train.jsonl";
+  fs::copy(std::string(MOE_SOURCE_DIR) + "/examples/data/maths.train.jsonl", copied);
+  const testing::ProcessResult kept =
+      run(pipeline(kOpenGate), {"--set", "stages.train.train.keep_checkpoints=3", "--set", "stages.train.train.data.0.path=" + copied});
+  ASSERT_EQ(kept.exit_code, 0) << kept.err;
+  EXPECT_FALSE(fs::exists(out_ / "convert/output-t0002")) << "a finished stage ran again";
+  EXPECT_FALSE(fs::exists(out_ / "train/output-t0002"));
+  EXPECT_FALSE(fs::exists(out_ / "evaluate/output-t0002"));
+
   // Another value further down: only what depends on it runs again.
   const testing::ProcessResult changed = run(pipeline(kOpenGate), {"--set", "stages.train.train.learning_rate=0.001"});
   ASSERT_EQ(changed.exit_code, 0) << changed.err;
   EXPECT_FALSE(fs::exists(out_ / "convert/output-t0002"));
   EXPECT_TRUE(fs::exists(out_ / "train/output-t0002/config.json"));
+  EXPECT_THAT(changed.err, HasSubstr("output-t0001 stays and does not count: train.learning_rate was 0.0002 and is 0.001"));
+
+  // deploy/gang.sh starts the same command again: the flag held for its first start.
+  setenv("MOE_LAUNCHER_LAST_EXIT", "75", 1);
+  const testing::ProcessResult restarted = run(pipeline(kOpenGate), {"--fresh"});
+  unsetenv("MOE_LAUNCHER_LAST_EXIT");
+  ASSERT_EQ(restarted.exit_code, 0) << restarted.err;
+  EXPECT_FALSE(fs::exists(out_ / "convert/output-t0002"));
 
   const testing::ProcessResult fresh = run(pipeline(kOpenGate), {"--fresh"});
   ASSERT_EQ(fresh.exit_code, 0) << fresh.err;

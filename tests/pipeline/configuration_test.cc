@@ -1,0 +1,289 @@
+#include "pipeline/configuration.h"
+
+#include <gmock/gmock.h>
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/descriptor.pb.h>
+#include <google/protobuf/util/message_differencer.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <set>
+
+#include "pipeline/defaults.h"
+#include "pipeline/spec.h"
+
+namespace moe {
+namespace {
+
+using google::protobuf::Descriptor;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using ::testing::HasSubstr;
+using ::testing::SizeIs;
+
+v1::PipelineSpec sample() {
+  return effective_spec(load_pipeline_or_throw(R"(apiVersion: moe/v1
+kind: Pipeline
+name: a
+inputs: {dense: {path: models/dense}}
+defaults: {gang: {ranks: 4, expert_parallel: 2}, seed: 9}
+stages:
+  - {name: convert, convert: {input: dense, method: sequential, experts: 8, top_k: 2, scale_mode: fixed, output_scale: 2.5,
+                              calibration: [{path: data/books.train.jsonl}]}}
+  - {name: train, train: {input: convert.model, steps: 100, sequence_length: 64, template: chatml,
+                          data: [{path: a/b.jsonl, weight: 2}, {path: a/c.jsonl}], validation: [{path: a/v.jsonl}]}}
+  - {name: evaluate, evaluate: {input: train.model, baseline: dense, sequence_length: 64, template: chatml, data: [{path: v.jsonl}]}}
+  - {name: export, export: {input: train.model}}
+)",
+                                               "a.yaml", {}, {}));
+}
+
+/// With a digest for every file and model: that of its name.
+Configuration configuration_of(const v1::Stage& stage) {
+  Configuration configuration{stage, {}};
+  visit_contents(stage, [&](const std::string& path, const std::string& value, bool) {
+    configuration.inputs[path] = "of " + value;
+  });
+  return configuration;
+}
+
+Configuration stage_of(const std::string& kind) {
+  const v1::PipelineSpec spec = sample();
+  for (const v1::Stage& stage : spec.stages()) {
+    if (stage_kind(stage) == kind) return configuration_of(stage);
+  }
+  throw std::runtime_error(kind);
+}
+
+/// Every field of the schema that holds a value, as field_effects() names it; `visit` of each message's own, once.
+void walk(const Descriptor& type, std::set<std::string>& seen, std::set<std::string>& leaves,
+          std::set<std::string>& containers) {
+  if (!seen.insert(type.full_name()).second) return;
+  for (int i = 0; i < type.field_count(); ++i) {
+    const FieldDescriptor& field = *type.field(i);
+    const bool is_message = field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE;
+    if (!type.options().map_entry()) (is_message ? containers : leaves).insert(type.name() + "." + field.name());
+    if (is_message) walk(*field.message_type(), seen, leaves, containers);
+  }
+}
+
+TEST(FieldEffectsTest, EveryFieldOfTheSchemaHasOneClassAndEveryRowAField) {
+  std::set<std::string> seen, leaves, containers;
+  walk(*v1::PipelineSpec::descriptor(), seen, leaves, containers);
+  EXPECT_GE(leaves.size(), 70U);
+  for (const std::string& leaf : leaves) {
+    // Inside a measure all is one; such a field needs no row of its own.
+    EXPECT_TRUE(field_effects().contains(leaf))
+        << leaf << " has no class: give it one in src/pipeline/field_effects.cc";
+  }
+  const std::set<std::string> paths{"convert.calibration.domain", "train.data.domain"};
+  for (const auto& [row, effect] : field_effects()) {
+    EXPECT_TRUE(leaves.contains(row) || containers.contains(row) || paths.contains(row)) << row << " names no field";
+  }
+}
+
+// What may change without a stop, restated by hand: a field that moves here by mistake would resume what it must not.
+TEST(FieldEffectsTest, WhatIsNoResult) {
+  const std::map<FieldEffect, std::set<std::string>> expected{
+      {FieldEffect::kContents,
+       {"Input.path", "DataSource.path", "ConvertSpec.input", "TrainSpec.input", "ExportSpec.input",
+        "EvaluateSpec.input", "EvaluateSpec.baseline"}},
+      {FieldEffect::kMeasure, {"DataSource.domain", "TrainSpec.validation", "TrainSpec.validation_tokens"}},
+      {FieldEffect::kMore, {"TrainSpec.steps"}},
+      {FieldEffect::kLayout, {"GangSpec.ranks", "GangSpec.device", "GangSpec.expert_parallel"}},
+      {FieldEffect::kBookkeeping,
+       {"PipelineSpec.api_version", "PipelineSpec.kind", "PipelineSpec.name", "GateSpec.name", "GateSpec.metric",
+        "GateSpec.op", "GateSpec.value", "GateSpec.on_fail", "Stage.name", "convert.calibration.domain",
+        "train.data.domain", "ConvertSpec.preset", "TrainSpec.validate_every", "TrainSpec.checkpoint_every",
+        "TrainSpec.keep_checkpoints"}}};
+  std::map<FieldEffect, std::set<std::string>> found;
+  for (const auto& [row, effect] : field_effects()) {
+    if (effect != FieldEffect::kResult) found[effect].insert(row);
+  }
+  EXPECT_EQ(found, expected);
+}
+
+void change(Message& message, const FieldDescriptor& field) {
+  const auto& reflection = *message.GetReflection();
+  if (field.is_repeated()) return reflection.AddString(&message, &field, "another");
+  switch (field.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return reflection.SetBool(&message, &field, !reflection.GetBool(message, &field));
+    case FieldDescriptor::CPPTYPE_INT32:
+      return reflection.SetInt32(&message, &field, reflection.GetInt32(message, &field) + 1);
+    case FieldDescriptor::CPPTYPE_INT64:
+      return reflection.SetInt64(&message, &field, reflection.GetInt64(message, &field) + 1);
+    case FieldDescriptor::CPPTYPE_UINT64:
+      return reflection.SetUInt64(&message, &field, reflection.GetUInt64(message, &field) + 1);
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      return reflection.SetDouble(&message, &field, reflection.GetDouble(message, &field) * 1.5 + 1);
+    case FieldDescriptor::CPPTYPE_STRING:
+      return reflection.SetString(&message, &field, reflection.GetString(message, &field) + "x");
+    default: FAIL() << field.full_name();
+  }
+}
+
+/// Calls `visit` with every field of the stage that holds a value and the message that it is of; the field's path.
+void for_each_value(Message& message, const std::string& path,
+                    const std::function<void(Message&, const FieldDescriptor&, const std::string&)>& visit) {
+  const auto& reflection = *message.GetReflection();
+  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
+    const FieldDescriptor& field = *message.GetDescriptor()->field(i);
+    const std::string here = path.empty() ? field.name() : path + "." + field.name();
+    if (field.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) {
+      if (!field.real_containing_oneof()) visit(message, field, here);
+    } else if (field.is_repeated()) {
+      for (int k = 0; k < reflection.FieldSize(message, &field); ++k) {
+        for_each_value(*reflection.MutableRepeatedMessage(&message, &field, k), here + "." + std::to_string(k), visit);
+      }
+    } else if (reflection.HasField(message, &field)) {
+      for_each_value(*reflection.MutableMessage(&message, &field), here, visit);
+    }
+  }
+}
+
+TEST(ConfigurationTest, EveryChangedFieldOfEveryKindIsNamedWithItsClass) {
+  int changed = 0;
+  for (const std::string kind : {"convert", "train", "evaluate", "export"}) {
+    const Configuration before = stage_of(kind);
+    std::vector<std::string> paths;
+    v1::Stage walked = before.stage;
+    for_each_value(walked, "",
+                   [&](Message&, const FieldDescriptor&, const std::string& path) { paths.push_back(path); });
+    for (const std::string& path : paths) {
+      SCOPED_TRACE(path);
+      v1::Stage stage = before.stage;
+      FieldEffect effect = FieldEffect::kResult;
+      for_each_value(stage, "", [&](Message& message, const FieldDescriptor& field, const std::string& here) {
+        if (here != path) return;
+        change(message, field);
+        std::string plain;
+        for (size_t i = 0; i < here.size(); ++i) {
+          if (here[i] == '.' && std::isdigit(here[i + 1]) != 0)
+            i += 1;
+          else
+            plain += here[i];
+        }
+        effect = effect_of(plain, field);
+        if (plain.starts_with("train.validation.")) effect = FieldEffect::kMeasure;
+        if (effect == FieldEffect::kContents) effect = FieldEffect::kResult;
+      });
+      const std::vector<FieldChange> found = changes(before, configuration_of(stage));
+      ASSERT_THAT(found, SizeIs(1));
+      EXPECT_EQ(found[0].path, path);
+      EXPECT_THAT(found[0].text, HasSubstr(path));
+      EXPECT_EQ(found[0].effect, effect);
+      EXPECT_EQ(may_go_on(found), effect != FieldEffect::kResult);
+      EXPECT_EQ(is_same_result(found), effect == FieldEffect::kLayout || effect == FieldEffect::kBookkeeping);
+      const bool is_other_model = effect == FieldEffect::kResult || effect == FieldEffect::kMore;
+      EXPECT_EQ(digest_of(configuration_of(stage)) != digest_of(before), is_other_model);
+      ++changed;
+    }
+  }
+  EXPECT_GT(changed, 80);
+}
+
+TEST(ConfigurationTest, ARecordComesBackAndSaysTheSame) {
+  for (const std::string kind : {"convert", "train", "evaluate", "export"}) {
+    const Configuration before = stage_of(kind);
+    const std::optional<Configuration> back = configuration_from(nlohmann::json::parse(to_json(before).dump()));
+    ASSERT_TRUE(back) << kind;
+    EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(back->stage, before.stage)) << kind;
+    EXPECT_EQ(back->inputs, before.inputs);
+    EXPECT_THAT(changes(*back, before), SizeIs(0)) << kind;
+    EXPECT_EQ(digest_of(*back), digest_of(before));
+  }
+}
+
+TEST(ConfigurationTest, WhatIsAbsentStaysAbsent) {
+  Configuration before = stage_of("train");
+  before.stage.mutable_train()->clear_sequence_length();
+  before.stage.mutable_train()->clear_template_();
+  const std::optional<Configuration> back = configuration_from(to_json(before));
+  ASSERT_TRUE(back);
+  EXPECT_FALSE(back->stage.train().has_sequence_length());
+  EXPECT_THAT(changes(*back, before), SizeIs(0));
+  const std::vector<FieldChange> found = changes(before, stage_of("train"));
+  EXPECT_THAT(to_text(found), HasSubstr("train.sequence_length was not given and is 64"));
+  EXPECT_THAT(to_text(changes(stage_of("train"), before)), HasSubstr("train.template was chatml and is not given"));
+}
+
+// A program that knows one field more must not throw away what was made before there was the field.
+TEST(ConfigurationTest, AFieldThatWasNotInTheSchemaHasItsDefault) {
+  nlohmann::json record = to_json(stage_of("train"));
+  ASSERT_EQ(record["config"]["train"].erase("drop_system"), 1U);
+  EXPECT_THAT(changes(*configuration_from(record), stage_of("train")), SizeIs(0));
+  record["config"]["train"]["of_a_later_version"] = 1;
+  EXPECT_FALSE(configuration_from(record)) << "it may decide the result";
+  EXPECT_FALSE(configuration_from(nullptr));
+  EXPECT_FALSE(configuration_from({{"step", 1}}));
+}
+
+TEST(ConfigurationTest, MoreStepsContinueAndFewerDoNot) {
+  const Configuration before = stage_of("train");
+  v1::TrainSpec asked = before.stage.train();
+  const auto with_steps = [&](int64_t steps, std::optional<int64_t> warmup) {
+    Configuration now = before;
+    now.stage.mutable_train()->set_steps(steps);
+    now.stage.mutable_train()->clear_warmup_steps();
+    if (warmup) now.stage.mutable_train()->set_warmup_steps(*warmup);
+    *now.stage.mutable_train() = with_defaults(now.stage.train());
+    return now;
+  };
+  ASSERT_EQ(asked.warmup_steps(), 5);
+  const std::vector<FieldChange> more = changes(before, with_steps(400, std::nullopt));
+  EXPECT_TRUE(may_go_on(more)) << "the warm-up grew with the steps; nobody asked for another";
+  EXPECT_FALSE(is_same_result(more));
+  EXPECT_THAT(to_text(more), HasSubstr("train.steps was 100 and is 400"));
+  EXPECT_THAT(to_text(more), HasSubstr("train.warmup_steps stays 5"));
+  EXPECT_TRUE(may_go_on(changes(before, with_steps(400, 5))));
+  EXPECT_FALSE(may_go_on(changes(before, with_steps(400, 7))));
+  const std::vector<FieldChange> fewer = changes(before, with_steps(60, 5));
+  EXPECT_FALSE(may_go_on(fewer));
+  EXPECT_THAT(to_text(fewer),
+              HasSubstr("train.steps was 100 and is 60 (more steps continue a training, fewer do not)"));
+}
+
+TEST(ConfigurationTest, FilesCountByWhatTheyHold) {
+  const Configuration before = stage_of("train");
+  Configuration now = before;
+  now.stage.mutable_train()->mutable_data(0)->set_path("/elsewhere/other-name.jsonl");
+  now.stage.mutable_train()->mutable_data(0)->set_domain("other-name");
+  now.stage.mutable_train()->mutable_validation(0)->set_path("./a/../a/v.jsonl");
+  now.stage.mutable_train()->set_input("./runs/1/convert/output-t0001");
+  EXPECT_TRUE(is_same_result(changes(before, now))) << to_text(changes(before, now));
+  EXPECT_EQ(digest_of(before), digest_of(now));
+
+  now = before;
+  now.inputs["train.data.1.path"] = "one more line";
+  EXPECT_EQ(to_text(changes(before, now)), "train.data.1.path: file a/c.jsonl does not hold what it held");
+  EXPECT_FALSE(may_go_on(changes(before, now)));
+  now = before;
+  now.inputs["train.validation.0.path"] = "one more line";
+  EXPECT_TRUE(may_go_on(changes(before, now)));
+  EXPECT_FALSE(is_same_result(changes(before, now)));
+  now = before;
+  now.inputs["train.input"] = "other weights";
+  EXPECT_EQ(to_text(changes(before, now)), "train.input: model convert.model does not hold what it held");
+  now.inputs.erase("train.input");
+  EXPECT_THAT(changes(before, now), SizeIs(0)) << "not known is not another";
+
+  now = before;
+  now.stage.mutable_train()->mutable_data()->SwapElements(0, 1);
+  std::swap(now.inputs["train.data.0.path"], now.inputs["train.data.1.path"]);
+  EXPECT_FALSE(may_go_on(changes(before, now))) << "the order of files decides the order of rows";
+  now = before;
+  now.stage.mutable_train()->mutable_data()->RemoveLast();
+  now.inputs.erase("train.data.1.path");
+  EXPECT_EQ(to_text(changes(before, now)), "train.data was 2 entries and is 1 entry");
+  EXPECT_EQ(to_text(changes(now, before)), "train.data was 1 entry and is 2 entries");
+}
+
+TEST(ConfigurationTest, AnotherKindIsAnotherStage) {
+  const std::vector<FieldChange> found = changes(stage_of("train"), stage_of("export"));
+  EXPECT_EQ(to_text(found), "the stage was of kind train and is of kind export");
+  EXPECT_FALSE(may_go_on(found));
+}
+
+}  // namespace
+}  // namespace moe
