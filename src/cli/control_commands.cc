@@ -26,6 +26,7 @@ void print_answer(Shell& shell, const v1::ControlResponse& answer) {
   } else {
     shell.print(concat(answer.id(), " ", answer.state(), "\n"));
   }
+  if (!answer.note().empty()) shell.note(concat(answer.id(), ": ", answer.note()));
 }
 
 /// Every id is tried; the first failure decides the exit code.
@@ -84,7 +85,8 @@ Subcommand add_decision_command(CLI::App& app, bool approve, const char* name, c
 Subcommand add_cancel_command(CLI::App& app) {
   return add_control_command(
       app, Control::kCancel, "cancel", "End pipelines or jobs for good; running ones save a checkpoint",
-      "Prints the id and the new state of each: STOPPING until the gang has let go, then CANCELED.\n\n"
+      "Prints the id and the new state of each: STOPPING until the gang has let go, then CANCELED. Canceling again is no\n"
+      "error.\n\n"
       "Examples:\n"
       "  moectl cancel quickstart-7f3k2m9a\n"
       "  moectl cancel quickstart-7f3k2m9a --comment 'wrong learning rate'");

@@ -206,19 +206,19 @@ absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const 
   std::string reason;
   switch (request.outcome()) {
     case v1::ATTEMPT_OUTCOME_SUCCEEDED: event = JobEvent::kAttemptSucceeded; break;
-    case v1::ATTEMPT_OUTCOME_RETRYABLE: reason = "ATTEMPT_FAILED"; break;
+    case v1::ATTEMPT_OUTCOME_RETRYABLE: reason = kAttemptFailed; break;
     case v1::ATTEMPT_OUTCOME_PERMANENT: event = JobEvent::kAttemptPermanent; reason = "PERMANENT_ERROR"; break;
     case v1::ATTEMPT_OUTCOME_RELEASED: event = JobEvent::kAttemptReleased; reason = "RELEASED"; break;
     default: return absl::InvalidArgumentError("an attempt ends SUCCEEDED, RETRYABLE, PERMANENT or RELEASED");
   }
   Suspect suspect = is_own_failure(request.exit_code()) ? Suspect::kGang : Suspect::kJob;
   if (refusal.kind() == v1::REFUSAL_KIND_INPUTS) {
-    reason = "INPUTS_UNREADABLE";
+    reason = kInputsUnreadable;
     suspect = sees_inputs ? Suspect::kGangForSure : Suspect::kGang;
   } else if (refusal.kind() == v1::REFUSAL_KIND_DATA_ROOT) {
     suspect = Suspect::kGang;
   } else if (refusal.kind() == v1::REFUSAL_KIND_ROOM) {
-    reason = "NO_ROOM";
+    reason = kNoRoom;
     suspect = Suspect::kRoom;
   }
   const std::lock_guard lock(mutex_);

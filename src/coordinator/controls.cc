@@ -10,6 +10,23 @@ std::string said(const v1::ControlRequest& request, const char* verb) {
   return concat(verb, request.user().empty() ? "" : " by " + request.user(), request.comment().empty() ? "" : ": " + request.comment());
 }
 
+/// For a call that asks for what is so already, since scripts and people say things twice.
+v1::ControlResponse nothing_to_do(const std::string& id, const std::string& state) {
+  v1::ControlResponse response;
+  response.set_id(id);
+  response.set_state(state);
+  response.set_note(concat("it was ", state, " before; nothing was left to do"));
+  return response;
+}
+
+/// Who decided a gate, if a person did.
+std::string decided_by(const v1::Pipeline& pipeline, const std::string& gate) {
+  for (const v1::StageState& stage : pipeline.stages()) {
+    if (stage.is_gate() && stage.name() == gate) return stage.decided_by();
+  }
+  return "";
+}
+
 }  // namespace
 
 absl::StatusOr<v1::ControlResponse> Coordinator::cancel(const v1::ControlRequest& request) {
@@ -21,19 +38,21 @@ absl::StatusOr<v1::ControlResponse> Coordinator::cancel(const v1::ControlRequest
     v1::ControlResponse response;
     response.set_id(*id);
     if (job != jobs_.end()) {
+      if (job->second.state() == v1::JOB_STATE_CANCELED) return nothing_to_do(*id, "CANCELED");
       if (absl::Status status = apply(operation, job->second, JobEvent::kCancel, "CANCELED", message); !status.ok()) return status;
       if (is_terminal(job->second.state())) fail_stage(operation, job->second, message);
       response.set_state(state_name(job->second.state()));
       return response;
     }
     PipelineEntry& pipeline = pipelines_.at(*id);
+    if (pipeline.engine.phase == PipelinePhase::kCanceled) return nothing_to_do(*id, "CANCELED");
     if (absl::Status status = feed(operation, pipeline, Cancel{}); !status.ok()) return status;
     for (const v1::Stage& stage : pipeline.record.spec().stages()) {
       const auto part = jobs_.find(*id + "-" + stage.name());
       if (part == jobs_.end() || is_terminal(part->second.state())) continue;
       if (absl::Status status = apply(operation, part->second, JobEvent::kCancel, "CANCELED", message); !status.ok()) return status;
     }
-    response.set_state(to_string(pipeline.engine.phase));
+    response.set_state(phase_of(pipeline));
     return response;
   });
 }
@@ -46,11 +65,14 @@ absl::StatusOr<v1::ControlResponse> Coordinator::pause(const v1::ControlRequest&
     v1::ControlResponse response;
     response.set_id(*id);
     if (const auto job = jobs_.find(*id); job != jobs_.end()) {
+      const bool is_pausing = job->second.state() == v1::JOB_STATE_STOPPING && job->second.intent() == v1::STOP_INTENT_PAUSE;
+      if (job->second.state() == v1::JOB_STATE_PAUSED || is_pausing) return nothing_to_do(*id, state_name(job->second.state()));
       if (absl::Status status = apply(operation, job->second, JobEvent::kPause, "PAUSED", message); !status.ok()) return status;
       response.set_state(state_name(job->second.state()));
       return response;
     }
     PipelineEntry& pipeline = pipelines_.at(*id);
+    if (pipeline.engine.phase == PipelinePhase::kPaused) return nothing_to_do(*id, "PAUSED");
     if (absl::Status status = feed(operation, pipeline, Pause{}); !status.ok()) return status;
     operation.event(*id, "", "PAUSED", message);
     for (const v1::Stage& stage : pipeline.record.spec().stages()) {
@@ -60,7 +82,7 @@ absl::StatusOr<v1::ControlResponse> Coordinator::pause(const v1::ControlRequest&
       if (state != v1::JOB_STATE_QUEUED && state != v1::JOB_STATE_ASSIGNED && state != v1::JOB_STATE_RUNNING) continue;
       if (absl::Status status = apply(operation, part->second, JobEvent::kPause, "PAUSED", message); !status.ok()) return status;
     }
-    response.set_state(to_string(pipeline.engine.phase));
+    response.set_state(phase_of(pipeline));
     return response;
   });
 }
@@ -95,7 +117,7 @@ absl::StatusOr<v1::ControlResponse> Coordinator::resume(const v1::ControlRequest
     for (v1::Job* job : paused) {
       if (absl::Status status = apply(operation, *job, JobEvent::kResume, "", message); !status.ok()) return status;
     }
-    response.set_state(to_string(pipeline.engine.phase));
+    response.set_state(phase_of(pipeline));
     return response;
   });
 }
@@ -132,7 +154,7 @@ absl::StatusOr<v1::ControlResponse> Coordinator::retry(const v1::ControlRequest&
     }
     v1::ControlResponse response;
     response.set_id(*id);
-    response.set_state(is_job ? state_name(jobs_.at(*id).state()) : to_string(pipeline.engine.phase));
+    response.set_state(is_job ? state_name(jobs_.at(*id).state()) : phase_of(pipeline));
     return response;
   });
 }
@@ -147,7 +169,14 @@ absl::StatusOr<v1::ControlResponse> Coordinator::decide_gate(const v1::DecideGat
       for (const StageState& stage : pipeline.engine.stages) {
         if (stage.gate && stage.gate_status == GateStatus::kHeld) gate = stage.name;
       }
-      if (gate.empty()) return absl::FailedPreconditionError(concat("no gate holds pipeline ", *id, " (it is ", to_string(pipeline.engine.phase), ")"));
+      if (gate.empty()) return absl::FailedPreconditionError(concat("no gate holds pipeline ", *id, " (it is ", phase_of(pipeline), ")"));
+    }
+    for (const StageState& stage : pipeline.engine.stages) {
+      const bool is_decided = stage.gate_status == (request.approve() ? GateStatus::kApproved : GateStatus::kFailed);
+      if (!stage.gate || stage.name != gate || !is_decided || decided_by(pipeline.record, gate).empty()) continue;
+      v1::ControlResponse response = nothing_to_do(*id, phase_of(pipeline));
+      response.set_note(concat("gate '", gate, "' was ", request.approve() ? "approved" : "rejected", " before, by ", decided_by(pipeline.record, gate)));
+      return response;
     }
     const absl::Status status =
         request.approve() ? feed(operation, pipeline, Approve{gate}) : feed(operation, pipeline, Reject{gate});
@@ -160,7 +189,7 @@ absl::StatusOr<v1::ControlResponse> Coordinator::decide_gate(const v1::DecideGat
     operation.event(*id, "", request.approve() ? "GATE_APPROVED" : "GATE_REJECTED", concat(gate, request.comment().empty() ? "" : ": " + request.comment()));
     v1::ControlResponse response;
     response.set_id(*id);
-    response.set_state(to_string(pipeline.engine.phase));
+    response.set_state(phase_of(pipeline));
     return response;
   });
 }

@@ -98,19 +98,32 @@ class Coordinator {
   /// Pipelines whose summary is to be written again, since the last call.
   std::set<std::string> take_changed_pipelines();
 
-  /// For the status page and metrics: copies, newest first.
+  /// For the status page and metrics: copies. What lives is counted whole and listed first, so that nothing shown of it
+  /// depends on how much has ended. A pipeline lives until it has ended and no job of it waits for a gang, has one or is
+  /// paused; a job lives until its state is final or its pipeline does not live.
   struct View {
+    std::map<std::string, int64_t> living_pipelines;   ///< by phase
+    std::map<std::string, int64_t> living_jobs;        ///< by state; every state that is not final is there
+    std::optional<int64_t> oldest_queued;              ///< since when the job has waited that waits longest: microseconds since the epoch
+    size_t ended_pipelines = 0;
     std::vector<v1::Pipeline> pipelines;
     std::vector<v1::Job> jobs;
     std::vector<v1::Gang> gangs;
     std::map<std::string, std::vector<std::pair<int64_t, double>>> loss;
   };
+  /// At most `max_pipelines`: living ones (those that a gang works on, then those that a gate holds, then the others, each newest
+  /// first), then those that ended last; with their jobs, and with every other job that a gang works on.
   View view(size_t max_pipelines);
+  /// For metrics, light: at most `max_jobs` jobs without attempts and stage: living ones (at work, queued, paused, blocked), then
+  /// those that ended at `ended_since` (microseconds since the epoch) or later, the newest first; and their pipelines and all living
+  /// ones without spec.
+  View work(size_t max_jobs, int64_t ended_since);
 
  private:
   struct PipelineEntry {
     v1::Pipeline record;
     PipelineState engine;
+    std::optional<int64_t> ended;   ///< its place in ended_, when it has one
   };
   struct LeaseEntry {
     std::string gang_id;
@@ -135,14 +148,25 @@ class Coordinator {
   Result<std::string> wanted_pipeline(const v1::ListRequest& request) const;
   v1::Job full_job(const v1::Job& job) const;
   v1::Pipeline full_pipeline(const PipelineEntry& entry) const;
+  /// The states of a pipeline's jobs, in the order of its stages.
+  std::vector<v1::JobState> job_states(const PipelineEntry& entry) const;
+  /// The phase that people see.
+  const char* phase_of(const PipelineEntry& entry) const;
+  /// Writes it and the rest of the engine's state.
+  void put_state(const PipelineEntry& entry, v1::Pipeline& pipeline) const;
+  /// Puts the pipeline under living_ or ended_, after a change of it or of one of its jobs.
+  void sort_in(PipelineEntry& entry);
+  std::vector<const PipelineEntry*> living_in_order() const;
+  /// The part of a view that is the same in all: counts and gangs.
+  View counted() const;
   /// Of the gangs that are there: heard of within silence_until_lost().
   std::vector<GangShape> gang_shapes() const;
   std::chrono::milliseconds silence_until_unheard() const;
   std::chrono::milliseconds silence_until_lost() const;
-  /// As users see it.
   /// The launcher of a gang, by which it is known after a restart; its own id if it has none or is gone.
   std::string launcher_of(const std::string& gang_id) const;
   GangShape shape_of(const std::string& gang_id, const GangEntry& gang, bool is_idle) const;
+  /// As users see it.
   v1::Gang shown_gang(const GangEntry& gang, const std::string& job_id) const;
   std::string pending_explanation(const v1::Job& job) const;
   /// Names that the connected gangs know.
@@ -205,6 +229,8 @@ class Coordinator {
   uint64_t version_ = 1;
   int64_t revision_ = 0;
   std::map<std::string, PipelineEntry> pipelines_;
+  std::set<std::string> living_;                                 ///< pipelines, see View
+  std::set<std::pair<int64_t, std::string>> ended_;              ///< the others, by when the last job or the pipeline ended
   std::map<std::string, v1::Job> jobs_;
   std::set<QueuedJob> queue_;
   std::map<std::string, LeaseEntry> leases_;        ///< by job

@@ -8,7 +8,6 @@
 #include <nlohmann/json.hpp>
 
 #include "common/utc_time.h"
-#include "report/status_page.h"
 
 namespace moe {
 namespace {
@@ -16,7 +15,8 @@ namespace {
 namespace fs = std::filesystem;
 using google::protobuf::util::TimeUtil;
 
-constexpr size_t kPipelinesExposed = 200;
+/// There is one queue.
+constexpr char kQueue[] = "default";
 /// Series of a job that ended are exposed this long.
 constexpr double kKeepSeconds = 3600;
 
@@ -38,21 +38,17 @@ CoordinatorSnapshot snapshot_of(const Coordinator::View& view, double now) {
   CoordinatorSnapshot snapshot;
   std::map<std::string, v1::Pipeline const*> pipelines;
   for (const v1::Pipeline& pipeline : view.pipelines) pipelines[pipeline.id()] = &pipeline;
-  CoordinatorSnapshot::Queue queue{.queue = "default", .jobs = {}, .oldest_wait_seconds = 0};
-  std::vector<CoordinatorSnapshot::Job> ended;
   for (const v1::Job& job : view.jobs) {
-    const std::string state = state_name(job.state());
-    if (!is_terminal(job.state())) ++queue.jobs[state];
-    if (job.state() == v1::JOB_STATE_QUEUED) queue.oldest_wait_seconds = std::max(queue.oldest_wait_seconds, now - seconds(job.queued()));
     CoordinatorSnapshot::Job row{.job_id = job.id(),
                                  .name = job.stage().name(),
                                  .kind = job.kind(),
-                                 .queue = "default",
+                                 .queue = kQueue,
                                  .user = pipelines.at(job.pipeline_id())->user(),
                                  .pipeline_id = job.pipeline_id(),
                                  .state = job.state(),
                                  .last_checkpoint_timestamp = std::nullopt,
-                                 .last_checkpoint_step = std::nullopt};
+                                 .last_checkpoint_step = std::nullopt,
+                                 .has_ended = is_terminal(job.state())};
     if (!job.checkpoints().empty()) {
       const v1::Checkpoint& last = job.checkpoints(job.checkpoints_size() - 1);
       row.last_checkpoint_timestamp = seconds(last.committed());
@@ -60,26 +56,37 @@ CoordinatorSnapshot snapshot_of(const Coordinator::View& view, double now) {
     } else if (job.kind() == "train" && job.has_started()) {
       row.last_checkpoint_timestamp = seconds(job.started());
     }
-    if (!is_terminal(job.state())) {
-      snapshot.jobs.push_back(std::move(row));
-    } else if (now - seconds(job.finished()) < kKeepSeconds) {
-      ended.push_back(std::move(row));
-    }
+    snapshot.jobs.push_back(std::move(row));
   }
-  snapshot.jobs.insert(snapshot.jobs.end(), ended.begin(), ended.end());
   for (const v1::Gang& gang : view.gangs) snapshot.gangs.push_back({gang.id(), gang.job_id(), seconds(gang.last_heard()), gang.state()});
   for (const v1::Pipeline& pipeline : view.pipelines) {
+    if (pipeline.phase() == "SUCCEEDED" || pipeline.phase() == "FAILED" || pipeline.phase() == "CANCELED") continue;   // nobody waits for its gates
     std::string stage;
     for (const v1::StageState& state : pipeline.stages()) {
       if (!state.is_gate()) {
         stage = state.name();
       } else if (state.status() != "PENDING") {
-        snapshot.gates.push_back({pipeline.id(), stage, state.name(), state.status() == "PASSED" || state.status() == "APPROVED"});
+        snapshot.gates.push_back({pipeline.id(), stage, state.name(), state.status() != "HELD" && state.status() != "FAILED"});
       }
     }
   }
-  snapshot.queues.push_back(std::move(queue));
+  const double oldest_wait = view.oldest_queued ? now - static_cast<double>(*view.oldest_queued) / 1e6 : 0;
+  snapshot.queues.push_back({.queue = kQueue, .jobs = view.living_jobs, .oldest_wait_seconds = oldest_wait});
   return snapshot;
+}
+
+StatusPage status_page_of(Coordinator::View view, const std::string& version, const std::string& now) {
+  StatusPage status;
+  status.version = version;
+  status.now = now;
+  status.living_pipelines = std::move(view.living_pipelines);
+  status.living_jobs = std::move(view.living_jobs);
+  status.ended_pipelines = view.ended_pipelines;
+  status.pipelines = std::move(view.pipelines);
+  status.jobs = std::move(view.jobs);
+  status.loss = std::move(view.loss);
+  status.gangs = std::move(view.gangs);
+  return status;
 }
 
 std::string discovery_document(const std::vector<v1::Gang>& gangs) {
@@ -98,21 +105,15 @@ std::string discovery_document(const std::vector<v1::Gang>& gangs) {
 
 void add_pages(HttpServer& server, Coordinator& coordinator, MetricsPage& page, CoordinatorMetrics& metrics, const fs::path& store_file) {
   server.get("/", [&coordinator](const HttpRequest&) {
-    Coordinator::View view = coordinator.view(kStatusPagePipelines + 1);
-    StatusPage status;
-    status.version = coordinator.server_info().version();
-    status.now = utc_text(std::time(nullptr));
-    status.pipelines = std::move(view.pipelines);
-    status.jobs = std::move(view.jobs);
-    status.loss = std::move(view.loss);
-    status.gangs = std::move(view.gangs);
+    const StatusPage status = status_page_of(coordinator.view(kStatusPagePipelines), coordinator.server_info().version(), utc_text(std::time(nullptr)));
     return HttpResponse{200, "text/html; charset=utf-8", render_status_page(status)};
   });
   server.get("/sd/workers", [&coordinator](const HttpRequest&) {
     return HttpResponse{200, "application/json", discovery_document(coordinator.view(0).gangs)};
   });
   server.get("/metrics", [&coordinator, &page, &metrics, store_file](const HttpRequest&) {
-    CoordinatorSnapshot snapshot = snapshot_of(coordinator.view(kPipelinesExposed), wall_now());
+    const double now = wall_now();
+    CoordinatorSnapshot snapshot = snapshot_of(coordinator.work(CoordinatorMetrics::kMaxJobs, static_cast<int64_t>((now - kKeepSeconds) * 1e6)), now);
     snapshot.store_bytes = {{"db", size_of(store_file)}, {"wal", size_of(store_file.string() + "-wal")}};
     metrics.set(snapshot);
     return page.response();

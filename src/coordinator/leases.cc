@@ -86,7 +86,7 @@ absl::StatusOr<v1::RegisterGangResponse> Coordinator::register_gang(const v1::Re
       if (lease.gang_id == old) held.push_back(job);
     }
     for (const std::string& job : held) {
-      lose_lease(operation, jobs_.at(job), "GANG_RESTARTED", concat("gang ", old, " ended", how_it_ended(gang), " and was started again as ", gang.id()),
+      lose_lease(operation, jobs_.at(job), kGangRestarted, concat("gang ", old, " ended", how_it_ended(gang), " and was started again as ", gang.id()),
                  is_crash(gang) ? Suspect::kGang : Suspect::kSilentGang);
     }
     gangs_.erase(old);
@@ -183,10 +183,10 @@ absl::StatusOr<v1::DeregisterGangResponse> Coordinator::deregister_gang(const v1
   for (const auto& [job, lease] : leases_) {
     if (lease.gang_id == request.gang_id()) held.push_back(job);
   }
-  for (const std::string& job : held) lose_lease(operation, jobs_.at(job), "GANG_LEFT", "the gang left: " + request.reason(), Suspect::kNobody);
+  for (const std::string& job : held) lose_lease(operation, jobs_.at(job), kGangLeft, "the gang left: " + request.reason(), Suspect::kNobody);
   gangs_.erase(request.gang_id());
   operation.changes().removed_gangs.push_back(request.gang_id());
-  operation.event("", "", "GANG_LEFT", request.reason());
+  operation.event("", "", kGangLeft, request.reason());
   operation.commit();
   return v1::DeregisterGangResponse();
 }

@@ -21,6 +21,7 @@
 #include "common/standard_output.h"
 #include "coordinator/data_root_hold.h"
 #include "coordinator/http_pages.h"
+#include "coordinator/metric_labels.h"
 #include "coordinator/reporter.h"
 #include "coordinator/services.h"
 
@@ -108,7 +109,7 @@ ExitCode serve(const Flags& flags) {
   const auto milliseconds = [](double seconds) { return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000)); };
   SystemClock clock;
   MetricsPage page;
-  CoordinatorMetrics metrics(page);
+  CoordinatorMetrics metrics(page, metric_labels());
   LongPolls long_polls;
   Store store(flags.store);
   const DataRootHold root(flags.data_root, store);

@@ -8,6 +8,15 @@ namespace moe {
 
 /// Reason of a job whose gang was not heard of in time; the only one from which it may be taken up again.
 inline constexpr char kLeaseExpired[] = "LEASE_EXPIRED";
+inline constexpr char kGangRestarted[] = "GANG_RESTARTED";
+inline constexpr char kGangLeft[] = "GANG_LEFT";
+/// Every reason for which a job loses its lease; metrics count them from 0.
+inline constexpr const char* kLeaseLosses[] = {kLeaseExpired, kGangRestarted, kGangLeft};
+/// Reason of a job whose attempt failed in a way that another one may not.
+inline constexpr char kAttemptFailed[] = "ATTEMPT_FAILED";
+/// Reasons of a job that its gang could not begin: another may.
+inline constexpr char kInputsUnreadable[] = "INPUTS_UNREADABLE";
+inline constexpr char kNoRoom[] = "NO_ROOM";
 
 /// The same bytes for the same message: maps are written in the order of their keys.
 std::string canonical_bytes(const google::protobuf::Message& message);
@@ -43,8 +52,6 @@ class Coordinator::Operation {
   std::set<std::string> pipelines_;
 };
 
-/// The same bytes for the same message, in whatever order its maps were filled.
-std::string canonical_bytes(const google::protobuf::Message& message);
 
 /// Runs a mutation once per request_id: a repeated call gets the first answer, one with other content ALREADY_EXISTS.
 template <typename Request, typename Response>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <tuple>
 
 #include "common/error.h"
 #include "common/file_io.h"
@@ -21,16 +22,19 @@ constexpr int kMaxPage = 500;
 constexpr int kMaxEvents = 500;
 constexpr int64_t kLogChunk = 64 * 1024;
 
-/// One entry of a list, sorted newest first, then by id.
+/// One entry of a list, sorted newest first, then by id; jobs by the id of their pipeline and their place in it.
 template <typename Record>
 struct Listed {
   int64_t created;
-  const std::string* id;
+  std::string id;
+  int place;
   const Record* record;
-  bool operator<(const Listed& other) const { return created != other.created ? created > other.created : *id < *other.id; }
+  bool operator<(const Listed& other) const {
+    return created != other.created ? created > other.created : std::tie(id, place) < std::tie(other.id, other.place);
+  }
 };
 
-std::string page_token(int64_t created, const std::string& id) { return concat(created, ":", id); }
+std::string page_token(int64_t created, int place, const std::string& id) { return concat(created, ":", place, ":", id); }
 
 /// The page of `all` after `token` and the token of the next.
 template <typename Record>
@@ -40,18 +44,28 @@ absl::StatusOr<std::pair<std::vector<Listed<Record>>, std::string>> page_of(std:
   std::sort(all.begin(), all.end());
   auto first = all.begin();
   if (!request.page_token().empty()) {
-    const size_t colon = request.page_token().find(':');
-    char* end = nullptr;
-    const int64_t created = std::strtoll(request.page_token().c_str(), &end, 10);
-    if (colon == std::string::npos || end != request.page_token().c_str() + colon) {
-      return absl::InvalidArgumentError(concat("page_token '", request.page_token(), "' is not one of ours"));
-    }
-    const std::string id = request.page_token().substr(colon + 1);
-    first = std::upper_bound(all.begin(), all.end(), Listed<Record>{created, &id, nullptr});
+    const std::string& token = request.page_token();
+    char *after_created = nullptr, *after_place = nullptr;
+    const int64_t created = std::strtoll(token.c_str(), &after_created, 10);
+    const int64_t place = *after_created == ':' ? std::strtoll(after_created + 1, &after_place, 10) : 0;
+    if (after_place == nullptr || *after_place != ':') return absl::InvalidArgumentError(concat("page_token '", token, "' is not one of ours"));
+    first = std::upper_bound(all.begin(), all.end(), Listed<Record>{created, after_place + 1, static_cast<int>(place), nullptr});
   }
   const auto last = first + std::min<ptrdiff_t>(size, all.end() - first);
   std::vector<Listed<Record>> page(first, last);
-  return std::pair(std::move(page), last == all.end() ? std::string() : page_token((last - 1)->created, *(last - 1)->id));
+  return std::pair(std::move(page), last == all.end() ? std::string() : page_token((last - 1)->created, (last - 1)->place, (last - 1)->id));
+}
+
+/// Gangs keep the newest checkpoints only and remove the others. Where the root itself is out of sight nothing can be told.
+void drop_removed_checkpoints(const fs::path& data_root, v1::Job& job) {
+  std::error_code error;
+  if (job.checkpoints().empty() || !fs::is_directory(data_root, error)) return;
+  auto& checkpoints = *job.mutable_checkpoints();
+  const auto removed = [&](const v1::Checkpoint& checkpoint) {
+    const fs::file_status manifest = fs::status(data_root / checkpoint.path() / "MANIFEST.json", error);
+    return manifest.type() == fs::file_type::not_found;
+  };
+  checkpoints.erase(std::remove_if(checkpoints.begin(), checkpoints.end(), removed), checkpoints.end());
 }
 
 bool wanted(const google::protobuf::RepeatedPtrField<std::string>& states, const std::string& state) {
@@ -64,7 +78,7 @@ absl::StatusOr<v1::ListPipelinesResponse> Coordinator::list_pipelines(const v1::
   const std::lock_guard lock(mutex_);
   std::vector<Listed<PipelineEntry>> all;
   for (const auto& [id, entry] : pipelines_) {
-    if (wanted(request.states(), to_string(entry.engine.phase))) all.push_back({TimeUtil::TimestampToMicroseconds(entry.record.created()), &id, &entry});
+    if (wanted(request.states(), phase_of(entry))) all.push_back({TimeUtil::TimestampToMicroseconds(entry.record.created()), id, 0, &entry});
   }
   auto page = page_of(std::move(all), request);
   if (!page.ok()) return page.status();
@@ -95,9 +109,15 @@ absl::StatusOr<v1::ListJobsResponse> Coordinator::list_jobs(const v1::ListReques
   const Result<std::string> pipeline = wanted_pipeline(request);
   if (!pipeline.ok()) return pipeline.status();
   std::vector<Listed<v1::Job>> all;
-  for (const auto& [id, job] : jobs_) {
-    if (!pipeline->empty() && job.pipeline_id() != *pipeline) continue;
-    if (wanted(request.states(), state_name(job.state()))) all.push_back({TimeUtil::TimestampToMicroseconds(job.created()), &id, &job});
+  for (const auto& [id, entry] : pipelines_) {
+    if (!pipeline->empty() && id != *pipeline) continue;
+    int place = 0;
+    for (const StageState& stage : entry.engine.stages) {
+      if (stage.gate) continue;
+      const v1::Job& job = jobs_.at(id + "-" + stage.name);
+      if (wanted(request.states(), state_name(job.state()))) all.push_back({TimeUtil::TimestampToMicroseconds(job.created()), id, place, &job});
+      ++place;
+    }
   }
   auto page = page_of(std::move(all), request);
   if (!page.ok()) return page.status();
@@ -106,6 +126,7 @@ absl::StatusOr<v1::ListJobsResponse> Coordinator::list_jobs(const v1::ListReques
     v1::Job* job = response.add_jobs();
     *job = *listed.record;
     job->clear_attempts();
+    if (job->checkpoints_size() > 1) job->mutable_checkpoints()->DeleteSubrange(0, job->checkpoints_size() - 1);
     job->clear_stage();
     job->mutable_stage()->set_name(listed.record->stage().name());
   }
@@ -114,10 +135,15 @@ absl::StatusOr<v1::ListJobsResponse> Coordinator::list_jobs(const v1::ListReques
 }
 
 absl::StatusOr<v1::Job> Coordinator::get_job(const v1::GetRequest& request) {
-  const std::lock_guard lock(mutex_);
-  const Result<std::string> id = resolve_job(request.id());
-  if (!id.ok()) return id.status();
-  return full_job(jobs_.at(*id));
+  v1::Job job;
+  {
+    const std::lock_guard lock(mutex_);
+    const Result<std::string> id = resolve_job(request.id());
+    if (!id.ok()) return id.status();
+    job = full_job(jobs_.at(*id));
+  }
+  drop_removed_checkpoints(options_.data_root, job);
+  return job;
 }
 
 absl::StatusOr<v1::ListGangsResponse> Coordinator::list_gangs(const v1::ListRequest&) {
@@ -133,7 +159,7 @@ absl::StatusOr<v1::ListArtifactsResponse> Coordinator::list_artifacts(const v1::
   std::vector<Listed<v1::Artifact>> all;
   for (const auto& [id, artifact] : artifacts_) {
     if (!pipeline->empty() && jobs_.at(artifact.job_id()).pipeline_id() != *pipeline) continue;
-    all.push_back({TimeUtil::TimestampToMicroseconds(artifact.created()), &id, &artifact});
+    all.push_back({TimeUtil::TimestampToMicroseconds(artifact.created()), id, 0, &artifact});
   }
   auto page = page_of(std::move(all), request);
   if (!page.ok()) return page.status();
@@ -155,9 +181,9 @@ absl::StatusOr<v1::WatchResponse> Coordinator::watch(const v1::WatchRequest& req
       response.set_state(state_name(job->second.state()));
       response.set_has_ended(is_terminal(job->second.state()));
     } else {
-      const PipelineState& engine = pipelines_.at(id).engine;
-      response.set_state(to_string(engine.phase));
-      response.set_has_ended(is_terminal(engine.phase));
+      const PipelineEntry& entry = pipelines_.at(id);
+      response.set_state(phase_of(entry));
+      response.set_has_ended(is_terminal(entry.engine.phase));
     }
   }
   if (request.after_revision() > 0 && !events_.empty() && request.after_revision() < events_.front().revision() - 1) {

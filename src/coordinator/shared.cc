@@ -10,7 +10,7 @@
 #include "coordinator/operation.h"
 #include "pipeline/pipeline_status.h"
 
-/// What the parts of the coordinator share: start, ids, views of records.
+/// What the parts of the coordinator share: start, ids, records as users see them.
 namespace moe {
 namespace {
 
@@ -39,7 +39,7 @@ Coordinator::Coordinator(CoordinatorOptions options, const Clock& clock, Store& 
   for (v1::Pipeline& record : state.pipelines) {
     PipelineState engine = from_proto(record);
     const std::string id = record.id();
-    pipelines_.emplace(id, PipelineEntry{std::move(record), std::move(engine)});
+    pipelines_.emplace(id, PipelineEntry{std::move(record), std::move(engine), std::nullopt});
   }
   for (v1::Job& job : state.jobs) jobs_.emplace(job.id(), job);
   for (v1::Gang& gang : state.gangs) gangs_.emplace(gang.id(), GangEntry{gang, now});
@@ -61,6 +61,7 @@ Coordinator::Coordinator(CoordinatorOptions options, const Clock& clock, Store& 
     if (job.state() == v1::JOB_STATE_QUEUED) queue_.insert(queue_entry(job));
     changed_pipelines_.insert(job.pipeline_id());
   }
+  for (auto& [id, entry] : pipelines_) sort_in(entry);
 }
 
 std::string canonical_bytes(const google::protobuf::Message& message) {
@@ -195,7 +196,7 @@ std::string Coordinator::pending_explanation(const v1::Job& job) const {
       return concat("waits for stage '", stage.name, "' (", to_string(stage.status), ")");
     }
   }
-  return concat("waits for an earlier stage; the pipeline is ", to_string(pipeline.engine.phase));
+  return concat("waits for an earlier stage; the pipeline is ", phase_of(pipeline));
 }
 
 v1::Job Coordinator::full_job(const v1::Job& job) const {
@@ -209,7 +210,7 @@ v1::Job Coordinator::full_job(const v1::Job& job) const {
 
 v1::Pipeline Coordinator::full_pipeline(const PipelineEntry& entry) const {
   v1::Pipeline full = entry.record;
-  to_proto(entry.engine, full);
+  put_state(entry, full);
   for (v1::StageState& stage : *full.mutable_stages()) {
     if (stage.is_gate()) continue;
     const v1::Job& job = jobs_.at(full.id() + "-" + stage.name());
@@ -217,6 +218,24 @@ v1::Pipeline Coordinator::full_pipeline(const PipelineEntry& entry) const {
     stage.set_job_state(job.state());
   }
   return full;
+}
+
+std::vector<v1::JobState> Coordinator::job_states(const PipelineEntry& entry) const {
+  std::vector<v1::JobState> states;
+  for (const StageState& stage : entry.engine.stages) {
+    if (!stage.gate) states.push_back(jobs_.at(entry.record.id() + "-" + stage.name).state());
+  }
+  return states;
+}
+
+const char* Coordinator::phase_of(const PipelineEntry& entry) const {
+  if (is_terminal(entry.engine.phase)) return to_string(entry.engine.phase);
+  return to_string(only_jobs_pause(entry.engine, job_states(entry)) ? PipelinePhase::kPaused : entry.engine.phase);
+}
+
+void Coordinator::put_state(const PipelineEntry& entry, v1::Pipeline& pipeline) const {
+  to_proto(entry.engine, pipeline);
+  show_paused_jobs(entry.engine, job_states(entry), pipeline);
 }
 
 KnownNames Coordinator::known_names() const {
@@ -239,33 +258,6 @@ v1::ServerInfo Coordinator::server_info() {
   info.set_queued_jobs(static_cast<int>(queue_.size()));
   info.set_running_jobs(static_cast<int>(leases_.size()));
   return info;
-}
-
-Coordinator::View Coordinator::view(size_t max_pipelines) {
-  const std::lock_guard lock(mutex_);
-  View view;
-  std::vector<std::pair<int64_t, const PipelineEntry*>> newest;
-  for (const auto& [id, entry] : pipelines_) newest.emplace_back(-to_micros(entry.record.created()), &entry);
-  const size_t count = std::min(max_pipelines, newest.size());
-  std::partial_sort(newest.begin(), newest.begin() + static_cast<ptrdiff_t>(count), newest.end(),
-                    [](const auto& a, const auto& b) { return a.first < b.first; });
-  for (size_t i = 0; i < count; ++i) view.pipelines.push_back(full_pipeline(*newest[i].second));
-  for (const v1::Pipeline& pipeline : view.pipelines) {
-    for (const v1::StageState& stage : pipeline.stages()) {
-      const auto job = jobs_.find(stage.job_id());
-      if (job == jobs_.end()) continue;
-      view.jobs.push_back(full_job(job->second));
-      const auto points = points_.find(stage.job_id());
-      if (points == points_.end()) continue;
-      for (const auto& [step, point] : points->second) {
-        if (const auto loss = point.values().find("loss"); loss != point.values().end()) view.loss[stage.job_id()].emplace_back(step, loss->second);
-      }
-    }
-  }
-  std::map<std::string, std::string> job_of;
-  for (const auto& [job, lease] : leases_) job_of[lease.gang_id] = job;
-  for (const auto& [id, gang] : gangs_) view.gangs.push_back(shown_gang(gang, job_of[id]));
-  return view;
 }
 
 }  // namespace moe

@@ -3,6 +3,7 @@
 
 #include "common/error.h"
 #include "common/file_io.h"
+#include "coordinator/input_check.h"
 #include "coordinator/operation.h"
 #include "pipeline/defaults.h"
 #include "pipeline/pipeline_status.h"
@@ -58,6 +59,7 @@ std::string problems_text(const Problems& problems) {
 }  // namespace
 
 absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& request) {
+  const InputCheck inputs = check_inputs(request.spec(), options_.data_root);   // before the lock is taken
   const auto check = [&](v1::SubmitResponse& response) {
     Problems problems;
     // A Job comes as the pipeline of one stage that load_pipeline makes of it.
@@ -73,6 +75,7 @@ absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& 
         problems.push_back({"", "stages." + stage.name(), concat("the name is too long for a job id of ", kMaxIdLength, " characters")});
       }
     }
+    problems.insert(problems.end(), inputs.problems.begin(), inputs.problems.end());
     for (const Problem& problem : problems) {
       v1::SpecProblem* sent = response.add_problems();
       sent->set_path(excerpt(problem.path));
@@ -80,12 +83,14 @@ absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& 
     }
     *response.mutable_effective() = effective_spec(request.spec());
     for (const std::string& warning : warnings_for(response.effective(), gang_shapes())) response.add_warnings(warning);
+    for (const std::string& warning : inputs.warnings) response.add_warnings(warning);
     return problems;
   };
   if (request.validate_only()) {
     const std::lock_guard lock(mutex_);
     v1::SubmitResponse response;
     check(response);
+    response.set_inputs_seen(inputs.told);
     return response;
   }
   return once<v1::SubmitRequest, v1::SubmitResponse>("Submit", request, [&](Operation& operation) -> Result<v1::SubmitResponse> {

@@ -64,13 +64,20 @@ void Coordinator::Operation::event(const std::string& pipeline_id, const std::st
 void Coordinator::Operation::commit() {
   constexpr size_t kEventsKept = 20'000;
   while (coordinator_.events_.size() > kEventsKept) coordinator_.events_.pop_front();
+  for (const std::string& id : jobs_) {
+    const v1::Job& job = coordinator_.jobs_.at(id);
+    changes_.jobs.push_back(job);
+    PipelineEntry& entry = coordinator_.pipelines_.at(job.pipeline_id());
+    coordinator_.sort_in(entry);
+    if (entry.record.phase() != coordinator_.phase_of(entry)) changed(entry);
+  }
   for (const std::string& id : pipelines_) {
     PipelineEntry& entry = coordinator_.pipelines_.at(id);
-    to_proto(entry.engine, entry.record);
+    coordinator_.put_state(entry, entry.record);
+    coordinator_.sort_in(entry);
     changes_.pipelines.push_back(entry.record);
     coordinator_.changed_pipelines_.insert(id);
   }
-  for (const std::string& id : jobs_) changes_.jobs.push_back(coordinator_.jobs_.at(id));
   for (const std::string& launcher : coordinator_.health_.take_changed()) {
     if (std::optional<v1::GangFaults> record = coordinator_.health_.record(launcher)) {
       changes_.gang_faults.push_back(*std::move(record));

@@ -44,15 +44,17 @@ LoadedModel load_model(const std::filesystem::path& path, const v1::GangSpec& ga
   return model;
 }
 
-json run_tasks(const LoadedModel& model, const std::string& what, const EvaluateRequest& request, const v1::EvaluateSpec& spec,
-               Mesh& mesh) {
+/// `part` counts the tasks that are done, of this model and of one before: together they are one work, shown once.
+json run_tasks(const LoadedModel& model, const EvaluateRequest& request, const v1::EvaluateSpec& spec, Mesh& mesh, int64_t& part) {
   json result = json::object();
+  const int64_t parts = spec.tasks_size() * (request.baseline ? 2 : 1);
   for (const std::string& task : spec.tasks()) {
     const EvalSubject subject{*model.decoder, *model.dispatcher, mesh, model.path, spec, model.tokenizer,
                               [&](int64_t done, int64_t all) {
-                                if (request.progress) request.progress(what, done, all);
+                                if (request.progress) request.progress(part * all + done, parts * all);
                               }};
     result.update(eval_tasks().at(task)(subject));
+    ++part;
   }
   return result;
 }
@@ -76,10 +78,11 @@ json evaluate(const EvaluateRequest& request, Communicator& world) {
   v1::EvaluateSpec spec = request.spec;
   json result;
   std::string tokenizer;
+  int64_t part = 0;
   {
     const LoadedModel model = load_model(request.model, request.gang, mesh, spec);
     tokenizer = digest_of(model.tokenizer);
-    result = run_tasks(model, "model", request, spec, mesh);
+    result = run_tasks(model, request, spec, mesh, part);
   }
   if (!request.baseline) return result;
   const LoadedModel baseline = load_model(*request.baseline, request.gang, mesh, spec);
@@ -87,7 +90,7 @@ json evaluate(const EvaluateRequest& request, Communicator& world) {
     throw_agreed<InvalidArgument>(concat("baseline ", request.baseline->string(), " has another tokenizer than ", request.model.string(),
                                          ": losses per token cannot be compared; give the dense model that this one was made from"));
   }
-  const json measured = run_tasks(baseline, "baseline", request, spec, mesh);
+  const json measured = run_tasks(baseline, request, spec, mesh, part);
   add_ratios(result, measured);
   result["baseline"] = measured;
   return result;

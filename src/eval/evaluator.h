@@ -15,7 +15,7 @@ struct EvaluateRequest {
   const v1::GangSpec& gang;
   std::filesystem::path model;
   std::optional<std::filesystem::path> baseline;
-  std::function<void(const std::string& what, int64_t done, int64_t all)> progress;
+  std::function<void(int64_t done, int64_t all)> progress;   ///< of the whole: every task, on the model and on the baseline
 };
 
 /// Runs the tasks on the model and, on the same tokens, on the baseline. Collective. The result of `perplexity` stands at the top

@@ -19,7 +19,7 @@ struct CoordinatorCatalogue : Catalogue {
   GaugeFamily gangs{*this, "moe_gangs", "Gangs by what the coordinator thinks of them (state: idle, busy, unheard, lost, quarantined)."};
   GaugeFamily queue_jobs{*this, "moe_queue_jobs", "Jobs in the queue (queue, state)."};
   GaugeFamily queue_oldest_wait{*this, "moe_queue_oldest_wait_seconds", "How long the oldest pending job has waited (queue)."};
-  GaugeFamily gate_passed{*this, "moe_gate_passed", "1 if the gate passed, 0 if it holds or failed (pipeline_id, stage, gate)."};
+  GaugeFamily gate_passed{*this, "moe_gate_passed", "0 while the gate holds its pipeline, 1 once it lets it pass; gone when the pipeline ends (pipeline_id, stage, gate)."};
   GaugeFamily store_bytes{*this, "moe_store_bytes", "Size of the store's file (file: db, wal)."};
 
   // Counted as it happens.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <mutex>
 #include <set>
+#include <utility>
 
 #include "metrics/coordinator_catalogue.h"
 
@@ -14,15 +15,27 @@ using Rows = std::map<Labels, double>;
 }  // namespace
 
 struct CoordinatorMetrics::Impl {
-  explicit Impl(prometheus::Registry& registry) : series(registry) {
-    series.fencing_rejections.at({});  // 0 from the start on, so that the first one is an increase
-  }
+  Impl(prometheus::Registry& registry, CoordinatorLabels known);
 
   void set_jobs(const std::vector<CoordinatorSnapshot::Job>& jobs);
 
   std::mutex mutex;
   CoordinatorCatalogue series;
+  const CoordinatorLabels labels;
 };
+
+CoordinatorMetrics::Impl::Impl(prometheus::Registry& registry, CoordinatorLabels known) : series(registry), labels(std::move(known)) {
+  series.fencing_rejections.at({});
+  series.store_commit.at({});
+  for (const auto& [method, codes] : labels.methods) {
+    series.rpc_duration.at({{"method", method}});
+    for (const std::string& code : codes) series.rpc_requests.at({{"method", method}, {"code", code}});
+  }
+  for (const std::string& reason : labels.expiry_reasons) series.lease_expirations.at({{"reason", reason}});
+  for (const std::string& kind : labels.kinds) {
+    for (const std::string& outcome : labels.outcomes) series.jobs_finished.at({{"kind", kind}, {"outcome", outcome}});
+  }
+}
 
 void CoordinatorMetrics::Impl::set_jobs(const std::vector<CoordinatorSnapshot::Job>& jobs) {
   Rows info;
@@ -41,6 +54,9 @@ void CoordinatorMetrics::Impl::set_jobs(const std::vector<CoordinatorSnapshot::J
           {"user", job.user},
           {"pipeline_id", job.pipeline_id}}] = 1;
     state[id] = job.state;
+    if (!job.has_ended) {
+      for (const std::string& reason : labels.restart_reasons) series.job_restarts.at({{"job_id", job.job_id}, {"reason", reason}});
+    }
     if (job.last_checkpoint_timestamp) timestamp[id] = *job.last_checkpoint_timestamp;
     if (job.last_checkpoint_step) step[id] = static_cast<double>(*job.last_checkpoint_step);
   }
@@ -51,7 +67,8 @@ void CoordinatorMetrics::Impl::set_jobs(const std::vector<CoordinatorSnapshot::J
   series.job_restarts.remove_if([&](const Labels& labels) { return !ids.contains(labels.at("job_id")); });
 }
 
-CoordinatorMetrics::CoordinatorMetrics(MetricsPage& page) : impl_(std::make_unique<Impl>(page.registry())) {}
+CoordinatorMetrics::CoordinatorMetrics(MetricsPage& page, CoordinatorLabels labels)
+    : impl_(std::make_unique<Impl>(page.registry(), std::move(labels))) {}
 
 CoordinatorMetrics::~CoordinatorMetrics() = default;
 

@@ -25,6 +25,7 @@ struct CoordinatorSnapshot {
     int state = 0;  ///< number of the proto enum
     std::optional<double> last_checkpoint_timestamp;  ///< unix seconds; start of the run before the first
     std::optional<int64_t> last_checkpoint_step;
+    bool has_ended = false;
   };
   struct Gang {
     std::string gang_id;
@@ -45,9 +46,23 @@ struct CoordinatorSnapshot {
   };
   std::vector<Job> jobs;  ///< live ones first, then those that ended within the hour; only the first kMaxJobs are exposed
   std::vector<Gang> gangs;
-  std::vector<Gate> gates;
+  std::vector<Gate> gates;  ///< that were judged, of pipelines that have not ended
   std::vector<Queue> queues;
   std::map<std::string, int64_t> store_bytes;  ///< by file: "db", "wal"
+};
+
+/// Label values that are known before anything happens. Their counters are there from the start on with 0: Prometheus sees an
+/// increase only where it has seen a number before.
+struct CoordinatorLabels {
+  struct Method {
+    std::string name;
+    std::vector<std::string> codes;  ///< that it may answer
+  };
+  std::vector<Method> methods;
+  std::vector<std::string> kinds;             ///< of jobs
+  std::vector<std::string> outcomes;          ///< of jobs
+  std::vector<std::string> expiry_reasons;    ///< for which a gang loses a lease
+  std::vector<std::string> restart_reasons;   ///< for which a job is started again
 };
 
 class CoordinatorMetrics {
@@ -55,7 +70,7 @@ class CoordinatorMetrics {
   static constexpr size_t kMaxJobs = 500;  ///< bounds the page, whatever the store holds
 
   /// The page must outlive this.
-  explicit CoordinatorMetrics(MetricsPage& page);
+  explicit CoordinatorMetrics(MetricsPage& page, CoordinatorLabels labels = {});
   CoordinatorMetrics(const CoordinatorMetrics&) = delete;
   CoordinatorMetrics& operator=(const CoordinatorMetrics&) = delete;
   ~CoordinatorMetrics();

@@ -55,6 +55,7 @@ struct WorkerMetrics::Impl {
     job.clear();
   }
 
+  void begin_counters(const std::string& kind);
   void train_scalars(const TrainStepSample& sample);
   void router_load_of(const ExpertLoad& load);
   void routed_tokens_of(const ExpertLoad& load);
@@ -65,6 +66,22 @@ struct WorkerMetrics::Impl {
   Labels job;  ///< job_id and stage; empty: none runs
   std::vector<std::vector<prometheus::Counter*>> routed;  ///< of the running job, [layer][expert]
 };
+
+void WorkerMetrics::Impl::begin_counters(const std::string& kind) {
+  for (const char* op : kCommOps) {
+    series.comm_seconds.at(with("op", op));
+    series.comm_bytes.at(with("op", op));
+    series.comm_ops.at(with("op", op));
+  }
+  if (is_leader && kind == "train") {
+    for (CounterFamily* counter : {&series.steps, &series.tokens, &series.nonfinite_steps, &series.skipped_steps, &series.checkpoint_failures}) {
+      counter->at(job);
+    }
+    series.step_duration.at(job);
+    for (const char* phase : kCheckpointPhases) series.checkpoint_duration.at(with("phase", phase));
+  }
+  if (is_leader && kind == "convert") series.convert_units.at(with("unit", kConvertUnit));
+}
 
 void WorkerMetrics::Impl::train_scalars(const TrainStepSample& sample) {
   series.train_loss.at(with("component", "lm")).Set(sample.loss);
@@ -80,7 +97,6 @@ void WorkerMetrics::Impl::train_scalars(const TrainStepSample& sample) {
   const bool is_finite = std::isfinite(sample.loss) && std::isfinite(sample.grad_norm);
   series.nonfinite_steps.at(job).Increment(is_finite ? 0 : 1);
   series.skipped_steps.at(job).Increment(sample.skipped ? 1 : 0);
-  series.checkpoint_failures.at(job);  // 0 from the first step on, so that an increase can be seen
   series.step_duration.at(job).Observe(sample.step_seconds);
 }
 
@@ -130,10 +146,19 @@ void WorkerMetrics::worker_info(const std::string& gpu, int ep_rank, int dp_rank
       {{{{"gpu", gpu}, {"ep_rank", std::to_string(ep_rank)}, {"dp_rank", std::to_string(dp_rank)}}, 1}});
 }
 
-void WorkerMetrics::begin_job(const std::string& job_id, const std::string& stage) {
+void WorkerMetrics::begin_job(const std::string& job_id, const std::string& stage, const std::string& kind) {
   const std::lock_guard lock(impl_->mutex);
   impl_->end_job();
   impl_->job = {{"job_id", job_id}, {"stage", stage}};
+  impl_->begin_counters(kind);
+}
+
+void WorkerMetrics::expect_experts(const std::vector<int64_t>& experts_by_layer) {
+  const std::lock_guard lock(impl_->mutex);
+  if (!impl_->is_running() || !impl_->is_leader) return;
+  ExpertLoad nothing;
+  for (const int64_t experts : experts_by_layer) nothing.emplace_back(experts);
+  impl_->routed_tokens_of(nothing);
 }
 
 void WorkerMetrics::end_job() {

@@ -36,6 +36,11 @@ struct TrainStepSample {
   std::vector<std::vector<int64_t>> expert_load;  ///< routed tokens of this step, [layer][expert]; empty if dense
 };
 
+/// The collectives and the phases of a checkpoint that are told apart, and what conversions count.
+inline constexpr const char* kCommOps[] = {"dispatch", "combine", "grad_sync", "param_gather"};
+inline constexpr const char* kCheckpointPhases[] = {"snapshot", "write", "commit"};
+inline constexpr char kConvertUnit[] = "layer";
+
 class WorkerMetrics {
  public:
   /// The page must outlive this. moe_build_info and moe_worker_info appear with build_info() and worker_info().
@@ -48,8 +53,11 @@ class WorkerMetrics {
   /// gpu: name of the device, "none" on CPU. The ranks are positions in the mesh of the current job; a later call replaces it.
   void worker_info(const std::string& gpu, int ep_rank, int dp_rank);
 
-  /// Ends the job before, if it still runs.
-  void begin_job(const std::string& job_id, const std::string& stage);
+  /// Ends the job before, if it still runs. `kind` ("train", "convert", ...) says what it will count: those series are there from
+  /// here on with 0, since Prometheus sees an increase only where it has seen a number before.
+  void begin_job(const std::string& job_id, const std::string& stage, const std::string& kind);
+  /// Routed experts by layer (0: a dense one) of the model that the job trains, as soon as they are known: their counters likewise.
+  void expect_experts(const std::vector<int64_t>& experts_by_layer);
   void end_job();
 
   /// Ranks other than the leader may leave everything but `step` out.
@@ -57,9 +65,9 @@ class WorkerMetrics {
   /// Finished work of a conversion, absolute: `done` of `total`, in units of e.g. "layer".
   void units(int64_t done, int64_t total, const std::string& unit);
   void eval_loss(const std::string& dataset, double loss);
-  /// phase: "snapshot", "write" or "commit"; bytes 0: not known in this phase. A failed one counts only as a failure.
+  /// phase: one of kCheckpointPhases; bytes 0: not known in this phase. A failed one counts only as a failure.
   void checkpoint(double seconds, const std::string& phase, int64_t bytes, bool ok);
-  /// One finished collective: "dispatch", "combine", "grad_sync" or "param_gather".
+  /// One finished collective of kCommOps.
   void comm(const std::string& op, double seconds, int64_t bytes);
   /// Age of the oldest unfinished collective; 0 if there is none.
   void set_comm_inflight(double seconds);

@@ -52,7 +52,7 @@ GateVerdict evaluate_gate(const v1::GateSpec& gate, const std::map<std::string, 
   if (gate.on_fail() == "WARN")
     return {GateOutcome::kWarn, concat(found, "; on_fail is WARN, so the pipeline goes on")};
   if (gate.on_fail() == "FAIL") return {GateOutcome::kFail, concat(found, "; on_fail is FAIL, so the pipeline ends")};
-  return {GateOutcome::kHold, concat(found, "; look at the results, then approve it to go on, or change the configuration")};
+  return {GateOutcome::kHold, found};
 }
 
 }  // namespace moe

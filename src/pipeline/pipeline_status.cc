@@ -1,5 +1,6 @@
 #include "pipeline/pipeline_status.h"
 
+#include <algorithm>
 #include <initializer_list>
 #include <string>
 
@@ -34,6 +35,7 @@ std::string name_of(const v1::Pipeline& pipeline) {
 
 void to_proto(const PipelineState& state, v1::Pipeline& pipeline) {
   pipeline.set_phase(to_string(state.phase));
+  pipeline.clear_only_jobs_paused();
   pipeline.set_reason(state.reason);
   pipeline.set_is_started(state.is_started);
   while (pipeline.stages_size() > static_cast<int>(state.stages.size())) pipeline.mutable_stages()->RemoveLast();
@@ -59,6 +61,7 @@ PipelineState from_proto(const v1::Pipeline& pipeline) {
                             state.stages.size()));
   }
   state.phase = parse(pipeline.phase(), kPhases, concat("phase of ", pipeline_name));
+  if (pipeline.only_jobs_paused()) state.phase = PipelinePhase::kRunning;
   state.reason = pipeline.reason();
   state.is_started = pipeline.is_started();
   for (size_t i = 0; i < state.stages.size(); ++i) {
@@ -79,6 +82,22 @@ PipelineState from_proto(const v1::Pipeline& pipeline) {
     stage.metrics = Metrics(stored.metrics().begin(), stored.metrics().end());
   }
   return state;
+}
+
+bool only_jobs_pause(const PipelineState& state, const std::vector<v1::JobState>& jobs) {
+  if (state.phase != PipelinePhase::kRunning) return false;
+  const auto moves = [](v1::JobState job) {
+    return job == v1::JOB_STATE_QUEUED || job == v1::JOB_STATE_ASSIGNED || job == v1::JOB_STATE_RUNNING ||
+           job == v1::JOB_STATE_STOPPING;
+  };
+  return std::find(jobs.begin(), jobs.end(), v1::JOB_STATE_PAUSED) != jobs.end() &&
+         std::none_of(jobs.begin(), jobs.end(), moves);
+}
+
+void show_paused_jobs(const PipelineState& state, const std::vector<v1::JobState>& jobs, v1::Pipeline& pipeline) {
+  if (!only_jobs_pause(state, jobs)) return;
+  pipeline.set_phase(to_string(PipelinePhase::kPaused));
+  pipeline.set_only_jobs_paused(true);
 }
 
 }  // namespace moe

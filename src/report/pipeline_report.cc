@@ -22,6 +22,11 @@ const DomainResult* result_of(const ModelReport& model, const std::string& domai
   return found == model.domains.end() ? nullptr : &found->second;
 }
 
+const ModelReport* first_with(const PipelineReport& report, ModelRole role) {
+  const auto found = std::find_if(report.models.begin(), report.models.end(), [role](const ModelReport& model) { return model.role == role; });
+  return found == report.models.end() ? nullptr : &*found;
+}
+
 std::string loss_text(const ModelReport& model, const std::string& domain) {
   const DomainResult* result = result_of(model, domain);
   return result == nullptr ? "-" : concat(fixed(result->loss, 3), " (", perplexity_text(result->perplexity), ")");
@@ -119,13 +124,15 @@ std::vector<std::string> domains_of(const PipelineReport& report) {
 }
 
 std::optional<double> gap_closed(const PipelineReport& report, const std::string& domain) {
-  if (report.models.size() < 3) return std::nullopt;
-  const DomainResult* dense = result_of(report.models[0], domain);
-  const DomainResult* converted = result_of(report.models[1], domain);
+  const ModelReport* dense = first_with(report, ModelRole::kDense);
+  const ModelReport* converted = first_with(report, ModelRole::kConverted);
+  if (dense == nullptr || converted == nullptr || report.models.back().role != ModelRole::kTrained) return std::nullopt;
+  const DomainResult* before = result_of(*dense, domain);
+  const DomainResult* damaged = result_of(*converted, domain);
   const DomainResult* last = result_of(report.models.back(), domain);
-  if (dense == nullptr || converted == nullptr || last == nullptr) return std::nullopt;
-  const double share = (converted->loss - last->loss) / (converted->loss - dense->loss);
-  if (!(converted->loss > dense->loss) || !std::isfinite(share)) return std::nullopt;
+  if (before == nullptr || damaged == nullptr || last == nullptr) return std::nullopt;
+  const double share = (damaged->loss - last->loss) / (damaged->loss - before->loss);
+  if (!(damaged->loss > before->loss) || !std::isfinite(share)) return std::nullopt;
   return share;
 }
 
@@ -142,39 +149,43 @@ std::string summary_text(const PipelineReport& report) {
     text = concat("The pipeline is ", report.state, report.reason.empty() ? "" : concat(": ", report.reason), ". ");
   }
   if (report.models.size() < 2) return text.empty() ? "The pipeline is done." : text.substr(0, text.size() - 1);
-  const ModelReport& dense = report.models.front();
+  const ModelReport* dense = first_with(report, ModelRole::kDense);
   const ModelReport& last = report.models.back();
-  text += concat("A dense model of ", count_text(dense.parameters_total), " parameters became a mixture of ");
-  if (last.experts > 0) text += concat(last.experts, " experts per layer, ", last.top_k, " active: ");
+  if (dense != nullptr && last.experts > 0) {
+    text += concat("A dense model of ", count_text(dense->parameters_total), " parameters became a mixture of ",
+                   last.experts, " experts per layer, ", last.top_k, " active: ");
+  } else {
+    text += "The result has ";
+  }
   text += concat(count_text(last.parameters_total), " parameters, ", count_text(last.parameters_active), " of them (",
                  percent(static_cast<double>(last.parameters_active) /
                          static_cast<double>(std::max<int64_t>(1, last.parameters_total))),
                  ") per token.");
-  const std::vector<std::string> domains = domains_of(report);
-  std::string losses;
+  // Dense, converted and the last, as far as they were measured: the steps between are in the table.
+  std::vector<std::pair<const char*, const ModelReport*>> told;
+  if (dense != nullptr) told.emplace_back("dense", dense);
+  const ModelReport* converted = first_with(report, ModelRole::kConverted);
+  if (converted != nullptr) told.emplace_back("converted", converted);
+  if (last.role == ModelRole::kTrained) told.emplace_back(converted != nullptr ? "recovered" : "trained", &last);
+  std::string names, losses;
+  for (const auto& [name, model] : told) names += concat(names.empty() ? "" : " → ", name);
   double sum = 0;
   int counted = 0;
-  for (const std::string& domain : domains) {
-    if (result_of(dense, domain) == nullptr || result_of(last, domain) == nullptr) continue;
-    if (!losses.empty()) losses += ", ";
-    losses += domain;
-    for (size_t m = 0; m < report.models.size(); ++m) {
-      // Dense, converted and the last: the steps between are in the table.
-      if (m > 1 && m + 1 < report.models.size()) continue;
-      const DomainResult* result = result_of(report.models[m], domain);
-      if (result == nullptr) continue;
-      losses += m == 0 ? " " : " → ";
-      losses += fixed(result->loss, 2);
+  for (const std::string& domain : domains_of(report)) {
+    std::string values;
+    for (const auto& [name, model] : told) {
+      const DomainResult* result = result_of(*model, domain);
+      values += concat(values.empty() ? "" : " → ", result == nullptr ? "-" : fixed(result->loss, 2));
+    }
+    if (told.size() > 1 && result_of(*told.back().second, domain) != nullptr) {
+      losses += concat(losses.empty() ? "" : ", ", domain, " ", values);
     }
     if (const auto share = gap_closed(report, domain)) {
       sum += *share;
       ++counted;
     }
   }
-  if (!losses.empty()) {
-    text +=
-        concat(" Held-out loss, dense → converted", report.models.size() > 2 ? " → recovered" : "", ": ", losses, ".");
-  }
+  if (!losses.empty()) text += concat(" Held-out loss, ", names, ": ", losses, ".");
   if (counted > 0) {
     text += concat(" Training closed ", percent(sum / counted), " of the gap that the conversion opened",
                    counted > 1 ? concat(" (mean of ", counted, " domains).") : ".");

@@ -17,11 +17,12 @@ namespace moe {
 /// One stage or gate, in the order of the file.
 struct StageReport {
   std::string name;
-  /// "convert", "train", "evaluate" or "gate".
+  /// "convert", "train", "evaluate", "export" or "gate", whether it has run or not.
   std::string kind;
   /// "SUCCEEDED", "SKIPPED", "FAILED", "PENDING", ...; for a gate "PASSED", "HELD", "APPROVED", "WARNED", "FAILED",
   /// "PENDING".
   std::string state;
+  /// 0 before it is done.
   double seconds = 0;
   /// Name -> value, as gates name them.
   std::map<std::string, double> metrics;
@@ -41,8 +42,11 @@ struct DomainResult {
   double perplexity = 0;
 };
 
-/// One model on the way: "dense", "converted", "after stage1", ... The first row of PipelineReport::models is the dense
-/// model, the second the converted one, the last the result.
+/// What a model is on the way: the dense model that it began with, what a conversion made, or what training made.
+enum class ModelRole { kOther, kDense, kConverted, kTrained };
+
+/// One model on the way: "dense", "converted", "after stage1", ... In the order of the pipeline; the last is the result.
+/// Which of them were measured is the pipeline's choice, so that texts go by `role` and never by place.
 struct ModelReport {
   std::string label;
   int64_t parameters_total = 0;
@@ -54,6 +58,7 @@ struct ModelReport {
   std::map<std::string, DomainResult> domains;
   /// As StageReport::expert_load; empty for a dense model.
   std::vector<std::vector<double>> expert_load;
+  ModelRole role = ModelRole::kOther;
 };
 
 struct PipelineReport {
@@ -86,8 +91,8 @@ std::string render_html(const PipelineReport& report);
 /// Domains of all models in the report's order.
 std::vector<std::string> domains_of(const PipelineReport& report);
 
-/// (converted - last) / (converted - dense) of a domain's loss: 1 when the dense loss came back. None where a loss is
-/// missing or the conversion opened no gap.
+/// (converted - last) / (converted - dense) of a domain's loss: 1 when the dense loss came back. None where one of the three
+/// was not measured, the last is not a trained model, or the conversion opened no gap.
 std::optional<double> gap_closed(const PipelineReport& report, const std::string& domain);
 
 /// Least and greatest load of an expert in a layer, as multiples of an even share; {0, 0} if the layer saw no token.

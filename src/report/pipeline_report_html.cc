@@ -139,7 +139,7 @@ std::string stages_table(const PipelineReport& report) {
     }
     html +=
         concat("<tr><th scope=\"row\">", escape_xml(stage.name), details, "</th><td>", html_badge(stage.state),
-               "</td><td class=\"time\">", stage.kind == "gate" ? "" : duration_text(stage.seconds), "</td></tr>\n");
+               "</td><td class=\"time\">", stage.seconds > 0 ? duration_text(stage.seconds) : "", "</td></tr>\n");
   }
   return html + "</tbody>\n</table>\n</div>\n";
 }

@@ -4,9 +4,11 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <optional>
+#include <utility>
 
 #include "common/error.h"
 #include "common/file_io.h"
@@ -54,16 +56,21 @@ std::vector<LossPoint> loss_curve(const json& details) {
   return curve;
 }
 
-StageReport stage_report(const v1::StageState& state, const json* record) {
+/// "convert", "train", ..., "gate": name of the message that the stage holds.
+std::string kind_of(const v1::Stage& stage) {
+  const auto* field = stage.GetReflection()->GetOneofFieldDescriptor(stage, stage.GetDescriptor()->FindOneofByName("kind"));
+  return field == nullptr ? "" : field->name();
+}
+
+StageReport stage_report(const v1::Stage& spec, const v1::StageState& state, const json* record) {
   StageReport report;
   report.name = state.name();
   report.message = state.message();
-  report.kind = "gate";
+  report.kind = kind_of(spec);
   report.state = state.status();
   report.metrics = {state.metrics().begin(), state.metrics().end()};
   if (record == nullptr) return report;
   const json& details = (*record)["details"];
-  report.kind = (*record)["kind"];
   report.seconds = (*record)["seconds"];
   report.loss_curve = loss_curve(details);
   report.expert_load = load_matrix(details);
@@ -71,9 +78,8 @@ StageReport stage_report(const v1::StageState& state, const json* record) {
   return report;
 }
 
-ModelReport model_report(const std::string& label, const json& result) {
+ModelReport model_report(const json& result) {
   ModelReport report;
-  report.label = label;
   report.parameters_total = result["model"]["parameters_total"];
   report.parameters_active = result["model"]["parameters_active"];
   report.experts = result["model"]["experts"];
@@ -86,24 +92,92 @@ ModelReport model_report(const std::string& label, const json& result) {
   return report;
 }
 
-/// "dense" from the first baseline, then one row per evaluated model, named after what made it.
-std::vector<ModelReport> model_reports(const v1::PipelineSpec& spec, const std::vector<json>& records) {
-  std::map<std::string, std::string> label_of;  // by reference
-  for (const v1::Stage& stage : spec.stages()) {
-    if (stage.has_convert()) label_of[stage.name() + ".model"] = "converted";
-    if (stage.has_export_()) label_of[stage.name() + ".model"] = "exported";
-    if (stage.has_train()) label_of[stage.name() + ".model"] = "after " + stage.name();
+/// The models that evaluations measured, in the order in which stages make them, and not in that in which they were measured.
+class MeasuredModels {
+ public:
+  explicit MeasuredModels(const v1::PipelineSpec& spec) {
+    const auto conversions = std::count_if(spec.stages().begin(), spec.stages().end(), [](const v1::Stage& stage) { return stage.has_convert(); });
+    for (int i = 0; i < spec.stages_size(); ++i) {
+      const v1::Stage& stage = spec.stages(i);
+      Maker maker{i, "after " + stage.name(), ModelRole::kTrained};
+      if (stage.has_convert()) maker = {i, conversions > 1 ? "after " + stage.name() : "converted", ModelRole::kConverted};
+      if (stage.has_export_()) maker = {i, "exported", ModelRole::kOther};
+      makers_[stage.name() + ".model"] = maker;
+    }
   }
-  std::vector<ModelReport> models;
+
+  /// What the evaluation `stage` found of a model. One that was measured before gets more domains; where it was measured on the
+  /// same ones, both results stay, the later with the evaluation's name.
+  void add(const std::string& reference, const json& result, const std::string& stage) {
+    Entry entry{kOutside, reference, model_report(result)};
+    const auto maker = makers_.find(reference);
+    if (maker != makers_.end()) {
+      entry.place = maker->second.stage;
+      entry.report.label = maker->second.label;
+      entry.report.role = maker->second.role;
+    } else {
+      const bool is_first_dense = entry.report.experts == 0 && (dense_.empty() || dense_ == reference);
+      if (is_first_dense) dense_ = reference;
+      entry.report.label = is_first_dense ? "dense" : reference;
+      if (entry.report.experts == 0) entry.report.role = ModelRole::kDense;
+    }
+    for (Entry& before : entries_) {
+      if (before.reference != reference) continue;
+      if (has_all_of(before.report, entry.report)) return;
+      if (has_none_of(before.report, entry.report)) {
+        before.report.domains.merge(entry.report.domains);
+        return;
+      }
+      entry.report.label = concat(before.report.label, ", ", stage);
+    }
+    entries_.push_back(std::move(entry));
+  }
+
+  std::vector<ModelReport> take() {
+    std::stable_sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.place < b.place; });
+    std::vector<ModelReport> models;
+    for (Entry& entry : entries_) models.push_back(std::move(entry.report));
+    return models;
+  }
+
+ private:
+  static constexpr int kOutside = -1;   ///< before every stage
+  struct Maker {
+    int stage = 0;
+    std::string label;
+    ModelRole role = ModelRole::kOther;
+  };
+  struct Entry {
+    int place;
+    std::string reference;
+    ModelReport report;
+  };
+
+  static bool has_all_of(const ModelReport& before, const ModelReport& after) {
+    return std::all_of(after.domains.begin(), after.domains.end(), [&](const auto& domain) {
+      const auto found = before.domains.find(domain.first);
+      return found != before.domains.end() && found->second.loss == domain.second.loss;
+    });
+  }
+  static bool has_none_of(const ModelReport& before, const ModelReport& after) {
+    return std::none_of(after.domains.begin(), after.domains.end(), [&](const auto& domain) { return before.domains.contains(domain.first); });
+  }
+
+  std::map<std::string, Maker> makers_;   ///< by the reference to what they make
+  std::string dense_;                     ///< the model from outside that is called so
+  std::vector<Entry> entries_;
+};
+
+std::vector<ModelReport> model_reports(const v1::PipelineSpec& spec, const std::vector<json>& records) {
+  MeasuredModels models(spec);
   for (const v1::Stage& stage : spec.stages()) {
     const json* record = record_of(records, stage.name());
     if (!stage.has_evaluate() || record == nullptr) continue;
     const json& result = (*record)["details"];
-    if (models.empty() && result.contains("baseline")) models.push_back(model_report("dense", result["baseline"]));
-    const std::string& input = stage.evaluate().input();
-    models.push_back(model_report(label_of.contains(input) ? label_of[input] : input, result));
+    if (result.contains("baseline")) models.add(stage.evaluate().baseline(), result["baseline"], stage.name());
+    models.add(stage.evaluate().input(), result, stage.name());
   }
-  return models;
+  return models.take();
 }
 
 /// Domains in the order in which evaluations name their files.
@@ -161,8 +235,9 @@ std::string write_run_summary(const fs::path& root, const v1::PipelineSpec& effe
   report.reason = reason_of(state);
   report.config = config_text(effective);
   json gates = json::array();
-  for (const v1::StageState& stage : state.stages()) {
-    report.stages.push_back(stage_report(stage, record_of(records, stage.name())));
+  for (int i = 0; i < state.stages_size(); ++i) {
+    const v1::StageState& stage = state.stages(i);
+    report.stages.push_back(stage_report(effective.stages(i), stage, record_of(records, stage.name())));
     if (stage.is_gate()) {
       gates.push_back({{"name", stage.name()}, {"state", stage.status()}, {"message", stage.message()}});
     }

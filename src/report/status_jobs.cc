@@ -99,14 +99,17 @@ std::string gang_row(const v1::Gang& gang) {
 
 std::string jobs_section(const StatusPage& page) {
   std::string html = "<section>\n<h2>Jobs at work</h2>\n", cards;
-  size_t at_work = 0;
+  int64_t shown = 0;
   for (const v1::Job& job : page.jobs) {
-    if (is_at_work(job) && ++at_work <= kStatusPageJobs) cards += job_card(job, page);
+    if (!is_at_work(job) || shown == static_cast<int64_t>(kStatusPageJobs)) continue;
+    ++shown;
+    cards += job_card(job, page);
   }
+  const int64_t at_work = jobs_at_work(page);
   if (at_work == 0) html += "<p>No gang works on a job now.</p>\n";
-  if (at_work > kStatusPageJobs) {
-    html += concat("<p class=\"muted\">", kStatusPageJobs, " of ", at_work,
-                   "; <code>moectl get jobs --limit 0</code> lists the others.</p>\n");
+  if (at_work > shown) {
+    html += concat("<p class=\"muted\">", shown, " of ", at_work,
+                   "; <code>moectl get jobs --state assigned,running,stopping --limit 0</code> lists all.</p>\n");
   }
   return concat(html, cards, "</section>\n");
 }

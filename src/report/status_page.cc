@@ -33,22 +33,18 @@ progress { display: block; width: 100%; height: 12px; margin: 10px 0 4px; accent
 .item figure { border: 0; padding: 0; }
 )css";
 
-template <typename Items, typename Test>
-std::string count_if(const Items& items, const Test& test) {
-  return std::to_string(std::count_if(items.begin(), items.end(), test));
+std::string number_of(const std::map<std::string, int64_t>& counts, const char* name) {
+  const auto found = counts.find(name);
+  return std::to_string(found == counts.end() ? 0 : found->second);
 }
 
 std::string tiles(const StatusPage& page) {
-  const auto in_phase = [&](const char* phase) {
-    return count_if(page.pipelines, [&](const v1::Pipeline& pipeline) { return pipeline.phase() == phase; });
-  };
-  const auto queued = [](const v1::Job& job) { return job.state() == v1::JOB_STATE_QUEUED; };
-  const auto present = [](const v1::Gang& gang) { return gang.state() != "lost"; };
-  return concat("<div class=\"tiles\">\n", html_tile(in_phase("RUNNING"), "pipelines running"),
-                html_tile(in_phase("HELD"), "held by a gate"),
-                html_tile(count_if(page.jobs, is_at_work), "jobs at work"),
-                html_tile(count_if(page.jobs, queued), "jobs queued"),
-                html_tile(count_if(page.gangs, present), "gangs"), "</div>\n");
+  const auto gangs = std::count_if(page.gangs.begin(), page.gangs.end(), [](const v1::Gang& gang) { return gang.state() != "lost"; });
+  return concat("<div class=\"tiles\">\n", html_tile(number_of(page.living_pipelines, "RUNNING"), "pipelines running"),
+                html_tile(number_of(page.living_pipelines, "HELD"), "held by a gate"),
+                html_tile(std::to_string(jobs_at_work(page)), "jobs at work"),
+                html_tile(number_of(page.living_jobs, "QUEUED"), "jobs queued"),
+                html_tile(std::to_string(gangs), "gangs"), "</div>\n");
 }
 
 }  // namespace
@@ -62,6 +58,14 @@ std::string state_word(v1::JobState state) {
 bool is_at_work(const v1::Job& job) {
   return job.state() == v1::JOB_STATE_ASSIGNED || job.state() == v1::JOB_STATE_RUNNING ||
          job.state() == v1::JOB_STATE_STOPPING;
+}
+
+int64_t jobs_at_work(const StatusPage& page) {
+  int64_t jobs = 0;
+  for (const v1::JobState state : {v1::JOB_STATE_ASSIGNED, v1::JOB_STATE_RUNNING, v1::JOB_STATE_STOPPING}) {
+    if (const auto found = page.living_jobs.find(state_word(state)); found != page.living_jobs.end()) jobs += found->second;
+  }
+  return jobs;
 }
 
 double share_done(const v1::Progress& progress) {

@@ -13,7 +13,7 @@
 /// it from its database under its own lock; drawing needs none.
 namespace moe {
 
-/// The page shows no more. It is given one more to know that there are more: then it says so, and how to see the rest.
+/// The page shows no more, and says how to see the rest.
 constexpr size_t kStatusPagePipelines = 50;
 constexpr size_t kStatusPageJobs = 20;
 
@@ -21,9 +21,12 @@ struct StatusPage {
   std::string version;
   /// As it shall be shown, for example "2026-11-24 12:03:14 UTC".
   std::string now;
-  /// Newest first, stages with their job_state.
+  /// Of everything that has not ended, whether it is shown below or not: pipelines by phase, jobs by state.
+  std::map<std::string, int64_t> living_pipelines, living_jobs;
+  size_t ended_pipelines = 0;
+  /// Those that have not ended first, stages with their job_state.
   std::vector<v1::Pipeline> pipelines;
-  /// Jobs of these pipelines; those at work with progress and expert_load.
+  /// Jobs of these pipelines and every other job at work; those at work with progress and expert_load.
   std::vector<v1::Job> jobs;
   /// Job id -> (step, nats per token), by step.
   std::map<std::string, std::vector<std::pair<int64_t, double>>> loss;

@@ -121,9 +121,13 @@ std::string pipelines_section(const StatusPage& page) {
   }
   JobsById jobs;
   for (const v1::Job& job : page.jobs) jobs[job.id()] = &job;
+  size_t living = 0;
+  for (const auto& [phase, count] : page.living_pipelines) living += static_cast<size_t>(count);
   const size_t shown = std::min(page.pipelines.size(), kStatusPagePipelines);
-  if (shown < page.pipelines.size()) {
-    html += concat("<p class=\"muted\">The newest ", shown, "; ", code("moectl get pipelines --limit 0"),
+  const size_t shown_living = std::min(shown, living);
+  if (shown < living + page.ended_pipelines) {
+    html += concat("<p class=\"muted\">", shown_living, " of ", living, " that have not ended, ", shown - shown_living,
+                   " of ", page.ended_pipelines, " that have; ", code("moectl get pipelines --limit 0"),
                    " lists all.</p>\n");
   }
   for (size_t i = 0; i < shown; ++i) html += pipeline_card(page.pipelines[i], jobs);

@@ -24,6 +24,9 @@ std::string state_word(v1::JobState state);
 /// A gang has the job and has not let go of it.
 bool is_at_work(const v1::Job& job);
 
+/// How many jobs gangs have, shown or not.
+int64_t jobs_at_work(const StatusPage& page);
+
 /// Share of the target that is done, from 0 to 1; 0 without a target.
 double share_done(const v1::Progress& progress);
 

@@ -52,8 +52,8 @@ std::optional<JobOutcome> run_evaluate_job(const JobContext& context) {
                                 .gang = context.stage.gang(),
                                 .model = model,
                                 .baseline = baseline,
-                                .progress = [&](const std::string& what, int64_t done, int64_t all) {
-                                  end_of_unit(context, {.stage = context.stage.name() + " (" + what + ")", .phase = "evaluating", .step = done, .steps = all, .unit = "row"});
+                                .progress = [&](int64_t done, int64_t all) {
+                                  end_of_unit(context, {.stage = context.stage.name(), .phase = "evaluating", .step = done, .steps = all, .unit = "row"});
                                 }};
   json result = evaluate(request, context.world);
   agree(context.world, "write evaluation", [&] {

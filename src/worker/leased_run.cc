@@ -8,12 +8,14 @@
 #include <vector>
 
 #include "checkpoint/checkpointer.h"
+#include "checkpoint/model_directory.h"
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/exit_code.h"
 #include "common/file_io.h"
 #include "common/job_folder.h"
 #include "common/log.h"
+#include "model/model_config.h"
 #include "pipeline/configuration.h"
 #include "worker/earlier_work.h"
 #include "worker/jobs.h"
@@ -69,7 +71,7 @@ class LeasedJob {
 
   v1::CompleteAttemptRequest execute() {
     open_logs();
-    run_.metrics.begin_job(lease_.job_id(), name_);
+    run_.metrics.begin_job(lease_.job_id(), name_, stage_kind(lease_.stage()));
     const auto started = std::chrono::steady_clock::now();
     v1::CompleteAttemptRequest end;
     try {
@@ -90,10 +92,12 @@ class LeasedJob {
   v1::CompleteAttemptRequest work(std::chrono::steady_clock::time_point started) {
     const json begun = json::parse(agree_on_result(run_.world, "begin job " + lease_.job_id(), [&] {
       inputs_ = std::make_unique<StageInputs>(spec_of(lease_, run_.data_root));
+      expect_experts();
       const Configuration now = inputs_->configuration_of(lease_.stage());
       json record = to_json(now);
       folder_.record_begun(lease_.attempt(), record);
       log_info(concat("event=attempt_started job=", lease_.job_id(), " attempt=", lease_.attempt(), " ranks=", run_.world.size()));
+      expect_experts();
       std::vector<std::string> committed;
       for (const v1::Checkpoint& checkpoint : lease_.checkpoints()) committed.push_back(fs::path(checkpoint.path()).filename().string());
       record["resumable"] = resumable_of(folder_, committed, now);
@@ -138,6 +142,16 @@ class LeasedJob {
     for (const auto& [name, value] : outcome->metrics) (*end.mutable_metrics())[name] = value;
     log_info(concat("event=attempt_succeeded job=", lease_.job_id(), " seconds=", seconds));
     return end;
+  }
+
+  /// Every expert is counted from 0, before the first step adds to it.
+  void expect_experts() {
+    if (!lease_.stage().has_train()) return;
+    const ModelConfig config = ModelDirectory(inputs_->model_path(lease_.stage().train().input())).config();
+    if (!config.moe) return;
+    std::vector<int64_t> experts;
+    for (const int64_t width : config.moe->expert_widths) experts.push_back(width > 0 ? config.moe->num_experts : 0);
+    run_.metrics.expect_experts(experts);
   }
 
   void open_logs() {

@@ -15,6 +15,7 @@ using ::testing::AllOf;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
+using ::testing::Not;
 
 constexpr char kTrain[] = R"(apiVersion: moe/v1
 kind: Job
@@ -86,6 +87,34 @@ TEST_F(CoordinatorTest, ADryRunFindsTheNamesThatNoGangKnows) {
   const ProcessResult refused = moectl({"submit", "q.yaml"});
   EXPECT_EQ(refused.exit_code, 2);
   EXPECT_THAT(refused.err, ContainsRegex("q.yaml:6: convert.method: .*sequentiel"));
+}
+
+TEST_F(CoordinatorTest, ADryRunFindsMissingModelsAndData) {
+  gang_.join();
+  const std::string root = coordinator_.data_root().string();
+  std::filesystem::create_directories(folder_ / "model");
+  std::ofstream(folder_ / "model" / "config.json") << "{}";
+  std::ofstream(folder_ / "t.jsonl") << "";
+  std::ofstream(folder_ / "p.yaml") << kTrain;
+  ProcessResult result = moectl({"submit", "p.yaml", "--dry-run"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("valid\n"));
+  EXPECT_THAT(result.err, HasSubstr("looked for the 2 models and data files that it names: 2 are there"));
+  // Not below the data root: perhaps a gang has it.
+  std::filesystem::remove(folder_ / "t.jsonl");
+  result = moectl({"submit", "p.yaml", "--dry-run"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("valid, with 1 warning\n"));
+  EXPECT_THAT(result.err, AllOf(ContainsRegex("warning: train.data.0.path: there is no such file"), HasSubstr("gangs elsewhere may have it")));
+  // Below it: nobody has.
+  result = moectl({"submit", "p.yaml", "--dry-run", "--set", "train.input=" + root + "/modle"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, AllOf(ContainsRegex("train.input: there is no such folder .*/modle"), HasSubstr("the coordinator looked")));
+  EXPECT_THAT(result.out, Not(HasSubstr("valid")));
+  std::ofstream(folder_ / "p.yaml") << kTrain;
+  result = moectl({"submit", "p.yaml", "--set", "train.input=" + root + "/modle"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, ContainsRegex("train.input: there is no such folder"));
 }
 
 TEST_F(CoordinatorTest, MoreRanksThanAnyGangIsAWarningThenAnExplanation) {
@@ -166,16 +195,23 @@ TEST_F(CoordinatorTest, AGateHoldsAndIsApproved) {
   EXPECT_EQ(moectl({"approve", id, "--comment", "fine"}).exit_code, 0);
   EXPECT_EQ(moectl({"wait", id, "--timeout", "20"}).exit_code, 0);
   EXPECT_EQ(moectl({"approve", id}).exit_code, 7) << "nothing holds any more";
-  EXPECT_THAT(moectl({"describe", id}).out, AllOf(HasSubstr("APPROVED"), HasSubstr("ada")));
+  EXPECT_EQ(moectl({"approve", id, "--gate", "good"}).exit_code, 0) << "that one was let pass, and is";
+  EXPECT_THAT(moectl({"describe", id}).out, AllOf(HasSubstr("APPROVED"), HasSubstr("ada"), Not(HasSubstr("approve"))));
 }
 
 TEST_F(CoordinatorTest, PauseResumeCancelAndUnknownIds) {
   const std::string id = submit(kTrain);
   EXPECT_EQ(moectl({"pause", id}).out, id + " PAUSED\n");
   EXPECT_EQ(moectl({"wait", id, "--for", "paused"}).exit_code, 0);
-  EXPECT_EQ(moectl({"pause", id}).exit_code, 7);
+  EXPECT_EQ(moectl({"pause", id}).exit_code, 0);
   EXPECT_EQ(moectl({"resume", id}).out, id + " RUNNING\n");
+  EXPECT_EQ(moectl({"pause", id + "-tiny"}).exit_code, 0);
+  EXPECT_THAT(moectl({"get", "pipelines", "--state", "paused"}).out, ContainsRegex(id + " +PAUSED")) << "its only job is";
   EXPECT_EQ(moectl({"cancel", id}).out, id + " CANCELED\n");
+  const ProcessResult again = moectl({"cancel", id});
+  EXPECT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_EQ(again.out, id + " CANCELED\n");
+  EXPECT_THAT(again.err, HasSubstr(id + ": it was CANCELED before; nothing was left to do"));
   EXPECT_EQ(moectl({"watch", id}).exit_code, 1);
   for (const char* command :
        {"describe", "logs", "watch", "wait", "metrics", "cancel", "pause", "resume", "retry", "approve"}) {

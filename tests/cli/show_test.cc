@@ -155,6 +155,24 @@ TEST(DescribeTest, APipelineWithItsGates) {
                                 HasSubstr("moectl approve p-1 --gate second")));
 }
 
+TEST(DescribeTest, WhatHasEndedWaitsForNoApproval) {
+  ScriptedCoordinator coordinator;
+  coordinator.on_get_pipeline = [](const auto&, v1::Pipeline& pipeline) {
+    pipeline.set_id("p-1");
+    pipeline.set_phase("CANCELED");
+    v1::StageState& gate = *pipeline.add_stages();
+    gate.set_name("sane");
+    gate.set_is_gate(true);
+    gate.set_status("HELD");
+    gate.set_message("1.5 is not <= 1.25");
+    return Status::OK;
+  };
+  coordinator.on_watch = [](const auto&, auto&) { return Status::OK; };
+  const ProcessResult result = run_moectl(coordinator, {"describe", "p-1"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("1.5 is not <= 1.25"), Not(HasSubstr("moectl approve"))));
+}
+
 TEST(DescribeTest, AnUnknownIdIsThreeAndSaysWhereToLook) {
   ScriptedCoordinator coordinator;
   const ProcessResult result = run_moectl(coordinator, {"describe", "nothing"});

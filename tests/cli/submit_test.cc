@@ -191,7 +191,7 @@ TEST_F(SubmitTest, ADryRunOfAGoodFilePrintsThePlan) {
   const ProcessResult result = submit({"--dry-run"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_THAT(result.out,
-              AllOf(HasSubstr("valid\n"), ::testing::ContainsRegex("stage1 +train +2 +cpu +convert.model +20 steps"),
+              AllOf(HasSubstr("valid, with 1 warning\n"), ::testing::ContainsRegex("stage1 +train +2 +cpu +convert.model +20 steps"),
                     HasSubstr("sequential, 4 experts, top-2"), HasSubstr("evaluate.loss_ratio_to_baseline <= 1.25")));
   EXPECT_THAT(result.err, HasSubstr("warning: stage stage1 needs 2 cpu ranks"));
 }

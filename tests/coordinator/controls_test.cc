@@ -56,9 +56,9 @@ TEST(ControlsTest, AJobInEveryState) {
   const Row table[] = {
       {"BLOCKED", "CANCELED", "PAUSED", "-", "-"},   {"QUEUED", "CANCELED", "PAUSED", "-", "-"},
       {"ASSIGNED", "STOPPING", "STOPPING", "-", "-"}, {"RUNNING", "STOPPING", "STOPPING", "-", "-"},
-      {"STOPPING", "STOPPING", "-", "-", "-"},        {"PAUSED", "CANCELED", "-", "QUEUED", "-"},
+      {"STOPPING", "STOPPING", "STOPPING", "-", "-"}, {"PAUSED", "CANCELED", "PAUSED", "QUEUED", "-"},
       {"SUCCEEDED", "-", "-", "-", "-"},              {"FAILED", "-", "-", "-", "QUEUED"},
-      {"CANCELED", "-", "-", "-", "-"},
+      {"CANCELED", "CANCELED", "-", "-", "-"},
   };
   for (const Row& row : table) {
     for (const auto& [verb, expected] : {std::pair{"cancel", row.cancel}, {"pause", row.pause}, {"resume", row.resume}, {"retry", row.retry}}) {
@@ -72,8 +72,12 @@ TEST(ControlsTest, AJobInEveryState) {
         ASSERT_TRUE(response.ok()) << row.state << " " << verb << ": " << response.status();
         EXPECT_EQ(response->state(), expected) << row.state << " " << verb;
         EXPECT_EQ(scene.fixture.state(scene.job), expected);
-        // A job that will not run ends its pipeline.
-        EXPECT_EQ(scene.fixture.pipeline(scene.pipeline).phase(), std::string(expected) == "CANCELED" ? "FAILED" : "RUNNING") << row.state << " " << verb;
+        // A job that will not run ends its pipeline; one that is paused stops it, unless there are others (BLOCKED: a and b are queued).
+        const bool is_paused = std::string(expected) == "PAUSED" && std::string(row.state) != "BLOCKED";
+        EXPECT_EQ(scene.fixture.pipeline(scene.pipeline).phase(), std::string(expected) == "CANCELED" ? "FAILED" : is_paused ? "PAUSED" : "RUNNING")
+            << row.state << " " << verb;
+        const bool was_so = row.state == std::string(expected) && !(row.state == std::string("STOPPING") && verb == std::string("cancel"));   // cancel outranks
+        EXPECT_EQ(!response->note().empty(), was_so) << row.state << " " << verb << ": " << response->note();
       }
       EXPECT_EQ(scene.fixture.snapshot(), scene.fixture.snapshot_of_fresh_load()) << row.state << " " << verb;
     }
@@ -87,8 +91,8 @@ TEST(ControlsTest, AStoppingJobIsToldAndBecomesWhatWasWished) {
     const char *job, *pipeline;
   };
   const Row table[] = {
-      {"pause", v1::ATTEMPT_OUTCOME_RELEASED, "PAUSED", "RUNNING"},   {"pause", v1::ATTEMPT_OUTCOME_RETRYABLE, "PAUSED", "RUNNING"},
-      {"pause", v1::ATTEMPT_OUTCOME_LOST, "PAUSED", "RUNNING"},       {"pause", v1::ATTEMPT_OUTCOME_SUCCEEDED, "SUCCEEDED", "SUCCEEDED"},
+      {"pause", v1::ATTEMPT_OUTCOME_RELEASED, "PAUSED", "PAUSED"},    {"pause", v1::ATTEMPT_OUTCOME_RETRYABLE, "PAUSED", "PAUSED"},
+      {"pause", v1::ATTEMPT_OUTCOME_LOST, "PAUSED", "PAUSED"},        {"pause", v1::ATTEMPT_OUTCOME_SUCCEEDED, "SUCCEEDED", "SUCCEEDED"},
       {"cancel", v1::ATTEMPT_OUTCOME_RELEASED, "CANCELED", "FAILED"}, {"cancel", v1::ATTEMPT_OUTCOME_PERMANENT, "CANCELED", "FAILED"},
       {"cancel", v1::ATTEMPT_OUTCOME_LOST, "CANCELED", "FAILED"},     {"cancel", v1::ATTEMPT_OUTCOME_SUCCEEDED, "SUCCEEDED", "SUCCEEDED"},
   };
@@ -144,7 +148,7 @@ TEST(ControlsTest, AJobPausedBeforeItsTurnWaitsForResume) {
   ASSERT_TRUE(fixture.coordinator().pause(fixture.control(id + "-c")).ok());
   ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
   ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
-  EXPECT_EQ(fixture.story(id), "RUNNING: a SUCCEEDED, b SUCCEEDED, c PAUSED");
+  EXPECT_EQ(fixture.story(id), "PAUSED: a SUCCEEDED, b SUCCEEDED, c PAUSED");
   EXPECT_FALSE(fixture.acquire("g"));
   ASSERT_TRUE(fixture.coordinator().resume(fixture.control(id)).ok());   // the pipeline's resume means it too
   ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
@@ -158,7 +162,7 @@ TEST(ControlsTest, AWholePipelineIsPausedAndResumed) {
   const v1::Lease lease = fixture.must_acquire("g");
   EXPECT_EQ(fixture.coordinator().pause(fixture.control(id))->state(), "PAUSED");
   EXPECT_EQ(fixture.story(id), "PAUSED: a STOPPING, b PAUSED, c BLOCKED");
-  EXPECT_EQ(fixture.coordinator().pause(fixture.control(id)).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(fixture.coordinator().pause(fixture.control(id))->note(), HasSubstr("PAUSED before"));
   EXPECT_THAT(std::string(fixture.coordinator().resume(fixture.control(id)).status().message()), HasSubstr("still saving its checkpoint"));
   ASSERT_TRUE(fixture.complete("g", lease, v1::ATTEMPT_OUTCOME_SUCCEEDED).ok());
   EXPECT_EQ(fixture.story(id), "PAUSED: a SUCCEEDED, b PAUSED, c BLOCKED");
@@ -181,11 +185,65 @@ TEST(ControlsTest, AWholePipelineIsCanceled) {
   ASSERT_TRUE(fixture.complete("g", lease, v1::ATTEMPT_OUTCOME_RELEASED).ok());
   EXPECT_EQ(fixture.story(id), "CANCELED: a CANCELED, b CANCELED, c CANCELED");
   for (const std::string& target : {id, id + "-a"}) {
-    EXPECT_EQ(fixture.coordinator().cancel(fixture.control(target)).status().code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(fixture.coordinator().cancel(fixture.control(target))->state(), "CANCELED") << "said twice is no error";
+    EXPECT_THAT(fixture.coordinator().cancel(fixture.control(target))->note(), HasSubstr("CANCELED before"));
     EXPECT_EQ(fixture.coordinator().retry(fixture.control(target)).status().code(), absl::StatusCode::kFailedPrecondition);
     EXPECT_EQ(fixture.coordinator().resume(fixture.control(target)).status().code(), absl::StatusCode::kFailedPrecondition);
   }
   EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
+}
+
+// Paused one by one: the pipeline is PAUSED when nothing of it moves any more, for everyone who asks, and until something does.
+TEST(ControlsTest, APipelineIsPausedWhenItsJobsAre) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("g");
+  const std::string id = fixture.submit(testing::fork());
+  const v1::Lease lease = fixture.must_acquire("g");
+  const auto phases = [&] {
+    v1::ListRequest list;
+    list.add_states("PAUSED");
+    const bool is_listed = fixture.coordinator().list_pipelines(list)->pipelines_size() == 1;
+    v1::WatchRequest watch;
+    watch.set_id(id);
+    EXPECT_EQ(fixture.coordinator().watch(watch)->state(), fixture.pipeline(id).phase());
+    EXPECT_EQ(is_listed, fixture.pipeline(id).phase() == "PAUSED");
+    EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
+    return fixture.story(id);
+  };
+  ASSERT_TRUE(fixture.coordinator().pause(fixture.control(id + "-b")).ok());
+  EXPECT_EQ(phases(), "RUNNING: a ASSIGNED, b PAUSED, c BLOCKED");
+  ASSERT_TRUE(fixture.coordinator().pause(fixture.control(id + "-a")).ok());
+  EXPECT_EQ(phases(), "RUNNING: a STOPPING, b PAUSED, c BLOCKED") << "it still saves its checkpoint";
+  ASSERT_TRUE(fixture.complete("g", lease, v1::ATTEMPT_OUTCOME_RELEASED).ok());
+  EXPECT_EQ(phases(), "PAUSED: a PAUSED, b PAUSED, c BLOCKED");
+  fixture.restart();
+  EXPECT_EQ(phases(), "PAUSED: a PAUSED, b PAUSED, c BLOCKED");
+  ASSERT_TRUE(fixture.coordinator().resume(fixture.control(id + "-a")).ok());
+  EXPECT_EQ(phases(), "RUNNING: a QUEUED, b PAUSED, c BLOCKED");
+  ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
+  EXPECT_EQ(phases(), "RUNNING: a SUCCEEDED, b PAUSED, c QUEUED") << "the engine was never paused";
+  ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
+  EXPECT_EQ(phases(), "PAUSED: a SUCCEEDED, b PAUSED, c SUCCEEDED");
+  EXPECT_EQ(fixture.coordinator().resume(fixture.control(id))->state(), "RUNNING");
+  ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
+  EXPECT_EQ(phases(), "SUCCEEDED: a SUCCEEDED, b SUCCEEDED, c SUCCEEDED");
+}
+
+TEST(ControlsTest, ADecisionSaidTwiceIsNoErrorAndAnotherOneIs) {
+  for (const bool approve : {true, false}) {
+    CoordinatorFixture fixture;
+    fixture.register_gang("g");
+    const std::string id = fixture.submit(chain());
+    ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
+    ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_SUCCEEDED, {{"loss_ratio_to_baseline", 9}}).ok());
+    ASSERT_TRUE(fixture.decide(id, approve, "parity").ok());
+    const std::string story = fixture.story(id);
+    const auto again = fixture.decide(id, approve, "parity");
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_THAT(again->note(), HasSubstr(approve ? "gate 'parity' was approved before, by ada" : "gate 'parity' was rejected before, by ada"));
+    EXPECT_EQ(fixture.decide(id, !approve, "parity").status().code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(fixture.story(id), story);
+  }
 }
 
 TEST(ControlsTest, ARepeatedControlDoesNothingTwice) {

@@ -2,12 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <future>
 
 #include "common/error.h"
 #include "common/file_io.h"
+#include "coordinator/metric_labels.h"
 
 namespace moe::testing {
 namespace {
@@ -64,9 +66,19 @@ void CoordinatorFixture::start() {
   store_ = std::make_unique<Store>(folder_ / "moe.db");
   coordinator_ = std::make_unique<Coordinator>(
       options_, clock_, *store_,
-      CoordinatorObserver{.lease_expired = [this](const std::string& reason) { ++observed_.expired[reason]; },
+      CoordinatorObserver{.lease_expired =
+                              [this](const std::string& reason) {
+                                ++observed_.expired[reason];
+                                const std::vector<std::string> known = metric_labels().expiry_reasons;
+                                EXPECT_NE(std::find(known.begin(), known.end(), reason), known.end()) << reason << " is not counted from 0";
+                              },
                           .fenced = [this] { ++observed_.fenced; },
-                          .restarted = [this](const std::string&, const std::string& reason) { ++observed_.restarted[reason]; },
+                          .restarted =
+                              [this](const std::string&, const std::string& reason) {
+                                ++observed_.restarted[reason];
+                                const std::vector<std::string> known = metric_labels().restart_reasons;
+                                EXPECT_NE(std::find(known.begin(), known.end(), reason), known.end()) << reason << " is not counted from 0";
+                              },
                           .finished = [this](const std::string&, const std::string& outcome) { ++observed_.finished[outcome]; },
                           .changed = [this] { on_change(); }});
 }
@@ -278,10 +290,24 @@ std::map<std::string, std::string> CoordinatorFixture::snapshot_of(Coordinator& 
   return all;
 }
 
-std::map<std::string, std::string> CoordinatorFixture::snapshot_of_fresh_load() {
+void CoordinatorFixture::copy_store(const TempDir& folder) {
   wait_until_durable();
+  for (const char* name : {"moe.db", "moe.db-wal"}) std::ofstream(folder / name, std::ios::binary) << read_file(folder_ / name);
+}
+
+std::map<std::string, std::string> CoordinatorFixture::stored_states() {
   const TempDir copy;
-  for (const char* name : {"moe.db", "moe.db-wal"}) std::ofstream(copy / name, std::ios::binary) << read_file(folder_ / name);
+  copy_store(copy);
+  Store store(copy / "moe.db");
+  std::map<std::string, std::string> states;
+  const StoredState stored = store.load();
+  for (const v1::Job& job : stored.jobs) states[job.id()] = state_name(job.state());
+  return states;
+}
+
+std::map<std::string, std::string> CoordinatorFixture::snapshot_of_fresh_load() {
+  const TempDir copy;
+  copy_store(copy);
   Store store(copy / "moe.db");
   Coordinator fresh(options_, clock_, store);
   return snapshot_of(fresh);

@@ -83,6 +83,8 @@ class CoordinatorFixture {
   v1::CommitCheckpointRequest commit_request(const std::string& gang, const v1::Lease& lease, int64_t step);
   v1::CompleteAttemptRequest complete_request(const std::string& gang, const v1::Lease& lease, v1::AttemptOutcome outcome);
 
+  /// Job -> state, as the database has them.
+  std::map<std::string, std::string> stored_states();
   /// Everything that must survive a restart, as text by name.
   std::map<std::string, std::string> snapshot() { return snapshot_of(*coordinator_); }
   /// The same of a coordinator that is started on a copy of the store's files.
@@ -91,6 +93,7 @@ class CoordinatorFixture {
  private:
   static std::map<std::string, std::string> snapshot_of(Coordinator& coordinator);
   void start();
+  void copy_store(const TempDir& folder);
 
   TempDir folder_;
   FakeClock clock_;

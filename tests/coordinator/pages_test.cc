@@ -1,11 +1,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "common/file_io.h"
 #include "coordinator/coordinator_fixture.h"
 #include "coordinator/http_pages.h"
+#include "coordinator/metric_labels.h"
 #include "coordinator/reporter.h"
 
 // What others read of the coordinator's state: Prometheus, its service discovery, the files beside the results.
@@ -20,7 +23,20 @@ using ::testing::HasSubstr;
 
 double now_of(CoordinatorFixture& fixture) { return std::chrono::duration<double>(fixture.clock().wall().time_since_epoch()).count(); }
 
-CoordinatorSnapshot snapshot(CoordinatorFixture& fixture) { return snapshot_of(fixture.coordinator().view(200), now_of(fixture)); }
+CoordinatorSnapshot snapshot(CoordinatorFixture& fixture) {
+  const double now = now_of(fixture);
+  return snapshot_of(fixture.coordinator().work(CoordinatorMetrics::kMaxJobs, static_cast<int64_t>((now - 3600) * 1e6)), now);
+}
+
+std::string status_page(CoordinatorFixture& fixture) { return render_status_page(status_page_of(fixture.coordinator().view(kStatusPagePipelines), "1", "now")); }
+
+/// The number on a tile of the page.
+int tile(const std::string& page, const std::string& label) {
+  const size_t at = page.find("</b><span class=\"muted\">" + label);
+  if (at == std::string::npos) return -1;
+  const size_t begin = page.rfind("<b>", at) + 3;
+  return std::stoi(page.substr(begin, at - begin));
+}
 
 TEST(PagesTest, DiscoveryListsTheRanksOfGangsThatAreThere) {
   CoordinatorFixture fixture;
@@ -54,7 +70,8 @@ TEST(PagesTest, TheSnapshotHasJobsQueueGangsAndGates) {
   CoordinatorSnapshot shown = snapshot(fixture);
   ASSERT_EQ(shown.jobs.size(), 4u);
   ASSERT_EQ(shown.queues.size(), 1u);
-  EXPECT_EQ(shown.queues[0].jobs, (std::map<std::string, int64_t>{{"BLOCKED", 3}, {"QUEUED", 1}}));
+  EXPECT_EQ(shown.queues[0].jobs,
+            (std::map<std::string, int64_t>{{"ASSIGNED", 0}, {"BLOCKED", 3}, {"PAUSED", 0}, {"QUEUED", 1}, {"RUNNING", 0}, {"STOPPING", 0}}));
   EXPECT_NEAR(shown.queues[0].oldest_wait_seconds, 7, 0.01);
   EXPECT_EQ(shown.gangs.at(0).job_id, "");
   EXPECT_TRUE(shown.gates.empty());
@@ -84,6 +101,141 @@ TEST(PagesTest, TheSnapshotHasJobsQueueGangsAndGates) {
   ASSERT_TRUE(fixture.heartbeat("g", lease).ok());
   fixture.clock().advance(2h);
   EXPECT_EQ(snapshot(fixture).jobs.size(), 2u);   // what ended is shown for an hour
+}
+
+// Whatever has ended since, however much: what lives is shown, counted and true. Page, metrics and the store tell the same.
+TEST(PagesTest, AThousandEndedPipelinesHideNothingOfThreeLivingOnes) {
+  CoordinatorFixture fixture(24h);
+  fixture.register_gang("g");
+  const std::string running = fixture.submit(testing::chain("running"));
+  const v1::Lease lease = fixture.must_acquire("g");
+  fixture.heartbeat("g", lease, "converting", 3).value();
+  const std::string queued = fixture.submit(one_stage("queued"));
+  fixture.clock().advance(10s);
+  const std::string paused = fixture.submit(one_stage("paused"));
+  fixture.coordinator().pause(fixture.control(paused + "-work")).value();
+  // Ended in all ways, many of them within the hour.
+  for (int i = 0; i < 1000; ++i) {
+    const std::string ended = fixture.submit(one_stage("ended"));
+    fixture.coordinator().cancel(fixture.control(i % 2 == 0 ? ended : ended + "-work")).value();   // CANCELED or FAILED
+    fixture.clock().advance(1s);
+  }
+  for (const bool restarted : {false, true}) {
+    if (restarted) fixture.restart();
+    const std::string page = status_page(fixture);
+    EXPECT_EQ(tile(page, "jobs at work"), 1);
+    EXPECT_EQ(tile(page, "jobs queued"), 1);
+    EXPECT_EQ(tile(page, "pipelines running"), 2);
+    EXPECT_THAT(page, HasSubstr("3 of 3 that have not ended, 47 of 1000 that have"));
+    size_t last = page.find("Pipelines</h2>");
+    for (const std::string& id : {running, queued, paused}) EXPECT_NE(page.find(id, last), std::string::npos) << id;
+    EXPECT_LT(page.find(running), page.find("ended-")) << "what lives stands first";
+    EXPECT_THAT(page, HasSubstr("<h3>" + running + "-convert</h3>"));
+
+    const CoordinatorSnapshot shown = snapshot(fixture);
+    std::map<std::string, int> states;
+    for (const CoordinatorSnapshot::Job& job : shown.jobs) {
+      if (!job.has_ended) states[job.job_id] = job.state;
+    }
+    EXPECT_NEAR(shown.queues.at(0).oldest_wait_seconds, 1010, 0.01);
+    EXPECT_EQ(shown.jobs.size(), CoordinatorMetrics::kMaxJobs);
+
+    // The store itself: what is in its tables.
+    const std::map<std::string, std::string> stored = fixture.stored_states();
+    std::map<std::string, int> living;
+    std::map<std::string, int64_t> counts{{"ASSIGNED", 0}, {"BLOCKED", 0}, {"PAUSED", 0}, {"QUEUED", 0}, {"RUNNING", 0}, {"STOPPING", 0}};
+    for (const auto& [job, state] : stored) {
+      v1::JobState value = v1::JOB_STATE_UNSPECIFIED;
+      ASSERT_TRUE(v1::JobState_Parse("JOB_STATE_" + state, &value)) << state;
+      if (is_terminal(value)) continue;
+      living[job] = value;
+      ++counts[state];
+    }
+    EXPECT_EQ(stored.size(), 1006u);
+    EXPECT_EQ(states, living);
+    EXPECT_EQ(shown.queues[0].jobs, counts);
+    EXPECT_EQ(counts["RUNNING"], 1);
+    EXPECT_EQ(counts["PAUSED"], 1);
+  }
+}
+
+TEST(PagesTest, JobsAtWorkAreShownAlsoOfPipelinesThatEndedOrHaveNoRoom) {
+  CoordinatorFixture fixture(24h);
+  fixture.register_gang("g");
+  fixture.register_gang("h");
+  const std::string canceled = fixture.submit(one_stage("canceled"));
+  fixture.heartbeat("g", fixture.must_acquire("g")).value();
+  fixture.coordinator().cancel(fixture.control(canceled)).value();
+  EXPECT_EQ(fixture.story(canceled), "CANCELED: work STOPPING");
+  fixture.clock().advance(1s);
+  for (int i = 0; i < 60; ++i) fixture.submit(one_stage("waits"));
+  fixture.heartbeat("h", fixture.must_acquire("h")).value();
+  const std::string page = status_page(fixture);
+  EXPECT_EQ(tile(page, "jobs at work"), 2);
+  EXPECT_EQ(tile(page, "jobs queued"), 59);
+  EXPECT_THAT(page, HasSubstr("<h3>" + canceled + "-work</h3>"));
+  EXPECT_THAT(page, HasSubstr("50 of 61 that have not ended, 0 of 0 that have"));
+  const CoordinatorSnapshot shown = snapshot(fixture);
+  EXPECT_EQ(shown.jobs.size(), 61u);
+  EXPECT_EQ(shown.jobs[0].state + shown.jobs[1].state, v1::JOB_STATE_STOPPING + v1::JOB_STATE_RUNNING) << "those at work come first";
+}
+
+TEST(PagesTest, AGateIsShownWhileItsPipelineLives) {
+  for (const char* end : {"reject", "cancel", "approve"}) {
+    CoordinatorFixture fixture;
+    fixture.register_gang("g");
+    const std::string id = fixture.submit(testing::chain());
+    ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
+    ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_SUCCEEDED, {{"loss_ratio_to_baseline", 9}}).ok());
+    ASSERT_EQ(snapshot(fixture).gates.size(), 1u);
+    EXPECT_FALSE(snapshot(fixture).gates[0].passed);
+    if (end == std::string("cancel")) {
+      fixture.coordinator().cancel(fixture.control(id)).value();
+    } else {
+      fixture.decide(id, end == std::string("approve")).value();
+    }
+    const std::vector<CoordinatorSnapshot::Gate> gates = snapshot(fixture).gates;
+    if (end == std::string("approve")) {
+      ASSERT_EQ(gates.size(), 1u);
+      EXPECT_TRUE(gates[0].passed);
+      EXPECT_THAT(fixture.pipeline(id).stages(2).message(), ::testing::Not(HasSubstr("approve"))) << "nobody is asked any more";
+    } else {
+      EXPECT_TRUE(gates.empty()) << "an alert on moe_gate_passed == 0 would never end after " << end;
+    }
+    EXPECT_THAT(status_page(fixture), ::testing::Not(HasSubstr("approve"))) << end;
+  }
+}
+
+TEST(PagesTest, CountersBeginWithEveryReasonThatCanHappen) {
+  const CoordinatorLabels labels = metric_labels();
+  EXPECT_EQ(labels.kinds, (std::vector<std::string>{"convert", "train", "evaluate", "export"}));
+  EXPECT_EQ(labels.outcomes, (std::vector<std::string>{"SUCCEEDED", "FAILED", "CANCELED"}));
+  std::set<std::string> methods;
+  for (const CoordinatorLabels::Method& method : labels.methods) methods.insert(method.name);
+  EXPECT_TRUE(methods.contains("Submit") && methods.contains("GetServerInfo") && methods.contains("Heartbeat") && methods.contains("DeregisterGang"));
+  EXPECT_EQ(methods.size(), labels.methods.size());
+  EXPECT_EQ(labels.restart_reasons.size(), labels.expiry_reasons.size() + 1);
+}
+
+TEST(PagesTest, TheSummaryFollowsAnApproval) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("g");
+  const std::string id = fixture.submit(testing::chain());
+  ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
+  ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_SUCCEEDED, {{"loss_ratio_to_baseline", 9}}).ok());
+  for (const char* stage : {"convert", "parity-eval"}) {
+    write_file_atomically(fixture.root() / (id + "-" + stage) / "output-t0001" / "STAGE.json",
+                          json{{"stage", stage}, {"kind", stage == std::string("convert") ? "convert" : "evaluate"}, {"attempt", 1}, {"seconds", 1.5},
+                               {"finished_at", "2026-11-24T12:00:00Z"},
+                               {"details", {{"model", {{"parameters_total", 9}, {"parameters_active", 9}, {"experts", 8}, {"top_k", 2}}}}}}
+                              .dump());
+  }
+  const std::filesystem::path summary = fixture.root() / id / "summary.txt";
+  { const Reporter reporter(fixture.coordinator(), fixture.root()); }
+  EXPECT_THAT(read_file(summary), HasSubstr("chain: HELD"));
+  fixture.decide(id, true).value();
+  { const Reporter reporter(fixture.coordinator(), fixture.root()); }
+  EXPECT_THAT(read_file(summary), ::testing::AllOf(HasSubstr("chain: RUNNING"), ::testing::Not(HasSubstr("HELD"))));
 }
 
 TEST(PagesTest, TheReporterWritesTheFilesOfAPipelineAndNotAgainAfterAStart) {

@@ -202,6 +202,47 @@ TEST(PipelineFlowTest, ListsInPagesNewestFirst) {
   EXPECT_EQ(fixture.coordinator().list_jobs(request)->jobs_size(), 0);
 }
 
+TEST(PipelineFlowTest, JobsOfAPipelineAreListedInTheOrderOfItsStages) {
+  CoordinatorFixture fixture;
+  const std::string old = fixture.submit(chain("b"));
+  fixture.clock().advance(std::chrono::milliseconds(1));
+  const std::string id = fixture.submit(chain("a"));
+  const std::vector<std::string> expected{id + "-convert",  id + "-parity-eval",  id + "-stage1",  id + "-evaluate",
+                                          old + "-convert", old + "-parity-eval", old + "-stage1", old + "-evaluate"};
+  for (const int size : {1, 3, 50}) {
+    std::vector<std::string> seen;
+    v1::ListRequest request;
+    request.set_page_size(size);
+    do {
+      const auto page = fixture.coordinator().list_jobs(request);
+      ASSERT_TRUE(page.ok()) << page.status();
+      for (const v1::Job& job : page->jobs()) seen.push_back(job.id());
+      request.set_page_token(page->next_page_token());
+    } while (!request.page_token().empty());
+    EXPECT_EQ(seen, expected) << "pages of " << size;
+  }
+}
+
+TEST(PipelineFlowTest, CheckpointsThatAreGoneAreNotShown) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("g");
+  const std::string job = fixture.submit(one_stage()) + "-work";
+  const v1::Lease lease = fixture.must_acquire("g");
+  for (const int64_t step : {2, 4, 6}) ASSERT_TRUE(fixture.commit("g", lease, step).ok());
+  const auto steps = [&] {
+    std::vector<int64_t> shown;
+    const v1::Job described = fixture.job(job);
+    for (const v1::Checkpoint& checkpoint : described.checkpoints()) shown.push_back(checkpoint.step());
+    return shown;
+  };
+  EXPECT_THAT(steps(), ElementsAre(2, 4, 6));
+  std::filesystem::remove_all(fixture.root() / (job + "/checkpoints/s00000002-t0001"));   // as a gang that keeps two does
+  EXPECT_THAT(steps(), ElementsAre(4, 6));
+  const auto list = fixture.coordinator().list_jobs({});
+  ASSERT_EQ(list->jobs(0).checkpoints_size(), 1) << "a list has the newest alone";
+  EXPECT_EQ(list->jobs(0).checkpoints(0).step(), 6);
+}
+
 TEST(PipelineFlowTest, IdsMayBeShortenedAsLongAsTheyAreClear) {
   CoordinatorFixture fixture;
   const std::string one = fixture.submit(one_stage("alpha")), two = fixture.submit(one_stage("alps"));

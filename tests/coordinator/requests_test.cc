@@ -53,6 +53,48 @@ TEST(RequestsTest, ARepeatedSubmitIsTheSamePipelineAlsoAfterARestart) {
   EXPECT_TRUE(fixture.coordinator().submit(request).ok());
 }
 
+TEST(RequestsTest, TheCoordinatorLooksForModelsAndData) {
+  CoordinatorFixture fixture;
+  const testing::TempDir elsewhere;
+  const std::filesystem::path root = fixture.root();
+  std::filesystem::create_directories(root / "models" / "dense");
+  std::filesystem::create_directories(root / "models" / "empty");
+  write_file_atomically(root / "models" / "dense" / "config.json", "{}");
+  write_file_atomically(root / "a.jsonl", "");
+  const auto ask = [&](const std::string& model, const std::string& data, bool validate_only) {
+    v1::SubmitRequest request = fixture.submit_request(spec_of("apiVersion: moe/v1\nkind: Pipeline\nname: p\ninputs: {dense: {path: " + model +
+                                                               "}}\nstages:\n  - {name: work, train: {input: dense, steps: 1, data: [{path: " + data +
+                                                               "}], validation: [{path: " + data + "}]}}\n"));
+    request.set_validate_only(validate_only);
+    return fixture.coordinator().submit(request);
+  };
+  const std::string dense = (root / "models" / "dense").string(), data = (root / "a.jsonl").string();
+  const auto good = ask(dense, data, true);
+  EXPECT_EQ(good->problems_size(), 0);
+  EXPECT_THAT(good->inputs_seen(), HasSubstr("looked for the 2 models and data files that it names: 2 are there"));
+  EXPECT_EQ(good->warnings_size(), 1) << "no gang is connected";
+
+  // Below the data root nobody will find what is not there.
+  const auto missing = ask((root / "models" / "dnse").string(), (root / "b.jsonl").string(), true);
+  ASSERT_EQ(missing->problems_size(), 2) << "what is named twice is missing once";
+  EXPECT_EQ(missing->problems(0).path(), "inputs.dense.path");
+  EXPECT_THAT(missing->problems(0).message(), AllOf(HasSubstr("there is no such folder"), HasSubstr("models/dnse"), HasSubstr("the coordinator looked"), HasSubstr(root.string())));
+  EXPECT_EQ(missing->problems(1).path(), "stages.work.train.data.0.path");
+  EXPECT_THAT(missing->problems(1).message(), AllOf(HasSubstr("there is no such file"), HasSubstr("b.jsonl")));
+  EXPECT_THAT(missing->inputs_seen(), HasSubstr("0 are there"));
+  EXPECT_EQ(ask((root / "models" / "dnse").string(), data, false).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(ask((root / "models" / "empty").string(), data, true)->problems(0).message(), HasSubstr("config.json is missing"));
+  EXPECT_THAT(ask(dense, (root / "models").string(), true)->problems(0).message(), HasSubstr("it is not a file"));
+
+  // Elsewhere a gang may see more: a warning, and the pipeline is taken.
+  const auto outside = ask((elsewhere / "dense").string(), data, false);
+  ASSERT_TRUE(outside.ok()) << outside.status();
+  ASSERT_EQ(outside->warnings_size(), 2);
+  EXPECT_THAT(outside->warnings(1), AllOf(HasSubstr("inputs.dense.path: there is no such folder"), HasSubstr("not below the data root"), HasSubstr("gangs elsewhere may have it")));
+  // A relative path is taken from a folder that the coordinator does not know.
+  EXPECT_THAT(ask("./dense", data, true)->inputs_seen(), HasSubstr("1 is there, 1 with a relative path cannot be told"));
+}
+
 TEST(RequestsTest, TheOrderOfAMapIsNoDifference) {
   CoordinatorFixture fixture;
   v1::PipelineSpec spec = chain();

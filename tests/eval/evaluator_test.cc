@@ -95,6 +95,24 @@ TEST_F(EvaluatorTest, ComparesWithTheBaselineOnTheSameTokens) {
   EXPECT_FALSE(baseline.contains("expert_load")) << "it is dense";
 }
 
+TEST_F(EvaluatorTest, ModelAndBaselineAreOneProgress) {
+  for (const bool has_baseline : {false, true}) {
+    v1::GangSpec gang;
+    std::vector<std::pair<int64_t, int64_t>> told;
+    testing::run_ranks(1, [&](Communicator& world) {
+      EvaluateRequest request{.spec = spec_, .gang = gang, .model = folder_ / "moe", .baseline = {}, .progress = [&](int64_t done, int64_t all) { told.emplace_back(done, all); }};
+      if (has_baseline) request.baseline = folder_ / "dense";
+      evaluate(request, world);
+    });
+    ASSERT_GT(told.size(), 1U);
+    for (size_t i = 0; i < told.size(); ++i) {
+      EXPECT_EQ(told[i].second, told.back().second);
+      EXPECT_GT(told[i].first, i == 0 ? 0 : told[i - 1].first) << "it began again";
+    }
+    EXPECT_EQ(told.back().first, told.back().second);
+  }
+}
+
 TEST_F(EvaluatorTest, AModelIsAsGoodAsItself) {
   const json result = run("moe", "moe");
   EXPECT_EQ(result["loss_ratio_to_baseline"], 1.0);

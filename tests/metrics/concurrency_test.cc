@@ -51,7 +51,7 @@ TrainStepSample sample() {
 TEST(MetricsConcurrencyTest, NoReportIsLost) {
   MetricsPage page;
   WorkerMetrics metrics(page, true);
-  metrics.begin_job("j", "s");
+  metrics.begin_job("j", "s", "train");
   const int scrapes = hammer(page, [&](int thread, int) {
     metrics.train_step(sample());
     metrics.comm(thread % 2 == 0 ? "dispatch" : "combine", 0.5, 2);
@@ -72,7 +72,7 @@ TEST(MetricsConcurrencyTest, JobsComeAndGoUnderReports) {
   MetricsPage page;
   WorkerMetrics metrics(page, true);
   hammer(page, [&](int thread, int round) {
-    if (thread == 0 && round % 10 == 0) metrics.begin_job("job-" + std::to_string(round), "s");
+    if (thread == 0 && round % 10 == 0) metrics.begin_job("job-" + std::to_string(round), "s", "train");
     if (thread == 0 && round % 10 == 7) metrics.end_job();
     if (thread != 0) metrics.train_step(sample());
     metrics.comm("dispatch", 0.1, 1);

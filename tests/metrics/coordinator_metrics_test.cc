@@ -126,6 +126,34 @@ TEST_F(CoordinatorMetricsTest, EventsAddUp) {
   EXPECT_EQ(text.at("moe_store_commit_duration_seconds_bucket{le=\"0.005\"}"), 3);
 }
 
+TEST_F(CoordinatorMetricsTest, WhatIsKnownIsThereWithZeroBeforeTheFirstEvent) {
+  MetricsPage page;
+  CoordinatorMetrics metrics(page, {.methods = {{"Heartbeat", {"OK", "ABORTED"}}, {"Submit", {"OK"}}},
+                                    .kinds = {"train"},
+                                    .outcomes = {"SUCCEEDED", "FAILED"},
+                                    .expiry_reasons = {"heartbeat_lost"},
+                                    .restart_reasons = {"gang_lost", "failed"}});
+  CoordinatorSnapshot jobs = snapshot();
+  jobs.jobs[1].has_ended = true;
+  metrics.set(jobs);
+  const Exposition before = parse_exposition(page.text());
+  for (const char* name : {"moe_rpc_requests_total{code=\"OK\",method=\"Heartbeat\"}", "moe_rpc_requests_total{code=\"ABORTED\",method=\"Heartbeat\"}",
+                           "moe_rpc_requests_total{code=\"OK\",method=\"Submit\"}", "moe_rpc_duration_seconds_count{method=\"Submit\"}",
+                           "moe_jobs_finished_total{kind=\"train\",outcome=\"FAILED\"}", "moe_jobs_finished_total{kind=\"train\",outcome=\"SUCCEEDED\"}",
+                           "moe_lease_expirations_total{reason=\"heartbeat_lost\"}", "moe_lease_fencing_rejections_total",
+                           "moe_job_restarts_total{job_id=\"a\",reason=\"gang_lost\"}", "moe_job_restarts_total{job_id=\"a\",reason=\"failed\"}",
+                           "moe_store_commit_duration_seconds_count"}) {
+    EXPECT_TRUE(before.has(name) && before.at(name) == 0) << name;
+  }
+  EXPECT_FALSE(before.has("moe_job_restarts_total{job_id=\"b\",reason=\"failed\"}")) << "a job that has ended is not restarted";
+  feed_events(metrics);
+  const Exposition after = parse_exposition(page.text());
+  for (const auto& [name, value] : after.samples) {
+    if (!name.starts_with("moe_")) continue;
+    EXPECT_TRUE(before.samples.contains(name)) << name << " was born at " << value;
+  }
+}
+
 TEST_F(CoordinatorMetricsTest, AtMostFiveHundredJobsAreExposed) {
   CoordinatorSnapshot many;
   for (int i = 0; i < 600; ++i) many.jobs.push_back(job("job-" + std::to_string(i)));

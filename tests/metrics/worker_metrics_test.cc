@@ -5,7 +5,9 @@
 
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <map>
 
 #include "metrics/exposition.h"
 #include "metrics/promtool.h"
@@ -71,19 +73,19 @@ class WorkerMetricsTest : public ::testing::Test {
 };
 
 TEST_F(WorkerMetricsTest, ExposesExactlyTheCatalogue) {
-  metrics_.begin_job("tiny-stage1", "stage1");
+  metrics_.begin_job("tiny-stage1", "stage1", "train");
   feed_everything(metrics_);
   std::set<std::string> all = kEveryRank;
   all.insert(kLeader.begin(), kLeader.end());
   EXPECT_THAT(page().names(), ElementsAreArray(all));
-  // 2 info; step, timestamp, in flight; 3 of one op; 2 layers x (5 + 4 experts); 3 losses, 4 gauges, 1 learning rate and
-  // 4 counters of training; histograms of 14 and 12 bounds, each with +Inf, sum and count; eval; 2 of checkpoints, 2 of
-  // conversion.
-  EXPECT_EQ(page().count("moe_"), 2u + 3 + 3 + 2 * (5 + 4) + 3 + 4 + 1 + 4 + (14 + 3) + (12 + 3) + 1 + 2 + 2);
+  // 2 info; step, timestamp, in flight; 3 of each of 4 ops; 2 layers x (5 + 4 experts); 3 losses, 4 gauges, 1 learning rate and
+  // 4 counters of training; histograms of 14 bounds and, for 3 phases, of 12, each with +Inf, sum and count; eval; 2 of
+  // checkpoints, 2 of conversion.
+  EXPECT_EQ(page().count("moe_"), 2u + 3 + 3 * 4 + 2 * (5 + 4) + 3 + 4 + 1 + 4 + (14 + 3) + 3 * (12 + 3) + 1 + 2 + 2);
 }
 
 TEST_F(WorkerMetricsTest, EverySeriesOfAJobNamesJobAndStage) {
-  metrics_.begin_job("tiny-stage1", "stage1");
+  metrics_.begin_job("tiny-stage1", "stage1", "train");
   feed_everything(metrics_);
   for (const auto& [name, value] : page().samples) {
     if (name.starts_with("process_") || name.starts_with("moe_build_info") || name.starts_with("moe_worker_info")) continue;
@@ -94,7 +96,7 @@ TEST_F(WorkerMetricsTest, EverySeriesOfAJobNamesJobAndStage) {
 
 TEST_F(WorkerMetricsTest, TellsTheStepAsItWas) {
   const double before = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-  metrics_.begin_job("tiny-stage1", "stage1");
+  metrics_.begin_job("tiny-stage1", "stage1", "train");
   metrics_.train_step(sample(7));
   TrainStepSample next = sample(8);
   next.step_seconds = 5;
@@ -125,7 +127,7 @@ TEST_F(WorkerMetricsTest, TellsTheStepAsItWas) {
 }
 
 TEST_F(WorkerMetricsTest, CountsRoutedTokensAndTellsHowEvenTheyAre) {
-  metrics_.begin_job("tiny-stage1", "stage1");
+  metrics_.begin_job("tiny-stage1", "stage1", "train");
   metrics_.train_step(sample(1));
   metrics_.train_step(sample(2));
   const Exposition text = page();
@@ -141,7 +143,7 @@ TEST_F(WorkerMetricsTest, CountsRoutedTokensAndTellsHowEvenTheyAre) {
 }
 
 TEST_F(WorkerMetricsTest, NonFiniteStepsAreCountedAndShown) {
-  metrics_.begin_job("tiny-stage1", "stage1");
+  metrics_.begin_job("tiny-stage1", "stage1", "train");
   TrainStepSample bad = sample();
   bad.loss = std::numeric_limits<double>::quiet_NaN();
   bad.skipped = true;
@@ -158,13 +160,13 @@ TEST_F(WorkerMetricsTest, NonFiniteStepsAreCountedAndShown) {
 }
 
 TEST_F(WorkerMetricsTest, LabelsSortAsNumbersAtEverySize) {
-  metrics_.begin_job("wide", "s");
+  metrics_.begin_job("wide", "s", "train");
   TrainStepSample wide = sample();
   wide.expert_load.assign(3, std::vector<int64_t>(1200, 1));
   metrics_.train_step(wide);
   EXPECT_TRUE(page().has("moe_expert_routed_tokens_total{expert=\"0007\",job_id=\"wide\",layer=\"02\",stage=\"s\"}"));
   EXPECT_TRUE(page().has("moe_expert_routed_tokens_total{expert=\"1199\",job_id=\"wide\",layer=\"02\",stage=\"s\"}"));
-  metrics_.begin_job("deep", "s");
+  metrics_.begin_job("deep", "s", "train");
   wide.expert_load.assign(101, {1, 2});
   metrics_.train_step(wide);
   EXPECT_TRUE(page().has("moe_expert_routed_tokens_total{expert=\"001\",job_id=\"deep\",layer=\"009\",stage=\"s\"}"));
@@ -173,12 +175,12 @@ TEST_F(WorkerMetricsTest, LabelsSortAsNumbersAtEverySize) {
 }
 
 TEST_F(WorkerMetricsTest, TooManyExpertsAreSummedUpPerLayer) {
-  metrics_.begin_job("huge", "s");
+  metrics_.begin_job("huge", "s", "train");
   TrainStepSample huge = sample();
   huge.expert_load.assign(64, std::vector<int64_t>(64, 1));
   metrics_.train_step(huge);
   EXPECT_EQ(page().count("moe_expert_routed_tokens_total{"), 4096u);
-  metrics_.begin_job("huger", "s");
+  metrics_.begin_job("huger", "s", "train");
   huge.expert_load.assign(64, std::vector<int64_t>(65, 1));
   metrics_.train_step(huge);
   EXPECT_EQ(page().count("moe_expert_routed_tokens_total{"), 0u);
@@ -186,7 +188,7 @@ TEST_F(WorkerMetricsTest, TooManyExpertsAreSummedUpPerLayer) {
 }
 
 TEST_F(WorkerMetricsTest, DenseModelsHaveNoRouterSeries) {
-  metrics_.begin_job("dense", "s");
+  metrics_.begin_job("dense", "s", "train");
   TrainStepSample dense = sample();
   dense.expert_load.clear();
   metrics_.train_step(dense);
@@ -198,31 +200,71 @@ TEST_F(WorkerMetricsTest, DenseModelsHaveNoRouterSeries) {
 }
 
 TEST_F(WorkerMetricsTest, AJobLeavesNothingBehind) {
-  metrics_.begin_job("tiny-stage1", "stage1");
+  metrics_.begin_job("tiny-stage1", "stage1", "train");
   feed_everything(metrics_);
   metrics_.end_job();
   EXPECT_EQ(page().names(), (std::set<std::string>{"moe_build_info", "moe_worker_info"}));
   feed_everything(metrics_);  // late reports of a job that is over
   EXPECT_EQ(page().names(), (std::set<std::string>{"moe_build_info", "moe_worker_info"}));
   metrics_.end_job();
-  metrics_.begin_job("next", "stage2");
+  metrics_.begin_job("next", "stage2", "train");
   metrics_.train_step(sample());
   EXPECT_EQ(page().at("moe_train_steps_total{job_id=\"next\",stage=\"stage2\"}"), 1);
   EXPECT_EQ(page().count("tiny-stage1"), 0u);
 }
 
 TEST_F(WorkerMetricsTest, BeginEndsTheJobBefore) {
-  metrics_.begin_job("one", "s");
+  metrics_.begin_job("one", "s", "train");
   metrics_.train_step(sample());
-  metrics_.begin_job("two", "s");
-  EXPECT_EQ(page().count("job_id="), 0u);
-  metrics_.begin_job("one", "s");  // another attempt starts from zero
+  metrics_.begin_job("two", "s", "train");
+  EXPECT_EQ(page().count("job_id=\"one\""), 0u);
+  metrics_.begin_job("one", "s", "train");  // another attempt starts from zero
   metrics_.train_step(sample());
   EXPECT_EQ(page().at("moe_train_steps_total{job_id=\"one\",stage=\"s\"}"), 1);
 }
 
+// Prometheus sees an increase only between two numbers: what counts is there with 0 before it counts anything.
+TEST_F(WorkerMetricsTest, EveryCounterIsThereWithZeroBeforeTheFirstEvent) {
+  const auto counters = [this] {
+    std::map<std::string, double> found;
+    const Exposition text = page();
+    for (const auto& [name, value] : text.samples) {
+      const std::string family = name.substr(0, name.find('{'));
+      const bool is_counter = family.ends_with("_total") || family.ends_with("_count") || family.ends_with("_bucket");
+      if (is_counter && family.starts_with("moe_")) found[name] = value;
+    }
+    return found;
+  };
+  for (const auto& [kind, feed] : std::map<std::string, std::function<void()>>{
+           {"train", [this] { metrics_.train_step(sample()); metrics_.checkpoint(0.7, "commit", 1, true); metrics_.checkpoint(0.7, "write", 1, false); }},
+           {"convert", [this] { metrics_.units(1, 12, kConvertUnit); }},
+           {"evaluate", [this] { metrics_.eval_loss("books", 3); }}}) {
+    metrics_.begin_job("tiny-x", "x", kind);
+    if (kind == "train") metrics_.expect_experts({4, 4});
+    const std::map<std::string, double> before = counters();
+    for (const auto& [name, value] : before) EXPECT_EQ(value, 0) << name;
+    feed();
+    for (const char* op : kCommOps) metrics_.comm(op, 0.25, 4096);
+    const std::map<std::string, double> after = counters();
+    for (const auto& [name, value] : after) EXPECT_TRUE(before.contains(name)) << name << " was born at " << value;
+    EXPECT_GT(after.size(), kind == "train" ? 40u : 0u);
+  }
+}
+
+TEST_F(WorkerMetricsTest, ExpectedExpertsHaveTheSeriesOfTheFirstStep) {
+  metrics_.begin_job("tiny-x", "x", "train");
+  metrics_.expect_experts({0, 3, 3});
+  EXPECT_EQ(page().count("moe_expert_routed_tokens_total{"), 6u);
+  EXPECT_EQ(page().at("moe_expert_routed_tokens_total{expert=\"002\",job_id=\"tiny-x\",layer=\"01\",stage=\"x\"}"), 0);
+  TrainStepSample step = sample();
+  step.expert_load = {{}, {1, 2, 3}, {4, 5, 6}};
+  metrics_.train_step(step);
+  EXPECT_EQ(page().count("moe_expert_routed_tokens_total{"), 6u);
+  EXPECT_EQ(page().at("moe_expert_routed_tokens_total{expert=\"002\",job_id=\"tiny-x\",layer=\"02\",stage=\"x\"}"), 6);
+}
+
 TEST_F(WorkerMetricsTest, ConversionProgressIsAbsoluteAndNeverFalls) {
-  metrics_.begin_job("c", "convert");
+  metrics_.begin_job("c", "convert", "convert");
   metrics_.units(0, 12, "layer");
   EXPECT_EQ(page().at("moe_convert_units_total{job_id=\"c\",stage=\"convert\",unit=\"layer\"}"), 0);
   metrics_.units(5, 12, "layer");
@@ -232,7 +274,7 @@ TEST_F(WorkerMetricsTest, ConversionProgressIsAbsoluteAndNeverFalls) {
 }
 
 TEST_F(WorkerMetricsTest, CheckpointsCountAsWrittenOrFailed) {
-  metrics_.begin_job("c", "s");
+  metrics_.begin_job("c", "s", "train");
   const std::string job = "{job_id=\"c\",stage=\"s\"}";
   metrics_.checkpoint(0.2, "snapshot", 0, true);
   EXPECT_FALSE(page().has("moe_checkpoint_bytes" + job));
@@ -248,7 +290,7 @@ TEST_F(WorkerMetricsTest, CheckpointsCountAsWrittenOrFailed) {
 }
 
 TEST_F(WorkerMetricsTest, CollectivesAddUpPerKind) {
-  metrics_.begin_job("c", "s");
+  metrics_.begin_job("c", "s", "train");
   for (int i = 0; i < 3; ++i) metrics_.comm("combine", 0.5, 100);
   metrics_.comm("grad_sync", 2, 1000);
   metrics_.set_comm_inflight(4);
@@ -271,7 +313,7 @@ TEST_F(WorkerMetricsTest, InfoIsReplacedNotMultiplied) {
 TEST(WorkerMetricsRankTest, OtherRanksExposeOnlyTheirOwn) {
   MetricsPage page;
   WorkerMetrics metrics(page, false);
-  metrics.begin_job("tiny-stage1", "stage1");
+  metrics.begin_job("tiny-stage1", "stage1", "train");
   feed_everything(metrics);
   EXPECT_THAT(parse_exposition(page.text()).names(), ElementsAreArray(kEveryRank));
 }
@@ -280,7 +322,7 @@ TEST(WorkerMetricsLintTest, PromtoolFindsNothing) {
   if (!testing::has_promtool()) GTEST_SKIP() << "promtool is not installed (Debian package: prometheus)";
   MetricsPage page;
   WorkerMetrics metrics(page, true);
-  metrics.begin_job("tiny-stage1", "quote\" back\\slash");
+  metrics.begin_job("tiny-stage1", "quote\" back\\slash", "train");
   feed_everything(metrics);
   EXPECT_THAT(testing::promtool_complaints(page.text()), IsEmpty());
   EXPECT_THAT(testing::promtool_complaints("# TYPE Bad_name counter\nBad_name 1\n"), Not(IsEmpty())) << "the check checks";

@@ -202,5 +202,43 @@ TEST(PipelineStatusTest, DamagedStatesAreRefusedByName) {
               ThrowsMessage<Corruption>(HasSubstr("is stage 'quality' in its state, but gate 'quality' in its spec")));
 }
 
+TEST(PipelineStatusTest, APipelineIsPausedWhenOnlyItsJobsAre) {
+  constexpr v1::JobState kBlocked = v1::JOB_STATE_BLOCKED, kPaused = v1::JOB_STATE_PAUSED;
+  PipelineState state;
+  EXPECT_TRUE(only_jobs_pause(state, {kPaused}));
+  EXPECT_TRUE(only_jobs_pause(state, {v1::JOB_STATE_SUCCEEDED, kPaused, kBlocked, kPaused}));
+  EXPECT_FALSE(only_jobs_pause(state, {kBlocked}));
+  for (const v1::JobState moves :
+       {v1::JOB_STATE_QUEUED, v1::JOB_STATE_ASSIGNED, v1::JOB_STATE_RUNNING, v1::JOB_STATE_STOPPING}) {
+    EXPECT_FALSE(only_jobs_pause(state, {kPaused, moves})) << moves;
+  }
+  // What the engine says otherwise stands.
+  for (const PipelinePhase phase : {PipelinePhase::kHeld, PipelinePhase::kPaused, PipelinePhase::kFailed}) {
+    state.phase = phase;
+    EXPECT_FALSE(only_jobs_pause(state, {kPaused})) << to_string(phase);
+  }
+}
+
+TEST(PipelineStatusTest, PausedJobsAreShownAndTakenBack) {
+  v1::Pipeline pipeline;
+  pipeline.mutable_spec()->add_stages()->set_name("convert");
+  pipeline.mutable_spec()->mutable_stages(0)->mutable_convert()->set_input("./dense");
+  PipelineState state = make_pipeline_state(pipeline.spec());
+  advance(state, Start{});
+  to_proto(state, pipeline);
+  show_paused_jobs(state, {v1::JOB_STATE_PAUSED}, pipeline);
+  EXPECT_EQ(pipeline.phase(), "PAUSED");
+  EXPECT_EQ(text_of(from_proto(pipeline)), text_of(state)) << "the engine runs";
+  to_proto(state, pipeline);
+  show_paused_jobs(state, {v1::JOB_STATE_QUEUED}, pipeline);
+  EXPECT_EQ(pipeline.phase(), "RUNNING");
+  EXPECT_FALSE(pipeline.only_jobs_paused());
+  // A pipeline that was itself paused stays so.
+  advance(state, Pause{});
+  to_proto(state, pipeline);
+  show_paused_jobs(state, {v1::JOB_STATE_PAUSED}, pipeline);
+  EXPECT_EQ(from_proto(pipeline).phase, PipelinePhase::kPaused);
+}
+
 }  // namespace
 }  // namespace moe

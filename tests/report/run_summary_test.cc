@@ -151,6 +151,52 @@ TEST_F(RunSummaryTest, ExportsStandBesideTheModel) {
   EXPECT_THAT(table, HasSubstr("export  " + folder("export").output_path(1).string()));
 }
 
+TEST_F(RunSummaryTest, AStageThatHasNotRunHasItsKind) {
+  spec_.add_stages()->set_name("export");
+  spec_.mutable_stages(4)->mutable_export_()->set_input("train.model");
+  add_stage("export", false, "PENDING", "");
+  write(records());
+  const std::string html = read_file(run_root() / "report.html");
+  EXPECT_THAT(html, HasSubstr("export<small>export</small>"));
+  EXPECT_THAT(html, HasSubstr("recovered<small>gate</small>"));
+  EXPECT_THAT(html, HasSubstr("<span class=\"badge idle\">PENDING</span></td><td class=\"time\"></td>")) << "no time before it ran";
+}
+
+TEST_F(RunSummaryTest, AModelIsCalledAfterWhatMadeItWheneverItWasMeasured) {
+  // No evaluation right after the conversion: the first measured model is a trained one.
+  const auto page = [this] { return read_file(run_root() / "report.html"); };   // the terminal's lines are wrapped
+  std::string table = write(records());
+  EXPECT_THAT(page(), HasSubstr("Held-out loss, dense → trained: maths 2.25 → 2.25, general 2.50 → 2.50."));
+  EXPECT_THAT(page(), Not(HasSubstr("converted")));
+  EXPECT_THAT(page(), Not(HasSubstr("of the gap")));
+
+  // The converted model is measured last, on its own and on a further domain: it still stands before the trained one.
+  v1::Stage& late = *spec_.add_stages();
+  late.set_name("evaluate-late");
+  late.mutable_evaluate()->set_input("convert.model");
+  add_stage("evaluate-late", false, "SUCCEEDED", "");
+  std::vector<json> made = records();
+  made.push_back(record("evaluate-late", "evaluate", 1,
+                        {{"model", model_facts(8)},
+                         {"domains", {{"general", {{"loss", 4.5}, {"perplexity", 90.0}}}, {"maths", {{"loss", 4.25}, {"perplexity", 70.1}}}}}}));
+  table = write(made);
+  EXPECT_THAT(table, ::testing::ContainsRegex("dense +converted +after train"));
+  EXPECT_THAT(page(), HasSubstr("dense → converted → recovered: maths 2.25 → 4.25 → 2.25, general 2.50 → 4.50 → 2.50."));
+  EXPECT_THAT(page(), HasSubstr("Training closed 100 % of the gap"));
+
+  // Measured again: more domains are added, the same ones make a column of their own.
+  v1::Stage& again = *spec_.add_stages();
+  again.set_name("again");
+  again.mutable_evaluate()->set_input("convert.model");
+  add_stage("again", false, "SUCCEEDED", "");
+  made.push_back(record("again", "evaluate", 1, {{"model", model_facts(8)}, {"domains", {{"code", {{"loss", 3.125}, {"perplexity", 22.8}}}}}}));
+  table = write(made);
+  EXPECT_EQ(table.find("converted, again"), std::string::npos) << table;
+  EXPECT_THAT(table, HasSubstr("3.125"));
+  made.back()["details"]["domains"] = {{"general", {{"loss", 4.75}, {"perplexity", 115.6}}}};
+  EXPECT_THAT(write(made), HasSubstr("converted, again"));
+}
+
 TEST_F(RunSummaryTest, BeforeAnyStageIsDone) {
   state_.set_phase("FAILED");
   state_.set_reason("stage 'convert' failed: no such model");

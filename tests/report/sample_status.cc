@@ -138,8 +138,7 @@ StatusPage sample_status() {
   add_stage(held, "evaluate", "SUCCEEDED", v1::JOB_STATE_SUCCEEDED);
   add_gate(held, "balance", "PASSED", "gate 'balance' passes: evaluate.load_max is 1.31, wanted <= 2");
   add_gate(held, "recovered", "HELD",
-           "gate 'recovered' fails: evaluate.loss_ratio_to_baseline is 1.41, wanted <= 1.25; look at the results, then "
-           "approve it to go on or change the configuration");
+           "gate 'recovered' fails: evaluate.loss_ratio_to_baseline is 1.41, wanted <= 1.25");
   add_stage(held, "stage2", "PENDING", v1::JOB_STATE_BLOCKED);
 
   v1::Pipeline failed =
@@ -160,7 +159,10 @@ StatusPage sample_status() {
   v1::Pipeline done = pipeline("done", "done-11aa", "SUCCEEDED", 90000);
   done.set_reason("every stage is done");
   add_stage(done, "convert", "SUCCEEDED", v1::JOB_STATE_SUCCEEDED);
-  page.pipelines = {running, held, failed, paused, done};
+  page.pipelines = {running, held, paused, failed, done};
+  page.living_pipelines = {{"HELD", 1}, {"PAUSED", 1}, {"RUNNING", 1}};
+  page.living_jobs = {{"BLOCKED", 3}, {"PAUSED", 1}, {"QUEUED", 1}, {"RUNNING", 2}};
+  page.ended_pipelines = 2;
 
   v1::Job evaluation = job(running.id(), "evaluate-converted", "evaluate", v1::JOB_STATE_RUNNING);
   evaluation.mutable_progress()->set_phase("evaluating");
@@ -191,8 +193,8 @@ StatusPage hostile_status() {
   for (v1::Gang& entry : page.gangs) poison(entry, evil);
   page.pipelines[0].set_id(evil);
   page.pipelines[1].set_id(evil);
-  page.pipelines[2].set_phase(evil);
-  page.pipelines[3].mutable_stages(0)->set_status(evil);
+  page.pipelines[3].set_phase(evil);
+  page.pipelines[2].mutable_stages(0)->set_status(evil);
   page.jobs[1].set_id(evil);
   page.jobs[1].mutable_progress()->set_step(-5);
   page.jobs[0].mutable_progress()->set_step(std::numeric_limits<int64_t>::max());

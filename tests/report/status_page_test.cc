@@ -114,35 +114,40 @@ TEST(StatusPageTest, AnEmptyPageSaysWhatToDoNext) {
   EXPECT_THAT(html, HasSubstr("No gang works on a job now."));
 }
 
-TEST(StatusPageTest, TheNewestFiftyOf200) {
+TEST(StatusPageTest, FiftyPipelinesAndHowManyMoreThereAre) {
   StatusPage page;
-  for (int i = 0; i < 200; ++i) {
+  page.living_pipelines = {{"RUNNING", 3}, {"HELD", 1}};
+  page.ended_pipelines = 196;
+  for (int i = 0; i < 50; ++i) {
     v1::Pipeline& pipeline = page.pipelines.emplace_back();
     pipeline.set_id(concat("p-", 1000 - i));
     pipeline.set_name(concat("pipeline-", 1000 - i));
-    pipeline.set_phase("SUCCEEDED");
+    pipeline.set_phase(i < 4 ? "RUNNING" : "SUCCEEDED");
   }
   const std::string html = render_status_page(page);
   EXPECT_EQ(count(html, "<article"), 50u);
-  EXPECT_THAT(html, HasSubstr("<h3>pipeline-1000</h3>"));
-  EXPECT_THAT(html, HasSubstr("<h3>pipeline-951</h3>"));
-  EXPECT_THAT(html, Not(HasSubstr("pipeline-950")));
-  EXPECT_THAT(html, HasSubstr("The newest 50; <code>moectl get pipelines --limit 0</code> lists all."));
-  page.pipelines.resize(50);
-  EXPECT_THAT(render_status_page(page), Not(HasSubstr("The newest")));
+  EXPECT_THAT(html, HasSubstr("4 of 4 that have not ended, 46 of 196 that have; <code>moectl get pipelines --limit 0</code> lists all."));
+  EXPECT_THAT(html, HasSubstr("<b>3</b><span class=\"muted\">pipelines running"));
+  page.living_pipelines["RUNNING"] = 100;
+  EXPECT_THAT(render_status_page(page), HasSubstr("50 of 101 that have not ended, 0 of 196 that have;"));
+  page.living_pipelines = {{"RUNNING", 4}};
+  page.ended_pipelines = 46;
+  EXPECT_THAT(render_status_page(page), Not(HasSubstr("that have not ended")));
 }
 
-TEST(StatusPageTest, ManyJobsAtWorkAreLimitedToo) {
+TEST(StatusPageTest, ManyJobsAtWorkAreLimitedTooAndCountedWhole) {
   StatusPage page;
   for (int i = 0; i < 30; ++i) {
     v1::Job& job = page.jobs.emplace_back();
     job.set_id(concat("job-", i));
     job.set_state(v1::JOB_STATE_RUNNING);
   }
+  page.living_jobs = {{"ASSIGNED", 1}, {"QUEUED", 7}, {"RUNNING", 30}, {"STOPPING", 2}};
   const std::string html = render_status_page(page);
   EXPECT_EQ(count(html, "<article"), 20u);
-  EXPECT_THAT(html, HasSubstr("20 of 30; <code>moectl get jobs --limit 0</code>"));
-  EXPECT_THAT(html, HasSubstr("<b>30</b><span class=\"muted\">jobs at work"));
+  EXPECT_THAT(html, HasSubstr("20 of 33; <code>moectl get jobs --state assigned,running,stopping --limit 0</code>"));
+  EXPECT_THAT(html, HasSubstr("<b>33</b><span class=\"muted\">jobs at work"));
+  EXPECT_THAT(html, HasSubstr("<b>7</b><span class=\"muted\">jobs queued"));
 }
 
 // Words that a state may be, the class that they get, and that the style gives the class a colour.

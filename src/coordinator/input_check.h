@@ -1,0 +1,25 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "moe/v1/pipeline.pb.h"
+#include "pipeline/problem.h"
+
+/// Whether the models and data files that a pipeline names are there, as far as the coordinator can see: a mistyped path is told
+/// at submit, not when a gang has its turn. Reads directories; call it without a lock.
+namespace moe {
+
+struct InputCheck {
+  /// What is missing below the data root, which gangs see as the coordinator does: no gang will find it.
+  Problems problems;
+  /// What is missing elsewhere: a gang on another machine may have it.
+  std::vector<std::string> warnings;
+  /// What was looked for, as a sentence; empty if the pipeline names nothing.
+  std::string told;
+};
+
+InputCheck check_inputs(const v1::PipelineSpec& spec, const std::filesystem::path& data_root);
+
+}  // namespace moe
