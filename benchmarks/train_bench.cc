@@ -1,6 +1,9 @@
-// Our side of benchmarks/train_vs_transformers.py: reads one JSON case a line, runs that many training steps (kind "model") or
-// forward + backward passes of one MoE layer (kind "layer"), and answers with the seconds, the time per phase, and the share of the
-// matrix-product peak measured here. A case's model lives until the next case comes, so that blocks can be interleaved with a peer.
+// Our side of benchmarks/train_vs_transformers.py: reads one JSON case a line, runs that many training steps (kind
+// "model") or forward + backward passes of one MoE layer (kind "layer"), and answers with the seconds, the time per
+// phase, and the share of the matrix-product peak measured here. A case's model lives until the next case comes, so
+// that blocks can be interleaved with a peer. Row counts are others at every step, as packed rows and routed tokens
+// make them in training: shorter_by() says how, and the answer tells how many products the library had to compile code
+// for on the way.
 
 #include <torch/types.h>
 
@@ -17,6 +20,7 @@
 #include "common/memory_reuse.h"
 #include "help.h"
 #include "kernels/matmul.h"
+#include "kernels/matmul_cpu.h"
 #include "model/decoder.h"
 #include "model/moe/moe_layer.h"
 #include "parallel/gradient_sync.h"
@@ -52,18 +56,30 @@ double measure_peak() {
   return best;
 }
 
+/// By how many tokens a row of step `step` is shorter than the case says: 0 to 63, each once in 64 steps. The peer does
+/// the same.
+int64_t shorter_by(int64_t step) {
+  return step * 37 % 64;
+}
+
 class Subject {
  public:
   virtual ~Subject() = default;
   virtual void step(std::map<std::string, double>& phases) = 0;
-  /// Of the matrix products of one step, forward and backward.
+  /// Of the matrix products of the last step, forward and backward.
   virtual double flops() const = 0;
+  /// Of the last step.
+  virtual int64_t tokens() const = 0;
 };
 
 class ModelSubject final : public Subject {
  public:
   explicit ModelSubject(const json& c)
-      : rows_(c["rows"]), length_(c["length"]), self_(make_self_communicator()), mesh_(*self_, 1), decoder_(config_of(c), at::kFloat, {0, c["experts"]}) {
+      : rows_(c["rows"]),
+        full_length_(c["length"]),
+        self_(make_self_communicator()),
+        mesh_(*self_, 1),
+        decoder_(config_of(c), at::kFloat, {0, c["experts"]}) {
     for (Parameter& parameter : decoder_.parameters()) {
       if (parameter.decays) {
         parameter.value.normal_(0, 0.02);
@@ -73,14 +89,10 @@ class ModelSubject final : public Subject {
     }
     decoder_.set_requires_grad(true);
     optimizer_ = std::make_unique<AdamW>(decoder_.parameters(), AdamWOptions{});
-    const int64_t tokens = rows_ * length_;
-    batch_.tokens_T = at::randint(decoder_.config().vocab_size, {tokens}, at::kLong);
-    batch_.positions_T = at::arange(length_, at::kLong).repeat({rows_});
-    for (int64_t row = 0; row <= rows_; ++row) batch_.cu_seqlens.push_back(row * length_);
-    labels_ = batch_.tokens_T.roll(-1);
   }
 
   void step(std::map<std::string, double>& phases) override {
+    new_batch();
     auto start = Clock::now();
     const auto lap = [&](const char* phase) {
       phases[phase] += seconds_since(start);
@@ -97,6 +109,8 @@ class ModelSubject final : public Subject {
     optimizer_->zero_gradients();
     lap("update");
   }
+
+  int64_t tokens() const override { return rows_ * length_; }
 
   double flops() const override {
     const ModelConfig& c = decoder_.config();
@@ -122,7 +136,16 @@ class ModelSubject final : public Subject {
     return parse_model_config(text.dump(), "benchmark case");
   }
 
-  int64_t rows_, length_, steps_ = 0;
+  void new_batch() {
+    length_ = full_length_ - shorter_by(steps_);
+    batch_.tokens_T = at::randint(decoder_.config().vocab_size, {rows_ * length_}, at::kLong);
+    batch_.positions_T = at::arange(length_, at::kLong).repeat({rows_});
+    batch_.cu_seqlens.clear();
+    for (int64_t row = 0; row <= rows_; ++row) batch_.cu_seqlens.push_back(row * length_);
+    labels_ = batch_.tokens_T.roll(-1);
+  }
+
+  int64_t rows_, full_length_, length_ = 0, steps_ = 0;
   std::unique_ptr<Communicator> self_;
   Mesh mesh_;
   Decoder decoder_;
@@ -139,11 +162,12 @@ class LayerSubject final : public Subject {
     weights_.router = leaf({experts, hidden});
     weights_.gate_up = leaf({experts, 2 * width, hidden});
     weights_.down = leaf({experts, hidden, width});
-    x_ = at::randn({c["tokens"].get<int64_t>(), hidden}).set_requires_grad(true);
     options_ = {experts, c["top_k"], 1.0, TopkNorm::kRenorm};
   }
 
   void step(std::map<std::string, double>& phases) override {
+    x_ = at::randn({case_["tokens"].get<int64_t>() - shorter_by(steps_++), case_["hidden"].get<int64_t>()})
+             .set_requires_grad(true);
     const auto start = Clock::now();
     LocalDispatcher dispatcher;
     const at::Tensor sum = moe_layer(weights_, options_, x_, dispatcher, 0).y_TD.sum();
@@ -154,8 +178,10 @@ class LayerSubject final : public Subject {
     phases["backward"] += seconds_since(middle);
   }
 
+  int64_t tokens() const override { return x_.size(0); }
+
   double flops() const override {
-    return 6.0 * case_["tokens"].get<double>() * case_["hidden"].get<double>() *
+    return 6.0 * static_cast<double>(tokens()) * case_["hidden"].get<double>() *
            (3 * case_["width"].get<double>() * case_["top_k"].get<double>() + case_["experts"].get<double>());
   }
 
@@ -164,6 +190,7 @@ class LayerSubject final : public Subject {
   MoeWeights weights_;
   MoeOptions options_;
   at::Tensor x_;
+  int64_t steps_ = 0;
 };
 
 int serve() {
@@ -187,15 +214,24 @@ int serve() {
     std::map<std::string, double> phases;
     const auto start = Clock::now();
     const double cpu_start = cpu_seconds();
-    for (int64_t i = 0; i < steps; ++i) subject->step(phases);
+    const int64_t products_before = kernels::prepared_products();
+    double flops = 0;
+    int64_t tokens = 0;
+    for (int64_t i = 0; i < steps; ++i) {
+      subject->step(phases);
+      flops += subject->flops();
+      tokens += subject->tokens();
+    }
     const double seconds = seconds_since(start), cpu = cpu_seconds() - cpu_start;
     for (auto& [name, time] : phases) time /= seconds;
     std::cout << json{{"seconds", seconds},
                       {"cpu_seconds", cpu},
                       {"phases", phases},
-                      {"gflops", subject->flops() * static_cast<double>(steps) / seconds / 1e9},
+                      {"tokens", tokens},
+                      {"products_compiled", kernels::prepared_products() - products_before},
+                      {"gflops", flops / seconds / 1e9},
                       {"peak_gflops", peak},
-                      {"share_of_peak", subject->flops() * static_cast<double>(steps) / seconds / 1e9 / peak}}
+                      {"share_of_peak", flops / seconds / 1e9 / peak}}
                      .dump()
               << std::endl;
   }

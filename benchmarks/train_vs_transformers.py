@@ -4,8 +4,8 @@
     PEERS=~/.cache/moe-deps/peers/bin/python
     $PEERS benchmarks/train_vs_transformers.py --ours build/release/bin/moe_train_bench [--threads 2] [--rounds 5]
 
-Both sides: fp32, the same number of threads, AdamW, rows of random tokens (one sequence a row), the whole step: forward,
-backward, clipping, update. Our program stays alive between rounds and runs a block of steps each time it is told to; the peer
+Both sides: fp32, the same number of threads, AdamW, rows of random tokens (one sequence a row), other tokens and another length at
+every step as packed data has (up to 63 tokens shorter than the case says), the whole step: forward, backward, clipping, update. Our program stays alive between rounds and runs a block of steps each time it is told to; the peer
 runs its block in this process, so the two never compute at the same time and meet the same machine. transformers is timed with
 every experts implementation that it offers on CPU, and its best one counts. Threads that wait sleep (OMP_WAIT_POLICY=PASSIVE, as
 deploy/gang.sh sets it) on both sides: on a shared machine a spinning thread takes the core that the other one needs.
@@ -30,6 +30,11 @@ LAYER_CASES = {
 }
 # batched_mm gathers every weight once per token: 20 times slower than the others here, so it is not timed.
 IMPLEMENTATIONS = ["eager", "grouped_mm"]
+
+
+def shorter_by(step):
+    """As train_bench.cc has it."""
+    return step * 37 % 64
 
 
 class Ours:
@@ -67,10 +72,13 @@ class PeerModel:
         self.torch = torch
         self.model = MixtralForCausalLM._from_config(mixtral_config(case, implementation), dtype=torch.float32)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
-        self.tokens = torch.randint(0, case["vocab"], (case["rows"], case["length"]))
+        self.case, self.steps = case, 0
 
     def step(self):
-        loss = self.model(input_ids=self.tokens, labels=self.tokens).loss
+        shape = (self.case["rows"], self.case["length"] - shorter_by(self.steps))
+        self.steps += 1
+        tokens = self.torch.randint(0, self.case["vocab"], shape)
+        loss = self.model(input_ids=tokens, labels=tokens).loss
         loss.backward()
         self.torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -85,14 +93,15 @@ class PeerLayer:
         self.block = MixtralSparseMoeBlock(mixtral_config(case, implementation))
         for parameter in self.block.parameters():
             torch.nn.init.normal_(parameter, std=0.02)
-        self.x = torch.randn(1, case["tokens"], case["hidden"], requires_grad=True)
+        self.torch, self.case, self.steps = torch, case, 0
 
     def step(self):
-        out = self.block(self.x)
+        x = self.torch.randn(1, self.case["tokens"] - shorter_by(self.steps), self.case["hidden"], requires_grad=True)
+        self.steps += 1
+        out = self.block(x)
         out = out[0] if isinstance(out, tuple) else out
         out.sum().backward()
         self.block.zero_grad(set_to_none=True)
-        self.x.grad = None
 
 
 def seconds_per_step(peer, steps):
@@ -114,27 +123,29 @@ def compare(kind, name, case, ours, arguments):
             print(f"# {name}: transformers {implementation} not usable: {str(error).splitlines()[0][:90]}")
     steps = arguments.steps
     ours.block(kind, case, 1)
-    mine, my_cpu, theirs, their_cpu, details = [], [], {key: [] for key in peers}, {key: [] for key in peers}, []
+    mine, my_cpu, theirs, their_cpu, details, tokens = [], [], {key: [] for key in peers}, {key: [] for key in peers}, [], []
     for _ in range(arguments.rounds):
         result = ours.block(kind, case, steps)
         mine.append(result["seconds"] / steps)
         my_cpu.append(result["cpu_seconds"] / steps)
         details.append(result)
+        tokens.append(result["tokens"] / steps)
         for key, peer in peers.items():
             wall, cpu = seconds_per_step(peer, steps)
             theirs[key].append(wall)
             their_cpu[key].append(cpu)
     detail = min(details, key=lambda result: result["seconds"])  # the round that other programs disturbed least
     best = min(theirs, key=lambda key: statistics.median(theirs[key]))
-    tokens = case.get("tokens") or case["rows"] * case["length"]
+    tokens = statistics.mean(tokens)  # of both: the steps are the same
     ratios = sorted(t / m for t, m in zip(theirs[best], mine))
-    row = {"case": name, "tokens": tokens, "ours_tokens_per_s": round(tokens / statistics.median(mine)),
+    row = {"case": name, "ours_tokens_per_s": round(tokens / statistics.median(mine)),
            "peer_tokens_per_s": round(tokens / statistics.median(theirs[best])), "peer": f"transformers {best}",
            "ratio": round(statistics.median(ratios), 2),
            "ratio_min": round(ratios[0], 2), "ratio_max": round(ratios[-1], 2),
            "cpu_ratio": statistics.median(their_cpu[best]) / statistics.median(my_cpu)}
     print(f"| {name} | {row['ours_tokens_per_s']} | {row['peer_tokens_per_s']} ({best}) | {row['ratio']:.2f} "
           f"({row['ratio_min']:.2f} .. {row['ratio_max']:.2f}) | {row['cpu_ratio']:.2f} | {100 * detail.get('share_of_peak', 0):.0f} % | "
+          f"{details[0]['products_compiled'] / steps:.1f} .. {details[-1]['products_compiled'] / steps:.1f} | "
           + ", ".join(f"{key} {100 * value:.0f} %" for key, value in detail.get("phases", {}).items()) + " |", flush=True)
 
 
@@ -153,8 +164,9 @@ def main():
     transformers.logging.set_verbosity_error()
     print(f"# torch {torch.__version__}, transformers {transformers.__version__}, fp32, {arguments.threads} threads, "
           f"{arguments.rounds} rounds of {arguments.steps} steps, medians")
-    print("| case | ours, tokens/s | transformers, tokens/s | ratio (min .. max) | by CPU time | of matmul peak | our time by phase |")
-    print("|---|---:|---:|---:|---:|---:|---|")
+    print("| case | ours, tokens/s | transformers, tokens/s | ratio (min .. max) | by CPU time | of matmul peak | products compiled a step, first .. last round | "
+          "our time by phase |")
+    print("|---|---:|---:|---:|---:|---:|---:|---|")
     ours = Ours(arguments.ours, arguments.threads)
     for kind, cases in (("model", CASES), ("layer", LAYER_CASES)):
         for name, case in cases.items():

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/error.h"
+#include "common/log.h"
 #include "data/data_loader.h"
 
 namespace moe {
@@ -12,7 +14,7 @@ constexpr int64_t kLongestRow = 512;
 }  // namespace
 
 CalibrationStream::CalibrationStream(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config,
-                                     std::shared_ptr<const Tokenizer> tokenizer, Communicator& world)
+                                     const CalibrationText& text, Communicator& world)
     : config_(config) {
   std::vector<DataFile> files;
   for (const v1::DataSource& source : spec.calibration()) {
@@ -23,14 +25,25 @@ CalibrationStream::CalibrationStream(const v1::ConvertSpec& spec, uint64_t seed,
   packing.sequence_length = std::min(kLongestRow, config.max_positions);
   packing.seed = seed;
   packing.vocab_size = config.vocab_size;
-  DataLoader loader(files, std::move(tokenizer), packing);
+  packing.one_pass = true;
+  packing.chat_template = text.chat_template;
+  packing.chat.supervise = "whole";
+  packing.long_chats = "split";
+  DataLoader loader(files, text.tokenizer, packing);
   int64_t rows = 0, tokens = 0;
   std::vector<int64_t> first_token;
-  while (tokens < spec.calibration_tokens()) {
+  while (tokens < spec.calibration_tokens() && loader.has_row(rows)) {
     first_token.push_back(tokens);
     tokens += loader.tokens(rows++, 1);
   }
   data_digest_ = loader.fingerprint();
+  if (loader.has_chats()) chat_template_ = text.chat_template.name;
+  if (tokens < spec.calibration_tokens() && world.rank() == 0) {
+    log_warning(
+        concat("event=calibration_text_is_short tokens=", tokens, " calibration_tokens=", spec.calibration_tokens(),
+               "; the files hold no more, and all of it is used, once: scales and routers rest on less than was asked "
+               "for. Give more text or lower calibration_tokens"));
+  }
 
   const int64_t first = rows * world.rank() / world.size(), count = rows * (world.rank() + 1) / world.size() - first;
   const PackedBatch batch = loader.batch(first, count);

@@ -9,6 +9,7 @@
 
 #include "comm/communicator.h"
 #include "convert/router_init.h"
+#include "data/chat/directory_template.h"
 #include "data/tokenizer/tokenizer.h"
 #include "model/block.h"
 #include "model/feed_forward.h"
@@ -23,6 +24,12 @@ struct DenseLayer {
   FeedForwardWeights ffn;
 };
 
+/// How calibration files become tokens.
+struct CalibrationText {
+  std::shared_ptr<const Tokenizer> tokenizer;  ///< may be null for {"ids"}
+  ChatTemplateChoice chat_template;            ///< of {"messages"}; a problem is thrown if a file has chats
+};
+
 /// The calibration text on its way through the layers: this rank's share of the tokens, as hidden states of the dense model (router
 /// features come from these) and of the model converted so far, on which output scales are fitted: a layer sees what the layers
 /// before it will really give it. Measured as held-out loss after conversion, mean of 4 seeds, a scale fitted on the converted
@@ -31,8 +38,10 @@ struct DenseLayer {
 /// other (5.384).
 class CalibrationStream {
  public:
-  /// Tokenises and packs as much text as `spec.calibration_tokens` asks for. Same rows at any number of ranks.
-  CalibrationStream(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config, std::shared_ptr<const Tokenizer> tokenizer,
+  /// Tokenises and packs as much text as `spec.calibration_tokens` asks for, or warns with the numbers if the files
+  /// hold less: no document is taken twice, since what is read twice only weighs twice. Chats count whole, in pieces
+  /// where they are longer than a row. Same rows at any number of ranks.
+  CalibrationStream(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config, const CalibrationText& text,
                     Communicator& world);
 
   void embed(const at::Tensor& embedding_VD);
@@ -44,6 +53,8 @@ class CalibrationStream {
   const at::Tensor& ffn_inputs() const { return converted_input_; }
   /// Of the files, the tokenizer and how they were packed.
   const std::string& data_digest() const { return data_digest_; }
+  /// The template of the chats; empty if no file has any.
+  const std::string& chat_template() const { return chat_template_; }
   /// Ends the layer: adds each stream's FFN output.
   void advance(const DenseLayer& layer, const at::Tensor& converted_output_TD);
 
@@ -52,7 +63,7 @@ class CalibrationStream {
   at::Tensor tokens_;
   std::vector<int64_t> cu_seqlens_;
   RopeAngles rope_;
-  std::string data_digest_;
+  std::string data_digest_, chat_template_;
   at::Tensor dense_, converted_, converted_input_;
   CalibrationFeatures features_;
 };

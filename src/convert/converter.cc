@@ -73,7 +73,8 @@ class Converter {
     agree(world_, "prepare conversion", [&] {
       if (world_.rank() == 0) open_writer();
       if (!needs_calibration(spec_)) return;
-      stream_.emplace(spec_, request_.seed, config_, request_.tokenizer, world_);
+      stream_.emplace(spec_, request_.seed, config_, CalibrationText{request_.tokenizer, request_.chat_template},
+                      world_);
       stream_->embed(request_.source.tensor("model.embed_tokens.weight"));
     });
     if (stream_) require_same_files(world_, "calibration text", {{"files and tokenizer", stream_->data_digest()}});
@@ -143,6 +144,10 @@ class Converter {
       release_layer(layer);
       stream_->attend(dense);
     });
+    if (stream_) {
+      require_finite(layer, {{"the dense model's FFN inputs", stream_->features().local_TD},
+                             {"the converted model's FFN inputs", stream_->ffn_inputs()}});
+    }
     const RouterRequest router_request{spec_.experts(), config_.hidden_size, layer, request_.seed, spec_.router_scaling(),
                                        stream_ ? &stream_->features() : nullptr};
     // Calibrated as it will be read back.
@@ -166,6 +171,51 @@ class Converter {
     });
   }
 
+  struct Named {
+    const char* what;
+    const at::Tensor& values;
+  };
+
+  /// Throws, on every rank, if a value on the calibration text is NaN or infinite: a scale or a router made from it
+  /// would be noise.
+  void require_finite(int64_t layer, std::initializer_list<Named> checked) {
+    std::vector<at::Tensor> counts;
+    for (const Named& named : checked)
+      counts.push_back(
+          at::stack({named.values.isfinite().logical_not().sum(), at::scalar_tensor(named.values.numel(), at::kLong)}));
+    at::Tensor all = at::stack(counts);
+    world_.all_reduce_sum(all, "values that are not finite");
+    const int64_t* count = all.const_data_ptr<int64_t>();
+    for (const Named& named : checked) {
+      const int64_t bad = *count++, values = *count++;
+      if (bad == 0) continue;
+      throw_agreed<InvalidArgument>(concat(
+          "convert: layer ", layer, ": ", bad, " of ", values, " values of ", named.what,
+          " on the calibration text are NaN or infinite, so nothing can be fitted to them; ", weights_at_fault(layer)));
+    }
+  }
+
+  /// What the checkpoint says of it: the first tensor, up to this layer, that holds a weight which is not finite.
+  std::string weights_at_fault(int64_t layer) const {
+    const auto fault_of = [&](const std::vector<TensorSpec>& specs) -> std::string {
+      for (const TensorSpec& spec : specs) {
+        const at::Tensor weights = request_.source.tensor(spec.name);
+        const int64_t bad = weights.isfinite().logical_not().sum().item<int64_t>();
+        request_.source.release(spec.name);
+        if (bad > 0)
+          return concat(request_.source.path().string(), ": ", spec.name, " has ", bad, " of ", weights.numel(),
+                        " such weights");
+      }
+      return "";
+    };
+    std::string fault = fault_of(source_specs_.before_layers);
+    for (int64_t l = 0; l <= layer && fault.empty(); ++l) fault = fault_of(source_specs_.layers[l]);
+    return fault.empty() ? concat("the weights of ", request_.source.path().string(),
+                                  " are finite up to this layer: its activations overflow "
+                                  "float32 on this text")
+                         : fault;
+  }
+
   /// Runs the new layer on the calibration tokens: scale, relative error, load.
   double calibrate_layer(int64_t layer, const DenseLayer& dense, const Split& split, const at::Tensor& router, json& layer_report) {
     // The output bias is the same in both and not scaled: the fit is of what it is added to.
@@ -177,17 +227,23 @@ class Converter {
     LocalDispatcher dispatcher;
     const at::Tensor& x = stream_->ffn_inputs();
     const MoeOutput out = moe_layer(weights, options, x, dispatcher, layer);
-    const OutputFit fit = fit_output(feed_forward(ffn, x), out.y_TD, world_);
+    const at::Tensor dense_output = feed_forward(ffn, x);
+    require_finite(
+        layer, {{"the router", router}, {"the dense FFN's outputs", dense_output}, {"the experts' outputs", out.y_TD}});
+    const OutputFit fit = fit_output(dense_output, out.y_TD, world_);
     const double scale = spec_.scale_mode() == "least_squares"
                              ? fit.least_squares()
                              : closed_form_scale(spec_.scale_mode(), spec_.experts(), spec_.top_k(), spec_.output_scale());
-    if (!std::isfinite(scale)) {
-      throw_agreed<InvalidArgument>(concat("convert: the output scale fitted to layer ", layer, " is ", scale,
-                                           ": the model's activations on the calibration text are not finite"));
+    const double error = fit.relative_error(scale);
+    if (!std::isfinite(scale) || !std::isfinite(error)) {
+      throw_agreed<InvalidArgument>(concat("convert: layer ", layer, ": the output scale is ", scale,
+                                           " with a relative error of ", error,
+                                           " (sums over the calibration text: y y ", fit.y_y, ", y s ", fit.y_s,
+                                           ", s s ", fit.s_s, "): the activations are too large to fit"));
     }
     at::Tensor load = out.stats.tokens_per_expert_E.clone();
     world_.all_reduce_sum(load, "calibration load");
-    layer_report["relative_ffn_error"] = fit.relative_error(scale);
+    layer_report["relative_ffn_error"] = error;
     layer_report["router_logit_deviation"] = router_logit_deviation(router, stream_->features(), world_);
     layer_report["expert_load"] = std::vector<int64_t>(load.const_data_ptr<int64_t>(), load.const_data_ptr<int64_t>() + load.numel());
     at::Tensor output = out.y_TD * scale;
@@ -255,7 +311,10 @@ class Converter {
             {"topk_norm", spec_.topk_norm()},
             {"source", {{"path", request_.source.path().string()}, {"digest", config_.moe->conversion["source_digest"]}}},
             {"layers", layers_}};
-    if (stream_) report["calibration"] = {{"tokens", stream_->features().total}, {"digest", stream_->data_digest()}};
+    if (stream_) {
+      report["calibration"] = {{"tokens", stream_->features().total}, {"digest", stream_->data_digest()}};
+      if (!stream_->chat_template().empty()) report["calibration"]["chat_template"] = stream_->chat_template();
+    }
     return report;
   }
 

@@ -8,6 +8,8 @@
 
 #include "checkpoint/model_directory.h"
 #include "comm/communicator.h"
+#include "data/chat/chat_templates.h"
+#include "data/chat/directory_template.h"
 #include "data/tokenizer/tokenizer.h"
 #include "moe/v1/job.pb.h"
 
@@ -20,6 +22,7 @@ struct ConvertRequest {
   std::shared_ptr<const Tokenizer> tokenizer;   ///< of the calibration text; may be null without any
   std::filesystem::path output;             ///< must not exist
   std::function<void(int64_t layer, int64_t layers)> progress;
+  ChatTemplateChoice chat_template{std::string(kDefaultChatTemplate)};  ///< of the calibration chats
 };
 
 /// Converts a dense model, layer by layer from the mapped source into the output: memory is bounded by the larger of a layer and the

@@ -22,10 +22,12 @@ struct OutputFit {
   double s_s = 0;   ///< sum |s|^2
   double y_y = 0;   ///< sum |y|^2
 
-  /// argmin over S of sum |y - S s|^2.
-  double least_squares() const { return s_s > 0 ? y_s / s_s : 1; }
-  /// sum |y - S s|^2 / sum |y|^2
-  double relative_error(double scale) const { return y_y > 0 ? (y_y - 2 * scale * y_s + scale * scale * s_s) / y_y : 0; }
+  /// argmin over S of sum |y - S s|^2; 1 where s is 0 everywhere. NaN where a sum is.
+  double least_squares() const { return s_s == 0 ? 1 : y_s / s_s; }
+  /// sum |y - S s|^2 / sum |y|^2; 0 where y is 0 everywhere. NaN where a sum is.
+  double relative_error(double scale) const {
+    return y_y == 0 ? 0 : (y_y - 2 * scale * y_s + scale * scale * s_s) / y_y;
+  }
 };
 
 /// Collective over `world`; y, s [T, D] of this rank's tokens.

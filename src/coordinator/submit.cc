@@ -8,6 +8,7 @@
 #include "pipeline/defaults.h"
 #include "pipeline/pipeline_status.h"
 #include "pipeline/validate.h"
+#include "pipeline/warnings.h"
 
 /// Pipelines come in: checked as a whole, then stored with all their jobs in one transaction.
 namespace moe {
@@ -82,6 +83,7 @@ absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& 
       sent->set_message(printable(problem.message, kMaxProblemText));
     }
     *response.mutable_effective() = effective_spec(request.spec());
+    for (const std::string& warning : warnings_of(response.effective())) response.add_warnings(warning);
     for (const std::string& warning : warnings_for(response.effective(), gang_shapes())) response.add_warnings(warning);
     for (const std::string& warning : inputs.warnings) response.add_warnings(warning);
     return problems;

@@ -106,7 +106,7 @@ struct DataLoader::State {
     }
     const auto length = static_cast<double>(options.sequence_length);
     fill = static_cast<double>(planned) / (static_cast<double>(planned_rows) * length);
-    rows_per_pass = options.shuffle ? std::llround(std::ceil(static_cast<double>(all) / (length * fill))) : plan->count();
+    rows_per_pass = options.shuffle && !options.one_pass ? std::llround(std::ceil(static_cast<double>(all) / (length * fill))) : plan->count();
   }
 
   template <typename Visit>
@@ -151,8 +151,9 @@ DataLoader::DataLoader(std::vector<DataFile> files, std::shared_ptr<const Tokeni
     identity += concat("\n", digest, " ", file.weight, " ", file.domain, " ", file.max_documents);
     if (file.special_tokens == SpecialTokens::kParse) identity += " special_tokens=parse";
   }
+  if (s.options.one_pass) identity += " one_pass";
   s.fingerprint = xxh3_hex(identity);
-  s.plan = std::make_unique<RowPlan>(std::move(sources), RowPlanOptions{s.options.sequence_length, s.options.seed, s.options.shuffle});
+  s.plan = std::make_unique<RowPlan>(std::move(sources), RowPlanOptions{s.options.sequence_length, s.options.seed, s.options.shuffle, s.options.one_pass});
   s.measure_rows();
 }
 
@@ -173,6 +174,10 @@ void DataLoader::go_to(const std::string& place) {
 }
 int64_t DataLoader::held_rows() const {
   return state_->plan->held_rows();
+}
+
+bool DataLoader::has_row(int64_t row) {
+  return state_->plan->has_row(row);
 }
 
 PackedBatch DataLoader::batch(int64_t first, int64_t count) {

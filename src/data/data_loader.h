@@ -31,6 +31,7 @@ struct PackingOptions {
   std::string long_chats = "drop";  ///< "drop" | "truncate" | "split"; text is always split
   uint64_t seed = 0;                ///< order of documents
   bool shuffle = true;              ///< false: file order, one pass (evaluation)
+  bool one_pass = false;            ///< with shuffle: rows end when every document was given once (calibration)
   int64_t vocab_size = 0;           ///< of the model: bound of all ids
 };
 
@@ -52,9 +53,10 @@ class DataLoader {
   DataLoader(std::vector<DataFile> files, std::shared_ptr<const Tokenizer> tokenizer, PackingOptions options);
   ~DataLoader();
 
-  /// Rows of one pass (only without shuffle).
+  /// Rows of one pass (not where rows go on for ever).
   int64_t rows();
-  /// Rows [first, first + count) as one batch. With shuffle, rows go on for ever (epoch after epoch).
+  bool has_row(int64_t row);
+  /// Rows [first, first + count) as one batch. With shuffle, rows go on for ever (epoch after epoch), unless one_pass.
   PackedBatch batch(int64_t first, int64_t count);
   /// Targets (labels other than -100) in rows [first, first + count), without building them.
   int64_t target_tokens(int64_t first, int64_t count);

@@ -84,8 +84,8 @@ void RowPlan::start_epoch(size_t source) {
   }
 }
 
-/// Which source gives the next document: training, the one furthest behind its share of tokens; one pass, file after
-/// file.
+/// Which source gives the next document: training, the one furthest behind its share of tokens; without shuffle, file after
+/// file. -1: the pass is over.
 int64_t RowPlan::next_source() const {
   const auto count = static_cast<int64_t>(sources_.size());
   if (!options_.shuffle) {
@@ -97,9 +97,10 @@ int64_t RowPlan::next_source() const {
   const int64_t total = std::accumulate(next_.tokens.begin(), next_.tokens.end(), int64_t{0});
   double weights = 0;
   for (const SampleSource& source : sources_) weights += source.weight;
-  int64_t best = 0;
+  int64_t best = -1;
   double largest = -1e300;
   for (int64_t s = 0; s < count; ++s) {
+    if (options_.one_pass && next_.next[s] == sources_[s].documents()) continue;
     const double behind = sources_[s].weight / weights * static_cast<double>(total + 1) - static_cast<double>(next_.tokens[s]);
     if (behind > largest) {
       largest = behind;
@@ -158,6 +159,20 @@ void RowPlan::release_before(int64_t row) {
   drop_released();
 }
 
+/// Makes the plan reach that row, if there is such a row.
+void RowPlan::plan_to(int64_t row) {
+  while (next_.row <= row && !is_exhausted_) {
+    plan_window();
+    drop_released();
+  }
+}
+
+bool RowPlan::has_row(int64_t row) {
+  keep_from_ = std::min(keep_from_, row);
+  plan_to(row);
+  return row < next_.row;
+}
+
 const std::vector<Sample>& RowPlan::row(int64_t row) {
   if (row < (held_.empty() ? next_.row : held_.front().begin.row)) {
     const int64_t keep_from = std::min(keep_from_, row);
@@ -165,10 +180,7 @@ const std::vector<Sample>& RowPlan::row(int64_t row) {
     keep_from_ = keep_from;
   }
   keep_from_ = std::min(keep_from_, row);
-  while (next_.row <= row && !is_exhausted_) {
-    plan_window();
-    drop_released();
-  }
+  plan_to(row);
   MOE_CHECK(row >= 0 && row < next_.row, "row ", row, " of ", next_.row);
   const auto after = std::upper_bound(held_.begin(), held_.end(), row, [](int64_t r, const Window& window) { return r < window.begin.row; });
   const Window& window = *std::prev(after);
@@ -176,7 +188,7 @@ const std::vector<Sample>& RowPlan::row(int64_t row) {
 }
 
 int64_t RowPlan::count() {
-  MOE_CHECK(!options_.shuffle, "training rows have no end");
+  MOE_CHECK(!options_.shuffle || options_.one_pass, "training rows have no end");
   if (count_ < 0) {
     const PlanCursor here = held_.empty() ? next_ : held_.front().begin;
     const int64_t keep_from = keep_from_;

@@ -32,6 +32,7 @@ struct RowPlanOptions {
   int64_t row_length = 512;  ///< tokens
   uint64_t seed = 0;
   bool shuffle = true;  ///< rows go on for ever, epoch after epoch, sources by their weights; false: one pass, in file order
+  bool one_pass = false;  ///< with shuffle: sources by their weights until every document was given once
 };
 
 /// Where a window begins. Every field is a count, so it is as good on any other machine.
@@ -55,8 +56,9 @@ class RowPlan {
   /// costs planning from the beginning.
   const std::vector<Sample>& row(int64_t row);
 
-  /// Rows of one pass (only without shuffle).
+  /// Rows of one pass (not where rows go on for ever).
   int64_t count();
+  bool has_row(int64_t row);
 
   /// Rows before this one are not asked for soon: they need not be held.
   void release_before(int64_t row);
@@ -80,6 +82,7 @@ class RowPlan {
   void start_epoch(size_t source);
   int64_t next_source() const;
   void plan_window();
+  void plan_to(int64_t row);
   void drop_released();
 
   std::vector<SampleSource> sources_;

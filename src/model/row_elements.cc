@@ -65,7 +65,25 @@ MOE_WIDEST_VECTORS void add_row(const T* __restrict bias, int64_t width, T* __re
   for (int64_t i = 0; i < width; ++i) y[i] += bias[i];
 }
 
+template <typename T>
+MOE_WIDEST_VECTORS double squares_of_block(const T* x, int64_t count) {
+  return lane_sum<double>(count, [&](int64_t i) { return static_cast<double>(x[i]) * static_cast<double>(x[i]); });
+}
+
 }  // namespace
+
+template <typename T>
+double sum_of_squares(const T* x, int64_t count) {
+  constexpr int64_t kBlock = 1 << 15;
+  const int64_t blocks = (count + kBlock - 1) / kBlock;
+  std::vector<double> sums(static_cast<size_t>(blocks));
+  for_each_row(blocks, kBlock, [&](int64_t block) {
+    sums[static_cast<size_t>(block)] = squares_of_block(x + block * kBlock, std::min(kBlock, count - block * kBlock));
+  });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
 
 template <typename T>
 void swiglu(Rows<const T> gate, Rows<const T> up, int64_t rows, int64_t width, T* y) {
@@ -112,6 +130,7 @@ void bias_gradient(Rows<const T> dy, int64_t rows, int64_t width, T* dbias) {
 }
 
 #define MOE_ROW_ELEMENTS_FOR(T)                                                                                 \
+  template double sum_of_squares<T>(const T*, int64_t);                                                         \
   template void swiglu<T>(Rows<const T>, Rows<const T>, int64_t, int64_t, T*);                                  \
   template void swiglu_gradient<T>(const T*, Rows<const T>, Rows<const T>, int64_t, int64_t, Rows<T>, Rows<T>); \
   template void gelu_new<T>(const T*, int64_t, int64_t, T*);                                                    \

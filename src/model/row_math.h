@@ -34,6 +34,11 @@ template <typename T>
 void layer_norm_gradient(const T* dy, const T* x, const T* weight, const T* mean, const T* inverse, int64_t rows, int64_t width, T* dx,
                          T* dweight_dbias);
 
+/// Sum of x^2 in double, of memory as it lies: nothing is copied. Lanes, then blocks of 2^15 elements, in a fixed
+/// order.
+template <typename T>
+double sum_of_squares(const T* x, int64_t count);
+
 /// y = silu(gate) * up.
 template <typename T>
 void swiglu(Rows<const T> gate, Rows<const T> up, int64_t rows, int64_t width, T* y);

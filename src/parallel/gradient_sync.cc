@@ -4,7 +4,8 @@
 #include <cmath>
 #include <string>
 
-#include "common/error.h"
+#include "model/ops_dtype.h"
+#include "model/row_math.h"
 
 namespace moe {
 namespace {
@@ -41,32 +42,66 @@ void sum_group(const std::vector<at::Tensor>& gradients, Communicator& group, co
 }
 
 double squares(const at::Tensor& gradient) {
-  return at::linalg_vector_norm(gradient, 2, {}, false, at::kDouble).square().item<double>();
+  const at::Tensor dense = gradient.contiguous();  // itself, as our operations make gradients
+  double sum = 0;
+  ops::for_dtype(dense,
+                 [&]<typename T>(T) { sum = row_math::sum_of_squares(dense.const_data_ptr<T>(), dense.numel()); });
+  return sum;
+}
+
+/// A gradient that some rank made and this one did not (it had no rows) becomes zeros here. One that nobody made, of a
+/// frozen or unused parameter, stays undefined, so that the optimizer leaves the parameter alone.
+void agree_on_gradients(std::vector<Parameter>& parameters, Communicator& world) {
+  if (world.size() == 1 || parameters.empty()) return;
+  at::Tensor makers = at::zeros({static_cast<int64_t>(parameters.size())}, at::kLong);
+  int64_t* const count = makers.mutable_data_ptr<int64_t>();
+  for (size_t i = 0; i < parameters.size(); ++i) count[i] = parameters[i].value.grad().defined() ? 1 : 0;
+  world.all_reduce_sum(makers, "gradients made");
+  const int64_t* const made = makers.const_data_ptr<int64_t>();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    at::Tensor& gradient = parameters[i].value.mutable_grad();
+    if (made[i] > 0 && !gradient.defined()) gradient = at::zeros_like(parameters[i].value);
+  }
 }
 
 }  // namespace
 
 void sum_gradients(std::vector<Parameter>& parameters, Mesh& mesh) {
   const at::NoGradGuard no_grad;
+  agree_on_gradients(parameters, mesh.world());
   std::vector<at::Tensor> dense, experts;
   for (Parameter& parameter : parameters) {
-    at::Tensor& gradient = parameter.value.mutable_grad();
-    if (!gradient.defined()) gradient = at::zeros_like(parameter.value);
-    (parameter.is_expert ? experts : dense).push_back(gradient);
+    const at::Tensor& gradient = parameter.value.grad();
+    if (gradient.defined()) (parameter.is_expert ? experts : dense).push_back(gradient);
   }
   sum_group(dense, mesh.world(), "sum dense gradients");
   sum_group(experts, mesh.replica_group(), "sum expert gradients");
 }
 
 double global_gradient_norm(const std::vector<Parameter>& parameters, Mesh& mesh) {
-  double dense = 0, experts = 0;
+  const at::NoGradGuard no_grad;
+  double sum = 0;
+  // By expert, in a place for each of the model's: other ranks' are 0 here, so that the sum over the group adds nothing
+  // to them, and then all are added in one order, whoever owns which.
+  std::vector<double> experts;
   for (const Parameter& parameter : parameters) {
-    MOE_CHECK(parameter.value.grad().defined(), "no gradient for ", parameter.name);
-    (parameter.is_expert ? experts : dense) += squares(parameter.value.grad());
+    const at::Tensor& gradient = parameter.value.grad();
+    if (!gradient.defined()) continue;
+    if (!parameter.is_expert) {
+      sum += squares(gradient);
+      continue;
+    }
+    const int64_t owned = gradient.size(0);
+    const auto first = static_cast<int64_t>(experts.size()) + owned * mesh.expert_group().rank();
+    experts.resize(experts.size() + static_cast<size_t>(owned * mesh.expert_parallel()), 0);
+    for (int64_t e = 0; e < owned; ++e) experts[static_cast<size_t>(first + e)] = squares(gradient.select(0, e));
   }
-  at::Tensor expert_squares = at::full({1}, experts, at::kDouble);
-  mesh.expert_group().all_reduce_sum(expert_squares, "gradient norm of experts");
-  return std::sqrt(dense + expert_squares.item<double>());
+  if (!experts.empty()) {
+    at::Tensor all = at::tensor(experts, at::kDouble);
+    mesh.expert_group().all_reduce_sum(all, "gradient norm of experts");
+    for (size_t i = 0; i < experts.size(); ++i) sum += all.const_data_ptr<double>()[i];
+  }
+  return std::sqrt(sum);
 }
 
 }  // namespace moe

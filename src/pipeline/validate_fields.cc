@@ -128,6 +128,7 @@ void check_convert(const v1::ConvertSpec& convert, const std::string& path, cons
   check_sources(convert.calibration(), at("calibration"), false, sink);
   check_at_least<int64_t>(convert.has_calibration_tokens(), convert.calibration_tokens(), 1, at("calibration_tokens"),
                           sink);
+  check_known(convert.template_(), known.templates, at("template"), sink);
 }
 
 void check_train(const v1::TrainSpec& train, const std::string& path, const KnownNames& known, ProblemSink& sink) {

@@ -16,7 +16,9 @@ void AdamW::update(double learning_rate, double gradient_scale, int64_t step) {
   for (const bool decays : {true, false}) {
     std::vector<at::Tensor> values, gradients, first, second, steps;
     for (size_t i = 0; i < parameters_.size(); ++i) {
-      if (parameters_[i].decays != decays || parameters_[i].value.numel() == 0) continue;
+      if (parameters_[i].decays != decays || parameters_[i].value.numel() == 0 ||
+          !parameters_[i].value.grad().defined())
+        continue;
       values.push_back(parameters_[i].value.detach());
       gradients.push_back(parameters_[i].value.grad());
       if (gradient_scale != 1) gradients.back().mul_(gradient_scale);

@@ -22,7 +22,8 @@ class AdamW {
  public:
   AdamW(std::vector<Parameter>& parameters, AdamWOptions options);
 
-  /// Updates every parameter from its gradient times `gradient_scale`. `step` counts from 1 (bias correction).
+  /// Updates every parameter that has a gradient from that times `gradient_scale`; one without (frozen, or of no use to
+  /// the loss) keeps its value and moments to the bit, and does not decay. `step` counts from 1 (bias correction).
   void update(double learning_rate, double gradient_scale, int64_t step);
   void zero_gradients();
 

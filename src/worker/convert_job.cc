@@ -16,18 +16,26 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
   const std::filesystem::path input = context.model_path(spec.input());
   std::unique_ptr<ModelDirectory> source;
   std::shared_ptr<const Tokenizer> tokenizer;
+  ChatTemplateChoice chat_template;
   agree(context.world, "open " + input.string(), [&] {
     source = std::make_unique<ModelDirectory>(input);
     tokenizer = tokenizer_for(input);
+    chat_template = chat_template_for(input, source->config(), spec.template_());
   });
   const ConvertRequest request{.spec = spec,
                                .seed = context.stage.seed(),
                                .source = *source,
                                .tokenizer = tokenizer,
                                .output = context.output_path,
-                               .progress = [&](int64_t layer, int64_t layers) {
-                                 end_of_unit(context, {.stage = context.stage.name(), .phase = "converting", .step = layer, .steps = layers, .unit = "layer"});
-                               }};
+                               .progress =
+                                   [&](int64_t layer, int64_t layers) {
+                                     end_of_unit(context, {.stage = context.stage.name(),
+                                                           .phase = "converting",
+                                                           .step = layer,
+                                                           .steps = layers,
+                                                           .unit = "layer"});
+                                   },
+                               .chat_template = chat_template};
   const nlohmann::json conversion = convert_model(request, context.world);
 
   JobOutcome outcome;

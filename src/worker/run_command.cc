@@ -11,8 +11,10 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
+#include "common/log.h"
 #include "pipeline/defaults.h"
 #include "pipeline/spec.h"
+#include "pipeline/warnings.h"
 #include "worker/commands.h"
 #include "worker/known_names.h"
 #include "worker/pipeline_runner.h"
@@ -50,11 +52,19 @@ void check_ranks(const v1::PipelineSpec& spec, int ranks, const std::string& fil
 /// By deploy/gang.sh, with the same flags, after the gang ended: what --fresh began is to be gone on with.
 bool is_started_again() { return std::getenv("MOE_LAUNCHER_LAST_EXIT") != nullptr; }
 
+/// Before the first stage. Ranks are left out: the trainer, who knows how many there are, tells of those without rows.
+void warn(v1::PipelineSpec spec, const std::string& file) {
+  for (v1::Stage& stage : *spec.mutable_stages()) stage.mutable_gang()->clear_ranks();
+  for (const std::string& warning : warnings_of(spec))
+    log_warning(concat("event=pipeline_warning file=", file, " reason=\"", warning, "\""));
+}
+
 ExitCode run(const RunOptions& options, Communicator& world) {
   const std::string bytes = agree_on_result(world, "read " + options.file, [&] {
     const v1::PipelineSpec spec =
         effective_spec(load_pipeline_or_throw(read_file(options.file), options.file, options.assignments, known_names()));
     check_ranks(spec, world.size(), options.file);
+    warn(spec, options.file);
     return spec.SerializeAsString();
   });
   v1::PipelineSpec spec;

@@ -49,7 +49,7 @@ TEST_P(CalibrationStreamTest, SecondLayersFfnInputIsTheFirstLayersOutputNormalis
 
   const v1::ConvertSpec spec = testing::convert_spec("sequential", 4, 2, ids());
   const auto world = make_self_communicator();
-  CalibrationStream stream(spec, 3, config, nullptr, *world);
+  CalibrationStream stream(spec, 3, config, {}, *world);
   stream.embed(tensors.at("model.embed_tokens.weight"));
   const TensorSource get = [&](const std::string& name) { return tensors.at(name); };
   const DenseLayer layers[] = {{block_weights(config, 0, get), dense_ffn_weights(config, 0, get)},
@@ -62,6 +62,7 @@ TEST_P(CalibrationStreamTest, SecondLayersFfnInputIsTheFirstLayersOutputNormalis
   packing.sequence_length = config.max_positions;
   packing.seed = 3;
   packing.vocab_size = config.vocab_size;
+  packing.one_pass = true;
   DataLoader loader({{ids().string(), 1, "calibration", 0}}, nullptr, packing);
   int64_t rows = 0;
   for (int64_t tokens = 0; tokens < spec.calibration_tokens();) tokens += loader.tokens(rows++, 1);

@@ -54,7 +54,14 @@ nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const fs::pat
 nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const fs::path& source, const fs::path& output, Communicator& world) {
   const ModelDirectory directory(source);
   const auto tokenizer = fs::exists(source / "tokenizer.model") ? Tokenizer::from_directory(source) : nullptr;
-  return convert_model({.spec = spec, .seed = seed, .source = directory, .tokenizer = tokenizer, .output = output, .progress = {}}, world);
+  return convert_model({.spec = spec,
+                        .seed = seed,
+                        .source = directory,
+                        .tokenizer = tokenizer,
+                        .output = output,
+                        .progress = {},
+                        .chat_template = choose_chat_template(source)},
+                       world);
 }
 
 at::Tensor logits_of(const fs::path& model, const TokenBatch& batch, at::ScalarType dtype) {

@@ -5,14 +5,19 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
 
+#include "checkpoint/model_writer.h"
 #include "checkpoint/safetensors.h"
+#include "common/error.h"
 #include "common/file_io.h"
 #include "convert/conversion_fixture.h"
 #include "convert/conversion_methods.h"
+#include "data/documents.h"
 #include "testing/compare.h"
 #include "testing/run_ranks.h"
 #include "testing/tiny_model.h"
@@ -196,6 +201,77 @@ TEST_F(ConversionTest, LeastSquaresHasTheSmallestErrorOfAllModes) {
     EXPECT_GT(report["layers"][1]["relative_ffn_error"].get<double>(), 0) << "the error is reported for every mode";
   }
   for (const auto& [mode, value] : error) EXPECT_GE(value, error["least_squares"]) << mode;
+}
+
+/// Writes the tiny dense model with one weight that is `value`.
+void write_spoilt_model(const std::filesystem::path& path, const std::string& tensor, double value) {
+  const at::NoGradGuard no_grad;
+  Decoder decoder(testing::tiny_config(), at::kFloat, {});
+  testing::fill_random(decoder, 11);
+  for (const Parameter& parameter : decoder.parameters()) {
+    if (parameter.name == tensor) parameter.value.select(0, 3).select(0, 4).fill_(value);
+  }
+  write_model(path, path, decoder, testing::tiny_config(), at::kFloat, *make_self_communicator(), true);
+}
+
+std::string refusal_of(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const InvalidArgument& error) {
+    return error.what();
+  }
+  return "nothing was refused";
+}
+
+/// Whatever is fitted and whatever scale is asked for: the layer, the numbers and the tensor at fault, and no output.
+TEST_F(ConversionTest, CalibrationThatIsNotFiniteIsRefusedWithLayerAndNumbers) {
+  const struct {
+    const char* tensor;
+    double value;
+    const char* says;
+  } cases[] = {
+      {"model.layers.1.mlp.up_proj.weight", NAN, " values of the dense FFN's outputs on the calibration text are NaN"},
+      {"model.layers.0.self_attn.v_proj.weight", INFINITY,
+       " values of the dense model's FFN inputs on the calibration text are NaN"},
+      {"model.layers.1.mlp.down_proj.weight", -INFINITY,
+       " values of the dense FFN's outputs on the calibration text are NaN"}};
+  for (const auto& [tensor, value, says] : cases) {
+    SCOPED_TRACE(tensor);
+    const std::filesystem::path source = folder_ / tensor;
+    write_spoilt_model(source, tensor, value);
+    for (const char* mode : {"least_squares", "n_over_k"}) {
+      v1::ConvertSpec spec = convert_spec("independent_random", 4, 2, ids());
+      spec.set_scale_mode(mode);
+      const std::string message = refusal_of([&] { convert(spec, 1, source, out()); });
+      EXPECT_THAT(message, ::testing::HasSubstr(concat("layer ", tensor[std::string("model.layers.").size()], ": ")));
+      EXPECT_THAT(message, ::testing::HasSubstr(says));
+      EXPECT_THAT(message, ::testing::HasSubstr(concat(tensor, " has 1 of ")));
+      EXPECT_FALSE(std::filesystem::exists(out()));
+    }
+    testing::run_ranks(2, [&](Communicator& world) {
+      const std::string message =
+          refusal_of([&] { convert(convert_spec("sequential", 4, 1, ids()), 1, source, out(), world); });
+      EXPECT_THAT(message, ::testing::HasSubstr(tensor)) << "rank " << world.rank();
+    });
+  }
+}
+
+/// The files hold 60 documents of 20 to 60 ids: all but the last of each is an input, once.
+TEST_F(ConversionTest, TooLittleCalibrationTextIsUsedOnceAndTold) {
+  int64_t inputs = 0;
+  for (const auto& ids : read_id_documents(ids().string(), testing::tiny_config().vocab_size))
+    inputs += static_cast<int64_t>(ids.size()) - 1;
+  v1::ConvertSpec spec = convert_spec("independent_random", 4, 2, ids());
+  spec.set_calibration_tokens(inputs);
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(convert(spec, 1, dense(), folder_ / "all")["calibration"]["tokens"], inputs);
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "") << "enough is enough";
+  spec.set_calibration_tokens(inputs + 1);
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(convert(spec, 1, dense(), folder_ / "short")["calibration"]["tokens"], inputs);
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              ::testing::HasSubstr(
+                  concat("event=calibration_text_is_short tokens=", inputs, " calibration_tokens=", inputs + 1)));
 }
 
 TEST_F(ConversionTest, CalibrationTextThatNobodyNeedsStillGivesTheReport) {

@@ -107,5 +107,19 @@ TEST(OutputFitTest, SilentExpertsKeepScaleOne) {
   EXPECT_EQ(fit.relative_error(1), 0);
 }
 
+/// A scale of 1 is for experts that give nothing; sums that are not numbers must not look like that.
+TEST(OutputFitTest, OfNothingIsOneAndOfNaNIsNaN) {
+  const auto self = make_self_communicator();
+  const at::Tensor y = normal({5, 4}, 1, 1), zero = at::zeros({5, 4}), spoilt = at::full({5, 4}, NAN);
+  const OutputFit nothing = fit_output(y, zero, *self), silent = fit_output(zero, y, *self);
+  EXPECT_EQ(nothing.least_squares(), 1);
+  EXPECT_EQ(nothing.relative_error(1), 1);
+  EXPECT_EQ(silent.least_squares(), 0);
+  EXPECT_EQ(silent.relative_error(3), 0);
+  EXPECT_TRUE(std::isnan(fit_output(y, spoilt, *self).least_squares()));
+  EXPECT_TRUE(std::isnan(fit_output(spoilt, y, *self).least_squares()));
+  EXPECT_TRUE(std::isnan(fit_output(spoilt, y, *self).relative_error(1)));
+}
+
 }  // namespace
 }  // namespace moe

@@ -298,6 +298,33 @@ TEST_F(DataLoaderTest, FingerprintChangesWithContentAndOptions) {
   EXPECT_NE(same, fingerprint([this](auto& data, auto&) { data.path = counting_file("b", {5, 6, 8}).path; }));
 }
 
+TEST_F(DataLoaderTest, OneShuffledPassGivesEachDocumentOfEachFileOnce) {
+  PackingOptions packing = options(64, true);
+  packing.one_pass = true;
+  const std::vector<int64_t> a = random_lengths(40, 2, 40, 1), b = random_lengths(9, 2, 40, 2);
+  DataFile second = counting_file("b", b, 7);
+  second.max_documents = 5;
+  DataLoader loader({counting_file("a", a, 1), second}, nullptr, packing),
+      endless({counting_file("a", a, 1), second}, nullptr, options(64, true));
+  EXPECT_NE(loader.fingerprint(), endless.fingerprint());
+  int64_t expected = 0;
+  for (const int64_t length : a) expected += length - 1;
+  for (int64_t d = 0; d < 5; ++d) expected += b[d] - 1;
+  EXPECT_FALSE(loader.has_row(loader.rows()));
+  EXPECT_TRUE(loader.has_row(loader.rows() - 1));
+  EXPECT_TRUE(endless.has_row(loader.rows()));
+  std::map<std::pair<int32_t, int64_t>, int> seen;
+  for (int64_t row = 0; row < loader.rows(); ++row) {
+    const PackedBatch batch = loader.batch(row, 1);
+    const int64_t* tokens = batch.tokens_T.const_data_ptr<int64_t>();
+    for (size_t s = 0; s < batch.domains.size(); ++s) {
+      for (int64_t t = batch.cu_seqlens[s]; t < batch.cu_seqlens[s + 1]; ++t) ++seen[{batch.domains[s], tokens[t]}];
+    }
+  }
+  EXPECT_EQ(static_cast<int64_t>(seen.size()), expected);
+  EXPECT_TRUE(std::all_of(seen.begin(), seen.end(), [](const auto& entry) { return entry.second == 1; }));
+}
+
 TEST_F(DataLoaderTest, RefusesOptionsThatMakeNoSense) {
   const DataFile file = counting_file("a", {5, 6});
   const auto error = [&](const std::function<void(std::vector<DataFile>&, PackingOptions&)>& change) {

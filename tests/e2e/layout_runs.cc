@@ -11,6 +11,7 @@
 #include "data/data_loader.h"
 #include "parallel/dispatchers.h"
 #include "parallel/mesh.h"
+#include "testing/compare.h"
 #include "testing/temp_dir.h"
 #include "testing/tiny_model.h"
 #include "train/optimizer.h"
@@ -21,6 +22,8 @@ namespace {
 
 constexpr uint64_t kSeed = 20261124;
 constexpr int64_t kRows = 8;
+/// Steps that runs in float32 are compared over; then rounding has grown.
+constexpr int64_t kFloatSteps = 10;
 
 ModelConfig small_config(const std::string& kind) {
   return tiny_moe_config(/*num_experts=*/8, /*top_k=*/2, /*expert_width=*/32, /*shared_width=*/kind == "llama" ? 0 : 16, kind);
@@ -38,6 +41,21 @@ std::filesystem::path write_documents(const TempDir& folder, int64_t vocab_size)
   }
   write_file_atomically(folder / "documents.jsonl", lines);
   return folder / "documents.jsonl";
+}
+
+/// Copies of the weights and moments of this rank under their logical names.
+std::map<std::string, at::Tensor> state_of(Decoder& decoder, AdamW& optimizer) {
+  std::map<std::string, at::Tensor> state;
+  for (size_t i = 0; i < decoder.parameters().size(); ++i) {
+    const Parameter& parameter = decoder.parameters()[i];
+    const std::pair<const char*, at::Tensor> parts[] = {
+        {"", parameter.value.detach()}, {".m", optimizer.first_moments()[i]}, {".v", optimizer.second_moments()[i]}};
+    for (const auto& [suffix, storage] : parts) {
+      for (const LogicalView& logical : logical_views(parameter, storage))
+        state[logical.name + suffix] = logical.view.clone();
+    }
+  }
+  return state;
 }
 
 /// Everything one rank needs.
@@ -79,6 +97,8 @@ LayoutRun run_layout(Communicator& world, int expert_parallel, at::ScalarType dt
     optimizer.update(1e-3, std::min(1.0, 1 / outcome.gradient_norm), step);
     run.losses.push_back(outcome.loss);
     run.expert_load.push_back(outcome.expert_load);
+    if (step == (dtype == at::kDouble ? steps : std::min(steps, kFloatSteps)))
+      run.state = state_of(setup.decoder, optimizer);
   }
   if (!checkpoint_root.empty()) {
     save_checkpoint(checkpoint_root, steps, 1, {setup.decoder.parameters(), optimizer.first_moments(), optimizer.second_moments()}, {{"steps", steps}},
@@ -119,7 +139,7 @@ std::map<std::string, std::string> load_at_layout(Communicator& world, int exper
 void expect_equal_runs(const LayoutRun& single, const LayoutRun& run, at::ScalarType dtype, const std::string& layout) {
   ASSERT_EQ(single.losses.size(), run.losses.size());
   double worst = 0;
-  const size_t compared = dtype == at::kDouble ? run.losses.size() : std::min<size_t>(10, run.losses.size());
+  const size_t compared = dtype == at::kDouble ? run.losses.size() : std::min<size_t>(kFloatSteps, run.losses.size());
   for (size_t step = 0; step < compared; ++step) worst = std::max(worst, std::abs(run.losses[step] / single.losses[step] - 1));
   int64_t flips = 0, routed = 0;
   for (size_t step = 0; step < compared; ++step) {
@@ -130,16 +150,32 @@ void expect_equal_runs(const LayoutRun& single, const LayoutRun& run, at::Scalar
       }
     }
   }
+  // Relative to the largest of the tensor: of weights, first and second moments.
+  double worst_state[3] = {0, 0, 0};
+  std::string worst_name[3];
+  for (const auto& [name, value] : run.state) {
+    const int kind = name.ends_with(".m") ? 1 : name.ends_with(".v") ? 2 : 0;
+    const at::Tensor& expected = single.state.at(name);
+    const double difference = max_difference(value, expected) / std::max(max_abs(expected), 1e-30);
+    if (difference <= worst_state[kind]) continue;
+    worst_state[kind] = difference;
+    worst_name[kind] = name;
+  }
   const int64_t different_bits = single.first_token_losses.ne(run.first_token_losses).sum().item<int64_t>();
-  std::cout << layout << " " << c10::toString(dtype) << ": worst relative loss difference " << worst << " over " << compared << " steps, "
-            << flips / 2 << " of " << routed << " assignments differ, " << different_bits << " of " << run.first_token_losses.numel()
-            << " first token losses differ in bits\n";
+  std::cout << layout << " " << c10::toString(dtype) << ": worst relative loss difference " << worst << " over "
+            << compared << " steps, " << flips / 2 << " of " << routed << " assignments differ, " << different_bits
+            << " of " << run.first_token_losses.numel() << " first token losses differ in bits; " << run.state.size()
+            << " tensors: weights differ by " << worst_state[0] << " (" << worst_name[0] << "), moments by "
+            << worst_state[1] << " (" << worst_name[1] << ") and " << worst_state[2] << " (" << worst_name[2] << ")\n";
+  EXPECT_GT(run.state.size(), 50U) << "no state to compare";
   EXPECT_EQ(different_bits, 0) << "rows are computed alone: layouts must agree to the bit";
   if (dtype == at::kDouble) {
     EXPECT_LE(worst, 1e-9);
+    for (const double difference : worst_state) EXPECT_LE(difference, 1e-8);
     EXPECT_EQ(flips, 0) << "routed counts differ";
   } else {
     EXPECT_LE(worst, 1e-5);
+    for (const double difference : worst_state) EXPECT_LE(difference, 5e-3);
     EXPECT_LE(static_cast<double>(flips) / 2, 1e-4 * static_cast<double>(routed));
   }
 }

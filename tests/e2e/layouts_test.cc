@@ -19,7 +19,8 @@ struct Layout {
 };
 constexpr Layout kLayouts[] = {{1, 1}, {2, 2}, {2, 1}, {4, 4}, {4, 2}, {4, 1}};
 
-/// Runs a layout; every rank must end with the same result, rank 0's is returned.
+/// Runs a layout; every rank must end with the same result, and replicas with the same bits. The state is that of all
+/// ranks.
 testing::LayoutRun run(const Layout& layout, at::ScalarType dtype, int64_t steps, const std::filesystem::path& root = {},
                        const std::string& kind = "llama") {
   testing::LayoutRun result;
@@ -29,6 +30,12 @@ testing::LayoutRun run(const Layout& layout, at::ScalarType dtype, int64_t steps
     const std::lock_guard<std::mutex> lock(mutex);
     if (!result.losses.empty()) {
       EXPECT_EQ(result.losses, mine.losses) << "ranks report different losses";
+    }
+    for (const auto& [name, value] : result.state) {
+      const auto [replica, is_new] = mine.state.emplace(name, value);
+      if (!is_new) {
+        EXPECT_TRUE(at::equal(replica->second, value)) << name << " differs between ranks, " << layout.name();
+      }
     }
     result = std::move(mine);
   });

@@ -2,12 +2,14 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <random>
 #include <thread>
 
 #include "kernels/matmul.h"
+#include "kernels/matmul_cpu.h"
 #include "kernels/test_matrix.h"
 
 namespace moe::kernels::testing {
@@ -98,6 +100,77 @@ TEST(RowBitsTest, RepeatingAWeightGradientGivesTheSameBits) {
       linear_weight_gradient(dy.view(), x.view(), first.view());
       linear_weight_gradient(dy.view(), x.view(), again.view());
       EXPECT_TRUE(first.bytes() == again.bytes()) << name_of(dtype) << ", " << threads << " threads";
+    }
+  }
+}
+
+/// Every row count, as experts meet them.
+TEST(RowBitsTest, EveryRowCountGivesTheRowsOfTheFullBatch) {
+  constexpr int64_t kMax = 300;
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const auto& [I, O] : {std::pair<int64_t, int64_t>{96, 43}, {300, 64}}) {  // in one run and in slices
+      TestMatrix x(DeviceType::kCpu, dtype, kMax, I, 0, random_values(kMax * I, dtype, 1));
+      TestMatrix w(DeviceType::kCpu, dtype, O, I, 0, random_values(O * I, dtype, 2));
+      TestMatrix dy(DeviceType::kCpu, dtype, kMax, O, 0, random_values(kMax * O, dtype, 3));
+      TestMatrix all_y(DeviceType::kCpu, dtype, kMax, O, 0), all_dx(DeviceType::kCpu, dtype, kMax, I, 0);
+      linear_forward(x.view(), w.view(), all_y.view());
+      linear_input_gradient(dy.view(), w.view(), all_dx.view());
+      const std::vector<char> y_bytes = all_y.bytes(), dx_bytes = all_dx.bytes();
+      int64_t wrong = 0;
+      for (int64_t rows = 1; rows <= kMax; ++rows) {
+        const int64_t first = (kMax - rows) / 2;
+        TestMatrix y(DeviceType::kCpu, dtype, rows, O, rows % 2), dx(DeviceType::kCpu, dtype, rows, I, 0);
+        linear_forward(x.rows(first, rows), w.view(), y.view());
+        linear_input_gradient(dy.rows(first, rows), w.view(), dx.view());
+        const std::vector<char> part_y = y.bytes(), part_dx = dx.bytes();
+        wrong += std::memcmp(part_y.data(), y_bytes.data() + first * O * dtype_size(dtype), part_y.size()) != 0;
+        wrong += std::memcmp(part_dx.data(), dx_bytes.data() + first * I * dtype_size(dtype), part_dx.size()) != 0;
+      }
+      EXPECT_EQ(wrong, 0) << name_of(dtype) << " " << I << " -> " << O;
+    }
+  }
+}
+
+/// In bf16 a weight gradient is of the rows and as many rows of zeros as make their number a prepared one: they change
+/// no bit.
+TEST(RowBitsTest, RowsOfZerosAddExactZerosToAWeightGradientInBFloat16) {
+  constexpr int64_t kMax = 160, I = 96, O = 43;
+  constexpr DType kType = DType::kBFloat16;
+  for (int64_t rows = 1; rows < kMax; rows += 13) {
+    std::vector<double> x_values = random_values(kMax * I, kType, 1), dy_values = random_values(kMax * O, kType, 2);
+    std::fill(x_values.begin() + rows * I, x_values.end(), 0);
+    std::fill(dy_values.begin() + rows * O, dy_values.end(), 0);
+    TestMatrix x(DeviceType::kCpu, kType, kMax, I, 0, x_values), dy(DeviceType::kCpu, kType, kMax, O, 0, dy_values);
+    TestMatrix alone(DeviceType::kCpu, kType, O, I, 0), padded(DeviceType::kCpu, kType, O, I, 0);
+    linear_weight_gradient(dy.rows(0, rows), x.rows(0, rows), alone.view());
+    linear_weight_gradient(dy.view(), x.view(), padded.view());
+    EXPECT_TRUE(alone.bytes() == padded.bytes()) << rows << " rows";
+  }
+}
+
+/// The row counts of experts vary at every step; what the library compiles for them must come to an end.
+TEST(RowBitsTest, PreparedProductsAreBoundedWhateverTheRowCounts) {
+  constexpr int64_t kMax = 520;
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const auto& [I, O] : {std::pair<int64_t, int64_t>{72, 88}, {328, 24}}) {
+      TestMatrix x(DeviceType::kCpu, dtype, kMax, I, 0, random_values(kMax * I, dtype, 1));
+      TestMatrix w(DeviceType::kCpu, dtype, O, I, 0, random_values(O * I, dtype, 2));
+      TestMatrix dy(DeviceType::kCpu, dtype, kMax, O, 0, random_values(kMax * O, dtype, 3));
+      TestMatrix y(DeviceType::kCpu, dtype, kMax, O, 0), dx(DeviceType::kCpu, dtype, kMax, I, 0),
+          dw(DeviceType::kCpu, dtype, O, I, 0);
+      const auto run = [&](int64_t rows) {
+        linear_forward(x.rows(0, rows), w.view(), y.rows(0, rows));
+        linear_input_gradient(dy.rows(0, rows), w.view(), dx.rows(0, rows));
+        linear_weight_gradient(dy.rows(0, rows), x.rows(0, rows), dw.view());
+      };
+      const int64_t before = prepared_products();
+      for (int64_t rows = 1; rows <= kMax; ++rows) run(rows);
+      const int64_t made = prepared_products() - before;
+      // 32 and 16 a doubling, for each of three products, of which one (in fp32) needs a single one.
+      EXPECT_LE(made, 3 * (32 + 16 * 5)) << name_of(dtype) << " " << I << " -> " << O << ": of " << 3 * kMax
+                                         << " shapes";
+      for (int64_t rows = kMax; rows >= 1; rows -= 7) run(rows);
+      EXPECT_EQ(prepared_products() - before, made) << "again the same row counts";
     }
   }
 }

@@ -5,10 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <map>
 #include <string>
 
+#include "common/error.h"
+#include "model/moe/router.h"
 #include "testing/compare.h"
 #include "testing/random_tensor.h"
 #include "testing/row_bits.h"
@@ -160,6 +163,71 @@ TEST(OpsTest, UnpermuteInBf16TakesWeightsOfEitherType) {
               0.02 * expected_dweights.abs().max().item<double>());
     EXPECT_EQ(leaf.grad().scalar_type(), at::kBFloat16);
     EXPECT_LT((leaf.grad()[2].to(at::kDouble) - weights[0][0] * dy[0]).abs().max().item<double>(), 0.05);
+  }
+}
+
+/// Value and gradients in bf16 are those of float64 on the same numbers, rounded once.
+void expect_same_in_bfloat16(const testing::TensorFunction& function, const std::vector<at::Tensor>& inputs) {
+  std::vector<at::Tensor> rounded, exact;
+  for (const at::Tensor& input : inputs) {
+    rounded.push_back(input.to(at::kBFloat16).requires_grad_(true));
+    exact.push_back(rounded.back().detach().to(at::kDouble).requires_grad_(true));
+  }
+  const at::Tensor ours = function(rounded), expected = function(exact);
+  EXPECT_EQ(ours.scalar_type(), at::kBFloat16);
+  EXPECT_TRUE(near(ours.detach(), expected.detach(), 1.0 / 256));
+  const at::Tensor dy = random_normal(ours.sizes().vec(), 99).to(at::kBFloat16);
+  ours.backward(dy);
+  expected.backward(dy.to(at::kDouble));
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    EXPECT_EQ(rounded[i].grad().scalar_type(), at::kBFloat16);
+    EXPECT_TRUE(near(rounded[i].grad(), exact[i].grad(), 1.0 / 128)) << "gradient of input " << i;
+  }
+}
+
+TEST(BFloat16Test, ProductsAndMovesOfRowsAreThoseOfFloat64Rounded) {
+  expect_same_in_bfloat16([](const auto& in) { return ops::linear(in[0], in[1]); },
+                          {random_normal({37, 43}, 1), random_normal({17, 43}, 2)});
+  expect_same_in_bfloat16(
+      [](const auto& in) {
+        return ops::grouped_linear(in[0], in[1], {5, 0, 70});
+      },
+      {random_normal({75, 43}, 1), random_normal({3, 29, 43}, 2)});
+  const at::Tensor row_tokens = at::tensor({0, 1, 2, 0, 1, 3, 3}, at::kLong),
+                   slot_rows = at::tensor({3, 0, 1, 4, -1, 2, 6, 5}, at::kLong).view({4, 2});
+  expect_same_in_bfloat16([&](const auto& in) { return ops::permute(in[0], row_tokens, slot_rows); },
+                          {random_normal({4, 19}, 1)});
+  expect_same_in_bfloat16([&](const auto& in) { return ops::sum_slots(in[0], row_tokens, slot_rows); },
+                          {random_normal({7, 19}, 1)});
+}
+
+/// Nothing computes in bf16 by accident, or fails deep inside a library.
+TEST(BFloat16Test, OtherOperationsRefuseItInWords) {
+  const auto bf16 = [](std::vector<int64_t> shape) { return random_normal(shape, 1).to(at::kBFloat16); };
+  const at::Tensor x = bf16({4, 8}), weight = bf16({8, 8}), vector = bf16({8}), heads = bf16({4, 2, 8}),
+                   angles = bf16({4, 4});
+  const std::map<std::string, std::function<void()>> operations{
+      {"linear with bias", [&] { ops::linear(x, weight, vector); }},
+      {"add_bias", [&] { ops::add_bias(x, vector); }},
+      {"swiglu", [&] { ops::swiglu(x); }},
+      {"gelu_new", [&] { ops::gelu_new(x); }},
+      {"rms_norm", [&] { ops::rms_norm(x, vector, 1e-5); }},
+      {"layer_norm", [&] { ops::layer_norm(x, vector, vector, 1e-5); }},
+      {"rope", [&] { ops::rope(heads, angles, angles); }},
+      {"causal_attention",
+       [&] {
+         ops::causal_attention(heads, heads, heads, {0, 4});
+       }},
+      {"linear_cross_entropy", [&] { ops::linear_cross_entropy(x, weight, at::zeros({4}, at::kLong)); }},
+      {"route", [&] { route(x, weight, 2, TopkNorm::kRenorm); }}};
+  for (const auto& [name, operation] : operations) {
+    try {
+      operation();
+      ADD_FAILURE() << name << " took bfloat16";
+    } catch (const InvalidArgument& error) {
+      EXPECT_NE(std::string(error.what()).find("row operations take float32 and float64, not "), std::string::npos)
+          << name << ": " << error.what();
+    }
   }
 }
 

@@ -52,17 +52,44 @@ TEST(RouterTest, RawWeightsAreTheSoftmaxOverAll) {
 
 // With one expert per token the renormalised weight is constantly 1 and cannot teach the router; straight-through can.
 TEST(RouterTest, StraightThroughIsOneAndHasTheGradientOfLogP) {
-  const at::Tensor x = random_normal({20, 6}, 4);
-  const at::Tensor router = random_normal({5, 6}, 5).requires_grad_(true);
-  const Routing routing = route(x, router, 1, TopkNorm::kStraightThrough);
-  EXPECT_TRUE(routing.weights_TK.eq(1).all().item<bool>());
-  const at::Tensor dy = random_normal({20, 1}, 6);
-  (routing.weights_TK * dy).sum().backward();
-  const at::Tensor ours = router.grad().clone();
-  router.mutable_grad() = at::Tensor();
-  (at::log_softmax(at::matmul(x, router.t()), 1).gather(1, routing.expert_ids_TK) * dy).sum().backward();
-  EXPECT_GT(testing::max_abs(ours), 0.1);
-  EXPECT_TRUE(near(ours, router.grad(), 1e-10));
+  for (const int64_t top_k : {1, 2, 5}) {
+    SCOPED_TRACE(top_k);
+    const at::Tensor x = random_normal({20, 6}, 4);
+    const at::Tensor router = random_normal({5, 6}, 5).requires_grad_(true);
+    const Routing routing = route(x, router, top_k, TopkNorm::kStraightThrough);
+    EXPECT_EQ(routing.weights_TK.sizes(), (std::vector<int64_t>{20, top_k}));
+    EXPECT_TRUE(routing.weights_TK.eq(1).all().item<bool>());
+    const at::Tensor dy = random_normal({20, top_k}, 6);
+    (routing.weights_TK * dy).sum().backward();
+    const at::Tensor ours = router.grad().clone();
+    router.mutable_grad() = at::Tensor();
+    (at::log_softmax(at::matmul(x, router.t()), 1).gather(1, routing.expert_ids_TK) * dy).sum().backward();
+    EXPECT_GT(testing::max_abs(ours), 0.1);
+    EXPECT_TRUE(near(ours, router.grad(), 1e-10));
+  }
+}
+
+// The second and third choice of the first token have p = e^-120 and e^-300, both 0 in float; of the second token the
+// two highest logits lie as far apart as float allows.
+TEST(RouterTest, StraightThroughStaysRightWhereAChosenProbabilityUnderflows) {
+  const auto gradient_of = [](at::ScalarType dtype, at::Tensor* weights) {
+    const at::Tensor logits =
+        at::tensor({0., -120., -300., -400., /**/ -1e30, 1e30, -1e30, -2e30, /**/ 1., 2., 3., 4.}, at::kDouble)
+            .view({3, 4})
+            .to(dtype)
+            .requires_grad_(true);
+    *weights = route(logits, at::eye(4, dtype), 3, TopkNorm::kStraightThrough).weights_TK;
+    (*weights * at::tensor({1., -2., 0.5}, dtype)).sum().backward();
+    return logits.grad();
+  };
+  at::Tensor weights, exact_weights;
+  const at::Tensor ours = gradient_of(at::kFloat, &weights), exact = gradient_of(at::kDouble, &exact_weights);
+  EXPECT_TRUE(weights.eq(1).all().item<bool>()) << weights;
+  EXPECT_TRUE(exact_weights.eq(1).all().item<bool>()) << exact_weights;
+  // By hand: d/dz_j of sum_k dy_k log p_k = dy_j - p_j sum_k dy_k, with p = (1, 0, 0, 0) and then (0, 1, 0, 0).
+  const at::Tensor by_hand = at::tensor({1 + 0.5, -2., 0.5, 0., /**/ -2., 1 + 0.5, 0.5, 0.}, at::kDouble).view({2, 4});
+  EXPECT_TRUE(near(exact.narrow(0, 0, 2), by_hand, 1e-12)) << exact;
+  EXPECT_TRUE(near(ours, exact, 1e-6)) << ours;
 }
 
 TEST(RouterTest, NoTokens) {

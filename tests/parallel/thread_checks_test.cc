@@ -2,12 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <string>
 #include <tuple>
 
 #include "parallel/dispatchers.h"
+#include "parallel/gradient_sync.h"
 #include "parallel/parallel_checks.h"
 #include "testing/run_ranks.h"
+#include "testing/tensor_memory.h"
 
 namespace moe {
 namespace {
@@ -29,6 +32,21 @@ INSTANTIATE_TEST_SUITE_P(Dispatchers, RanksAsThreads,
 
 TEST(GradientSyncTest, EqualsAPlainSum) {
   for (const int ranks : {1, 2, 4}) testing::run_ranks(ranks, testing::check_gradient_sync);
+}
+
+TEST(GradientSyncTest, TheNormHoldsNoCopyOfAnyGradient) {
+  const auto self = make_self_communicator();
+  Mesh mesh(*self, 1);
+  std::vector<Parameter> parameters(2);
+  parameters[0].value = at::zeros({1 << 20});
+  parameters[1].value = at::zeros({4, 1 << 18});
+  parameters[1].is_expert = true;
+  for (Parameter& parameter : parameters) parameter.value.mutable_grad() = at::ones_like(parameter.value);
+  double norm = 0;
+  EXPECT_LT(testing::peak_tensor_bytes([&] { norm = global_gradient_norm(parameters, mesh); }), 4096)
+      << "of 8 MiB of gradients";
+  EXPECT_EQ(norm, std::sqrt(2.0 * (1 << 20)));
+  EXPECT_GE(testing::peak_tensor_bytes([&] { at::ones({1000}); }), 4000) << "the measure does not work";
 }
 
 }  // namespace

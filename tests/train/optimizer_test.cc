@@ -91,5 +91,21 @@ TEST(AdamWTest, WithoutGradientOnlyMatricesShrink) {
   EXPECT_TRUE(at::equal(parameters[1].value.detach(), at::ones({4}, at::kDouble)));
 }
 
+/// As torch.optim.AdamW: no gradient, no change, whatever the decay and the moments.
+TEST(AdamWTest, AParameterWithoutGradientIsLeftAlone) {
+  std::vector<Parameter> parameters{parameter("frozen", testing::random_normal({5, 4}, 1), true),
+                                    parameter("trained", testing::random_normal({5, 4}, 2), true)};
+  const at::Tensor frozen = parameters[0].value.detach().clone(), trained = parameters[1].value.detach().clone();
+  AdamW optimizer(parameters, {.weight_decay = 0.5});
+  optimizer.first_moments()[0].fill_(0.25);
+  optimizer.second_moments()[0].fill_(0.5);
+  parameters[1].value.mutable_grad() = testing::random_normal({5, 4}, 3);
+  optimizer.update(0.1, 0.5, 1);
+  EXPECT_TRUE(at::equal(parameters[0].value.detach(), frozen));
+  EXPECT_TRUE(at::equal(optimizer.first_moments()[0], at::full({5, 4}, 0.25, at::kDouble)));
+  EXPECT_TRUE(at::equal(optimizer.second_moments()[0], at::full({5, 4}, 0.5, at::kDouble)));
+  EXPECT_FALSE(at::equal(parameters[1].value.detach(), trained));
+}
+
 }  // namespace
 }  // namespace moe

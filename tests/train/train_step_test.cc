@@ -7,6 +7,8 @@
 #include <map>
 #include <mutex>
 
+#include "common/error.h"
+#include "data/tokenizer/tokenizer.h"
 #include "parallel/dispatchers.h"
 #include "parallel/gradient_sync.h"
 #include "testing/compare.h"
@@ -14,11 +16,14 @@
 #include "testing/temp_dir.h"
 #include "testing/tiny_files.h"
 #include "testing/tiny_model.h"
+#include "train/optimizer.h"
 
 namespace moe {
 namespace {
 
 constexpr uint64_t kSeed = 7;
+constexpr int64_t kChatVocabulary = 4096;
+const std::string kRoot = MOE_SOURCE_DIR;
 
 struct StepRun {
   StepOutcome outcome;
@@ -29,12 +34,16 @@ class TrainStepTest : public ::testing::Test {
  protected:
   void SetUp() override { testing::write_random_documents(folder_ / "d.jsonl", 80, 3, 40, 61, kSeed); }
 
+  /// Rows of random ids, in which every input has a target; or of chats, in which answers alone do.
   DataLoader loader() const {
     PackingOptions packing;
-    packing.sequence_length = 24;
+    packing.sequence_length = is_chats_ ? 48 : 24;
     packing.seed = kSeed;
-    packing.vocab_size = 61;
-    return DataLoader({{(folder_ / "d.jsonl").string(), 1, "d", 0}}, nullptr, packing);
+    packing.vocab_size = is_chats_ ? kChatVocabulary : 61;
+    packing.long_chats = "split";
+    if (!is_chats_) return DataLoader({{(folder_ / "d.jsonl").string(), 1, "d", 0}}, nullptr, packing);
+    static const auto tokenizer = Tokenizer::from_directory(kRoot + "/examples/base-7m");
+    return DataLoader({{kRoot + "/examples/data/maths.valid.jsonl", 1, "chats", 30}}, tokenizer, packing);
   }
 
   StepRun run(const ModelConfig& config, int ranks, int expert_parallel, const StepOptions& options, int64_t first_row = 3) const {
@@ -71,17 +80,26 @@ class TrainStepTest : public ::testing::Test {
     for (const auto& [name, gradient] : a.gradients) EXPECT_TRUE(testing::near(gradient, b.gradients.at(name), 1e-10)) << name;
   }
 
+  void expect_naive_computation(const ModelConfig& config) const;
+
   testing::TempDir folder_;
+  bool is_chats_ = false;
 };
 
 const ModelConfig kMoe = testing::tiny_moe_config(/*num_experts=*/8, /*top_k=*/2, /*expert_width=*/11);
 
-TEST_F(TrainStepTest, IsTheNaiveComputation) {
-  const StepOptions options{.micro_batch_rows = 4, .micro_steps = 3, .balance_loss = 0.3};
-  const StepRun step = run(kMoe, 1, 1, options);
+ModelConfig chat_config() {
+  ModelConfig config = kMoe;
+  config.vocab_size = kChatVocabulary;
+  return config;
+}
 
-  // Row by row, sample by sample, from the logits; balance loss from counts and probabilities by loops.
-  Decoder decoder(kMoe, at::kDouble, {0, 8});
+void TrainStepTest::expect_naive_computation(const ModelConfig& config) const {
+  const StepOptions options{.micro_batch_rows = 4, .micro_steps = 3, .balance_loss = 0.3};
+  const StepRun step = run(config, 1, 1, options);
+
+  // Token by token, from the logits; balance loss from counts and probabilities by loops.
+  Decoder decoder(config, at::kDouble, {0, 8});
   testing::fill_random(decoder, kSeed);
   decoder.set_requires_grad(true);
   LocalDispatcher dispatcher;
@@ -92,12 +110,16 @@ TEST_F(TrainStepTest, IsTheNaiveComputation) {
     const PackedBatch batch = data.batch(3 + 4 * micro_step, 4);
     const DecoderOutput out = decoder.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher);
     const at::Tensor log_p = at::log_softmax(decoder.logits(out.hidden_TD), 1);
+    std::vector<int64_t> with_target, labels;
     for (int64_t t = 0; t < batch.labels_T.size(0); ++t, ++tokens) {
       const int64_t label = batch.labels_T[t].item<int64_t>();
       if (label < 0) continue;
-      loss_sum = loss_sum - log_p[t][label];
+      with_target.push_back(t);
+      labels.push_back(label);
       ++targets;
     }
+    loss_sum =
+        loss_sum - log_p.index_select(0, at::tensor(with_target)).gather(1, at::tensor(labels).unsqueeze(1)).sum();
     const auto batch_tokens = static_cast<double>(batch.labels_T.size(0));
     for (const RouterStats& stats : out.router) {
       for (int64_t e = 0; e < 8; ++e) {
@@ -126,6 +148,60 @@ TEST_F(TrainStepTest, IsTheNaiveComputation) {
     for (const int64_t count : layer) routed += count;
   }
   EXPECT_EQ(routed, tokens * 2 * 2) << "top-2 in 2 layers";
+  if (is_chats_) {
+    EXPECT_LT(targets, tokens * 9 / 10) << "no token is masked: this cannot tell targets from tokens";
+  } else {
+    EXPECT_EQ(targets, tokens);
+  }
+}
+
+TEST_F(TrainStepTest, IsTheNaiveComputation) {
+  expect_naive_computation(kMoe);
+}
+
+/// The loss is over targets, the balance loss over tokens: of chats they are not the same number, nor alike on every
+/// rank.
+TEST_F(TrainStepTest, OfChatsIsTheNaiveComputationInAnyLayout) {
+  is_chats_ = true;
+  expect_naive_computation(chat_config());
+  const StepOptions options{.micro_batch_rows = 3, .micro_steps = 2, .balance_loss = 0.1};
+  const StepRun single = run(chat_config(), 1, 1, options);
+  for (const int expert_parallel : {1, 2}) expect_equal(run(chat_config(), 2, expert_parallel, options), single);
+}
+
+/// Frozen experts and a frozen embedding keep every bit through a step with weight decay, on ranks with rows and
+/// without.
+TEST_F(TrainStepTest, FrozenWeightsStayAsTheyAre) {
+  for (const auto& [ranks, expert_parallel] : {std::pair{1, 1}, {2, 1}, {2, 2}, {4, 2}}) {
+    testing::run_ranks(ranks, [&](Communicator& world) {
+      SCOPED_TRACE(concat(ranks, " ranks, expert parallelism ", expert_parallel, ", rank ", world.rank()));
+      Mesh mesh(world, expert_parallel);
+      const std::unique_ptr<TokenDispatcher> dispatcher = make_dispatcher(mesh);
+      Decoder decoder(kMoe, at::kDouble, mesh.owned_experts(8));
+      testing::fill_random(decoder, kSeed);
+      decoder.set_requires_grad(true);
+      const auto is_frozen = [](const Parameter& p) {
+        return p.name == "model.embed_tokens.weight" || p.name == "model.layers.0.mlp.experts.down_proj";
+      };
+      std::vector<at::Tensor> before;
+      for (Parameter& parameter : decoder.parameters()) {
+        before.push_back(parameter.value.detach().clone());
+        if (is_frozen(parameter)) parameter.value.requires_grad_(false);
+      }
+      DataLoader data = loader();
+      AdamW optimizer(decoder.parameters(), {.weight_decay = 0.5});
+      compute_gradients(decoder, *dispatcher, mesh, data, 0,
+                        {.micro_batch_rows = 2, .micro_steps = 1, .balance_loss = 0.1});
+      optimizer.update(0.1, 1, 1);
+      int frozen = 0;
+      for (size_t i = 0; i < before.size(); ++i) {
+        const Parameter& parameter = decoder.parameters()[i];
+        EXPECT_EQ(at::equal(parameter.value.detach(), before[i]), is_frozen(parameter)) << parameter.name;
+        frozen += is_frozen(parameter) ? 1 : 0;
+      }
+      EXPECT_EQ(frozen, 2);
+    });
+  }
 }
 
 TEST_F(TrainStepTest, SameForEveryLayoutOfRanks) {

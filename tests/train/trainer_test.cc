@@ -10,6 +10,7 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
+#include "common/log.h"
 #include "eval/evaluator.h"
 #include "train/train_fixture.h"
 
@@ -260,6 +261,21 @@ TEST(TrainerTest, SkipsStepsThatAreNotFiniteAndGivesUpAfterThree) {
   EXPECT_FALSE(lines[0].contains("skipped"));
   EXPECT_EQ(lines[1]["skipped"], true);
   EXPECT_FALSE(std::filesystem::exists(training.output(options)));
+}
+
+TEST(TrainerTest, RanksWithoutRowsAreToldOnceWithTheNumbers) {
+  for (const int ranks : {4, 5}) {
+    TinyTraining training;  // 4 rows in a micro-batch
+    training.spec.set_steps(1);
+    set_log_level(LogLevel::kWarning);
+    ::testing::internal::CaptureStderr();
+    ASSERT_TRUE(training.run({.ranks = ranks}));
+    const std::string log = ::testing::internal::GetCapturedStderr();
+    const std::string expected = "event=ranks_without_rows ranks=5 micro_batch_rows=4; 1 ranks";
+    EXPECT_EQ(log.find(expected) != std::string::npos, ranks == 5) << log;
+    EXPECT_EQ(log.find(expected), log.rfind(expected)) << log;
+    set_log_level(LogLevel::kError);
+  }
 }
 
 TEST(TrainerTest, ErrorsOfModelAndDataAreKnownToAllRanks) {

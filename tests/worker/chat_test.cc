@@ -90,6 +90,39 @@ TEST_F(ChatCommandsTest, AnUnknownTemplateStopsAtTheFirstChatAlone) {
   EXPECT_EQ(worker({"generate", model_, "--prompt", "Hi", "--system", "x"}).exit_code, 64);
 }
 
+/// A conversion reads its calibration chats as the model does, not as plain markers; and `run` tells once what the plan
+/// hardly means.
+TEST_F(ChatCommandsTest, CalibrationChatsAreInTheModelsTemplate) {
+  write_file_atomically(
+      folder_ / "chats.jsonl",
+      R"({"messages": [{"role": "user", "content": "Hi, who are you?"}, {"role": "assistant", "content": "The old man from the sea."}]})"
+      "\n");
+  const auto calibration = [&](const std::string& name, const std::string& options) {
+    write_file_atomically(
+        folder_ / "job.yaml",
+        "apiVersion: moe/v1\nkind: Pipeline\nname: c\nstages:\n  - name: c\n    convert: {input: " + model_.string() +
+            ", method: sequential, experts: 4, top_k: 1, topk_norm: renorm, router_init: kaiming, scale_mode: k, "
+            "calibration_tokens: 8, calibration: [{path: " +
+            (folder_ / "chats.jsonl").string() + "}]" + options + "}\n");
+    const testing::ProcessResult result = worker({"run", folder_ / "job.yaml", "--out", folder_ / name});
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    const size_t told = result.err.find("topk_norm renorm with top_k 1");
+    EXPECT_NE(told, std::string::npos) << result.err;
+    EXPECT_EQ(told, result.err.rfind("topk_norm renorm with top_k 1")) << "once: " << result.err;
+    return json::parse(read_file(folder_ / name / "c/output-t0001/conversion.json"))["calibration"];
+  };
+  const json plain = calibration("plain", ""), asked = calibration("asked", ", template: vicuna");
+  json config = json::parse(read_file(model_ / "config.json"));
+  config["chat_template_name"] = "vicuna";
+  write_file_atomically(model_ / "config.json", config.dump());
+  const json own = calibration("own", "");
+  EXPECT_EQ(plain["chat_template"], "plain_markers");
+  EXPECT_EQ(own["chat_template"], "vicuna");
+  EXPECT_EQ(own, asked);
+  EXPECT_NE(own["digest"], plain["digest"]);
+  EXPECT_NE(own["tokens"], plain["tokens"]) << "the chat is one row of all its tokens";
+}
+
 TEST_F(ChatCommandsTest, EveryEndTokenOfBothConfigsEndsTheText) {
   const auto continuation = [&](const json& eos) {
     fs::remove(model_ / "generation_config.json");

@@ -2,6 +2,7 @@
 
 #include "common/error.h"
 #include "model/ops.h"
+#include "model/ops_dtype.h"
 
 namespace moe {
 namespace {
@@ -25,11 +26,9 @@ void choose(const T* logits, int64_t tokens, int64_t experts, int64_t top_k, int
 at::Tensor top_k_ids(const at::Tensor& logits_TE, int64_t top_k) {
   const at::Tensor logits = logits_TE.detach().contiguous();
   at::Tensor ids = at::empty({logits.size(0), top_k}, at::kLong);
-  if (logits.scalar_type() == at::kDouble) {
-    choose(logits.const_data_ptr<double>(), logits.size(0), logits.size(1), top_k, ids.mutable_data_ptr<int64_t>());
-  } else {
-    choose(logits.const_data_ptr<float>(), logits.size(0), logits.size(1), top_k, ids.mutable_data_ptr<int64_t>());
-  }
+  ops::for_dtype(logits, [&]<typename T>(T) {
+    choose(logits.const_data_ptr<T>(), logits.size(0), logits.size(1), top_k, ids.mutable_data_ptr<int64_t>());
+  });
   return ids;
 }
 
@@ -49,9 +48,12 @@ Routing route(const at::Tensor& x_TD, const at::Tensor& weight_ED, int64_t top_k
   routing.probabilities_TE = at::softmax(logits, -1);
   if (norm == TopkNorm::kRenorm) {
     routing.weights_TK = at::softmax(logits.gather(1, routing.expert_ids_TK), -1);
+  } else if (norm == TopkNorm::kRaw) {
+    routing.weights_TK = routing.probabilities_TE.gather(1, routing.expert_ids_TK);
   } else {
-    const at::Tensor chosen = routing.probabilities_TE.gather(1, routing.expert_ids_TK);
-    routing.weights_TK = norm == TopkNorm::kRaw ? chosen : chosen / chosen.detach();
+    // Not p / stopgrad p: beside a logit 104 above its own the p of a chosen expert is 0 in float, and its log is not.
+    const at::Tensor log_p = at::log_softmax(logits, -1).gather(1, routing.expert_ids_TK);
+    routing.weights_TK = log_p - log_p.detach() + 1;
   }
   return routing;
 }

@@ -17,9 +17,10 @@ struct Routing {
 
 /// How the chosen logits become weights.
 enum class TopkNorm {
-  kRenorm,            ///< softmax over the chosen logits: they sum to 1
-  kRaw,               ///< softmax over all experts, of those chosen: they sum to less than 1
-  kStraightThrough,   ///< 1 each, with the gradient of log p (p over all experts): trains the router of top-1
+  kRenorm,           ///< softmax over the chosen logits: they sum to 1
+  kRaw,              ///< softmax over all experts, of those chosen: they sum to less than 1
+  kStraightThrough,  ///< 1 each, with the gradient of log p (p over all experts), also where p underflows: trains the
+                     ///< router of top-1
 };
 TopkNorm parse_topk_norm(const std::string& name);
 

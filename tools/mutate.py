@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Breaks the program on purpose, one small change at a time, and sees that a test notices: the table of mutations.
+
+    python3 tools/mutate.py                     all of them; some 20 s each on two idle cores
+    python3 tools/mutate.py NAME...             these
+    python3 tools/mutate.py --list
+    python3 tools/mutate.py --check             every change still fits its file, every test is still there (a test of the suite)
+
+A mutation is a text of a source file, what takes its place, and the test that must then fail. Each is written, the one test
+binary is built, the test is run, and the file is put back, whatever happens. A mutant that passes, or does not compile, is an
+error: exit 1 and one line for it at the end. Build first: the tests must pass without any mutation (--sane runs them so).
+"""
+import argparse
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+class Mutation(NamedTuple):
+    name: str
+    file: str
+    old: str        # stands once in the file
+    new: str
+    target: str     # the test binary; other programs that the test starts follow, separated by spaces
+    test: str       # filter of GoogleTest
+    why: str
+
+
+MUTATIONS = [
+    # Targets, tokens and losses.
+    Mutation("targets-are-tokens", "src/train/train_step.cc", "loader.target_tokens(first_row,", "loader.tokens(first_row,", "moe_train_tests",
+             "TrainStepTest.OfChats*", "the loss is a mean over targets"),
+    Mutation("balance-over-targets", "src/train/train_step.cc", "loader.tokens(first, rows)", "loader.target_tokens(first, rows)", "moe_train_tests",
+             "TrainStepTest.OfChats*", "the balance loss is a mean over tokens"),
+    # Routers.
+    Mutation("straight-through-divides", "src/model/moe/router.cc", "routing.weights_TK = log_p - log_p.detach() + 1;",
+             "routing.weights_TK = log_p.exp() / log_p.exp().detach();", "moe_model_tests", "RouterTest.StraightThrough*",
+             "0 / 0 where a chosen probability underflows"),
+    Mutation("straight-through-shares", "src/model/moe/router.cc", "log_p - log_p.detach() + 1", "(log_p - log_p.detach()) / static_cast<double>(top_k) + 1",
+             "moe_model_tests", "RouterTest.StraightThrough*", "right at top_k 1 only"),
+    # Optimizer and gradients.
+    Mutation("norms-decay", "src/train/optimizer.cc", "decays ? options_.weight_decay : 0.0", "options_.weight_decay", "moe_peer_logits_tests",
+             "TrainStepPeerTest.*", "the whole step against PyTorch"),
+    Mutation("clipping-forgotten", "src/train/optimizer.cc", "if (gradient_scale != 1)", "if (gradient_scale > 1)", "moe_peer_logits_tests",
+             "TrainStepPeerTest.*", "AdamW hides the scale of gradients, all but in its moments"),
+    Mutation("missing-gradients-are-zeros", "src/parallel/gradient_sync.cc", "if (made[i] > 0 && !gradient.defined())", "if (!gradient.defined())",
+             "moe_train_tests", "TrainStepTest.FrozenWeights*", "a frozen weight decays"),
+    Mutation("missing-gradients-stay-missing", "src/parallel/gradient_sync.cc", "if (made[i] > 0 && !gradient.defined())", "if (made[i] > 1 && !gradient.defined())",
+             "moe_parallel_tests", "GradientSyncTest.*", "ranks disagree on which parameters move"),
+    Mutation("frozen-weights-decay", "src/train/optimizer.cc", "!parameters_[i].value.grad().defined())\n        continue;",
+             "false) continue;\n      if (!parameters_[i].value.grad().defined()) parameters_[i].value.mutable_grad() = at::zeros_like(parameters_[i].value);",
+             "moe_train_tests", "AdamWTest.*", "a parameter without gradient is left alone"),
+    Mutation("norm-copies", "src/parallel/gradient_sync.cc", "const at::Tensor dense = gradient.contiguous();", "const at::Tensor dense = gradient.to(at::kDouble);",
+             "moe_parallel_tests", "GradientSyncTest.*", "the norm holds no copy of a gradient"),
+    Mutation("norm-by-rank", "src/parallel/gradient_sync.cc", "sum += all.const_data_ptr<double>()[i];\n  }\n  return std::sqrt(sum);",
+             "sum += all.const_data_ptr<double>()[(i * 5) % experts.size()];\n  }\n  return std::sqrt(sum + 1e-12 * mesh.expert_parallel());",
+             "moe_parallel_tests", "GradientSyncTest.*", "the norm has the same bits in every layout"),
+    Mutation("replicas-average", "src/parallel/gradient_sync.cc", "gradient.copy_(bucket.narrow(0, first, gradient.numel()).view_as(gradient));",
+             "gradient.copy_(bucket.narrow(0, first, gradient.numel()).view_as(gradient) / (op[4] == 'e' ? group.size() : 1));", "moe_layouts_tests",
+             "*/LayoutsTest.*", "AdamW hides the scale of experts' gradients from the losses, not from the moments"),
+    # Conversion.
+    Mutation("calibration-may-be-nan", "src/convert/converter.cc", "if (bad == 0) continue;", "if (bad >= 0) continue;", "moe_convert_tests",
+             "ConversionTest.CalibrationThatIsNotFinite*", "NaN is refused with the layer and the tensor"),
+    Mutation("fit-swallows-nan", "src/convert/output_scale.h", "return s_s == 0 ? 1 : y_s / s_s;", "return s_s > 0 ? y_s / s_s : 1;", "moe_convert_tests",
+             "*OutputFit*", "a fit of NaN is NaN, not 1"),
+    Mutation("calibration-repeats", "src/convert/calibration.cc", "packing.one_pass = true;", "packing.one_pass = false;", "moe_convert_tests",
+             "ConversionTest.TooLittle*", "no text is read twice"),
+    Mutation("calibration-in-plain-markers", "src/convert/calibration.cc", "packing.chat_template = text.chat_template;", "", "moe_worker_tests moe-worker",
+             "ChatCommandsTest.CalibrationChats*", "calibration chats are in the model's template"),
+    Mutation("calibration-holds-a-layer-more", "src/convert/converter.cc", "ffn.down_bias = at::Tensor();",
+             "ffn.down_bias = at::Tensor();\n    ffn.gate = ffn.gate.clone();\n    ffn.up = ffn.up.clone();\n    ffn.down = ffn.down.clone();",
+             "moe_convert_memory_tests", "MemoryTest.Calibration*", "a layer in float and its experts, not three"),
+    # Products.
+    Mutation("a-primitive-for-every-row-count", "src/kernels/onednn_matmul.cc", "return prepared_count(rows) == rows ? rows : prepared_count((rows + 1) / 2);",
+             "return rows;", "moe_kernels_tests", "RowBitsTest.Prepared*", "compiled products are bounded"),
+    Mutation("a-primitive-for-every-gradient", "src/kernels/matmul_cpu.cc", ".k = is_open ? kOpen : k,", ".k = k,", "moe_kernels_tests",
+             "RowBitsTest.Prepared*", "compiled products are bounded"),
+    Mutation("padding-is-not-zero", "src/kernels/matmul_cpu.cc", "std::memset(copy + static_cast<size_t>(runs.outer * runs.inner) * element, 0,",
+             "std::memset(copy + static_cast<size_t>(runs.outer * runs.inner) * element, 63,", "moe_kernels_tests", "RowBitsTest.RowsOfZeros*:*LinearTest*BFloat16*",
+             "rows of zeros add nothing"),
+    Mutation("bf16-by-accident", "src/model/ops_dtype.h", 'default: throw InvalidArgument(concat("row operations take float32 and float64, not ", tensor.dtype().name()));',
+             "default: return body(float{});", "moe_model_tests", "BFloat16Test.*", "operations that have no bf16 say so"),
+    # Plans.
+    Mutation("router-without-gradient-untold", "src/pipeline/warnings.cc", "convert.top_k() != 1 ||", "convert.top_k() >= 1 ||", "moe_pipeline_tests",
+             "WarningsTest.*", "renorm at top_k 1 teaches the router nothing"),
+    Mutation("idle-ranks-untold", "src/train/trainer.cc", "world_.size() > spec_.micro_batch_rows()", "world_.size() > 8 * spec_.micro_batch_rows()", "moe_train_tests",
+             "TrainerTest.RanksWithoutRows*", "ranks that get no rows are told"),
+]
+
+
+def problems_of(mutation):
+    """Why the table is out of date, or nothing."""
+    text = (ROOT / mutation.file).read_text()
+    if text.count(mutation.old) != 1:
+        yield f"{mutation.name}: {mutation.file} has {text.count(mutation.old)} times: {mutation.old.splitlines()[0]}"
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*_test.cc"))
+    for pattern in mutation.test.split(":"):
+        words = re.findall(r"\w{5,}", pattern)
+        if not words or not all(re.search(word, tests) for word in words):
+            yield f"{mutation.name}: no test looks like {pattern}"
+
+
+def run(command):
+    return subprocess.run(command, cwd=ROOT, shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def tests_pass(mutation, options):
+    """(whether the test passes, what was said), or (None, ...) if it was not built."""
+    built = run(options.build.format(target=mutation.target))
+    if built.returncode != 0:
+        return None, built.stdout
+    binary = f"build/release/bin/{mutation.target.split()[0]}"
+    ran = run(options.run.format(command=shlex.quote(f"{binary} --gtest_brief=1 --gtest_fail_fast --gtest_filter={shlex.quote(mutation.test)}")))
+    if "Running 0 tests" in ran.stdout or "0 tests from 0 test suites" in ran.stdout:
+        return None, "no test matches " + mutation.test
+    return ran.returncode == 0, ran.stdout
+
+
+def try_mutation(mutation, options):
+    """Nothing, or why this mutation shows a hole."""
+    path = ROOT / mutation.file
+    original = path.read_bytes()
+    text = original.decode()
+    if not options.sane:
+        path.write_text(text.replace(mutation.old, mutation.new, 1))
+    try:
+        passes, said = tests_pass(mutation, options)
+    finally:
+        if not options.sane:
+            path.write_bytes(original)
+    if passes is None:
+        return "was not built or not run:\n" + "\n".join(said.splitlines()[-15:])
+    if options.sane:
+        return "" if passes else "the test fails without the mutation:\n" + "\n".join(said.splitlines()[-15:])
+    return "SURVIVED: " + mutation.test + " passes" if passes else ""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="mutations to try; all by default")
+    parser.add_argument("--list", action="store_true", help="print the table")
+    parser.add_argument("--check", action="store_true", help="only see that the table fits the sources")
+    parser.add_argument("--sane", action="store_true", help="run the tests without the mutations: all must pass")
+    parser.add_argument("--build", default="cmake --build --preset release --target {target}", help="how {target} is built (%(default)s)")
+    parser.add_argument("--run", default="bash -c {command}", help="how {command} is run (%(default)s)")
+    options = parser.parse_args()
+    unknown = set(options.names) - {m.name for m in MUTATIONS}
+    if unknown:
+        sys.exit(f"mutate: no mutation {', '.join(sorted(unknown))}; --list shows them")
+    chosen = [m for m in MUTATIONS if not options.names or m.name in options.names]
+    if options.list:
+        for m in chosen:
+            print(f"{m.name:32} {m.file:34} {m.target.split()[0]} {m.test}\n{'':32} {m.why}")
+        return
+    stale = [problem for m in chosen for problem in problems_of(m)]
+    if stale:
+        sys.exit("\n".join(stale))
+    if options.check:
+        print(f"{len(chosen)} mutations fit")
+        return
+    holes = []
+    for m in chosen:
+        hole = try_mutation(m, options)
+        print(f"{'ok  ' if not hole else 'FAIL'} {m.name}: {hole or m.why}", flush=True)
+        if hole:
+            holes.append(m.name)
+    print(f"{len(chosen) - len(holes)} of {len(chosen)} mutations were noticed" if not options.sane else f"{len(chosen) - len(holes)} of {len(chosen)} pass unmutated")
+    if holes:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
