@@ -36,6 +36,10 @@ function(moe_use_torch target)
   target_precompile_headers(${target} REUSE_FROM moe_torch_pch)
 endfunction()
 
+# Where the product is optimised, what only tests it is compiled a quarter faster with less; not with none, which would keep the
+# precompiled set from being used.
+set(MOE_TEST_OPTIMIZATION $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-O1>)
+
 # moe_test_support(NAME SOURCES... [LIBRARIES targets...] [TORCH])
 # Library moe_NAME of what several test binaries share, compiled once. Its headers are found below tests/.
 function(moe_test_support name)
@@ -44,6 +48,7 @@ function(moe_test_support name)
   target_include_directories(moe_${name} PUBLIC "${CMAKE_SOURCE_DIR}/tests")
   target_link_libraries(moe_${name} PRIVATE moe_warnings PUBLIC ${arg_LIBRARIES} GTest::gmock)
   target_compile_definitions(moe_${name} PRIVATE MOE_SOURCE_DIR="${CMAKE_SOURCE_DIR}" MOE_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  target_compile_options(moe_${name} PRIVATE ${MOE_TEST_OPTIMIZATION})
   if(arg_TORCH)
     moe_use_torch(moe_${name})
   endif()
@@ -73,6 +78,7 @@ function(moe_test name)
   target_include_directories(${target} PRIVATE "${CMAKE_SOURCE_DIR}/tests")
   target_link_libraries(${target} PRIVATE ${arg_LIBRARIES} moe_warnings GTest::gmock)
   target_compile_definitions(${target} PRIVATE MOE_SOURCE_DIR="${CMAKE_SOURCE_DIR}" MOE_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  target_compile_options(${target} PRIVATE ${MOE_TEST_OPTIMIZATION})
   if(arg_TORCH)
     moe_use_torch(${target})
   endif()

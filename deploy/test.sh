@@ -19,7 +19,7 @@ if [[ "${1:-}" == --full ]]; then
   shift
   export MOE_FULL=1
   echo "the full run; to the default run it adds:"
-  sed -n '/^<!-- full run -->$/,/^<!-- end -->$/s/^| /  /p' docs/testing.md | sed -n '3,$p'
+  sed -n '/^<!-- full run -->$/,/^<!-- end -->$/s/^| `//p' docs/testing.md | sed -E 's/`//g; s/^/  /; s/ \|$//; s/ \| /: /; s/ \| /; in full: /'
 fi
 if [[ "${1:-}" == --fuzz ]]; then
   seconds="${2:-60}"

@@ -13,6 +13,9 @@
 /// thread.
 namespace moe {
 
+/// How long a call waits for news at the coordinator before it asks again.
+inline constexpr int kPollSeconds = 20;
+
 enum class Control { kCancel, kPause, kResume, kRetry };
 
 class Client {

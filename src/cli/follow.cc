@@ -17,7 +17,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 /// Longest poll; with a progress line to draw, the pace of that.
-constexpr int kPollSeconds = 20;
 constexpr int kProgressSeconds = 2;
 /// So many at once are no news but what came before.
 constexpr int kHistoryEvents = 100;

@@ -14,7 +14,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kPollSeconds = 20;
 constexpr std::chrono::milliseconds kPause{500};
 
 struct LogsOptions {

@@ -14,7 +14,6 @@
 namespace moe {
 namespace {
 
-constexpr int kPollSeconds = 20;
 
 struct WatchOptions {
   std::string id;

@@ -27,7 +27,7 @@ namespace moe {
 
 struct CoordinatorOptions {
   std::filesystem::path data_root;
-  std::string root_id;   ///< what a gang must find in its own --data-root
+  std::string root_id{};   ///< what a gang must find in its own --data-root
   std::string http_url;
   std::chrono::milliseconds lease{15'000};
   std::chrono::milliseconds heartbeat{3'000};

@@ -24,7 +24,7 @@ void stop_after(const char* method, const std::exception& error) {
 // is not ASCII as three.
 grpc::Status to_grpc(const absl::Status& status) {
   constexpr size_t kMost = 2000;
-  return {static_cast<grpc::StatusCode>(status.code()), printable(status.message(), kMost)};
+  return {static_cast<grpc::StatusCode>(status.code()), printable(std::string(status.message()), kMost)};
 }
 
 void finish(const RpcParts& parts, grpc::ServerUnaryReactor* reactor, const char* method, std::chrono::steady_clock::time_point started,

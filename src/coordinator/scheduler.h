@@ -24,7 +24,7 @@ struct GangShape {
   int ranks = 0;
   std::string device;
   bool is_idle = false;
-  std::string launcher;   ///< its launcher's id, else its own
+  std::string launcher{};   ///< its launcher's id, else its own
   bool is_quarantined = false;
 };
 
@@ -33,7 +33,7 @@ struct QueuedJob {
   std::string id;
   GangNeed need;
   int64_t not_before = 0;   ///< microseconds since the epoch
-  std::vector<std::string> failed_on;   ///< launchers
+  std::vector<std::string> failed_on{};   ///< launchers
   int64_t avoid_until = 0;              ///< microseconds since the epoch: until then they come last
   bool operator<(const QueuedJob& other) const { return std::tie(created, id) < std::tie(other.created, other.id); }
 };

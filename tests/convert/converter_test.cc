@@ -259,8 +259,8 @@ TEST_F(ConversionTest, CalibrationThatIsNotFiniteIsRefusedWithLayerAndNumbers) {
 /// The files hold 60 documents of 20 to 60 ids: all but the last of each is an input, once.
 TEST_F(ConversionTest, TooLittleCalibrationTextIsUsedOnceAndTold) {
   int64_t inputs = 0;
-  for (const auto& ids : read_id_documents(ids().string(), testing::tiny_config().vocab_size))
-    inputs += static_cast<int64_t>(ids.size()) - 1;
+  for (const IdLine& line : read_id_documents(ids().string(), testing::tiny_config().vocab_size))
+    inputs += static_cast<int64_t>(line.ids.size()) - 1;
   v1::ConvertSpec spec = convert_spec("independent_random", 4, 2, ids());
   spec.set_calibration_tokens(inputs);
   ::testing::internal::CaptureStderr();

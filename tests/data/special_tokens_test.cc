@@ -108,7 +108,7 @@ TEST_F(SpecialTokensTest, AreTokensWhereTheDataSourceSaysSo) {
 TEST_F(SpecialTokensTest, TheFingerprintOfTheDataKnows) {
   const std::string path = write(kRendered);
   const auto fingerprint = [&](SpecialTokens specials) {
-    return DataLoader({{.path = path, .special_tokens = specials}}, tokenizer_,
+    return DataLoader({{.path = path, .domain = "text", .special_tokens = specials}}, tokenizer_,
                       {.sequence_length = 64, .vocab_size = 515})
         .fingerprint();
   };

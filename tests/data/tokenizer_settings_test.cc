@@ -76,7 +76,9 @@ TEST_F(TokenizerSettingsTest, IdsAreThoseOfTransformers) {
     }
     const json eos = ours->eos_id() ? json(*ours->eos_id()) : json(nullptr);
     // A class of transformers has names of its own where no file has the role.
-    if (one["files"].dump().find("eos_token\"") != std::string::npos) EXPECT_EQ(eos, expected["eos"]);
+    if (one["files"].dump().find("eos_token\"") != std::string::npos) {
+      EXPECT_EQ(eos, expected["eos"]);
+    }
   }
   EXPECT_GE(compared, 600);
   EXPECT_EQ(differing, 8);

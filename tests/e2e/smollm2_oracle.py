@@ -1,8 +1,8 @@
 """What transformers makes of SmolLM2 directories, for tests/e2e/smollm2_test.cc to compare with.
 
-  smollm2_oracle.py OUT.json TEXTS.jsonl PROMPT MODEL_DIR...
+  smollm2_oracle.py OUT.json TEXTS.jsonl PROMPT ANSWER_TOKENS MODEL_DIR...
       Loads each directory in fp32 without code of its own. Writes {directory: {"keys": [missing, unexpected, mismatched], "type",
-      "rendered": the prompt in the directory's chat template, "answer": greedy, at most 64 tokens, "windows": one a text}}. A window is
+      "rendered": the prompt in the directory's chat template, "answer": greedy, at most ANSWER_TOKENS, "windows": one a text}}. A window is
       {"logprobs": of each token after the first, "tie": position of the first token that some router sends to one of two experts whose
       logits differ by less than 1e-5, or null}: from there on another program may rightly compute something else.
 """
@@ -12,7 +12,6 @@ import sys
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-NEW_TOKENS = 64
 TIE = 1e-5
 
 
@@ -32,14 +31,14 @@ def measure_window(model, tokens):
     return {"logprobs": logprobs.tolist(), "tie": first_tie(outputs.router_logits, chosen) if chosen else None}
 
 
-def measure(directory, texts, prompt):
+def measure(directory, texts, prompt, new_tokens):
     model, loading = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
     model.eval()
     tokenizer = AutoTokenizer.from_pretrained(directory)
     rendered = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
     ids = tokenizer(rendered, add_special_tokens=False, return_tensors="pt").input_ids
     with torch.no_grad():
-        answer = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS, do_sample=False)[0, ids.shape[1]:]
+        answer = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False)[0, ids.shape[1]:]
         windows = [measure_window(model, tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids) for text in texts]
     return {
         "keys": [sorted(loading[name]) for name in ("missing_keys", "unexpected_keys", "mismatched_keys")],
@@ -52,9 +51,9 @@ def measure(directory, texts, prompt):
 
 
 def main():
-    out, texts, prompt, *directories = sys.argv[1:]
+    out, texts, prompt, new_tokens, *directories = sys.argv[1:]
     texts = [json.loads(line)["text"] for line in open(texts)]
-    json.dump({directory: measure(directory, texts, prompt) for directory in directories}, open(out, "w"))
+    json.dump({directory: measure(directory, texts, prompt, int(new_tokens)) for directory in directories}, open(out, "w"))
 
 
 if __name__ == "__main__":

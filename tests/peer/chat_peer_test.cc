@@ -1,4 +1,4 @@
-// Chat templates against jinja2 and transformers: the text of 2,000 random conversations for every template, from its
+// Chat templates against jinja2 and transformers: the text of 400 random conversations (in the full run 2,000) for every template, from its
 // Jinja source; SmolLM2's own template through apply_chat_template; label masks on SmolLM2's tokenizer and on a
 // SentencePiece one.
 #include <gtest/gtest.h>
@@ -13,6 +13,7 @@
 #include "data/chat/chat_encoding.h"
 #include "data/chat/directory_template.h"
 #include "data/documents.h"
+#include "testing/full_run.h"
 #include "testing/peer_python.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
@@ -24,7 +25,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 const fs::path kRoot = MOE_SOURCE_DIR;
-constexpr int kConversations = 2000;
+const int kConversations = testing::sized(400, 2000);
 constexpr int kSeed = 20261124;
 const ChatTokens kTokens{"<s>", "</s>", true};
 
@@ -134,7 +135,7 @@ TEST_F(ChatPeerTest, EveryTemplatePrintsWhatItsJinjaSourcePrints) {
 
 TEST_F(ChatPeerTest, Smollm2DirectoryIsRecognised) {
   if (!fs::exists(smollm2_model() / "tokenizer_config.json"))
-    GTEST_SKIP() << smollm2_model() << " is missing: a shared tool, get-smollm2, makes it";
+    GTEST_SKIP() << smollm2_model() << " is missing; run: bash deploy/install_deps.sh --peers";
   EXPECT_EQ(choose_chat_template(smollm2_model()).name, "smollm2");
 }
 
@@ -202,7 +203,7 @@ TEST_P(ChatMaskPeerTest, SameIdsAndLabels) {
   if (!fs::exists(testing::peer_python()))
     GTEST_SKIP() << "no " << testing::peer_python() << "; run: bash deploy/install_deps.sh --peers";
   const fs::path model = std::string(test.model) == "smollm2" ? smollm2_model() : kRoot / test.model;
-  if (!fs::exists(model)) GTEST_SKIP() << model << " is missing: a shared tool, get-smollm2, makes it";
+  if (!fs::exists(model)) GTEST_SKIP() << model << " is missing; run: bash deploy/install_deps.sh --peers";
   const fs::path shared = kRoot / "../shared/data/sft/chat.valid.jsonl";
   const testing::TempDir folder;
   const fs::path chats = folder / "chats.jsonl";

@@ -37,9 +37,9 @@ constexpr int kBad = 10;
 /// What a gang runs in: a folder below which examples/ is, or is not, and limits of its shell.
 struct Machine {
   std::string folder = MOE_SOURCE_DIR;
-  std::string setup;
-  std::string launcher_id;
-  fs::path data_root;
+  std::string setup{};
+  std::string launcher_id{};
+  fs::path data_root{};
 };
 
 /// The share is mounted at /proc/self/cwd: in the source folder for the coordinator and the good machines, nowhere for the others.
