@@ -65,7 +65,7 @@ MUTATIONS = [
              "*/LayoutsTest.*", "AdamW hides the scale of experts' gradients from the losses, not from the moments"),
     # Conversion.
     Mutation("calibration-may-be-nan", "src/convert/converter.cc", "if (bad == 0) continue;", "if (bad >= 0) continue;", "moe_convert_tests",
-             "ConversionTest.CalibrationThatIsNotFinite*", "NaN is refused with the layer and the tensor"),
+             "ConversionTest.CalibrationThatIsNotFinite*", "what is not finite is refused with the layer and the numbers"),
     Mutation("fit-swallows-nan", "src/convert/output_scale.h", "return s_s == 0 ? 1 : y_s / s_s;", "return s_s > 0 ? y_s / s_s : 1;", "moe_convert_tests",
              "*OutputFit*", "a fit of NaN is NaN, not 1"),
     Mutation("calibration-repeats", "src/convert/calibration.cc", "packing.one_pass = true;", "packing.one_pass = false;", "moe_convert_tests",

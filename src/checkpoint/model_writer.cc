@@ -71,7 +71,9 @@ void copy_companions(const fs::path& folder, const fs::path& source, bool is_nat
   }
   std::error_code missing;   // a model may come from nowhere
   for (const auto& entry : fs::directory_iterator(source, missing)) {
-    if (entry.is_regular_file() && entry.path().filename().string().rfind(kTemplatePrefix, 0) == 0) copy_into(folder, entry.path());
+    const std::string name = entry.path().filename();
+    // MANIFEST.json, which lists the files, takes UTF-8 only.
+    if (entry.is_regular_file() && name.starts_with(kTemplatePrefix) && is_utf8(name)) copy_into(folder, entry.path());
   }
 }
 

@@ -177,7 +177,7 @@ class Converter {
   };
 
   /// Throws, on every rank, if a value on the calibration text is NaN or infinite: a scale or a router made from it
-  /// would be noise.
+  /// would be noise. (Weights are known to be finite: reading them checks it.)
   void require_finite(int64_t layer, std::initializer_list<Named> checked) {
     std::vector<at::Tensor> counts;
     for (const Named& named : checked)
@@ -189,31 +189,13 @@ class Converter {
     for (const Named& named : checked) {
       const int64_t bad = *count++, values = *count++;
       if (bad == 0) continue;
-      throw_agreed<InvalidArgument>(concat(
-          "convert: layer ", layer, ": ", bad, " of ", values, " values of ", named.what,
-          " on the calibration text are NaN or infinite, so nothing can be fitted to them; ", weights_at_fault(layer)));
+      throw_agreed<InvalidArgument>(
+          concat("convert: layer ", layer, ": ", bad, " of ", values, " values of ", named.what,
+                 " on the calibration text are NaN or infinite, so nothing can be fitted to them. The weights of ",
+                 request_.source.path().string(),
+                 " are finite: its activations overflow float32, as those of a damaged or diverged model do; "
+                 "`moe-worker score` tells its loss on this text"));
     }
-  }
-
-  /// What the checkpoint says of it: the first tensor, up to this layer, that holds a weight which is not finite.
-  std::string weights_at_fault(int64_t layer) const {
-    const auto fault_of = [&](const std::vector<TensorSpec>& specs) -> std::string {
-      for (const TensorSpec& spec : specs) {
-        const at::Tensor weights = request_.source.tensor(spec.name);
-        const int64_t bad = weights.isfinite().logical_not().sum().item<int64_t>();
-        request_.source.release(spec.name);
-        if (bad > 0)
-          return concat(request_.source.path().string(), ": ", spec.name, " has ", bad, " of ", weights.numel(),
-                        " such weights");
-      }
-      return "";
-    };
-    std::string fault = fault_of(source_specs_.before_layers);
-    for (int64_t l = 0; l <= layer && fault.empty(); ++l) fault = fault_of(source_specs_.layers[l]);
-    return fault.empty() ? concat("the weights of ", request_.source.path().string(),
-                                  " are finite up to this layer: its activations overflow "
-                                  "float32 on this text")
-                         : fault;
   }
 
   /// Runs the new layer on the calibration tokens: scale, relative error, load.

@@ -56,6 +56,7 @@ class Run {
         progress_.message(hold->message);
         if (settings_.approved_gates.contains(hold->gate)) {
           feed(Approve{hold->gate});
+          write_summary();   // which said HELD
         } else {
           progress_.message(concat("to go on: the same command with --approve ", hold->gate));
         }

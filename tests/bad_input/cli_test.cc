@@ -65,7 +65,8 @@ TEST_F(BadFilesOfCommandsTest, ScoreWithTheTokenizerOfAnotherModel) {
   write_file_atomically(good_.single / "tokenizer.model", testing::tokenizer_model_of_a_larger_model());
   const testing::ProcessResult result = testing::run_process(testing::worker_command(1, score(good_.single)));
   EXPECT_EQ(result.exit_code, 65);
-  EXPECT_THAT(result.err, HasSubstr("none of the model's 300 (`vocab_size` of config.json)"));
+  EXPECT_THAT(result.err, HasSubstr("text.jsonl:1: the token "));
+  EXPECT_THAT(result.err, HasSubstr("and the model has 300 (`vocab_size` of config.json)"));
 }
 
 TEST_F(BadFilesOfCommandsTest, TheGoodOnesAreRead) {

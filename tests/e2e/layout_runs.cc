@@ -155,6 +155,8 @@ void expect_equal_runs(const LayoutRun& single, const LayoutRun& run, at::Scalar
   std::string worst_name[3];
   for (const auto& [name, value] : run.state) {
     const int kind = name.ends_with(".m") ? 1 : name.ends_with(".v") ? 2 : 0;
+    // A bias of keys changes no attention: its gradient is rounding, which AdamW scales to whole steps.
+    if (dtype == at::kFloat && kind == 0 && name.ends_with("k_proj.bias")) continue;
     const at::Tensor& expected = single.state.at(name);
     const double difference = max_difference(value, expected) / std::max(max_abs(expected), 1e-30);
     if (difference <= worst_state[kind]) continue;
@@ -171,11 +173,13 @@ void expect_equal_runs(const LayoutRun& single, const LayoutRun& run, at::Scalar
   EXPECT_EQ(different_bits, 0) << "rows are computed alone: layouts must agree to the bit";
   if (dtype == at::kDouble) {
     EXPECT_LE(worst, 1e-9);
-    for (const double difference : worst_state) EXPECT_LE(difference, 1e-8);
+    EXPECT_LE(worst_state[0], 1e-9);
+    EXPECT_LE(std::max(worst_state[1], worst_state[2]), 1e-12);
     EXPECT_EQ(flips, 0) << "routed counts differ";
   } else {
     EXPECT_LE(worst, 1e-5);
-    for (const double difference : worst_state) EXPECT_LE(difference, 5e-3);
+    EXPECT_LE(worst_state[0], 1e-4);
+    EXPECT_LE(std::max(worst_state[1], worst_state[2]), 5e-5);
     EXPECT_LE(static_cast<double>(flips) / 2, 1e-4 * static_cast<double>(routed));
   }
 }

@@ -98,6 +98,8 @@ TEST_F(EvaluatorTest, ComparesWithTheBaselineOnTheSameTokens) {
 TEST_F(EvaluatorTest, ModelAndBaselineAreOneProgress) {
   for (const bool has_baseline : {false, true}) {
     v1::GangSpec gang;
+    gang.set_dtype("float64");
+    gang.set_expert_parallel(1);
     std::vector<std::pair<int64_t, int64_t>> told;
     testing::run_ranks(1, [&](Communicator& world) {
       EvaluateRequest request{.spec = spec_, .gang = gang, .model = folder_ / "moe", .baseline = {}, .progress = [&](int64_t done, int64_t all) { told.emplace_back(done, all); }};

@@ -29,7 +29,7 @@ def attention(x, w, config, angles, cu_seqlens):
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     d = config["hidden_size"] // heads
     q, k, v = ((x @ w[f"self_attn.{n}_proj.weight"].T).view(len(x), -1, d) for n in "qkv")
-    q, k = (rope(t, angles.cos()[:, None], angles.sin()[:, None]) for t in (q, k))
+    q, k = (rope(t, angles.cos().double()[:, None], angles.sin().double()[:, None]) for t in (q, k))
     out = []
     for begin, end in zip(cu_seqlens, cu_seqlens[1:]):
         rows = []
@@ -63,7 +63,7 @@ def mixture(x, w, moe, layer):
         counts[expert] = len(tokens)
         y = y.index_add(0, tokens, weights[tokens, slots, None] * ffn(x[tokens], w, f"mlp.experts.{expert}"))
     y = moe["output_scale"][layer] * y
-    if moe["shared_width"][layer] > 0:
+    if moe["shared_widths"][layer] > 0:
         y = y + ffn(x, w, "mlp.shared_expert")
     return y, counts, p
 
@@ -73,9 +73,9 @@ def micro_batch(weights, config, batch):
     moe, tokens, cu_seqlens = config["moe"], torch.tensor(batch["tokens"]), batch["cu_seqlens"]
     d = config["hidden_size"] // config["num_attention_heads"]
     positions = torch.cat([torch.arange(e - b) for b, e in zip(cu_seqlens, cu_seqlens[1:])])
-    # The frequencies are float32 numbers in every implementation; the angles are not rounded again.
+    # Sines and cosines are float32 numbers, as in transformers at any type of the model.
     frequencies = 1 / config["rope_theta"] ** (torch.arange(0, d, 2, dtype=torch.float32) / d)
-    angles = positions[:, None].double() * frequencies.double()
+    angles = positions[:, None].float() * frequencies
     x = weights["model.embed_tokens.weight"][tokens]
     balance = 0
     for layer in range(config["num_hidden_layers"]):

@@ -149,7 +149,7 @@ void TrainStepTest::expect_naive_computation(const ModelConfig& config) const {
   }
   EXPECT_EQ(routed, tokens * 2 * 2) << "top-2 in 2 layers";
   if (is_chats_) {
-    EXPECT_LT(targets, tokens * 9 / 10) << "no token is masked: this cannot tell targets from tokens";
+    EXPECT_LT(targets, tokens * 19 / 20) << "no token is masked: this cannot tell targets from tokens";
   } else {
     EXPECT_EQ(targets, tokens);
   }
