@@ -58,11 +58,12 @@ endfunction()
 # holds memory until the process ends, and defines some symbols twice; neither is ours to report.
 set(MOE_TEST_ENVIRONMENT "OMP_NUM_THREADS=1;MKL_NUM_THREADS=1;OMP_WAIT_POLICY=PASSIVE;ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0")
 
-# moe_test(NAME SOURCES... LIBRARIES targets... [LABELS ...] [TORCH] [RANKS n...] [TIMEOUT seconds] [PROCESSORS n])
-# A GoogleTest binary moe_NAME_tests; every case is a CTest test. RANKS: instead, the whole binary runs under a real
-# mpirun once per number of ranks (its main is tests/testing/mpi_main.cc).
+# moe_test(NAME SOURCES... LIBRARIES targets... [LABELS ...] [TORCH] [RANKS n...] [TIMEOUT seconds] [PROCESSORS n] [TOGETHER suite...])
+# A GoogleTest binary moe_NAME_tests; every case is a CTest test. TOGETHER: the cases of these suites are one, since what they
+# share (a run to compare with) costs more than they do. RANKS: instead, the whole binary runs under a real mpirun once per number
+# of ranks (its main is tests/testing/mpi_main.cc).
 function(moe_test name)
-  cmake_parse_arguments(arg "TORCH" "TIMEOUT;PROCESSORS" "SOURCES;LIBRARIES;LABELS;RANKS" ${ARGN})
+  cmake_parse_arguments(arg "TORCH" "TIMEOUT;PROCESSORS" "SOURCES;LIBRARIES;LABELS;RANKS;TOGETHER" ${ARGN})
   set(target moe_${name}_tests)
   if(NOT arg_LABELS)
     set(arg_LABELS unit)
@@ -92,13 +93,21 @@ function(moe_test name)
     foreach(ranks ${arg_RANKS})
       add_test(NAME ${name}.ranks${ranks}
                COMMAND bash "${CMAKE_SOURCE_DIR}/deploy/gang.sh" --ranks ${ranks} --once -- $<TARGET_FILE:${target}>)
-      set_tests_properties(${name}.ranks${ranks} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} PROCESSORS 2)
+      set_tests_properties(${name}.ranks${ranks} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} COST ${arg_TIMEOUT} PROCESSORS 2)
     endforeach()
   else()
     target_link_libraries(${target} PRIVATE GTest::gtest_main)
-    # One thread per process unless a test asks for more: CTest runs two at a time.
-    gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT}
-                         PROCESSORS ${arg_PROCESSORS} ENVIRONMENT "${MOE_TEST_ENVIRONMENT}")
+    # One thread per process unless a test asks for more: CTest runs two at a time. Those that may take longest start first, so that no
+    # core waits for them at the end.
+    list(TRANSFORM arg_TOGETHER APPEND ".*" OUTPUT_VARIABLE together)
+    list(JOIN together ":" together)
+    foreach(suite ${arg_TOGETHER})
+      add_test(NAME ${suite} COMMAND ${target} --gtest_filter=${suite}.*)
+      set_tests_properties(${suite} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} PROCESSORS ${arg_PROCESSORS}
+                                               COST ${arg_TIMEOUT} ENVIRONMENT "${MOE_TEST_ENVIRONMENT}")
+    endforeach()
+    gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST TEST_FILTER "*-${together}" PROPERTIES LABELS "${arg_LABELS}"
+                         TIMEOUT ${arg_TIMEOUT} PROCESSORS ${arg_PROCESSORS} COST ${arg_TIMEOUT} ENVIRONMENT "${MOE_TEST_ENVIRONMENT}")
   endif()
 endfunction()
 

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "service/cluster.h"
+#include "testing/full_run.h"
 
 namespace moe {
 namespace {
@@ -18,7 +19,7 @@ using nlohmann::json;
 using std::chrono::milliseconds;
 using testing::Cluster;
 
-constexpr int kKills = 20;
+const int kKills = testing::sized(8, 20);
 constexpr unsigned kSeed = 20261124;
 
 TEST(CoordinatorFaultTest, KilledAtRandomInstantsEveryPipelineFinishesOnce) {
