@@ -8,6 +8,7 @@
 #include "cli/follow.h"
 #include "cli/spec_check.h"
 #include "pipeline/defaults.h"
+#include "pipeline/warnings.h"
 
 namespace moe {
 namespace {
@@ -51,6 +52,7 @@ ExitStatus check_only(const SubmitOptions& options, const SubmittedFile& file, S
   if (!problems.empty()) shell.err << to_text(problems) << std::endl;
   for (const std::string& warning : answer.warnings()) shell.note("warning: " + warning);
   if (unanswered) {
+    for (const std::string& warning : warnings_of(effective_spec(file.loaded.spec))) shell.note("warning: " + warning);
     shell.note(unanswered->what());
     if (unanswered->status() != ExitStatus::kUsage) {
       shell.note("not checked: names of methods, tasks and templates, whether models and data are there, and whether a gang is large enough");

@@ -89,9 +89,16 @@ void collect(const Message& message, const std::string& path, const std::string&
   }
 }
 
+/// An older program, which filled in fewer fields, may have written either side: a record, or the job in a store.
+v1::Stage with_all_defaults(const v1::Stage& stage) {
+  v1::PipelineSpec spec;
+  *spec.add_stages() = stage;
+  return effective_spec(spec).stages(0);
+}
+
 Leaves leaves_of(const v1::Stage& stage) {
   Leaves leaves;
-  collect(stage, "", "", FieldEffect::kResult, leaves);
+  collect(with_all_defaults(stage), "", "", FieldEffect::kResult, leaves);
   return leaves;
 }
 
@@ -130,7 +137,7 @@ void judge_steps(const v1::TrainSpec& before, const v1::TrainSpec& now, std::vec
     if (change.path == "train.warmup_steps" && before.steps() != now.steps() && is_default_warmup(before) &&
         is_default_warmup(now)) {
       change.effect = FieldEffect::kMore;
-      change.text = concat("train.warmup_steps stays ", before.warmup_steps());
+      change.text = "train.warmup_steps stays as it was begun";
     }
   }
 }
@@ -143,10 +150,9 @@ nlohmann::json to_json(const Configuration& configuration) {
 
 std::optional<Configuration> configuration_from(const nlohmann::json& record) {
   if (!record.is_object() || !record.contains("config") || !record["config"].is_object()) return std::nullopt;
-  v1::PipelineSpec spec;
-  if (!google::protobuf::util::JsonStringToMessage(record["config"].dump(), spec.add_stages()).ok())
-    return std::nullopt;
-  Configuration configuration{effective_spec(spec).stages(0), {}};
+  v1::Stage stage;
+  if (!google::protobuf::util::JsonStringToMessage(record["config"].dump(), &stage).ok()) return std::nullopt;
+  Configuration configuration{with_all_defaults(stage), {}};
   const nlohmann::json inputs = record.value("inputs", nlohmann::json::object());
   if (!inputs.is_object()) return std::nullopt;
   for (const auto& [path, digest] : inputs.items()) {
@@ -203,7 +209,9 @@ std::vector<FieldChange> changes(const Configuration& before, const Configuratio
       found.push_back({path, concat(path, " was ", shown(was), " and is ", shown(is)), leaf.effect});
     }
   }
-  if (now.stage.has_train()) judge_steps(before.stage.train(), now.stage.train(), found);
+  if (now.stage.has_train()) {
+    judge_steps(with_all_defaults(before.stage).train(), with_all_defaults(now.stage).train(), found);
+  }
   return found;
 }
 

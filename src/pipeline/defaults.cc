@@ -16,6 +16,7 @@ void fill_sources(RepeatedPtrField<v1::DataSource>& sources) {
     if (!source.has_weight()) source.set_weight(1);
     source.set_domain(domain_of(source));
     if (!source.has_max_documents()) source.set_max_documents(0);
+    if (!source.has_special_tokens()) source.set_special_tokens("text");
   }
 }
 

@@ -29,6 +29,7 @@ const std::map<std::string, FieldEffect>& field_effects() {
       {"DataSource.weight", kResult},
       {"DataSource.domain", kMeasure},
       {"DataSource.max_documents", kResult},
+      {"DataSource.special_tokens", kResult},
       // Nothing is reported under the names of these.
       {"convert.calibration.domain", kBookkeeping},
       {"train.data.domain", kBookkeeping},
@@ -46,6 +47,7 @@ const std::map<std::string, FieldEffect>& field_effects() {
       // Chooses defaults and nothing else: they are filled in, and count themselves.
       {"ConvertSpec.preset", kBookkeeping},
       {"ConvertSpec.dtype", kResult},
+      {"ConvertSpec.template", kResult},
 
       {"TrainSpec.input", kContents},
       {"TrainSpec.validation", kMeasure},

@@ -97,7 +97,6 @@ class LeasedJob {
       json record = to_json(now);
       folder_.record_begun(lease_.attempt(), record);
       log_info(concat("event=attempt_started job=", lease_.job_id(), " attempt=", lease_.attempt(), " ranks=", run_.world.size()));
-      expect_experts();
       std::vector<std::string> committed;
       for (const v1::Checkpoint& checkpoint : lease_.checkpoints()) committed.push_back(fs::path(checkpoint.path()).filename().string());
       record["resumable"] = resumable_of(folder_, committed, now);

@@ -217,6 +217,9 @@ TEST_F(SubmitTest, ADryRunWithoutACoordinatorShowsWhatIsKnownHere) {
   result = submit({"--dry-run"});
   EXPECT_EQ(result.exit_code, 5) << "it may still be wrong";
   EXPECT_THAT(result.out, Not(HasSubstr("valid")));
+  EXPECT_THAT(result.err, Not(HasSubstr("warning:")));
+  result = submit({"--dry-run", "--set", "defaults.gang.ranks=12"});
+  EXPECT_THAT(result.err, HasSubstr("warning: stage stage1: 4 of gang.ranks 12 get no rows"));
 }
 
 TEST_F(SubmitTest, ARefusalIsExplainedByLine) {
