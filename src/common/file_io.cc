@@ -67,6 +67,13 @@ bool begins_as_lfs_pointer(const Descriptor& file, size_t size) {
   return ::pread(file.value(), begin.data(), begin.size(), 0) == static_cast<ssize_t>(begin.size()) && begin == kBegin;
 }
 
+[[noreturn]] void throw_lfs_pointer(const fs::path& path) {
+  throw InvalidArgument(concat("cannot read ", path.string(),
+                               ": it is a Git LFS pointer, not the file that it stands for; run `git lfs pull` in ",
+                               path.has_parent_path() ? path.parent_path().string() : ".",
+                               ", or download the file itself"));
+}
+
 /// Opens for reading and returns the size of the regular file.
 size_t checked_size(const Descriptor& file, const fs::path& path) {
   struct stat status {};
@@ -77,12 +84,7 @@ size_t checked_size(const Descriptor& file, const fs::path& path) {
   }
   if (!S_ISREG(status.st_mode)) throw InvalidArgument(concat("cannot read ", path.string(), ": not a regular file"));
   const auto size = static_cast<size_t>(status.st_size);
-  if (begins_as_lfs_pointer(file, size)) {
-    throw InvalidArgument(concat("cannot read ", path.string(),
-                                 ": it is a Git LFS pointer, not the file that it stands for; run `git lfs pull` in ",
-                                 path.has_parent_path() ? path.parent_path().string() : ".",
-                                 ", or download the file itself"));
-  }
+  if (begins_as_lfs_pointer(file, size)) throw_lfs_pointer(path);
   return size;
 }
 
@@ -121,11 +123,16 @@ bool is_there(const fs::path& path) {
   return false;
 }
 
+void refuse_lfs_pointer(const fs::path& path) {
+  if (is_lfs_pointer(path)) throw_lfs_pointer(path);
+}
+
 bool is_lfs_pointer(const fs::path& path) {
-  const Descriptor file(path, O_RDONLY);
   struct stat status {};
-  return file.value() >= 0 && ::fstat(file.value(), &status) == 0 && S_ISREG(status.st_mode) &&
-         begins_as_lfs_pointer(file, static_cast<size_t>(status.st_size));
+  // A pipe must not be opened to look: its writer would notice.
+  if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return false;
+  const Descriptor file(path, O_RDONLY);
+  return file.value() >= 0 && begins_as_lfs_pointer(file, static_cast<size_t>(status.st_size));
 }
 
 std::string read_file(const fs::path& path) {

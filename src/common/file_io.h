@@ -16,6 +16,9 @@ namespace moe {
 /// not be looked at.
 bool is_there(const std::filesystem::path& path);
 
+/// Throws InvalidArgument if is_lfs_pointer(path), with what to do.
+void refuse_lfs_pointer(const std::filesystem::path& path);
+
 /// Whether the file is a Git LFS pointer: the few lines that stand in place of a file's contents until `git lfs pull`.
 bool is_lfs_pointer(const std::filesystem::path& path);
 

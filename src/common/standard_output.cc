@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstring>
 #include <iostream>
+#include <string>
 #include <string_view>
 
 #include "common/error.h"
@@ -31,9 +32,11 @@ class StandardOutput::Buffer final : public std::streambuf {
  public:
   Buffer() { setp(bytes_.data(), bytes_.data() + bytes_.size()); }
 
+  /// What could not be written once fails for ever: a part of the results is missing.
   void write_out() {
+    if (!problem_.empty()) throw StorageError(problem_);
     std::string_view rest(pbase(), static_cast<size_t>(pptr() - pbase()));
-    setp(bytes_.data(), bytes_.data() + bytes_.size());   // what could not be written is not tried again
+    setp(bytes_.data(), bytes_.data() + bytes_.size());
     while (!rest.empty()) {
       const ssize_t count = ::write(STDOUT_FILENO, rest.data(), rest.size());
       if (count >= 0) {
@@ -47,7 +50,8 @@ class StandardOutput::Buffer final : public std::streambuf {
         ::poll(&writable, 1, -1);
         continue;
       }
-      throw StorageError(concat("cannot write to standard output: ", std::strerror(errno), errno == ENOSPC ? "; is the disk full?" : ""));
+      problem_ = concat("cannot write to standard output: ", std::strerror(errno), errno == ENOSPC ? "; is the disk full?" : "");
+      throw StorageError(problem_);
     }
   }
 
@@ -57,6 +61,12 @@ class StandardOutput::Buffer final : public std::streambuf {
     if (traits_type::eq_int_type(c, traits_type::eof())) return traits_type::not_eof(c);
     return sputc(traits_type::to_char_type(c));
   }
+  /// A person sees each output at once. (std::unitbuf would write in a destructor, which cannot say that it failed.)
+  std::streamsize xsputn(const char* text, std::streamsize count) override {
+    const std::streamsize taken = std::streambuf::xsputn(text, count);
+    if (is_terminal_) write_out();
+    return taken;
+  }
   int sync() override {
     write_out();
     return 0;
@@ -64,18 +74,22 @@ class StandardOutput::Buffer final : public std::streambuf {
 
  private:
   std::array<char, 1 << 16> bytes_;
+  std::string problem_;
+  const bool is_terminal_ = ::isatty(STDOUT_FILENO) == 1;
 };
 
-StandardOutput::StandardOutput() : buffer_(std::make_unique<Buffer>()) {
+StandardOutput::StandardOutput() : buffer_(std::make_unique<Buffer>()), quiet_(std::make_unique<std::ostream>(buffer_.get())) {
   occupy_standard_descriptors();
   std::signal(SIGPIPE, SIG_IGN);
   previous_ = std::cout.rdbuf(buffer_.get());
   // An exception of the buffer comes out of the output that met it.
   std::cout.exceptions(std::ios::badbit);
-  if (::isatty(STDOUT_FILENO) == 1) std::cout << std::unitbuf;
+  // Results stand before the messages that follow them; but where an error is being told, std::cout must not throw once more.
+  std::cerr.tie(quiet_.get());
 }
 
 StandardOutput::~StandardOutput() {
+  std::cerr.tie(&std::cout);
   std::cout.exceptions(std::ios::goodbit);
   std::cout.rdbuf(previous_);
 }

@@ -1,7 +1,7 @@
 #pragma once
 
-#include <ios>
 #include <memory>
+#include <ostream>
 #include <streambuf>
 
 /// Results on standard output that are not lost in silence: every program's main makes one StandardOutput before it prints,
@@ -25,6 +25,7 @@ class StandardOutput {
  private:
   class Buffer;
   std::unique_ptr<Buffer> buffer_;
+  std::unique_ptr<std::ostream> quiet_;   ///< the same output, without exceptions
   std::streambuf* previous_;
 };
 

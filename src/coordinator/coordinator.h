@@ -3,6 +3,7 @@
 #include <absl/status/statusor.h>
 
 #include <chrono>
+#include <condition_variable>
 #include <deque>
 #include <filesystem>
 #include <functional>
@@ -95,8 +96,8 @@ class Coordinator {
   /// Grows with every change: long polls look again when it did.
   uint64_t version() const;
 
-  /// Pipelines whose summary is to be written again, since the last call.
-  std::set<std::string> take_changed_pipelines();
+  /// Pipelines whose summary is to be written again, since the last call; waits so long for one.
+  std::set<std::string> take_changed_pipelines(std::chrono::milliseconds wait);
 
   /// For the status page and metrics: copies. What lives is counted whole and listed first, so that nothing shown of it
   /// depends on how much has ended. A pipeline lives until it has ended and no job of it waits for a gang, has one or is
@@ -226,6 +227,7 @@ class Coordinator {
   v1::ServerInfo info_;
 
   mutable std::mutex mutex_;
+  std::condition_variable pipelines_changed_;
   uint64_t version_ = 1;
   int64_t revision_ = 0;
   std::map<std::string, PipelineEntry> pipelines_;

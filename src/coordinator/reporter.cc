@@ -11,7 +11,9 @@
 namespace moe {
 namespace {
 
-constexpr std::chrono::milliseconds kEvery{500};
+/// Longest wait for a change, so that the end of the program is seen; and the pause after one, for what changes with it.
+constexpr std::chrono::milliseconds kWait{500};
+constexpr std::chrono::milliseconds kPause{20};
 /// Written after the others.
 constexpr char kLastFile[] = "summary.txt";
 
@@ -37,15 +39,15 @@ Reporter::~Reporter() {
 void Reporter::run() {
   bool is_start = true;   // when every pipeline counts as changed
   while (!closing_) {
-    write_all(is_start);
+    write_all(is_start, kWait);
     is_start = false;
-    std::this_thread::sleep_for(kEvery);
+    std::this_thread::sleep_for(kPause);
   }
-  write_all(is_start);
+  write_all(is_start, std::chrono::milliseconds(0));
 }
 
-void Reporter::write_all(bool is_start) {
-  for (const std::string& id : coordinator_.take_changed_pipelines()) {
+void Reporter::write_all(bool is_start, std::chrono::milliseconds wait) {
+  for (const std::string& id : coordinator_.take_changed_pipelines(wait)) {
     try {
       write(id, is_start);
     } catch (const std::exception& error) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <thread>
 
 #include "coordinator/coordinator.h"
@@ -19,7 +20,7 @@ class Reporter {
 
  private:
   void run();
-  void write_all(bool is_start);
+  void write_all(bool is_start, std::chrono::milliseconds wait);
   void write(const std::string& pipeline_id, bool only_if_stale);
 
   Coordinator& coordinator_;

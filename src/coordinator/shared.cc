@@ -101,8 +101,9 @@ uint64_t Coordinator::version() const {
   return version_;
 }
 
-std::set<std::string> Coordinator::take_changed_pipelines() {
-  const std::lock_guard lock(mutex_);
+std::set<std::string> Coordinator::take_changed_pipelines(std::chrono::milliseconds wait) {
+  std::unique_lock lock(mutex_);
+  pipelines_changed_.wait_for(lock, wait, [this] { return !changed_pipelines_.empty(); });
   return std::exchange(changed_pipelines_, {});
 }
 

@@ -88,6 +88,7 @@ void Coordinator::Operation::commit() {
   if (changes_.empty()) return;
   ++coordinator_.version_;
   coordinator_.store_.commit(std::move(changes_));
+  if (!pipelines_.empty()) coordinator_.pipelines_changed_.notify_all();
   coordinator_.observer_.changed();
   changes_ = {};
   jobs_.clear();

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
+#include "common/file_io.h"
 #include "common/json_text.h"
 #include "common/log.h"
 
@@ -229,6 +230,7 @@ template <typename Visit>
 void for_each_line(const std::string& path, int64_t most, const Visit& visit) {
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) throw InvalidArgument(path + ": a folder; expected a JSONL file");
+  if (is_there(path)) refuse_lfs_pointer(path);
   std::ifstream file(path, std::ios::binary);
   if (!file) throw InvalidArgument(concat("cannot read ", path, ": ", std::strerror(errno)));
   std::string problems;

@@ -15,6 +15,7 @@
 #include "common/job_folder.h"
 #include "common/json_lines.h"
 #include "report/pipeline_report.h"
+#include "report/status_sections.h"
 
 namespace moe {
 namespace {
@@ -67,7 +68,7 @@ StageReport stage_report(const v1::Stage& spec, const v1::StageState& state, con
   report.name = state.name();
   report.message = state.message();
   report.kind = kind_of(spec);
-  report.state = state.status();
+  report.state = shown_state(state);
   report.metrics = {state.metrics().begin(), state.metrics().end()};
   if (record == nullptr) return report;
   const json& details = (*record)["details"];

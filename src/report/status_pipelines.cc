@@ -19,12 +19,6 @@ bool is_terminal(const v1::StageState& stage) {
   return stage.status() == "SUCCEEDED" || stage.status() == "FAILED" || stage.status() == "SKIPPED";
 }
 
-// While a stage is not done its job knows better where it stands: queued, pausing, waiting for an earlier one.
-std::string shown_state(const v1::StageState& stage) {
-  const std::string job_state = state_word(stage.job_state());
-  return stage.is_gate() || is_terminal(stage) || job_state.empty() ? stage.status() : job_state;
-}
-
 const v1::Job* job_of(const v1::StageState& stage, const JobsById& jobs) {
   const auto found = jobs.find(stage.job_id());
   return found == jobs.end() ? nullptr : found->second;
@@ -113,6 +107,11 @@ std::string pipeline_card(const v1::Pipeline& pipeline, const JobsById& jobs) {
 }
 
 }  // namespace
+
+std::string shown_state(const v1::StageState& stage) {
+  const std::string job_state = state_word(stage.job_state());
+  return stage.is_gate() || is_terminal(stage) || job_state.empty() ? stage.status() : job_state;
+}
 
 std::string pipelines_section(const StatusPage& page) {
   std::string html = "<section>\n<h2>Pipelines</h2>\n";

@@ -145,7 +145,12 @@ class Walk {
     Coordinator& coordinator = fixture_.coordinator();
     absl::Status status;
     switch (rng_.below(9)) {
-      case 0: status = rng_.below(3) == 0 ? coordinator.cancel(request).status() : absl::OkStatus(); break;
+      case 0: {
+        const auto what = rng_.below(4);
+        if (what == 0) status = coordinator.cancel(request).status();
+        if (what == 1) status = coordinator.cancel(fixture_.control(pipelines_[rng_.below(pipelines_.size())])).status();
+        break;
+      }
       case 1:
       case 2: status = coordinator.pause(request).status(); break;
       case 3:

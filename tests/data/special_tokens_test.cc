@@ -134,5 +134,20 @@ TEST_F(SpecialTokensTest, ATokenWithoutARowIsRefusedWhereItOccurs) {
   EXPECT_THAT(message("{\"text\": \"a\"}\n", 100), HasSubstr("and the model has 100"));
 }
 
+TEST_F(SpecialTokensTest, DataThatIsNotThereIsCalledThat) {
+  const auto message = [&](const std::string& path) -> std::string {
+    try {
+      read_documents(path, tokenizer_.get(), {});
+    } catch (const InvalidArgument& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  EXPECT_THAT(message(write("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 13644312\n")),
+              AllOf(HasSubstr("d.jsonl: it is a Git LFS pointer"), HasSubstr("git lfs pull")));
+  fs::create_symlink("blob", folder_ / "link.jsonl");
+  EXPECT_THAT(message(folder_ / "link.jsonl"), HasSubstr("link.jsonl: it is a link to blob, which is not there"));
+}
+
 }  // namespace
 }  // namespace moe

@@ -179,7 +179,7 @@ TEST(JsonTokenizerTest, SaysWhatComesBeforeAndAfterADocument) {
   EXPECT_EQ(tokenizer->bos_token(), "");
   write_file_atomically(folder / "tokenizer_config.json", R"({"eos_token": "<end>", "added_tokens_decoder": {}})");
   EXPECT_EQ(Tokenizer::from_directory(folder.path())->eos_id(), tokenizer->vocab_size()) << "a role adds its token";
-  write_file_atomically(folder / "tokenizer_config.json", R"({"eos_token": 7})");
+  write_file_atomically(folder / "tokenizer_config.json", R"({"eos_token": 7, "added_tokens_decoder": {}})");
   EXPECT_THROW(Tokenizer::from_directory(folder.path()), Corruption);
 }
 

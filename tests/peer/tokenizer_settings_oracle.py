@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 FIXTURES = pathlib.Path(__file__).resolve().parents[1] / "testing/fixtures"
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 TEXTS = ["Once upon a time", "<|im_start|>user\nOnce<|im_end|>\n", " <|im_start|> user Once <|im_end|> upon", "a<s>b</s>c <unk> d",
-         "upon zzz Once upon, uponupon upon", "<|im_end|>", "", "  two  spaces ", "\u2581x\u2581 y", "<pad>q<|x|>", "zzz<|im_end|>\n <|im_start|>"]
+         "upon zzz Once upon, uponupon upon", "<|im_end|>", "", "  two  spaces ", "\u2581x\u2581 y", "<pad>q<|x|>", "zzz<|im_end|>\n <|im_start|>", " <s>a"]
 
 
 def added(content, special=True, **flags):

@@ -160,6 +160,9 @@ TEST_F(RunSummaryTest, AStageThatHasNotRunHasItsKind) {
   EXPECT_THAT(html, HasSubstr("export<small>export</small>"));
   EXPECT_THAT(html, HasSubstr("recovered<small>gate</small>"));
   EXPECT_THAT(html, HasSubstr("<span class=\"badge idle\">PENDING</span></td><td class=\"time\"></td>")) << "no time before it ran";
+  state_.mutable_stages(4)->set_job_state(v1::JOB_STATE_PAUSED);
+  write(records());
+  EXPECT_THAT(read_file(run_root() / "report.html"), HasSubstr("PAUSED</span></td><td class=\"time\"></td>")) << "its job knows better";
 }
 
 TEST_F(RunSummaryTest, AModelIsCalledAfterWhatMadeItWheneverItWasMeasured) {

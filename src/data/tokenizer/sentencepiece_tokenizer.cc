@@ -204,10 +204,14 @@ Encoding SentencePieceTokenizer::encode(std::string_view text, SpecialTokens spe
       next = later;
       continue;
     }
-    // A prefix alone, before a token with a role, is taken away again.
-    if (next == Prefix::kSpace && !roles_.contains(piece.token->id))
-      encode_stretch(text, piece.begin, piece.begin, next, encoding);
+    if (next == Prefix::kSpace) encode_stretch(text, piece.begin, piece.begin, next, encoding);
     next = later;
+    // A space alone, before a token with a role, is taken away again.
+    const bool is_behind_one = encoding.ids.size() == 1 && id_to_token(encoding.ids.front()) == kWordMark;
+    if (!is_legacy_ && is_behind_one && roles_.contains(piece.token->id)) {
+      encoding.ids.clear();
+      encoding.offsets.clear();
+    }
     encoding.ids.push_back(piece.token->id);
     encoding.offsets.emplace_back(piece.begin, piece.end);
   }
