@@ -83,13 +83,14 @@ Subcommand add_decision_command(CLI::App& app, bool approve, const char* name, c
 }  // namespace
 
 Subcommand add_cancel_command(CLI::App& app) {
-  return add_control_command(
-      app, Control::kCancel, "cancel", "End pipelines or jobs for good; running ones save a checkpoint",
-      "Prints the id and the new state of each: STOPPING until the gang has let go, then CANCELED. Canceling again is no\n"
-      "error.\n\n"
-      "Examples:\n"
-      "  moectl cancel quickstart-7f3k2m9a\n"
-      "  moectl cancel quickstart-7f3k2m9a --comment 'wrong learning rate'");
+  return add_control_command(app, Control::kCancel, "cancel",
+                             "End pipelines or jobs for good; running ones save a checkpoint",
+                             "Prints the id and the new state of each: STOPPING until the gang has let go, then "
+                             "CANCELED. Canceling again is no\n"
+                             "error.\n\n"
+                             "Examples:\n"
+                             "  moectl cancel quickstart-7f3k2m9a\n"
+                             "  moectl cancel quickstart-7f3k2m9a --comment 'wrong learning rate'");
 }
 
 Subcommand add_pause_command(CLI::App& app) {

@@ -74,7 +74,8 @@ std::string event_text(const v1::Event& event) {
 std::string approval_hint(const v1::Pipeline& pipeline) {
   std::string text;
   const std::string& phase = pipeline.phase();
-  if (phase == "SUCCEEDED" || phase == "FAILED" || phase == "CANCELED") return text;   // there is nothing to decide any more
+  if (phase == "SUCCEEDED" || phase == "FAILED" || phase == "CANCELED")
+    return text;  // there is nothing to decide any more
   for (const v1::StageState& stage : pipeline.stages()) {
     if (!stage.is_gate() || stage.status() != "HELD") continue;
     const std::string call = concat(" ", pipeline.id(), " --gate ", stage.name());

@@ -55,7 +55,9 @@ ExitStatus check_only(const SubmitOptions& options, const SubmittedFile& file, S
     for (const std::string& warning : warnings_of(effective_spec(file.loaded.spec))) shell.note("warning: " + warning);
     shell.note(unanswered->what());
     if (unanswered->status() != ExitStatus::kUsage) {
-      shell.note("not checked: names of methods, tasks and templates, whether models and data are there, and whether a gang is large enough");
+      shell.note(
+          "not checked: names of methods, tasks and templates, whether models and data are there, and whether a gang "
+          "is large enough");
     }
     return problems.empty() ? unanswered->status() : ExitStatus::kUsage;
   }
@@ -63,7 +65,8 @@ ExitStatus check_only(const SubmitOptions& options, const SubmittedFile& file, S
   if (!problems.empty()) return ExitStatus::kUsage;
   if (!shell.json) {
     const int warnings = answer.warnings_size();
-    shell.print(warnings == 0 ? "valid\n\n" : concat("valid, with ", warnings, warnings == 1 ? " warning\n\n" : " warnings\n\n"));
+    shell.print(warnings == 0 ? "valid\n\n"
+                              : concat("valid, with ", warnings, warnings == 1 ? " warning\n\n" : " warnings\n\n"));
     shell.print(plan_text(answer.has_effective() ? answer.effective() : effective_spec(file.loaded.spec), shell.width));
   }
   return ExitStatus::kDone;
@@ -122,8 +125,9 @@ Subcommand add_submit_command(CLI::App& app) {
                    "Change a value of the file: path=value, e.g. stages.stage1.train.steps=50")
       ->take_all()
       ->expected(1);
-  CLI::Option* dry_run =
-      command->add_flag("--dry-run", options->dry_run, "Check only: all problems at once, or the plan; the coordinator looks whether models and data are there");
+  CLI::Option* dry_run = command->add_flag(
+      "--dry-run", options->dry_run,
+      "Check only: all problems at once, or the plan; the coordinator looks whether models and data are there");
   command->add_flag("--wait", options->wait, "Follow it to its end; exit code 0 only if it SUCCEEDED")
       ->excludes(dry_run);
   command->add_option("--request-id", options->request_id,

@@ -144,7 +144,11 @@ Coordinator::View Coordinator::work(size_t max_jobs, int64_t ended_since) {
     v1::Pipeline& shown = view.pipelines.emplace_back();
     shown.set_id(entry.record.id());
     shown.set_user(entry.record.user());
-    put_state(entry, shown);
+    if (entry.ended) {
+      shown.set_phase(phase_of(entry));   // nobody asks for its gates
+    } else {
+      put_state(entry, shown);
+    }
     for (const StageState& stage : entry.engine.stages) {
       if (stage.gate) continue;
       const v1::Job& job = jobs_.at(entry.record.id() + "-" + stage.name);
@@ -156,7 +160,7 @@ Coordinator::View Coordinator::work(size_t max_jobs, int64_t ended_since) {
     }
   };
   for (const PipelineEntry* entry : living_in_order()) look_at(*entry);
-  for (auto last = ended_.rbegin(); last != ended_.rend() && last->first >= ended_since; ++last) look_at(pipelines_.at(last->second));
+  for (auto last = ended_.rbegin(); last != ended_.rend() && last->first >= ended_since && ended.size() < max_jobs; ++last) look_at(pipelines_.at(last->second));
   std::stable_sort(living.begin(), living.end(), [](const v1::Job* a, const v1::Job* b) { return place_of(a->state()) < place_of(b->state()); });
   std::stable_sort(ended.begin(), ended.end(), [](const v1::Job* a, const v1::Job* b) { return to_micros(a->finished()) > to_micros(b->finished()); });
   living.insert(living.end(), ended.begin(), ended.end());

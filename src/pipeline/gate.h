@@ -16,8 +16,8 @@ enum class GateOutcome { kPass, kHold, kFail, kWarn };
 
 struct GateVerdict {
   GateOutcome outcome = GateOutcome::kPass;
-  /// One sentence with the value, the threshold and, if nobody is asked, what follows. It stays with the gate, also when a
-  /// person has decided: how to decide is told by who asks for it.
+  /// One sentence with the value, the threshold and, if nobody is asked, what follows. It stays with the gate, also
+  /// when a person has decided: how to decide is told by who asks for it.
   std::string message;
 };
 

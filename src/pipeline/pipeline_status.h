@@ -11,15 +11,17 @@
 namespace moe {
 
 /// Writes phase, reason, is_started and the stages' name, is_gate, status, message and metrics, and takes
-/// only_jobs_paused back. Everything else in `pipeline` (its spec and ids, a stage's job_id and decided_by) stays as it is.
+/// only_jobs_paused back. Everything else in `pipeline` (its spec and ids, a stage's job_id and decided_by) stays as it
+/// is.
 void to_proto(const PipelineState& state, v1::Pipeline& pipeline);
 
 /// The state that to_proto wrote, with gates and needs from `pipeline.spec()`, which must be there. Throws Corruption
 /// if the stages are not those of the spec or a phase or status is not a known word.
 PipelineState from_proto(const v1::Pipeline& pipeline);
 
-/// Whether a RUNNING pipeline stands still until somebody resumes a job: of its jobs, some are paused and none waits for
-/// a gang or has one. The engine knows nothing of it, since its jobs are paused one by one; people see it as PAUSED.
+/// Whether a RUNNING pipeline stands still until somebody resumes a job: of its jobs, some are paused and none waits
+/// for a gang or has one. The engine knows nothing of it, since its jobs are paused one by one; people see it as
+/// PAUSED.
 bool only_jobs_pause(const PipelineState& state, const std::vector<v1::JobState>& jobs);
 
 /// The same in the message that to_proto wrote: phase PAUSED and only_jobs_paused, which from_proto takes back.

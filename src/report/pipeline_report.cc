@@ -23,7 +23,8 @@ const DomainResult* result_of(const ModelReport& model, const std::string& domai
 }
 
 const ModelReport* first_with(const PipelineReport& report, ModelRole role) {
-  const auto found = std::find_if(report.models.begin(), report.models.end(), [role](const ModelReport& model) { return model.role == role; });
+  const auto found = std::find_if(report.models.begin(), report.models.end(),
+                                  [role](const ModelReport& model) { return model.role == role; });
   return found == report.models.end() ? nullptr : &*found;
 }
 

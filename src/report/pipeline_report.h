@@ -45,8 +45,8 @@ struct DomainResult {
 /// What a model is on the way: the dense model that it began with, what a conversion made, or what training made.
 enum class ModelRole { kOther, kDense, kConverted, kTrained };
 
-/// One model on the way: "dense", "converted", "after stage1", ... In the order of the pipeline; the last is the result.
-/// Which of them were measured is the pipeline's choice, so that texts go by `role` and never by place.
+/// One model on the way: "dense", "converted", "after stage1", ... In the order of the pipeline; the last is the
+/// result. Which of them were measured is the pipeline's choice, so that texts go by `role` and never by place.
 struct ModelReport {
   std::string label;
   int64_t parameters_total = 0;
@@ -91,8 +91,8 @@ std::string render_html(const PipelineReport& report);
 /// Domains of all models in the report's order.
 std::vector<std::string> domains_of(const PipelineReport& report);
 
-/// (converted - last) / (converted - dense) of a domain's loss: 1 when the dense loss came back. None where one of the three
-/// was not measured, the last is not a trained model, or the conversion opened no gap.
+/// (converted - last) / (converted - dense) of a domain's loss: 1 when the dense loss came back. None where one of the
+/// three was not measured, the last is not a trained model, or the conversion opened no gap.
 std::optional<double> gap_closed(const PipelineReport& report, const std::string& domain);
 
 /// Least and greatest load of an expert in a layer, as multiples of an even share; {0, 0} if the layer saw no token.

@@ -59,7 +59,8 @@ std::vector<LossPoint> loss_curve(const json& details) {
 
 /// "convert", "train", ..., "gate": name of the message that the stage holds.
 std::string kind_of(const v1::Stage& stage) {
-  const auto* field = stage.GetReflection()->GetOneofFieldDescriptor(stage, stage.GetDescriptor()->FindOneofByName("kind"));
+  const auto* field =
+      stage.GetReflection()->GetOneofFieldDescriptor(stage, stage.GetDescriptor()->FindOneofByName("kind"));
   return field == nullptr ? "" : field->name();
 }
 
@@ -93,22 +94,25 @@ ModelReport model_report(const json& result) {
   return report;
 }
 
-/// The models that evaluations measured, in the order in which stages make them, and not in that in which they were measured.
+/// The models that evaluations measured, in the order in which stages make them, and not in that in which they were
+/// measured.
 class MeasuredModels {
  public:
   explicit MeasuredModels(const v1::PipelineSpec& spec) {
-    const auto conversions = std::count_if(spec.stages().begin(), spec.stages().end(), [](const v1::Stage& stage) { return stage.has_convert(); });
+    const auto conversions = std::count_if(spec.stages().begin(), spec.stages().end(),
+                                           [](const v1::Stage& stage) { return stage.has_convert(); });
     for (int i = 0; i < spec.stages_size(); ++i) {
       const v1::Stage& stage = spec.stages(i);
       Maker maker{i, "after " + stage.name(), ModelRole::kTrained};
-      if (stage.has_convert()) maker = {i, conversions > 1 ? "after " + stage.name() : "converted", ModelRole::kConverted};
+      if (stage.has_convert())
+        maker = {i, conversions > 1 ? "after " + stage.name() : "converted", ModelRole::kConverted};
       if (stage.has_export_()) maker = {i, "exported", ModelRole::kOther};
       makers_[stage.name() + ".model"] = maker;
     }
   }
 
-  /// What the evaluation `stage` found of a model. One that was measured before gets more domains; where it was measured on the
-  /// same ones, both results stay, the later with the evaluation's name.
+  /// What the evaluation `stage` found of a model. One that was measured before gets more domains; where it was
+  /// measured on the same ones, both results stay, the later with the evaluation's name.
   void add(const std::string& reference, const json& result, const std::string& stage) {
     Entry entry{kOutside, reference, model_report(result)};
     const auto maker = makers_.find(reference);
@@ -135,14 +139,15 @@ class MeasuredModels {
   }
 
   std::vector<ModelReport> take() {
-    std::stable_sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.place < b.place; });
+    std::stable_sort(entries_.begin(), entries_.end(),
+                     [](const Entry& a, const Entry& b) { return a.place < b.place; });
     std::vector<ModelReport> models;
     for (Entry& entry : entries_) models.push_back(std::move(entry.report));
     return models;
   }
 
  private:
-  static constexpr int kOutside = -1;   ///< before every stage
+  static constexpr int kOutside = -1;  ///< before every stage
   struct Maker {
     int stage = 0;
     std::string label;
@@ -161,11 +166,12 @@ class MeasuredModels {
     });
   }
   static bool has_none_of(const ModelReport& before, const ModelReport& after) {
-    return std::none_of(after.domains.begin(), after.domains.end(), [&](const auto& domain) { return before.domains.contains(domain.first); });
+    return std::none_of(after.domains.begin(), after.domains.end(),
+                        [&](const auto& domain) { return before.domains.contains(domain.first); });
   }
 
-  std::map<std::string, Maker> makers_;   ///< by the reference to what they make
-  std::string dense_;                     ///< the model from outside that is called so
+  std::map<std::string, Maker> makers_;  ///< by the reference to what they make
+  std::string dense_;                    ///< the model from outside that is called so
   std::vector<Entry> entries_;
 };
 

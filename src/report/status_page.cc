@@ -39,7 +39,8 @@ std::string number_of(const std::map<std::string, int64_t>& counts, const char* 
 }
 
 std::string tiles(const StatusPage& page) {
-  const auto gangs = std::count_if(page.gangs.begin(), page.gangs.end(), [](const v1::Gang& gang) { return gang.state() != "lost"; });
+  const auto gangs =
+      std::count_if(page.gangs.begin(), page.gangs.end(), [](const v1::Gang& gang) { return gang.state() != "lost"; });
   return concat("<div class=\"tiles\">\n", html_tile(number_of(page.living_pipelines, "RUNNING"), "pipelines running"),
                 html_tile(number_of(page.living_pipelines, "HELD"), "held by a gate"),
                 html_tile(std::to_string(jobs_at_work(page)), "jobs at work"),
@@ -63,7 +64,8 @@ bool is_at_work(const v1::Job& job) {
 int64_t jobs_at_work(const StatusPage& page) {
   int64_t jobs = 0;
   for (const v1::JobState state : {v1::JOB_STATE_ASSIGNED, v1::JOB_STATE_RUNNING, v1::JOB_STATE_STOPPING}) {
-    if (const auto found = page.living_jobs.find(state_word(state)); found != page.living_jobs.end()) jobs += found->second;
+    if (const auto found = page.living_jobs.find(state_word(state)); found != page.living_jobs.end())
+      jobs += found->second;
   }
   return jobs;
 }

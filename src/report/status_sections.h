@@ -21,7 +21,8 @@ std::string gangs_section(const StatusPage& page);
 /// "QUEUED" for JOB_STATE_QUEUED; "" for an unspecified state.
 std::string state_word(v1::JobState state);
 
-/// Of a gate its status. While a stage is not done its job knows better where it stands: queued, paused, waiting for an earlier one.
+/// Of a gate its status. While a stage is not done its job knows better where it stands: queued, paused, waiting for an
+/// earlier one.
 std::string shown_state(const v1::StageState& stage);
 
 /// A gang has the job and has not let go of it.

@@ -105,11 +105,13 @@ TEST_F(CoordinatorTest, ADryRunFindsMissingModelsAndData) {
   result = moectl({"submit", "p.yaml", "--dry-run"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_THAT(result.out, HasSubstr("valid, with 1 warning\n"));
-  EXPECT_THAT(result.err, AllOf(ContainsRegex("warning: train.data.0.path: there is no such file"), HasSubstr("gangs elsewhere may have it")));
+  EXPECT_THAT(result.err, AllOf(ContainsRegex("warning: train.data.0.path: there is no such file"),
+                                HasSubstr("gangs elsewhere may have it")));
   // Below it: nobody has.
   result = moectl({"submit", "p.yaml", "--dry-run", "--set", "train.input=" + root + "/modle"});
   EXPECT_EQ(result.exit_code, 2);
-  EXPECT_THAT(result.err, AllOf(ContainsRegex("train.input: there is no such folder .*/modle"), HasSubstr("the coordinator looked")));
+  EXPECT_THAT(result.err, AllOf(ContainsRegex("train.input: there is no such folder .*/modle"),
+                                HasSubstr("the coordinator looked")));
   EXPECT_THAT(result.out, Not(HasSubstr("valid")));
   std::ofstream(folder_ / "p.yaml") << kTrain;
   result = moectl({"submit", "p.yaml", "--set", "train.input=" + root + "/modle"});
@@ -206,7 +208,8 @@ TEST_F(CoordinatorTest, PauseResumeCancelAndUnknownIds) {
   EXPECT_EQ(moectl({"pause", id}).exit_code, 0);
   EXPECT_EQ(moectl({"resume", id}).out, id + " RUNNING\n");
   EXPECT_EQ(moectl({"pause", id + "-tiny"}).exit_code, 0);
-  EXPECT_THAT(moectl({"get", "pipelines", "--state", "paused"}).out, ContainsRegex(id + " +PAUSED")) << "its only job is";
+  EXPECT_THAT(moectl({"get", "pipelines", "--state", "paused"}).out, ContainsRegex(id + " +PAUSED"))
+      << "its only job is";
   EXPECT_EQ(moectl({"cancel", id}).out, id + " CANCELED\n");
   const ProcessResult again = moectl({"cancel", id});
   EXPECT_EQ(again.exit_code, 0) << again.err;

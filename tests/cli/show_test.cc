@@ -274,9 +274,10 @@ TEST(GetTest, TablesOfEveryKind) {
   EXPECT_THAT(run_moectl(coordinator, {"get", "artifacts"}).out,
               ContainsRegex("p-1-convert/output-t0001 +model +00ff +- +/models/dense"));
   const std::string gangs = run_moectl(coordinator, {"get", "gangs", "--state", "busy,lost"}).out;
-  EXPECT_THAT(gangs,
-              AllOf(ContainsRegex("gang-busy +busy +2 +cpu"), Not(HasSubstr("gang-quarantined")), HasSubstr("gang-lost"), Not(HasSubstr("gang-idle"))));
-  EXPECT_THAT(run_moectl(coordinator, {"get", "gangs", "--state", "quarantined"}).out, ContainsRegex("gang-quarantined +quarantined .*failed 2 jobs that others can run"));
+  EXPECT_THAT(gangs, AllOf(ContainsRegex("gang-busy +busy +2 +cpu"), Not(HasSubstr("gang-quarantined")),
+                           HasSubstr("gang-lost"), Not(HasSubstr("gang-idle"))));
+  EXPECT_THAT(run_moectl(coordinator, {"get", "gangs", "--state", "quarantined"}).out,
+              ContainsRegex("gang-quarantined +quarantined .*failed 2 jobs that others can run"));
 }
 
 /// On a terminal of 70 columns, as `script` makes one.

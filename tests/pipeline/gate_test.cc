@@ -52,8 +52,7 @@ TEST(GateTest, OnFailDecides) {
 }
 
 TEST(GateTest, MessagesSayValueThresholdAndWhatFollows) {
-  EXPECT_EQ(judge(gate("<=", 1.25), 1.5).message,
-            "gate 'good' fails: evaluate.loss.maths is 1.5, wanted <= 1.25");
+  EXPECT_EQ(judge(gate("<=", 1.25), 1.5).message, "gate 'good' fails: evaluate.loss.maths is 1.5, wanted <= 1.25");
   EXPECT_EQ(judge(gate("<=", 1.25), 1).message, "gate 'good' passes: evaluate.loss.maths is 1, wanted <= 1.25");
   EXPECT_EQ(judge(gate("<=", 1.25, "FAIL"), std::nan("")).message,
             "gate 'good' fails: evaluate.loss.maths is not a number (NaN), wanted <= 1.25; on_fail is FAIL, so the "

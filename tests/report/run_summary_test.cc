@@ -159,15 +159,17 @@ TEST_F(RunSummaryTest, AStageThatHasNotRunHasItsKind) {
   const std::string html = read_file(run_root() / "report.html");
   EXPECT_THAT(html, HasSubstr("export<small>export</small>"));
   EXPECT_THAT(html, HasSubstr("recovered<small>gate</small>"));
-  EXPECT_THAT(html, HasSubstr("<span class=\"badge idle\">PENDING</span></td><td class=\"time\"></td>")) << "no time before it ran";
+  EXPECT_THAT(html, HasSubstr("<span class=\"badge idle\">PENDING</span></td><td class=\"time\"></td>"))
+      << "no time before it ran";
   state_.mutable_stages(4)->set_job_state(v1::JOB_STATE_PAUSED);
   write(records());
-  EXPECT_THAT(read_file(run_root() / "report.html"), HasSubstr("PAUSED</span></td><td class=\"time\"></td>")) << "its job knows better";
+  EXPECT_THAT(read_file(run_root() / "report.html"), HasSubstr("PAUSED</span></td><td class=\"time\"></td>"))
+      << "its job knows better";
 }
 
 TEST_F(RunSummaryTest, AModelIsCalledAfterWhatMadeItWheneverItWasMeasured) {
   // No evaluation right after the conversion: the first measured model is a trained one.
-  const auto page = [this] { return read_file(run_root() / "report.html"); };   // the terminal's lines are wrapped
+  const auto page = [this] { return read_file(run_root() / "report.html"); };  // the terminal's lines are wrapped
   std::string table = write(records());
   EXPECT_THAT(page(), HasSubstr("Held-out loss, dense → trained: maths 2.25 → 2.25, general 2.50 → 2.50."));
   EXPECT_THAT(page(), Not(HasSubstr("converted")));
@@ -179,12 +181,15 @@ TEST_F(RunSummaryTest, AModelIsCalledAfterWhatMadeItWheneverItWasMeasured) {
   late.mutable_evaluate()->set_input("convert.model");
   add_stage("evaluate-late", false, "SUCCEEDED", "");
   std::vector<json> made = records();
-  made.push_back(record("evaluate-late", "evaluate", 1,
-                        {{"model", model_facts(8)},
-                         {"domains", {{"general", {{"loss", 4.5}, {"perplexity", 90.0}}}, {"maths", {{"loss", 4.25}, {"perplexity", 70.1}}}}}}));
+  made.push_back(record(
+      "evaluate-late", "evaluate", 1,
+      {{"model", model_facts(8)},
+       {"domains",
+        {{"general", {{"loss", 4.5}, {"perplexity", 90.0}}}, {"maths", {{"loss", 4.25}, {"perplexity", 70.1}}}}}}));
   table = write(made);
   EXPECT_THAT(table, ::testing::ContainsRegex("dense +converted +after train"));
-  EXPECT_THAT(page(), HasSubstr("dense → converted → recovered: maths 2.25 → 4.25 → 2.25, general 2.50 → 4.50 → 2.50."));
+  EXPECT_THAT(page(),
+              HasSubstr("dense → converted → recovered: maths 2.25 → 4.25 → 2.25, general 2.50 → 4.50 → 2.50."));
   EXPECT_THAT(page(), HasSubstr("Training closed 100 % of the gap"));
 
   // Measured again: more domains are added, the same ones make a column of their own.
@@ -192,7 +197,8 @@ TEST_F(RunSummaryTest, AModelIsCalledAfterWhatMadeItWheneverItWasMeasured) {
   again.set_name("again");
   again.mutable_evaluate()->set_input("convert.model");
   add_stage("again", false, "SUCCEEDED", "");
-  made.push_back(record("again", "evaluate", 1, {{"model", model_facts(8)}, {"domains", {{"code", {{"loss", 3.125}, {"perplexity", 22.8}}}}}}));
+  made.push_back(record("again", "evaluate", 1,
+                        {{"model", model_facts(8)}, {"domains", {{"code", {{"loss", 3.125}, {"perplexity", 22.8}}}}}}));
   table = write(made);
   EXPECT_EQ(table.find("converted, again"), std::string::npos) << table;
   EXPECT_THAT(table, HasSubstr("3.125"));

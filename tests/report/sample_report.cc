@@ -32,7 +32,11 @@ StageReport training(const std::string& name, int steps, double first, double la
 }
 
 ModelReport model(const std::string& label, std::map<std::string, double> losses, uint32_t stream) {
-  ModelReport report{label, 6823424, 6823424, 0, 0, {}, {}, stream == 0 ? ModelRole::kDense : stream == 1 ? ModelRole::kConverted : ModelRole::kTrained};
+  ModelReport report{
+      label,   6823424,
+      6823424, 0,
+      0,       {},
+      {},      stream == 0 ? ModelRole::kDense : stream == 1 ? ModelRole::kConverted : ModelRole::kTrained};
   for (const auto& [domain, loss] : losses) report.domains[domain] = {loss, std::exp(loss)};
   if (stream == 0) return report;
   report.parameters_total = 6829568;

@@ -126,7 +126,10 @@ TEST(StatusPageTest, FiftyPipelinesAndHowManyMoreThereAre) {
   }
   const std::string html = render_status_page(page);
   EXPECT_EQ(count(html, "<article"), 50u);
-  EXPECT_THAT(html, HasSubstr("4 of 4 that have not ended, 46 of 196 that have; <code>moectl get pipelines --limit 0</code> lists all."));
+  EXPECT_THAT(
+      html,
+      HasSubstr(
+          "4 of 4 that have not ended, 46 of 196 that have; <code>moectl get pipelines --limit 0</code> lists all."));
   EXPECT_THAT(html, HasSubstr("<b>3</b><span class=\"muted\">pipelines running"));
   page.living_pipelines["RUNNING"] = 100;
   EXPECT_THAT(render_status_page(page), HasSubstr("50 of 101 that have not ended, 0 of 196 that have;"));
