@@ -32,7 +32,7 @@ const fs::path kRoot = MOE_SOURCE_DIR;
 const fs::path kShared = kRoot / "../shared/data";
 const fs::path kConfig = kRoot / "configs/smollm2-135m_independent-random_cpu.yaml";
 constexpr const char* kPrompt = "Name three colours and say where each can be seen.";
-const int kWindows = testing::sized(2, 4);      ///< of WikiText-2
+constexpr int kWindows = 4;                      ///< of WikiText-2
 const int kSteps = testing::sized(6, 50);       ///< of stage 1
 const int kAnswerTokens = testing::sized(16, 64);
 constexpr size_t kWindowBytes = 800;  ///< about 230 tokens
@@ -100,7 +100,8 @@ void compare_perplexity(const std::string& name, const std::vector<std::vector<d
             << " tokens; with those behind " << ties << " routing ties "
             << std::abs(ours_all.value() / theirs_all.value() - 1) << " over " << ours_all.tokens << "\n";
   EXPECT_LE(difference, 1e-4) << name;
-  EXPECT_GE(ours.tokens, ours_all.tokens / 2) << name << ": most windows have a tie near their beginning";
+  // Routers that were trained little are closer to ties.
+  EXPECT_GE(ours.tokens, ours_all.tokens / testing::sized(5, 2)) << name << ": most windows have a tie near their beginning";
 }
 
 class SmolLm2EndToEndTest : public ::testing::Test {
