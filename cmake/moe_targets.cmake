@@ -99,14 +99,15 @@ function(moe_test name)
     target_link_libraries(${target} PRIVATE GTest::gtest_main)
     # One thread per process unless a test asks for more: CTest runs two at a time. Those that may take longest start first, so that no
     # core waits for them at the end.
-    list(TRANSFORM arg_TOGETHER APPEND ".*" OUTPUT_VARIABLE together)
-    list(JOIN together ":" together)
+    list(TRANSFORM arg_TOGETHER APPEND ".*" OUTPUT_VARIABLE others)
+    list(PREPEND others "*.DISABLED_*")   # what other cases start by name
+    list(JOIN others ":" others)
     foreach(suite ${arg_TOGETHER})
       add_test(NAME ${suite} COMMAND ${target} --gtest_filter=${suite}.*)
       set_tests_properties(${suite} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} PROCESSORS ${arg_PROCESSORS}
                                                COST ${arg_TIMEOUT} ENVIRONMENT "${MOE_TEST_ENVIRONMENT}")
     endforeach()
-    gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST TEST_FILTER "*-${together}" PROPERTIES LABELS "${arg_LABELS}"
+    gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST TEST_FILTER "*-${others}" PROPERTIES LABELS "${arg_LABELS}"
                          TIMEOUT ${arg_TIMEOUT} PROCESSORS ${arg_PROCESSORS} COST ${arg_TIMEOUT} ENVIRONMENT "${MOE_TEST_ENVIRONMENT}")
   endif()
 endfunction()
