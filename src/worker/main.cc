@@ -102,7 +102,8 @@ int main(int argc, char** argv) {
   try {
     moe::require_utf8_arguments(argc, argv);
     const moe::ExitCode code = moe::run(argc, argv);
-    output.finish();
+    // That storage failed, which this output may be, is told already.
+    if (code != moe::ExitCode::kStorage) output.finish();
     return static_cast<int>(code);
   } catch (const std::exception& error) {
     std::cerr << "moe-worker: " << moe::message_of(error) << std::endl;
