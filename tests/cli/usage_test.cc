@@ -23,7 +23,7 @@ TEST(UsageTest, WrongCommandLinesEndWithTwoAndSayWhy) {
       {{"get"}, "KIND is required"},
       {{"get", "job"}, "job not in {pipelines,jobs,gangs,artifacts}"},
       {{"get", "jobs", "--state", "runing"}, "did you mean 'RUNNING'?"},
-      {{"get", "gangs", "--state", "held"}, "gangs have no such state; known: IDLE, BUSY, "},
+      {{"get", "gangs", "--state", "held"}, "gangs have no such state; known: IDLE, BUSY, UNHEARD, LOST, QUARANTINED"},
       {{"get", "artifacts", "--state", "running"}, "artifacts have no state"},
       {{"get", "jobs", "--limit", "-1"}, "--limit: expected 0 or more, not '-1'"},
       {{"get", "jobs", "-o", "yaml"}, "yaml not in {table,json}"},

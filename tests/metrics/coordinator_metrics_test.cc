@@ -59,9 +59,9 @@ TEST_F(CoordinatorMetricsTest, ExposesExactlyTheCatalogue) {
   metrics_.set(snapshot());
   feed_events(metrics_);
   EXPECT_THAT(page().names(), ElementsAreArray(kAll));
-  // jobs 2 x (info, state) + 2 of the one with a checkpoint; 2 gangs; 1 gate; 2 states and a wait; 2 files; 5 counters; two
+  // jobs 2 x (info, state) + 2 of the one with a checkpoint; 2 gangs and 5 states of gangs; 1 gate; 2 states and a wait; 2 files; 5 counters; two
   // histograms of 12 and 11 bounds, each with +Inf, sum and count; the RPC counter.
-  EXPECT_EQ(page().count("moe_"), 2u * 2 + 2 + 2 + 1 + 3 + 2 + 4 + 1 + (12 + 3) + (11 + 3));
+  EXPECT_EQ(page().count("moe_"), 2u * 2 + 2 + (2 + 5) + 1 + 3 + 2 + 4 + 1 + (12 + 3) + (11 + 3));
 }
 
 TEST_F(CoordinatorMetricsTest, TellsTheSnapshotAsItIs) {
@@ -104,7 +104,7 @@ TEST_F(CoordinatorMetricsTest, WhatVanishedFromTheSnapshotTakesItsSeriesAlong) {
   EXPECT_EQ(text.at("moe_gate_passed{gate=\"parity\",pipeline_id=\"tiny-abcd2345\",stage=\"parity-eval\"}"), 1);
   EXPECT_EQ(text.at("moe_jobs_finished_total{kind=\"train\",outcome=\"SUCCEEDED\"}"), 1);
   metrics_.set({});
-  EXPECT_EQ(page().names(), (std::set<std::string>{"moe_jobs_finished_total", "moe_lease_expirations_total",
+  EXPECT_EQ(page().names(), (std::set<std::string>{"moe_gangs", "moe_jobs_finished_total", "moe_lease_expirations_total",
                                                    "moe_lease_fencing_rejections_total", "moe_rpc_duration_seconds",
                                                    "moe_rpc_requests_total", "moe_store_commit_duration_seconds"}));
 }
