@@ -2,6 +2,7 @@
 
 #include <fstream>
 
+#include "common/command_line.h"
 #include "common/data_root.h"
 #include "common/error.h"
 #include "common/log.h"
@@ -22,7 +23,7 @@ fs::path lock_file(const fs::path& root) { return root / ".moe-coordinator.lock"
 
 /// The folder as an absolute path. Made if need be, but never by a store that has results somewhere.
 fs::path opened(const fs::path& path, const Store& store) {
-  const fs::path root = fs::absolute(path).lexically_normal();
+  const fs::path root = absolute_path(path).lexically_normal();
   std::error_code error;
   if (const std::string known = store.root_id(); !known.empty() && !fs::is_directory(root, error)) throw_other_root(root, known, " is not there");
   make_last_directory(path, "--data-root");

@@ -69,7 +69,7 @@ ModelConfig parse_model_config(const std::string& text, const std::string& where
   const bool is_moe = type == kNativeType;
   config.model_type = is_moe ? JsonFields(fields.required("moe"), where + ": moe").text("base_model_type") : type;
   if (!model_families().contains(config.model_type)) {
-    throw InvalidArgument(concat(where, ": `", is_moe ? "moe.base_model_type" : "model_type", "` is \"", config.model_type,
+    throw InvalidArgument(concat(where, ": `", is_moe ? "moe.base_model_type" : "model_type", "` is \"", excerpt(config.model_type),
                                  "\"; known families: ", model_families().known()));
   }
   model_families().at(config.model_type).read_config(source, where, config);

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <functional>
 #include <iostream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -340,6 +341,24 @@ TEST(JsonTokenizerTest, RefusesDamageByFileKeyAndValue) {
       ADD_FAILURE() << "accepted: " << damage.message;
     } catch (const InvalidArgument& error) {
       EXPECT_THAT(error.what(), HasSubstr("dir/tokenizer.json: " + damage.message));
+    }
+  }
+}
+
+TEST(JsonTokenizerTest, RefusalsOfAMegabyteAreShort) {
+  const std::string longer(1'000'000, 'x');
+  const json good = byte_level_file({"a", "b", "ab"}, {"a b"});
+  for (const auto& [key, value] : std::map<std::string, json>{{"decoder", {{"type", longer}}},
+                                                              {"normalizer", {{"type", longer}}},
+                                                              {"added_tokens", json::array({added(9, longer)})}}) {
+    json file = good;
+    file[key] = value;
+    try {
+      JsonTokenizer(file.dump(), "dir/tokenizer.json");
+      ADD_FAILURE() << "accepted: " << key;
+    } catch (const InvalidArgument& error) {
+      EXPECT_THAT(error.what(), HasSubstr("dir/tokenizer.json: " + key));
+      EXPECT_LT(std::string(error.what()).size(), 600U) << key;
     }
   }
 }

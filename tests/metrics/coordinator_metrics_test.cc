@@ -59,7 +59,7 @@ TEST_F(CoordinatorMetricsTest, ExposesExactlyTheCatalogue) {
   metrics_.set(snapshot());
   feed_events(metrics_);
   EXPECT_THAT(page().names(), ElementsAreArray(kAll));
-  // jobs 2 x (info, state) + 2 of the one with a checkpoint; 2 gangs and 5 states of gangs; 1 gate; 2 states and a wait; 2 files; 5 counters; two
+  // jobs 2 x (info, state) + 2 of the one with a checkpoint; 2 gangs, 5 states of gangs; 1 gate; 2 states, a wait; 2 files; 5 counters; two
   // histograms of 12 and 11 bounds, each with +Inf, sum and count; the RPC counter.
   EXPECT_EQ(page().count("moe_"), 2u * 2 + 2 + (2 + 5) + 1 + 3 + 2 + 4 + 1 + (12 + 3) + (11 + 3));
 }

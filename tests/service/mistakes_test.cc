@@ -83,6 +83,21 @@ TEST_F(MistakesTest, TwoCoordinatorsOnOneStoreEndWith65) {
   EXPECT_EQ(cluster_.moectl({"health"}).exit_code, 0);
 }
 
+/// Paths below the root go into messages, records and pages.
+TEST_F(MistakesTest, ADataRootThatIsNotUtf8EndsWith64) {
+  const std::filesystem::path latin = cluster_.folder() / "caf\xE9";
+  std::filesystem::create_directory(latin);
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{program("moe-coordinator"), "--store", cluster_.folder() / "other.db", "--port", "0", "--http-port", "0", "--data-root", "root"},
+        {testing::worker_path(), "serve", "--coordinator", cluster_.address(), "--data-root", "root"}}) {
+    std::vector<std::string> limited{"timeout", "20"};
+    limited.insert(limited.end(), command.begin(), command.end());
+    const ProcessResult result = testing::run_process(limited, {}, latin.string());
+    EXPECT_EQ(result.exit_code, 64) << command[0];
+    EXPECT_THAT(result.err, AllOf(HasSubstr("caf\\xE9/root is not UTF-8"), Not(HasSubstr("\xE9")))) << command[0];
+  }
+}
+
 TEST_F(MistakesTest, NoCoordinator) {
   const std::string nobody = "127.0.0.1:" + std::to_string(testing::free_port());
   // Gangs wait 20 s for one that is just being started; a whole gang and a single rank, at the same time.

@@ -33,7 +33,7 @@ void for_each_node(const JsonNode& node, const char* key, const Read& read) {
 }
 
 [[noreturn]] void refuse_type(const JsonNode& node, const std::string& type, const char* supported) {
-  node.refuse(concat("is of the type '", type, "', which is not supported; supported are ", supported));
+  node.refuse(concat("is of the type '", excerpt(type), "', which is not supported; supported are ", supported));
 }
 
 /// One character.

@@ -20,7 +20,8 @@ int64_t largest_id(size_t tokens) {
   return static_cast<int64_t>(2 * tokens + 65536);
 }
 
-std::string quoted(const std::string& text) {
+/// As messages quote it. (Called `quoted`, std::quoted would be the better match for a string that is not const.)
+std::string as_json(const std::string& text) {
   return quoted_json(json(text));
 }
 
@@ -29,12 +30,12 @@ void read_vocabulary(const JsonNode& vocab, const TokenizerJsonDocument& documen
   if (document.vocabulary.empty()) vocab.fail("is empty");
   const int64_t most = largest_id(document.vocabulary.size());
   for (const auto& [text, value] : document.vocabulary) {
-    const auto name = [&, &key = text] { return concat("[", quoted(key), "]"); };
+    const auto name = [&, &key = text] { return concat("[", as_json(key), "]"); };
     if (value > most) vocab.fail_at(name(), concat("is ", value, "; expected an id from 0 to ", most));
     const auto id = static_cast<int32_t>(value);
     const Vocabulary::Added result = file.vocabulary.insert(text, id);
     if (result == Vocabulary::Added::kIdIsThere) {
-      vocab.fail_at(name(), concat("has the id ", id, ", as has ", quoted(file.vocabulary.text_of(id))));
+      vocab.fail_at(name(), concat("has the id ", id, ", as has ", as_json(file.vocabulary.text_of(id))));
     }
     if (result == Vocabulary::Added::kTextIsThere) vocab.fail_at(name(), "stands twice");
     if (!file.is_byte_level) {
@@ -70,13 +71,13 @@ void read_model(const JsonNode& model, const TokenizerJsonDocument& document, To
   // Files of the first versions have no type.
   const auto type = model.find("type");
   if (type && type->text() != "BPE")
-    type->refuse(concat("is ", quoted(type->text()), ", which is not supported; only BPE is"));
+    type->refuse(concat("is ", as_json(type->text()), ", which is not supported; only BPE is"));
   if (const auto dropout = model.find("dropout"); dropout && dropout->value() != 0) {
     dropout->refuse(concat("is ", quoted_json(dropout->value()), ", which is not supported: tokens would be random"));
   }
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     if (const auto affix = model.find(key); affix && !affix->text().empty())
-      affix->refuse(concat("is ", quoted(affix->text()), ", which is not supported"));
+      affix->refuse(concat("is ", as_json(affix->text()), ", which is not supported"));
   }
   read_vocabulary(model.at("vocab"), document, file);
   read_merges(model.at("merges"), document, file);
@@ -85,7 +86,7 @@ void read_model(const JsonNode& model, const TokenizerJsonDocument& document, To
   file.ignore_merges = model.boolean("ignore_merges", false);
   if (const auto unknown = model.find("unk_token"); unknown && !unknown->text().empty()) {
     const int32_t id = file.vocabulary.find(unknown->text());
-    if (id < 0) unknown->fail(concat("is ", quoted(unknown->text()), ", which is not in model.vocab"));
+    if (id < 0) unknown->fail(concat("is ", as_json(unknown->text()), ", which is not in model.vocab"));
     file.unknown_id = id;
   }
 }
@@ -111,15 +112,15 @@ void read_added_tokens(const JsonNode& list, TokenizerJson& file) {
     const int64_t expected = known >= 0 ? known : std::max(last + 1, file.model_tokens);
     if (id != expected) {
       node.at("id").fail(
-          concat("is ", id, ", but ", quoted(token.content),
+          concat("is ", id, ", but ", as_json(token.content),
                  known >= 0 ? " stands in the vocabulary as " : " is the next after the vocabulary: ", expected));
     }
     token.id = static_cast<int32_t>(id);
     last = std::max(last, id);
     if (known < 0 && file.vocabulary.insert(token.content, token.id) != Vocabulary::Added::kYes) {
-      node.at("id").fail(concat("is ", id, ", as is that of ", quoted(file.vocabulary.text_of(token.id))));
+      node.at("id").fail(concat("is ", id, ", as is that of ", as_json(file.vocabulary.text_of(token.id))));
     }
-    if (!seen.insert(token.id).second) node.fail(concat("adds ", quoted(token.content), " a second time"));
+    if (!seen.insert(token.id).second) node.fail(concat("adds ", as_json(token.content), " a second time"));
     file.added_tokens.push_back(std::move(token));
   }
 }
