@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "worker/leased_run.h"
 #include "worker/preflight.h"
+#include "worker/stop_signal.h"
 
 namespace moe {
 namespace {
@@ -57,7 +58,9 @@ class RunningReports {
 }  // namespace
 
 GangMember::GangMember(const GangSettings& settings, Communicator& world, WorkerMetrics& metrics, const std::string& target, const std::string& secret)
-    : settings_(settings), world_(world), metrics_(metrics), control_(target, secret, world.rank()) {}
+    : settings_(settings), world_(world), metrics_(metrics), control_(target, secret, world.rank()) {
+  outlive_end_signal();
+}
 
 ExitCode GangMember::run() {
   v1::RankPhase phase = v1::RANK_PHASE_IDLE;

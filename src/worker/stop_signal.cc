@@ -26,6 +26,10 @@ void install_stop_signal() {
 
 bool stop_signalled() { return stop_came != 0; }
 
+void outlive_end_signal() {
+  handle(SIGTERM, [](int) { ::alarm(1); });   // whose signal nobody handles
+}
+
 EndSignal::EndSignal() {
   handle(SIGTERM, [](int) { end_came = 1; });
 }
