@@ -27,7 +27,7 @@ class WeightFiles {
     const SafetensorsFile* file = nullptr;
     const SafetensorsEntry* entry = nullptr;
   };
-  /// Names that do not fit, each list sorted as it was found.
+  /// Names that do not fit, each list in the order in which it was found.
   struct Problems {
     std::vector<std::string> missing, unexpected, mismatched;
     std::string hint;  ///< why so much is missing, where that can be told

@@ -11,7 +11,7 @@ namespace moe {
 /// <root>/.moe-root-id
 std::filesystem::path root_id_file(const std::filesystem::path& root);
 
-/// nullopt: no such file. Throws InvalidArgument if it is there and cannot be read, or holds no id.
+/// nullopt: no such file, or a folder that may not be searched. Throws InvalidArgument if it is there and cannot be read, or holds no id.
 std::optional<std::string> read_root_id(const std::filesystem::path& root);
 
 /// Makes a new id and writes it. Throws StorageError.

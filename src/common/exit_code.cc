@@ -1,5 +1,7 @@
 #include "common/exit_code.h"
 
+#include <filesystem>
+
 #include "common/error.h"
 
 namespace moe {
@@ -15,6 +17,7 @@ ExitCode exit_code_for(const std::exception& error) {
   if (is(static_cast<const Timeout*>(nullptr))) return ExitCode::kHang;
   if (is(static_cast<const Diverged*>(nullptr))) return ExitCode::kDiverged;
   if (is(static_cast<const NoReadableCheckpoint*>(nullptr))) return ExitCode::kNoReadableCheckpoint;
+  if (is(static_cast<const std::filesystem::filesystem_error*>(nullptr))) return ExitCode::kStorage;
   return ExitCode::kInternal;
 }
 

@@ -100,7 +100,8 @@ Destination destination_of(fs::path path) {
   bool is_descriptor = false;
   for (int links = 0; fs::is_symlink(fs::symlink_status(path, error)); ++links) {
     if (links == kMostLinks) throw StorageError(concat("cannot write ", path.string(), ": too many symbolic links"));
-    is_descriptor = is_descriptor || path.native().starts_with("/proc/");
+    const fs::path folder = fs::canonical(path.parent_path(), error);   // of /dev/fd/3: /proc/123/fd
+    is_descriptor = is_descriptor || (!error && folder.filename() == "fd" && folder.native().starts_with("/proc/"));
     const fs::path target = fs::read_symlink(path, error);
     if (error) {
       errno = error.value();

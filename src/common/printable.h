@@ -45,7 +45,7 @@ inline bool is_utf8(std::string_view text) {
   return true;
 }
 
-/// The text as valid UTF-8: bytes that are none, and control characters but line breaks and tabs, become \xE9. Cut between
+/// The text as valid UTF-8: bytes that are none, and ASCII control characters but line breaks and tabs, become \xE9. Cut between
 /// characters to at most `most` bytes and "..." behind them.
 inline std::string printable(std::string_view text, size_t most = kMaxMessage) {
   constexpr char kDigits[] = "0123456789ABCDEF";

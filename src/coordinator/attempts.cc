@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <limits>
+#include <set>
 
 #include "common/error.h"
+#include "common/exit_code.h"
 #include "common/file_io.h"
 #include "common/job_folder.h"
+#include "coordinator/input_check.h"
 #include "coordinator/operation.h"
 
 /// What the holder of a lease reports: heartbeats, metrics, checkpoints, the end. Every write checks that it is still the holder.
@@ -191,11 +194,23 @@ void Coordinator::add_artifact(Operation& operation, const v1::Job& job) {
   operation.changes().artifacts.push_back(std::move(artifact));
 }
 
+bool Coordinator::may_be_readable(const v1::Job& job) const {
+  std::set<std::string> refused;
+  for (const v1::Attempt& attempt : job.attempts()) {
+    if (attempt.last_step() > 0) return true;
+    if (attempt.exit_code() == static_cast<int>(ExitCode::kBadInput)) refused.insert(attempt.launcher_id());
+  }
+  const std::vector<GangShape> gangs = gang_shapes();
+  return std::any_of(gangs.begin(), gangs.end(), [&](const GangShape& gang) { return fits(need_of(job.stage().gang()), gang) && !refused.contains(gang.launcher); });
+}
+
 absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const v1::CompleteAttemptRequest& request) {
   const bool has_output = request.outcome() == v1::ATTEMPT_OUTCOME_SUCCEEDED;
   const v1::Refusal& refusal = request.refusal();
-  const bool sees_inputs = !refusal.unreadable().empty() && std::all_of(refusal.unreadable().begin(), refusal.unreadable().end(),
-                                                                       [](const std::string& path) { return ::access(path.c_str(), R_OK) == 0; });
+  // Only below the data root is what this machine sees what every machine should.
+  const bool sees_inputs = !refusal.unreadable().empty() && std::all_of(refusal.unreadable().begin(), refusal.unreadable().end(), [this](const std::string& path) {
+    return is_below(path, options_.data_root) && ::access(path.c_str(), R_OK) == 0;
+  });
   const std::string expected = output_path(request.job_id(), request.attempt());
   std::error_code ignored;
   const bool is_seen = has_output && fs::exists(options_.data_root / expected / "STAGE.json", ignored);   // before the lock is taken
@@ -244,7 +259,8 @@ absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const 
   }
   end_attempt(operation, job, {request.outcome(), request.exit_code(), request.message(), suspect});
   // Inputs that nobody here can read: trying again changes nothing.
-  if (refusal.kind() == v1::REFUSAL_KIND_INPUTS && event == JobEvent::kAttemptRetryable && job.attempts().rbegin()->fault() == v1::ATTEMPT_FAULT_NO_OTHER_GANG) {
+  if (refusal.kind() == v1::REFUSAL_KIND_INPUTS && event == JobEvent::kAttemptRetryable && job.attempts().rbegin()->fault() == v1::ATTEMPT_FAULT_NO_OTHER_GANG &&
+      !may_be_readable(job)) {
     event = JobEvent::kAttemptPermanent;
   }
   if (has_output) {

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <vector>
+
 #include "common/error.h"
 #include "common/file_io.h"
 #include "coordinator/operation.h"
@@ -72,8 +75,16 @@ absl::StatusOr<v1::ControlResponse> Coordinator::pause(const v1::ControlRequest&
       return response;
     }
     PipelineEntry& pipeline = pipelines_.at(*id);
-    if (pipeline.engine.phase == PipelinePhase::kPaused) return nothing_to_do(*id, "PAUSED");
-    if (absl::Status status = feed(operation, pipeline, Pause{}); !status.ok()) return status;
+    // Of a paused pipeline a job may have been resumed by itself.
+    const std::vector<v1::JobState> states = job_states(pipeline);
+    const bool moves = std::any_of(states.begin(), states.end(), [](v1::JobState state) {
+      return state == v1::JOB_STATE_QUEUED || state == v1::JOB_STATE_ASSIGNED || state == v1::JOB_STATE_RUNNING;
+    });
+    const bool is_paused = pipeline.engine.phase == PipelinePhase::kPaused;
+    if (is_paused && !moves) return nothing_to_do(*id, "PAUSED");
+    if (!is_paused) {
+      if (absl::Status status = feed(operation, pipeline, Pause{}); !status.ok()) return status;
+    }
     operation.event(*id, "", "PAUSED", message);
     for (const v1::Stage& stage : pipeline.record.spec().stages()) {
       const auto part = jobs_.find(*id + "-" + stage.name());

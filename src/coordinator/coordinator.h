@@ -125,6 +125,7 @@ class Coordinator {
     v1::Pipeline record;
     PipelineState engine;
     std::optional<int64_t> ended;   ///< its place in ended_, when it has one
+    std::vector<v1::JobState> summarized{};   ///< as the files for people show its jobs
   };
   struct LeaseEntry {
     std::string gang_id;
@@ -202,6 +203,9 @@ class Coordinator {
   void end_attempt(Operation& operation, v1::Job& job, const AttemptEnd& end);
   /// Decides who is charged with a failure, and when and where the job is tried again.
   v1::AttemptFault charge(Operation& operation, v1::Job& job, const AttemptEnd& end);
+  /// Whether the inputs that a gang could not read were read by another, or are not yet refused by a gang that is there, be it in
+  /// quarantine or silent for a moment.
+  bool may_be_readable(const v1::Job& job) const;
   void lose_lease(Operation& operation, v1::Job& job, const std::string& reason, const std::string& message, Suspect suspect);
   /// The gang brought the job to `step`: it is sound, and those that failed it before are not.
   void note_work(Operation& operation, const v1::Job& job, int64_t step);

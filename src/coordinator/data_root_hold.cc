@@ -1,5 +1,7 @@
 #include "coordinator/data_root_hold.h"
 
+#include <unistd.h>
+
 #include <fstream>
 
 #include "common/command_line.h"
@@ -40,7 +42,8 @@ std::unique_ptr<FileLock> locked(const fs::path& root) {
     throw InvalidArgument(concat("the data root ", root.string(), " is in use by another moe-coordinator", holder.empty() ? "" : " (" + holder + ")",
                                  ": two would know nothing of each other's jobs; stop that one, or give another --data-root"));
   } catch (const StorageError& error) {
-    if (!fs::exists(lock_file(root))) throw;   // cannot be written at all
+    // Storage may know no locks; a file that is another user's is another user's coordinator.
+    if (!fs::exists(lock_file(root)) || ::access(lock_file(root).c_str(), W_OK) != 0) throw;
     log_warning(concat("event=data_root_not_locked reason=\"", error.what(), "\"; nothing keeps a second coordinator away from ", root.string()));
     return nullptr;
   }

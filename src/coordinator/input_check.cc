@@ -86,8 +86,7 @@ class Checker {
       ++found_;
       return;
     }
-    const fs::path below = path.lexically_relative(data_root_);
-    if (below.empty() || *below.begin() == "..") {
+    if (!is_below(path, data_root_)) {
       check_.warnings.push_back(concat(field, ": ", fault.text, " (", written, ") on ", host_name(), ", where the coordinator looked; it is not below the data root ",
                                        data_root_.string(), ", so gangs elsewhere may have it"));
     } else if (fault.is_ours) {
@@ -105,6 +104,11 @@ class Checker {
 };
 
 }  // namespace
+
+bool is_below(const fs::path& path, const fs::path& data_root) {
+  const fs::path below = path.lexically_normal().lexically_relative(data_root);
+  return !below.empty() && *below.begin() != "..";
+}
 
 InputCheck check_inputs(const v1::PipelineSpec& spec, const fs::path& data_root) {
   Checker checker(spec, data_root);

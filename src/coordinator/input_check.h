@@ -20,6 +20,9 @@ struct InputCheck {
   std::string told;
 };
 
+/// Whether an absolute path lies below the data root, which gangs see as the coordinator does.
+bool is_below(const std::filesystem::path& path, const std::filesystem::path& data_root);
+
 InputCheck check_inputs(const v1::PipelineSpec& spec, const std::filesystem::path& data_root);
 
 }  // namespace moe

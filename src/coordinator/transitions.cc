@@ -70,6 +70,11 @@ void Coordinator::Operation::commit() {
     PipelineEntry& entry = coordinator_.pipelines_.at(job.pipeline_id());
     coordinator_.sort_in(entry);
     if (entry.record.phase() != coordinator_.phase_of(entry)) changed(entry);
+    // The summary of a pipeline shows the states of its jobs.
+    if (std::vector<v1::JobState> states = coordinator_.job_states(entry); states != entry.summarized) {
+      entry.summarized = std::move(states);
+      coordinator_.changed_pipelines_.insert(job.pipeline_id());
+    }
   }
   for (const std::string& id : pipelines_) {
     PipelineEntry& entry = coordinator_.pipelines_.at(id);
@@ -209,7 +214,7 @@ v1::AttemptFault Coordinator::charge(Operation& operation, v1::Job& job, const A
   }
   // Storage that fails one gang fails the others too, unless they show that it does not: the job waits for whoever mends it.
   const bool waits = end.suspect == Suspect::kRoom || end.exit_code == static_cast<int>(ExitCode::kStorage);
-  if (waits || has_other || is_sure) {
+  if (waits || has_other || (is_sure && job.uncharged_failures() < kMaxUncharged)) {
     job.set_uncharged_failures(job.uncharged_failures() + 1);
     *job.mutable_avoid_until() = after(job.uncharged_failures());
     if (!has_other) *job.mutable_not_before() = job.avoid_until();   // nobody else to give it to at once

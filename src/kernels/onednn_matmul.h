@@ -13,9 +13,11 @@
 /// brings its own scratchpad.
 namespace moe::kernels {
 
+/// An extent that a primitive is told when it runs.
+inline constexpr int64_t kOpen = -1;
+
 /// c[m, n] = a[m, k] b[k, n], all dense. With `slices` above 1, a is [m, slices * k] and b is stored transposed,
 /// [n, slices * k]; slice s of their columns gives the matrix c[s], and c is [slices, m, n]: sums that the caller adds up.
-inline constexpr int64_t kOpen = -1;
 struct DenseShape {
   DType dtype;
   int64_t m, n, k;  ///< k kOpen: any, told when it runs (fp32, a transposed, b not)

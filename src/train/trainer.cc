@@ -59,8 +59,8 @@ class Trainer {
   std::optional<TrainOutcome> run() {
     keep_freed_memory();
     prepare();
-    resume();
     compare_ranks();
+    resume();
     while (position_.step < spec_.steps()) {
       json line = step();
       const bool is_last = position_.step == spec_.steps();
@@ -127,6 +127,11 @@ class Trainer {
   void resume() {
     const auto scalars = load_newest_checkpoint(request_.job_path / "checkpoints", tensors(), world_, request_.checkpoints);
     if (scalars) go_on_from(*scalars);
+    if (scalars && world_.size() > 1) {
+      std::map<std::string, std::string> digests;
+      agree(world_, "hash weights", [&] { digests = replica_digests(decoder_->parameters()); });
+      require_same_files(world_, "read a checkpoint", digests);
+    }
     agree(world_, "open metrics", [&] {
       if (world_.rank() != 0) return;
       const int from = scalars ? scalars->value("attempt", 0) : 0;
@@ -170,8 +175,7 @@ class Trainer {
       facts["tokenizer of " + request_.model.string()] = tokenizer_digest_;
       facts["effective config"] = xxh3_hex(concat(spec_.SerializeAsString(), request_.gang.SerializeAsString(), request_.seed));
       facts["moe-worker"] = kVersion;
-      const std::string source = position_.step > 0 ? " of the checkpoint" : " of " + request_.model.string();
-      for (const auto& [name, digest] : replica_digests(decoder_->parameters())) facts[name + source] = digest;
+      for (const auto& [name, digest] : replica_digests(decoder_->parameters())) facts[name + " of " + request_.model.string()] = digest;
     });
     require_same_files(world_, "before the first step", facts);
   }

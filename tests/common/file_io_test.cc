@@ -107,8 +107,9 @@ TEST(FileIoTest, ADescriptorIsWrittenThrough) {
   const int descriptor = ::open((folder / "log").c_str(), O_RDWR);
   ASSERT_GE(descriptor, 0);
   write_file_atomically("/proc/self/fd/" + std::to_string(descriptor), "after");
+  write_file_atomically("/dev/fd/" + std::to_string(descriptor), " and after");
   ::close(descriptor);
-  EXPECT_EQ(read_file(folder / "log"), "before after");
+  EXPECT_EQ(read_file(folder / "log"), "before after and after");
 }
 
 TEST(FileIoTest, FullDiskIsAStorageErrorThatNamesTheFile) {
