@@ -194,6 +194,13 @@ void Coordinator::add_artifact(Operation& operation, const v1::Job& job) {
   operation.changes().artifacts.push_back(std::move(artifact));
 }
 
+bool Coordinator::was_refused_by_another(const v1::Job& job) const {
+  const std::string& launcher = job.attempts().rbegin()->launcher_id();
+  return std::any_of(job.attempts().begin(), job.attempts().end(), [&](const v1::Attempt& attempt) {
+    return attempt.launcher_id() != launcher && attempt.exit_code() == static_cast<int>(ExitCode::kBadInput);
+  });
+}
+
 bool Coordinator::may_be_readable(const v1::Job& job) const {
   std::set<std::string> refused;
   for (const v1::Attempt& attempt : job.attempts()) {
@@ -207,10 +214,11 @@ bool Coordinator::may_be_readable(const v1::Job& job) const {
 absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const v1::CompleteAttemptRequest& request) {
   const bool has_output = request.outcome() == v1::ATTEMPT_OUTCOME_SUCCEEDED;
   const v1::Refusal& refusal = request.refusal();
-  // Only below the data root is what this machine sees what every machine should.
-  const bool sees_inputs = !refusal.unreadable().empty() && std::all_of(refusal.unreadable().begin(), refusal.unreadable().end(), [this](const std::string& path) {
-    return is_below(path, options_.data_root) && ::access(path.c_str(), R_OK) == 0;
-  });
+  const auto holds_for_all = [&](const auto& holds) {
+    return !refusal.unreadable().empty() && std::all_of(refusal.unreadable().begin(), refusal.unreadable().end(), holds);
+  };
+  const bool sees_inputs = holds_for_all([](const std::string& path) { return ::access(path.c_str(), R_OK) == 0; });
+  const bool are_shared = holds_for_all([this](const std::string& path) { return is_below(path, options_.data_root); });
   const std::string expected = output_path(request.job_id(), request.attempt());
   std::error_code ignored;
   const bool is_seen = has_output && fs::exists(options_.data_root / expected / "STAGE.json", ignored);   // before the lock is taken
@@ -252,6 +260,8 @@ absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const 
                                                 "; --data-root must be the same folder on both sides"));
   }
   v1::Job& job = **found;
+  // What this machine alone has, such as a user's own folder, every gang refuses: that says nothing against the second.
+  if (suspect == Suspect::kGangForSure && !are_shared && was_refused_by_another(job)) suspect = Suspect::kGang;
   std::string message = request.message();
   if (event == JobEvent::kAttemptReleased && job.state() == v1::JOB_STATE_STOPPING) {   // as it was asked to: who asked is what counts
     reason = job.reason();

@@ -203,6 +203,8 @@ class Coordinator {
   void end_attempt(Operation& operation, v1::Job& job, const AttemptEnd& end);
   /// Decides who is charged with a failure, and when and where the job is tried again.
   v1::AttemptFault charge(Operation& operation, v1::Job& job, const AttemptEnd& end);
+  /// Whether another launcher's gang than the last attempt's could not read the inputs either.
+  bool was_refused_by_another(const v1::Job& job) const;
   /// Whether the inputs that a gang could not read were read by another, or are not yet refused by a gang that is there, be it in
   /// quarantine or silent for a moment.
   bool may_be_readable(const v1::Job& job) const;

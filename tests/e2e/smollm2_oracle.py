@@ -4,7 +4,7 @@
       Loads each directory in fp32 without code of its own. Writes {directory: {"keys": [missing, unexpected, mismatched], "type",
       "rendered": the prompt in the directory's chat template, "answer": greedy, at most ANSWER_TOKENS, "windows": one a text}}. A window is
       {"logprobs": of each token after the first, "tie": position of the first token that some router sends to one of two experts whose
-      logits differ by less than 1e-5, or null}: from there on another program may rightly compute something else.
+      logits differ by less than 1e-4, or null}: from there on another program may rightly compute something else.
 """
 import json
 import sys
@@ -12,7 +12,7 @@ import sys
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-TIE = 1e-5
+TIE = 1e-4
 
 
 def first_tie(router_logits, chosen):
