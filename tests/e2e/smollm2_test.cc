@@ -100,7 +100,7 @@ void compare_perplexity(const std::string& name, const std::vector<std::vector<d
             << " tokens; with those behind " << ties << " routing ties "
             << std::abs(ours_all.value() / theirs_all.value() - 1) << " over " << ours_all.tokens << "\n";
   EXPECT_LE(difference, 1e-4) << name;
-  EXPECT_GE(ours.tokens, ours_all.tokens / 5) << name << ": most windows have a tie near their beginning";
+  EXPECT_GE(ours.tokens, ours_all.tokens / 10) << name << ": nearly all windows have a tie at their beginning";
 }
 
 class SmolLm2EndToEndTest : public ::testing::Test {
