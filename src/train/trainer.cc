@@ -127,11 +127,7 @@ class Trainer {
   void resume() {
     const auto scalars = load_newest_checkpoint(request_.job_path / "checkpoints", tensors(), world_, request_.checkpoints);
     if (scalars) go_on_from(*scalars);
-    if (scalars && world_.size() > 1) {
-      std::map<std::string, std::string> digests;
-      agree(world_, "hash weights", [&] { digests = replica_digests(decoder_->parameters()); });
-      require_same_files(world_, "read a checkpoint", digests);
-    }
+    if (scalars && world_.size() > 1) require_same_files(world_, "read a checkpoint", hashed_weights());
     agree(world_, "open metrics", [&] {
       if (world_.rank() != 0) return;
       const int from = scalars ? scalars->value("attempt", 0) : 0;
@@ -180,12 +176,17 @@ class Trainer {
     require_same_files(world_, "before the first step", facts);
   }
 
+  /// Hashing takes long: the others wait here, not in the collective that compares.
+  std::map<std::string, std::string> hashed_weights() {
+    std::map<std::string, std::string> digests;
+    agree(world_, "hash weights", [&] { digests = replica_digests(decoder_->parameters()); });
+    return digests;
+  }
+
   /// Replicas get the same sums in the same order, so the same bits, unless a machine fails.
   void compare_replicas() {
     if (world_.size() == 1) return;
-    std::map<std::string, std::string> digests;
-    agree(world_, "hash weights", [&] { digests = replica_digests(decoder_->parameters()); });
-    const std::string differences = differences_between_ranks(world_, "compare weights", digests);
+    const std::string differences = differences_between_ranks(world_, "compare weights", hashed_weights());
     if (differences.empty()) return;
     throw_agreed<HardwareError>(concat("after step ", position_.step, " the ranks hold other values of the same weights, and none of them is saved:\n", differences,
                                        "\nlook at the memory and processors of these nodes (all must be of one kind); training goes on from the "
