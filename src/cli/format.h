@@ -32,7 +32,7 @@ std::string bytes_text(int64_t bytes);
 /// "training step 120/220  loss 2.1034  5210 tokens/s", or "" before the first report.
 std::string progress_text(const v1::Progress& progress);
 
-/// "convert", "train", "evaluate" or "gate".
+/// "convert", "train", "evaluate", "export" or "gate".
 std::string kind_text(const v1::Stage& stage);
 
 }  // namespace moe

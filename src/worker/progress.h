@@ -9,7 +9,7 @@ namespace moe {
 /// Where a stage stands; fields that a stage does not have stay at their defaults and are not shown.
 struct ProgressUpdate {
   std::string stage{};
-  std::string phase{};                ///< "converting", "training", "evaluating"
+  std::string phase{};                ///< "converting", "training", "evaluating", "exporting"
   int64_t step = 0;
   int64_t steps = 0;
   std::string unit = "step";          ///< "step", "layer", "batch"
