@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "common/utf8.h"
+
 /// Foreign bytes made fit to be told: what a file, a flag, a folder's name, another program or a library says may be no UTF-8
 /// and of any length, and a protobuf string, a JSON document, a log line and a page take neither. Error (common/error.h) and
 /// log() (common/log.h) put everything through here, so that whoever makes a message may quote what it found; a long quotation
@@ -15,35 +17,6 @@ namespace moe {
 inline constexpr size_t kMaxQuoted = 200;
 /// A message as a whole: far below what an RPC may carry, far above what a person reads.
 inline constexpr size_t kMaxMessage = 16384;
-
-/// Bytes of the well-formed UTF-8 character at text[at], or 0 if there is none (overlong, surrogate, cut off, beyond
-/// U+10FFFF).
-inline size_t utf8_length(std::string_view text, size_t at) {
-  if (at >= text.size()) return 0;
-  const auto byte = [&](size_t i) -> uint32_t { return at + i < text.size() ? static_cast<uint8_t>(text[at + i]) : 0; };
-  const auto is_tail = [&](size_t i) { return (byte(i) & 0xC0) == 0x80; };
-  const uint32_t first = byte(0);
-  if (first < 0x80) return 1;
-  if (first >= 0xC2 && first <= 0xDF) return is_tail(1) ? 2 : 0;
-  if ((first & 0xF0) == 0xE0) {
-    const uint32_t code = (first & 0x0F) << 12 | (byte(1) & 0x3F) << 6;
-    return is_tail(1) && is_tail(2) && code >= 0x800 && (code & 0xF800) != 0xD800 ? 3 : 0;
-  }
-  if (first >= 0xF0 && first <= 0xF4) {
-    const uint32_t code = (first & 0x07) << 18 | (byte(1) & 0x3F) << 12;
-    return is_tail(1) && is_tail(2) && is_tail(3) && code >= 0x10000 && code <= 0x10FFFF ? 4 : 0;
-  }
-  return 0;
-}
-
-inline bool is_utf8(std::string_view text) {
-  for (size_t at = 0; at < text.size();) {
-    const size_t length = utf8_length(text, at);
-    if (length == 0) return false;
-    at += length;
-  }
-  return true;
-}
 
 /// The text as valid UTF-8: bytes that are none, and ASCII control characters but line breaks and tabs, become \xE9. Cut between
 /// characters to at most `most` bytes and "..." behind them.

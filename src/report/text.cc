@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <utility>
 
+#include "common/utf8.h"
+
 namespace moe {
 namespace {
 
@@ -13,52 +15,10 @@ constexpr char32_t kReplacement = 0xFFFD;
 
 // Takes one code point off the front of `text`; a byte that starts no well-formed sequence counts as kReplacement.
 char32_t next_code_point(std::string_view& text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(0);
-  int length = 1;
-  char32_t value = first;
-  if (first >= 0xF0 && first < 0xF5) {
-    length = 4;
-    value = first & 0x07;
-  } else if (first >= 0xE0 && first < 0xF0) {
-    length = 3;
-    value = first & 0x0F;
-  } else if (first >= 0xC2 && first < 0xE0) {
-    length = 2;
-    value = first & 0x1F;
-  } else if (first >= 0x80) {
-    text.remove_prefix(1);
-    return kReplacement;
-  }
-  for (int i = 1; i < length; ++i) {
-    if (static_cast<size_t>(i) >= text.size() || (byte(i) & 0xC0) != 0x80) {
-      text.remove_prefix(1);
-      return kReplacement;
-    }
-    value = value << 6 | (byte(i) & 0x3F);
-  }
-  const bool too_long = (length == 3 && value < 0x800) || (length == 4 && value < 0x10000);
-  const bool no_character = value > 0x10FFFF || (value >= 0xD800 && value < 0xE000);
-  text.remove_prefix(length);
-  return too_long || no_character ? kReplacement : value;
-}
-
-void append_utf8(std::string& out, char32_t c) {
-  if (c < 0x80) {
-    out += static_cast<char>(c);
-  } else if (c < 0x800) {
-    out += static_cast<char>(0xC0 | c >> 6);
-    out += static_cast<char>(0x80 | (c & 0x3F));
-  } else if (c < 0x10000) {
-    out += static_cast<char>(0xE0 | c >> 12);
-    out += static_cast<char>(0x80 | (c >> 6 & 0x3F));
-    out += static_cast<char>(0x80 | (c & 0x3F));
-  } else {
-    out += static_cast<char>(0xF0 | c >> 18);
-    out += static_cast<char>(0x80 | (c >> 12 & 0x3F));
-    out += static_cast<char>(0x80 | (c >> 6 & 0x3F));
-    out += static_cast<char>(0x80 | (c & 0x3F));
-  }
+  const size_t length = utf8_length(text, 0);
+  const char32_t value = length > 0 ? code_point_at(text, 0).value : kReplacement;
+  text.remove_prefix(std::max<size_t>(length, 1));
+  return value;
 }
 
 bool is_control(char32_t c) {
@@ -97,7 +57,7 @@ std::string clean_utf8(std::string_view text) {
   std::string clean;
   while (!text.empty()) {
     const char32_t c = next_code_point(text);
-    append_utf8(clean, is_control(c) ? U' ' : c);
+    append_utf8(is_control(c) ? U' ' : c, clean);
   }
   return clean;
 }
@@ -117,7 +77,7 @@ std::string shorten(std::string_view text, int width) {
     // One column is for the ellipsis.
     if (used + width_of(c) > width - 1) break;
     used += width_of(c);
-    append_utf8(kept, c);
+    append_utf8(c, kept);
   }
   return width > 0 ? kept + "…" : "";
 }
@@ -134,7 +94,7 @@ std::string escape_xml(std::string_view text) {
       case U'\'': escaped += "&#39;"; break;
       default:
         // XML 1.0 knows no other control characters and no U+FFFE and U+FFFF.
-        if (c == U'\n' || c == U'\t' || (!is_control(c) && c != 0xFFFE && c != 0xFFFF)) append_utf8(escaped, c);
+        if (c == U'\n' || c == U'\t' || (!is_control(c) && c != 0xFFFE && c != 0xFFFF)) append_utf8(c, escaped);
     }
   }
   return escaped;

@@ -13,7 +13,7 @@ TEST(TextTest, CleanUtf8KeepsTextAndReplacesTheRest) {
   EXPECT_EQ(clean_utf8("grün 漢字 😀"), "grün 漢字 😀");
   EXPECT_EQ(clean_utf8("a\nb\tc\x7f"), "a b c ");
   EXPECT_EQ(clean_utf8("\xff|\xc3|\xe6\xbc|\xc0\x80|\xed\xa0\x80|\xf5"),
-            "\uFFFD|\uFFFD|\uFFFD\uFFFD|\uFFFD\uFFFD|\uFFFD|\uFFFD");
+            "\uFFFD|\uFFFD|\uFFFD\uFFFD|\uFFFD\uFFFD|\uFFFD\uFFFD\uFFFD|\uFFFD");
 }
 
 TEST(TextTest, WidthsAreColumns) {

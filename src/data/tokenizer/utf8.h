@@ -5,38 +5,17 @@
 #include <string>
 #include <string_view>
 
-#include "common/printable.h"
+#include "common/utf8.h"
 
-/// UTF-8 as every tokenizer needs it: well-formed characters (no overlong form, no surrogate, nothing beyond U+10FFFF),
-/// the first byte that is none, and broken bytes made readable. utf8_length() is in common/printable.h.
+/// UTF-8 as every tokenizer needs it beyond common/utf8.h, which says what is well-formed: text that must be, walks
+/// from its end, and broken bytes made readable.
 namespace moe {
-
-/// Offset of the first byte that is not part of a well-formed character, or npos.
-size_t find_invalid_utf8(std::string_view text);
 
 /// Throws InvalidArgument with the offset of the first byte that is not UTF-8.
 void require_utf8(std::string_view text);
 
-/// A character and how many bytes it takes.
-struct CodePoint {
-  char32_t value = 0;
-  size_t size = 0;
-};
-
-/// The character at text[at] of well-formed text.
-inline CodePoint code_point_at(std::string_view text, size_t at) {
-  const auto byte = [&](size_t i) { return static_cast<char32_t>(static_cast<uint8_t>(text[at + i])); };
-  const char32_t first = byte(0);
-  if (first < 0x80) return {first, 1};
-  if (first < 0xE0) return {(first & 0x1F) << 6 | (byte(1) & 0x3F), 2};
-  if (first < 0xF0) return {(first & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F), 3};
-  return {(first & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F), 4};
-}
-
 /// The character that ends before text[end] (end > 0) of well-formed text.
 CodePoint code_point_before(std::string_view text, size_t end);
-
-void append_utf8(char32_t code_point, std::string& text);
 
 /// Whether a byte of well-formed text is inside a character, not at its start.
 inline bool is_utf8_tail(char byte) {
