@@ -101,7 +101,7 @@ void log_shared_warning(std::string_view event) {
 void set_log_level(LogLevel level) { outputs().console->set_level(to_spdlog(level)); }
 
 void log(LogLevel level, std::string_view event) {
-  const std::string line = printable(event);
+  const std::string line = printable(event, kMaxMessage, LineBreaks::kEscaped);
   outputs().logger.log(to_spdlog(level), spdlog::string_view_t(line.data(), line.size()));
 }
 

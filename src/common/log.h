@@ -5,7 +5,7 @@
 #include <string_view>
 
 /// One logger for every program, on stderr; spdlog stays behind it. A message is an event with fields:
-/// `event=checkpoint_saved step=200 bytes=1893402 seconds=0.8`; whatever it quotes, the line is UTF-8 and bounded
+/// `event=checkpoint_saved step=200 bytes=1893402 seconds=0.8`; whatever it quotes, it is one line, UTF-8 and bounded
 /// (common/printable.h). Safe to call from any thread.
 namespace moe {
 

@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <utility>
 
-#include "common/utf8.h"
+#include "common/printable.h"
 
 namespace moe {
 namespace {
@@ -19,10 +19,6 @@ char32_t next_code_point(std::string_view& text) {
   const char32_t value = length > 0 ? code_point_at(text, 0).value : kReplacement;
   text.remove_prefix(std::max<size_t>(length, 1));
   return value;
-}
-
-bool is_control(char32_t c) {
-  return c < 0x20 || (c >= 0x7F && c < 0xA0);
 }
 
 // Columns of one character: the common ranges of Unicode's East Asian Width (UAX 11) and of combining marks.
@@ -57,7 +53,7 @@ std::string clean_utf8(std::string_view text) {
   std::string clean;
   while (!text.empty()) {
     const char32_t c = next_code_point(text);
-    append_utf8(is_control(c) ? U' ' : c, clean);
+    append_utf8(steers_a_reader(c) ? U' ' : c, clean);
   }
   return clean;
 }
@@ -94,7 +90,7 @@ std::string escape_xml(std::string_view text) {
       case U'\'': escaped += "&#39;"; break;
       default:
         // XML 1.0 knows no other control characters and no U+FFFE and U+FFFF.
-        if (c == U'\n' || c == U'\t' || (!is_control(c) && c != 0xFFFE && c != 0xFFFF)) append_utf8(c, escaped);
+        if (c == U'\n' || c == U'\t' || (!steers_a_reader(c) && c != 0xFFFE && c != 0xFFFF)) append_utf8(c, escaped);
     }
   }
   return escaped;

@@ -7,8 +7,8 @@
 /// Text for people: widths on a terminal, numbers as one reads them, escaping.
 namespace moe {
 
-/// The text as valid UTF-8 on one line: bytes that are no UTF-8 become U+FFFD, line breaks and other control characters
-/// spaces.
+/// The text as valid UTF-8 on one line: bytes that are no UTF-8 become U+FFFD, line breaks and all else that steers a
+/// reader (common/printable.h) spaces.
 std::string clean_utf8(std::string_view text);
 
 /// Terminal columns of clean UTF-8: combining marks take none, East Asian wide characters and emoji two.
@@ -17,7 +17,7 @@ int display_width(std::string_view text);
 /// The text, shortened to at most `width` columns with an ellipsis at its end.
 std::string shorten(std::string_view text, int width);
 
-/// For XML and HTML, in text and in quoted attributes. Line breaks stay, other control characters go.
+/// For XML and HTML, in text and in quoted attributes. Line breaks stay, all else that steers a reader goes.
 std::string escape_xml(std::string_view text);
 
 /// Fixed number of decimals; "-" for NaN and infinities.

@@ -1,8 +1,12 @@
 #include "common/printable.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "common/error.h"
+#include "common/file_io.h"
+#include "common/log.h"
+#include "testing/temp_dir.h"
 
 namespace moe {
 namespace {
@@ -18,6 +22,27 @@ TEST(PrintableTest, BytesThatAreNoUtf8BecomeReadable) {
 TEST(PrintableTest, LinesStayAndATerminalIsNotCommanded) {
   EXPECT_EQ(printable("a\n\tb"), "a\n\tb");
   EXPECT_EQ(printable(std::string("\x1B[2J\r\0\x7F", 7)), "\\x1B[2J\\x0D\\x00\\x7F");
+  // C1: U+009B is ESC [, U+0085 a line break.
+  EXPECT_EQ(printable("\u009B2J\u0085\u0080\u009F|\u00A0"), "\\xC2\\x9B2J\\xC2\\x85\\xC2\\x80\\xC2\\x9F|\u00A0");
+}
+
+TEST(PrintableTest, ALineReadsAsItIs) {
+  EXPECT_EQ(printable("a\u2028b\u2029c"), "a\\xE2\\x80\\xA8b\\xE2\\x80\\xA9c");
+  for (const char* mark : {"\u202A", "\u202B", "\u202C", "\u202D", "\u202E", "\u2066", "\u2067", "\u2068", "\u2069"})
+    EXPECT_THAT(printable(mark), ::testing::MatchesRegex(R"((\\x[0-9A-F][0-9A-F]){3})"));
+  // Their neighbours, and text that is written from right to left, are text.
+  EXPECT_EQ(printable("\u2027\u202F\u2065\u206A \u05E9\u05DC\u05D5\u05DD"),
+            "\u2027\u202F\u2065\u206A \u05E9\u05DC\u05D5\u05DD");
+}
+
+TEST(PrintableTest, AQuotationAndALineOfTheLogAreOneLine) {
+  EXPECT_EQ(excerpt("a\nevent=forged\tb"), "a\\x0Aevent=forged\tb");
+  const testing::TempDir folder;
+  {
+    const LogFile file(folder / "log", LogLevel::kError);
+    log_error("event=failed reason=\"a\nb\"");
+  }
+  EXPECT_THAT(read_file(folder / "log"), ::testing::MatchesRegex("[^\n]* event=failed reason=\"a\\\\x0Ab\"\n"));
 }
 
 TEST(PrintableTest, LongTextIsCutBetweenCharacters) {

@@ -14,6 +14,7 @@ TEST(TextTest, CleanUtf8KeepsTextAndReplacesTheRest) {
   EXPECT_EQ(clean_utf8("a\nb\tc\x7f"), "a b c ");
   EXPECT_EQ(clean_utf8("\xff|\xc3|\xe6\xbc|\xc0\x80|\xed\xa0\x80|\xf5"),
             "\uFFFD|\uFFFD|\uFFFD\uFFFD|\uFFFD\uFFFD|\uFFFD\uFFFD\uFFFD|\uFFFD");
+  EXPECT_EQ(clean_utf8("a\u009B2J\u2028b\u202Ec"), "a 2J b c");
 }
 
 TEST(TextTest, WidthsAreColumns) {
@@ -35,6 +36,7 @@ TEST(TextTest, ShortenNeverCutsACharacter) {
 
 TEST(TextTest, EscapedTextIsSafeInTextAndAttributes) {
   EXPECT_EQ(escape_xml("<a href='x'>\"&\x01\n"), "&lt;a href=&#39;x&#39;&gt;&quot;&amp;\n");
+  EXPECT_EQ(escape_xml("safe\u202Egpj.exe\u0085"), "safegpj.exe");
 }
 
 TEST(TextTest, NumbersAsOneReadsThem) {
