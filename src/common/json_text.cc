@@ -54,7 +54,7 @@ int depth_of(std::string_view text) {
 /// What the library does not check while it builds the tree.
 class Rules {
  public:
-  explicit Rules(const std::string& where) : where_(where) {}
+  Rules(const std::string& where, const std::function<void(json&)>& visit) : where_(where), visit_(visit) {}
 
   bool operator()(int depth, json::parse_event_t event, json& value) {
     switch (event) {
@@ -68,6 +68,9 @@ class Rules {
           throw Corruption(concat(where_, ": the key ", quoted_json(value), " stands twice in an object"));
         }
         break;
+      case json::parse_event_t::value:
+        if (visit_ && value.is_number()) visit_(value);
+        break;
       default: break;
     }
     return true;
@@ -75,14 +78,19 @@ class Rules {
 
  private:
   const std::string& where_;
+  const std::function<void(json&)>& visit_;
   std::vector<std::set<std::string>> keys_;  ///< of the objects that are open
 };
 
 }  // namespace
 
 json parse_json(std::string_view text, const std::string& where) {
+  return parse_json(text, where, nullptr);
+}
+
+json parse_json(std::string_view text, const std::string& where, const std::function<void(json& number)>& visit) {
   refuse_nul(text, where + ": ");
-  Rules rules(where);
+  Rules rules(where, visit);
   try {
     return json::parse(text.begin(), text.end(), [&rules](int depth, json::parse_event_t event, json& value) { return rules(depth, event, value); });
   } catch (const json::exception& error) {

@@ -1,10 +1,13 @@
 #include "common/python_json.h"
 
+#include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <limits>
-#include <utility>
+#include <map>
 
+#include "common/error.h"
 #include "common/json_text.h"
 
 namespace moe {
@@ -12,22 +15,19 @@ namespace {
 
 using nlohmann::json;
 
-/// A byte that JSON allows in a string and that nobody writes: strings of it stand for the literals on their way
-/// through the library.
-constexpr char kMark = '\x7f';
-
-/// A literal and the string, as long as itself so that messages name the right column, that stands for it.
+/// A literal, and a number of JSON as long as itself, so that messages name the right column, that takes its place on
+/// the way through the library. Which numbers of the document were literals is told by counting, so that no text can be
+/// taken for one.
 struct Literal {
   std::string_view text;
+  std::string_view number;
   double value;
-
-  std::string marks() const { return std::string(text.size() - 2, kMark); }
-  std::string quoted_marks() const { return '"' + marks() + '"'; }
 };
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr std::array<Literal, 3> kLiterals{
-    {{"NaN", std::numeric_limits<double>::quiet_NaN()}, {"Infinity", kInfinity}, {"-Infinity", -kInfinity}}};
+constexpr std::array<Literal, 3> kLiterals{{{"NaN", "0.0", std::numeric_limits<double>::quiet_NaN()},
+                                            {"Infinity", "0.000000", kInfinity},
+                                            {"-Infinity", "-0.000000", -kInfinity}}};
 
 constexpr std::string_view kSpaces = " \t\r\n";
 
@@ -39,44 +39,43 @@ bool is_value_at(std::string_view text, size_t at, size_t size) {
          (behind == std::string_view::npos || std::string_view(",]}").find(text[behind]) != std::string_view::npos);
 }
 
-/// The text with strings of marks for the literals.
-std::string with_marks(std::string_view text) {
-  std::string result;
-  result.reserve(text.size());
-  bool is_in_string = false;
+/// The text with numbers for the literals, and which of all numbers, counted from 0 in the order of the text, they are.
+struct Numbered {
+  std::string text;
+  std::map<size_t, double> literals;
+};
+
+Numbered with_numbers(std::string_view text) {
+  Numbered result;
+  result.text.reserve(text.size());
+  size_t numbers = 0;
+  bool is_in_string = false, is_in_word = false;
   for (size_t at = 0; at < text.size(); ++at) {
-    if (is_in_string && text[at] == '\\') {
-      result += text.substr(at++, 2);
+    const char c = text[at];
+    if (is_in_string && c == '\\') {
+      result.text += text.substr(at++, 2);
       continue;
     }
-    if (text[at] == '"') is_in_string = !is_in_string;
+    if (c == '"') is_in_string = !is_in_string;
     const Literal* found = nullptr;
     for (const Literal& literal : kLiterals) {
       if (!is_in_string && text.substr(at, literal.text.size()) == literal.text &&
           is_value_at(text, at, literal.text.size()))
         found = &literal;
     }
-    if (found == nullptr) {
-      result += text[at];
+    if (found != nullptr) {
+      result.literals[numbers++] = found->value;
+      result.text += found->number;
+      at += found->text.size() - 1;
       continue;
     }
-    result += found->quoted_marks();
-    at += found->text.size() - 1;
+    const bool is_of_word =
+        !is_in_string && (c == '-' || c == '+' || c == '.' || std::isalnum(static_cast<unsigned char>(c)) != 0);
+    if (is_of_word && !is_in_word && (c == '-' || std::isdigit(static_cast<unsigned char>(c)) != 0)) ++numbers;
+    is_in_word = is_of_word;
+    result.text += c;
   }
   return result;
-}
-
-void marks_to_numbers(json& value) {
-  if (value.is_structured()) {
-    for (json& element : value) marks_to_numbers(element);
-  } else if (value.is_string()) {
-    for (const Literal& literal : kLiterals) {
-      if (value.get_ref<const std::string&>() == literal.marks()) {
-        value = literal.value;
-        return;
-      }
-    }
-  }
 }
 
 const Literal* literal_of(const json& value) {
@@ -92,11 +91,11 @@ bool has_literals(const json& value) {
   return false;
 }
 
-void numbers_to_marks(json& value) {
+void literals_to_strings(json& value, const std::string& mark) {
   if (value.is_structured()) {
-    for (json& element : value) numbers_to_marks(element);
+    for (json& element : value) literals_to_strings(element, mark);
   } else if (const Literal* const literal = literal_of(value)) {
-    value = literal->marks();
+    value = mark + std::string(literal->text);
   }
 }
 
@@ -107,23 +106,33 @@ std::string dumped(const json& value, int indent) {
 }  // namespace
 
 json parse_python_json(std::string_view text, const std::string& where) {
-  const bool may_hold_literals =
-      text.find("NaN") != std::string_view::npos || text.find("Infinity") != std::string_view::npos;
-  if (!may_hold_literals || text.find(kMark) != std::string_view::npos) return parse_json(text, where);
-  json value = parse_json(with_marks(text), where);
-  marks_to_numbers(value);
-  return value;
+  if (text.find("NaN") == std::string_view::npos && text.find("Infinity") == std::string_view::npos)
+    return parse_json(text, where);
+  const Numbered numbered = with_numbers(text);
+  size_t numbers = 0;
+  return parse_json(numbered.text, where, [&](json& number) {
+    if (const auto literal = numbered.literals.find(numbers++); literal != numbered.literals.end())
+      number = literal->second;
+  });
 }
 
 std::string python_json_text(const json& value, int indent) {
-  if (!has_literals(value)) return dumped(value, indent);
+  std::string text = dumped(value, indent);
+  if (!has_literals(value)) return text;
+  // Strings stand for the literals while the library writes. They start with what stands nowhere in the document.
+  size_t run = 0, longest_run = 0;
+  for (const char c : text) {
+    run = c == '?' ? run + 1 : 0;
+    longest_run = std::max(longest_run, run);
+  }
+  const std::string mark(longest_run + 1, '?');
   json marked = value;
-  numbers_to_marks(marked);
-  std::string text = dumped(marked, indent);
+  literals_to_strings(marked, mark);
+  text = dumped(marked, indent);
   for (const Literal& literal : kLiterals) {
-    const std::string marks = literal.quoted_marks();
-    for (size_t at = text.find(marks); at != std::string::npos; at = text.find(marks, at))
-      text.replace(at, marks.size(), literal.text);
+    const std::string quoted = concat('"', mark, literal.text, '"');
+    for (size_t at = text.find(quoted); at != std::string::npos; at = text.find(quoted, at))
+      text.replace(at, quoted.size(), literal.text);
   }
   return text;
 }

@@ -33,6 +33,21 @@ TEST(PythonJsonTest, ReadsThreeLiteralsAsNumbersAndWritesThemBack) {
   EXPECT_EQ(parse_python_json(" NaN ", "here").type(), nlohmann::json::value_t::number_float);
 }
 
+/// As Python's json.loads and json.dumps(..., ensure_ascii=False), which leave DEL alone: no text stands for a literal.
+TEST(PythonJsonTest, AnyTextMayStandBesideALiteral) {
+  for (const char* text : {"[\"\x7F\",NaN]", "{\"a\":\"\x7F\x7F\x7F\x7F\x7F\x7F\",\"\x7F\":[-0.5,Infinity]}",
+                           "[0.0,NaN,-0.0,\"-1\",-Infinity,1e3]", "[\"?NaN\",\"??\",\"NaN\",NaN]"}) {
+    const nlohmann::json json = parse_python_json(text, "here");
+    EXPECT_EQ(python_json_text(json, -1), std::string(text) == "[0.0,NaN,-0.0,\"-1\",-Infinity,1e3]"
+                                              ? "[0.0,NaN,-0.0,\"-1\",-Infinity,1000.0]"
+                                              : text);
+  }
+  // An escape is the same character.
+  const nlohmann::json escaped = parse_python_json(R"(["\u007f", NaN])", "here");
+  EXPECT_EQ(escaped[0], "\x7F");
+  EXPECT_TRUE(std::isnan(escaped[1].get<double>()));
+}
+
 TEST(PythonJsonTest, ReadsNothingElseThatJsonHasNot) {
   for (const char* text : {"{NaN: 1}", "[nan]", "[NaNs]", "[1NaN]", "[+Infinity]", "[--Infinity]",
                            "[Infinity Infinity]", "{\"a\": Infinity", "[Inf]"}) {
