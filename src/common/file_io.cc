@@ -7,12 +7,15 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstring>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "common/error.h"
 #include "common/standard_output.h"
+#include "common/write_all.h"
 #include "common/xxh3_stream.h"
 
 namespace moe {
@@ -90,18 +93,36 @@ size_t checked_size(const Descriptor& file, const fs::path& path) {
 
 /// Where bytes written to `path` land.
 struct Destination {
-  fs::path path;               ///< behind all links; it need not exist
-  bool is_descriptor = false;  ///< a link of /proc to an open file, as /dev/stdout is: a new file in its place would reach nobody
+  fs::path path;  ///< behind all links; it need not exist
+  std::optional<int>
+      descriptor;  ///< that a link of /proc stands for, as /dev/stdout does: a new file in its place would reach nobody
+  bool is_of_another = false;  ///< the same of another process, whose descriptor cannot be had
 };
+
+/// Of a path in /proc/self/fd, by any name of that folder: which descriptor of this process it is.
+std::optional<int> own_descriptor(const fs::path& folder, const fs::path& name) {
+  std::error_code error;
+  const fs::path self = fs::canonical("/proc/self", error), thread = fs::canonical("/proc/thread-self", error);
+  const std::string& digits = name.native();
+  int descriptor = 0;
+  const auto [end, problem] = std::from_chars(digits.data(), digits.data() + digits.size(), descriptor);
+  const bool is_number = problem == std::errc() && end == digits.data() + digits.size();
+  return is_number && (folder == self / "fd" || folder == thread / "fd") ? std::optional(descriptor) : std::nullopt;
+}
 
 Destination destination_of(fs::path path) {
   constexpr int kMostLinks = 40;   // Linux's own limit
-  std::error_code error;
-  bool is_descriptor = false;
-  for (int links = 0; fs::is_symlink(fs::symlink_status(path, error)); ++links) {
-    if (links == kMostLinks) throw StorageError(concat("cannot write ", path.string(), ": too many symbolic links"));
+  bool is_of_another = false;
+  for (int links = 0;; ++links) {
+    if (links > kMostLinks) throw StorageError(concat("cannot write ", path.string(), ": too many symbolic links"));
+    std::error_code error;
     const fs::path folder = fs::canonical(path.parent_path(), error);   // of /dev/fd/3: /proc/123/fd
-    is_descriptor = is_descriptor || (!error && folder.filename() == "fd" && folder.native().starts_with("/proc/"));
+    if (!error && folder.filename() == "fd" && folder.native().starts_with("/proc/")) {
+      if (const std::optional<int> descriptor = own_descriptor(folder, path.filename()))
+        return {path, descriptor, false};
+      is_of_another = true;
+    }
+    if (!fs::is_symlink(fs::symlink_status(path, error))) return {path, {}, is_of_another};
     const fs::path target = fs::read_symlink(path, error);
     if (error) {
       errno = error.value();
@@ -109,7 +130,6 @@ Destination destination_of(fs::path path) {
     }
     path = path.parent_path() / target;   // an absolute target stands alone
   }
-  return {path, is_descriptor};
 }
 
 }  // namespace
@@ -196,8 +216,15 @@ AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
   struct stat old {};
   const bool exists = ::stat(path_.c_str(), &old) == 0;
   const Destination destination = destination_of(path_);
-  if (destination.is_descriptor || (exists && !S_ISREG(old.st_mode))) {
-    // Appended: a descriptor may stand for a file that others have written to.
+  if (destination.descriptor) {
+    // The descriptor itself: opened anew by its name, a file would be written from another position, and a socket not
+    // at all.
+    descriptor_ = ::fcntl(*destination.descriptor, F_DUPFD_CLOEXEC, 0);
+    if (descriptor_ < 0) throw_storage("write", path_);
+    return;
+  }
+  if (destination.is_of_another || (exists && !S_ISREG(old.st_mode))) {
+    // Appended: it may be a file that the other process has written to.
     descriptor_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
     if (descriptor_ < 0) throw_storage("write", path_);
     return;
@@ -224,16 +251,14 @@ AtomicFile::~AtomicFile() {
   if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
-void AtomicFile::write(std::string_view bytes) { write(std::as_bytes(std::span(bytes.data(), bytes.size()))); }
-
 void AtomicFile::write(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t count = ::write(descriptor_, bytes.data(), bytes.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0 && errno == EPIPE) end_by_broken_pipe();
-    if (count < 0) throw_storage("write", path_);
-    bytes = bytes.subspan(static_cast<size_t>(count));
-  }
+  write(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+}
+
+void AtomicFile::write(std::string_view bytes) {
+  if (write_all(descriptor_, bytes)) return;
+  if (errno == EPIPE) end_by_broken_pipe();
+  throw_storage("write", path_);
 }
 
 void AtomicFile::commit() {

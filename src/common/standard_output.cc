@@ -1,7 +1,6 @@
 #include "common/standard_output.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <unistd.h>
 
 #include <array>
@@ -13,6 +12,7 @@
 #include <string_view>
 
 #include "common/error.h"
+#include "common/write_all.h"
 
 namespace moe {
 namespace {
@@ -35,24 +35,13 @@ class StandardOutput::Buffer final : public std::streambuf {
   /// What could not be written once fails for ever: a part of the results is missing.
   void write_out() {
     if (!problem_.empty()) throw StorageError(problem_);
-    std::string_view rest(pbase(), static_cast<size_t>(pptr() - pbase()));
+    const std::string_view rest(pbase(), static_cast<size_t>(pptr() - pbase()));
     setp(bytes_.data(), bytes_.data() + bytes_.size());
-    while (!rest.empty()) {
-      const ssize_t count = ::write(STDOUT_FILENO, rest.data(), rest.size());
-      if (count >= 0) {
-        rest.remove_prefix(static_cast<size_t>(count));
-        continue;
-      }
-      if (errno == EINTR) continue;
-      if (errno == EPIPE) end_by_broken_pipe();
-      if (errno == EAGAIN) {   // someone who shares the terminal or the pipe made it non-blocking
-        pollfd writable{STDOUT_FILENO, POLLOUT, 0};
-        ::poll(&writable, 1, -1);
-        continue;
-      }
-      problem_ = concat("cannot write to standard output: ", std::strerror(errno), errno == ENOSPC ? "; is the disk full?" : "");
-      throw StorageError(problem_);
-    }
+    if (write_all(STDOUT_FILENO, rest)) return;
+    if (errno == EPIPE) end_by_broken_pipe();
+    problem_ =
+        concat("cannot write to standard output: ", std::strerror(errno), errno == ENOSPC ? "; is the disk full?" : "");
+    throw StorageError(problem_);
   }
 
  protected:

@@ -1,18 +1,25 @@
 #include "common/file_io.h"
 
-#include <gmock/gmock.h>
 #include <fcntl.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
-#include <thread>
-
 #include <map>
+#include <string>
+#include <thread>
+#include <vector>
 
 #include "common/error.h"
+#include "common/write_all.h"
 #include "testing/temp_dir.h"
 
 namespace moe {
@@ -100,16 +107,80 @@ TEST(FileIoTest, ADeviceIsWrittenInPlace) {
   EXPECT_TRUE(S_ISCHR(mode_of("/dev/full")));
 }
 
-/// /dev/stdout and /dev/fd/3 are such links: whoever reads the descriptor sees the bytes, behind those that were there.
-TEST(FileIoTest, ADescriptorIsWrittenThrough) {
+/// By each name that it has.
+std::vector<std::string> names_of(int descriptor) {
+  const std::string number = std::to_string(descriptor);
+  return {"/proc/self/fd/" + number, "/dev/fd/" + number, "/proc/" + std::to_string(::getpid()) + "/fd/" + number,
+          "/proc/thread-self/fd/" + number};
+}
+
+TEST(FileIoTest, ADescriptorIsWrittenThroughAtItsPosition) {
   const testing::TempDir folder;
-  write_file_atomically(folder / "log", "before ");
-  const int descriptor = ::open((folder / "log").c_str(), O_RDWR);
-  ASSERT_GE(descriptor, 0);
-  write_file_atomically("/proc/self/fd/" + std::to_string(descriptor), "after");
-  write_file_atomically("/dev/fd/" + std::to_string(descriptor), " and after");
-  ::close(descriptor);
-  EXPECT_EQ(read_file(folder / "log"), "before after and after");
+  for (const int append : {0, O_APPEND}) {
+    const int descriptor = ::open((folder / "log").c_str(), O_WRONLY | O_CREAT | O_TRUNC | append, 0644);
+    ASSERT_GE(descriptor, 0);
+    EXPECT_EQ(::write(descriptor, "before", 6), 6);
+    std::string expected = "before";
+    for (const std::string& name : names_of(descriptor)) {
+      write_file_atomically(name, " " + name);
+      // What the owner writes next stands behind it.
+      EXPECT_EQ(::write(descriptor, ";", 1), 1);
+      expected += " " + name + ";";
+    }
+    std::filesystem::remove(folder / "link");
+    std::filesystem::create_symlink(names_of(descriptor)[1], folder / "link");
+    write_file_atomically(folder / "link", "by a link");
+    ::close(descriptor);
+    EXPECT_EQ(read_file(folder / "log"), expected + "by a link") << append;
+  }
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 2) << "no temporary file is left";
+}
+
+TEST(FileIoTest, ADescriptorMayBeASocketOrAPipe) {
+  for (const bool is_socket : {true, false}) {
+    std::array<int, 2> ends{};
+    ASSERT_EQ(is_socket ? ::socketpair(AF_UNIX, SOCK_STREAM, 0, ends.data()) : ::pipe(ends.data()), 0);
+    for (const std::string& name : names_of(ends[1])) write_file_atomically(name, "x");
+    write_file_atomically(names_of(ends[1])[0], "end");
+    ::close(ends[1]);
+    std::array<char, 16> read{};
+    std::string all;
+    for (ssize_t count = 0; (count = ::read(ends[0], read.data(), read.size())) > 0;)
+      all.append(read.data(), static_cast<size_t>(count));
+    ::close(ends[0]);
+    EXPECT_EQ(all, "xxxxend") << is_socket;
+  }
+}
+
+/// Somebody who shares the pipe made it non-blocking; it takes less than what is written, for a while nothing.
+TEST(FileIoTest, ADescriptorThatDoesNotBlockIsWaitedFor) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe2(ends.data(), O_NONBLOCK), 0);
+  const std::string bytes(1'000'003, 'y');
+  size_t received = 0;
+  std::thread reader([&] {
+    std::vector<char> read(5000);
+    for (pollfd ready{ends[0], POLLIN, 0}; ::poll(&ready, 1, -1) > 0;) {
+      const ssize_t count = ::read(ends[0], read.data(), read.size());
+      if (count <= 0) break;
+      received += static_cast<size_t>(count);
+    }
+  });
+  EXPECT_TRUE(write_all(ends[1], bytes));
+  write_file_atomically(names_of(ends[1])[1], bytes);
+  ::close(ends[1]);
+  reader.join();
+  ::close(ends[0]);
+  EXPECT_EQ(received, 2 * bytes.size());
+}
+
+TEST(FileIoTest, ADescriptorThatCannotBeWrittenIsAStorageError) {
+  EXPECT_THROW(write_file_atomically("/dev/fd/987654", "x"), StorageError) << "not open";
+  const int read_only = ::open("/dev/null", O_RDONLY);
+  EXPECT_THROW(write_file_atomically(names_of(read_only)[1], "x"), StorageError);
+  ::close(read_only);
+  EXPECT_FALSE(write_all(-1, "x"));
+  EXPECT_EQ(errno, EBADF);
 }
 
 TEST(FileIoTest, FullDiskIsAStorageErrorThatNamesTheFile) {

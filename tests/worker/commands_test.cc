@@ -112,6 +112,11 @@ TEST(OutputTest, OutMayBeAPipeALinkOrADescriptor) {
   ASSERT_EQ(plain.exit_code, 0) << plain.err;
   EXPECT_EQ(shell(score + "/dev/stdout").out, plain.out);
   EXPECT_EQ(shell(score + "/dev/stdout | cat").out, plain.out);
+  // Where the shell's own output stands, before it and behind it.
+  const std::string both = "cd " + folder.path().string() + "; (echo before; " + score + "/dev/stdout; echo after) ";
+  EXPECT_EQ(shell(both + "> both; cat both").out, "before\n" + plain.out + "after\n");
+  EXPECT_EQ(shell(both + ">> both; cat both").out, "before\n" + plain.out + "after\nbefore\n" + plain.out + "after\n");
+  EXPECT_EQ(shell(both + "3> third 1>&3; cat third").out, "before\n" + plain.out + "after\n");
   EXPECT_EQ(shell(score + "/dev/full").exit_code, 74);
   EXPECT_EQ(shell("mkfifo " + (folder / "pipe").string() + "; " + score + (folder / "pipe").string() + " & cat " + (folder / "pipe").string()).out, plain.out);
   EXPECT_EQ(shell("cd " + folder.path().string() + "; umask 0; touch kept; chmod 600 kept; ln -s kept link; " + score + "link; stat -c %a%F kept link").out,
