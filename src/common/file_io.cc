@@ -132,6 +132,26 @@ Destination destination_of(fs::path path) {
   }
 }
 
+/// Gives the open file the owner and the mode of the one whose place it takes, as far as we may. Nobody gets more
+/// rights than the old mode gave: under another owner or group nothing runs in that one's name, and where the group is
+/// another, members of either group have what both the group and the others had.
+bool take_over(int descriptor, const struct stat& old) {
+  // The owner first: a change of owner takes bits of the mode away.
+  if (::fchown(descriptor, old.st_uid, old.st_gid) != 0) {
+    [[maybe_unused]] const int of_group =
+        ::fchown(descriptor, static_cast<uid_t>(-1), old.st_gid);  // what came of it is looked up
+  }
+  struct stat now {};
+  if (::fstat(descriptor, &now) != 0) return false;
+  mode_t mode = old.st_mode & 07777;
+  if (now.st_uid != old.st_uid || now.st_gid != old.st_gid) mode &= ~static_cast<mode_t>(S_ISUID | S_ISGID);
+  if (now.st_gid != old.st_gid) {
+    const mode_t both = mode >> 3 & mode & S_IRWXO;
+    mode = (mode & ~static_cast<mode_t>(S_IRWXG | S_IRWXO)) | both << 3 | both;
+  }
+  return ::fchmod(descriptor, mode) == 0;
+}
+
 }  // namespace
 
 bool is_there(const fs::path& path) {
@@ -231,12 +251,10 @@ AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
   }
   path_ = destination.path;
   temporary_ = path_.string() + ".tmp";
-  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, exists ? 0600 : 0644);
   if (descriptor_ < 0) throw_storage("create", temporary_);
-  if (!exists) return;
-  // Before there is anything to read in it. The owner first: a change of owner takes bits of the mode away.
-  [[maybe_unused]] const int is_ours = ::fchown(descriptor_, old.st_uid, old.st_gid);
-  if (::fchmod(descriptor_, old.st_mode & 07777) != 0) {
+  // Before there is anything to read in it.
+  if (exists && !take_over(descriptor_, old)) {
     const int error = errno;
     ::close(std::exchange(descriptor_, -1));
     ::unlink(temporary_.c_str());

@@ -46,8 +46,9 @@ void sync_directory(const std::filesystem::path& path);
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);
 
 /// A file that is written piece by piece under a temporary name (`path`.tmp) and takes its place on commit(). Destroyed
-/// without commit, it leaves nothing. A file that was there keeps its mode, and its owner where we may set it; a symbolic
-/// link stays, and what it points to is replaced. A device or a pipe is written in place, piece by piece, and so is an open descriptor by its name
+/// without commit, it leaves nothing. A file that was there keeps its mode, and its owner and group where we may set
+/// them: where not, setuid, setgid and what would widen access go. A symbolic link stays, and what it points to is
+/// replaced. A device or a pipe is written in place, piece by piece, and so is an open descriptor by its name
 /// (/dev/stdout, /dev/fd/3, /proc/self/fd/3), at its own position; if the reader goes away, the process ends as SIGPIPE
 /// ends it. Move-less: lives in one scope.
 class AtomicFile {

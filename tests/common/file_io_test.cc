@@ -2,10 +2,12 @@
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
+#include <grp.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +15,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <string>
 #include <thread>
@@ -181,6 +184,71 @@ TEST(FileIoTest, ADescriptorThatCannotBeWrittenIsAStorageError) {
   ::close(read_only);
   EXPECT_FALSE(write_all(-1, "x"));
   EXPECT_EQ(errno, EBADF);
+}
+
+constexpr char kStillRoot[] = "cannot give root up";
+
+/// In a child that has given root up, work; gives what it wrote on a pipe.
+std::string as_nobody(const std::function<std::string()>& work) {
+  std::array<int, 2> ends{};
+  if (::pipe(ends.data()) != 0) return "no pipe";
+  const pid_t child = ::fork();
+  if (child == 0) {
+    std::string said = kStillRoot;
+    try {
+      constexpr gid_t kGroups[] = {4242};
+      if (::setgroups(1, kGroups) == 0 && ::setresgid(65534, 65534, 65534) == 0 &&
+          ::setresuid(65534, 65534, 65534) == 0)
+        said = work();
+    } catch (const std::exception& error) {
+      said = error.what();
+    }
+    ::_exit(write_all(ends[1], said) ? 0 : 1);
+  }
+  ::close(ends[1]);
+  std::array<char, 1000> read{};
+  const ssize_t count = ::read(ends[0], read.data(), read.size());
+  ::close(ends[0]);
+  ::waitpid(child, nullptr, 0);
+  return std::string(read.data(), static_cast<size_t>(std::max<ssize_t>(count, 0)));
+}
+
+/// A file of another owner: what was meant for that owner's programs and group is no longer.
+TEST(FileIoTest, AModeThatWouldWidenAccessIsNotKept) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to make files of other owners";
+  const testing::TempDir folder;
+  ASSERT_EQ(::chmod(folder.path().c_str(), 0777), 0);
+  struct Case {
+    uid_t owner;
+    gid_t group;
+    mode_t mode, expected;
+  };
+  // As `nobody`, who is in the group 4242 but not in 4343.
+  for (const Case& c :
+       std::vector<Case>{{65534, 4242, 0640, 0640},  // ours, and a group that we may give
+                         {0, 4242, 0664, 0664},      // another's, in a group that we are in
+                         {0, 4242, 06775, 0775},
+                         {0, 4343, 06770, 0700},  // a group of others: what everybody had
+                         {0, 4343, 0660, 0600},
+                         {0, 4343, 0664, 0644},
+                         {0, 4343, 0644, 0644},
+                         {65534, 4343, 02750, 0700},
+                         {0, 4343, 0604, 0600}}) {  // the old group was kept out: now it is among the others
+    const std::filesystem::path path = folder / "file";
+    write_file_atomically(path, "old");
+    if (::chown(path.c_str(), c.owner, c.group) != 0) GTEST_SKIP() << "this root may not give files to other owners";
+    ASSERT_EQ(::chmod(path.c_str(), c.mode), 0);
+    const std::string said = as_nobody([&] { return write_file_atomically(path, "new"), std::string("done"); });
+    if (said == kStillRoot) GTEST_SKIP() << "this root may not become another user";
+    EXPECT_EQ(said, "done");
+    struct stat now {};
+    ASSERT_EQ(::stat(path.c_str(), &now), 0);
+    EXPECT_EQ(now.st_mode & 07777, c.expected) << std::oct << c.mode << " of " << std::dec << c.owner << ":" << c.group;
+    EXPECT_EQ(now.st_uid, 65534U);
+    EXPECT_EQ(now.st_gid, c.group == 4242 ? 4242U : 65534U);
+    EXPECT_EQ(read_file(path), "new");
+    ASSERT_EQ(::unlink(path.c_str()), 0);
+  }
 }
 
 TEST(FileIoTest, FullDiskIsAStorageErrorThatNamesTheFile) {
