@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <link.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -97,6 +98,41 @@ TEST(ProgramsTest, AWorkerThatStartedItselfAnewIsStillItself) {
        plain + "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun --oversubscribe --quiet -n 2 " + worker + " inspect /nowhere"});
   EXPECT_EQ(ranks.exit_code, 64);
   EXPECT_THAT(ranks.err, HasSubstr("mpirun started 2"));
+}
+
+/// Of this process, and of every program of the build.
+std::string loader_path() {
+  std::string path;
+  dl_iterate_phdr(
+      [](dl_phdr_info* object, size_t, void* found) {
+        for (int i = 0; i < object->dlpi_phnum; ++i) {
+          const auto& part = object->dlpi_phdr[i];
+          if (part.p_type == PT_INTERP)
+            *static_cast<std::string*>(found) = reinterpret_cast<const char*>(object->dlpi_addr + part.p_vaddr);
+        }
+        return 1;  // the first object is the program
+      },
+      &path);
+  return path;
+}
+
+/// There is no second start then: the file that runs, as /proc has it, is the loader's.
+TEST(ProgramsTest, AWorkerMayBeStartedThroughTheLoaderByName) {
+  const std::string worker = testing::worker_path(), loader = loader_path();
+  ASSERT_THAT(loader, HasSubstr("ld-"));
+  const std::vector<std::string> plain{"env", "-u", "OMP_WAIT_POLICY", "-u", "GOMP_SPINCOUNT"};
+  const auto run = [&](const std::vector<std::string>& words) {
+    std::vector<std::string> command = plain;
+    command.insert(command.end(), words.begin(), words.end());
+    return testing::run_process(command);
+  };
+  const testing::ProcessResult direct = run({worker, "inspect", "--help"}),
+                               loaded = run({loader, worker, "inspect", "--help"});
+  EXPECT_EQ(direct.exit_code, 0) << direct.err;
+  EXPECT_EQ(loaded.exit_code, 0) << loaded.err;
+  EXPECT_THAT(loaded.out, HasSubstr("moe-worker"));
+  EXPECT_EQ(loaded.out, direct.out);
+  EXPECT_EQ(loaded.err, direct.err);
 }
 
 TEST(CollectiveTimeoutTest, IsBounded) {
