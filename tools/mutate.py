@@ -5,17 +5,24 @@
     python3 tools/mutate.py NAME...             these
     python3 tools/mutate.py --list
     python3 tools/mutate.py --check             every change still fits its file, every test is still there (a test of the suite)
+    python3 tools/mutate.py --self-test         the tool itself, on a table of its own (a test of the suite)
 
 A mutation is a text of a source file, what takes its place, and the test that must then fail. Each is written, the one test
-binary is built, the test is run, and the file is put back, whatever happens. A mutant that passes, or does not compile, is an
-error: exit 1 and one line for it at the end. Build first: the tests must pass without any mutation (--sane runs them so).
+binary is built, the test is run, and the file is put back, whatever happens: SIGINT, SIGTERM and SIGHUP end what runs and put it
+back too. A file that differs from the last commit is not touched: the tool ends before it begins. A mutant that passes, or does not
+compile, is an error: exit 1 and one line for it at the end. One that hangs is noticed: the test is killed after --limit seconds, and
+the line says so. Build first: the tests must pass without any mutation (--sane runs them so).
 """
 import argparse
+import os
 import pathlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -104,39 +111,141 @@ def problems_of(mutation):
             yield f"{mutation.name}: no test looks like {pattern}"
 
 
-def run(command):
-    return subprocess.run(command, cwd=ROOT, shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def changed_files(mutations):
+    """Which files of these mutations differ from the last commit; nothing where there is no repository."""
+    files = sorted({m.file for m in mutations})
+    status = subprocess.run(["git", "status", "--porcelain", "--", *files], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return [line[3:] for line in status.stdout.splitlines()] if status.returncode == 0 else []
+
+
+def end_by_signal(number, frame):
+    """As an exception, which passes the places that put things back; another signal does not disturb them."""
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Ran(NamedTuple):
+    code: int | None   # None: killed at the limit
+    said: str
+
+
+def run(command, limit):
+    """In a process group of its own, which ends with it, with the limit, or with this program."""
+    with subprocess.Popen(command, cwd=ROOT, shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                          start_new_session=True) as process:
+        try:
+            said, _ = process.communicate(timeout=limit)
+            return Ran(process.returncode, said)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            said, _ = process.communicate()
+            return Ran(None, said)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
 
 
 def tests_pass(mutation, options):
-    """(whether the test passes, what was said), or (None, ...) if it was not built."""
-    built = run(options.build.format(target=mutation.target))
-    if built.returncode != 0:
-        return None, built.stdout
+    """(whether the test passes, what was said; None for said where it took too long), or (None, ...) if it was not built."""
+    built = run(options.build.format(target=mutation.target), options.limit)
+    if built.code != 0:
+        return None, built.said + (f"\nthe build took over {options.limit:g} s" if built.code is None else "")
     binary = f"build/release/bin/{mutation.target.split()[0]}"
-    ran = run(options.run.format(command=shlex.quote(f"{binary} --gtest_brief=1 --gtest_fail_fast --gtest_filter={shlex.quote(mutation.test)}")))
-    if "Running 0 tests" in ran.stdout or "0 tests from 0 test suites" in ran.stdout:
+    ran = run(options.run.format(command=shlex.quote(f"{binary} --gtest_brief=1 --gtest_fail_fast --gtest_filter={shlex.quote(mutation.test)}")), options.limit)
+    if ran.code is None:
+        return False, None
+    if "Running 0 tests" in ran.said or "0 tests from 0 test suites" in ran.said:
         return None, "no test matches " + mutation.test
-    return ran.returncode == 0, ran.stdout
+    return ran.code == 0, ran.said
+
+
+ORIGINALS = {}   # bytes of the file that is mutated now
+
+
+def put_back():
+    for path, original in list(ORIGINALS.items()):
+        path.write_bytes(original)
+        del ORIGINALS[path]
 
 
 def try_mutation(mutation, options):
-    """Nothing, or why this mutation shows a hole."""
+    """(why this mutation shows a hole, or nothing; what else is to say)."""
     path = ROOT / mutation.file
     original = path.read_bytes()
-    text = original.decode()
-    if not options.sane:
-        path.write_text(text.replace(mutation.old, mutation.new, 1))
     try:
+        if not options.sane:
+            ORIGINALS[path] = original
+            path.write_text(original.decode().replace(mutation.old, mutation.new, 1))
         passes, said = tests_pass(mutation, options)
     finally:
-        if not options.sane:
-            path.write_bytes(original)
+        put_back()
+    is_too_long = said is None
+    tail = f"it took over {options.limit:g} s" if is_too_long else "\n".join(said.splitlines()[-15:])
     if passes is None:
-        return "was not built or not run:\n" + "\n".join(said.splitlines()[-15:])
+        return "was not built or not run:\n" + tail, ""
     if options.sane:
-        return "" if passes else "the test fails without the mutation:\n" + "\n".join(said.splitlines()[-15:])
-    return "SURVIVED: " + mutation.test + " passes" if passes else ""
+        return "" if passes else "the test fails without the mutation:\n" + tail, ""
+    return "SURVIVED: " + mutation.test + " passes" if passes else "", f" (by a time-out: the test was killed after {options.limit:g} s)" if is_too_long else ""
+
+
+def self_test():
+    """A copy of this file with a table of its own, in a small repository whose "test binary" looks at the mutated file."""
+    program = pathlib.Path(__file__).read_text()
+    table = program[program.index("\nMUTATIONS = ["):program.index("\n]\n") + 3]
+    fakes = [Mutation(name, "code.cc", "good", name, "fake_tests", "FakeTest.*", "why " + name) for name in ("bad", "hangs", "unseen", "broken")]
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        files = {"tools/mutate.py": program.replace(table, "\nMUTATIONS = [" + ",\n".join(map(repr, fakes)) + "\n]\n"),
+                 "code.cc": "good\n",
+                 "tests/fake_test.cc": "TEST(FakeTest, Name) {}\n",
+                 "build/release/bin/fake_tests": "#!/bin/sh\ngrep -q bad code.cc && exit 1\nif grep -q hangs code.cc; then echo $$ > pid; sleep 600; fi\nexit 0\n"}
+        for name, text in files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+            (root / name).chmod(0o755)
+        git = ["git", "-c", "user.name=x", "-c", "user.email=x@localhost", "-c", "commit.gpgsign=false"]
+        for words in (["init", "-q"], ["add", "code.cc"], ["commit", "-q", "-m", "x"]):
+            subprocess.run(git + words, cwd=root, check=True)
+        command = [sys.executable, str(root / "tools/mutate.py"), "--build", "! grep -q broken code.cc"]
+
+        def is_clean():
+            return (root / "code.cc").read_text() == "good\n"
+
+        def has_ended(pid):
+            for _ in range(500):   # of a killed group; its new parent may take a moment to see it
+                try:
+                    if pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                        return True
+                except OSError:
+                    return True
+                time.sleep(0.01)
+            return False
+
+        whole = subprocess.run(command + ["--limit", "1"], stdout=subprocess.PIPE, text=True)
+        assert whole.returncode == 1, whole
+        for line in ("ok   bad: why bad\n", "ok   hangs: why hangs (by a time-out: the test was killed after 1 s)", "FAIL unseen: SURVIVED",
+                     "FAIL broken: was not built", "2 of 4 mutations were noticed"):
+            assert line in whole.stdout, (line, whole.stdout)
+        assert is_clean() and has_ended((root / "pid").read_text().strip())
+        for number in SIGNALS:
+            (root / "pid").unlink()
+            tool = subprocess.Popen(command + ["hangs"])
+            while not (root / "pid").exists() or not (root / "pid").read_text():
+                assert tool.poll() is None
+                time.sleep(0.01)
+            assert not is_clean()
+            tool.send_signal(number)
+            assert tool.wait() == 128 + number, tool.returncode
+            assert is_clean() and has_ended((root / "pid").read_text().strip()), number
+        (root / "code.cc").write_text("good, and work that nobody committed\n")
+        refused = subprocess.run(command + ["bad"], stderr=subprocess.PIPE, text=True)
+        assert refused.returncode == 1 and "code.cc" in refused.stderr and "commit" in refused.stderr, refused
+        assert "nobody committed" in (root / "code.cc").read_text()
+    print("mutate: a hang, a survivor, a build that fails, three signals and a changed file are what they should be")
 
 
 def main():
@@ -144,10 +253,15 @@ def main():
     parser.add_argument("names", nargs="*", help="mutations to try; all by default")
     parser.add_argument("--list", action="store_true", help="print the table")
     parser.add_argument("--check", action="store_true", help="only see that the table fits the sources")
+    parser.add_argument("--limit", type=float, default=900, metavar="SECONDS", help="what a build and what a test may take at most (%(default)s)")
+    parser.add_argument("--self-test", action="store_true", help="try this tool on a table of its own")
     parser.add_argument("--sane", action="store_true", help="run the tests without the mutations: all must pass")
     parser.add_argument("--build", default="cmake --build --preset release --target {target}", help="how {target} is built (%(default)s)")
     parser.add_argument("--run", default="bash -c {command}", help="how {command} is run (%(default)s)")
     options = parser.parse_args()
+    if options.self_test:
+        self_test()
+        return
     unknown = set(options.names) - {m.name for m in MUTATIONS}
     if unknown:
         sys.exit(f"mutate: no mutation {', '.join(sorted(unknown))}; --list shows them")
@@ -162,12 +276,22 @@ def main():
     if options.check:
         print(f"{len(chosen)} mutations fit")
         return
+    if not options.sane:
+        changed = changed_files(chosen)
+        if changed:
+            sys.exit(f"mutate: not committed: {', '.join(changed)}; commit or restore first (git diff shows what is changed), so that nothing is lost and no "
+                     "mutation that a killed run left is taken for the program")
+    for number in SIGNALS:
+        signal.signal(number, end_by_signal)
     holes = []
-    for m in chosen:
-        hole = try_mutation(m, options)
-        print(f"{'ok  ' if not hole else 'FAIL'} {m.name}: {hole or m.why}", flush=True)
-        if hole:
-            holes.append(m.name)
+    try:
+        for m in chosen:
+            hole, more = try_mutation(m, options)
+            print(f"{'ok  ' if not hole else 'FAIL'} {m.name}: {hole or m.why + more}", flush=True)
+            if hole:
+                holes.append(m.name)
+    finally:
+        put_back()   # a signal may have come while a file was being put back; none disturbs this
     print(f"{len(chosen) - len(holes)} of {len(chosen)} mutations were noticed" if not options.sane else f"{len(chosen) - len(holes)} of {len(chosen)} pass unmutated")
     if holes:
         sys.exit(1)
