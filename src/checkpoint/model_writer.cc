@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "checkpoint/conversion_files.h"
+#include "checkpoint/weight_file_names.h"
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
@@ -19,7 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 using Spec = SafetensorsWriter::Spec;
 
-constexpr char kSingleFile[] = "model.safetensors";
 /// Files of the tokenizer, of generation and of chats.
 constexpr const char* kCompanions[] = {"tokenizer.model",         "tokenizer.json",    "tokenizer_config.json", "vocab.json", "merges.txt",
                                        "special_tokens_map.json", "added_tokens.json", "generation_config.json"};
@@ -27,9 +27,9 @@ constexpr char kTemplatePrefix[] = "chat_template";
 constexpr char kTemplate[] = "chat_template.jinja";
 
 std::string shard_name(size_t index, size_t count) {
-  if (count == 1) return kSingleFile;
+  if (count == 1) return kSingleWeights;
   char text[64];
-  std::snprintf(text, sizeof text, "model-%05zu-of-%05zu.safetensors", index + 1, count);
+  std::snprintf(text, sizeof text, "%s%05zu-of-%05zu%s", kShardPrefix, index + 1, count, kWeightsExtension);
   return text;
 }
 
@@ -96,9 +96,9 @@ void write_surroundings(const fs::path& folder, const Surroundings& around) {
     if (around.dtype && config.contains(key)) config[key] = *around.dtype;
   }
   write_file_atomically(folder / "config.json", python_json_text(config, 2) + "\n");
-  if (around.shard_of.empty() || around.shard_of.begin()->second != kSingleFile) {
+  if (around.shard_of.empty() || around.shard_of.begin()->second != kSingleWeights) {
     const nlohmann::json index = {{"metadata", {{"total_size", around.total_bytes}}}, {"weight_map", around.shard_of}};
-    write_file_atomically(folder / "model.safetensors.index.json", index.dump(1) + "\n");
+    write_file_atomically(folder / kWeightsIndex, index.dump(1) + "\n");
   }
   copy_companions(folder, around.source, config.contains("moe"), around.chat_template);
   nlohmann::json files = nlohmann::json::object();

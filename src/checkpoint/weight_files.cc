@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "checkpoint/dtypes.h"
+#include "checkpoint/weight_file_names.h"
 #include "common/error.h"
 #include "common/file_io.h"
 #include "common/json_text.h"
@@ -19,8 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kSingle[] = "model.safetensors";
-constexpr char kIndex[] = "model.safetensors.index.json";
 constexpr std::string_view kPrefix = "model.";  ///< of what a causal model has in common with its base model
 constexpr std::string_view kHead = "lm_head.";
 constexpr char kHeadWeight[] = "lm_head.weight";
@@ -60,12 +59,12 @@ std::map<std::string, std::string> read_weight_map(const fs::path& path) {
           concat(directory.string(), ": ", name,
                  " is a pickle, which can run code when it is loaded; convert it to safetensors first"));
     }
-    if (name.starts_with("model-") && entry.path().extension() == ".safetensors") {
-      throw InvalidArgument(concat(directory.string(), ": ", name, " is a shard, and there is no ", kIndex,
+    if (name.starts_with(kShardPrefix) && entry.path().extension() == kWeightsExtension) {
+      throw InvalidArgument(concat(directory.string(), ": ", name, " is a shard, and there is no ", kWeightsIndex,
                                    ", which says which shards there are"));
     }
   }
-  throw InvalidArgument(concat(directory.string(), ": neither ", kSingle, " nor ", kIndex, " is there"));
+  throw InvalidArgument(concat(directory.string(), ": neither ", kSingleWeights, " nor ", kWeightsIndex, " is there"));
 }
 
 /// Buffers that old programs saved and everybody computes.
@@ -117,21 +116,21 @@ std::string contradiction(const std::string& name, const WeightFiles::Place& kep
 }  // namespace
 
 WeightFiles::WeightFiles(const fs::path& directory) : directory_(directory) {
-  if (is_there(directory / kSingle)) {
-    files_.push_back(std::make_shared<SafetensorsFile>(directory / kSingle));
+  if (is_there(directory / kSingleWeights)) {
+    files_.push_back(std::make_shared<SafetensorsFile>(directory / kSingleWeights));
     // As transformers does. Both are there where a model was saved again in another number of files.
     std::error_code ignored;
-    if (fs::exists(directory / kIndex, ignored))
-      log_info(concat("event=index_not_read file=", (directory / kIndex).string(), " reason=\"", kSingle,
+    if (fs::exists(directory / kWeightsIndex, ignored))
+      log_info(concat("event=index_not_read file=", (directory / kWeightsIndex).string(), " reason=\"", kSingleWeights,
                       " is beside it\""));
     return;
   }
-  if (!is_there(directory / kIndex)) throw_no_weights(directory);
+  if (!is_there(directory / kWeightsIndex)) throw_no_weights(directory);
   open_shards();
 }
 
 void WeightFiles::open_shards() {
-  const fs::path index = directory_ / kIndex;
+  const fs::path index = directory_ / kWeightsIndex;
   weight_map_ = read_weight_map(index);
   std::set<std::string> shards;
   for (const auto& [name, shard] : weight_map_) shards.insert(shard);
@@ -154,7 +153,7 @@ std::vector<WeightFiles::Place> WeightFiles::places(const std::vector<std::strin
 
 std::string WeightFiles::index_problem(const std::string& stored) const {
   if (weight_map_.empty() || weight_map_.contains(stored)) return "";
-  return concat(" (it is in a shard, but ", (directory_ / kIndex).string(), " does not name it)");
+  return concat(" (it is in a shard, but ", (directory_ / kWeightsIndex).string(), " does not name it)");
 }
 
 WeightFiles::Problems WeightFiles::find(const std::vector<TensorSpec>& expected, bool is_tied) {

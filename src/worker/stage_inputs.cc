@@ -4,7 +4,9 @@
 #include <set>
 #include <vector>
 
+#include "checkpoint/conversion_files.h"
 #include "checkpoint/model_directory.h"
+#include "checkpoint/weight_file_names.h"
 #include "common/error.h"
 #include "common/file_io.h"
 #include "pipeline/spec.h"
@@ -18,7 +20,8 @@ namespace fs = std::filesystem;
 /// What our own writers add about a model is no part of what it is.
 std::string digest_of_model(const fs::path& folder) {
   static const std::set<std::string> kinds{".json", ".jinja", ".model"};
-  static const std::set<std::string> aside{"config.json", "model.safetensors.index.json", "conversion.json", "MANIFEST.json", "STAGE.json"};
+  static const std::set<std::string> aside{"config.json", kWeightsIndex, kConversionReport, "MANIFEST.json",
+                                           "STAGE.json"};
   const ModelDirectory model(folder);
   std::set<fs::path> companions;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
