@@ -16,11 +16,6 @@ constexpr int64_t kLongestRow = 512;
 CalibrationStream::CalibrationStream(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config,
                                      const CalibrationText& text, Communicator& world)
     : config_(config) {
-  std::vector<DataFile> files;
-  for (const v1::DataSource& source : spec.calibration()) {
-    files.push_back({source.path(), source.weight(), source.domain(), source.max_documents(),
-                     special_tokens_named(source.special_tokens())});
-  }
   PackingOptions packing;
   packing.sequence_length = std::min(kLongestRow, config.max_positions);
   packing.seed = seed;
@@ -29,7 +24,7 @@ CalibrationStream::CalibrationStream(const v1::ConvertSpec& spec, uint64_t seed,
   packing.chat_template = text.chat_template;
   packing.chat.supervise = "whole";
   packing.long_chats = "split";
-  DataLoader loader(files, text.tokenizer, packing);
+  DataLoader loader(data_files(spec.calibration()), text.tokenizer, packing);
   int64_t rows = 0, tokens = 0;
   std::vector<int64_t> first_token;
   while (tokens < spec.calibration_tokens() && loader.has_row(rows)) {

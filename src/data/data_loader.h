@@ -23,6 +23,17 @@ struct DataFile {
   SpecialTokens special_tokens = SpecialTokens::kAsText;  ///< that {"text"} lines spell
 };
 
+/// The files that a list of sources in a job file names (moe.v1.DataSource, or what has its fields: messages are not
+/// known here).
+template <typename Sources>
+std::vector<DataFile> data_files(const Sources& sources) {
+  std::vector<DataFile> files;
+  for (const auto& source : sources)
+    files.push_back({source.path(), source.weight(), source.domain(), source.max_documents(),
+                     special_tokens_named(source.special_tokens())});
+  return files;
+}
+
 struct PackingOptions {
   int64_t sequence_length = 512;  ///< tokens of a row
   bool append_eos = true;         ///< text documents: BOS + text + EOS

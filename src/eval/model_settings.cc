@@ -36,15 +36,6 @@ std::shared_ptr<const Tokenizer> tokenizer_for(const std::filesystem::path& mode
   return Tokenizer::from_directory(model);
 }
 
-std::vector<DataFile> data_files(const google::protobuf::RepeatedPtrField<v1::DataSource>& sources) {
-  std::vector<DataFile> files;
-  for (const v1::DataSource& source : sources) {
-    files.push_back({source.path(), source.weight(), source.domain(), source.max_documents(),
-                     special_tokens_named(source.special_tokens())});
-  }
-  return files;
-}
-
 at::ScalarType compute_type(const v1::GangSpec& gang) { return gang.dtype() == "float64" ? at::kDouble : at::kFloat; }
 
 }  // namespace moe

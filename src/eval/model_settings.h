@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "data/chat/directory_template.h"
 #include "data/data_loader.h"
@@ -25,8 +24,6 @@ ChatTemplateChoice chat_template_for(const std::filesystem::path& model, const M
 /// Null if the folder has no tokenizer file: then data must be {"ids"}. It may have fewer tokens than the model has
 /// rows, or more (a pad token is often added without a row): an id without a row is refused where it occurs.
 std::shared_ptr<const Tokenizer> tokenizer_for(const std::filesystem::path& model);
-
-std::vector<DataFile> data_files(const google::protobuf::RepeatedPtrField<v1::DataSource>& sources);
 
 /// kFloat or kDouble.
 at::ScalarType compute_type(const v1::GangSpec& gang);
