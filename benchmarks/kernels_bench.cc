@@ -3,6 +3,7 @@
 #include <torch/version.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <random>
 #include <string>
@@ -11,6 +12,7 @@
 #include "bench.h"
 #include "common/error.h"
 #include "kernels/matmul.h"
+#include "kernels/matmul_cpu.h"
 #include "kernels/permute.h"
 
 namespace moe::bench {
@@ -119,6 +121,52 @@ void changing_rows_case(Runner& runner, at::ScalarType type, int64_t T, int64_t 
        .flops = 6.0 * static_cast<double>(T * I * O)});
 }
 
+/// A weight gradient whose row counts are others at every call: 64 seeded ones, all of them in each repetition, so that
+/// what the library compiles for counts not seen before is done when measuring begins. What that first pass took goes
+/// to `notes`.
+void weight_gradient_case(Runner& runner, at::ScalarType type, int64_t I, int64_t O, std::vector<std::string>& notes) {
+  constexpr int kCounts = 64;
+  constexpr int64_t kMost = 1024;
+  const std::string name = concat("weight gradient, ", kCounts, " row counts, ", I, "->", O);
+  if (!runner.is_wanted(name)) return;
+  std::mt19937_64 generator(5);
+  std::vector<int64_t> counts;
+  double rows = 0;
+  for (int i = 0; i < kCounts; ++i) {
+    counts.push_back(static_cast<int64_t>(65 + generator() % (kMost - 64)));
+    rows += static_cast<double>(counts.back());
+  }
+  const auto options = at::TensorOptions().dtype(type);
+  const at::Tensor x = at::randn({kMost, I}, options), dy = at::randn({kMost, O}, options);
+  at::Tensor dw = at::empty({O, I}, options), peer_dw = at::empty_like(dw);
+  const auto ours = [&] {
+    for (const int64_t count : counts)
+      kernels::linear_weight_gradient(view(dy.narrow(0, 0, count)), view(x.narrow(0, 0, count)), view(dw));
+  };
+  const auto seconds_of = [&] {
+    const auto start = std::chrono::steady_clock::now();
+    ours();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  const int64_t products = kernels::prepared_products();
+  const double first = seconds_of();
+  const int64_t prepared = kernels::prepared_products() - products;
+  const double second = seconds_of();
+  notes.push_back(concat(name, ", ", dtype_name(type), ": first pass ", first * 1e3, " ms, of which ", prepared,
+                         " products prepared; second pass ", second * 1e3, " ms"));
+  runner.run({.name = name,
+              .dtype = dtype_name(type),
+              .ours = ours,
+              .peer =
+                  [&] {
+                    for (const int64_t count : counts)
+                      at::mm_out(peer_dw, dy.narrow(0, 0, count).t(), x.narrow(0, 0, count));
+                  },
+              .error = [&] { return relative_error(dw, peer_dw); },
+              .max_error = max_error(type),
+              .flops = 2.0 * rows * static_cast<double>(I * O)});
+}
+
 void permute_cases(Runner& runner, at::ScalarType type, int64_t T, int64_t D, int64_t K) {
   const auto options = at::TensorOptions().dtype(type);
   const int64_t R = T * K;
@@ -174,6 +222,7 @@ int run(int argc, char** argv) {
   at::set_num_threads(runner.threads());
   at::manual_seed(1);
   const at::NoGradGuard no_grad;
+  std::vector<std::string> notes;
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
     linear_cases(runner, type, "dense", 512, 256, 768);
     linear_cases(runner, type, "expert", 128, 256, 192);
@@ -182,9 +231,14 @@ int run(int argc, char** argv) {
     linear_cases(runner, type, "head", 512, 512, 4096);
     linear_cases(runner, type, "dense", 512, 576, 1536);
     changing_rows_case(runner, type, 1024, 256, 192);
+    weight_gradient_case(runner, type, 256, 192, notes);
+    weight_gradient_case(runner, type, 96, 256, notes);
+    weight_gradient_case(runner, type, 576, 1536, notes);
     permute_cases(runner, type, 1024, 256, 2);
     permute_cases(runner, type, 4096, 1024, 2);
   }
+  if (!notes.empty()) std::printf("\n");
+  for (const std::string& note : notes) std::printf("- %s\n", note.c_str());
   return runner.finish();
 }
 
