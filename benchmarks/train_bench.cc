@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <ctime>
 #include <iostream>
 #include <map>
@@ -16,7 +17,9 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "checkpoint/model_directory.h"
 #include "comm/communicator.h"
+#include "common/error.h"
 #include "common/memory_reuse.h"
 #include "help.h"
 #include "kernels/matmul.h"
@@ -25,6 +28,7 @@
 #include "model/moe/moe_layer.h"
 #include "parallel/gradient_sync.h"
 #include "parallel/mesh.h"
+#include "testing/tensor_memory.h"
 #include "train/optimizer.h"
 
 namespace moe {
@@ -70,23 +74,22 @@ class Subject {
   virtual double flops() const = 0;
   /// Of the last step.
   virtual int64_t tokens() const = 0;
+  /// What else there is to say, measured outside of the steps.
+  virtual json facts() { return json::object(); }
 };
+
+/// A phase that is no part of the step: the gradient norm as it was computed before, for comparison.
+constexpr char kNormByCopies[] = "norm_by_copies";
 
 class ModelSubject final : public Subject {
  public:
   explicit ModelSubject(const json& c)
       : rows_(c["rows"]),
         full_length_(c["length"]),
+        is_from_directory_(c["kind"] == "directory"),
         self_(make_self_communicator()),
         mesh_(*self_, 1),
-        decoder_(config_of(c), at::kFloat, {0, c["experts"]}) {
-    for (Parameter& parameter : decoder_.parameters()) {
-      if (parameter.decays) {
-        parameter.value.normal_(0, 0.02);
-      } else {
-        parameter.value.fill_(1);
-      }
-    }
+        decoder_(is_from_directory_ ? decoder_in(c["path"].get<std::string>()) : decoder_of(c)) {
     decoder_.set_requires_grad(true);
     optimizer_ = std::make_unique<AdamW>(decoder_.parameters(), AdamWOptions{});
   }
@@ -104,10 +107,34 @@ class ModelSubject final : public Subject {
     lap("forward");
     loss.backward();
     lap("backward");
+    // Whichever comes first meets the gradients as the backward left them.
+    double other_norm = 0;
+    const auto compare = [&](bool is_turn) {
+      if (!is_from_directory_ || !is_turn) return;
+      other_norm = norm_by_copies();
+      lap(kNormByCopies);
+    };
+    compare(steps_ % 2 == 0);
     const double norm = global_gradient_norm(decoder_.parameters(), mesh_);
+    lap("norm");
+    compare(steps_ % 2 == 1);
+    MOE_CHECK(!is_from_directory_ || std::abs(norm / other_norm - 1) < 1e-6, norm, " is not ", other_norm);
     optimizer_->update(1e-4, std::min(1.0, 1 / norm), ++steps_);
     optimizer_->zero_gradients();
     lap("update");
+  }
+
+  json facts() override {
+    if (!is_from_directory_) return json::object();
+    int64_t parameters = 0;
+    for (Parameter& parameter : decoder_.parameters()) {
+      parameters += parameter.value.numel();
+      parameter.value.mutable_grad() = at::ones_like(parameter.value);
+    }
+    const double ours = testing::peak_tensor_bytes([&] { global_gradient_norm(decoder_.parameters(), mesh_); });
+    const double copies = testing::peak_tensor_bytes([&] { norm_by_copies(); });
+    optimizer_->zero_gradients();
+    return {{"parameters", parameters}, {"norm_bytes", ours}, {"norm_by_copies_bytes", copies}};
   }
 
   int64_t tokens() const override { return rows_ * length_; }
@@ -115,13 +142,45 @@ class ModelSubject final : public Subject {
   double flops() const override {
     const ModelConfig& c = decoder_.config();
     const int64_t attention = c.hidden_size * c.head_dim * (2 * c.num_heads + 2 * c.num_kv_heads);
-    const int64_t ffn = 3 * c.hidden_size * c.moe->expert_widths[0] * c.moe->top_k + c.hidden_size * c.moe->num_experts;
+    const int64_t ffn =
+        c.moe ? 3 * c.hidden_size * c.moe->expert_widths[0] * c.moe->top_k + c.hidden_size * c.moe->num_experts
+              : 3 * c.hidden_size * c.intermediate_size;
     const int64_t scores = length_ * c.num_heads * c.head_dim;  // causal: half of both products
     return 6.0 * static_cast<double>(rows_ * length_) *
            static_cast<double>(c.num_layers * (attention + ffn + scores) + c.hidden_size * c.vocab_size);
   }
 
  private:
+  static Decoder decoder_in(const std::string& path) {
+    const ModelDirectory directory(path);
+    const auto& moe = directory.config().moe;
+    return load_decoder(directory, at::kFloat, {0, moe ? moe->num_experts : 0});
+  }
+
+  static Decoder decoder_of(const json& c) {
+    Decoder decoder(config_of(c), at::kFloat, {0, c["experts"]});
+    for (Parameter& parameter : decoder.parameters()) {
+      if (parameter.decays) {
+        parameter.value.normal_(0, 0.02);
+      } else {
+        parameter.value.fill_(1);
+      }
+    }
+    return decoder;
+  }
+
+  /// One operation of LibTorch, which makes a double of every element first.
+  double norm_by_copies() {
+    const at::NoGradGuard no_grad;
+    double sum = 0;
+    for (const Parameter& parameter : decoder_.parameters()) {
+      const at::Tensor& gradient = parameter.value.grad();
+      if (gradient.defined())
+        sum += at::linalg_vector_norm(gradient, 2, {}, false, at::kDouble).square().item<double>();
+    }
+    return std::sqrt(sum);
+  }
+
   static ModelConfig config_of(const json& c) {
     const json text = {{"model_type", "dense2moe"},          {"hidden_size", c["hidden"]},         {"intermediate_size", c["width"].get<int64_t>() * c["experts"].get<int64_t>()},
                        {"num_hidden_layers", c["layers"]},   {"num_attention_heads", c["heads"]},  {"num_key_value_heads", c["kv_heads"]},
@@ -146,6 +205,7 @@ class ModelSubject final : public Subject {
   }
 
   int64_t rows_, full_length_, length_ = 0, steps_ = 0;
+  const bool is_from_directory_;
   std::unique_ptr<Communicator> self_;
   Mesh mesh_;
   Decoder decoder_;
@@ -203,7 +263,7 @@ int serve() {
     wanted.erase("steps");
     if (wanted != current) {
       subject.reset();
-      if (wanted["kind"] == "model") {
+      if (wanted["kind"] != "layer") {
         subject = std::make_unique<ModelSubject>(wanted);
       } else {
         subject = std::make_unique<LayerSubject>(wanted);
@@ -222,18 +282,19 @@ int serve() {
       flops += subject->flops();
       tokens += subject->tokens();
     }
-    const double seconds = seconds_since(start), cpu = cpu_seconds() - cpu_start;
+    const double aside = phases.contains(kNormByCopies) ? phases[kNormByCopies] : 0;
+    const double seconds = seconds_since(start) - aside, cpu = cpu_seconds() - cpu_start;
     for (auto& [name, time] : phases) time /= seconds;
-    std::cout << json{{"seconds", seconds},
-                      {"cpu_seconds", cpu},
-                      {"phases", phases},
-                      {"tokens", tokens},
-                      {"products_compiled", kernels::prepared_products() - products_before},
-                      {"gflops", flops / seconds / 1e9},
-                      {"peak_gflops", peak},
-                      {"share_of_peak", flops / seconds / 1e9 / peak}}
-                     .dump()
-              << std::endl;
+    json answer{{"seconds", seconds},
+                {"cpu_seconds", cpu},
+                {"phases", phases},
+                {"tokens", tokens},
+                {"products_compiled", kernels::prepared_products() - products_before},
+                {"gflops", flops / seconds / 1e9},
+                {"peak_gflops", peak},
+                {"share_of_peak", flops / seconds / 1e9 / peak}};
+    answer.update(subject->facts());
+    std::cout << answer.dump() << std::endl;
   }
   return 0;
 }
@@ -247,6 +308,9 @@ int main(int argc, char** argv) {
                  "usage: moe_train_bench < CASES, each a line of JSON:\n"
                  "  {\"kind\": \"model\", \"steps\": N, \"hidden\", \"width\", \"layers\", \"heads\", \"kv_heads\", \"experts\", \"top_k\", \"vocab\",\n"
                  "   \"rows\", \"length\"}   that many training steps\n"
+                 "  {\"kind\": \"directory\", \"steps\": N, \"path\", \"rows\", \"length\"}   training steps of a model directory; beside the phases\n"
+                 "   the gradient norm as one operation with a copy of each gradient in double, as a share of the step without it,\n"
+                 "   and the bytes of tensors that either norm makes\n"
                  "  {\"kind\": \"layer\", \"steps\": N, \"hidden\", \"width\", \"experts\", \"top_k\", \"tokens\"}   forward + backward of one layer\n";
     return moe::is_help_wanted(argc, argv) ? 0 : 64;
   }
