@@ -11,10 +11,12 @@ namespace moe {
 /// <root>/.moe-root-id
 std::filesystem::path root_id_file(const std::filesystem::path& root);
 
-/// nullopt: no such file, or a folder that may not be searched. Throws InvalidArgument if it is there and cannot be read, or holds no id.
+/// nullopt: there is no such file. Throws StorageError if that cannot be told (the folder may not be searched, the
+/// storage does not answer), InvalidArgument if it holds no id.
 std::optional<std::string> read_root_id(const std::filesystem::path& root);
 
-/// Makes a new id and writes it. Throws StorageError.
+/// Makes a new id and writes it; never in the place of another, so that all who do this at once get the id of the
+/// first. Throws StorageError.
 std::string create_root_id(const std::filesystem::path& root);
 
 /// Random digits, two a byte: for what must not be guessed or met twice.

@@ -152,6 +152,21 @@ bool take_over(int descriptor, const struct stat& old) {
   return ::fchmod(descriptor, mode) == 0;
 }
 
+/// The whole file; nullopt, with the reason in errno, if it cannot be read.
+std::optional<std::string> bytes_of(const Descriptor& file, size_t size) {
+  std::string bytes(size, '\0');
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t count = ::read(file.value(), bytes.data() + done, bytes.size() - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return std::nullopt;
+    if (count == 0) break;
+    done += static_cast<size_t>(count);
+  }
+  bytes.resize(done);
+  return bytes;
+}
+
 }  // namespace
 
 bool is_there(const fs::path& path) {
@@ -178,17 +193,24 @@ bool is_lfs_pointer(const fs::path& path) {
 
 std::string read_file(const fs::path& path) {
   const Descriptor file(path, O_RDONLY);
-  std::string bytes(checked_size(file, path), '\0');
-  size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t count = ::read(file.value(), bytes.data() + done, bytes.size() - done);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) throw InvalidArgument(concat("cannot read ", path.string(), ": ", system_text()));
-    if (count == 0) break;
-    done += static_cast<size_t>(count);
+  if (std::optional<std::string> bytes = bytes_of(file, checked_size(file, path))) return *std::move(bytes);
+  throw InvalidArgument(concat("cannot read ", path.string(), ": ", system_text()));
+}
+
+std::optional<std::string> read_file_if_there(const fs::path& path) {
+  const Descriptor file(path, O_RDONLY);
+  const int reason = errno;
+  if (file.value() < 0 && (reason == ENOENT || reason == ENOTDIR)) {
+    if (const std::string target = dangling_target(path); !target.empty()) throw_dangling(path, target);
+    return std::nullopt;
   }
-  bytes.resize(done);
-  return bytes;
+  if (file.value() >= 0) {
+    if (std::optional<std::string> bytes = bytes_of(file, checked_size(file, path))) return bytes;
+  } else {
+    errno = reason;
+  }
+  throw StorageError(
+      concat("cannot read ", path.string(), ": ", system_text(), "; whether it is there cannot be told"));
 }
 
 void write_file_atomically(const fs::path& path, std::string_view bytes) {

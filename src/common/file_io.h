@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -25,6 +26,10 @@ bool is_lfs_pointer(const std::filesystem::path& path);
 /// The whole file. Throws InvalidArgument if it cannot be read or is a Git LFS pointer, as do MappedFile and
 /// xxh3_hex_of_file.
 std::string read_file(const std::filesystem::path& path);
+
+/// nullopt if there is no such file, told by opening it. Throws InvalidArgument for a dangling link and for what is no
+/// file, StorageError where it cannot be told or read.
+std::optional<std::string> read_file_if_there(const std::filesystem::path& path);
 
 /// Writes path.tmp, syncs it, renames it over `path` and syncs the folder: a reader sees the old file or the new one. As
 /// AtomicFile has it, links are followed, modes kept and devices written in place. Throws StorageError and removes the temporary

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "common/command_line.h"
@@ -23,11 +24,34 @@ fs::path lock_file(const fs::path& root) { return root / ".moe-coordinator.lock"
                                "If the folder was restored or copied without hidden files: echo ", known, " > ", file));
 }
 
+/// A store that no program with root ids has used yet belongs to no root; where its work is, a part of that is.
+void require_earlier_work(const fs::path& root, const Store& store) {
+  const std::vector<std::string> begun = store.begun_jobs();
+  std::error_code error;
+  if (begun.empty() ||
+      std::any_of(begun.begin(), begun.end(), [&](const std::string& job) { return fs::exists(root / job, error); }))
+    return;
+  const std::string file = root_id_file(root).string();
+  throw InvalidArgument(concat("the store knows of ", begun.size(),
+                               begun.size() == 1 ? " job that was" : " jobs that were", " begun (", begun.front(),
+                               begun.size() == 1 ? "" : ", ...", "), and ", root.string(),
+                               " has no folder of any and no ", root_id_file(root).filename().string(),
+                               ": mount the storage, or give the --data-root and --store that belong together. If "
+                               "those folders were removed on purpose: echo ",
+                               random_hex(16), " > ", file));
+}
+
 /// The folder as an absolute path. Made if need be, but never by a store that has results somewhere.
 fs::path opened(const fs::path& path, const Store& store) {
   const fs::path root = absolute_path(path).lexically_normal();
   std::error_code error;
-  if (const std::string known = store.root_id(); !known.empty() && !fs::is_directory(root, error)) throw_other_root(root, known, " is not there");
+  const fs::file_type type = fs::status(root, error).type();
+  if (type == fs::file_type::none)
+    throw StorageError(concat("cannot look at --data-root ", root.string(), ": ", error.message()));
+  if (type != fs::file_type::directory) {
+    if (const std::string known = store.root_id(); !known.empty()) throw_other_root(root, known, " is not there");
+    require_earlier_work(root, store);
+  }
   make_last_directory(path, "--data-root");
   return root;
 }
@@ -43,7 +67,8 @@ std::unique_ptr<FileLock> locked(const fs::path& root) {
                                  ": two would know nothing of each other's jobs; stop that one, or give another --data-root"));
   } catch (const StorageError& error) {
     // Storage may know no locks; a file that is another user's is another user's coordinator.
-    if (!fs::exists(lock_file(root)) || ::access(lock_file(root).c_str(), W_OK) != 0) throw;
+    std::error_code ignored;
+    if (!fs::exists(lock_file(root), ignored) || ::access(lock_file(root).c_str(), W_OK) != 0) throw;
     log_warning(concat("event=data_root_not_locked reason=\"", error.what(), "\"; nothing keeps a second coordinator away from ", root.string()));
     return nullptr;
   }
@@ -53,7 +78,10 @@ std::string identified(const fs::path& root, Store& store) {
   const std::string known = store.root_id();
   std::optional<std::string> found = read_root_id(root);
   if (known.empty()) {
-    if (!found) found = create_root_id(root);
+    if (!found) {
+      require_earlier_work(root, store);
+      found = create_root_id(root);
+    }
     store.set_root_id(*found);
   } else if (!found) {
     throw_other_root(root, known, " is missing");

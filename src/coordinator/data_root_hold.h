@@ -14,9 +14,10 @@ class Store;
 /// the folder, which also reaches coordinators on other machines), and it is the one that the store belongs to.
 class DataRootHold {
  public:
-  /// A store that belongs to no root yet takes this one: the folder is made if only its last component is missing, its id if it has
-  /// none. Before Store::load(). Throws InvalidArgument (the parent is not there; another coordinator has it, and which; the store
-  /// belongs to another root) or StorageError.
+  /// A store that belongs to no root yet takes this one, unless it knows of jobs that were begun and the root has
+  /// neither an id nor any of their folders: the folder is made if only its last component is missing, its id if it has
+  /// none. Before Store::load(). Throws InvalidArgument (the parent is not there; another coordinator has it, and
+  /// which; the store belongs to another root) or StorageError.
   DataRootHold(const std::filesystem::path& path, Store& store);
 
   const std::filesystem::path& path() const { return path_; }

@@ -152,6 +152,13 @@ void Store::set_root_id(const std::string& id) {
   statement.text(1, id).run();
 }
 
+std::vector<std::string> Store::begun_jobs() const {
+  std::vector<std::string> jobs;
+  Statement statement(database_.get(), "SELECT id FROM job WHERE attempt > 0 ORDER BY id");
+  while (statement.step()) jobs.push_back(statement.bytes_at(0));
+  return jobs;
+}
+
 StoredState Store::load() {
   sqlite3* database = database_.get();
   StoredState state;

@@ -80,6 +80,9 @@ class Store {
   std::string root_id() const;
   void set_root_id(const std::string& id);
 
+  /// Jobs that a gang was given: each has its folder in the data root. Before load().
+  std::vector<std::string> begun_jobs() const;
+
   /// Once, before the first commit.
   StoredState load();
 

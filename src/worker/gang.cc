@@ -56,13 +56,30 @@ v1::Gang describe_gang(const std::vector<std::string>& ranks) {
   return gang;
 }
 
+/// The id of the data root that this rank sees, or why that cannot be told: the others learn it before anybody ends of
+/// it.
+json root_of(const std::filesystem::path& data_root) {
+  json root = {{"id", ""}, {"error", ""}};
+  try {
+    root["id"] = read_root_id(data_root).value_or("");
+  } catch (const StorageError& error) {
+    root["error"] = error.what();
+  }
+  return root;
+}
+
 /// All ranks have heard the same, so all of them throw.
 void compare_roots(const std::vector<std::string>& ranks, const std::filesystem::path& data_root) {
-  const std::string expected = json::parse(ranks[0])["root"];
+  for (const std::string& rank : ranks) {
+    const json told = json::parse(rank);
+    const std::string error = told["root"]["error"];
+    if (!error.empty()) throw_agreed<StorageError>(concat(error, " (on ", told["node"].get<std::string>(), ")"));
+  }
+  const std::string expected = json::parse(ranks[0])["root"]["id"];
   if (expected.empty()) return;   // no coordinator has been there yet, or none of ours: the leader will be told
   for (size_t rank = 1; rank < ranks.size(); ++rank) {
     const json told = json::parse(ranks[rank]);
-    const std::string found = told["root"];
+    const std::string found = told["root"]["id"];
     if (found == expected) continue;
     throw_agreed<InvalidArgument>(concat("--data-root ", data_root.string(), " is the data root ", expected, " on ", json::parse(ranks[0])["node"].get<std::string>(), " (rank 0) and ",
                                          found.empty() ? "has no .moe-root-id" : "is " + found, " on ", told["node"].get<std::string>(), " (rank ", rank,
@@ -86,8 +103,10 @@ ExitCode serve(const GangSettings& settings, Communicator& world) {
     if (const std::string kind = kind_of_operation(op); !kind.empty()) metrics.comm(kind, seconds, bytes);
   });
 
-  const json mine = {{"node", node_name()}, {"pid", ::getpid()}, {"metrics", concat(settings.metrics_address, ":", http.port())},
-                     {"root", read_root_id(settings.data_root).value_or("")}};
+  const json mine = {{"node", node_name()},
+                     {"pid", ::getpid()},
+                     {"metrics", concat(settings.metrics_address, ":", http.port())},
+                     {"root", root_of(settings.data_root)}};
   const std::vector<std::string> all = world.all_gather_bytes(mine.dump(), "introduce ranks");
   std::set<std::string> nodes;
   for (const std::string& told : all) nodes.insert(json::parse(told)["node"]);

@@ -61,7 +61,7 @@ v1::Refusal preflight(const v1::Lease& lease, const fs::path& data_root, int ran
       refuse(v1::REFUSAL_KIND_DATA_ROOT, concat("--data-root ", data_root.string(), root.empty() ? " has no .moe-root-id" : " is the data root " + root, ", and the coordinator's is ",
                                                 lease.root_id(), ": mount the storage", here));
     }
-  } catch (const InvalidArgument& error) {
+  } catch (const Error& error) {
     refuse(v1::REFUSAL_KIND_DATA_ROOT, error.what() + here);
   }
   if (found.kind() != v1::REFUSAL_KIND_UNSPECIFIED) return found;   // nothing may be made below it

@@ -98,6 +98,25 @@ TEST_F(MistakesTest, ADataRootThatIsNotUtf8EndsWith64) {
   }
 }
 
+/// Storage that does not answer is not storage without an id.
+TEST_F(MistakesTest, ADataRootThatCannotBeLookedAtEndsWith74) {
+  const std::filesystem::path root = cluster_.folder() / "odd";
+  std::filesystem::create_directory(root);
+  std::filesystem::create_symlink(".moe-root-id", root / ".moe-root-id");  // it leads to itself: no user may follow it
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{program("moe-coordinator"), "--store", cluster_.folder() / "other.db", "--port", "0",
+                                 "--http-port", "0", "--data-root", root},
+        {testing::worker_path(), "serve", "--coordinator", cluster_.address(), "--data-root", root}}) {
+    std::vector<std::string> limited{"timeout", "20"};
+    limited.insert(limited.end(), command.begin(), command.end());
+    const ProcessResult result = testing::run_process(limited);
+    EXPECT_EQ(result.exit_code, 74) << command[0] << result.err;
+    EXPECT_THAT(result.err, AllOf(HasSubstr("cannot read " + (root / ".moe-root-id").string()),
+                                  HasSubstr("Too many levels of symbolic links")))
+        << command[0];
+  }
+}
+
 TEST_F(MistakesTest, NoCoordinator) {
   const std::string nobody = "127.0.0.1:" + std::to_string(testing::free_port());
   // Gangs wait 20 s for one that is just being started; a whole gang and a single rank, at the same time.
@@ -189,6 +208,8 @@ TEST_F(MistakesTest, DryRunListsAllProblemsAtOnce) {
 
 TEST_F(MistakesTest, ADataPathThatIsNotOnTheWorkerFailsTheJobForGood) {
   const auto gang = cluster_.start_gang(kRanks, "a");
+  // The coordinator's machine has that folder, so that it can tell that nobody need wait for the file.
+  std::filesystem::create_directories(cluster_.folder() / "nowhere" / "else");
   const std::string missing = (cluster_.folder() / "nowhere" / "maths.jsonl").string();
   const std::string pipeline = cluster_.submit(replaced(testing::small_pipeline("missing", 6, kRanks), "examples/data/maths.train.jsonl", missing));
   const ProcessResult waited = cluster_.moectl({"wait", pipeline, "--timeout", "60"});
@@ -203,7 +224,6 @@ TEST_F(MistakesTest, ADataPathThatIsNotOnTheWorkerFailsTheJobForGood) {
   EXPECT_THAT(cluster_.moectl({"describe", pipeline}).out, HasSubstr(missing));
   EXPECT_TRUE(gang->is_running()) << "the gang is not to blame";
   // The file is brought, the job retried: the same gang goes on.
-  std::filesystem::create_directories(cluster_.folder() / "nowhere");
   std::filesystem::copy_file(std::string(MOE_SOURCE_DIR) + "/examples/data/maths.train.jsonl", missing);
   EXPECT_EQ(cluster_.moectl({"retry", pipeline}).exit_code, 0);
   EXPECT_EQ(cluster_.wait_for(pipeline, 60), "SUCCEEDED") << gang->output();
