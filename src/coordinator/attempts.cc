@@ -88,6 +88,7 @@ absl::StatusOr<v1::Job*> Coordinator::fenced_job(Operation& operation, const std
 
 absl::StatusOr<v1::HeartbeatResponse> Coordinator::heartbeat(const v1::HeartbeatRequest& request) {
   const std::lock_guard lock(mutex_);
+  notice_stall();
   Operation operation(*this, "gang " + request.gang_id());
   const auto gang = gangs_.find(request.gang_id());
   if (gang == gangs_.end()) return absl::NotFoundError(concat("gang ", request.gang_id(), " is not registered"));
@@ -101,6 +102,7 @@ absl::StatusOr<v1::HeartbeatResponse> Coordinator::heartbeat(const v1::Heartbeat
   const bool works = !request.progress().phase().empty() && request.progress().phase() != "preparing";
   if (works && job.state() == v1::JOB_STATE_ASSIGNED) {
     if (absl::Status status = apply(operation, job, JobEvent::kWorkHeartbeat, "", ""); !status.ok()) return status;
+    job.clear_inputs_missing_since();
   }
   operation.commit();
   v1::HeartbeatResponse response;
@@ -168,6 +170,7 @@ absl::StatusOr<v1::CommitCheckpointResponse> Coordinator::commit_checkpoint(cons
   if (is_progress) {
     job.set_failures(0);
     job.set_uncharged_failures(0);
+    job.set_room_failures(0);
     note_work(operation, job, checkpoint.step());
   }
   if (job.checkpoints_size() > kCheckpointsKept) job.mutable_checkpoints()->DeleteSubrange(0, job.checkpoints_size() - kCheckpointsKept);
@@ -218,6 +221,12 @@ absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const 
     return !refusal.unreadable().empty() && std::all_of(refusal.unreadable().begin(), refusal.unreadable().end(), holds);
   };
   const bool sees_inputs = holds_for_all([](const std::string& path) { return ::access(path.c_str(), R_OK) == 0; });
+  // What this machine sees to be missing is a mistake; what it cannot see either, a gang that is not there for the
+  // moment may see.
+  const bool may_appear =
+      refusal.kind() == v1::REFUSAL_KIND_INPUTS && !sees_inputs &&
+      std::none_of(refusal.unreadable().begin(), refusal.unreadable().end(),
+                   [this](const std::string& path) { return is_missing_here(path, options_.data_root); });
   const bool are_shared = holds_for_all([this](const std::string& path) { return is_below(path, options_.data_root); });
   const std::string expected = output_path(request.job_id(), request.attempt());
   std::error_code ignored;
@@ -245,6 +254,7 @@ absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const 
     suspect = Suspect::kRoom;
   }
   const std::lock_guard lock(mutex_);
+  notice_stall();
   Operation operation(*this, "gang " + request.gang_id());
   if (const auto job = jobs_.find(request.job_id()); job != jobs_.end()) {
     for (const v1::Attempt& attempt : job->second.attempts()) {   // said before; the answer was lost
@@ -267,7 +277,7 @@ absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const 
     reason = job.reason();
     message = job.message();
   }
-  end_attempt(operation, job, {request.outcome(), request.exit_code(), request.message(), suspect});
+  end_attempt(operation, job, {request.outcome(), request.exit_code(), request.message(), suspect, may_appear});
   // Inputs that nobody here can read: trying again changes nothing.
   if (refusal.kind() == v1::REFUSAL_KIND_INPUTS && event == JobEvent::kAttemptRetryable && job.attempts().rbegin()->fault() == v1::ATTEMPT_FAULT_NO_OTHER_GANG &&
       !may_be_readable(job)) {

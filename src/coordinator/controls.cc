@@ -153,6 +153,8 @@ absl::StatusOr<v1::ControlResponse> Coordinator::retry(const v1::ControlRequest&
       job->clear_failed_on();
       job->clear_avoid_until();
       job->set_uncharged_failures(0);
+      job->set_room_failures(0);
+      job->clear_inputs_missing_since();
       job->clear_finished();
       if (absl::Status status = apply(operation, *job, JobEvent::kRetry, "", said(request, "retried")); !status.ok()) return status;
     }
@@ -168,6 +170,34 @@ absl::StatusOr<v1::ControlResponse> Coordinator::retry(const v1::ControlRequest&
     response.set_state(is_job ? state_name(jobs_.at(*id).state()) : phase_of(pipeline));
     return response;
   });
+}
+
+absl::StatusOr<v1::ControlResponse> Coordinator::readmit_gang(const v1::ControlRequest& request) {
+  return once<v1::ControlRequest, v1::ControlResponse>(
+      "ReadmitGang", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
+        notice_stall();
+        const Result<std::string> id = resolve_gang(request.id());
+        if (!id.ok()) return id.status();
+        const auto lease =
+            std::find_if(leases_.begin(), leases_.end(), [&](const auto& held) { return held.second.gang_id == *id; });
+        const auto state = [&] {
+          return shown_gang(gangs_.at(*id), lease == leases_.end() ? "" : lease->first).state();
+        };
+        const std::string launcher = launcher_of(*id);
+        if (!health_.is_quarantined(launcher, now_micros())) {
+          v1::ControlResponse response;
+          response.set_id(*id);
+          response.set_state(state());
+          response.set_note("it was not quarantined; nothing was left to do");
+          return response;
+        }
+        health_.forgive(launcher);
+        operation.event("", "", "GANG_READMITTED", concat("gang ", *id, " ", said(request, "readmitted")));
+        v1::ControlResponse response;
+        response.set_id(*id);
+        response.set_state(state());
+        return response;
+      });
 }
 
 absl::StatusOr<v1::ControlResponse> Coordinator::decide_gate(const v1::DecideGateRequest& request) {

@@ -37,6 +37,8 @@ struct CoordinatorOptions {
   int max_failures = 5;   ///< attempts that may fail without a newly committed step
   /// A gang that failed two different jobs, which others can run, gets none for this long.
   std::chrono::milliseconds quarantine{1'800'000};
+  /// A job whose inputs neither the only gang that is there nor the coordinator sees waits so long for another gang.
+  std::chrono::milliseconds input_grace{120'000};
 };
 
 /// What happened, for metrics. Called under the coordinator's lock: be quick, do not call back.
@@ -76,6 +78,7 @@ class Coordinator {
   Result<v1::ControlResponse> pause(const v1::ControlRequest& request);
   Result<v1::ControlResponse> resume(const v1::ControlRequest& request);
   Result<v1::ControlResponse> retry(const v1::ControlRequest& request);
+  Result<v1::ControlResponse> readmit_gang(const v1::ControlRequest& request);
   Result<v1::ControlResponse> decide_gate(const v1::DecideGateRequest& request);
   v1::ServerInfo server_info();
 
@@ -89,8 +92,8 @@ class Coordinator {
   Result<v1::CompleteAttemptResponse> complete_attempt(const v1::CompleteAttemptRequest& request);
   Result<v1::DeregisterGangResponse> deregister_gang(const v1::DeregisterGangRequest& request);
 
-  /// Expires leases and forgets gangs that were not heard of for long. Call it several times per lease; a long gap between
-  /// two calls (this process stood still) gives every lease a new full term.
+  /// Expires leases and forgets gangs that were not heard of for long. Call it several times per lease; if it was not,
+  /// this process stood still, which makes no gang silent and gives every lease a new full term.
   void tick();
 
   /// Grows with every change: long polls look again when it did.
@@ -146,6 +149,7 @@ class Coordinator {
   Result<std::string> resolve(const std::string& prefix) const;
   Result<std::string> resolve_job(const std::string& prefix) const;
   Result<std::string> resolve_pipeline(const std::string& prefix) const;
+  Result<std::string> resolve_gang(const std::string& prefix) const;
   /// Full id of the pipeline that a list is restricted to; empty: of all.
   Result<std::string> wanted_pipeline(const v1::ListRequest& request) const;
   v1::Job full_job(const v1::Job& job) const;
@@ -175,6 +179,9 @@ class Coordinator {
   KnownNames known_names() const;
 
   // leases.cc
+  /// First thing under the lock of every call that asks how long gangs were silent: whichever comes first after a
+  /// stall.
+  void notice_stall();
   /// Why a gang may not register beside those that are there; OK: it may.
   absl::Status refuse_registration(const v1::RegisterGangRequest& request) const;
 
@@ -199,6 +206,7 @@ class Coordinator {
     int exit_code = 0;
     std::string message;
     Suspect suspect = Suspect::kJob;
+    bool may_appear = false;  ///< inputs that another gang may see: the coordinator cannot tell that they are missing
   };
   void end_attempt(Operation& operation, v1::Job& job, const AttemptEnd& end);
   /// Decides who is charged with a failure, and when and where the job is tried again.
@@ -253,7 +261,7 @@ class Coordinator {
   std::map<std::string, int64_t> point_stride_;                       ///< by job: only multiples are kept
   std::map<std::string, std::vector<v1::LayerLoad>> expert_load_;      ///< by job, of the last report
   std::set<std::string> changed_pipelines_;
-  std::chrono::steady_clock::time_point last_tick_;
+  std::chrono::steady_clock::time_point last_call_;  ///< of notice_stall()
 };
 
 }  // namespace moe

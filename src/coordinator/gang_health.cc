@@ -45,16 +45,11 @@ std::vector<const v1::GangFault*> GangHealth::counted(const std::string& gang) c
 std::vector<std::string> GangHealth::failed(const std::string& gang, const v1::GangFault& fault) {
   const int64_t now = time_of(fault);
   const bool was = is_quarantined(gang, now);
-  Faults& faults = faults_[gang];
-  for (auto old = faults.begin(); old != faults.end();) {
-    if (now - time_of(old->second) < kForgetMicros) {
-      ++old;
-      continue;
-    }
-    gangs_of_job_[old->first].erase(gang);
-    old = faults.erase(old);
-  }
-  faults[fault.job_id()] = fault;
+  forget_old(now);
+  v1::GangFault& kept = faults_[gang][fault.job_id()];
+  const bool was_proven = kept.is_proven();
+  kept = fault;
+  if (was_proven) kept.set_is_proven(true);  // failing the job once more is no evidence against that
   gangs_of_job_[fault.job_id()].insert(gang);
   changed_.insert(gang);
   if (!was && is_quarantined(gang, now)) return {gang};
@@ -63,7 +58,7 @@ std::vector<std::string> GangHealth::failed(const std::string& gang, const v1::G
 
 std::vector<std::string> GangHealth::worked(const std::string& gang, const std::string& job, int64_t step, int64_t now_micros) {
   if (const auto sound = faults_.find(gang); sound != faults_.end()) {
-    for (const auto& [other, fault] : sound->second) gangs_of_job_[other].erase(gang);
+    for (const auto& [other, fault] : sound->second) unlink(gang, other);
     faults_.erase(sound);
     changed_.insert(gang);
   }
@@ -78,8 +73,41 @@ std::vector<std::string> GangHealth::worked(const std::string& gang, const std::
     changed_.insert(other);
     if (!was && is_quarantined(other, now_micros)) begun.push_back(other);
   }
-  if (gangs->second.empty()) gangs_of_job_.erase(gangs);
   return begun;
+}
+
+void GangHealth::unlink(const std::string& gang, const std::string& job) {
+  const auto gangs = gangs_of_job_.find(job);
+  gangs->second.erase(gang);
+  if (gangs->second.empty()) gangs_of_job_.erase(gangs);
+}
+
+void GangHealth::drop(const std::string& gang, const std::string& job) {
+  const auto faults = faults_.find(gang);
+  faults->second.erase(job);
+  if (faults->second.empty()) faults_.erase(faults);
+  changed_.insert(gang);
+  unlink(gang, job);
+  const auto others = gangs_of_job_.find(job);
+  if (others == gangs_of_job_.end()) return;
+  for (const std::string& other : others->second) {
+    faults_.at(other).at(job).set_could_run_elsewhere(false);
+    changed_.insert(other);
+  }
+}
+
+void GangHealth::forgive(const std::string& gang) {
+  while (faults_.contains(gang)) drop(gang, std::string(faults_.at(gang).begin()->first));
+}
+
+void GangHealth::forget_old(int64_t now_micros) {
+  std::vector<std::pair<std::string, std::string>> old;
+  for (const auto& [gang, faults] : faults_) {
+    for (const auto& [job, fault] : faults) {
+      if (now_micros - time_of(fault) >= std::max(kForgetMicros, quarantine_micros_)) old.emplace_back(gang, job);
+    }
+  }
+  for (const auto& [gang, job] : old) drop(gang, job);
 }
 
 bool GangHealth::is_quarantined(const std::string& gang, int64_t now_micros) const {
@@ -91,8 +119,9 @@ std::string GangHealth::why(const std::string& gang, int64_t now_micros) const {
   if (!is_quarantined(gang, now_micros)) return "";
   const std::vector<const v1::GangFault*> all = counted(gang);
   const v1::GangFault& last = *all.back();
-  return concat("failed ", all.size(), " jobs that others can run, the last ", last.job_id(), ": ", last.message(), "; it gets no more until ",
-                utc_text((time_of(last) + quarantine_micros_) / kMicrosPerSecond), ", or until it is mended and its launcher started anew");
+  return concat("failed ", all.size(), " jobs that others can run, the last ", last.job_id(), ": ", last.message(),
+                "; it gets no more until ", utc_text((time_of(last) + quarantine_micros_) / kMicrosPerSecond),
+                ", or until it is mended and its launcher started anew, or readmitted (moectl readmit)");
 }
 
 std::set<std::string> GangHealth::take_changed() { return std::exchange(changed_, {}); }

@@ -110,6 +110,16 @@ bool is_below(const fs::path& path, const fs::path& data_root) {
   return !below.empty() && *below.begin() != "..";
 }
 
+bool is_missing_here(const fs::path& path, const fs::path& data_root) {
+  std::error_code error;
+  if (fs::status(path, error).type() != fs::file_type::not_found) return false;
+  if (is_below(path, data_root)) return true;
+  fs::path folder = path.parent_path();
+  // A model is looked for by its config.json; what is missing may be its whole directory.
+  if (path.filename() == "config.json" && !fs::exists(folder, error)) folder = folder.parent_path();
+  return fs::is_directory(folder, error) && !fs::is_empty(folder, error) && !error;
+}
+
 InputCheck check_inputs(const v1::PipelineSpec& spec, const fs::path& data_root) {
   Checker checker(spec, data_root);
   for (const v1::Stage& stage : spec.stages()) checker.stage(stage);

@@ -23,6 +23,11 @@ struct InputCheck {
 /// Whether an absolute path lies below the data root, which gangs see as the coordinator does.
 bool is_below(const std::filesystem::path& path, const std::filesystem::path& data_root);
 
+/// Whether this machine can tell that an input is missing, and not only that it does not see it: it has the folder in
+/// which the input should be, with something in it (an empty one may be where storage is mounted elsewhere), or that is
+/// below the data root.
+bool is_missing_here(const std::filesystem::path& path, const std::filesystem::path& data_root);
+
 InputCheck check_inputs(const v1::PipelineSpec& spec, const std::filesystem::path& data_root);
 
 }  // namespace moe

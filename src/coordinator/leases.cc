@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <utility>
 
 #include "common/error.h"
 #include "common/file_io.h"
@@ -71,6 +72,7 @@ absl::Status Coordinator::refuse_registration(const v1::RegisterGangRequest& req
 
 absl::StatusOr<v1::RegisterGangResponse> Coordinator::register_gang(const v1::RegisterGangRequest& request) {
   const std::lock_guard lock(mutex_);
+  notice_stall();
   const v1::Gang& gang = request.gang();
   if (absl::Status refusal = refuse_registration(request); !refusal.ok()) return refusal;
   Operation operation(*this, "gang " + gang.id());
@@ -135,6 +137,7 @@ v1::Lease Coordinator::lease_of(const v1::Job& job) const {
 
 absl::StatusOr<v1::AcquireLeaseResponse> Coordinator::acquire_lease(const v1::AcquireLeaseRequest& request) {
   const std::lock_guard lock(mutex_);
+  notice_stall();
   const auto gang = gangs_.find(request.gang_id());
   if (gang == gangs_.end()) return absl::NotFoundError(concat("gang ", request.gang_id(), " is not registered"));
   gang->second.heard = clock_.steady();
@@ -177,6 +180,7 @@ absl::StatusOr<v1::AcquireLeaseResponse> Coordinator::acquire_lease(const v1::Ac
 
 absl::StatusOr<v1::DeregisterGangResponse> Coordinator::deregister_gang(const v1::DeregisterGangRequest& request) {
   const std::lock_guard lock(mutex_);
+  notice_stall();
   if (!gangs_.contains(request.gang_id())) return v1::DeregisterGangResponse();
   Operation operation(*this, "gang " + request.gang_id());
   std::vector<std::string> held;
@@ -191,16 +195,21 @@ absl::StatusOr<v1::DeregisterGangResponse> Coordinator::deregister_gang(const v1
   return v1::DeregisterGangResponse();
 }
 
+void Coordinator::notice_stall() {
+  const auto now = clock_.steady();
+  const auto gap = now - std::exchange(last_call_, now);
+  if (gap <= options_.lease / 2) return;
+  // tick() is called far more often, so this process stood still, and heartbeats may wait in the sockets: nobody is
+  // blamed for that. Gangs that were silent before stay it.
+  for (auto& [job, lease] : leases_) lease.expiry = std::max(lease.expiry, now + options_.lease);
+  for (auto& [id, gang] : gangs_) gang.heard = std::min(now, gang.heard + gap);
+}
+
 void Coordinator::tick() {
   const std::lock_guard lock(mutex_);
+  notice_stall();
   const auto now = clock_.steady();
-  const auto gap = now - last_tick_;
-  last_tick_ = now;
-  // This process stood still, so heartbeats may wait in the sockets: nobody is blamed for that.
-  if (gap > options_.lease / 2) {
-    for (auto& [job, lease] : leases_) lease.expiry = std::max(lease.expiry, now + options_.lease);
-    for (auto& [id, gang] : gangs_) gang.heard = now;
-  }
+  health_.forget_old(now_micros());
   Operation operation(*this, "coordinator");
   std::vector<std::string> expired;
   for (const auto& [job, lease] : leases_) {

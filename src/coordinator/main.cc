@@ -48,6 +48,7 @@ struct Flags {
   double heartbeat_seconds = 3;
   double retry_backoff_seconds = 30;
   double quarantine_seconds = 1800;
+  double input_grace_seconds = 120;
 };
 
 std::atomic<int> stop_signal{0};
@@ -124,7 +125,8 @@ ExitCode serve(const Flags& flags) {
                                    .lease = milliseconds(flags.lease_seconds),
                                    .heartbeat = milliseconds(flags.heartbeat_seconds),
                                    .retry_backoff = milliseconds(flags.retry_backoff_seconds),
-                                   .quarantine = milliseconds(flags.quarantine_seconds)};
+                                   .quarantine = milliseconds(flags.quarantine_seconds),
+                                   .input_grace = milliseconds(flags.input_grace_seconds)};
   Coordinator coordinator(options, clock, store,
                           {.lease_expired = [&](const std::string& reason) { metrics.lease_expired(reason); },
                            .fenced = [&] { metrics.fenced(); },
@@ -174,6 +176,11 @@ ExitCode run(int argc, char** argv) {
   app.add_option("--quarantine", flags.quarantine_seconds, "Seconds without jobs for a gang that failed two of them which other gangs can run")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 604800.0));
+  app.add_option("--input-grace", flags.input_grace_seconds,
+                 "Seconds that a job waits for another gang if neither the one that is there nor this machine sees "
+                 "what it reads")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 86400.0));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

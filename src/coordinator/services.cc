@@ -50,6 +50,12 @@ grpc::ServerUnaryReactor* JobServiceAdapter::Retry(Context* context, const v1::C
   return reply<v1::ControlResponse>(parts_, context, "Retry", response, [&] { return parts_.coordinator.retry(*request); });
 }
 
+grpc::ServerUnaryReactor* JobServiceAdapter::ReadmitGang(Context* context, const v1::ControlRequest* request,
+                                                         v1::ControlResponse* response) {
+  return reply<v1::ControlResponse>(parts_, context, "ReadmitGang", response,
+                                    [&] { return parts_.coordinator.readmit_gang(*request); });
+}
+
 grpc::ServerUnaryReactor* JobServiceAdapter::DecideGate(Context* context, const v1::DecideGateRequest* request, v1::ControlResponse* response) {
   return reply<v1::ControlResponse>(parts_, context, "DecideGate", response, [&] { return parts_.coordinator.decide_gate(*request); });
 }

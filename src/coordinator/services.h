@@ -27,6 +27,7 @@ class JobServiceAdapter final : public v1::JobService::CallbackService {
   Reactor* Pause(Context*, const v1::ControlRequest*, v1::ControlResponse*) override;
   Reactor* Resume(Context*, const v1::ControlRequest*, v1::ControlResponse*) override;
   Reactor* Retry(Context*, const v1::ControlRequest*, v1::ControlResponse*) override;
+  Reactor* ReadmitGang(Context*, const v1::ControlRequest*, v1::ControlResponse*) override;
   Reactor* DecideGate(Context*, const v1::DecideGateRequest*, v1::ControlResponse*) override;
   Reactor* GetServerInfo(Context*, const v1::GetServerInfoRequest*, v1::ServerInfo*) override;
 

@@ -35,7 +35,7 @@ Coordinator::Coordinator(CoordinatorOptions options, const Clock& clock, Store& 
   touch(info_.mutable_started());
   StoredState state = store_.load();
   const auto now = clock_.steady();
-  last_tick_ = now;
+  last_call_ = now;
   for (v1::Pipeline& record : state.pipelines) {
     PipelineState engine = from_proto(record);
     const std::string id = record.id();
@@ -44,6 +44,7 @@ Coordinator::Coordinator(CoordinatorOptions options, const Clock& clock, Store& 
   for (v1::Job& job : state.jobs) jobs_.emplace(job.id(), job);
   for (v1::Gang& gang : state.gangs) gangs_.emplace(gang.id(), GangEntry{gang, now});
   for (const v1::GangFaults& faults : state.gang_faults) health_.load(faults);
+  health_.forget_old(now_micros());
   for (v1::Artifact& artifact : state.artifacts) artifacts_.emplace(artifact.id(), artifact);
   for (v1::Event& event : state.events) {
     revision_ = std::max(revision_, event.revision());
@@ -133,6 +134,10 @@ Coordinator::Result<std::string> Coordinator::resolve_pipeline(const std::string
   return find_by_prefix(pipelines_, prefix, "pipeline");
 }
 
+Coordinator::Result<std::string> Coordinator::resolve_gang(const std::string& prefix) const {
+  return find_by_prefix(gangs_, prefix, "gang");
+}
+
 Coordinator::Result<std::string> Coordinator::resolve(const std::string& prefix) const {
   if (jobs_.contains(prefix)) return prefix;
   // Job ids begin with their pipeline's: as long as a prefix fits a pipeline, that is meant.
@@ -185,7 +190,17 @@ std::vector<GangShape> Coordinator::gang_shapes() const {
 
 std::string Coordinator::pending_explanation(const v1::Job& job) const {
   const PipelineEntry& pipeline = pipelines_.at(job.pipeline_id());
-  if (job.state() == v1::JOB_STATE_QUEUED) return explain(queue_, queue_entry(job), gang_shapes(), now_micros());
+  if (job.state() == v1::JOB_STATE_QUEUED) {
+    const std::string why = explain(queue_, queue_entry(job), gang_shapes(), now_micros());
+    if (!job.has_inputs_missing_since()) return why;
+    const int64_t left =
+        to_micros(job.inputs_missing_since()) + std::chrono::microseconds(options_.input_grace).count() - now_micros();
+    return concat(why,
+                  "; no gang that is there sees what it reads, and the coordinator cannot tell whether another would: "
+                  "it ends FAILED ",
+                  left > 0 ? concat("in ", left / 1'000'000 + 1, " s") : std::string("with the next attempt"),
+                  " unless one does");
+  }
   if (job.state() != v1::JOB_STATE_BLOCKED) return "";
   if (is_terminal(pipeline.engine.phase)) return concat("the pipeline is ", to_string(pipeline.engine.phase), ": ", pipeline.engine.reason);
   for (const StageState& stage : pipeline.engine.stages) {
@@ -254,6 +269,7 @@ KnownNames Coordinator::known_names() const {
 
 v1::ServerInfo Coordinator::server_info() {
   const std::lock_guard lock(mutex_);
+  notice_stall();
   v1::ServerInfo info = info_;
   info.set_gangs(static_cast<int>(gang_shapes().size()));
   info.set_queued_jobs(static_cast<int>(queue_.size()));

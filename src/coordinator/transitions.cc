@@ -20,6 +20,17 @@ constexpr int kMaxGangsTried = 30;
 constexpr int kMaxUncharged = 30;
 constexpr int kMaxLaunchersKept = 100;
 
+/// How often a gang looks again for inputs that it did not see, at most, while another may come.
+constexpr int kLooksInGrace = 8;
+
+/// Whether a gang of another launcher could not read the inputs either, since the job was submitted or retried.
+bool is_refused_elsewhere(const v1::Job& job, const std::string& launcher) {
+  return std::any_of(job.attempts().begin(), job.attempts().end(), [&](const v1::Attempt& attempt) {
+    return attempt.launcher_id() != launcher && attempt.exit_code() == static_cast<int>(ExitCode::kBadInput) &&
+           std::find(job.failed_on().begin(), job.failed_on().end(), attempt.launcher_id()) != job.failed_on().end();
+  });
+}
+
 v1::Attempt* current_attempt(v1::Job& job) {
   for (v1::Attempt& attempt : *job.mutable_attempts()) {
     if (attempt.number() == job.attempt()) return &attempt;
@@ -64,6 +75,7 @@ void Coordinator::Operation::event(const std::string& pipeline_id, const std::st
 void Coordinator::Operation::commit() {
   constexpr size_t kEventsKept = 20'000;
   while (coordinator_.events_.size() > kEventsKept) coordinator_.events_.pop_front();
+  bool has_news = !pipelines_.empty();  // for whoever writes summaries
   for (const std::string& id : jobs_) {
     const v1::Job& job = coordinator_.jobs_.at(id);
     changes_.jobs.push_back(job);
@@ -74,6 +86,7 @@ void Coordinator::Operation::commit() {
     if (std::vector<v1::JobState> states = coordinator_.job_states(entry); states != entry.summarized) {
       entry.summarized = std::move(states);
       coordinator_.changed_pipelines_.insert(job.pipeline_id());
+      has_news = true;
     }
   }
   for (const std::string& id : pipelines_) {
@@ -93,7 +106,7 @@ void Coordinator::Operation::commit() {
   if (changes_.empty()) return;
   ++coordinator_.version_;
   coordinator_.store_.commit(std::move(changes_));
-  if (!pipelines_.empty()) coordinator_.pipelines_changed_.notify_all();
+  if (has_news) coordinator_.pipelines_changed_.notify_all();
   coordinator_.observer_.changed();
   changes_ = {};
   jobs_.clear();
@@ -183,10 +196,14 @@ void Coordinator::end_attempt(Operation& operation, v1::Job& job, const AttemptE
 }
 
 v1::AttemptFault Coordinator::charge(Operation& operation, v1::Job& job, const AttemptEnd& end) {
-  const auto after = [this](int failures) {   // 30 s, 60 s, ... for the first, the second, ...
-    return google::protobuf::util::TimeUtil::MicrosecondsToTimestamp(
-        now_micros() + options_.retry_backoff.count() * (int64_t{1} << std::clamp(failures - 1, 0, kMaxBackoffDoublings)) * 1000);
+  const auto at = [](int64_t micros) { return google::protobuf::util::TimeUtil::MicrosecondsToTimestamp(micros); };
+  const auto after_each = [&](std::chrono::milliseconds first,
+                              int failures) {  // 30 s, 60 s, ... for the first, the second, ...
+    return at(now_micros() + first.count() * (int64_t{1} << std::clamp(failures - 1, 0, kMaxBackoffDoublings)) * 1000);
   };
+  const auto after = [&](int failures) { return after_each(options_.retry_backoff, failures); };
+  // A job that broke a gang comes back to it only when no other gets free for long: it would break it again.
+  const std::chrono::milliseconds long_wait = std::max(options_.retry_backoff, options_.quarantine);
   const v1::Attempt* attempt = current_attempt(job);
   const std::string launcher = attempt != nullptr && !attempt->launcher_id().empty() ? attempt->launcher_id() : launcher_of(job.gang_id());
   const std::vector<std::string> failed_before(job.failed_on().begin(), job.failed_on().end());
@@ -212,15 +229,37 @@ v1::AttemptFault Coordinator::charge(Operation& operation, v1::Job& job, const A
     job.set_uncharged_failures(job.uncharged_failures() + 1);
     return v1::ATTEMPT_FAULT_NOBODY;
   }
+  if (has_other || !end.may_appear) job.clear_inputs_missing_since();
   // Storage that fails one gang fails the others too, unless they show that it does not: the job waits for whoever mends it.
   const bool waits = end.suspect == Suspect::kRoom || end.exit_code == static_cast<int>(ExitCode::kStorage);
-  if (waits || has_other || (is_sure && job.uncharged_failures() < kMaxUncharged)) {
+  if (waits && !has_other) {
+    job.set_room_failures(job.room_failures() + 1);
+    *job.mutable_avoid_until() = after(job.room_failures());
+    *job.mutable_not_before() = job.avoid_until();  // nobody else to give it to at once
+    return v1::ATTEMPT_FAULT_ROOM;
+  }
+  if (has_other || (is_sure && job.uncharged_failures() < kMaxUncharged)) {
     job.set_uncharged_failures(job.uncharged_failures() + 1);
-    *job.mutable_avoid_until() = after(job.uncharged_failures());
-    if (!has_other) *job.mutable_not_before() = job.avoid_until();   // nobody else to give it to at once
+    const bool brought_it_on = std::any_of(job.checkpoints().begin(), job.checkpoints().end(),
+                                           [&](const v1::Checkpoint& made) { return made.attempt() == job.attempt(); });
+    *job.mutable_avoid_until() = end.suspect == Suspect::kSilentGang || brought_it_on
+                                     ? after(job.uncharged_failures())
+                                     : after_each(long_wait, job.uncharged_failures());
+    if (!has_other) *job.mutable_not_before() = after(job.uncharged_failures());
     if (is_sure) return v1::ATTEMPT_FAULT_GANG_PROVEN;
-    if (!has_other) return v1::ATTEMPT_FAULT_ROOM;
     return end.suspect == Suspect::kSilentGang ? v1::ATTEMPT_FAULT_SILENCE : v1::ATTEMPT_FAULT_GANG;
+  }
+  if (end.may_appear && !is_refused_elsewhere(job, launcher)) {
+    if (!job.has_inputs_missing_since()) touch(job.mutable_inputs_missing_since());
+    const int64_t now = now_micros(), ends = to_micros(job.inputs_missing_since()) +
+                                             std::chrono::microseconds(options_.input_grace).count();
+    if (now < ends) {
+      *job.mutable_avoid_until() = after_each(long_wait, 1);  // whoever comes has it first
+      *job.mutable_not_before() = at(std::min(
+          ends, now + std::chrono::microseconds(std::max(options_.retry_backoff, options_.input_grace / kLooksInGrace))
+                          .count()));
+      return v1::ATTEMPT_FAULT_UNSEEN;
+    }
   }
   // The first lost gang is replaced at once; then the wait doubles.
   job.set_failures(job.failures() + 1);

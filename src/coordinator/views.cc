@@ -104,6 +104,7 @@ Coordinator::View Coordinator::counted() const {
 
 Coordinator::View Coordinator::view(size_t max_pipelines) {
   const std::lock_guard lock(mutex_);
+  notice_stall();
   View view = counted();
   if (max_pipelines == 0) return view;
   const auto add_job = [&](const std::string& id) {
@@ -138,6 +139,7 @@ Coordinator::View Coordinator::view(size_t max_pipelines) {
 
 Coordinator::View Coordinator::work(size_t max_jobs, int64_t ended_since) {
   const std::lock_guard lock(mutex_);
+  notice_stall();
   View view = counted();
   std::vector<const v1::Job*> living, ended;
   const auto look_at = [&](const PipelineEntry& entry) {

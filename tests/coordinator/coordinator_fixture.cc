@@ -305,6 +305,16 @@ std::map<std::string, std::string> CoordinatorFixture::stored_states() {
   return states;
 }
 
+std::set<std::string> CoordinatorFixture::stored_faults() {
+  const TempDir copy;
+  copy_store(copy);
+  Store store(copy / "moe.db");
+  std::set<std::string> launchers;
+  const StoredState stored = store.load();
+  for (const v1::GangFaults& faults : stored.gang_faults) launchers.insert(faults.launcher_id());
+  return launchers;
+}
+
 std::map<std::string, std::string> CoordinatorFixture::snapshot_of_fresh_load() {
   const TempDir copy;
   copy_store(copy);

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -85,6 +86,8 @@ class CoordinatorFixture {
 
   /// Job -> state, as the database has them.
   std::map<std::string, std::string> stored_states();
+  /// Launchers against which the database holds something.
+  std::set<std::string> stored_faults();
   /// Everything that must survive a restart, as text by name.
   std::map<std::string, std::string> snapshot() { return snapshot_of(*coordinator_); }
   /// The same of a coordinator that is started on a copy of the store's files.

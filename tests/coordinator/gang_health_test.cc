@@ -87,6 +87,52 @@ TEST(GangHealthTest, OldFaultsAreForgotten) {
   EXPECT_THAT(health.failed("g", fault("b", 10 + 25 * 3600)), IsEmpty());
 }
 
+TEST(GangHealthTest, WhatALauncherThatNeverReturnsDidIsForgottenToo) {
+  constexpr int64_t kHour = 3600;
+  GangHealth health(kQuarantine * kSecond);
+  health.failed("gone", fault("a", 10));
+  health.failed("h", fault("a", 20 * kHour));
+  health.take_changed();
+  health.forget_old(23 * kHour * kSecond);
+  EXPECT_THAT(health.take_changed(), IsEmpty());
+  health.forget_old(25 * kHour * kSecond);
+  EXPECT_THAT(health.take_changed(), ElementsAre("gone", "h"));
+  EXPECT_FALSE(health.record("gone").has_value());
+  EXPECT_THAT(health.failed("h", fault("b", 25 * kHour)), IsEmpty()) << "a was failed by two, whoever remembers";
+  EXPECT_THAT(health.failed("h", fault("c", 26 * kHour)), ElementsAre("h"));
+  // A quarantine that is longer than a day lasts as long as it lasts.
+  GangHealth strict(48 * kHour * kSecond);
+  strict.failed("g", fault("a", 10));
+  strict.failed("g", fault("b", 20));
+  strict.forget_old(30 * kHour * kSecond);
+  EXPECT_TRUE(is_quarantined(strict, "g", 30 * kHour));
+}
+
+TEST(GangHealthTest, WhatAnotherGangProvedIsNotUndoneByFailingOnceMore) {
+  GangHealth health(kQuarantine * kSecond);
+  health.failed("g", fault("a", 10));
+  health.worked("good", "a", kFinished, 11 * kSecond);
+  health.failed("g", fault("a", 12));  // it was retried, and two gangs fail it now
+  health.failed("h", fault("a", 13));
+  EXPECT_THAT(health.failed("g", fault("b", 14)), ElementsAre("g"));
+}
+
+TEST(GangHealthTest, APersonMayForgive) {
+  GangHealth health(kQuarantine * kSecond);
+  for (const char* job : {"a", "b", "c"}) health.failed("g", fault(job, 10));
+  health.failed("h", fault("c", 11));
+  ASSERT_TRUE(is_quarantined(health, "g", 11));
+  health.take_changed();
+  health.forgive("g");
+  EXPECT_FALSE(is_quarantined(health, "g", 11));
+  EXPECT_FALSE(health.record("g").has_value());
+  EXPECT_THAT(health.take_changed(), ElementsAre("g", "h"));
+  EXPECT_THAT(health.failed("h", fault("d", 12)), IsEmpty())
+      << "c stays suspect: to forgive one gang is no evidence against another";
+  EXPECT_THAT(health.failed("g", fault("d", 13)), IsEmpty());
+  health.forgive("unknown");
+}
+
 TEST(GangHealthTest, ItsRecordsBringItBack) {
   GangHealth health(kQuarantine * kSecond);
   health.failed("g", fault("a", 10));

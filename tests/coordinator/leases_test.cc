@@ -325,6 +325,40 @@ TEST(LeasesTest, AStallOfTheCoordinatorIsNobodysFault) {
   EXPECT_EQ(fixture.state(job), "QUEUED");
 }
 
+TEST(LeasesTest, AfterAStallTheFirstCallFindsTheGangsAsTheyWere) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("dead");
+  fixture.register_gang("idle", 1, "launcher-of-idle");
+  fixture.register_gang("working");
+  const auto state = [&](int index) { return fixture.coordinator().list_gangs({})->gangs(index).state(); };
+  const std::string job = fixture.submit(one_stage()) + "-work";
+  const v1::Lease lease = fixture.must_acquire("working");
+  for (int i = 0; i < 4; ++i) {
+    fixture.pass(5s);
+    EXPECT_FALSE(fixture.acquire("idle"));
+    ASSERT_TRUE(fixture.heartbeat("working", lease).ok());
+  }
+  ASSERT_EQ(state(0), "lost");
+  fixture.clock().advance(5min);  // stopped, and here comes what waited in the sockets
+  v1::RegisterGangRequest clone;
+  clone.set_root_id(CoordinatorFixture::kRootId);
+  clone.mutable_gang()->set_id("clone");
+  clone.mutable_gang()->set_launcher_id("launcher-of-idle");
+  clone.mutable_gang()->set_device("cpu");
+  clone.mutable_gang()->add_ranks();
+  EXPECT_EQ(fixture.coordinator().register_gang(clone).status().code(), absl::StatusCode::kAlreadyExists)
+      << "the idle gang is not silent";
+  fixture.clock().advance(5min);
+  ASSERT_TRUE(fixture.complete("working", lease, v1::ATTEMPT_OUTCOME_RETRYABLE, {}, "the machine", 71).ok());
+  EXPECT_EQ(fixture.job(job).attempts(0).fault(), v1::ATTEMPT_FAULT_GANG) << "the idle gang is there to try it";
+  EXPECT_EQ(fixture.job(job).failures(), 0);
+  fixture.clock().advance(5min);
+  EXPECT_EQ(state(0), "lost") << "it was before";
+  EXPECT_EQ(state(1), "idle");
+  EXPECT_EQ(state(2), "idle");
+  EXPECT_TRUE(fixture.acquire("idle"));
+}
+
 TEST(LeasesTest, RepeatedCommitsAndCompletionsAreOnes) {
   CoordinatorFixture fixture;
   fixture.register_gang("g");

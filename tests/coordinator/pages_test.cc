@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -239,18 +240,34 @@ TEST(PagesTest, TheSummaryFollowsAnApproval) {
   fixture.decide(id, true).value();
   { const Reporter reporter(fixture.coordinator(), fixture.root()); }
   EXPECT_THAT(read_file(summary), ::testing::AllOf(HasSubstr("chain: RUNNING"), ::testing::Not(HasSubstr("HELD"))));
+  // And the jobs, whose states change without the pipeline's.
+  const v1::Lease lease = fixture.must_acquire("g");
+  { const Reporter reporter(fixture.coordinator(), fixture.root()); }
+  const std::filesystem::path report = fixture.root() / id / "report.html";
+  EXPECT_THAT(read_file(report), ::testing::AllOf(HasSubstr("ASSIGNED"), ::testing::Not(HasSubstr("STOPPING"))));
+  ASSERT_TRUE(fixture.heartbeat("g", lease).ok());
+  EXPECT_EQ(fixture.coordinator().take_changed_pipelines(0ms), std::set<std::string>{id});
+  fixture.coordinator().pause(fixture.control(lease.job_id())).value();
+  { const Reporter reporter(fixture.coordinator(), fixture.root()); }
+  EXPECT_THAT(read_file(report), HasSubstr("STOPPING"));
 }
 
 TEST(PagesTest, WhoeverWritesSummariesIsWokenByAChange) {
   CoordinatorFixture fixture;
+  fixture.register_gang("g");
   const std::string id = fixture.submit(one_stage());
+  const v1::Lease lease = fixture.must_acquire("g");
   EXPECT_EQ(fixture.coordinator().take_changed_pipelines(0ms), std::set<std::string>{id});
   EXPECT_TRUE(fixture.coordinator().take_changed_pipelines(1ms).empty());
-  std::set<std::string> woken;
-  std::thread writer([&] { woken = fixture.coordinator().take_changed_pipelines(1h); });
-  fixture.coordinator().cancel(fixture.control(id)).value();
-  writer.join();   // not in an hour
-  EXPECT_EQ(woken, std::set<std::string>{id});
+  const std::function<void()> changes[] = {[&] { fixture.heartbeat("g", lease).value(); },  // of a job alone
+                                           [&] { fixture.coordinator().cancel(fixture.control(id)).value(); }};
+  for (const auto& change : changes) {
+    std::set<std::string> woken;
+    std::thread writer([&] { woken = fixture.coordinator().take_changed_pipelines(1h); });
+    change();
+    writer.join();  // not in an hour
+    EXPECT_EQ(woken, std::set<std::string>{id});
+  }
 }
 
 TEST(PagesTest, TheReporterWritesTheFilesOfAPipelineAndNotAgainAfterAStart) {

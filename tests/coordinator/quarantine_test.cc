@@ -114,14 +114,211 @@ TEST(QuarantineTest, AMissingInputIsTriedElsewhereAndThenIsPermanent) {
   EXPECT_EQ(fixture.state(job), "SUCCEEDED");
 }
 
-TEST(QuarantineTest, WithOneGangAMissingInputIsPermanentAtOnce) {
+TEST(QuarantineTest, AnInputThatTheCoordinatorSeesToBeMissingFailsAtOnce) {
   CoordinatorFixture fixture;
   fixture.register_gang("only");
-  const std::string job = submit_many(fixture, 1)[0];
-  ASSERT_TRUE(refuse(fixture, "only", fixture.must_acquire("only"), v1::REFUSAL_KIND_INPUTS, "/not/there").ok());
-  EXPECT_EQ(fixture.state(job), "FAILED");
-  EXPECT_EQ(fixture.job(job).reason(), "INPUTS_UNREADABLE");
+  // The coordinator's machine has the folders; the data root is all gangs'.
+  for (const std::string& file : {std::string("/etc/no-such.jsonl"), std::string("/etc/no-such-model/config.json"),
+                                  (fixture.root() / "no" / "such.jsonl").string()}) {
+    const std::string job = submit_many(fixture, 1)[0];
+    ASSERT_TRUE(refuse(fixture, "only", fixture.must_acquire("only"), v1::REFUSAL_KIND_INPUTS, file).ok());
+    EXPECT_EQ(fixture.state(job), "FAILED") << file;
+    EXPECT_EQ(fixture.job(job).reason(), "INPUTS_UNREADABLE");
+  }
   EXPECT_EQ(fixture.observed().restarted.size(), 0u);
+}
+
+TEST(QuarantineTest, AnInputThatNobodySeesWaitsForAGangThatIsAwayForAMoment) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("no-mount");
+  const std::string file = "/only/on/good/gangs.jsonl";
+  const std::string job = submit_many(fixture, 1)[0];
+  for (int looks = 1; looks <= 2; ++looks) {
+    ASSERT_TRUE(refuse(fixture, "no-mount", fixture.must_acquire("no-mount"), v1::REFUSAL_KIND_INPUTS, file).ok());
+    EXPECT_EQ(fixture.state(job), "QUEUED");
+    EXPECT_EQ(fixture.job(job).reason(), "INPUTS_UNREADABLE");
+    EXPECT_EQ(fixture.job(job).failures(), 0);
+    EXPECT_EQ(fixture.job(job).attempts(looks - 1).fault(), v1::ATTEMPT_FAULT_UNSEEN);
+    EXPECT_THAT(fixture.job(job).pending_explanation(),
+                AllOf(HasSubstr("waits 31 s"), HasSubstr("no gang that is there sees what it reads"),
+                      HasSubstr("ends FAILED in ")));
+    EXPECT_FALSE(fixture.acquire("no-mount"));
+    fixture.pass(31s);
+  }
+  EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
+  fixture.restart();
+  fixture.register_gang("no-mount");
+  fixture.register_gang("good");
+  EXPECT_FALSE(fixture.acquire("no-mount")) << "whoever comes has it first";
+  const v1::Lease lease = fixture.must_acquire("good");
+  ASSERT_TRUE(fixture.heartbeat("good", lease).ok());
+  EXPECT_FALSE(fixture.job(job).has_inputs_missing_since());
+  ASSERT_TRUE(fixture.complete("good", lease).ok());
+  EXPECT_EQ(fixture.state(job), "SUCCEEDED");
+  EXPECT_NE(gang(fixture, "no-mount").state(), "quarantined");
+}
+
+TEST(QuarantineTest, AnInputThatNobodySeesFailsWhenTheGraceIsOverOrTwoRefusedIt) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("a");
+  const std::string job = submit_many(fixture, 1)[0];
+  const auto refuse_for = [&](std::chrono::seconds time) {
+    int looks = 0;
+    for (std::chrono::seconds passed{0}; passed <= time; passed += 1s) {
+      if (const std::optional<v1::Lease> lease = fixture.acquire("a")) {
+        EXPECT_TRUE(refuse(fixture, "a", *lease, v1::REFUSAL_KIND_INPUTS, "/no/such/file.jsonl").ok());
+        ++looks;
+      }
+      if (passed < time) fixture.pass(1s);
+    }
+    return looks;
+  };
+  for (const char* round : {"submitted", "retried"}) {
+    EXPECT_EQ(refuse_for(119s), 4) << round;
+    EXPECT_EQ(fixture.state(job), "QUEUED") << round;
+    fixture.pass(1s);
+    EXPECT_EQ(refuse_for(0s), 1);
+    EXPECT_EQ(fixture.state(job), "FAILED") << round;
+    EXPECT_EQ(fixture.job(job).reason(), "INPUTS_UNREADABLE");
+    ASSERT_TRUE(fixture.coordinator().retry(fixture.control(job)).ok());
+  }
+  EXPECT_EQ(refuse_for(0s), 1);
+  EXPECT_EQ(fixture.state(job), "QUEUED");
+  v1::DeregisterGangRequest leave;
+  leave.set_gang_id("a");
+  ASSERT_TRUE(fixture.coordinator().deregister_gang(leave).ok());
+  fixture.register_gang("b");
+  fixture.pass(30s);
+  ASSERT_TRUE(refuse(fixture, "b", fixture.must_acquire("b"), v1::REFUSAL_KIND_INPUTS, "/no/such/file.jsonl").ok());
+  EXPECT_EQ(fixture.state(job), "FAILED") << "two gangs do not have it";
+}
+
+TEST(QuarantineTest, AJobThatBrokeAGangWaitsForABusyOneThatItDidNotBreak) {
+  for (const bool other_leaves : {false, true}) {
+    CoordinatorFixture fixture;
+    fixture.register_gang("bad", 1, "bad-launcher");
+    fixture.register_gang("busy");
+    submit_many(fixture, 1);
+    const v1::Lease work = fixture.must_acquire("busy");  // for days
+    const std::string job = submit_many(fixture, 1)[0];
+    ASSERT_TRUE(fail(fixture, "bad", fixture.must_acquire("bad"), kHardware).ok());
+    const std::string next = submit_many(fixture, 1)[0];
+    EXPECT_EQ(fixture.must_acquire("bad").job_id(), next) << "jobs that it did not fail come first";
+    ASSERT_TRUE(fixture.complete("bad", *fixture.acquire("bad")).ok());
+    int attempts = 1;
+    std::chrono::seconds passed{0};
+    const auto pass = [&](std::chrono::seconds time) {
+      for (const auto end = passed + time; passed < end; passed += 10s) {
+        fixture.pass(10s);
+        ASSERT_TRUE(fixture.heartbeat("busy", work).ok());
+        if (const std::optional<v1::Lease> lease = fixture.acquire("bad")) {
+          EXPECT_EQ(lease->job_id(), job);
+          ++attempts;
+          ASSERT_TRUE(fail(fixture, "bad", *lease, kHardware).ok());
+        }
+      }
+    };
+    pass(25min);
+    EXPECT_EQ(attempts, 1);
+    EXPECT_THAT(fixture.job(job).pending_explanation(), HasSubstr("1 idle failed it and may try again in "));
+    if (other_leaves) {
+      v1::DeregisterGangRequest leave;
+      leave.set_gang_id("busy");
+      ASSERT_TRUE(fixture.coordinator().deregister_gang(leave).ok());
+      EXPECT_TRUE(fixture.acquire("bad")) << "there is no other any more";
+      continue;
+    }
+    pass(10min);
+    EXPECT_EQ(attempts, 2) << "it does not wait for ever";
+    pass(8h);
+    EXPECT_LE(attempts, 5);
+    EXPECT_EQ(fixture.job(job).failures(), 0);
+    ASSERT_TRUE(fixture.complete("busy", work).ok());
+    EXPECT_EQ(fixture.must_acquire("busy").job_id(), job);
+  }
+}
+
+TEST(QuarantineTest, AGangThatBroughtAJobOnMayHaveItAgainSoon) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("a");
+  fixture.register_gang("busy");
+  submit_many(fixture, 1);
+  const v1::Lease work = fixture.must_acquire("busy");
+  const std::string job = submit_many(fixture, 1)[0];
+  const v1::Lease lease = fixture.must_acquire("a");
+  ASSERT_TRUE(fixture.commit("a", lease, 5).ok());
+  ASSERT_TRUE(fail(fixture, "a", lease, kHardware).ok());
+  EXPECT_FALSE(fixture.acquire("a")) << "the other first";
+  for (int i = 0; i < 4; ++i) {
+    fixture.pass(10s);
+    ASSERT_TRUE(fixture.heartbeat("busy", work).ok());
+  }
+  EXPECT_EQ(fixture.must_acquire("a").job_id(), job);
+}
+
+TEST(QuarantineTest, WaitsForRoomDoNotUseUpWhatOtherReasonsMayCost) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("a");
+  const std::string job = submit_many(fixture, 1)[0];
+  for (int i = 0; i < 40; ++i) {
+    std::optional<v1::Lease> lease;
+    while (!(lease = fixture.acquire("a"))) fixture.pass(10s);
+    ASSERT_TRUE(refuse(fixture, "a", *lease, v1::REFUSAL_KIND_ROOM).ok());
+  }
+  std::optional<v1::Lease> lease;
+  while (!(lease = fixture.acquire("a"))) fixture.pass(10s);
+  v1::DeregisterGangRequest leave;
+  leave.set_gang_id("a");
+  ASSERT_TRUE(fixture.coordinator().deregister_gang(leave).ok());
+  EXPECT_EQ(fixture.job(job).attempts().rbegin()->fault(), v1::ATTEMPT_FAULT_NOBODY);
+  EXPECT_EQ(fixture.job(job).failures(), 0);
+}
+
+TEST(QuarantineTest, FaultsOfADayAgoLeaveTheStore) {
+  for (const bool restarts : {false, true}) {
+    CoordinatorFixture fixture;
+    fixture.register_gang("bad", 1, "gone-for-good");
+    fixture.register_gang("good");
+    submit_many(fixture, 1);
+    ASSERT_TRUE(fail(fixture, "bad", fixture.must_acquire("bad"), kHang).ok());
+    EXPECT_EQ(fixture.stored_faults(), std::set<std::string>{"gone-for-good"});
+    fixture.clock().advance(25h);
+    if (restarts) fixture.restart();
+    fixture.coordinator().tick();
+    EXPECT_EQ(fixture.stored_faults(), std::set<std::string>{});
+  }
+}
+
+TEST(QuarantineTest, AnOperatorEndsIt) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("bad-gang", 1, "bad-launcher");
+  fixture.register_gang("good");
+  submit_many(fixture, 3);
+  for (const int code : {kHardware, kHang})
+    ASSERT_TRUE(fail(fixture, "bad-gang", fixture.must_acquire("bad-gang"), code).ok());
+  ASSERT_EQ(gang(fixture, "bad-gang").state(), "quarantined");
+  const v1::ControlRequest request = fixture.control("bad", "new cable");
+  for (const char* time : {"first", "repeated"}) {
+    const auto answer = fixture.coordinator().readmit_gang(request);
+    ASSERT_TRUE(answer.ok()) << answer.status();
+    EXPECT_EQ(answer->id(), "bad-gang");
+    EXPECT_EQ(answer->state(), "idle");
+    EXPECT_EQ(answer->note(), "") << time;
+  }
+  EXPECT_EQ(gang(fixture, "bad-gang").message(), "");
+  EXPECT_TRUE(fixture.acquire("bad-gang")) << "the third job";
+  EXPECT_EQ(fixture.stored_faults(), std::set<std::string>{});
+  EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
+  const auto again = fixture.coordinator().readmit_gang(fixture.control("bad"));
+  EXPECT_EQ(again->state(), "busy");
+  EXPECT_THAT(again->note(), HasSubstr("not quarantined"));
+  EXPECT_EQ(fixture.coordinator().readmit_gang(fixture.control("none")).status().code(), absl::StatusCode::kNotFound);
+  v1::WatchRequest watch;
+  const v1::WatchResponse history = fixture.coordinator().watch(watch).value();
+  EXPECT_TRUE(std::any_of(history.events().begin(), history.events().end(), [](const v1::Event& event) {
+    return event.type() == "GANG_READMITTED" && event.actor() == "user ada" &&
+           event.message() == "gang bad-gang readmitted by ada: new cable";
+  }));
 }
 
 TEST(QuarantineTest, AFileThatTheCoordinatorSeesIsTheGangsFault) {
