@@ -198,6 +198,7 @@ v1::ControlResponse Client::control(Control what, const v1::ControlRequest& requ
     case Control::kCancel: return call(&Stub::Cancel, request, v1::ControlResponse());
     case Control::kPause: return call(&Stub::Pause, request, v1::ControlResponse());
     case Control::kResume: return call(&Stub::Resume, request, v1::ControlResponse());
+    case Control::kReadmit: return call(&Stub::ReadmitGang, request, v1::ControlResponse());
     case Control::kRetry: break;
   }
   return call(&Stub::Retry, request, v1::ControlResponse());

@@ -16,7 +16,7 @@ namespace moe {
 /// How long a call waits for news at the coordinator before it asks again.
 inline constexpr int kPollSeconds = 20;
 
-enum class Control { kCancel, kPause, kResume, kRetry };
+enum class Control { kCancel, kPause, kResume, kRetry, kReadmit };
 
 class Client {
  public:

@@ -27,6 +27,7 @@ Subcommand add_cancel_command(CLI::App& app);
 Subcommand add_pause_command(CLI::App& app);
 Subcommand add_resume_command(CLI::App& app);
 Subcommand add_retry_command(CLI::App& app);
+Subcommand add_readmit_command(CLI::App& app);
 Subcommand add_approve_command(CLI::App& app);
 Subcommand add_reject_command(CLI::App& app);
 Subcommand add_health_command(CLI::App& app);

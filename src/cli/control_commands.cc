@@ -1,4 +1,4 @@
-// cancel, pause, resume, retry, approve, reject: each changes a pipeline or a job and prints "ID STATE".
+// cancel, pause, resume, retry, readmit, approve, reject: each changes what the ID names and prints "ID STATE".
 #include <memory>
 #include <optional>
 #include <ostream>
@@ -49,10 +49,11 @@ ExitStatus run_control(Control what, const ControlOptions& options, Shell& shell
   return failed.value_or(ExitStatus::kDone);
 }
 
-Subcommand add_control_command(CLI::App& app, Control what, const char* name, const char* help, const char* footer) {
+Subcommand add_control_command(CLI::App& app, Control what, const char* name, const char* help, const char* footer,
+                               const char* ids = "Pipelines or jobs, or the beginnings of their ids") {
   auto options = std::make_shared<ControlOptions>();
   CLI::App* command = app.add_subcommand(name, help);
-  command->add_option("ID", options->ids, "Pipelines or jobs, or the beginnings of their ids")->required();
+  command->add_option("ID", options->ids, ids)->required();
   command->add_option("--comment", options->comment, "Kept in the history");
   command->footer(footer);
   return {command, [options, what](Shell& shell) { return run_control(what, *options, shell); }};
@@ -110,6 +111,15 @@ Subcommand add_retry_command(CLI::App& app) {
       app, Control::kRetry, "retry", "Give failed jobs a new budget of attempts",
       "A training job goes on at its last checkpoint. Of a pipeline, every failed job is tried again.\n\n"
       "Examples:\n  moectl retry quickstart-7f3k2m9a-stage2 --comment 'disk was full'");
+}
+
+Subcommand add_readmit_command(CLI::App& app) {
+  return add_control_command(
+      app, Control::kReadmit, "readmit", "Give a quarantined gang that was mended jobs again",
+      "`moectl get gangs` lists them, with what they failed. Two more jobs that it fails and others can run put it "
+      "back.\n\n"
+      "Examples:\n  moectl readmit 3f2a9c --comment 'share is mounted again'",
+      "Gangs, or the beginnings of their ids");
 }
 
 Subcommand add_approve_command(CLI::App& app) {

@@ -95,11 +95,11 @@ ExitStatus run(int argc, char** argv) {
   // `moectl get jobs -o json`: global options may stand behind the command.
   app.fallthrough();
   add_global_options(app, options);
-  const std::vector<Subcommand> commands{add_submit_command(app),  add_get_command(app),    add_describe_command(app),
-                                         add_logs_command(app),    add_watch_command(app),  add_wait_command(app),
-                                         add_metrics_command(app), add_cancel_command(app), add_pause_command(app),
-                                         add_resume_command(app),  add_retry_command(app),  add_approve_command(app),
-                                         add_reject_command(app),  add_health_command(app), add_version_command(app)};
+  const std::vector<Subcommand> commands{
+      add_submit_command(app),  add_get_command(app),    add_describe_command(app), add_logs_command(app),
+      add_watch_command(app),   add_wait_command(app),   add_metrics_command(app),  add_cancel_command(app),
+      add_pause_command(app),   add_resume_command(app), add_retry_command(app),    add_readmit_command(app),
+      add_approve_command(app), add_reject_command(app), add_health_command(app),   add_version_command(app)};
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -180,6 +180,12 @@ TEST_F(CoordinatorTest, AFailedJobIsOneWithItsReasonAndMayBeRetried) {
   EXPECT_THAT(result.err, AllOf(HasSubstr("FAILED after"), HasSubstr("t.jsonl:3: not a JSON object")));
   const std::string id = result.out.substr(0, result.out.find('\n'));
   EXPECT_THAT(moectl({"describe", id + "-tiny"}).out, ContainsRegex("PERMANENT +65"));
+  const ProcessResult readmitted = moectl({"readmit", "gang-of"});
+  EXPECT_EQ(readmitted.exit_code, 0);
+  EXPECT_THAT(readmitted.out, HasSubstr("gang-of-the-test "));
+  EXPECT_THAT(readmitted.err, HasSubstr("it was not quarantined"))
+      << "what a job fails at is not held against its gang";
+  EXPECT_EQ(moectl({"readmit", id}).exit_code, 3);
   EXPECT_EQ(moectl({"retry", id}).exit_code, 0);
   gang_.succeed(gang_.lease());
   EXPECT_EQ(moectl({"wait", id, "--timeout", "20"}).exit_code, 0);

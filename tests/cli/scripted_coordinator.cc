@@ -57,6 +57,9 @@ class ScriptedCoordinator::Service : public v1::JobService::Service {
   Status Retry(ServerContext*, const v1::ControlRequest* request, v1::ControlResponse* response) override {
     return control("retry", *request, *response);
   }
+  Status ReadmitGang(ServerContext*, const v1::ControlRequest* request, v1::ControlResponse* response) override {
+    return control("readmit", *request, *response);
+  }
   Status DecideGate(ServerContext*, const v1::DecideGateRequest* request, v1::ControlResponse* response) override {
     return answer(script_.on_decide_gate, *request, *response);
   }

@@ -40,7 +40,7 @@ class ScriptedCoordinator {
   Answer<v1::WatchRequest, v1::WatchResponse> on_watch;
   Answer<v1::ReadLogsRequest, v1::ReadLogsResponse> on_read_logs;
   Answer<v1::QueryMetricsRequest, v1::QueryMetricsResponse> on_query_metrics;
-  /// "cancel", "pause", "resume" or "retry", and what came with it.
+  /// "cancel", "pause", "resume", "retry" or "readmit", and what came with it.
   std::function<grpc::Status(const std::string&, const v1::ControlRequest&, v1::ControlResponse&)> on_control;
   Answer<v1::DecideGateRequest, v1::ControlResponse> on_decide_gate;
   Answer<v1::GetServerInfoRequest, v1::ServerInfo> on_server_info;

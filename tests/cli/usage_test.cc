@@ -70,7 +70,7 @@ TEST(UsageTest, OutputThatCannotBeWrittenIsOneAndAReaderThatLeftIsQuiet) {
 
 TEST(UsageTest, EveryCommandHasHelpWithExamples) {
   for (const char* command : {"submit", "get", "describe", "logs", "watch", "wait", "metrics", "cancel", "pause",
-                              "resume", "retry", "approve", "reject", "health", "version"}) {
+                              "resume", "retry", "readmit", "approve", "reject", "health", "version"}) {
     const ProcessResult result = run_moectl(kNobody, {command, "--help"});
     EXPECT_EQ(result.exit_code, 0);
     EXPECT_THAT(result.out, HasSubstr("Example")) << command;
