@@ -94,7 +94,7 @@ MUTATIONS = [
     # Plans.
     Mutation("router-without-gradient-untold", "src/pipeline/warnings.cc", "convert.top_k() != 1 ||", "convert.top_k() >= 1 ||", "moe_pipeline_tests",
              "WarningsTest.*", "renorm at top_k 1 teaches the router nothing"),
-    Mutation("idle-ranks-untold", "src/train/trainer.cc", "world_.size() > spec_.micro_batch_rows()", "world_.size() > 8 * spec_.micro_batch_rows()", "moe_train_tests",
+    Mutation("idle-ranks-untold", "src/common/idle_ranks.h", "ranks <= micro_batch_rows", "ranks <= 8 * micro_batch_rows", "moe_train_tests",
              "TrainerTest.RanksWithoutRows*", "ranks that get no rows are told"),
 ]
 

@@ -1,6 +1,7 @@
 #include "pipeline/warnings.h"
 
 #include "common/error.h"
+#include "common/idle_ranks.h"
 #include "pipeline/spec.h"
 
 namespace moe {
@@ -17,12 +18,8 @@ void check_router_gradient(const v1::Stage& stage, std::vector<std::string>& war
 }
 
 void check_idle_ranks(const v1::Stage& stage, std::vector<std::string>& warnings) {
-  const int ranks = stage.gang().ranks(), rows = stage.train().micro_batch_rows();
-  if (ranks <= rows) return;
-  warnings.push_back(concat("stage ", stage_name(stage), ": ", ranks - rows, " of gang.ranks ", ranks,
-                            " get no rows, since a global micro-batch has micro_batch_rows ", rows,
-                            ": they idle, or run experts for the others; raise micro_batch_rows to a multiple of ",
-                            ranks, " (and lower micro_steps), or use at most ", rows, " ranks"));
+  const std::string idle = idle_ranks(stage.gang().ranks(), stage.train().micro_batch_rows());
+  if (!idle.empty()) warnings.push_back(concat("stage ", stage_name(stage), ": gang.ranks: ", idle));
 }
 
 }  // namespace

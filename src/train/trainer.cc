@@ -12,6 +12,7 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
+#include "common/idle_ranks.h"
 #include "common/json_lines.h"
 #include "common/log.h"
 #include "common/memory_reuse.h"
@@ -86,12 +87,8 @@ class Trainer {
       decoder_ = std::make_unique<Decoder>(load_decoder(directory, compute_type(request_.gang), experts));
       load_data(config);
     });
-    if (world_.rank() == 0 && world_.size() > spec_.micro_batch_rows()) {
-      log_warning(concat("event=ranks_without_rows ranks=", world_.size(),
-                         " micro_batch_rows=", spec_.micro_batch_rows(), "; ", world_.size() - spec_.micro_batch_rows(),
-                         " ranks have no row of any micro-batch: they idle, or run experts for the ",
-                         "others. Raise micro_batch_rows (and lower micro_steps), or start fewer ranks"));
-    }
+    const std::string idle = idle_ranks(world_.size(), spec_.micro_batch_rows());
+    if (world_.rank() == 0 && !idle.empty()) log_warning("event=ranks_without_rows; " + idle);
     decoder_->set_requires_grad(true);
     optimizer_ = std::make_unique<AdamW>(
         decoder_->parameters(), AdamWOptions{spec_.beta1(), spec_.beta2(), spec_.epsilon(), spec_.weight_decay()});

@@ -271,7 +271,8 @@ TEST(TrainerTest, RanksWithoutRowsAreToldOnceWithTheNumbers) {
     ::testing::internal::CaptureStderr();
     ASSERT_TRUE(training.run({.ranks = ranks}));
     const std::string log = ::testing::internal::GetCapturedStderr();
-    const std::string expected = "event=ranks_without_rows ranks=5 micro_batch_rows=4; 1 ranks";
+    const std::string expected =
+        "event=ranks_without_rows; 1 of 5 ranks get no row of a global micro-batch, which has micro_batch_rows 4";
     EXPECT_EQ(log.find(expected) != std::string::npos, ranks == 5) << log;
     EXPECT_EQ(log.find(expected), log.rfind(expected)) << log;
     set_log_level(LogLevel::kError);
