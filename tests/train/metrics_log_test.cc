@@ -9,6 +9,7 @@
 #include "common/file_io.h"
 #include "common/json_lines.h"
 #include "common/log.h"
+#include "testing/peak_memory.h"
 #include "testing/temp_dir.h"
 
 namespace moe {
@@ -119,6 +120,38 @@ TEST_F(MetricsLogTest, LinesWaitForRoomOnTheDisk) {
   log.write({{"step", 4}});
   EXPECT_NO_THROW(log.flush());
   EXPECT_EQ(read_file(log.path()), "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"step\":4}\n");
+}
+
+TEST_F(MetricsLogTest, WhatWaitsIsBoundedAndWhatIsDroppedIsCounted) {
+  set_log_level(LogLevel::kError);
+  const size_t line = std::string("{\"step\":1}\n").size();
+  MetricsLog log(attempts_.path(), attempt(1), 0, 0, /*most_waiting=*/3 * line);
+  log.write({{"step", 1}});
+  {
+    const FullDisk full(line);
+    for (int64_t step = 2; step <= 8; ++step) log.write({{"step", step}});
+  }
+  set_log_level(LogLevel::kWarning);
+  ::testing::internal::CaptureStderr();
+  log.write({{"step", 9}});
+  const std::string told = ::testing::internal::GetCapturedStderr();
+  set_log_level(LogLevel::kError);
+  EXPECT_EQ(steps_in(attempt(1)), (std::vector<int64_t>{1, 6, 7, 8, 9}));
+  EXPECT_NE(told.find("event=metrics_lines_dropped lines=4 path=" + log.path().string()), std::string::npos) << told;
+}
+
+TEST_F(MetricsLogTest, ResumingHoldsNoMoreOfALongLogThanOfAShortOne) {
+  // 8 MB of lines, which parsed would be many times that.
+  const json load(std::vector<int>(400, 7));
+  std::filesystem::create_directories(attempt(1));
+  std::ofstream file(attempt(1) / "metrics.jsonl");
+  constexpr int64_t kSteps = 10'000;
+  for (int64_t step = 1; step <= kSteps; ++step) file << json{{"step", step}, {"expert_load", load}}.dump() << "\n";
+  file.close();
+  const double growth = testing::peak_growth([&] { MetricsLog(attempts_.path(), attempt(2), kSteps - 1); });
+  EXPECT_EQ(steps_in(attempt(2)).size(), kSteps - 1);
+  if (growth < 0) GTEST_SKIP() << "this system does not tell the peak of a process's memory";
+  EXPECT_LT(growth, 4 * testing::kMib);
 }
 
 }  // namespace
