@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <iterator>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -14,6 +16,7 @@
 #include "comm/comm_check.h"
 #include "comm/exchange_communicator.h"
 #include "common/error.h"
+#include "common/log.h"
 
 namespace moe {
 namespace {
@@ -67,13 +70,14 @@ class MpiCommunicator final : public ExchangeCommunicator {
     MOE_CHECK(sends[rank_].size() == receives[rank_].size(), describe_operation(),
               ": sizes to and from oneself differ");
     std::vector<MPI_Request> requests;
-    std::vector<int> expected;  // bytes of each receive, which come first
+    std::vector<int> expected, sources;  // bytes and rank of each receive; these come first
     for (int step = 1; step < size_; ++step) {
       const int source = (rank_ - step + size_) % size_;
       for (Receive rest = receives[source]; !rest.empty();) {
         const int count = next_message(rest.size());
         requests.push_back(MPI_REQUEST_NULL);
         expected.push_back(count);
+        sources.push_back(source);
         MOE_MPI_CHECK(MPI_Irecv(rest.data(), count, MPI_BYTE, source, tag(), comm_.get(), &requests.back()));
         rest = rest.subspan(count);
       }
@@ -88,7 +92,7 @@ class MpiCommunicator final : public ExchangeCommunicator {
       }
     }
     if (!receives[rank_].empty()) std::memcpy(receives[rank_].data(), sends[rank_].data(), receives[rank_].size());
-    wait(requests, expected);
+    wait(requests, expected, sources);
   }
 
  private:
@@ -99,9 +103,30 @@ class MpiCommunicator final : public ExchangeCommunicator {
   /// From the operation's name: ranks in different operations never take each other's bytes, but wait and say where.
   int tag() const { return static_cast<int>(std::hash<std::string>()(operations()->current()) % kTags); }
 
-  void wait(std::vector<MPI_Request>& requests, std::span<const int> expected) {
+  /// A rank that was stopped in the midst of its own work looks like one that works: whoever waits says for whom. Of
+  /// several the lowest.
+  void tell_missing(std::span<MPI_Request> requests, std::span<const int> sources, std::chrono::seconds waited) const {
+    std::set<int> missing;
+    for (size_t i = 0; i < sources.size(); ++i) {
+      int arrived = 0;
+      MOE_MPI_CHECK(MPI_Request_get_status(requests[i], &arrived, MPI_STATUS_IGNORE));
+      if (arrived == 0) missing.insert(sources[i]);
+    }
+    std::string ranks;
+    for (const int rank : missing) ranks += concat(ranks.empty() ? "" : ",", rank);
+    const auto lower = std::distance(missing.begin(), missing.lower_bound(rank_));
+    if (ranks.empty() || lower != rank_) return;
+    log(LogLevel::kWarning,
+        concat("event=waiting_for_ranks ranks=", ranks, " seconds=", waited.count(), " operation=\"",
+               operations()->current(), "\"; what a rank does alone (hashing, reading, writing) may take up to ",
+               limit() / std::chrono::hours(1),
+               " h; if they are stopped or hang, end the gang: it goes on at its last checkpoint"));
+  }
+
+  void wait(std::vector<MPI_Request>& requests, std::span<const int> expected, std::span<const int> sources) {
     std::vector<MPI_Status> statuses(requests.size());
     const auto started = std::chrono::steady_clock::now();
+    std::chrono::nanoseconds told = timeout();
     while (true) {
       int done = 0;
       const int status = MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, statuses.data());
@@ -111,6 +136,10 @@ class MpiCommunicator final : public ExchangeCommunicator {
       const auto waited = std::chrono::steady_clock::now() - started;
       if (waited > limit()) {
         throw Timeout(concat("no answer within ", limit().count(), " ms in ", describe_operation()));
+      }
+      if (waited > told) {
+        tell_missing(requests, sources, std::chrono::duration_cast<std::chrono::seconds>(waited));
+        told += timeout();
       }
       if (waited < kYieldFor) {
         sched_yield();

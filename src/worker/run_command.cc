@@ -81,8 +81,11 @@ std::shared_ptr<double> add_collective_timeout(CLI::App& command) {
   auto seconds = std::make_shared<double>(std::chrono::duration<double>(kDefaultCollectiveTimeout).count());
   command
       .add_option("--collective-timeout", *seconds,
-                  "Seconds that ranks wait for one that computes as they do, before the gang ends with 86. What one rank does alone "
-                  "(hashing, reading, writing) does not count")
+                  "Seconds that ranks wait for one that computes as they do, before the gang ends with 86. What one "
+                  "rank does alone "
+                  "(hashing, reading, writing) does not count: it is waited for up to 24 h, with a warning that names "
+                  "the ranks "
+                  "each time that these seconds are over")
       ->capture_default_str()
       ->check(CLI::Range(1.0, 86400.0));
   return seconds;

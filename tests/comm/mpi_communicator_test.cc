@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "comm/collectives.h"
 #include "common/error.h"
 #include "testing/mpi_world.h"
@@ -49,6 +51,21 @@ TEST(MpiCommunicatorTest, RanksInDifferentOperationsTimeOutAndNeverTakeEachOther
   at::Tensor value = at::full({1}, world.rank(), at::kDouble);
   EXPECT_THROW(hasty->all_reduce_sum(value, world.rank() == 0 ? "loss" : "norm"), Timeout);
   world.barrier("after the timeout");
+}
+
+TEST(MpiCommunicatorTest, WhoIsWaitedForBeyondTheLimitIsNamed) {
+  Communicator& world = testing::mpi_world();
+  const auto hasty = make_mpi_world(std::chrono::milliseconds(500))->split(0, "hasty");
+  world.barrier("before the work");
+  if (world.rank() == 1)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1700));  // stopped, or at work: who knows
+  if (world.rank() == 0) ::testing::internal::CaptureStderr();
+  const std::vector<std::string> all = hasty->all_gather_bytes_after_work(concat(world.rank()), "hash weights");
+  EXPECT_EQ(all.back(), concat(world.size() - 1)) << "it is waited for all the same";
+  if (world.rank() != 0) return;
+  const std::string told = ::testing::internal::GetCapturedStderr();
+  EXPECT_THAT(told,
+              AllOf(HasSubstr("event=waiting_for_ranks ranks=1 "), HasSubstr("hash weights"), HasSubstr("up to 24 h")));
 }
 
 TEST(MpiCommunicatorTest, DifferentShapesAreInternal) {
