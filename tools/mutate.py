@@ -81,6 +81,15 @@ MUTATIONS = [
     Mutation("calibration-holds-a-layer-more", "src/convert/converter.cc", "ffn.down_bias = at::Tensor();",
              "ffn.down_bias = at::Tensor();\n    ffn.gate = ffn.gate.clone();\n    ffn.up = ffn.up.clone();\n    ffn.down = ffn.down.clone();",
              "moe_convert_memory_tests", "MemoryTest.Calibration*", "a layer in float and its experts, not three"),
+    # Ranks that read other files.
+    Mutation("ranks-convert-other-models", "src/convert/converter.cc", 'require_same_files(world, "before the conversion", {{request.source.path().string(), digest}});', "",
+             "moe_worker_tests moe-worker", "UnlikeRanksTest.TheModelIsNamedBeforeItIsConverted", "ranks convert one model"),
+    Mutation("ranks-calibrate-on-other-text", "src/convert/converter.cc", 'require_same_files(world_, "calibration text", facts);', "", "moe_worker_tests moe-worker",
+             "UnlikeRanksTest.Calibration*", "ranks calibrate on one text"),
+    Mutation("ranks-evaluate-other-models", "src/eval/evaluator.cc", 'require_same_files(mesh.world(), "load " + path.string(), facts);', "", "moe_worker_tests moe-worker",
+             "UnlikeRanksTest.TheModelIsNamedBeforeItIsEvaluated", "ranks evaluate one model"),
+    Mutation("ranks-evaluate-other-data", "src/eval/eval_tasks.cc", 'require_same_files(subject.mesh.world(), "before the evaluation", facts);', "",
+             "moe_worker_tests moe-worker", "UnlikeRanksTest.DataOfEvaluation*", "ranks evaluate the same text"),
     # Products.
     Mutation("a-primitive-for-every-row-count", "src/kernels/onednn_matmul.cc", "return prepared_count(rows) == rows ? rows : prepared_count((rows + 1) / 2);",
              "return rows;", "moe_kernels_tests", "RowBitsTest.Prepared*", "compiled products are bounded"),

@@ -32,6 +32,7 @@ CalibrationStream::CalibrationStream(const v1::ConvertSpec& spec, uint64_t seed,
     tokens += loader.tokens(rows++, 1);
   }
   data_digest_ = loader.fingerprint();
+  file_digests_ = loader.file_digests();
   if (loader.has_chats()) chat_template_ = text.chat_template.name;
   if (tokens < spec.calibration_tokens() && world.rank() == 0) {
     log_warning(

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -53,6 +54,8 @@ class CalibrationStream {
   const at::Tensor& ffn_inputs() const { return converted_input_; }
   /// Of the files, the tokenizer and how they were packed.
   const std::string& data_digest() const { return data_digest_; }
+  /// XXH3-128 of each file's bytes, by path.
+  const std::map<std::string, std::string>& file_digests() const { return file_digests_; }
   /// The template of the chats; empty if no file has any.
   const std::string& chat_template() const { return chat_template_; }
   /// Ends the layer: adds each stream's FFN output.
@@ -64,6 +67,7 @@ class CalibrationStream {
   std::vector<int64_t> cu_seqlens_;
   RopeAngles rope_;
   std::string data_digest_, chat_template_;
+  std::map<std::string, std::string> file_digests_;
   at::Tensor dense_, converted_, converted_input_;
   CalibrationFeatures features_;
 };

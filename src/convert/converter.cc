@@ -77,7 +77,11 @@ class Converter {
                       world_);
       stream_->embed(request_.source.tensor("model.embed_tokens.weight"));
     });
-    if (stream_) require_same_files(world_, "calibration text", {{"files and tokenizer", stream_->data_digest()}});
+    if (stream_) {
+      std::map<std::string, std::string> facts = stream_->file_digests();
+      facts["files and tokenizer"] = stream_->data_digest();
+      require_same_files(world_, "calibration text", facts);
+    }
     for (const TensorSpec& spec : specs_.before_layers) copy(spec.name);
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
       convert_layer(layer);

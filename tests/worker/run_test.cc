@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -46,11 +47,12 @@ constexpr char kFailingGate[] =
 
 class RunTest : public ::testing::Test {
  protected:
-  testing::ProcessResult run(const std::string& yaml, std::vector<std::string> extra = {}, int ranks = 1) {
+  testing::ProcessResult run(const std::string& yaml, std::vector<std::string> extra = {}, int ranks = 1,
+                             const std::map<std::string, std::string>& environment = {}) {
     write_file_atomically(folder_ / "small.yaml", yaml);
     std::vector<std::string> arguments{"run", folder_ / "small.yaml", "--out", out_};
     arguments.insert(arguments.end(), extra.begin(), extra.end());
-    return testing::run_process(testing::worker_command(ranks, arguments));
+    return testing::run_process(testing::worker_command(ranks, arguments), environment);
   }
   json summary() { return json::parse(read_file(out_ / "summary.json")); }
 
@@ -145,29 +147,87 @@ TEST_F(RunTest, TwoRunsInOneFolderAreRefused) {
   EXPECT_THAT(result.err, HasSubstr("another process"));
 }
 
-TEST_F(RunTest, FilesThatDifferBetweenRanksAreNamedBeforeTheFirstStep) {
-  // Each rank runs in a folder of its own, as nodes do that have copies of the data.
-  const std::string root = MOE_SOURCE_DIR;
-  std::string text = read_file(root + "/examples/data/maths.train.jsonl");
-  text.resize(text.find('\n', 4000) + 1);
-  for (const char* rank : {"0", "1"}) {
-    fs::create_directories(folder_ / rank);
-    write_file_atomically(folder_ / (std::string(rank) + "/same.jsonl"), text);
-    write_file_atomically(folder_ / (std::string(rank) + "/other.jsonl"), text);
+/// Each rank runs in a folder of its own, as nodes do that have copies of what they read.
+class UnlikeRanksTest : public RunTest {
+ protected:
+  UnlikeRanksTest() {
+    const std::string root = MOE_SOURCE_DIR;
+    text_ = read_file(root + "/examples/data/maths.train.jsonl");
+    text_.resize(text_.find('\n', 4000) + 1);
+    for (const char* rank : {"0", "1"}) {
+      fs::create_directories(folder_ / rank);
+      fs::copy(root + "/examples/base-7m", folder_ / rank / "model", fs::copy_options::recursive);
+      write_file_atomically(folder_ / rank / "same.jsonl", text_);
+      write_file_atomically(folder_ / rank / "other.jsonl", text_);
+    }
   }
-  std::ofstream(folder_ / "1/other.jsonl", std::ios::app) << text.substr(0, text.find('\n') + 1);
-  write_file_atomically(folder_ / "job.yaml",
-                        "apiVersion: moe/v1\nkind: Job\nname: train\n"
-                        "train: {input: " + root + "/examples/base-7m, steps: 2, sequence_length: 64, micro_batch_rows: 2, long_documents: truncate,\n"
-                        "        data: [{path: /proc/self/cwd/same.jsonl}, {path: /proc/self/cwd/other.jsonl}]}\n");
-  const std::string command = "cd " + folder_.path().string() + "/$OMPI_COMM_WORLD_RANK && exec " + testing::worker_path() + " run " +
-                              folder_.path().string() + "/job.yaml --out " + out_.string();
-  const testing::ProcessResult result =
-      testing::run_process({"bash", root + "/deploy/gang.sh", "--ranks", "2", "--once", "--", "sh", "-c", command});
-  EXPECT_EQ(result.exit_code, 74) << result.err;
-  EXPECT_THAT(result.err, ::testing::AllOf(HasSubstr("do not see the same (before the first step)"), HasSubstr("other.jsonl: "), HasSubstr(" on rank 1 (")));
-  EXPECT_THAT(result.err, ::testing::Not(HasSubstr("same.jsonl")));
-  EXPECT_FALSE(fs::exists(out_ / "train/attempts/0001/metrics.jsonl")) << "no step was made";
+
+  void change_data_of_rank_1() {
+    std::ofstream(folder_ / "1/other.jsonl", std::ios::app) << text_.substr(0, text_.find('\n') + 1);
+  }
+  void change_model_of_rank_1() {
+    std::fstream file(folder_ / "1/model/model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-4, std::ios::end);
+    file.write("\0\0\0\0", 4);  // one weight is 0
+  }
+
+  /// The two words of `job` that are in capitals stand for files in the ranks' folders.
+  testing::ProcessResult run_unlike(std::string job) {
+    const auto put = [&job](const std::string& word, const std::string& value) {
+      for (size_t at = job.find(word); at != std::string::npos; at = job.find(word))
+        job.replace(at, word.size(), value);
+    };
+    put("MODEL", "/proc/self/cwd/model");
+    put("DATA", "[{path: /proc/self/cwd/same.jsonl}, {path: /proc/self/cwd/other.jsonl}]");
+    write_file_atomically(folder_ / "job.yaml", "apiVersion: moe/v1\nkind: Job\nname: job\n" + job);
+    const std::string command = "cd " + folder_.path().string() + "/$OMPI_COMM_WORLD_RANK && exec " +
+                                testing::worker_path() + " run " + folder_.path().string() + "/job.yaml --out " +
+                                out_.string();
+    return testing::run_process(
+        {"bash", std::string(MOE_SOURCE_DIR) + "/deploy/gang.sh", "--ranks", "2", "--once", "--", "sh", "-c", command});
+  }
+  void expect_refusal(const testing::ProcessResult& result, const std::string& where, const std::string& what) {
+    EXPECT_EQ(result.exit_code, 74) << result.err;
+    EXPECT_THAT(result.err, ::testing::AllOf(HasSubstr("do not see the same (" + where), HasSubstr(what),
+                                             HasSubstr(" on rank 1 (")));
+    EXPECT_THAT(result.err, ::testing::Not(HasSubstr("same.jsonl")));
+    EXPECT_FALSE(fs::exists(out_ / "job/output-t0001")) << "something was made of it";
+  }
+
+  std::string text_;
+};
+
+constexpr char kUnlikeTraining[] =
+    "train: {input: MODEL, steps: 2, sequence_length: 64, micro_batch_rows: 2, long_documents: truncate, data: DATA}\n";
+constexpr char kUnlikeConversion[] =
+    "convert: {input: MODEL, method: independent_random, experts: 4, top_k: 2, calibration_tokens: 256, calibration: "
+    "DATA}\n";
+constexpr char kUnlikeEvaluation[] = "evaluate: {input: MODEL, max_tokens: 500, sequence_length: 64, data: DATA}\n";
+
+TEST_F(UnlikeRanksTest, DataOfTrainingIsNamedBeforeTheFirstStep) {
+  change_data_of_rank_1();
+  expect_refusal(run_unlike(kUnlikeTraining), "before the first step)", "other.jsonl: ");
+  EXPECT_FALSE(fs::exists(out_ / "job/attempts/0001/metrics.jsonl")) << "no step was made";
+}
+
+TEST_F(UnlikeRanksTest, TheModelIsNamedBeforeItIsConverted) {
+  change_model_of_rank_1();
+  expect_refusal(run_unlike(kUnlikeConversion), "before the conversion)", "/proc/self/cwd/model: ");
+}
+
+TEST_F(UnlikeRanksTest, CalibrationTextIsNamedBeforeItIsUsed) {
+  change_data_of_rank_1();
+  expect_refusal(run_unlike(kUnlikeConversion), "calibration text)", "other.jsonl: ");
+}
+
+TEST_F(UnlikeRanksTest, TheModelIsNamedBeforeItIsEvaluated) {
+  change_model_of_rank_1();
+  expect_refusal(run_unlike(kUnlikeEvaluation), "load /proc/self/cwd/model)", " of /proc/self/cwd/model: ");
+}
+
+TEST_F(UnlikeRanksTest, DataOfEvaluationIsNamedBeforeItIsMeasured) {
+  change_data_of_rank_1();
+  expect_refusal(run_unlike(kUnlikeEvaluation), "before the evaluation)", "other.jsonl: ");
 }
 
 }  // namespace
