@@ -81,6 +81,7 @@ class Converter {
       std::map<std::string, std::string> facts = stream_->file_digests();
       facts["files and tokenizer"] = stream_->data_digest();
       require_same_files(world_, "calibration text", facts);
+      if (request_.on_data_read) request_.on_data_read(stream_->file_digests());
     }
     for (const TensorSpec& spec : specs_.before_layers) copy(spec.name);
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) {

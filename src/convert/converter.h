@@ -3,8 +3,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <string>
 
 #include "checkpoint/model_directory.h"
 #include "comm/communicator.h"
@@ -23,6 +25,9 @@ struct ConvertRequest {
   std::filesystem::path output;             ///< must not exist
   std::function<void(int64_t layer, int64_t layers)> progress;
   ChatTemplateChoice chat_template{std::string(kDefaultChatTemplate)};  ///< of the calibration chats
+  /// Called on every rank with path -> XXH3-128 of the calibration files as they were read, which is the same on all
+  /// ranks, before any layer is converted. May throw on all.
+  std::function<void(const std::map<std::string, std::string>& digests)> on_data_read = {};
 };
 
 /// Converts a dense model, layer by layer from the mapped source into the output: memory is bounded by the larger of a layer and the

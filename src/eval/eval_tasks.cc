@@ -20,7 +20,7 @@ nlohmann::json loss_json(const LossSum& sum) {
 nlohmann::json perplexity(const EvalSubject& subject) {
   const ModelConfig& config = subject.decoder.config();
   std::optional<HeldOutData> data;
-  std::map<std::string, std::string> facts;
+  std::map<std::string, std::string> files, facts;
   agree(subject.mesh.world(), "read evaluation data", [&] {
     HeldOutOptions options;
     options.packing.sequence_length = sequence_length_for(config, subject.spec.sequence_length());
@@ -29,10 +29,13 @@ nlohmann::json perplexity(const EvalSubject& subject) {
     options.packing.vocab_size = config.vocab_size;
     options.max_tokens = subject.spec.max_tokens();
     data.emplace(data_files(subject.spec.data()), subject.tokenizer, options);
-    for (const HeldOutData::Part& part : data->parts()) facts.insert(part.loader->file_digests().begin(), part.loader->file_digests().end());
+    for (const HeldOutData::Part& part : data->parts())
+      files.insert(part.loader->file_digests().begin(), part.loader->file_digests().end());
+    facts = files;
     facts["tokenizer of " + subject.model.string()] = subject.tokenizer ? subject.tokenizer->digest() : "none";
   });
   require_same_files(subject.mesh.world(), "before the evaluation", facts);
+  if (subject.on_data_read) subject.on_data_read(files);
   const LossReport report = measure_loss(subject.decoder, subject.dispatcher, *data, subject.mesh, subject.progress);
 
   nlohmann::json result = loss_json(report.total());

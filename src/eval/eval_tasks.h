@@ -1,7 +1,9 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <string>
 
 #include "common/registry.h"
 #include "eval/perplexity.h"
@@ -18,6 +20,8 @@ struct EvalSubject {
   const v1::EvaluateSpec& spec;
   std::shared_ptr<const Tokenizer> tokenizer;   ///< may be null
   std::function<void(int64_t done, int64_t all)> progress;
+  /// As EvaluateRequest has it.
+  std::function<void(const std::map<std::string, std::string>& digests)> on_data_read = {};
 };
 
 /// Measures one thing; the result is the same on every rank. Collective.

@@ -49,10 +49,16 @@ json run_tasks(const LoadedModel& model, const EvaluateRequest& request, const v
   json result = json::object();
   const int64_t parts = spec.tasks_size() * (request.baseline ? 2 : 1);
   for (const std::string& task : spec.tasks()) {
-    const EvalSubject subject{*model.decoder, *model.dispatcher, mesh, model.path, spec, model.tokenizer,
+    const EvalSubject subject{*model.decoder,
+                              *model.dispatcher,
+                              mesh,
+                              model.path,
+                              spec,
+                              model.tokenizer,
                               [&](int64_t done, int64_t all) {
                                 if (request.progress) request.progress(part * all + done, parts * all);
-                              }};
+                              },
+                              request.on_data_read};
     result.update(eval_tasks().at(task)(subject));
     ++part;
   }

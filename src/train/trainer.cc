@@ -157,20 +157,26 @@ class Trainer {
 
   /// Files that differ between nodes would train on in silence: every rank its own.
   void compare_ranks() {
-    if (world_.size() == 1) return;
-    std::map<std::string, std::string> facts;
-    agree(world_, "read fingerprints", [&] {
-      facts = loader_->file_digests();
-      if (held_out_) {
-        for (const HeldOutData::Part& part : held_out_->parts()) facts.insert(part.loader->file_digests().begin(), part.loader->file_digests().end());
-      }
-      facts[(request_.model / "config.json").string()] = xxh3_hex_of_file(request_.model / "config.json");
-      facts["tokenizer of " + request_.model.string()] = tokenizer_digest_;
-      facts["effective config"] = xxh3_hex(concat(spec_.SerializeAsString(), request_.gang.SerializeAsString(), request_.seed));
-      facts["moe-worker"] = kVersion;
-      for (const auto& [name, digest] : replica_digests(decoder_->parameters())) facts[name + " of " + request_.model.string()] = digest;
-    });
-    require_same_files(world_, "before the first step", facts);
+    std::map<std::string, std::string> files = loader_->file_digests();
+    if (held_out_) {
+      for (const HeldOutData::Part& part : held_out_->parts())
+        files.insert(part.loader->file_digests().begin(), part.loader->file_digests().end());
+    }
+    if (world_.size() > 1) {
+      std::map<std::string, std::string> facts;
+      agree(world_, "read fingerprints", [&] {
+        facts = files;
+        facts[(request_.model / "config.json").string()] = xxh3_hex_of_file(request_.model / "config.json");
+        facts["tokenizer of " + request_.model.string()] = tokenizer_digest_;
+        facts["effective config"] =
+            xxh3_hex(concat(spec_.SerializeAsString(), request_.gang.SerializeAsString(), request_.seed));
+        facts["moe-worker"] = kVersion;
+        for (const auto& [name, digest] : replica_digests(decoder_->parameters()))
+          facts[name + " of " + request_.model.string()] = digest;
+      });
+      require_same_files(world_, "before the first step", facts);
+    }
+    if (request_.on_data_read) request_.on_data_read(files);
   }
 
   /// Hashing takes long: the others wait here, not in the collective that compares.

@@ -37,6 +37,9 @@ struct TrainRequest {
   /// Every line of metrics.jsonl as it is written; on every rank. May be empty.
   std::function<void(const nlohmann::json& line)> on_line = {};
   CheckpointAuthority checkpoints = {};
+  /// Called on every rank with path -> XXH3-128 of the data files as they were read, which is the same on all ranks,
+  /// before the first step. May throw on all of them: nothing is written then.
+  std::function<void(const std::map<std::string, std::string>& digests)> on_data_read = {};
   /// A checkpoint could not be written; on every rank. Training goes on, and the one before stays the one to resume from.
   std::function<void()> on_failed_save = {};
 };

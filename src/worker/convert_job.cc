@@ -8,6 +8,7 @@
 #include "eval/model_settings.h"
 #include "model/model_config.h"
 #include "worker/jobs.h"
+#include "worker/stage_inputs.h"
 
 namespace moe {
 
@@ -35,7 +36,9 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
                                                            .steps = layers,
                                                            .unit = "layer"});
                                    },
-                               .chat_template = chat_template};
+                               .chat_template = chat_template,
+                               .on_data_read =
+                                   [&](const auto& read) { require_recorded(context.configuration, read); }};
   const nlohmann::json conversion = convert_model(request, context.world);
 
   JobOutcome outcome;

@@ -7,6 +7,7 @@
 #include "checkpoint/conversion_files.h"
 #include "checkpoint/model_directory.h"
 #include "checkpoint/weight_file_names.h"
+#include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
 #include "pipeline/spec.h"
@@ -50,6 +51,21 @@ void visit_inputs(const v1::Stage& stage, const std::function<void(const std::st
   } else if (stage.has_evaluate()) {
     all(stage.evaluate().data());
   }
+}
+
+void require_recorded(const Configuration& configuration, const std::map<std::string, std::string>& read) {
+  std::string changed;
+  visit_contents(configuration.stage, [&](const std::string& field, const std::string& value, bool is_file) {
+    const auto recorded = configuration.inputs.find(field);
+    const auto found = read.find(value);
+    if (!is_file || recorded == configuration.inputs.end() || found == read.end() || recorded->second == found->second)
+      return;
+    changed += concat("\n  ", field, ": file ", value, " held ", recorded->second, " (XXH3) and holds ", found->second);
+  });
+  if (changed.empty()) return;
+  throw_agreed<InvalidArgument>(concat(
+      "stage ", configuration.stage.name(), ": data changed between the start of the run and the moment it was read:",
+      changed, "\nNothing was made of it. Put back what it held, or start again: what it holds now counts from there"));
 }
 
 StageInputs::StageInputs(const v1::PipelineSpec& effective) {

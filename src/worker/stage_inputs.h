@@ -14,6 +14,11 @@ namespace moe {
 void visit_inputs(const v1::Stage& stage, const std::function<void(const std::string&)>& model,
                   const std::function<void(const std::string&)>& data);
 
+/// Throws InvalidArgument, on every rank, that names each data file of which a job read something else (`read`: path ->
+/// digest, the same on all ranks) than its configuration records: the file was changed after it was recorded, and the
+/// result would be told to be of what the file held before.
+void require_recorded(const Configuration& configuration, const std::map<std::string, std::string>& read);
+
 /// What the stages of a pipeline read: resolves references to models, and gives a stage the configuration that tells whether its
 /// result is there already. Used by rank 0.
 class StageInputs {

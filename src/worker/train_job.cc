@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 #include "worker/jobs.h"
+#include "worker/stage_inputs.h"
 
 namespace moe {
 
@@ -26,6 +27,7 @@ std::optional<JobOutcome> run_train_job(const JobContext& context) {
                              .should_stop = context.should_stop,
                              .on_line = context.on_metrics,
                              .checkpoints = context.checkpoints,
+                             .on_data_read = [&](const auto& read) { require_recorded(context.configuration, read); },
                              .on_failed_save = context.on_failed_save};
   const std::optional<TrainOutcome> trained = train(request, context.world);
   if (!trained) return std::nullopt;

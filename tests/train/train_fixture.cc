@@ -81,6 +81,7 @@ std::optional<TrainOutcome> TinyTraining::run(const Options& options) const {
                                .should_stop = [&] { return options.should_stop && options.should_stop(world.rank()); },
                                .on_line = {},
                                .checkpoints = checkpoints,
+                               .on_data_read = options.on_data_read,
                                .on_failed_save = options.on_failed_save};
     std::optional<TrainOutcome> mine = train(request, world);
     const std::lock_guard<std::mutex> lock(mutex);
@@ -123,6 +124,11 @@ std::map<std::string, std::string> TinyTraining::weights(const Options& options)
     if (entry.path().extension() == ".safetensors") digests[entry.path().filename()] = xxh3_hex_of_file(entry.path());
   }
   return digests;
+}
+
+void TinyTraining::expect_same(const Options& job, const Options& expected) const {
+  EXPECT_EQ(lines(job), lines(expected)) << job.job;
+  EXPECT_EQ(weights(job), weights(expected)) << job.job;
 }
 
 std::map<std::string, at::Tensor> TinyTraining::checkpoint(const Options& options, int64_t step, int attempt) const {

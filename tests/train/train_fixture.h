@@ -32,6 +32,7 @@ class TinyTraining {
     std::function<void(const TrainRequest::Progress&)> progress = {};
     std::function<bool(int rank)> should_stop = {};
     std::function<void()> on_failed_save = {};
+    std::function<void(const std::map<std::string, std::string>& digests)> on_data_read = {};
   };
   /// On `ranks` threads; all must return the same metrics. Throws what the ranks threw.
   std::optional<TrainOutcome> run(const Options& options) const;
@@ -45,6 +46,8 @@ class TinyTraining {
   std::vector<nlohmann::json> lines(const Options& options) const;
   /// File -> digest of the trained model.
   std::map<std::string, std::string> weights(const Options& options) const;
+  /// Two jobs made the same steps, bit for bit, and the same model.
+  void expect_same(const Options& job, const Options& expected) const;
   /// Every tensor of a checkpoint.
   std::map<std::string, at::Tensor> checkpoint(const Options& options, int64_t step, int attempt) const;
 

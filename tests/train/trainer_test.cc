@@ -115,8 +115,7 @@ TEST(TrainerTest, KilledAtAnyStepItResumesBitForBit) {
     training.run_and_kill(killed, step);
     killed.attempt = 2;
     ASSERT_TRUE(training.run(killed));
-    EXPECT_EQ(training.lines(killed), training.lines(undisturbed));
-    EXPECT_EQ(training.weights(killed), training.weights(undisturbed));
+    training.expect_same(killed, undisturbed);
   }
   Options often{.job = "often"};
   for (const int64_t step : {2, 4, 7, 8}) {
@@ -124,20 +123,23 @@ TEST(TrainerTest, KilledAtAnyStepItResumesBitForBit) {
     ++often.attempt;
   }
   ASSERT_TRUE(training.run(often));
-  EXPECT_EQ(training.lines(often), training.lines(undisturbed));
-  EXPECT_EQ(training.weights(often), training.weights(undisturbed));
+  training.expect_same(often, undisturbed);
+}
+
+Options undisturbed_on_two_ranks(const TinyTraining& training) {
+  Options options{.job = "undisturbed", .ranks = 2, .expert_parallel = 2};
+  EXPECT_TRUE(training.run(options));
+  return options;
 }
 
 TEST(TrainerTest, KilledOnTwoRanksItResumesBitForBit) {
   const TinyTraining training;
-  const Options undisturbed{.job = "undisturbed", .ranks = 2, .expert_parallel = 2};
-  ASSERT_TRUE(training.run(undisturbed));
+  const Options undisturbed = undisturbed_on_two_ranks(training);
   Options killed{.job = "killed", .ranks = 2, .expert_parallel = 2};
   training.run_and_kill(killed, 5);
   killed.attempt = 2;
   ASSERT_TRUE(training.run(killed));
-  EXPECT_EQ(training.lines(killed), training.lines(undisturbed));
-  EXPECT_EQ(training.weights(killed), training.weights(undisturbed));
+  training.expect_same(killed, undisturbed);
 }
 
 TEST(TrainerTest, ResumesAtAnotherLayout) {
@@ -180,8 +182,7 @@ TEST(TrainerTest, ACheckpointOfAnotherConfigIsNotResumedFrom) {
 
 TEST(TrainerTest, StopsForAllWhenOneRankIsAskedAndGoesOnBitForBit) {
   const TinyTraining training;
-  const Options undisturbed{.job = "undisturbed", .ranks = 2, .expert_parallel = 2};
-  ASSERT_TRUE(training.run(undisturbed));
+  const Options undisturbed = undisturbed_on_two_ranks(training);
   std::atomic<int> asked{0};
   Options stopped{.job = "stopped", .ranks = 2, .expert_parallel = 2};
   stopped.should_stop = [&](int rank) { return rank == 1 && ++asked >= 4; };
@@ -192,8 +193,7 @@ TEST(TrainerTest, StopsForAllWhenOneRankIsAskedAndGoesOnBitForBit) {
   stopped.should_stop = {};
   stopped.attempt = 2;
   ASSERT_TRUE(training.run(stopped));
-  EXPECT_EQ(training.lines(stopped), training.lines(undisturbed));
-  EXPECT_EQ(training.weights(stopped), training.weights(undisturbed));
+  training.expect_same(stopped, undisturbed);
 }
 
 TEST(TrainerTest, ValidationAndCheckpointsDoNotTouchTraining) {
@@ -305,16 +305,14 @@ std::function<void(const TrainRequest::Progress&)> blocked_checkpoints(const std
 
 TEST(TrainerTest, ACheckpointThatCannotBeWrittenIsTriedAgain) {
   const TinyTraining training;
-  const Options undisturbed{.job = "undisturbed", .ranks = 2, .expert_parallel = 2};
-  ASSERT_TRUE(training.run(undisturbed));
+  const Options undisturbed = undisturbed_on_two_ranks(training);
   std::atomic<int> failed{0};
   Options options{.job = "blocked", .ranks = 2, .expert_parallel = 2};
   options.on_failed_save = [&] { ++failed; };
   options.progress = blocked_checkpoints(training.job(options), 4);
   ASSERT_TRUE(training.run(options)) << "due after steps 3, 6 and 9; only the first one failed";
   EXPECT_EQ(failed, 2) << "once, told on both ranks";
-  EXPECT_EQ(training.lines(options), training.lines(undisturbed));
-  EXPECT_EQ(training.weights(options), training.weights(undisturbed));
+  training.expect_same(options, undisturbed);
   EXPECT_FALSE(training.checkpoint(options, 6, 1).empty());
 }
 
@@ -335,8 +333,7 @@ TEST(TrainerTest, AfterAFailedCheckpointTheOneBeforeIsResumedFrom) {
   options.progress = [&](const TrainRequest::Progress& at) { steps.push_back(at.step); };
   ASSERT_TRUE(training.run(options));
   EXPECT_EQ(steps.front(), 4);
-  EXPECT_EQ(training.lines(options), training.lines(undisturbed));
-  EXPECT_EQ(training.weights(options), training.weights(undisturbed));
+  training.expect_same(options, undisturbed);
 }
 
 TEST(TrainerTest, TwoFailedCheckpointsInARowEndTheAttempt) {

@@ -3,15 +3,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "common/file_io.h"
+#include "testing/background_process.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
@@ -228,6 +231,44 @@ TEST_F(UnlikeRanksTest, TheModelIsNamedBeforeItIsEvaluated) {
 TEST_F(UnlikeRanksTest, DataOfEvaluationIsNamedBeforeItIsMeasured) {
   change_data_of_rank_1();
   expect_refusal(run_unlike(kUnlikeEvaluation), "before the evaluation)", "other.jsonl: ");
+}
+
+/// What a later stage reads was recorded when the run began, and is edited while an earlier stage works.
+class EditedDataTest : public RunTest, public ::testing::WithParamInterface<const char*> {};
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, EditedDataTest,
+    ::testing::Values(
+        "convert: {input: dense, method: sequential, experts: 4, top_k: 2, calibration_tokens: 256, calibration",
+        "train: {input: dense, steps: 1, sequence_length: 64, micro_batch_rows: 1, long_documents: truncate, data",
+        "evaluate: {input: dense, sequence_length: 64, max_tokens: 200, data"),
+    [](const auto& kind) { return std::string(kind.param).substr(0, std::string(kind.param).find(':')); });
+
+TEST_P(EditedDataTest, IsNamedAndNothingIsMadeOfIt) {
+  const std::string root = MOE_SOURCE_DIR, data = folder_ / "edited.jsonl";
+  fs::copy(root + "/examples/data/maths.valid.jsonl", data);
+  write_file_atomically(folder_ / "small.yaml",
+                        "apiVersion: moe/v1\nkind: Pipeline\nname: small\ninputs: {dense: {path: " + root +
+                            "/examples/base-7m}}\nstages:\n"
+                            "  - name: first\n"
+                            "    evaluate: {input: dense, sequence_length: 128, max_tokens: 10000, data: [{path: " +
+                            root +
+                            "/examples/data/maths.train.jsonl}]}\n"
+                            "  - name: second\n"
+                            "    " +
+                            std::string(GetParam()) + ": [{path: " + data + "}]}\n");
+  testing::BackgroundProcess process(testing::worker_command(1, {"run", folder_ / "small.yaml", "--out", out_}),
+                                     folder_ / "log");
+  ASSERT_TRUE(testing::eventually(std::chrono::seconds(60), [&] {
+    return fs::exists(out_ / "first/attempts/0001/stage.json");
+  })) << process.output();
+  const std::string text = read_file(data);
+  std::ofstream(data, std::ios::app) << text.substr(0, text.find('\n') + 1);
+  const std::optional<int> exit_code = process.wait(std::chrono::seconds(60));
+  EXPECT_EQ(exit_code, 65) << process.output();
+  EXPECT_THAT(process.output(), ::testing::AllOf(HasSubstr("stage second: data changed between"),
+                                                 HasSubstr(".0.path: file " + data + " held "),
+                                                 HasSubstr("Put back what it held, or start again")));
+  EXPECT_FALSE(fs::exists(out_ / "second/output-t0001")) << "something was made of it";
 }
 
 }  // namespace
