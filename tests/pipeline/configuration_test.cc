@@ -6,11 +6,11 @@
 #include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
-#include <functional>
 #include <set>
 
 #include "pipeline/defaults.h"
 #include "pipeline/spec.h"
+#include "testing/proto_fields.h"
 
 namespace moe {
 namespace {
@@ -19,6 +19,7 @@ using google::protobuf::Descriptor;
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using ::testing::HasSubstr;
+using testing::ProtoField;
 using ::testing::SizeIs;
 
 v1::PipelineSpec sample() {
@@ -103,75 +104,26 @@ TEST(FieldEffectsTest, WhatIsNoResult) {
   EXPECT_EQ(found, expected);
 }
 
-void change(Message& message, const FieldDescriptor& field) {
-  const auto& reflection = *message.GetReflection();
-  if (field.is_repeated()) return reflection.AddString(&message, &field, "another");
-  switch (field.cpp_type()) {
-    case FieldDescriptor::CPPTYPE_BOOL:
-      return reflection.SetBool(&message, &field, !reflection.GetBool(message, &field));
-    case FieldDescriptor::CPPTYPE_INT32:
-      return reflection.SetInt32(&message, &field, reflection.GetInt32(message, &field) + 1);
-    case FieldDescriptor::CPPTYPE_INT64:
-      return reflection.SetInt64(&message, &field, reflection.GetInt64(message, &field) + 1);
-    case FieldDescriptor::CPPTYPE_UINT64:
-      return reflection.SetUInt64(&message, &field, reflection.GetUInt64(message, &field) + 1);
-    case FieldDescriptor::CPPTYPE_DOUBLE:
-      return reflection.SetDouble(&message, &field, reflection.GetDouble(message, &field) * 1.5 + 1);
-    case FieldDescriptor::CPPTYPE_STRING:
-      return reflection.SetString(&message, &field, reflection.GetString(message, &field) + "x");
-    default: FAIL() << field.full_name();
-  }
-}
-
-/// Calls `visit` with every field of the stage that holds a value and the message that it is of; the field's path.
-void for_each_value(Message& message, const std::string& path,
-                    const std::function<void(Message&, const FieldDescriptor&, const std::string&)>& visit) {
-  const auto& reflection = *message.GetReflection();
-  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
-    const FieldDescriptor& field = *message.GetDescriptor()->field(i);
-    const std::string here = path.empty() ? field.name() : path + "." + field.name();
-    if (field.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) {
-      if (!field.real_containing_oneof()) visit(message, field, here);
-    } else if (field.is_repeated()) {
-      for (int k = 0; k < reflection.FieldSize(message, &field); ++k) {
-        for_each_value(*reflection.MutableRepeatedMessage(&message, &field, k), here + "." + std::to_string(k), visit);
-      }
-    } else if (reflection.HasField(message, &field)) {
-      for_each_value(*reflection.MutableMessage(&message, &field), here, visit);
-    }
-  }
-}
-
 TEST(ConfigurationTest, EveryChangedFieldOfEveryKindIsNamedWithItsClass) {
   int changed = 0;
   for (const std::string kind : {"convert", "train", "evaluate", "export"}) {
     const Configuration before = stage_of(kind);
-    std::vector<std::string> paths;
+    std::vector<ProtoField> fields;
     v1::Stage walked = before.stage;
-    for_each_value(walked, "",
-                   [&](Message&, const FieldDescriptor&, const std::string& path) { paths.push_back(path); });
-    for (const std::string& path : paths) {
-      SCOPED_TRACE(path);
+    testing::for_each_field(walked, [&](Message&, const ProtoField& field) { fields.push_back(field); });
+    for (const ProtoField& field : fields) {
+      SCOPED_TRACE(field.path);
       v1::Stage stage = before.stage;
-      FieldEffect effect = FieldEffect::kResult;
-      for_each_value(stage, "", [&](Message& message, const FieldDescriptor& field, const std::string& here) {
-        if (here != path) return;
-        change(message, field);
-        std::string plain;
-        for (size_t i = 0; i < here.size(); ++i) {
-          if (here[i] == '.' && std::isdigit(here[i + 1]) != 0)
-            i += 1;
-          else
-            plain += here[i];
-        }
-        effect = effect_of(plain, field);
-        if (plain.starts_with("train.validation.")) effect = FieldEffect::kMeasure;
-        if (effect == FieldEffect::kContents) effect = FieldEffect::kResult;
+      testing::for_each_field(stage, [&](Message& message, const ProtoField& here) {
+        if (here.path == field.path) testing::set_another(message, *here.descriptor);
       });
+      FieldEffect effect = effect_of(field.plain, *field.descriptor);
+      if (field.plain.starts_with("train.validation.")) effect = FieldEffect::kMeasure;
+      if (effect == FieldEffect::kContents) effect = FieldEffect::kResult;
       const std::vector<FieldChange> found = changes(before, configuration_of(stage));
       ASSERT_THAT(found, SizeIs(1));
-      EXPECT_EQ(found[0].path, path);
-      EXPECT_THAT(found[0].text, HasSubstr(path));
+      EXPECT_EQ(found[0].path, field.path);
+      EXPECT_THAT(found[0].text, HasSubstr(field.path));
       EXPECT_EQ(found[0].effect, effect);
       EXPECT_EQ(may_go_on(found), effect != FieldEffect::kResult);
       EXPECT_EQ(is_same_result(found), effect == FieldEffect::kLayout || effect == FieldEffect::kBookkeeping);
