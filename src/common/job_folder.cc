@@ -16,6 +16,7 @@ namespace {
 constexpr char kRecord[] = "STAGE.json";
 constexpr char kStage[] = "stage.json";
 constexpr char kInputs[] = "inputs.json";
+constexpr char kFresh[] = "fresh.json";
 constexpr char kOutputPrefix[] = "output-t";
 
 /// Attempt number -> folder, for names of `prefix` + digits.
@@ -100,6 +101,23 @@ void JobFolder::record_begun(int attempt, const nlohmann::json& configuration) c
   make_directories(attempt_path(attempt));
   write_file_atomically(attempt_path(attempt) / kInputs, configuration.at("inputs").dump(1) + "\n");
   write_file_atomically(attempt_path(attempt) / kStage, configuration.at("config").dump(1) + "\n");
+}
+
+std::vector<nlohmann::json> JobFolder::fresh() const {
+  std::vector<nlohmann::json> entries;
+  const nlohmann::json recorded = json_file(path_ / kFresh);
+  if (!recorded.is_array()) return entries;
+  for (const nlohmann::json& entry : recorded) {
+    if (entry.is_object() && entry.contains("attempt") && entry["attempt"].is_number_integer())
+      entries.push_back(entry);
+  }
+  return entries;
+}
+
+void JobFolder::record_fresh(const std::vector<nlohmann::json>& entries) const {
+  make_directories(path_);
+  write_file_atomically(path_ / kFresh,
+                        nlohmann::json(entries).dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
 nlohmann::json JobFolder::begun(int attempt) const {

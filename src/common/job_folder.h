@@ -39,6 +39,10 @@ class JobFolder {
   /// Written first: {"config": .., "inputs": ..} as attempts/<n>/stage.json (the effective stage) and inputs.json (digests). Makes the
   /// attempt's folder.
   void record_begun(int attempt, const nlohmann::json& configuration) const;
+  /// What was begun with --fresh, [{"attempt", "launcher", "config", "inputs"}] as fresh.json has it: attempts below
+  /// `attempt` do not count for that configuration. Empty if there is nothing.
+  std::vector<nlohmann::json> fresh() const;
+  void record_fresh(const std::vector<nlohmann::json>& entries) const;
   /// What record_begun() wrote; without "inputs" if an earlier version did, null if there is nothing.
   nlohmann::json begun(int attempt) const;
   /// Written last into the output: from here on the job is done. Atomic.

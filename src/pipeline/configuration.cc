@@ -168,12 +168,13 @@ void visit_contents(const v1::Stage& stage,
   }
 }
 
-std::string digest_of(const Configuration& configuration) {
+std::string digest_of(const Configuration& configuration, const std::string& history) {
   std::string text = stage_kind(configuration.stage);
   for (const auto& [path, leaf] : leaves_of(configuration.stage)) {
     if (leaf.effect != FieldEffect::kResult && leaf.effect != FieldEffect::kMore) continue;
     text += concat("\n", path, "=", leaf.is_contents ? known_digest(configuration, path) : leaf.text);
   }
+  if (!history.empty()) text += "\nhistory=" + history;
   return xxh3_hex(text);
 }
 

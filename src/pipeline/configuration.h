@@ -31,8 +31,10 @@ std::optional<Configuration> configuration_from(const nlohmann::json& record);
 void visit_contents(const v1::Stage& stage,
                     const std::function<void(const std::string& path, const std::string& value, bool is_file)>& visit);
 
-/// XXH3 over all that decides the result: files and models by what they hold, neither layout nor bookkeeping.
-std::string digest_of(const Configuration& configuration);
+/// XXH3 over all that decides the result: files and models by what they hold, neither layout nor bookkeeping. `history`
+/// says how a result came about that the configuration alone does not give (a training whose steps were raised on the
+/// way has another learning rate in its earlier steps); empty, as it mostly is, it changes nothing.
+std::string digest_of(const Configuration& configuration, const std::string& history = "");
 
 /// One field that differs. `effect` is never kContents: another content is kResult, or the class of what it is in.
 struct FieldChange {

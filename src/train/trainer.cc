@@ -143,8 +143,12 @@ class Trainer {
     std::string change;
     if (scalars.contains("schedule")) {
       const json& begun = scalars["schedule"];
+      require_same_height(begun);
       schedule_.warmup_steps = begun.at("warmup_steps");
+      earlier_schedules_ = begun.value("earlier", json::array());
       if (const int64_t before = begun.at("steps"); before != schedule_.steps) {
+        earlier_schedules_.push_back(
+            {{"until", position_.step}, {"steps", before}, {"warmup_steps", schedule_.warmup_steps}});
         change = concat(" steps=", schedule_.steps, " steps_before=", before, " warmup_steps=", schedule_.warmup_steps,
                         " learning_rate=", learning_rate(schedule_, position_.step + 1), " reason=\"the cosine of all steps counts from here\"");
       }
@@ -153,6 +157,27 @@ class Trainer {
       if (scalars.contains("place")) loader_->go_to(scalars.at("place"));
     });
     if (world_.rank() == 0) log_info(concat("event=resumed step=", position_.step, change));
+  }
+
+  /// Steps and warm-up may have been others, peak and floor not: the configurations were compared, and this is what was
+  /// really in force.
+  void require_same_height(const json& begun) const {
+    const double peak = begun.at("peak"), floor = begun.at("floor");
+    if (peak == schedule_.peak && floor == schedule_.floor) return;
+    throw_agreed<InvalidArgument>(
+        concat("the checkpoint of step ", position_.step, " in ", (request_.job_path / "checkpoints").string(),
+               " was made with a learning rate of peak ", peak, " and floor ", floor, "; asked for are learning_rate ",
+               schedule_.peak, " and learning_rate_floor ", schedule_.floor,
+               ": put them back, or begin anew (--fresh, or another --out)"));
+  }
+
+  json schedule_in_force() const {
+    json schedule = {{"peak", schedule_.peak},
+                     {"floor", schedule_.floor},
+                     {"warmup_steps", schedule_.warmup_steps},
+                     {"steps", schedule_.steps}};
+    if (!earlier_schedules_.empty()) schedule["earlier"] = earlier_schedules_;
+    return schedule;
   }
 
   /// Files that differ between nodes would train on in silence: every rank its own.
@@ -281,8 +306,7 @@ class Trainer {
     compare_replicas();
     json scalars = {{"position", position_.to_json()},
                     {"attempt", request_.attempt},
-                    {"schedule",
-                     {{"peak", schedule_.peak}, {"floor", schedule_.floor}, {"warmup_steps", schedule_.warmup_steps}, {"steps", schedule_.steps}}},
+                    {"schedule", schedule_in_force()},
                     {"data", loader_->fingerprint()},
                     {"place", loader_->place_of(first_row())},
                     {"seed", request_.seed},
@@ -335,6 +359,7 @@ class Trainer {
       if (value.is_number()) result.metrics[name] = value;
     }
     result.details.erase("metrics");
+    if (!earlier_schedules_.empty()) result.history = earlier_schedules_.dump();
     return result;
   }
 
@@ -369,6 +394,7 @@ class Trainer {
   Communicator& world_;
   Mesh mesh_;
   LrSchedule schedule_;
+  json earlier_schedules_ = json::array();  ///< [{until, steps, warmup_steps}] before `steps` was raised
   std::unique_ptr<TokenDispatcher> dispatcher_;
   std::unique_ptr<Decoder> decoder_;
   std::unique_ptr<DataLoader> loader_;

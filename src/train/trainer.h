@@ -48,6 +48,7 @@ struct TrainRequest {
 struct TrainOutcome {
   std::map<std::string, double> metrics;
   nlohmann::json details;                 ///< curve [[step, loss]], validation [{step, domains}], expert_load
+  std::string history;  ///< empty, or the schedules before the one in force and until which step they held
 };
 
 /// Continual pre-training or supervised post-training, resuming from the newest checkpoint that `checkpoints` lets count, if there is

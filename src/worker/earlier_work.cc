@@ -5,6 +5,7 @@
 
 #include "checkpoint/checkpointer.h"
 #include "common/error.h"
+#include "common/log.h"
 
 namespace moe {
 namespace {
@@ -32,6 +33,15 @@ struct Judged {
   }
 };
 
+/// Nobody should have to guess why training went on at an older step.
+void tell_skipped(const JobFolder& folder, const Judged& judged) {
+  const bool is_readable = !judged.checkpoint->scalars.is_null();
+  log_warning(concat(
+      "event=checkpoint_skipped path=", (folder.checkpoints_path() / judged.checkpoint->name).string(), " reason=\"",
+      is_readable ? "" : "its MANIFEST.json cannot be read, and the attempt that wrote it had another configuration: ",
+      judged.what_changed("; "), "\"; it stays where it is"));
+}
+
 Judged judge(const JobFolder& folder, const StoredCheckpoint& checkpoint, const Configuration& now) {
   Judged judged{&checkpoint, made_with(folder, checkpoint), {}};
   if (judged.made_with) judged.changes = changes(*judged.made_with, now);
@@ -58,27 +68,57 @@ bool was_begun_after(const JobFolder& folder, int other, const Configuration& no
   });
 }
 
+/// The attempts from which on work counts for this configuration: where --fresh began it anew, else 0.
+struct Floor {
+  int results = 0;      ///< asked for with another number of steps, --fresh says nothing of what these steps gave
+  int checkpoints = 0;  ///< with more steps, what it began goes on
+};
+
+Floor floor_of(const JobFolder& folder, const Configuration& now) {
+  Floor floor;
+  for (const json& entry : folder.fresh()) {
+    const std::optional<Configuration> begun = configuration_from(entry);
+    if (!begun) continue;
+    const std::vector<FieldChange> differences = changes(*begun, now);
+    const int attempt = entry["attempt"].get<int>();
+    if (is_same_result(differences)) floor.results = std::max(floor.results, attempt);
+    if (may_go_on(differences)) floor.checkpoints = std::max(floor.checkpoints, attempt);
+  }
+  return floor;
+}
+
 std::string output_of(const json& record) {
   return JobFolder::output_name(record["attempt"].get<int>());
 }
 
 }  // namespace
 
-EarlierWork earlier_work(const JobFolder& folder, const Configuration& now, bool fresh) {
+void begin_afresh(const JobFolder& folder, const Configuration& now, const std::string& launcher) {
+  std::vector<json> entries = folder.fresh();
+  const auto is_of_launcher = [&](const json& entry) { return entry.value("launcher", "") == launcher; };
+  if (!launcher.empty() && std::any_of(entries.begin(), entries.end(), is_of_launcher)) return;
+  // One for each configuration: the file does not grow with the runs.
+  std::erase_if(entries, [&](const json& entry) {
+    const std::optional<Configuration> begun = configuration_from(entry);
+    return begun && digest_of(*begun) == digest_of(now);
+  });
+  json entry = to_json(now);
+  entry.update({{"attempt", folder.next_attempt()}, {"launcher", launcher}});
+  entries.push_back(std::move(entry));
+  folder.record_fresh(entries);
+}
+
+EarlierWork earlier_work(const JobFolder& folder, const Configuration& now) {
   const std::vector<StoredCheckpoint> checkpoints = stored_checkpoints(folder.checkpoints_path());
+  const Floor floor = floor_of(folder, now);
   EarlierWork work;
-  if (fresh) {
-    if (!checkpoints.empty())
-      work.note = concat("begins anew, as asked with --fresh; earlier checkpoints stay in ",
-                         folder.checkpoints_path().string());
-    return work;
-  }
   const std::vector<json> records = folder.records();
   std::string unlike_result;  // how the newest result differs
   for (const json& record : records) {
     const std::optional<Configuration> done = configuration_from(record);
     const std::vector<FieldChange> differences = done ? changes(*done, now) : std::vector<FieldChange>();
     if (done && record.contains("inputs") && is_same_result(differences)) {
+      if (record["attempt"].get<int>() < floor.results) continue;
       work.record = record;
       return work;
     }
@@ -90,12 +130,16 @@ EarlierWork earlier_work(const JobFolder& folder, const Configuration& now, bool
 
   std::optional<Judged> newest, other;
   for (const StoredCheckpoint& checkpoint : checkpoints) {
+    if (checkpoint.attempt < floor.checkpoints) continue;  // to begin beside them was decided with --fresh
     Judged judged = judge(folder, checkpoint, now);
     const bool is_readable = !checkpoint.scalars.is_null();
     if (judged.is_ours() || (!is_readable && !judged.made_with)) {
       work.resumable.push_back(checkpoint.name);  // a damaged one is named in a warning when it is tried
       if (is_readable && !newest) newest = std::move(judged);
-    } else if (!other && !is_finished(judged.made_with, records)) {
+      continue;
+    }
+    tell_skipped(folder, judged);
+    if (!other && !is_finished(judged.made_with, records)) {
       other = std::move(judged);
     }
   }
@@ -118,7 +162,11 @@ EarlierWork earlier_work(const JobFolder& folder, const Configuration& now, bool
         concat("begins at step 1; checkpoints of another configuration stay in ", folder.checkpoints_path().string());
     return work;
   }
-  work.note = unlike_result;
+  if (floor.checkpoints > 1) {
+    work.note = concat("begins anew, as asked with --fresh; what was there before stays in ", folder.path().string());
+  } else {
+    work.note = unlike_result;
+  }
   return work;
 }
 
@@ -132,8 +180,9 @@ std::vector<std::string> resumable_of(const JobFolder& folder, const std::vector
     if (judged.is_ours() ||
         !judged.made_with) {  // the coordinator knows it: whether it can be read is found when it is tried
       resumable.push_back(name);
-    } else if (reason.empty()) {
-      reason = judged.what_changed("\n  ");
+    } else {
+      tell_skipped(folder, judged);
+      if (reason.empty()) reason = judged.what_changed("\n  ");
     }
   }
   if (resumable.empty() && !reason.empty()) {

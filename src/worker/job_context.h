@@ -36,6 +36,7 @@ struct JobContext {
 struct JobOutcome {
   Metrics metrics;
   nlohmann::json details = nlohmann::json::object();   ///< loss curve, expert load, scales, per-domain losses
+  std::string history = {};  ///< as digest_of() takes it: how the result differs from a run without a break
 };
 
 /// Runs one kind of job to its end; nullopt if it was asked to stop and saved a checkpoint. Collective over the world.

@@ -36,10 +36,17 @@ std::optional<JobOutcome> run_job(const JobContext& context) {
 }
 
 nlohmann::json record_of(const JobContext& context, const JobOutcome& outcome, double seconds) {
-  nlohmann::json record = {{"digest", digest_of(context.configuration)}, {"stage", context.stage.name()},  {"kind", stage_kind(context.stage)},
-                           {"attempt", context.attempt},                 {"seconds", seconds},             {"finished_at", utc_now()},
-                           {"ranks", context.world.size()},              {"metrics", outcome.metrics},     {"details", outcome.details}};
+  nlohmann::json record = {{"digest", digest_of(context.configuration, outcome.history)},
+                           {"stage", context.stage.name()},
+                           {"kind", stage_kind(context.stage)},
+                           {"attempt", context.attempt},
+                           {"seconds", seconds},
+                           {"finished_at", utc_now()},
+                           {"ranks", context.world.size()},
+                           {"metrics", outcome.metrics},
+                           {"details", outcome.details}};
   record.update(to_json(context.configuration));
+  if (!outcome.history.empty()) record["history"] = outcome.history;
   return record;
 }
 

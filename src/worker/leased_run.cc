@@ -137,7 +137,7 @@ class LeasedJob {
     count_results(*outcome);
     end.set_outcome(v1::ATTEMPT_OUTCOME_SUCCEEDED);
     end.set_output_path(fs::relative(folder_.output_path(lease_.attempt()), run_.data_root).string());
-    end.set_output_digest(digest_of(configuration));
+    end.set_output_digest(digest_of(configuration, outcome->history));
     for (const auto& [name, value] : outcome->metrics) (*end.mutable_metrics())[name] = value;
     log_info(concat("event=attempt_succeeded job=", lease_.job_id(), " seconds=", seconds));
     return end;

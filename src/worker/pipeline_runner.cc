@@ -41,6 +41,7 @@ class Run {
       inputs_ = std::make_unique<StageInputs>(spec_);
       make_directories(settings_.root);
       lock_ = std::make_unique<FileLock>(settings_.root / ".lock");
+      if (settings_.fresh) begin_all_afresh();
     });
     std::deque<Action> actions;
     const auto feed = [&](const Event& event) {
@@ -91,11 +92,23 @@ class Run {
     throw Internal("no stage named '" + name + "'");
   }
 
+  /// Rank 0: of every stage, before the first one runs, since the run may be killed in any of them. A stage run anew
+  /// gives what its configuration says, so that those behind it are known too.
+  void begin_all_afresh() {
+    StageInputs inputs = *inputs_;
+    for (const v1::Stage& stage : spec_.stages()) {
+      if (stage.has_gate()) continue;
+      const Configuration configuration = inputs.configuration_of(stage);
+      begin_afresh(JobFolder(settings_.root, stage.name()), configuration, settings_.launcher);
+      inputs.add_output(stage.name(), {}, digest_of(configuration));
+    }
+  }
+
   /// Rank 0: where and with what the stage will run, or its record if it is done already.
   json begin_stage(const v1::Stage& stage) {
     const JobFolder folder(settings_.root, stage.name());
     const Configuration configuration = inputs_->configuration_of(stage);
-    const EarlierWork earlier = earlier_work(folder, configuration, settings_.fresh);
+    const EarlierWork earlier = earlier_work(folder, configuration);
     if (earlier.record) return {{"record", *earlier.record}};
     const int attempt = folder.next_attempt();
     json begun = to_json(configuration);

@@ -15,6 +15,7 @@ struct RunSettings {
   std::filesystem::path root;               ///< everything is written below
   std::set<std::string> approved_gates;
   bool fresh = false;                       ///< run finished stages again, and training from step 1; nothing is deleted
+  std::string launcher;  ///< who starts the same command again when it ended; empty: nobody. Its `fresh` counts once
 };
 
 /// Runs a checked pipeline: the engine of src/pipeline says what comes next, files hold the results. Collective: every rank

@@ -12,6 +12,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "common/log.h"
+#include "common/printable.h"
 #include "pipeline/defaults.h"
 #include "pipeline/spec.h"
 #include "pipeline/warnings.h"
@@ -49,8 +50,11 @@ void check_ranks(const v1::PipelineSpec& spec, int ranks, const std::string& fil
   if (!problems.empty()) throw InvalidArgument("the pipeline cannot run here:" + problems);
 }
 
-/// By deploy/gang.sh, with the same flags, after the gang ended: what --fresh began is to be gone on with.
-bool is_started_again() { return std::getenv("MOE_LAUNCHER_LAST_EXIT") != nullptr; }
+/// deploy/gang.sh starts the same flags again after the gang ended: what --fresh began is to be gone on with then.
+std::string launcher() {
+  const char* id = std::getenv("MOE_LAUNCHER_ID");
+  return id == nullptr ? "" : excerpt(id);
+}
 
 /// Before the first stage. Ranks are left out: the trainer, who knows how many there are, tells of those without rows.
 void warn(v1::PipelineSpec spec, const std::string& file) {
@@ -71,7 +75,8 @@ ExitCode run(const RunOptions& options, Communicator& world) {
   MOE_CHECK(spec.ParseFromString(bytes), "the pipeline did not survive the broadcast");
   const RunSettings settings{.root = options.out.empty() ? "runs/" + spec.name() : options.out,
                              .approved_gates = {options.approved.begin(), options.approved.end()},
-                             .fresh = options.fresh && !is_started_again()};
+                             .fresh = options.fresh,
+                             .launcher = launcher()};
   return run_pipeline(spec, settings, world);
 }
 
@@ -100,7 +105,10 @@ Subcommand add_run_command(CLI::App& app) {
       ->take_all()
       ->expected(1);
   command->add_option("--approve", options->approved, "Let this gate pass although it holds")->take_all()->expected(1);
-  command->add_flag("--fresh", options->fresh, "Run finished stages again and train from step 1; deletes nothing");
+  command->add_flag("--fresh", options->fresh,
+                    "Run finished stages again and train from step 1; deletes nothing. Started again, with or without "
+                    "it, by the same "
+                    "launcher (MOE_LAUNCHER_ID), or without it by hand, the run goes on with what it began");
   const std::shared_ptr<double> timeout = add_collective_timeout(*command);
   command->footer(
       "A finished stage is not run again as long as what decides its result is the same; an interrupted training goes on at its\n"

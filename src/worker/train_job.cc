@@ -31,7 +31,7 @@ std::optional<JobOutcome> run_train_job(const JobContext& context) {
                              .on_failed_save = context.on_failed_save};
   const std::optional<TrainOutcome> trained = train(request, context.world);
   if (!trained) return std::nullopt;
-  return JobOutcome{trained->metrics, trained->details};
+  return JobOutcome{trained->metrics, trained->details, trained->history};
 }
 
 }  // namespace moe

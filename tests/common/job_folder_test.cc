@@ -64,5 +64,19 @@ TEST(JobFolderTest, TellsWhatAnAttemptWasBegunWith) {
   EXPECT_FALSE(job.begun(3).contains("inputs")) << "an earlier version recorded none";
 }
 
+TEST(JobFolderTest, KeepsWhatWasBegunAfresh) {
+  const testing::TempDir root;
+  const JobFolder job(root.path(), "train");
+  EXPECT_TRUE(job.fresh().empty());
+  const std::vector<nlohmann::json> entries{{{"attempt", 2}, {"launcher", "a"}}, {{"attempt", 3}, {"launcher", ""}}};
+  job.record_fresh(entries);
+  EXPECT_EQ(job.fresh(), entries);
+  EXPECT_TRUE(job.attempts().empty()) << "nothing runs yet";
+  write_file_atomically(job.path() / "fresh.json", "[{\"attempt\": 2}, 3, {}, {\"attempt\": \"x\"}]");
+  EXPECT_EQ(job.fresh().size(), 1U);
+  write_file_atomically(job.path() / "fresh.json", "[{");
+  EXPECT_TRUE(job.fresh().empty());
+}
+
 }  // namespace
 }  // namespace moe

@@ -203,6 +203,15 @@ TEST(ConfigurationTest, MoreStepsContinueAndFewerDoNot) {
               HasSubstr("train.steps was 100 and is 60 (more steps continue a training, fewer do not)"));
 }
 
+// The configuration alone does not tell a training whose steps were raised on the way from one that had them from the
+// beginning; what is made from their models must.
+TEST(ConfigurationTest, AHistoryMakesAnotherDigestAndNoneThePlainOne) {
+  const Configuration training = stage_of("train");
+  EXPECT_EQ(digest_of(training, ""), digest_of(training));
+  EXPECT_NE(digest_of(training, "40 steps until 6"), digest_of(training));
+  EXPECT_NE(digest_of(training, "40 steps until 6"), digest_of(training, "40 steps until 9"));
+}
+
 TEST(ConfigurationTest, FilesCountByWhatTheyHold) {
   const Configuration before = stage_of("train");
   Configuration now = before;

@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -101,16 +100,55 @@ TEST_F(RunTest, LeavesSummaryReportAndMetricsAndDoesNothingTwice) {
   EXPECT_TRUE(fs::exists(out_ / "train/output-t0002/config.json"));
   EXPECT_THAT(changed.err, HasSubstr("output-t0001 stays and does not count: train.learning_rate was 0.0002 and is 0.001"));
 
-  // deploy/gang.sh starts the same command again: the flag held for its first start.
-  setenv("MOE_LAUNCHER_LAST_EXIT", "75", 1);
-  const testing::ProcessResult restarted = run(pipeline(kOpenGate), {"--fresh"});
-  unsetenv("MOE_LAUNCHER_LAST_EXIT");
-  ASSERT_EQ(restarted.exit_code, 0) << restarted.err;
-  EXPECT_FALSE(fs::exists(out_ / "convert/output-t0002"));
-
-  const testing::ProcessResult fresh = run(pipeline(kOpenGate), {"--fresh"});
+  // Begun afresh under deploy/gang.sh, and killed before training wrote its record.
+  const std::map<std::string, std::string> launcher{{"MOE_LAUNCHER_ID", "gang-1"}};
+  const testing::ProcessResult fresh = run(pipeline(kOpenGate), {"--fresh"}, 1, launcher);
   ASSERT_EQ(fresh.exit_code, 0) << fresh.err;
   EXPECT_TRUE(fs::exists(out_ / "convert/output-t0002/config.json"));
+  EXPECT_EQ(json::parse(read_file(out_ / "train/output-t0003/STAGE.json"))["digest"],
+            json::parse(read_file(out_ / "train/output-t0001/STAGE.json"))["digest"])
+      << "the same configuration";
+  for (const char* stage : {"train", "evaluate"}) fs::remove(out_ / stage / "output-t0003/STAGE.json");
+  // The same command again: what was finished afresh counts, and the outputs of before do not.
+  const testing::ProcessResult restarted = run(pipeline(kOpenGate), {"--fresh"}, 1, launcher);
+  ASSERT_EQ(restarted.exit_code, 0) << restarted.err;
+  EXPECT_FALSE(fs::exists(out_ / "convert/output-t0003"));
+  EXPECT_TRUE(fs::exists(out_ / "train/output-t0004/config.json")) << "an output of before --fresh was taken for it";
+  EXPECT_TRUE(fs::exists(out_ / "evaluate/output-t0004"));
+  EXPECT_TRUE(fs::exists(out_ / "train/output-t0001/config.json"));
+}
+
+TEST_F(RunTest, StepsThatWereRaisedMakeAnotherModelThanTheSameStepsAtOnce) {
+  const std::string root = MOE_SOURCE_DIR;
+  const std::string stages = "apiVersion: moe/v1\nkind: Pipeline\nname: small\ninputs: {dense: {path: " + root +
+                             "/examples/base-7m}}\nstages:\n"
+                             "  - name: train\n"
+                             "    train: {input: dense, steps: 4, sequence_length: 64, micro_batch_rows: 1, "
+                             "checkpoint_every: 1, warmup_steps: 1, long_documents: truncate,\n"
+                             "            data: [{path: " +
+                             root +
+                             "/examples/data/maths.train.jsonl, max_documents: 20}]}\n"
+                             "  - name: evaluate\n"
+                             "    evaluate: {input: train.model, max_tokens: 200, sequence_length: 64, data: [{path: " +
+                             root + "/examples/data/maths.valid.jsonl}]}\n";
+  const auto digest = [&](const char* output) {
+    return json::parse(read_file(out_ / output / "STAGE.json"))["digest"];
+  };
+  const testing::ProcessResult at_once = run(stages);  // and what is made of it
+  ASSERT_EQ(at_once.exit_code, 0) << at_once.err;
+  ASSERT_EQ(run(stages, {"--fresh", "--set", "stages.train.train.steps=2"}).exit_code, 0);
+  fs::remove_all(out_ / "train/output-t0001");  // which would count
+  const json straight = digest("evaluate/output-t0001");
+  const testing::ProcessResult raised = run(stages);
+  ASSERT_EQ(raised.exit_code, 0) << raised.err;
+  EXPECT_THAT(raised.err, HasSubstr("train.steps was 2 and is 4"));
+  EXPECT_TRUE(fs::exists(out_ / "evaluate/output-t0003")) << "the measure of another model was taken for it";
+  EXPECT_NE(digest("evaluate/output-t0003"), straight);
+  EXPECT_THAT(json::parse(read_file(out_ / "train/output-t0003/STAGE.json"))["history"], HasSubstr("\"steps\":2"));
+  const testing::ProcessResult again = run(stages);
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_FALSE(fs::exists(out_ / "train/output-t0004")) << "it stands for what was asked for";
+  EXPECT_FALSE(fs::exists(out_ / "evaluate/output-t0004"));
 }
 
 TEST_F(RunTest, AHoldingGateExitsWithOneAndApprovalGoesOn) {
