@@ -25,12 +25,12 @@ struct Case {
 /// printed.
 int run_main(const std::function<int()>& work);
 
-/// Command line: [--help] [--threads N] [--seconds S] [--filter TEXT]: OpenMP threads (default: OMP_NUM_THREADS, or all),
-/// seconds of measuring per case (0.5), and the text that the names of cases to run hold.
+/// Command line: [--help] [--threads N] [--seconds S] [--filter TEXT]: OpenMP threads (default: OMP_NUM_THREADS, or
+/// all), seconds of measuring per case (0.5), and the text that the names of cases to run hold.
 class Runner {
  public:
-  /// Prints what is measured and on which processor, and the table's head; --help: the flags, and ends the process. Throws
-  /// UsageError.
+  /// Prints what is measured and on which processor, and the table's head; --help: the flags, and ends the process.
+  /// Throws UsageError.
   Runner(const std::string& title, const std::string& peer, int argc, const char* const* argv);
 
   int threads() const { return threads_; }

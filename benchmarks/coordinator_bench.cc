@@ -1,5 +1,6 @@
-// The coordinator in its process: durable submits over gRPC against the disk's own fdatasync rate, pages of a long list, and the
-// scheduler's choice in a long queue. [--folder DIR] (a local disk; default: the temporary folder) [--seconds S per measurement]
+// The coordinator in its process: durable submits over gRPC against the disk's own fdatasync rate, pages of a long
+// list, and the scheduler's choice in a long queue. [--folder DIR] (a local disk; default: the temporary folder)
+// [--seconds S per measurement]
 // [--rounds N]
 #include <fcntl.h>
 #include <grpcpp/grpcpp.h>
@@ -28,10 +29,12 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kInFlight = 64;
 constexpr int kListedJobs = 1000;
-constexpr int kPageSize = 500;   // the largest there is
+constexpr int kPageSize = 500;  // the largest there is
 constexpr int kQueuedJobs = 10'000;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 double quantile(std::vector<double> values, double q) {
   if (values.empty()) return 0;
@@ -61,7 +64,8 @@ double fdatasyncs_per_second(const std::filesystem::path& folder, double seconds
   int count = 0;
   const auto start = Clock::now();
   while (seconds_since(start) < seconds) {
-    if (write(descriptor, block.data(), block.size()) != 4096 || fdatasync(descriptor) != 0) throw StorageError("cannot sync " + file);
+    if (write(descriptor, block.data(), block.size()) != 4096 || fdatasync(descriptor) != 0)
+      throw StorageError("cannot sync " + file);
     ++count;
   }
   const double rate = count / seconds_since(start);
@@ -169,12 +173,16 @@ void row(const std::string& name, double aim_ms, int repetitions, Call call) {
     times.push_back(seconds_since(start) * 1e3);
   }
   const double median = quantile(times, 0.5);
-  std::printf("| %s | %.3f | %.3f | %g | %.1f |\n", name.c_str(), median, quantile(times, 0.9), aim_ms, aim_ms / median);
+  std::printf("| %s | %.3f | %.3f | %g | %.1f |\n", name.c_str(), median, quantile(times, 0.9), aim_ms,
+              aim_ms / median);
   std::fflush(stdout);
 }
 
 void submits(const std::filesystem::path& folder, double seconds, int rounds) {
-  std::printf("\n| round | fdatasync/s | submits/s, %d in flight | ratio | submit p50 ms | p99 ms |\n|---|---|---|---|---|---|\n", kInFlight);
+  std::printf(
+      "\n| round | fdatasync/s | submits/s, %d in flight | ratio | submit p50 ms | p99 ms "
+      "|\n|---|---|---|---|---|---|\n",
+      kInFlight);
   std::vector<double> ratios;
   for (int round = 1; round <= rounds; ++round) {
     const std::filesystem::path place = folder / concat("round-", round);
@@ -188,7 +196,8 @@ void submits(const std::filesystem::path& folder, double seconds, int rounds) {
     const double rate = submitter.run(seconds, latencies);
     const double syncs = (before + fdatasyncs_per_second(place, seconds / 2)) / 2;
     ratios.push_back(rate / syncs);
-    std::printf("| %d | %.0f | %.0f | %.1f | %.1f | %.1f |\n", round, syncs, rate, rate / syncs, quantile(latencies, 0.5) * 1e3, quantile(latencies, 0.99) * 1e3);
+    std::printf("| %d | %.0f | %.0f | %.1f | %.1f | %.1f |\n", round, syncs, rate, rate / syncs,
+                quantile(latencies, 0.5) * 1e3, quantile(latencies, 0.99) * 1e3);
     std::fflush(stdout);
   }
   std::printf("\nmedian ratio %.1f (aim: 5)\n", quantile(ratios, 0.5));
@@ -206,7 +215,8 @@ void lists(const std::filesystem::path& folder) {
     request.set_page_token(token);
     v1::ListJobsResponse response;
     grpc::ClientContext context;
-    if (!server.stub->ListJobs(&context, request, &response).ok() || response.jobs_size() != kPageSize) throw Internal("a page is not whole");
+    if (!server.stub->ListJobs(&context, request, &response).ok() || response.jobs_size() != kPageSize)
+      throw Internal("a page is not whole");
     job_id = response.jobs(0).id();
     next = response.next_page_token();
   };
@@ -215,7 +225,8 @@ void lists(const std::filesystem::path& folder) {
     request.set_id(job_id);
     v1::Job job;
     grpc::ClientContext context;
-    if (!server.stub->GetJob(&context, request, &job).ok() || job.pending_explanation().empty()) throw Internal("a job cannot be described");
+    if (!server.stub->GetJob(&context, request, &job).ok() || job.pending_explanation().empty())
+      throw Internal("a job cannot be described");
   };
   row(concat("list: first ", kPageSize, " of ", kListedJobs, " jobs"), 50, 50, [&] { list(""); });
   const std::string second = next;
@@ -229,10 +240,12 @@ void lists(const std::filesystem::path& folder) {
 
 void picks() {
   std::set<QueuedJob> queue;
-  for (int i = 0; i < kQueuedJobs; ++i) queue.insert({i, concat("bench-", i, "-work"), {i + 1 == kQueuedJobs ? 4 : 2, 0, "cpu"}, 0});
+  for (int i = 0; i < kQueuedJobs; ++i)
+    queue.insert({i, concat("bench-", i, "-work"), {i + 1 == kQueuedJobs ? 4 : 2, 0, "cpu"}, 0});
   const auto pick_for = [&](int ranks, bool expected) {
     return [&queue, ranks, expected] {
-      if ((pick(queue, {"g", ranks, "cpu", true, "g", false}, {}, 1) != nullptr) != expected) throw Internal("a wrong choice");
+      if ((pick(queue, {"g", ranks, "cpu", true, "g", false}, {}, 1) != nullptr) != expected)
+        throw Internal("a wrong choice");
     };
   };
   const std::string among = concat("pick among ", kQueuedJobs, " queued jobs: ");
@@ -241,7 +254,8 @@ void picks() {
   row(among + "none fits", 1, 500, pick_for(8, false));
   const QueuedJob last = *queue.rbegin();
   row("explain the last of them, with 3 gangs", 1, 200, [&] {
-    if (explain(queue, last, {{"a", 2, "cpu", true}, {"b", 4, "cpu", true}, {"c", 8, "cpu", false}}, 1).empty()) throw Internal("no explanation");
+    if (explain(queue, last, {{"a", 2, "cpu", true}, {"b", 4, "cpu", true}, {"c", 8, "cpu", false}}, 1).empty())
+      throw Internal("no explanation");
   });
 }
 

@@ -196,9 +196,7 @@ void permute_cases(Runner& runner, at::ScalarType type, int64_t T, int64_t D, in
       [&] { at::index_select_out(peer_rows, x, 0, row_tokens); }, [&] { return relative_error(out_rows, peer_rows); });
   add(
       "unpermute", row_bytes * static_cast<double>(R + T),
-      [&] {
-        kernels::unpermute(view(rows), slot_rows.const_data_ptr<int64_t>(), K, view(weights), view(y));
-      },
+      [&] { kernels::unpermute(view(rows), slot_rows.const_data_ptr<int64_t>(), K, view(weights), view(y)); },
       [&] { peer_y.zero_().index_add_(0, row_tokens, rows * row_weights); }, [&] { return relative_error(y, peer_y); });
   add(
       "unpermute gradient", row_bytes * static_cast<double>(T + 2 * R),

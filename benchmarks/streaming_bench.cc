@@ -1,6 +1,6 @@
-// Converting and exporting a checkpoint that is larger than the memory they may use, against copying the same bytes to a new file and
-// syncing it. Each runs in a process of its own, whose peak of resident memory (VmHWM, mapped files included) it reports; copies and
-// our work take turns.
+// Converting and exporting a checkpoint that is larger than the memory they may use, against copying the same bytes to
+// a new file and syncing it. Each runs in a process of its own, whose peak of resident memory (VmHWM, mapped files
+// included) it reports; copies and our work take turns.
 //
 //   moe_streaming_bench [--layers N] [--rounds N]      MOE_BENCH_DIR: folder to work in (default: the temporary one)
 //
@@ -69,7 +69,8 @@ void work(const std::string& kind, const fs::path& source_path, const fs::path& 
     const ModelDirectory source(source_path);
     if (kind == "convert") {
       const v1::ConvertSpec spec = bench::slicing("sequential", kExperts, kTopK, "zero");
-      convert_model({.spec = spec, .seed = 1, .source = source, .tokenizer = nullptr, .output = output, .progress = {}}, *world);
+      convert_model({.spec = spec, .seed = 1, .source = source, .tokenizer = nullptr, .output = output, .progress = {}},
+                    *world);
     } else {
       export_model({.spec = export_to(kind), .source = source, .output = output, .progress = {}}, *world);
     }
@@ -88,7 +89,8 @@ Outcome run_child(const std::string& kind, const fs::path& source, const fs::pat
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   pid_t child = 0;
-  if (posix_spawn(&child, arguments[0], nullptr, nullptr, arguments.data(), environ) != 0) throw HardwareError("cannot start a process");
+  if (posix_spawn(&child, arguments[0], nullptr, nullptr, arguments.data(), environ) != 0)
+    throw HardwareError("cannot start a process");
   int status = 0;
   if (waitpid(child, &status, 0) != child || status != 0) throw Internal(concat("the process for `", kind, "` failed"));
   Outcome outcome;
@@ -99,7 +101,8 @@ Outcome run_child(const std::string& kind, const fs::path& source, const fs::pat
 uint64_t weight_bytes(const fs::path& model) {
   uint64_t bytes = 0;
   for (const auto& entry : fs::directory_iterator(model)) {
-    if (entry.path().extension() == ".safetensors" && entry.path().filename() != "conversion.safetensors") bytes += entry.file_size();
+    if (entry.path().extension() == ".safetensors" && entry.path().filename() != "conversion.safetensors")
+      bytes += entry.file_size();
   }
   return bytes;
 }
@@ -114,7 +117,9 @@ class Bench {
   Bench(int64_t layers, int rounds) : rounds_(rounds) {
     bench::write_synthetic_llama(folder_ / "dense", {"", layers, 4096, 11008, 32000});
     run_child("convert", folder_ / "dense", folder_ / "moe", folder_ / "report");
-    std::cout << "| work | bytes in | ours (least, most) | copy (least, most) | copy / ours | peak memory |\n|---|---|---|---|---|---|" << std::endl;
+    std::cout << "| work | bytes in | ours (least, most) | copy (least, most) | copy / ours | peak memory "
+                 "|\n|---|---|---|---|---|---|"
+              << std::endl;
   }
 
   void row(const std::string& name, const std::string& kind, const fs::path& source) const {
@@ -129,12 +134,13 @@ class Bench {
     }
     const auto range = [](const std::vector<double>& values) {
       char text[96];
-      std::snprintf(text, sizeof text, "%.1f s (%.1f s, %.1f s)", median(values), *std::min_element(values.begin(), values.end()),
-                    *std::max_element(values.begin(), values.end()));
+      std::snprintf(text, sizeof text, "%.1f s (%.1f s, %.1f s)", median(values),
+                    *std::min_element(values.begin(), values.end()), *std::max_element(values.begin(), values.end()));
       return std::string(text);
     };
-    std::printf("| %s | %.2f GB | %s | %s | %.2f | %.2f GB |\n", name.c_str(), static_cast<double>(weight_bytes(source)) / 1e9, range(ours).c_str(),
-                range(copies).c_str(), median(copies) / median(ours), peak / 1e9);
+    std::printf("| %s | %.2f GB | %s | %s | %.2f | %.2f GB |\n", name.c_str(),
+                static_cast<double>(weight_bytes(source)) / 1e9, range(ours).c_str(), range(copies).c_str(),
+                median(copies) / median(ours), peak / 1e9);
     std::fflush(stdout);
   }
 
@@ -169,8 +175,12 @@ int main(int argc, char** argv) {
   int64_t layers = 10;
   int rounds = 3;
   CLI::App app("Converting and exporting a large checkpoint against copying the same bytes");
-  app.add_option("--layers", layers, "Layers of the model; 10 make 4.1 GB and need three times that on disk")->capture_default_str()->check(CLI::Range(1, 200));
-  app.add_option("--rounds", rounds, "Rounds, copies and our work by turns")->capture_default_str()->check(CLI::Range(1, 100));
+  app.add_option("--layers", layers, "Layers of the model; 10 make 4.1 GB and need three times that on disk")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 200));
+  app.add_option("--rounds", rounds, "Rounds, copies and our work by turns")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100));
   CLI11_PARSE(app, argc, argv);
   const moe::Bench bench(layers, rounds);
   bench.row("convert: sequential, 8 experts", "convert", bench.dense());

@@ -34,11 +34,16 @@ WorkFolder::~WorkFolder() {
 }
 
 void write_synthetic_llama(const fs::path& path, const LlamaShape& shape) {
-  const nlohmann::json json = {{"architectures", {"LlamaForCausalLM"}}, {"model_type", "llama"},
-                               {"hidden_size", shape.hidden},           {"intermediate_size", shape.width},
-                               {"num_hidden_layers", shape.layers},     {"num_attention_heads", shape.hidden / 64},
-                               {"num_key_value_heads", shape.hidden / 256}, {"vocab_size", shape.vocab},
-                               {"max_position_embeddings", 2048},       {"rms_norm_eps", 1e-5},
+  const nlohmann::json json = {{"architectures", {"LlamaForCausalLM"}},
+                               {"model_type", "llama"},
+                               {"hidden_size", shape.hidden},
+                               {"intermediate_size", shape.width},
+                               {"num_hidden_layers", shape.layers},
+                               {"num_attention_heads", shape.hidden / 64},
+                               {"num_key_value_heads", shape.hidden / 256},
+                               {"vocab_size", shape.vocab},
+                               {"max_position_embeddings", 2048},
+                               {"rms_norm_eps", 1e-5},
                                {"tie_word_embeddings", false}};
   fs::create_directories(path);
   write_file_atomically(path / "config.json", json.dump());
@@ -53,7 +58,8 @@ void write_synthetic_llama(const fs::path& path, const LlamaShape& shape) {
   auto* const words = static_cast<uint16_t*>(block.mutable_data_ptr());
   for (int64_t i = 0; i < largest; ++i) words[i] = static_cast<uint16_t>(0x3d00 | (rng.next_u32() & 0x80ff));
   SafetensorsWriter writer(path / "model.safetensors", specs);
-  for (const auto& spec : specs) writer.write(spec.name, block.slice(0, 0, c10::multiply_integers(spec.shape)).view(spec.shape));
+  for (const auto& spec : specs)
+    writer.write(spec.name, block.slice(0, 0, c10::multiply_integers(spec.shape)).view(spec.shape));
   writer.finish();
 }
 
@@ -76,7 +82,8 @@ void copy_and_sync(const fs::path& from, const fs::path& to) {
   if (in < 0) throw InvalidArgument("cannot read " + from.string());
   AtomicFile out(to);
   std::vector<std::byte> piece(size_t{1} << 20);
-  for (ssize_t count; (count = read(in, piece.data(), piece.size())) > 0;) out.write(std::span(piece.data(), static_cast<size_t>(count)));
+  for (ssize_t count; (count = read(in, piece.data(), piece.size())) > 0;)
+    out.write(std::span(piece.data(), static_cast<size_t>(count)));
   close(in);
   out.commit();
 }

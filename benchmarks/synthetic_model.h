@@ -27,8 +27,8 @@ struct LlamaShape {
   int64_t layers, hidden, width, vocab;
 };
 
-/// A bf16 LLaMA directory (heads of 64, four to a KV head, untied) of random bits with exponents around 2^-5; one block of them
-/// is written again and again.
+/// A bf16 LLaMA directory (heads of 64, four to a KV head, untied) of random bits with exponents around 2^-5; one block
+/// of them is written again and again.
 void write_synthetic_llama(const std::filesystem::path& path, const LlamaShape& shape);
 
 /// A conversion that only moves data: its router is random or zero, its output scale given.

@@ -95,10 +95,11 @@ int run() {
 
 int main(int argc, char** argv) {
   if (moe::is_help_wanted(argc, argv) || argc > 1) {
-    std::cout << "Encodes documents with a tokenizer; benchmarks/tokenizer_vs_tokenizers.py drives it line by line.\n"
-                 "usage: moe_tokenizer_bench < REQUESTS, each a line of JSON:\n"
-                 "  {\"tokenizer\": DIRECTORY, \"documents\": FILE}   loads both; FILE: u32 size and bytes of each document\n"
-                 "  {\"threads\": N}                                encodes all of them once\n";
+    std::cout
+        << "Encodes documents with a tokenizer; benchmarks/tokenizer_vs_tokenizers.py drives it line by line.\n"
+           "usage: moe_tokenizer_bench < REQUESTS, each a line of JSON:\n"
+           "  {\"tokenizer\": DIRECTORY, \"documents\": FILE}   loads both; FILE: u32 size and bytes of each document\n"
+           "  {\"threads\": N}                                encodes all of them once\n";
     return moe::is_help_wanted(argc, argv) ? 0 : 64;
   }
   try {

@@ -37,7 +37,9 @@ namespace {
 using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 /// Of all threads of the process.
 double cpu_seconds() {
@@ -50,7 +52,9 @@ double cpu_seconds() {
 double measure_peak() {
   constexpr int64_t kSize = 1024;
   at::Tensor a = at::randn({kSize, kSize}), b = at::randn({kSize, kSize}), c = at::empty({kSize, kSize});
-  const auto view = [](at::Tensor& t) { return kernels::MatrixView{t.mutable_data_ptr(), kernels::DType::kFloat32, kSize, kSize, kSize}; };
+  const auto view = [](at::Tensor& t) {
+    return kernels::MatrixView{t.mutable_data_ptr(), kernels::DType::kFloat32, kSize, kSize, kSize};
+  };
   double best = 0;
   for (int i = 0; i < 10; ++i) {
     const auto start = Clock::now();
@@ -182,9 +186,15 @@ class ModelSubject final : public Subject {
   }
 
   static ModelConfig config_of(const json& c) {
-    const json text = {{"model_type", "dense2moe"},          {"hidden_size", c["hidden"]},         {"intermediate_size", c["width"].get<int64_t>() * c["experts"].get<int64_t>()},
-                       {"num_hidden_layers", c["layers"]},   {"num_attention_heads", c["heads"]},  {"num_key_value_heads", c["kv_heads"]},
-                       {"vocab_size", c["vocab"]},           {"max_position_embeddings", 2048},    {"rms_norm_eps", 1e-5},
+    const json text = {{"model_type", "dense2moe"},
+                       {"hidden_size", c["hidden"]},
+                       {"intermediate_size", c["width"].get<int64_t>() * c["experts"].get<int64_t>()},
+                       {"num_hidden_layers", c["layers"]},
+                       {"num_attention_heads", c["heads"]},
+                       {"num_key_value_heads", c["kv_heads"]},
+                       {"vocab_size", c["vocab"]},
+                       {"max_position_embeddings", 2048},
+                       {"rms_norm_eps", 1e-5},
                        {"tie_word_embeddings", false},
                        {"moe",
                         {{"base_model_type", "llama"},
@@ -306,12 +316,16 @@ int main(int argc, char** argv) {
   if (moe::is_help_wanted(argc, argv) || argc > 1) {
     std::cout << "Training steps of our models; benchmarks/train_vs_transformers.py drives it line by line.\n"
                  "usage: moe_train_bench < CASES, each a line of JSON:\n"
-                 "  {\"kind\": \"model\", \"steps\": N, \"hidden\", \"width\", \"layers\", \"heads\", \"kv_heads\", \"experts\", \"top_k\", \"vocab\",\n"
+                 "  {\"kind\": \"model\", \"steps\": N, \"hidden\", \"width\", \"layers\", \"heads\", \"kv_heads\", "
+                 "\"experts\", \"top_k\", \"vocab\",\n"
                  "   \"rows\", \"length\"}   that many training steps\n"
-                 "  {\"kind\": \"directory\", \"steps\": N, \"path\", \"rows\", \"length\"}   training steps of a model directory; beside the phases\n"
-                 "   the gradient norm as one operation with a copy of each gradient in double, as a share of the step without it,\n"
+                 "  {\"kind\": \"directory\", \"steps\": N, \"path\", \"rows\", \"length\"}   training steps of a "
+                 "model directory; beside the phases\n"
+                 "   the gradient norm as one operation with a copy of each gradient in double, as a share of the step "
+                 "without it,\n"
                  "   and the bytes of tensors that either norm makes\n"
-                 "  {\"kind\": \"layer\", \"steps\": N, \"hidden\", \"width\", \"experts\", \"top_k\", \"tokens\"}   forward + backward of one layer\n";
+                 "  {\"kind\": \"layer\", \"steps\": N, \"hidden\", \"width\", \"experts\", \"top_k\", \"tokens\"}   "
+                 "forward + backward of one layer\n";
     return moe::is_help_wanted(argc, argv) ? 0 : 64;
   }
   moe::keep_freed_memory();  // as the trainer does

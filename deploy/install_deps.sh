@@ -19,9 +19,9 @@ readonly packages=(
   libyaml-cpp-dev mold ninja-build nlohmann-json3-dev openmpi-bin pkg-config prometheus-cpp-dev protobuf-compiler
   protobuf-compiler-grpc python3 python3-venv
 )
-# What the tests use and neither build nor run needs: a browser for the status page, Prometheus for the metrics, Clang with libFuzzer
-# for the fuzz targets.
-readonly peer_packages=(chromium clang libclang-rt-dev prometheus)
+# What the tests use and neither build nor run needs: a browser for the status page, Prometheus for the metrics, Clang with
+# libFuzzer for the fuzz targets, clang-format for the form of the sources.
+readonly peer_packages=(chromium clang clang-format libclang-rt-dev prometheus)
 readonly torch_wheels=(torch==2.11.0 nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96)
 readonly tool_wheels=(cmake==3.31.10)
 readonly peer_wheels=(transformers==5.23.0 tokenizers==0.23.3 safetensors==0.8.0 sentencepiece==0.2.3 protobuf numpy)

@@ -54,7 +54,8 @@ size_t bytes_of(const MemoryBound& bound, size_t size) {
 
 void check_message(const char* text) {
   const size_t length = std::strlen(text);
-  if (std::strncmp(text, kWhere, sizeof kWhere - 1) != 0) report(std::string("the message does not name the file: ") + text);
+  if (std::strncmp(text, kWhere, sizeof kWhere - 1) != 0)
+    report(std::string("the message does not name the file: ") + text);
   if (length > kLongestMessage) report(concat("a message of ", length, " bytes: ", std::string(text, 400)));
 }
 
@@ -77,7 +78,8 @@ void check(const uint8_t* data, size_t size, const MemoryBound& largest, const M
     report(std::string("an exception of another kind: ") + error.what());
   }
   w.is_on = false;
-  if (w.largest > bytes_of(largest, size)) report(concat("one allocation of ", w.largest, " bytes for an input of ", size));
+  if (w.largest > bytes_of(largest, size))
+    report(concat("one allocation of ", w.largest, " bytes for an input of ", size));
   if (w.peak > bytes_of(total, size)) report(concat("memory of ", w.peak, " bytes for an input of ", size));
 }
 

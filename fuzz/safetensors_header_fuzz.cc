@@ -1,5 +1,6 @@
-// The header of a safetensors file. Each input is tried as a whole file and, so that a changed header is still as long as it says, as
-// a header behind eight bytes that are made to fit, the first of which says how many bytes of data follow.
+// The header of a safetensors file. Each input is tried as a whole file and, so that a changed header is still as long
+// as it says, as a header behind eight bytes that are made to fit, the first of which says how many bytes of data
+// follow.
 
 #include <cstdlib>
 #include <cstring>

@@ -26,7 +26,9 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   constexpr moe::fuzz::MemoryBound kBound{1000, size_t{24} << 20};
   moe::fuzz::check(data, size, kBound, kBound, [](std::string_view bytes) {
     const moe::JsonTokenizer tokenizer(bytes, moe::fuzz::kWhere);
-    constexpr std::string_view kText = "Once upon a  time, 12 abab\n\t\xC3\xA9" "e\xCC\x81 \xF0\x9F\xA6\x99<|end|> <s>a</s>";
+    constexpr std::string_view kText =
+        "Once upon a  time, 12 abab\n\t\xC3\xA9"
+        "e\xCC\x81 \xF0\x9F\xA6\x99<|end|> <s>a</s>";
     moe::check_encoding(tokenizer, kText, moe::SpecialTokens::kAsText);
     moe::check_encoding(tokenizer, kText, moe::SpecialTokens::kParse);
   });

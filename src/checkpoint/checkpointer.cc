@@ -48,8 +48,8 @@ struct Folder {
   bool is_complete = false;
 };
 
-/// Those below root in order of writing, newest first: a later attempt may have started at an earlier step (another config, or
-/// a checkpoint that could not be read), so the step alone does not tell.
+/// Those below root in order of writing, newest first: a later attempt may have started at an earlier step (another
+/// config, or a checkpoint that could not be read), so the step alone does not tell.
 std::vector<Folder> checkpoint_folders(const fs::path& root) {
   std::vector<Folder> found;
   std::error_code error;
@@ -57,14 +57,17 @@ std::vector<Folder> checkpoint_folders(const fs::path& root) {
     const std::string name = entry.path().filename();
     long long step = 0;
     int attempt = 0;
-    if (std::sscanf(name.c_str(), "s%lld-t%d", &step, &attempt) != 2 || name != JobFolder::checkpoint_name(step, attempt)) continue;
+    if (std::sscanf(name.c_str(), "s%lld-t%d", &step, &attempt) != 2 ||
+        name != JobFolder::checkpoint_name(step, attempt))
+      continue;
     found.push_back({attempt, step, entry.path(), fs::exists(entry.path() / kManifestName)});
   }
   // Not being able to look is not the same as there being none: training must not begin anew.
   if (error && error != std::errc::no_such_file_or_directory) {
     throw StorageError(concat("cannot list checkpoints in ", root.string(), ": ", error.message()));
   }
-  std::sort(found.begin(), found.end(), [](const Folder& a, const Folder& b) { return std::tie(a.attempt, a.step) > std::tie(b.attempt, b.step); });
+  std::sort(found.begin(), found.end(),
+            [](const Folder& a, const Folder& b) { return std::tie(a.attempt, a.step) > std::tie(b.attempt, b.step); });
   return found;
 }
 
@@ -83,12 +86,15 @@ void remove_old(const fs::path& root, int attempt, int keep, const CheckpointAut
     std::error_code error;
     fs::remove(folder.path / kManifestName, error);
     fs::remove_all(folder.path, error);
-    if (error) log_warning(concat("event=checkpoint_not_removed path=", folder.path.string(), " reason=\"", error.message(), "\""));
+    if (error)
+      log_warning(
+          concat("event=checkpoint_not_removed path=", folder.path.string(), " reason=\"", error.message(), "\""));
   }
 }
 
 /// Writes this rank's shard and returns its part of the manifest.
-json write_shard(const fs::path& path, const TrainingTensors& tensors, const std::function<bool(const Parameter&)>& wanted) {
+json write_shard(const fs::path& path, const TrainingTensors& tensors,
+                 const std::function<bool(const Parameter&)>& wanted) {
   std::vector<SafetensorsWriter::Spec> specs;
   for_each_logical(tensors, wanted, [&](const std::string& name, const at::Tensor& view) {
     specs.push_back({name, view.scalar_type(), view.sizes().vec()});
@@ -101,7 +107,8 @@ json write_shard(const fs::path& path, const TrainingTensors& tensors, const std
       throw Diverged(concat("'", name, "' holds values that are not finite; no checkpoint is written of it"));
     }
     writer.write(name, data);
-    described[name] = to_json(ManifestTensor{dtype_name(data.scalar_type()), data.sizes().vec(), path.filename(), chunk_digests(data)});
+    described[name] = to_json(
+        ManifestTensor{dtype_name(data.scalar_type()), data.sizes().vec(), path.filename(), chunk_digests(data)});
   });
   writer.finish();
   return described;
@@ -110,21 +117,26 @@ json write_shard(const fs::path& path, const TrainingTensors& tensors, const std
 /// Fills every view this rank holds from the files, checking each chunk.
 void read_tensors(const fs::path& folder, const Manifest& manifest, const TrainingTensors& tensors) {
   std::map<std::string, std::unique_ptr<SafetensorsFile>> files;
-  for_each_logical(tensors, [](const Parameter&) { return true; }, [&](const std::string& name, at::Tensor view) {
-    const auto found = manifest.tensors.find(name);
-    if (found == manifest.tensors.end()) throw Corruption(concat(folder.string(), ": tensor '", name, "' is missing"));
-    const ManifestTensor& expected = found->second;
-    auto& file = files[expected.file];
-    if (!file) file = std::make_unique<SafetensorsFile>(folder / expected.file);
-    const at::Tensor stored = file->tensor(name);
-    if (stored.sizes() != view.sizes() || stored.scalar_type() != view.scalar_type()) {
-      throw Corruption(concat((folder / expected.file).string(), ": tensor '", name, "' has another shape or type than the model's"));
-    }
-    if (chunk_digests(stored) != expected.chunks) {
-      throw Corruption(concat((folder / expected.file).string(), ": tensor '", name, "' does not match its digest"));
-    }
-    view.copy_(stored);
-  });
+  for_each_logical(
+      tensors, [](const Parameter&) { return true; },
+      [&](const std::string& name, at::Tensor view) {
+        const auto found = manifest.tensors.find(name);
+        if (found == manifest.tensors.end())
+          throw Corruption(concat(folder.string(), ": tensor '", name, "' is missing"));
+        const ManifestTensor& expected = found->second;
+        auto& file = files[expected.file];
+        if (!file) file = std::make_unique<SafetensorsFile>(folder / expected.file);
+        const at::Tensor stored = file->tensor(name);
+        if (stored.sizes() != view.sizes() || stored.scalar_type() != view.scalar_type()) {
+          throw Corruption(concat((folder / expected.file).string(), ": tensor '", name,
+                                  "' has another shape or type than the model's"));
+        }
+        if (chunk_digests(stored) != expected.chunks) {
+          throw Corruption(
+              concat((folder / expected.file).string(), ": tensor '", name, "' does not match its digest"));
+        }
+        view.copy_(stored);
+      });
 }
 
 }  // namespace
@@ -150,14 +162,18 @@ std::vector<StoredCheckpoint> stored_checkpoints(const fs::path& root) {
   return stored;
 }
 
-void save_checkpoint(const fs::path& root, int64_t step, int attempt, const TrainingTensors& tensors, const json& scalars,
-                     Communicator& world, bool writes_experts, int keep, const CheckpointAuthority& authority) {
+void save_checkpoint(const fs::path& root, int64_t step, int attempt, const TrainingTensors& tensors,
+                     const json& scalars, Communicator& world, bool writes_experts, int keep,
+                     const CheckpointAuthority& authority) {
   const at::NoGradGuard no_grad;
   const fs::path folder = root / JobFolder::checkpoint_name(step, attempt);
   agree(world, "check checkpoint folder", [&] {
-    MOE_CHECK(world.rank() != 0 || !fs::exists(folder / kManifestName), folder.string(), " is a checkpoint already; none is written twice");
+    MOE_CHECK(world.rank() != 0 || !fs::exists(folder / kManifestName), folder.string(),
+              " is a checkpoint already; none is written twice");
   });
-  const auto wanted = [&](const Parameter& parameter) { return parameter.is_expert ? writes_experts : world.rank() == 0; };
+  const auto wanted = [&](const Parameter& parameter) {
+    return parameter.is_expert ? writes_experts : world.rank() == 0;
+  };
   const bool writes = std::any_of(tensors.parameters.begin(), tensors.parameters.end(), wanted);
   const std::vector<std::string> writers = world.all_gather_bytes(writes ? "w" : "", "checkpoint writers");
   const auto is_writer = [](const std::string& answer) { return !answer.empty(); };
@@ -185,7 +201,8 @@ void save_checkpoint(const fs::path& root, int64_t step, int attempt, const Trai
           MOE_CHECK(manifest.tensors.emplace(name, tensor_from_json(tensor)).second, "two ranks wrote '", name, "'");
         }
       }
-      for (int i = 0; i < count; ++i) manifest.files[shard_name(i, count)] = fs::file_size(folder / shard_name(i, count));
+      for (int i = 0; i < count; ++i)
+        manifest.files[shard_name(i, count)] = fs::file_size(folder / shard_name(i, count));
       const std::string text = manifest.to_text();
       write_file_atomically(folder / kManifestName, text);
       sync_directory(root);
@@ -230,20 +247,23 @@ std::optional<json> load_newest_checkpoint(const fs::path& root, TrainingTensors
       agree(world, "load checkpoint", [&] {
         const Manifest manifest = Manifest::read(folder);
         if (JobFolder::checkpoint_name(manifest.step, manifest.attempt) != name) {
-          throw Corruption(concat((folder / kManifestName).string(), " is that of ", JobFolder::checkpoint_name(manifest.step, manifest.attempt)));
+          throw Corruption(concat((folder / kManifestName).string(), " is that of ",
+                                  JobFolder::checkpoint_name(manifest.step, manifest.attempt)));
         }
         scalars = manifest.scalars;
         accepted = authority.resumable || !authority.is_ours || authority.is_ours(scalars);
         if (accepted) read_tensors(folder, manifest, tensors);
       });
     } catch (const InvalidArgument& error) {  // agree() throws the same on every rank
-      if (world.rank() == 0) log_warning(concat("event=checkpoint_unreadable path=", folder.string(), " reason=\"", error.what(), "\""));
+      if (world.rank() == 0)
+        log_warning(concat("event=checkpoint_unreadable path=", folder.string(), " reason=\"", error.what(), "\""));
       reasons += concat("\n  ", error.what());
       continue;
     }
     if (accepted) return scalars;
   }
-  if (!reasons.empty()) throw_agreed<NoReadableCheckpoint>("no checkpoint below " + root.string() + " can be read:" + reasons);
+  if (!reasons.empty())
+    throw_agreed<NoReadableCheckpoint>("no checkpoint below " + root.string() + " can be read:" + reasons);
   return std::nullopt;
 }
 

@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <string>
 
-/// The files that say how a native mixture was made: the converter writes them, they travel with the model through training, and
-/// the dense model is made again from them (docs/model_directory.md).
+/// The files that say how a native mixture was made: the converter writes them, they travel with the model through
+/// training, and the dense model is made again from them (docs/model_directory.md).
 namespace moe {
 
 /// Method, seed, digests, and per layer what calibration found.

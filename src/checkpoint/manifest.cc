@@ -21,8 +21,8 @@ std::string digest_of(nlohmann::json manifest) {
 }  // namespace
 
 ManifestTensor tensor_from_json(const nlohmann::json& json) {
-  return {json.at("dtype").get<std::string>(), json.at("shape").get<std::vector<int64_t>>(), json.at("file").get<std::string>(),
-          json.at("xxh3_128").get<std::vector<std::string>>()};
+  return {json.at("dtype").get<std::string>(), json.at("shape").get<std::vector<int64_t>>(),
+          json.at("file").get<std::string>(), json.at("xxh3_128").get<std::vector<std::string>>()};
 }
 
 nlohmann::json to_json(const ManifestTensor& tensor) {
@@ -32,7 +32,8 @@ nlohmann::json to_json(const ManifestTensor& tensor) {
 std::string Manifest::to_text() const {
   nlohmann::json all = nlohmann::json::object();
   for (const auto& [name, tensor] : tensors) all[name] = moe::to_json(tensor);
-  nlohmann::json json = {{"format", kFormat}, {"step", step}, {"attempt", attempt}, {"scalars", scalars}, {"files", files}, {"tensors", all}};
+  nlohmann::json json = {{"format", kFormat},  {"step", step},   {"attempt", attempt},
+                         {"scalars", scalars}, {"files", files}, {"tensors", all}};
   json["digest"] = digest_of(json);
   return json.dump() + "\n";
 }
@@ -41,8 +42,10 @@ Manifest Manifest::read(const std::filesystem::path& folder) {
   const std::string where = (folder / kManifestName).string();
   try {
     const nlohmann::json json = nlohmann::json::parse(read_file(folder / kManifestName));
-    if (json.at("format") != kFormat) throw Corruption(concat(where, ": format is ", json.at("format").dump(), ", expected ", kFormat));
-    if (json.at("digest") != digest_of(json)) throw Corruption(where + ": the contents do not match the manifest's own digest");
+    if (json.at("format") != kFormat)
+      throw Corruption(concat(where, ": format is ", json.at("format").dump(), ", expected ", kFormat));
+    if (json.at("digest") != digest_of(json))
+      throw Corruption(where + ": the contents do not match the manifest's own digest");
     Manifest manifest;
     manifest.step = json.at("step").get<int64_t>();
     manifest.attempt = json.at("attempt").get<int>();
@@ -51,14 +54,17 @@ Manifest Manifest::read(const std::filesystem::path& folder) {
     for (const auto& [name, tensor] : json.at("tensors").items()) {
       manifest.tensors[name] = tensor_from_json(tensor);
       const std::string& file = manifest.tensors[name].file;
-      if (!manifest.files.contains(file)) throw Corruption(concat(where, ": tensor '", name, "' is in ", file, ", which is not listed"));
+      if (!manifest.files.contains(file))
+        throw Corruption(concat(where, ": tensor '", name, "' is in ", file, ", which is not listed"));
     }
     for (const auto& [file, bytes] : manifest.files) {
-      if (std::filesystem::path(file).filename() != file) throw Corruption(concat(where, ": '", file, "' is not a plain file name"));
+      if (std::filesystem::path(file).filename() != file)
+        throw Corruption(concat(where, ": '", file, "' is not a plain file name"));
       std::error_code error;
       const auto actual = std::filesystem::file_size(folder / file, error);
       if (error) throw Corruption(concat((folder / file).string(), " is missing"));
-      if (actual != bytes) throw Corruption(concat((folder / file).string(), " has ", actual, " bytes, the manifest says ", bytes));
+      if (actual != bytes)
+        throw Corruption(concat((folder / file).string(), " has ", actual, " bytes, the manifest says ", bytes));
     }
     return manifest;
   } catch (const nlohmann::json::exception& error) {

@@ -17,7 +17,7 @@ struct ManifestTensor {
   std::string dtype;
   std::vector<int64_t> shape;
   std::string file;
-  std::vector<std::string> chunks;   ///< XXH3-128 of each 64 MiB of its bytes
+  std::vector<std::string> chunks;  ///< XXH3-128 of each 64 MiB of its bytes
 };
 
 /// What a checkpoint folder holds; its presence and agreement with the files make the folder a checkpoint.
@@ -25,8 +25,8 @@ struct Manifest {
   int64_t step = 0;
   int attempt = 0;
   nlohmann::json scalars;
-  std::map<std::string, uint64_t> files;             ///< name -> bytes
-  std::map<std::string, ManifestTensor> tensors;     ///< by logical name
+  std::map<std::string, uint64_t> files;          ///< name -> bytes
+  std::map<std::string, ManifestTensor> tensors;  ///< by logical name
 
   /// The file's text, with a digest of its own.
   std::string to_text() const;

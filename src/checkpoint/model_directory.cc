@@ -87,7 +87,9 @@ at::Tensor ModelDirectory::stored_tensor(const std::string& name) const {
   return place.file->tensor(place.entry->name);
 }
 
-const std::string& ModelDirectory::stored_name(const std::string& name) const { return stock_ ? stock_->stored_name(name) : name; }
+const std::string& ModelDirectory::stored_name(const std::string& name) const {
+  return stock_ ? stock_->stored_name(name) : name;
+}
 
 at::Tensor ModelDirectory::tensor(const std::string& name) const {
   const std::string& stored = stored_name(name);
@@ -129,8 +131,8 @@ Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, Expe
       const at::Tensor stored = directory.tensor(logical.name);
       view.copy_(stored);
       if (stored.scalar_type() == at::kDouble && dtype != at::kDouble && !at::isfinite(view).all().item<bool>()) {
-        throw InvalidArgument(concat(directory.path().string(), ": tensor '", logical.name, "' holds values too large for ",
-                                     c10::toString(dtype), "; use float64"));
+        throw InvalidArgument(concat(directory.path().string(), ": tensor '", logical.name,
+                                     "' holds values too large for ", c10::toString(dtype), "; use float64"));
       }
       directory.release(logical.name);
     }

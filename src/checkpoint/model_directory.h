@@ -40,7 +40,7 @@ class ModelDirectory {
   std::filesystem::path path_;
   ModelConfig config_;
   WeightFiles files_;
-  std::optional<StockView> stock_;   ///< of a stock mixture
+  std::optional<StockView> stock_;  ///< of a stock mixture
 
   at::Tensor stored_tensor(const std::string& name) const;
   const std::string& stored_name(const std::string& name) const;

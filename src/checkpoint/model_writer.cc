@@ -21,8 +21,9 @@ namespace fs = std::filesystem;
 using Spec = SafetensorsWriter::Spec;
 
 /// Files of the tokenizer, of generation and of chats.
-constexpr const char* kCompanions[] = {"tokenizer.model",         "tokenizer.json",    "tokenizer_config.json", "vocab.json", "merges.txt",
-                                       "special_tokens_map.json", "added_tokens.json", "generation_config.json"};
+constexpr const char* kCompanions[] = {
+    "tokenizer.model", "tokenizer.json",          "tokenizer_config.json", "vocab.json",
+    "merges.txt",      "special_tokens_map.json", "added_tokens.json",     "generation_config.json"};
 constexpr char kTemplatePrefix[] = "chat_template";
 constexpr char kTemplate[] = "chat_template.jinja";
 
@@ -35,7 +36,10 @@ std::string shard_name(size_t index, size_t count) {
 
 /// As Torch and config.json name it.
 std::string torch_name(at::ScalarType type) {
-  return type == at::kFloat ? "float32" : type == at::kDouble ? "float64" : type == at::kBFloat16 ? "bfloat16" : "float16";
+  return type == at::kFloat      ? "float32"
+         : type == at::kDouble   ? "float64"
+         : type == at::kBFloat16 ? "bfloat16"
+                                 : "float16";
 }
 
 std::vector<std::vector<Spec>> cut_shards(const std::vector<Spec>& specs, uint64_t max_bytes) {
@@ -69,7 +73,7 @@ void copy_companions(const fs::path& folder, const fs::path& source, bool is_nat
   if (is_native) {
     for (const char* name : {kConversionReport, kConversionIndices}) copy_into(folder, source / name);
   }
-  std::error_code missing;   // a model may come from nowhere
+  std::error_code missing;  // a model may come from nowhere
   for (const auto& entry : fs::directory_iterator(source, missing)) {
     const std::string name = entry.path().filename();
     // MANIFEST.json, which lists the files, takes UTF-8 only.
@@ -81,14 +85,15 @@ void copy_companions(const fs::path& folder, const fs::path& source, bool is_nat
 struct Surroundings {
   fs::path source;
   nlohmann::json config;
-  std::map<std::string, std::string> shard_of;   ///< by tensor
+  std::map<std::string, std::string> shard_of;  ///< by tensor
   uint64_t total_bytes = 0;
-  std::optional<std::string> dtype;              ///< of all tensors
-  std::map<std::string, std::string> digests;    ///< by file, of those that would be long to read again
+  std::optional<std::string> dtype;            ///< of all tensors
+  std::map<std::string, std::string> digests;  ///< by file, of those that would be long to read again
   std::string chat_template;
 };
 
-/// config.json, the index where there are several shards, companion files and, last, MANIFEST.json with a digest per file.
+/// config.json, the index where there are several shards, companion files and, last, MANIFEST.json with a digest per
+/// file.
 void write_surroundings(const fs::path& folder, const Surroundings& around) {
   nlohmann::json config = around.config;
   // A hint, but one that transformers follows when asked for the stored type.
@@ -104,10 +109,12 @@ void write_surroundings(const fs::path& folder, const Surroundings& around) {
   nlohmann::json files = nlohmann::json::object();
   for (const auto& entry : fs::directory_iterator(folder)) {
     const auto known = around.digests.find(entry.path().filename());
-    files[entry.path().filename()] = {{"bytes", entry.file_size()},
-                                      {"xxh3_128", known != around.digests.end() ? known->second : xxh3_hex_of_file(entry.path())}};
+    files[entry.path().filename()] = {
+        {"bytes", entry.file_size()},
+        {"xxh3_128", known != around.digests.end() ? known->second : xxh3_hex_of_file(entry.path())}};
   }
-  write_file_atomically(folder / "MANIFEST.json", nlohmann::json{{"format", "moe-model-1"}, {"files", files}}.dump(1) + "\n");
+  write_file_atomically(folder / "MANIFEST.json",
+                        nlohmann::json{{"format", "moe-model-1"}, {"files", files}}.dump(1) + "\n");
 }
 
 /// The tensors that one rank writes, announced to all: [[name, bytes], ...] per shard.
@@ -123,13 +130,16 @@ nlohmann::json announcement(const std::vector<std::vector<Spec>>& shards) {
 
 }  // namespace
 
-ModelDirectoryWriter::ModelDirectoryWriter(fs::path path, fs::path source, const std::vector<Spec>& specs, uint64_t max_shard_bytes)
+ModelDirectoryWriter::ModelDirectoryWriter(fs::path path, fs::path source, const std::vector<Spec>& specs,
+                                           uint64_t max_shard_bytes)
     : pending_(std::move(path)), source_(std::move(source)), shards_(cut_shards(specs, max_shard_bytes)) {
   for (const Spec& spec : specs) bytes_ += spec.bytes();
   open_next_shard();
 }
 
-std::string ModelDirectoryWriter::file_of(size_t shard) const { return shard_name(shard, shards_.size()); }
+std::string ModelDirectoryWriter::file_of(size_t shard) const {
+  return shard_name(shard, shards_.size());
+}
 
 void ModelDirectoryWriter::open_next_shard() {
   writer_ = std::make_unique<SafetensorsWriter>(pending_.folder() / file_of(shard_), shards_[shard_]);
@@ -156,7 +166,13 @@ void ModelDirectoryWriter::finish(const nlohmann::json& config) {
   finish_shard();
   const at::ScalarType first = shards_.front().front().dtype;
   bool is_uniform = true;
-  Surroundings around{.source = source_, .config = config, .shard_of = {}, .total_bytes = bytes_, .dtype = std::nullopt, .digests = digests_, .chat_template = ""};
+  Surroundings around{.source = source_,
+                      .config = config,
+                      .shard_of = {},
+                      .total_bytes = bytes_,
+                      .dtype = std::nullopt,
+                      .digests = digests_,
+                      .chat_template = ""};
   for (size_t shard = 0; shard < shards_.size(); ++shard) {
     for (const Spec& spec : shards_[shard]) {
       around.shard_of[spec.name] = file_of(shard);
@@ -168,8 +184,9 @@ void ModelDirectoryWriter::finish(const nlohmann::json& config) {
   pending_.commit();
 }
 
-void write_model(const fs::path& path, const fs::path& source, const Decoder& decoder, const ModelConfig& config, at::ScalarType dtype,
-                 Communicator& world, bool writes_experts, const std::string& chat_template, uint64_t max_shard_bytes) {
+void write_model(const fs::path& path, const fs::path& source, const Decoder& decoder, const ModelConfig& config,
+                 at::ScalarType dtype, Communicator& world, bool writes_experts, const std::string& chat_template,
+                 uint64_t max_shard_bytes) {
   std::vector<LogicalView> mine;
   for (const Parameter& parameter : decoder.parameters()) {
     if (!(parameter.is_expert ? writes_experts : world.rank() == 0)) continue;
@@ -181,7 +198,8 @@ void write_model(const fs::path& path, const fs::path& source, const Decoder& de
   // Which rank writes which file is the same knowledge everywhere.
   nlohmann::json by_shard = nlohmann::json::array();
   size_t my_first = 0;
-  const std::vector<std::string> announced = world.all_gather_bytes(announcement(my_shards).dump(), "announce model shards");
+  const std::vector<std::string> announced =
+      world.all_gather_bytes(announcement(my_shards).dump(), "announce model shards");
   for (int rank = 0; rank < world.size(); ++rank) {
     if (rank == world.rank()) my_first = by_shard.size();
     const nlohmann::json of_rank = nlohmann::json::parse(announced[rank]);
@@ -198,7 +216,8 @@ void write_model(const fs::path& path, const fs::path& source, const Decoder& de
     size_t next = 0;
     for (size_t shard = 0; shard < my_shards.size(); ++shard) {
       SafetensorsWriter writer(folder / shard_name(my_first + shard, by_shard.size()), my_shards[shard]);
-      for (size_t i = 0; i < my_shards[shard].size(); ++i, ++next) writer.write(mine[next].name, mine[next].view.to(dtype));
+      for (size_t i = 0; i < my_shards[shard].size(); ++i, ++next)
+        writer.write(mine[next].name, mine[next].view.to(dtype));
       writer.finish();
       my_digests.push_back(writer.digest());
     }
@@ -206,7 +225,13 @@ void write_model(const fs::path& path, const fs::path& source, const Decoder& de
   const std::vector<std::string> digests = world.all_gather_bytes(my_digests.dump(), "digests of model shards");
   agree(world, "finish model " + path.string(), [&] {
     if (world.rank() != 0) return;
-    Surroundings around{.source = source, .config = to_json(config), .shard_of = {}, .total_bytes = 0, .dtype = torch_name(dtype), .digests = {}, .chat_template = chat_template};
+    Surroundings around{.source = source,
+                        .config = to_json(config),
+                        .shard_of = {},
+                        .total_bytes = 0,
+                        .dtype = torch_name(dtype),
+                        .digests = {},
+                        .chat_template = chat_template};
     for (size_t shard = 0; shard < by_shard.size(); ++shard) {
       for (const nlohmann::json& tensor : by_shard[shard]) {
         around.shard_of[tensor[0]] = shard_name(shard, by_shard.size());

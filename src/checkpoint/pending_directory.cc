@@ -14,10 +14,12 @@ fs::path PendingDirectory::temporary_path(const fs::path& path) {
 }
 
 PendingDirectory::PendingDirectory(fs::path path) : path_(std::move(path)), temporary_(temporary_path(path_)) {
-  if (fs::exists(path_)) throw InvalidArgument(path_.string() + " exists already; nothing is overwritten: choose another folder");
+  if (fs::exists(path_))
+    throw InvalidArgument(path_.string() + " exists already; nothing is overwritten: choose another folder");
   std::error_code ignored;
   fs::remove_all(temporary_, ignored);  // of a writer that was killed
-  if (fs::exists(temporary_)) throw StorageError("cannot remove " + temporary_.string() + ", which an earlier run left; remove it by hand");
+  if (fs::exists(temporary_))
+    throw StorageError("cannot remove " + temporary_.string() + ", which an earlier run left; remove it by hand");
   make_directories(temporary_);
 }
 

@@ -4,8 +4,8 @@
 
 namespace moe {
 
-/// A folder that is filled under a temporary name (`path`.partial) and takes its place on commit(). Destroyed without commit, it
-/// leaves nothing. Throws StorageError; InvalidArgument if `path` exists already.
+/// A folder that is filled under a temporary name (`path`.partial) and takes its place on commit(). Destroyed without
+/// commit, it leaves nothing. Throws StorageError; InvalidArgument if `path` exists already.
 class PendingDirectory {
  public:
   explicit PendingDirectory(std::filesystem::path path);

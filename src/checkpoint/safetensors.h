@@ -37,9 +37,9 @@ class SafetensorsFile {
   std::map<std::string, size_t> index_;
 };
 
-/// Writes a safetensors file tensor by tensor, so that memory holds one at a time: names, dtypes and shapes first, then the
-/// contents in the same order (any order is legal; one element size per file keeps every tensor aligned). Atomic: the file appears
-/// on finish().
+/// Writes a safetensors file tensor by tensor, so that memory holds one at a time: names, dtypes and shapes first, then
+/// the contents in the same order (any order is legal; one element size per file keeps every tensor aligned). Atomic:
+/// the file appears on finish().
 class SafetensorsWriter {
  public:
   struct Spec {
@@ -50,7 +50,8 @@ class SafetensorsWriter {
     /// Of its contents.
     uint64_t bytes() const;
   };
-  SafetensorsWriter(std::filesystem::path path, std::vector<Spec> specs, std::map<std::string, std::string> metadata = {});
+  SafetensorsWriter(std::filesystem::path path, std::vector<Spec> specs,
+                    std::map<std::string, std::string> metadata = {});
   ~SafetensorsWriter();
 
   /// The next tensor; must have the dtype and shape announced under this name.

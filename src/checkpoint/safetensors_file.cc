@@ -4,7 +4,8 @@
 
 namespace moe {
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), mapping_(std::make_shared<MappedFile>(path)) {
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
+    : path_(path), mapping_(std::make_shared<MappedFile>(path)) {
   const std::span<const std::byte> bytes = mapping_->bytes();
   header_ = parse_safetensors_header(bytes, bytes.size(), path.string());
   for (size_t i = 0; i < header_.entries.size(); ++i) index_[header_.entries[i].name] = i;
@@ -23,7 +24,9 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   const SafetensorsEntry* entry = find(name);
   if (entry == nullptr) throw InvalidArgument(concat(path_.string(), ": no tensor '", name, "'"));
   const std::optional<at::ScalarType> type = scalar_type_of(entry->dtype);
-  if (!type) throw InvalidArgument(concat(path_.string(), ": tensor '", name, "' has dtype ", entry->dtype, ", which is not supported"));
+  if (!type)
+    throw InvalidArgument(
+        concat(path_.string(), ": tensor '", name, "' has dtype ", entry->dtype, ", which is not supported"));
   const std::span<const std::byte> data = bytes(*entry);
   const at::TensorOptions options(*type);
   if (data.empty()) return at::empty(entry->shape, options);
@@ -33,7 +36,8 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
     return copy;
   }
   // The tensor keeps the mapping alive; nobody may write to it.
-  return at::from_blob(const_cast<std::byte*>(data.data()), entry->shape, [mapping = mapping_](void*) {}, options);
+  return at::from_blob(
+      const_cast<std::byte*>(data.data()), entry->shape, [mapping = mapping_](void*) {}, options);
 }
 
 void SafetensorsFile::release(const std::string& name) const {

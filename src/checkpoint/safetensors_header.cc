@@ -29,9 +29,10 @@ constexpr size_t kLeastEntryBytes = 52;
 /// Bits of an element, by the names of the format.
 std::optional<uint64_t> bits_of(const std::string& dtype) {
   static const std::map<std::string, uint64_t> bits{
-      {"BOOL", 8},        {"U8", 8},   {"I8", 8},   {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8},
-      {"I16", 16},        {"U16", 16}, {"F16", 16}, {"BF16", 16},   {"I32", 32},    {"U32", 32},    {"F32", 32},        {"F64", 64},
-      {"I64", 64},        {"U64", 64}, {"C64", 64}, {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}};
+      {"BOOL", 8},        {"U8", 8},          {"I8", 8},      {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8},
+      {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},    {"U16", 16},    {"F16", 16},    {"BF16", 16},
+      {"I32", 32},        {"U32", 32},        {"F32", 32},    {"F64", 64},    {"I64", 64},    {"U64", 64},
+      {"C64", 64},        {"F4", 4},          {"F6_E2M3", 6}, {"F6_E3M2", 6}};
   const auto found = bits.find(dtype);
   return found == bits.end() ? std::nullopt : std::optional(found->second);
 }
@@ -49,18 +50,21 @@ std::string listed(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
-/// Takes the header's JSON event by event into entries. A parser to a tree would hide a key that stands twice and hold many times
-/// the header's size.
+/// Takes the header's JSON event by event into entries. A parser to a tree would hide a key that stands twice and hold
+/// many times the header's size.
 class HeaderReader final : public json::json_sax_t {
  public:
-  HeaderReader(SafetensorsHeader& header, const std::string& where, size_t header_bytes) : header_(header), where_(where) {
+  HeaderReader(SafetensorsHeader& header, const std::string& where, size_t header_bytes)
+      : header_(header), where_(where) {
     header_.entries.reserve(header_bytes / kLeastEntryBytes + 1);  // never grows: growing takes three times the room
   }
 
   bool null() override { return wrong("null"); }
   bool boolean(bool value) override { return wrong(value ? "true" : "false"); }
   bool number_integer(json::number_integer_t value) override { return wrong(std::to_string(value)); }
-  bool number_float(json::number_float_t, const json::string_t& text) override { return wrong(text.substr(0, kMaxQuoted)); }
+  bool number_float(json::number_float_t, const json::string_t& text) override {
+    return wrong(text.substr(0, kMaxQuoted));
+  }
   bool binary(json::binary_t&) override { return wrong("binary"); }
 
   bool number_unsigned(json::number_unsigned_t value) override {
@@ -110,7 +114,8 @@ class HeaderReader final : public json::json_sax_t {
     } else {
       const auto known = std::find(kFields.begin(), kFields.end(), key);
       if (known == kFields.end()) fail(tensor(), " has fields besides dtype, shape and data_offsets: ", in_quotes(key));
-      if (std::exchange(seen_[static_cast<size_t>(known - kFields.begin())], true)) fail("'", key, "' stands twice in the header, in ", tensor());
+      if (std::exchange(seen_[static_cast<size_t>(known - kFields.begin())], true))
+        fail("'", key, "' stands twice in the header, in ", tensor());
       field_ = *known;
     }
     return true;
@@ -130,7 +135,8 @@ class HeaderReader final : public json::json_sax_t {
   }
 
   bool end_array() override {
-    if (place_ == Place::kOffsets && offsets_ != 2) fail(tensor(), " has ", offsets_, " data_offsets; expected [begin, end]");
+    if (place_ == Place::kOffsets && offsets_ != 2)
+      fail(tensor(), " has ", offsets_, " data_offsets; expected [begin, end]");
     place_ = Place::kEntry;
     return true;
   }
@@ -158,7 +164,8 @@ class HeaderReader final : public json::json_sax_t {
       case Place::kTop:
         if (is_metadata_) fail(kMetadata, " is ", value, "; expected an object of strings");
         fail(tensor(), " is ", value, "; expected an object of dtype, shape and data_offsets");
-      case Place::kMetadata: fail(kMetadata, ".", in_quotes(metadata_key_), " is ", value, "; only strings are allowed");
+      case Place::kMetadata:
+        fail(kMetadata, ".", in_quotes(metadata_key_), " is ", value, "; only strings are allowed");
       case Place::kShape: fail(tensor(), " has ", value, " in its shape; expected integers from 0");
       case Place::kOffsets: fail(tensor(), " has ", value, " in its data_offsets; expected [begin, end]");
       case Place::kEntry:
@@ -177,23 +184,25 @@ class HeaderReader final : public json::json_sax_t {
     const SafetensorsEntry& read = entry();
     uint64_t bits = *bits_of(read.dtype);
     for (const int64_t extent : read.shape) {
-      if (__builtin_mul_overflow(bits, static_cast<uint64_t>(extent), &bits)) fail(tensor(), " has a shape too large: ", listed(read.shape));
+      if (__builtin_mul_overflow(bits, static_cast<uint64_t>(extent), &bits))
+        fail(tensor(), " has a shape too large: ", listed(read.shape));
     }
     if (bits % 8 != 0) fail(tensor(), " ", read.dtype, " ", listed(read.shape), " does not fill whole bytes");
     if (read.end < read.begin || read.end - read.begin != bits / 8) {
-      fail(tensor(), " ", read.dtype, " ", listed(read.shape), " needs ", bits / 8, " bytes, its data_offsets are [", read.begin, ",", read.end, "]");
+      fail(tensor(), " ", read.dtype, " ", listed(read.shape), " needs ", bits / 8, " bytes, its data_offsets are [",
+           read.begin, ",", read.end, "]");
     }
   }
 
   SafetensorsHeader& header_;
   const std::string& where_;
   Place place_ = Place::kOutside;
-  bool is_metadata_ = false;         ///< the value that comes is that of __metadata__
+  bool is_metadata_ = false;  ///< the value that comes is that of __metadata__
   bool has_metadata_ = false;
   std::string metadata_key_;
-  std::string_view field_;           ///< of the entry, one of kFields
+  std::string_view field_;  ///< of the entry, one of kFields
   std::array<bool, kFields.size()> seen_{};
-  int offsets_ = 0;                  ///< of the two, read so far
+  int offsets_ = 0;  ///< of the two, read so far
 };
 
 class HeaderCheck {
@@ -217,12 +226,16 @@ class HeaderCheck {
   }
 
   std::string_view header_text() {
-    if (file_size_ < kLengthBytes || bytes_.size() < kLengthBytes) fail("a safetensors file has at least 8 bytes, this one ", file_size_);
+    if (file_size_ < kLengthBytes || bytes_.size() < kLengthBytes)
+      fail("a safetensors file has at least 8 bytes, this one ", file_size_);
     uint64_t length = 0;
     std::memcpy(&length, bytes_.data(), kLengthBytes);
-    if (length > kMaxHeaderBytes) fail("the header's length is ", length, " bytes, over the limit of ", kMaxHeaderBytes, "; not a safetensors file?");
+    if (length > kMaxHeaderBytes)
+      fail("the header's length is ", length, " bytes, over the limit of ", kMaxHeaderBytes,
+           "; not a safetensors file?");
     if (length > file_size_ - kLengthBytes || length > bytes_.size() - kLengthBytes) {
-      fail("the header's length is ", length, " bytes, more than the file of ", file_size_, " bytes holds; is it truncated?");
+      fail("the header's length is ", length, " bytes, more than the file of ", file_size_,
+           " bytes holds; is it truncated?");
     }
     header_.data_offset = kLengthBytes + length;
     const std::string_view text(reinterpret_cast<const char*>(bytes_.data()) + kLengthBytes, length);
@@ -230,16 +243,20 @@ class HeaderCheck {
     // The JSON parser takes a NUL for the end of the text: whatever follows would pass unseen.
     if (const size_t nul = text.find('\0'); nul != std::string_view::npos) fail("the header holds a NUL at byte ", nul);
     // It also quotes white space behind an error eight times as long as it is.
-    const auto breaks = std::count_if(text.begin(), text.end(), [](char c) { return c == '\n' || c == '\r' || c == '\t'; });
-    if (breaks > kMaxBreaks) fail("the header holds ", breaks, " line breaks and tabs; at most ", kMaxBreaks, " are read");
+    const auto breaks =
+        std::count_if(text.begin(), text.end(), [](char c) { return c == '\n' || c == '\r' || c == '\t'; });
+    if (breaks > kMaxBreaks)
+      fail("the header holds ", breaks, " line breaks and tabs; at most ", kMaxBreaks, " are read");
     return text;
   }
 
   void check_names() {
     std::vector<SafetensorsEntry>& entries = header_.entries;
-    std::sort(entries.begin(), entries.end(), [](const SafetensorsEntry& a, const SafetensorsEntry& b) { return a.name < b.name; });
-    const auto twice = std::adjacent_find(entries.begin(), entries.end(),
-                                          [](const SafetensorsEntry& a, const SafetensorsEntry& b) { return a.name == b.name; });
+    std::sort(entries.begin(), entries.end(),
+              [](const SafetensorsEntry& a, const SafetensorsEntry& b) { return a.name < b.name; });
+    const auto twice =
+        std::adjacent_find(entries.begin(), entries.end(),
+                           [](const SafetensorsEntry& a, const SafetensorsEntry& b) { return a.name == b.name; });
     if (twice != entries.end()) fail("tensor ", in_quotes(twice->name), " stands twice in the header");
   }
 
@@ -249,8 +266,11 @@ class HeaderCheck {
     });
     uint64_t end = 0;
     for (const SafetensorsEntry& entry : header_.entries) {
-      if (entry.begin < end) fail("tensor ", in_quotes(entry.name), " overlaps the one before it (begins at ", entry.begin, ", not ", end, ")");
-      if (entry.begin > end) fail("there is a hole of ", entry.begin - end, " bytes before tensor ", in_quotes(entry.name));
+      if (entry.begin < end)
+        fail("tensor ", in_quotes(entry.name), " overlaps the one before it (begins at ", entry.begin, ", not ", end,
+             ")");
+      if (entry.begin > end)
+        fail("there is a hole of ", entry.begin - end, " bytes before tensor ", in_quotes(entry.name));
       end = entry.end;
     }
     const uint64_t available = file_size_ - header_.data_offset;
@@ -267,7 +287,8 @@ class HeaderCheck {
 
 }  // namespace
 
-SafetensorsHeader parse_safetensors_header(std::span<const std::byte> bytes, uint64_t file_size, const std::string& where) {
+SafetensorsHeader parse_safetensors_header(std::span<const std::byte> bytes, uint64_t file_size,
+                                           const std::string& where) {
   return HeaderCheck(bytes, file_size, where).read();
 }
 

@@ -11,7 +11,8 @@ uint64_t SafetensorsWriter::Spec::bytes() const {
   return std::accumulate(shape.begin(), shape.end(), uint64_t{c10::elementSize(dtype)}, std::multiplies<>());
 }
 
-SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<Spec> specs, std::map<std::string, std::string> metadata)
+SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<Spec> specs,
+                                     std::map<std::string, std::string> metadata)
     : specs_(std::move(specs)), file_(std::make_unique<AtomicFile>(std::move(path))) {
   metadata.emplace("format", "pt");
   nlohmann::ordered_json header;

@@ -118,8 +118,14 @@ void show_gangs(const std::set<std::string>& states, const v1::ListRequest& requ
                 gangs.end());
   }
   if (shell.json) return shell.print_json(answer);
-  ElasticTable table(
-      {{"GANG"}, {"STATE"}, {"RANKS", Align::kNumber}, {"DEVICE"}, {"JOB"}, {"HEARD", Align::kNumber}, {"VERSION"}, {"MESSAGE"}});
+  ElasticTable table({{"GANG"},
+                      {"STATE"},
+                      {"RANKS", Align::kNumber},
+                      {"DEVICE"},
+                      {"JOB"},
+                      {"HEARD", Align::kNumber},
+                      {"VERSION"},
+                      {"MESSAGE"}});
   for (const v1::Gang& gang : gangs) {
     table.add_row({gang.id(), gang.state(), std::to_string(gang.ranks_size()), gang.device(), gang.job_id(),
                    concat(age_text(gang.last_heard()), " ago"), gang.version(), gang.message()});

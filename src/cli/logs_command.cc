@@ -120,8 +120,7 @@ Subcommand add_logs_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("logs", "Print the log of a job");
   command->add_option("JOB", options->job, "Job")->required();
   command->add_flag("-f,--follow", options->follow, "Go on until the job has ended");
-  command->add_option("--attempt", options->attempt, "Of this attempt (default: the newest)")
-      ->check(positive_number());
+  command->add_option("--attempt", options->attempt, "Of this attempt (default: the newest)")->check(positive_number());
   command
       ->add_option("--rank", options->rank, "Of this rank (default: the leader's lines and the warnings of all ranks)")
       ->check(nonnegative_number());

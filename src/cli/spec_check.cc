@@ -53,7 +53,9 @@ SubmittedFile read_submitted_file(const std::string& file, const std::vector<std
   visit_paths(spec, [&](std::string& path) {
     path = std::filesystem::absolute(path).lexically_normal().string();
     if (is_utf8(path)) return;
-    submitted.loaded.problems.push_back({file, "", concat("the path ", excerpt(path), " is not UTF-8; rename the working directory, or write an absolute path")});
+    submitted.loaded.problems.push_back(
+        {file, "",
+         concat("the path ", excerpt(path), " is not UTF-8; rename the working directory, or write an absolute path")});
     path = printable(path);
   });
   check_top_level(spec, submitted.loaded.sources, submitted.expected);

@@ -14,7 +14,6 @@
 namespace moe {
 namespace {
 
-
 struct WatchOptions {
   std::string id;
   int64_t after = 0;

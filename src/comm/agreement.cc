@@ -48,7 +48,8 @@ void agree(Communicator& world, std::string_view op, const std::function<void()>
   }
 }
 
-std::string differences_between_ranks(Communicator& world, std::string_view op, const std::map<std::string, std::string>& facts) {
+std::string differences_between_ranks(Communicator& world, std::string_view op,
+                                      const std::map<std::string, std::string>& facts) {
   char node[HOST_NAME_MAX + 1] = {};
   ::gethostname(node, sizeof node - 1);
   // Names may be paths, in which any byte but 0 can stand: length-prefixed, not JSON.
@@ -91,8 +92,9 @@ std::string differences_between_ranks(Communicator& world, std::string_view op, 
 void require_same_files(Communicator& world, std::string_view op, const std::map<std::string, std::string>& facts) {
   const std::string differences = differences_between_ranks(world, op, facts);
   if (differences.empty()) return;
-  throw_agreed<StorageError>(concat("the ranks do not see the same (", op, "):\n", differences,
-                                    "\nmake these the same on every node, or put them on storage that all nodes share"));
+  throw_agreed<StorageError>(
+      concat("the ranks do not see the same (", op, "):\n", differences,
+             "\nmake these the same on every node, or put them on storage that all nodes share"));
 }
 
 std::string agree_on_result(Communicator& world, std::string_view op, const std::function<std::string()>& work) {

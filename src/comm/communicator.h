@@ -16,9 +16,9 @@ namespace moe {
 
 /// A group of ranks that call the same collectives in the same order. Passed by reference, never global. Every call
 /// names itself in `op` (with its layer where it has one) and ends within the communicator's time limit: Timeout then
-/// says which operation, its sequence number and how long it waited. The limit is for ranks that compute alike: where one may come
-/// from long work of its own, all meet in all_gather_bytes_after_work (agreement.h does). A rank's communicator is used by one
-/// thread at a time.
+/// says which operation, its sequence number and how long it waited. The limit is for ranks that compute alike: where
+/// one may come from long work of its own, all meet in all_gather_bytes_after_work (agreement.h does). A rank's
+/// communicator is used by one thread at a time.
 ///
 /// Reductions sum in rank order, so a result's bits depend on the inputs and the size alone, and are the same on every
 /// rank. Throws Timeout (exit 86), HardwareError (a peer or the fabric broke), Internal (ranks disagree on op or shape,
@@ -48,9 +48,9 @@ class Communicator {
   /// Each rank's bytes, in rank order.
   virtual std::vector<std::string> all_gather_bytes(std::string_view bytes, std::string_view op) = 0;
 
-  /// The same, for ranks that come from local work (hashing, reading, writing) and so at times that may be far apart: waits for
-  /// them up to kLocalWorkLimit, however short the time limit is. That a rank died is noticed elsewhere: mpirun ends its peers, and
-  /// the leader of a gang hears its ranks without MPI (worker/gang_control.h).
+  /// The same, for ranks that come from local work (hashing, reading, writing) and so at times that may be far apart:
+  /// waits for them up to kLocalWorkLimit, however short the time limit is. That a rank died is noticed elsewhere:
+  /// mpirun ends its peers, and the leader of a gang hears its ranks without MPI (worker/gang_control.h).
   virtual std::vector<std::string> all_gather_bytes_after_work(std::string_view bytes, std::string_view op) = 0;
 
   virtual void barrier(std::string_view op) = 0;

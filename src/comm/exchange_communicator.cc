@@ -172,7 +172,8 @@ std::vector<std::string> ExchangeCommunicator::all_gather_bytes(std::string_view
   return gather_bytes(bytes, gather_sizes(static_cast<int64_t>(bytes.size()), op), op);
 }
 
-std::vector<std::string> ExchangeCommunicator::all_gather_bytes_after_work(std::string_view bytes, std::string_view op) {
+std::vector<std::string> ExchangeCommunicator::all_gather_bytes_after_work(std::string_view bytes,
+                                                                           std::string_view op) {
   // Once the sizes are there, so are all ranks.
   limit_ = std::max<std::chrono::milliseconds>(timeout_, kLocalWorkLimit);
   const std::vector<int64_t> sizes = gather_sizes(static_cast<int64_t>(bytes.size()), op);

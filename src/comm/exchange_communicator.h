@@ -33,7 +33,8 @@ class ExchangeCommunicator : public Communicator {
   using Receive = std::span<std::byte>;
 
   /// Sub-groups share the log of the group that they were split from.
-  explicit ExchangeCommunicator(std::chrono::milliseconds timeout, std::shared_ptr<OperationLog> operations = std::make_shared<OperationLog>())
+  explicit ExchangeCommunicator(std::chrono::milliseconds timeout,
+                                std::shared_ptr<OperationLog> operations = std::make_shared<OperationLog>())
       : timeout_(timeout), limit_(timeout), operations_(std::move(operations)) {}
 
   /// Sends sends[r] to rank r and fills receives[r] from it, for all r including this rank; empty buffers are legal and

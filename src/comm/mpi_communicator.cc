@@ -179,7 +179,8 @@ class MpiCommunicator final : public ExchangeCommunicator {
 
 std::unique_ptr<Communicator> make_mpi_world(std::chrono::milliseconds timeout, int64_t max_message_bytes) {
   MOE_CHECK(max_message_bytes > 0 && max_message_bytes <= INT32_MAX, "max_message_bytes ", max_message_bytes);
-  return std::make_unique<MpiCommunicator>(MPI_COMM_WORLD, /*owned=*/false, timeout, max_message_bytes, std::make_shared<OperationLog>());
+  return std::make_unique<MpiCommunicator>(MPI_COMM_WORLD, /*owned=*/false, timeout, max_message_bytes,
+                                           std::make_shared<OperationLog>());
 }
 
 }  // namespace moe

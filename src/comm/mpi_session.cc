@@ -24,8 +24,8 @@ long number_in_environment(const char* name) {
 }  // namespace
 
 std::string foreign_launcher() {
-  // SLURM_NTASKS alone says nothing: it stands in the environment of every program of a batch script, too. What srun started has a
-  // step of several tasks, or is not the first one.
+  // SLURM_NTASKS alone says nothing: it stands in the environment of every program of a batch script, too. What srun
+  // started has a step of several tasks, or is not the first one.
   const std::pair<const char*, const char*> launchers[] = {{"SLURM_STEP_NUM_TASKS", "srun"},
                                                            {"PMI_SIZE", "the mpiexec of another MPI"},
                                                            {"MV2_COMM_WORLD_SIZE", "the mpirun of MVAPICH"}};
@@ -42,18 +42,21 @@ std::string foreign_launcher() {
 
 void require_thread_support(int provided) {
   if (provided >= MPI_THREAD_SERIALIZED) return;
-  throw HardwareError(concat("this MPI gives thread support ", provided == MPI_THREAD_SINGLE ? "MPI_THREAD_SINGLE" : "MPI_THREAD_FUNNELED",
-                             " where MPI_THREAD_SERIALIZED is needed: gradients are exchanged by another thread than losses; use an Open "
-                             "MPI that was built with threads, such as Debian's"));
+  throw HardwareError(concat(
+      "this MPI gives thread support ", provided == MPI_THREAD_SINGLE ? "MPI_THREAD_SINGLE" : "MPI_THREAD_FUNNELED",
+      " where MPI_THREAD_SERIALIZED is needed: gradients are exchanged by another thread than losses; use an Open "
+      "MPI that was built with threads, such as Debian's"));
 }
 
 MpiSession::MpiSession(int& argc, char**& argv) : under_mpirun_(std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr) {
   if (!under_mpirun_) {
     const std::string launcher = foreign_launcher();
     if (launcher.empty()) return;
-    throw UsageError(concat("this process is one that ", launcher, ", and none would know of the others: ranks meet through Open MPI's "
-                            "mpirun. Start `bash deploy/gang.sh --ranks N -- ...` (or mpirun -n N) once, inside the allocation; for one "
-                            "process, srun -n 1"));
+    throw UsageError(concat(
+        "this process is one that ", launcher,
+        ", and none would know of the others: ranks meet through Open MPI's "
+        "mpirun. Start `bash deploy/gang.sh --ranks N -- ...` (or mpirun -n N) once, inside the allocation; for one "
+        "process, srun -n 1"));
   }
   int provided = 0;
   MOE_MPI_CHECK(MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &provided));

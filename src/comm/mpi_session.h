@@ -12,9 +12,9 @@ namespace moe {
 /// process, made in main; the destructor finalizes MPI.
 class MpiSession {
  public:
-  /// Throws UsageError where another launcher than Open MPI's mpirun (srun, an MPICH mpiexec) started several processes: each would
-  /// be a world of its own, and all would write the same files. HardwareError if this MPI may not be called from more than one
-  /// thread.
+  /// Throws UsageError where another launcher than Open MPI's mpirun (srun, an MPICH mpiexec) started several
+  /// processes: each would be a world of its own, and all would write the same files. HardwareError if this MPI may not
+  /// be called from more than one thread.
   MpiSession(int& argc, char**& argv);
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
@@ -30,12 +30,12 @@ class MpiSession {
   bool under_mpirun_;
 };
 
-/// What several processes were started by that are no ranks of one world: "srun started 4 of (SLURM_STEP_NUM_TASKS=4)"; empty if
-/// none. Reads the environment.
+/// What several processes were started by that are no ranks of one world: "srun started 4 of (SLURM_STEP_NUM_TASKS=4)";
+/// empty if none. Reads the environment.
 std::string foreign_launcher();
 
-/// Throws HardwareError unless the thread support that MPI_Init_thread gave is enough: collectives are called by the main thread
-/// and, in a backward pass, by a thread of LibTorch's.
+/// Throws HardwareError unless the thread support that MPI_Init_thread gave is enough: collectives are called by the
+/// main thread and, in a backward pass, by a thread of LibTorch's.
 void require_thread_support(int provided);
 
 }  // namespace moe

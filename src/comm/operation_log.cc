@@ -15,7 +15,8 @@ void OperationLog::begin(std::string_view op, bool is_after_work) {
 void OperationLog::end(int64_t sent_bytes) {
   const std::lock_guard lock(mutex_);
   const auto now = std::chrono::steady_clock::now();
-  if (observer_) observer_(names_[(count_ - 1) % kKept], std::chrono::duration<double>(now - since_).count(), sent_bytes);
+  if (observer_)
+    observer_(names_[(count_ - 1) % kKept], std::chrono::duration<double>(now - since_).count(), sent_bytes);
   is_in_flight_ = false;
   since_ = now;
 }

@@ -13,19 +13,21 @@ namespace moe {
 /// The operation that a rank is in, or was last in.
 struct OperationState {
   std::string name;
-  uint64_t number = 0;                        ///< 0: none yet
+  uint64_t number = 0;  ///< 0: none yet
   bool is_in_flight = false;
-  bool is_after_work = false;                 ///< ranks come to it from work of their own: its age says nothing
-  std::chrono::steady_clock::time_point since;   ///< when it began, or ended
+  bool is_after_work = false;                   ///< ranks come to it from work of their own: its age says nothing
+  std::chrono::steady_clock::time_point since;  ///< when it began, or ended
 
   /// Since when a rank waits for others that should have come: what a gauge of stuck collectives shows.
   double seconds_in_flight() const {
-    return is_in_flight && !is_after_work ? std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count() : 0;
+    return is_in_flight && !is_after_work
+               ? std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count()
+               : 0;
   }
 };
 
-/// The last operations of a communicator and its sub-groups, oldest first: what hung and what led there, for the message of a
-/// wait that failed and for the watchdog, which reads it from another thread. Thread-safe.
+/// The last operations of a communicator and its sub-groups, oldest first: what hung and what led there, for the
+/// message of a wait that failed and for the watchdog, which reads it from another thread. Thread-safe.
 class OperationLog {
  public:
   /// Called on the communicator's thread after each operation.

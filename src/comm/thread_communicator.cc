@@ -55,7 +55,8 @@ std::vector<std::unique_ptr<ThreadCommunicator>> ThreadCommunicator::make_world(
                                                                                 std::chrono::milliseconds timeout) {
   const auto group = std::make_shared<Group>(size, std::make_shared<Failure>());
   std::vector<std::unique_ptr<ThreadCommunicator>> ranks;
-  for (int r = 0; r < size; ++r) ranks.emplace_back(new ThreadCommunicator(group, r, timeout, std::make_shared<OperationLog>()));
+  for (int r = 0; r < size; ++r)
+    ranks.emplace_back(new ThreadCommunicator(group, r, timeout, std::make_shared<OperationLog>()));
   return ranks;
 }
 

@@ -34,7 +34,9 @@ bool create_alone(const fs::path& file, const std::string& text) {
 
 }  // namespace
 
-fs::path root_id_file(const fs::path& root) { return root / ".moe-root-id"; }
+fs::path root_id_file(const fs::path& root) {
+  return root / ".moe-root-id";
+}
 
 std::optional<std::string> read_root_id(const fs::path& root) {
   const fs::path file = root_id_file(root);
@@ -44,7 +46,8 @@ std::optional<std::string> read_root_id(const fs::path& root) {
   std::string id = *text;
   while (!id.empty() && (id.back() == '\n' || id.back() == '\r' || id.back() == ' ')) id.pop_back();
   if (id.size() != 2 * kIdBytes || id.find_first_not_of(kHexDigits) != std::string::npos) {
-    throw InvalidArgument(concat(file.string(), " does not hold the id of a data root (", 2 * kIdBytes, " hexadecimal digits)"));
+    throw InvalidArgument(
+        concat(file.string(), " does not hold the id of a data root (", 2 * kIdBytes, " hexadecimal digits)"));
   }
   return id;
 }

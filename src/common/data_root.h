@@ -4,8 +4,9 @@
 #include <optional>
 #include <string>
 
-/// What tells one data root from another: a file in it with an id, made by its first coordinator. Whoever is given a --data-root
-/// reads the file there, so that an empty mount point or another folder is never taken for the storage that is meant.
+/// What tells one data root from another: a file in it with an id, made by its first coordinator. Whoever is given a
+/// --data-root reads the file there, so that an empty mount point or another folder is never taken for the storage that
+/// is meant.
 namespace moe {
 
 /// <root>/.moe-root-id

@@ -6,9 +6,10 @@
 
 #include "common/printable.h"
 
-/// The exception types of the whole system. Standard library only, since src/kernels includes it too. Throw when the job
-/// cannot go on; catch only at edges (job runner, thread entry, main). A message says what, with the values, where it came
-/// from and what to do. It may quote what it found: every message is valid UTF-8 and bounded (common/printable.h).
+/// The exception types of the whole system. Standard library only, since src/kernels includes it too. Throw when the
+/// job cannot go on; catch only at edges (job runner, thread entry, main). A message says what, with the values, where
+/// it came from and what to do. It may quote what it found: every message is valid UTF-8 and bounded
+/// (common/printable.h).
 namespace moe {
 
 class Error : public std::runtime_error {
@@ -82,8 +83,8 @@ class NoReadableCheckpoint : public Error {
   using Error::Error;
 };
 
-/// What an exception says, be it ours or a library's, fit to be told. LibTorch adds the place and a stack trace to its errors; a
-/// user needs what stands before.
+/// What an exception says, be it ours or a library's, fit to be told. LibTorch adds the place and a stack trace to its
+/// errors; a user needs what stands before.
 inline std::string message_of(const std::exception& error) {
   const std::string_view text = error.what();
   return printable(text.substr(0, text.find("\nException raised from")));
@@ -98,12 +99,12 @@ std::string concat(const Args&... args) {
 }
 
 /// Throws Internal when an invariant of our own does not hold.
-#define MOE_CHECK(condition, ...)                                                                        \
-  do {                                                                                                   \
-    if (!(condition)) {                                                                                  \
-      throw ::moe::Internal(::moe::concat("check failed: " #condition " (", __FILE__, ":", __LINE__, ") ", \
-                                          ##__VA_ARGS__));                                               \
-    }                                                                                                    \
+#define MOE_CHECK(condition, ...)                                                                         \
+  do {                                                                                                    \
+    if (!(condition)) {                                                                                   \
+      throw ::moe::Internal(                                                                              \
+          ::moe::concat("check failed: " #condition " (", __FILE__, ":", __LINE__, ") ", ##__VA_ARGS__)); \
+    }                                                                                                     \
   } while (false)
 
 }  // namespace moe

@@ -22,7 +22,9 @@ namespace moe {
 namespace fs = std::filesystem;
 namespace {
 
-std::string system_text() { return std::strerror(errno); }
+std::string system_text() {
+  return std::strerror(errno);
+}
 
 /// What a user can do about a failed write.
 std::string advice() {
@@ -111,12 +113,12 @@ std::optional<int> own_descriptor(const fs::path& folder, const fs::path& name) 
 }
 
 Destination destination_of(fs::path path) {
-  constexpr int kMostLinks = 40;   // Linux's own limit
+  constexpr int kMostLinks = 40;  // Linux's own limit
   bool is_of_another = false;
   for (int links = 0;; ++links) {
     if (links > kMostLinks) throw StorageError(concat("cannot write ", path.string(), ": too many symbolic links"));
     std::error_code error;
-    const fs::path folder = fs::canonical(path.parent_path(), error);   // of /dev/fd/3: /proc/123/fd
+    const fs::path folder = fs::canonical(path.parent_path(), error);  // of /dev/fd/3: /proc/123/fd
     if (!error && folder.filename() == "fd" && folder.native().starts_with("/proc/")) {
       if (const std::optional<int> descriptor = own_descriptor(folder, path.filename()))
         return {path, descriptor, false};
@@ -128,7 +130,7 @@ Destination destination_of(fs::path path) {
       errno = error.value();
       throw_storage("follow", path);
     }
-    path = path.parent_path() / target;   // an absolute target stands alone
+    path = path.parent_path() / target;  // an absolute target stands alone
   }
 }
 
@@ -229,13 +231,15 @@ void make_directories(const fs::path& path) {
 }
 
 void make_last_directory(fs::path path, const char* flag) {
-  if (!path.has_filename()) path = path.parent_path();   // a slash at the end
+  if (!path.has_filename()) path = path.parent_path();  // a slash at the end
   std::error_code error;
   if (fs::is_directory(path, error)) return;
   if (path.is_absolute() && !fs::is_directory(path.parent_path(), error)) {
     fs::path missing = path.parent_path();
-    while (missing.has_parent_path() && missing != missing.parent_path() && !fs::exists(missing.parent_path(), error)) missing = missing.parent_path();
-    throw InvalidArgument(concat(flag, " ", path.string(), ": ", missing.string(), fs::exists(missing, error) ? " is not a folder" : " is not there",
+    while (missing.has_parent_path() && missing != missing.parent_path() && !fs::exists(missing.parent_path(), error))
+      missing = missing.parent_path();
+    throw InvalidArgument(concat(flag, " ", path.string(), ": ", missing.string(),
+                                 fs::exists(missing, error) ? " is not a folder" : " is not there",
                                  "; mount the storage, correct the path, or make the folder first"));
   }
   make_directories(path);
@@ -304,7 +308,8 @@ void AtomicFile::write(std::string_view bytes) {
 void AtomicFile::commit() {
   // Pipes and most devices have nothing to sync.
   const bool is_in_place = temporary_.empty();
-  if (::fsync(descriptor_) != 0 && !(is_in_place && (errno == EINVAL || errno == ENOTSUP || errno == EROFS))) throw_storage("sync", path_);
+  if (::fsync(descriptor_) != 0 && !(is_in_place && (errno == EINVAL || errno == ENOTSUP || errno == EROFS)))
+    throw_storage("sync", path_);
   const int descriptor = std::exchange(descriptor_, -1);
   if (::close(descriptor) != 0) {
     if (!is_in_place) ::unlink(temporary_.c_str());
@@ -346,7 +351,9 @@ FileLock::FileLock(const fs::path& path) {
   }
 }
 
-FileLock::~FileLock() { ::close(descriptor_); }
+FileLock::~FileLock() {
+  ::close(descriptor_);
+}
 
 std::string xxh3_hex(std::span<const std::byte> bytes) {
   Xxh3Stream digest;
@@ -354,7 +361,9 @@ std::string xxh3_hex(std::span<const std::byte> bytes) {
   return digest.hex();
 }
 
-std::string xxh3_hex(std::string_view bytes) { return xxh3_hex(std::as_bytes(std::span(bytes.data(), bytes.size()))); }
+std::string xxh3_hex(std::string_view bytes) {
+  return xxh3_hex(std::as_bytes(std::span(bytes.data(), bytes.size())));
+}
 
 std::string xxh3_hex_of_file(const fs::path& path) {
   // Read piece by piece: the pages of a mapping would count as this process's memory.

@@ -8,8 +8,8 @@
 #include <string>
 #include <string_view>
 
-/// Files the way that nothing is lost: whole reads, atomic writes, read-only mappings. Errors name the path and what the
-/// system said: InvalidArgument for an input that is missing or unreadable, StorageError for a failed write.
+/// Files the way that nothing is lost: whole reads, atomic writes, read-only mappings. Errors name the path and what
+/// the system said: InvalidArgument for an input that is missing or unreadable, StorageError for a failed write.
 namespace moe {
 
 /// Whether an input file or folder is there. A symbolic link whose target is missing is an error, not an absence (a
@@ -31,17 +31,17 @@ std::string read_file(const std::filesystem::path& path);
 /// file, StorageError where it cannot be told or read.
 std::optional<std::string> read_file_if_there(const std::filesystem::path& path);
 
-/// Writes path.tmp, syncs it, renames it over `path` and syncs the folder: a reader sees the old file or the new one. As
-/// AtomicFile has it, links are followed, modes kept and devices written in place. Throws StorageError and removes the temporary
-/// file.
+/// Writes path.tmp, syncs it, renames it over `path` and syncs the folder: a reader sees the old file or the new one.
+/// As AtomicFile has it, links are followed, modes kept and devices written in place. Throws StorageError and removes
+/// the temporary file.
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
 
 /// Creates the folder and its parents. Throws StorageError.
 void make_directories(const std::filesystem::path& path);
 
-/// Creates the folder that a user named if only its last component is missing: a path below storage that is not mounted is a mistake,
-/// not a wish. Below the working folder (a relative path) missing parents are made too. Throws InvalidArgument naming `flag` and
-/// what is missing, or StorageError.
+/// Creates the folder that a user named if only its last component is missing: a path below storage that is not mounted
+/// is a mistake, not a wish. Below the working folder (a relative path) missing parents are made too. Throws
+/// InvalidArgument naming `flag` and what is missing, or StorageError.
 void make_last_directory(std::filesystem::path path, const char* flag);
 
 /// Makes renames inside the folder durable. Throws StorageError.

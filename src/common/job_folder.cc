@@ -52,7 +52,9 @@ std::string JobFolder::attempt_name(int attempt) {
   return text;
 }
 
-std::string JobFolder::output_name(int attempt) { return kOutputPrefix + attempt_name(attempt); }
+std::string JobFolder::output_name(int attempt) {
+  return kOutputPrefix + attempt_name(attempt);
+}
 
 std::vector<nlohmann::json> JobFolder::records() const {
   std::vector<nlohmann::json> records;
@@ -77,7 +79,9 @@ int JobFolder::next_attempt() const {
   return highest + 1;
 }
 
-fs::path JobFolder::attempt_path(int attempt) const { return path_ / "attempts" / attempt_name(attempt); }
+fs::path JobFolder::attempt_path(int attempt) const {
+  return path_ / "attempts" / attempt_name(attempt);
+}
 
 std::string JobFolder::checkpoint_name(int64_t step, int attempt) {
   char text[64];
@@ -91,7 +95,9 @@ fs::path JobFolder::log_path(int attempt, std::optional<int> rank) const {
   return attempt_path(attempt) / "logs" / text;
 }
 
-fs::path JobFolder::output_path(int attempt) const { return path_ / output_name(attempt); }
+fs::path JobFolder::output_path(int attempt) const {
+  return path_ / output_name(attempt);
+}
 
 void JobFolder::record_finished(int attempt, const nlohmann::json& record) const {
   write_file_atomically(output_path(attempt) / kRecord, record.dump(1) + "\n");
@@ -124,7 +130,8 @@ nlohmann::json JobFolder::begun(int attempt) const {
   nlohmann::json stage = json_file(attempt_path(attempt) / kStage);
   if (!stage.is_object()) return nullptr;
   nlohmann::json configuration = {{"config", std::move(stage)}};
-  if (nlohmann::json inputs = json_file(attempt_path(attempt) / kInputs); inputs.is_object()) configuration["inputs"] = std::move(inputs);
+  if (nlohmann::json inputs = json_file(attempt_path(attempt) / kInputs); inputs.is_object())
+    configuration["inputs"] = std::move(inputs);
   return configuration;
 }
 

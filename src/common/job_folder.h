@@ -9,8 +9,9 @@
 
 namespace moe {
 
-/// The folder of one job of a pipeline: <root>/<job>/{checkpoints, attempts/<n>/, output-t<n>/}. Attempts count up; nothing
-/// of an earlier attempt is overwritten. Used by rank 0 alone, under the pipeline's lock; the names and paths by anyone.
+/// The folder of one job of a pipeline: <root>/<job>/{checkpoints, attempts/<n>/, output-t<n>/}. Attempts count up;
+/// nothing of an earlier attempt is overwritten. Used by rank 0 alone, under the pipeline's lock; the names and paths
+/// by anyone.
 class JobFolder {
  public:
   explicit JobFolder(std::filesystem::path path);
@@ -36,8 +37,8 @@ class JobFolder {
   /// Log of one rank, or of the gang: the leader's lines and the warnings of all ranks.
   std::filesystem::path log_path(int attempt, std::optional<int> rank) const;
   std::filesystem::path checkpoints_path() const { return path_ / "checkpoints"; }
-  /// Written first: {"config": .., "inputs": ..} as attempts/<n>/stage.json (the effective stage) and inputs.json (digests). Makes the
-  /// attempt's folder.
+  /// Written first: {"config": .., "inputs": ..} as attempts/<n>/stage.json (the effective stage) and inputs.json
+  /// (digests). Makes the attempt's folder.
   void record_begun(int attempt, const nlohmann::json& configuration) const;
   /// What was begun with --fresh, [{"attempt", "launcher", "config", "inputs"}] as fresh.json has it: attempts below
   /// `attempt` do not count for that configuration. Empty if there is nothing.

@@ -7,8 +7,9 @@
 
 namespace moe {
 
-/// The objects of a file with one JSON object per line, such as metrics.jsonl. A last line torn by a kill and everything
-/// else that is no object is left out; a file that does not exist has none. The writer may be at work meanwhile.
+/// The objects of a file with one JSON object per line, such as metrics.jsonl. A last line torn by a kill and
+/// everything else that is no object is left out; a file that does not exist has none. The writer may be at work
+/// meanwhile.
 std::vector<nlohmann::json> read_json_lines(const std::filesystem::path& path);
 
 /// The same one by one, for files that grow with the length of a run.

@@ -15,13 +15,14 @@ using nlohmann::json;
 /// White space behind an error is quoted by the library eight times as long as it is; this much is looked at.
 constexpr size_t kMaxErrorText = 300;
 
-/// "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error ..." without the library's own number. The
-/// library quotes what it last read, byte by byte and whole.
+/// "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error ..." without the library's own
+/// number. The library quotes what it last read, byte by byte and whole.
 std::string reason_of(const json::exception& error) {
   const std::string_view text = error.what();
   const size_t behind = text.find("] ");
   std::string reason = printable(behind == std::string_view::npos ? text : text.substr(behind + 2), kMaxErrorText);
-  std::replace_if(reason.begin(), reason.end(), [](unsigned char c) { return c < 0x20; }, ' ');
+  std::replace_if(
+      reason.begin(), reason.end(), [](unsigned char c) { return c < 0x20; }, ' ');
   return reason;
 }
 
@@ -92,7 +93,9 @@ json parse_json(std::string_view text, const std::string& where, const std::func
   refuse_nul(text, where + ": ");
   Rules rules(where, visit);
   try {
-    return json::parse(text.begin(), text.end(), [&rules](int depth, json::parse_event_t event, json& value) { return rules(depth, event, value); });
+    return json::parse(text.begin(), text.end(), [&rules](int depth, json::parse_event_t event, json& value) {
+      return rules(depth, event, value);
+    });
   } catch (const json::exception& error) {
     throw Corruption(concat(where, ": not valid JSON: ", reason_of(error)));
   }
@@ -108,6 +111,8 @@ json parse_json_line(std::string_view line) {
   }
 }
 
-std::string quoted_json(const json& value) { return excerpt(python_json_text(value, -1)); }
+std::string quoted_json(const json& value) {
+  return excerpt(python_json_text(value, -1));
+}
 
 }  // namespace moe

@@ -84,7 +84,9 @@ LogFile::LogFile(const std::filesystem::path& path, LogLevel level) {
   outputs().files->add_sink(sink_);
 }
 
-LogFile::~LogFile() { outputs().files->remove_sink(sink_); }
+LogFile::~LogFile() {
+  outputs().files->remove_sink(sink_);
+}
 
 void set_log_rank(int rank) {
   log_rank = rank;
@@ -98,7 +100,9 @@ void log_shared_warning(std::string_view event) {
   if (log_rank == 0) log_warning(event);
 }
 
-void set_log_level(LogLevel level) { outputs().console->set_level(to_spdlog(level)); }
+void set_log_level(LogLevel level) {
+  outputs().console->set_level(to_spdlog(level));
+}
 
 void log(LogLevel level, std::string_view event) {
   const std::string line = printable(event, kMaxMessage, LineBreaks::kEscaped);

@@ -17,7 +17,8 @@ void set_log_rank(int rank);
 /// Least level that is printed (default kInfo).
 void set_log_level(LogLevel level);
 
-/// While it lives, lines of at least `level` are also appended to a file. Several processes may append to one. Throws StorageError.
+/// While it lives, lines of at least `level` are also appended to a file. Several processes may append to one. Throws
+/// StorageError.
 class LogFile {
  public:
   LogFile(const std::filesystem::path& path, LogLevel level);
@@ -33,9 +34,17 @@ class LogFile {
 void log(LogLevel level, std::string_view event);
 /// A warning about what every rank finds alike: rank 0 says it for all.
 void log_shared_warning(std::string_view event);
-inline void log_debug(std::string_view event) { log(LogLevel::kDebug, event); }
-inline void log_info(std::string_view event) { log(LogLevel::kInfo, event); }
-inline void log_warning(std::string_view event) { log(LogLevel::kWarning, event); }
-inline void log_error(std::string_view event) { log(LogLevel::kError, event); }
+inline void log_debug(std::string_view event) {
+  log(LogLevel::kDebug, event);
+}
+inline void log_info(std::string_view event) {
+  log(LogLevel::kInfo, event);
+}
+inline void log_warning(std::string_view event) {
+  log(LogLevel::kWarning, event);
+}
+inline void log_error(std::string_view event) {
+  log(LogLevel::kError, event);
+}
 
 }  // namespace moe

@@ -13,7 +13,9 @@ template <typename Predicate>
 CLI::Validator number_check(Predicate accepts, const std::string& expected, const std::string& name) {
   const auto check = [accepts, expected](const std::string& text) -> std::string {
     double value = 0;
-    return CLI::detail::lexical_cast(text, value) && accepts(value) ? "" : concat("expected ", expected, ", not '", text, "'");
+    return CLI::detail::lexical_cast(text, value) && accepts(value)
+               ? ""
+               : concat("expected ", expected, ", not '", text, "'");
   };
   return {check, name, name};
 }

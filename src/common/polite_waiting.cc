@@ -43,7 +43,8 @@ void execute_again_waiting_politely(int /*argc*/, char** argv, char** environmen
 }
 
 /// The loader calls this list of the program before the initialisers of its libraries.
-__attribute__((section(".preinit_array"), used)) void (*const first_of_all)(int, char**, char**) = execute_again_waiting_politely;
+__attribute__((section(".preinit_array"), used)) void (*const first_of_all)(int, char**,
+                                                                            char**) = execute_again_waiting_politely;
 
 }  // namespace
 }  // namespace moe

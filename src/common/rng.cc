@@ -37,7 +37,9 @@ uint64_t CounterRng::next_u64() {
   return high << 32 | next_u32();
 }
 
-double CounterRng::uniform() { return static_cast<double>(next_u64() >> 11) * 0x1.0p-53; }
+double CounterRng::uniform() {
+  return static_cast<double>(next_u64() >> 11) * 0x1.0p-53;
+}
 
 uint64_t CounterRng::below(uint64_t n) {
   const uint64_t limit = UINT64_MAX - UINT64_MAX % n;

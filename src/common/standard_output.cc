@@ -17,7 +17,8 @@
 namespace moe {
 namespace {
 
-/// A file that is opened while descriptor 0, 1 or 2 is closed would take its number, and be written what is meant for a person.
+/// A file that is opened while descriptor 0, 1 or 2 is closed would take its number, and be written what is meant for a
+/// person.
 void occupy_standard_descriptors() {
   for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (::fcntl(descriptor, F_GETFD) != -1 || errno != EBADF) continue;
@@ -67,13 +68,15 @@ class StandardOutput::Buffer final : public std::streambuf {
   const bool is_terminal_ = ::isatty(STDOUT_FILENO) == 1;
 };
 
-StandardOutput::StandardOutput() : buffer_(std::make_unique<Buffer>()), quiet_(std::make_unique<std::ostream>(buffer_.get())) {
+StandardOutput::StandardOutput()
+    : buffer_(std::make_unique<Buffer>()), quiet_(std::make_unique<std::ostream>(buffer_.get())) {
   occupy_standard_descriptors();
   std::signal(SIGPIPE, SIG_IGN);
   previous_ = std::cout.rdbuf(buffer_.get());
   // An exception of the buffer comes out of the output that met it.
   std::cout.exceptions(std::ios::badbit);
-  // Results stand before the messages that follow them; but where an error is being told, std::cout must not throw once more.
+  // Results stand before the messages that follow them; but where an error is being told, std::cout must not throw once
+  // more.
   std::cerr.tie(quiet_.get());
 }
 
@@ -83,7 +86,9 @@ StandardOutput::~StandardOutput() {
   std::cout.rdbuf(previous_);
 }
 
-void StandardOutput::finish() { buffer_->write_out(); }
+void StandardOutput::finish() {
+  buffer_->write_out();
+}
 
 void end_by_broken_pipe() {
   std::signal(SIGPIPE, SIG_DFL);

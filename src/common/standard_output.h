@@ -4,13 +4,13 @@
 #include <ostream>
 #include <streambuf>
 
-/// Results on standard output that are not lost in silence: every program's main makes one StandardOutput before it prints,
-/// and what std::cout cannot write then ends the command.
+/// Results on standard output that are not lost in silence: every program's main makes one StandardOutput before it
+/// prints, and what std::cout cannot write then ends the command.
 namespace moe {
 
-/// While it lives, an output to std::cout that cannot be written (a full disk, a closed descriptor) throws StorageError, and one
-/// whose reader went away ends the process as SIGPIPE does. SIGPIPE itself is ignored, so that a peer that closes a socket ends
-/// nothing. One per process; std::cout is used by one thread at a time.
+/// While it lives, an output to std::cout that cannot be written (a full disk, a closed descriptor) throws
+/// StorageError, and one whose reader went away ends the process as SIGPIPE does. SIGPIPE itself is ignored, so that a
+/// peer that closes a socket ends nothing. One per process; std::cout is used by one thread at a time.
 class StandardOutput {
  public:
   StandardOutput();
@@ -25,7 +25,7 @@ class StandardOutput {
  private:
   class Buffer;
   std::unique_ptr<Buffer> buffer_;
-  std::unique_ptr<std::ostream> quiet_;   ///< the same output, without exceptions
+  std::unique_ptr<std::ostream> quiet_;  ///< the same output, without exceptions
   std::streambuf* previous_;
 };
 

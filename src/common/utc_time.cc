@@ -14,8 +14,12 @@ std::string formatted(std::time_t time, const char* format) {
 
 }  // namespace
 
-std::string utc_now() { return formatted(std::time(nullptr), "%Y-%m-%dT%H:%M:%SZ"); }
+std::string utc_now() {
+  return formatted(std::time(nullptr), "%Y-%m-%dT%H:%M:%SZ");
+}
 
-std::string utc_text(int64_t seconds_since_1970) { return formatted(static_cast<std::time_t>(seconds_since_1970), "%Y-%m-%d %H:%M:%S UTC"); }
+std::string utc_text(int64_t seconds_since_1970) {
+  return formatted(static_cast<std::time_t>(seconds_since_1970), "%Y-%m-%d %H:%M:%S UTC");
+}
 
 }  // namespace moe

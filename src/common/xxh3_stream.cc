@@ -10,11 +10,15 @@ struct Xxh3Stream::State {
   XXH3_state_t xxh3;
 };
 
-Xxh3Stream::Xxh3Stream() : state_(std::make_unique<State>()) { XXH3_128bits_reset(&state_->xxh3); }
+Xxh3Stream::Xxh3Stream() : state_(std::make_unique<State>()) {
+  XXH3_128bits_reset(&state_->xxh3);
+}
 
 Xxh3Stream::~Xxh3Stream() = default;
 
-void Xxh3Stream::add(std::span<const std::byte> bytes) { XXH3_128bits_update(&state_->xxh3, bytes.data(), bytes.size()); }
+void Xxh3Stream::add(std::span<const std::byte> bytes) {
+  XXH3_128bits_update(&state_->xxh3, bytes.data(), bytes.size());
+}
 
 std::string Xxh3Stream::hex() const {
   XXH128_canonical_t canonical;

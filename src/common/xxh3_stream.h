@@ -7,8 +7,8 @@
 
 namespace moe {
 
-/// XXH3-128 of bytes that come piece by piece, for writers that would otherwise read their file again. The digests are those of
-/// xxh3_hex (file_io.h). Not for concurrent use.
+/// XXH3-128 of bytes that come piece by piece, for writers that would otherwise read their file again. The digests are
+/// those of xxh3_hex (file_io.h). Not for concurrent use.
 class Xxh3Stream {
  public:
   Xxh3Stream();

@@ -31,12 +31,12 @@ struct CalibrationText {
   ChatTemplateChoice chat_template;            ///< of {"messages"}; a problem is thrown if a file has chats
 };
 
-/// The calibration text on its way through the layers: this rank's share of the tokens, as hidden states of the dense model (router
-/// features come from these) and of the model converted so far, on which output scales are fitted: a layer sees what the layers
-/// before it will really give it. Measured as held-out loss after conversion, mean of 4 seeds, a scale fitted on the converted
-/// stream against one fitted on the dense stream: base-7m (8 experts, top-2) 7.716 against 8.059, stories260k (4, top-2) 4.726
-/// against 4.723; a fit of the converted stream's output to the dense stream's is better on the one (7.537) and much worse on the
-/// other (5.384).
+/// The calibration text on its way through the layers: this rank's share of the tokens, as hidden states of the dense
+/// model (router features come from these) and of the model converted so far, on which output scales are fitted: a
+/// layer sees what the layers before it will really give it. Measured as held-out loss after conversion, mean of 4
+/// seeds, a scale fitted on the converted stream against one fitted on the dense stream: base-7m (8 experts,
+/// top-2) 7.716 against 8.059, stories260k (4, top-2) 4.726 against 4.723; a fit of the converted stream's output to
+/// the dense stream's is better on the one (7.537) and much worse on the other (5.384).
 class CalibrationStream {
  public:
   /// Tokenises and packs as much text as `spec.calibration_tokens` asks for, or warns with the numbers if the files

@@ -38,8 +38,9 @@ ModelConfig converted_config(const ConvertRequest& request, const std::string& s
   moe.shared_widths.assign(config.num_layers, 0);
   moe.output_scale.assign(config.num_layers, 1);
   moe.topk_norm = spec.topk_norm();
-  moe.conversion = {{"method", spec.method()},           {"seed", request.seed},        {"router_init", spec.router_init()},
-                    {"router_scaling", spec.router_scaling()}, {"scale_mode", spec.scale_mode()}, {"source_digest", source_digest}};
+  moe.conversion = {{"method", spec.method()},           {"seed", request.seed},
+                    {"router_init", spec.router_init()}, {"router_scaling", spec.router_scaling()},
+                    {"scale_mode", spec.scale_mode()},   {"source_digest", source_digest}};
   config.moe = moe;
   return config;
 }
@@ -47,9 +48,11 @@ ModelConfig converted_config(const ConvertRequest& request, const std::string& s
 /// Refuses a method whose parts do not make the whole.
 void check_split(const Split& split, const ConversionMethod& method, const SplitRequest& request) {
   std::vector<int> uses(request.width, 0);
-  MOE_CHECK(static_cast<int64_t>(split.experts.size()) == request.experts, "the method made ", split.experts.size(), " experts");
+  MOE_CHECK(static_cast<int64_t>(split.experts.size()) == request.experts, "the method made ", split.experts.size(),
+            " experts");
   for (const std::vector<int32_t>& neurons : split.experts) {
-    MOE_CHECK(static_cast<int64_t>(neurons.size()) == request.width / request.experts, "an expert has ", neurons.size(), " neurons");
+    MOE_CHECK(static_cast<int64_t>(neurons.size()) == request.width / request.experts, "an expert has ", neurons.size(),
+              " neurons");
     for (const int32_t neuron : neurons) {
       MOE_CHECK(neuron >= 0 && neuron < request.width, "neuron ", neuron, " of ", request.width);
       ++uses[neuron];
@@ -63,11 +66,16 @@ void check_split(const Split& split, const ConversionMethod& method, const Split
 class Converter {
  public:
   Converter(const ConvertRequest& request, const std::string& source_digest, Communicator& world)
-      : request_(request), world_(world), spec_(request.spec), config_(converted_config(request, source_digest)),
+      : request_(request),
+        world_(world),
+        spec_(request.spec),
+        config_(converted_config(request, source_digest)),
         names_(model_families().at(config_.model_type).names),
         dtype_(spec_.dtype() == "source" ? std::nullopt : scalar_type_of(spec_.dtype() == "float32" ? "F32" : "BF16")),
-        method_(conversion_methods().at(spec_.method())), router_init_(router_inits().at(spec_.router_init())),
-        specs_(placed_specs(config_)), source_specs_(placed_specs(request.source.config())) {}
+        method_(conversion_methods().at(spec_.method())),
+        router_init_(router_inits().at(spec_.router_init())),
+        specs_(placed_specs(config_)),
+        source_specs_(placed_specs(request.source.config())) {}
 
   json run() {
     agree(world_, "prepare conversion", [&] {
@@ -102,12 +110,15 @@ class Converter {
     return request_.source.tensor_type(source_tensor);
   }
 
-  /// The tensor of the source that a tensor of the output is, or is cut from. The router, which is new, takes after the up projection.
+  /// The tensor of the source that a tensor of the output is, or is cut from. The router, which is new, takes after the
+  /// up projection.
   std::string source_of(const std::string& name) const {
     const size_t mlp = name.find("mlp.");
     if (mlp == std::string::npos) return name;
     const auto has = [&](const char* part) { return name.find(part, mlp) != std::string::npos; };
-    const std::string& part = has("gate_proj") ? names_.gate : has("down_proj") || has("output_bias") ? names_.down : names_.up;
+    const std::string& part = has("gate_proj")                         ? names_.gate
+                              : has("down_proj") || has("output_bias") ? names_.down
+                                                                       : names_.up;
     return name.substr(0, mlp) + part + (name.ends_with("bias") ? ".bias" : ".weight");
   }
 
@@ -118,7 +129,8 @@ class Converter {
 
   void open_writer() {
     std::vector<SafetensorsWriter::Spec> specs;
-    for (const TensorSpec& spec : logical_tensor_specs(config_)) specs.push_back({spec.name, output_type(spec), spec.shape});
+    for (const TensorSpec& spec : logical_tensor_specs(config_))
+      specs.push_back({spec.name, output_type(spec), spec.shape});
     writer_.emplace(request_.output, request_.source.path(), specs);
   }
 
@@ -134,7 +146,9 @@ class Converter {
   }
 
   DenseLayer load_layer(int64_t layer) const {
-    const TensorSource get = [&](const std::string& name) { return request_.source.tensor(name).to(at::kFloat).contiguous(); };
+    const TensorSource get = [&](const std::string& name) {
+      return request_.source.tensor(name).to(at::kFloat).contiguous();
+    };
     return {block_weights(config_, layer, get), dense_ffn_weights(config_, layer, get)};
   }
 
@@ -153,8 +167,9 @@ class Converter {
       require_finite(layer, {{"the dense model's FFN inputs", stream_->features().local_TD},
                              {"the converted model's FFN inputs", stream_->ffn_inputs()}});
     }
-    const RouterRequest router_request{spec_.experts(), config_.hidden_size, layer, request_.seed, spec_.router_scaling(),
-                                       stream_ ? &stream_->features() : nullptr};
+    const RouterRequest router_request{
+        spec_.experts(), config_.hidden_size,    layer,
+        request_.seed,   spec_.router_scaling(), stream_ ? &stream_->features() : nullptr};
     // Calibrated as it will be read back.
     const at::Tensor router = router_init_.make(router_request, world_).to(output_type({router_name(layer), {}}));
 
@@ -204,7 +219,8 @@ class Converter {
   }
 
   /// Runs the new layer on the calibration tokens: scale, relative error, load.
-  double calibrate_layer(int64_t layer, const DenseLayer& dense, const Split& split, const at::Tensor& router, json& layer_report) {
+  double calibrate_layer(int64_t layer, const DenseLayer& dense, const Split& split, const at::Tensor& router,
+                         json& layer_report) {
     // The output bias is the same in both and not scaled: the fit is of what it is added to.
     FeedForwardWeights ffn = dense.ffn;
     ffn.down_bias = at::Tensor();
@@ -218,9 +234,9 @@ class Converter {
     require_finite(
         layer, {{"the router", router}, {"the dense FFN's outputs", dense_output}, {"the experts' outputs", out.y_TD}});
     const OutputFit fit = fit_output(dense_output, out.y_TD, world_);
-    const double scale = spec_.scale_mode() == "least_squares"
-                             ? fit.least_squares()
-                             : closed_form_scale(spec_.scale_mode(), spec_.experts(), spec_.top_k(), spec_.output_scale());
+    const double scale = spec_.scale_mode() == "least_squares" ? fit.least_squares()
+                                                               : closed_form_scale(spec_.scale_mode(), spec_.experts(),
+                                                                                   spec_.top_k(), spec_.output_scale());
     const double error = fit.relative_error(scale);
     if (!std::isfinite(scale) || !std::isfinite(error)) {
       throw_agreed<InvalidArgument>(concat("convert: layer ", layer, ": the output scale is ", scale,
@@ -232,7 +248,8 @@ class Converter {
     world_.all_reduce_sum(load, "calibration load");
     layer_report["relative_ffn_error"] = error;
     layer_report["router_logit_deviation"] = router_logit_deviation(router, stream_->features(), world_);
-    layer_report["expert_load"] = std::vector<int64_t>(load.const_data_ptr<int64_t>(), load.const_data_ptr<int64_t>() + load.numel());
+    layer_report["expert_load"] =
+        std::vector<int64_t>(load.const_data_ptr<int64_t>(), load.const_data_ptr<int64_t>() + load.numel());
     at::Tensor output = out.y_TD * scale;
     if (dense.ffn.down_bias.defined()) output.add_(dense.ffn.down_bias);
     stream_->advance(dense, output);
@@ -248,7 +265,7 @@ class Converter {
   /// The layer's tensors in the order of the specs.
   void write_layer(int64_t layer, const Split& split, const at::Tensor& router) {
     std::vector<at::Tensor> downs = down_of_experts(layer, split);
-    std::map<std::string, at::Tensor> cut;   // what experts are cut from, read (and checked) once
+    std::map<std::string, at::Tensor> cut;  // what experts are cut from, read (and checked) once
     for (const TensorSpec& spec : specs_.layers[layer]) {
       const at::ScalarType type = output_type(spec);
       const std::string source = source_of(spec.name);
@@ -288,16 +305,17 @@ class Converter {
   }
 
   json describe() const {
-    json report = {{"method", spec_.method()},
-            {"experts", spec_.experts()},
-            {"top_k", spec_.top_k()},
-            {"seed", request_.seed},
-            {"router_init", spec_.router_init()},
-            {"router_scaling", spec_.router_scaling()},
-            {"scale_mode", spec_.scale_mode()},
-            {"topk_norm", spec_.topk_norm()},
-            {"source", {{"path", request_.source.path().string()}, {"digest", config_.moe->conversion["source_digest"]}}},
-            {"layers", layers_}};
+    json report = {
+        {"method", spec_.method()},
+        {"experts", spec_.experts()},
+        {"top_k", spec_.top_k()},
+        {"seed", request_.seed},
+        {"router_init", spec_.router_init()},
+        {"router_scaling", spec_.router_scaling()},
+        {"scale_mode", spec_.scale_mode()},
+        {"topk_norm", spec_.topk_norm()},
+        {"source", {{"path", request_.source.path().string()}, {"digest", config_.moe->conversion["source_digest"]}}},
+        {"layers", layers_}};
     if (stream_) {
       report["calibration"] = {{"tokens", stream_->features().total}, {"digest", stream_->data_digest()}};
       if (!stream_->chat_template().empty()) report["calibration"]["chat_template"] = stream_->chat_template();
@@ -308,7 +326,8 @@ class Converter {
   void finish_writing(const json& report) {
     std::vector<SafetensorsWriter::Spec> specs;
     const auto name = [](size_t layer) { return conversion_indices_name(static_cast<int64_t>(layer)); };
-    for (size_t layer = 0; layer < indices_.size(); ++layer) specs.push_back({name(layer), at::kInt, indices_[layer].sizes().vec()});
+    for (size_t layer = 0; layer < indices_.size(); ++layer)
+      specs.push_back({name(layer), at::kInt, indices_[layer].sizes().vec()});
     SafetensorsWriter artefact(writer_->folder() / kConversionIndices, specs);
     for (size_t layer = 0; layer < indices_.size(); ++layer) artefact.write(name(layer), indices_[layer]);
     artefact.finish();

@@ -18,11 +18,11 @@
 namespace moe {
 
 struct ConvertRequest {
-  const v1::ConvertSpec& spec;              ///< effective: all defaults filled in
+  const v1::ConvertSpec& spec;  ///< effective: all defaults filled in
   uint64_t seed = 0;
-  const ModelDirectory& source;             ///< dense
-  std::shared_ptr<const Tokenizer> tokenizer;   ///< of the calibration text; may be null without any
-  std::filesystem::path output;             ///< must not exist
+  const ModelDirectory& source;                ///< dense
+  std::shared_ptr<const Tokenizer> tokenizer;  ///< of the calibration text; may be null without any
+  std::filesystem::path output;                ///< must not exist
   std::function<void(int64_t layer, int64_t layers)> progress;
   ChatTemplateChoice chat_template{std::string(kDefaultChatTemplate)};  ///< of the calibration chats
   /// Called on every rank with path -> XXH3-128 of the calibration files as they were read, which is the same on all
@@ -30,11 +30,11 @@ struct ConvertRequest {
   std::function<void(const std::map<std::string, std::string>& digests)> on_data_read = {};
 };
 
-/// Converts a dense model, layer by layer from the mapped source into the output: memory is bounded by the larger of a layer and the
-/// embedding, plus the calibration tokens' hidden states. Collective: calibration is spread over the ranks (its result does not
-/// depend on their number beyond rounding, the split not at all), rank 0 writes. The output is a native model directory with
-/// conversion.safetensors and conversion.json; it appears whole or not at all. Returns conversion.json's contents.
-/// Throws InvalidArgument, StorageError; the same on all ranks.
+/// Converts a dense model, layer by layer from the mapped source into the output: memory is bounded by the larger of a
+/// layer and the embedding, plus the calibration tokens' hidden states. Collective: calibration is spread over the
+/// ranks (its result does not depend on their number beyond rounding, the split not at all), rank 0 writes. The output
+/// is a native model directory with conversion.safetensors and conversion.json; it appears whole or not at all. Returns
+/// conversion.json's contents. Throws InvalidArgument, StorageError; the same on all ranks.
 nlohmann::json convert_model(const ConvertRequest& request, Communicator& world);
 
 }  // namespace moe

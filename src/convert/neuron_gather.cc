@@ -32,7 +32,8 @@ void gather(const at::Tensor& matrix, const Split& split, std::vector<at::Tensor
         gather_block<Word, kRows>(in + row * columns, columns, neurons, out);
       } else {
         for (int64_t r = row; r < rows; ++r) {
-          gather_block<Word, 1>(in + r * columns, columns, neurons, out + (r - row) * static_cast<int64_t>(neurons.size()));
+          gather_block<Word, 1>(in + r * columns, columns, neurons,
+                                out + (r - row) * static_cast<int64_t>(neurons.size()));
         }
       }
     }
@@ -40,8 +41,8 @@ void gather(const at::Tensor& matrix, const Split& split, std::vector<at::Tensor
 }
 
 void check(const at::Tensor& matrix, const at::Tensor& out, int64_t rows, int64_t columns) {
-  MOE_CHECK(matrix.is_contiguous() && out.is_contiguous() && out.scalar_type() == matrix.scalar_type() && out.size(0) == rows &&
-                out.size(1) == columns,
+  MOE_CHECK(matrix.is_contiguous() && out.is_contiguous() && out.scalar_type() == matrix.scalar_type() &&
+                out.size(0) == rows && out.size(1) == columns,
             "neurons are gathered between contiguous matrices of one type, into [", rows, ", ", columns, "]");
 }
 
@@ -76,10 +77,14 @@ void gather_columns(const at::Tensor& matrix_DN, const Split& split, std::vector
 }
 
 MoeWeights stack_experts(const FeedForwardWeights& ffn, const Split& split) {
-  const auto experts = static_cast<int64_t>(split.experts.size()), width = static_cast<int64_t>(split.experts.front().size());
+  const auto experts = static_cast<int64_t>(split.experts.size()),
+             width = static_cast<int64_t>(split.experts.front().size());
   const int64_t hidden = ffn.up.size(1), rows = ffn.gate.defined() ? 2 * width : width;
   // Filled in place, since they are as large as the FFN.
-  MoeWeights weights{.router = {}, .gate_up = at::empty({experts, rows, hidden}), .down = at::empty({experts, hidden, width}), .shared = {}};
+  MoeWeights weights{.router = {},
+                     .gate_up = at::empty({experts, rows, hidden}),
+                     .down = at::empty({experts, hidden, width}),
+                     .shared = {}};
   if (ffn.up_bias.defined()) weights.gate_up_bias = at::empty({experts, rows});
   weights.output_bias = ffn.down_bias;
   std::vector<at::Tensor> down;

@@ -14,8 +14,9 @@ PlacedSpecs placed_specs(const ModelConfig& config) {
   for (TensorSpec& spec : logical_tensor_specs(config)) {
     const bool is_layer = spec.name.rfind(kLayers, 0) == 0;
     seen_layers = seen_layers || is_layer;
-    std::vector<TensorSpec>& place = is_layer ? placed.layers.at(std::stoul(spec.name.substr(kLayers.size())))
-                                              : seen_layers ? placed.after_layers : placed.before_layers;
+    std::vector<TensorSpec>& place = is_layer      ? placed.layers.at(std::stoul(spec.name.substr(kLayers.size())))
+                                     : seen_layers ? placed.after_layers
+                                                   : placed.before_layers;
     place.push_back(std::move(spec));
   }
   return placed;

@@ -30,11 +30,13 @@ void check_sizes(const ConvertRequest& request) {
                                  config.moe->num_experts, " experts); give a dense model"));
   }
   if (spec.experts() < 1 || config.intermediate_size % spec.experts() != 0) {
-    throw InvalidArgument(concat("convert: experts ", spec.experts(), " does not divide the FFN width ", config.intermediate_size, " of ",
-                                 request.source.path().string(), "; use one of ", divisors_of(config.intermediate_size)));
+    throw InvalidArgument(concat("convert: experts ", spec.experts(), " does not divide the FFN width ",
+                                 config.intermediate_size, " of ", request.source.path().string(), "; use one of ",
+                                 divisors_of(config.intermediate_size)));
   }
   if (spec.top_k() < 1 || spec.top_k() > spec.experts()) {
-    throw InvalidArgument(concat("convert: top_k is ", spec.top_k(), " with experts ", spec.experts(), "; use 1 to ", spec.experts()));
+    throw InvalidArgument(
+        concat("convert: top_k is ", spec.top_k(), " with experts ", spec.experts(), "; use 1 to ", spec.experts()));
   }
 }
 
@@ -42,21 +44,25 @@ void check_calibration(const ConvertRequest& request) {
   const v1::ConvertSpec& spec = request.spec;
   const bool is_for_router = router_inits().at(spec.router_init()).needs_features;
   if (spec.calibration().empty() && (is_for_router || spec.scale_mode() == "least_squares")) {
-    throw InvalidArgument(concat("convert: calibration is empty, and ", is_for_router ? "router_init " + spec.router_init() : "scale_mode least_squares",
+    throw InvalidArgument(concat("convert: calibration is empty, and ",
+                                 is_for_router ? "router_init " + spec.router_init() : "scale_mode least_squares",
                                  " needs text: list JSONL files"));
   }
   if (needs_calibration(spec) && spec.calibration_tokens() < 1) {
-    throw InvalidArgument(concat("convert: calibration_tokens is ", spec.calibration_tokens(), "; use 1 or more (4096 is the default)"));
+    throw InvalidArgument(
+        concat("convert: calibration_tokens is ", spec.calibration_tokens(), "; use 1 or more (4096 is the default)"));
   }
 }
 
 }  // namespace
 
 bool needs_calibration(const v1::ConvertSpec& spec) {
-  return !spec.calibration().empty() || spec.scale_mode() == "least_squares" || router_inits().at(spec.router_init()).needs_features;
+  return !spec.calibration().empty() || spec.scale_mode() == "least_squares" ||
+         router_inits().at(spec.router_init()).needs_features;
 }
 
-void check_applies(const std::string& name, const ConversionMethod& method, const ModelConfig& config, const std::string& where) {
+void check_applies(const std::string& name, const ConversionMethod& method, const ModelConfig& config,
+                   const std::string& where) {
   const std::string reason = method.refusal ? method.refusal(config) : "";
   if (!reason.empty()) {
     throw InvalidArgument(concat("convert: method ", name, " does not apply to ", where, ": ", reason, "; use one of ",

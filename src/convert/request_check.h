@@ -7,15 +7,17 @@
 
 namespace moe {
 
-/// Refuses a conversion that cannot be done, before anything is read or written. Throws InvalidArgument with the value and what it
-/// may be.
+/// Refuses a conversion that cannot be done, before anything is read or written. Throws InvalidArgument with the value
+/// and what it may be.
 void check_request(const ConvertRequest& request);
 
-/// Refuses a method that cannot split the FFNs of this model. `where` is the model's path. Throws InvalidArgument with the reason.
-void check_applies(const std::string& name, const ConversionMethod& method, const ModelConfig& config, const std::string& where);
+/// Refuses a method that cannot split the FFNs of this model. `where` is the model's path. Throws InvalidArgument with
+/// the reason.
+void check_applies(const std::string& name, const ConversionMethod& method, const ModelConfig& config,
+                   const std::string& where);
 
-/// Whether a conversion runs the calibration text through the layers: where router or scale ask for it, and wherever text is given,
-/// for the report.
+/// Whether a conversion runs the calibration text through the layers: where router or scale ask for it, and wherever
+/// text is given, for the report.
 bool needs_calibration(const v1::ConvertSpec& spec);
 
 }  // namespace moe

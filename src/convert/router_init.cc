@@ -15,8 +15,10 @@ CounterRng rng_of(const RouterRequest& request) {
   return CounterRng(request.seed, kStreamRouter, static_cast<uint32_t>(request.layer));
 }
 
-/// MLP inputs of the given global tokens. Each row lives on one rank; the others add zeros, so no bit changes. [tokens, hidden]
-at::Tensor gather_features(const CalibrationFeatures& features, const std::vector<int64_t>& tokens, Communicator& world) {
+/// MLP inputs of the given global tokens. Each row lives on one rank; the others add zeros, so no bit changes. [tokens,
+/// hidden]
+at::Tensor gather_features(const CalibrationFeatures& features, const std::vector<int64_t>& tokens,
+                           Communicator& world) {
   at::Tensor rows = at::zeros({static_cast<int64_t>(tokens.size()), features.local_TD.size(1)}, at::kFloat);
   for (size_t i = 0; i < tokens.size(); ++i) {
     const int64_t local = tokens[i] - features.first;
@@ -26,34 +28,38 @@ at::Tensor gather_features(const CalibrationFeatures& features, const std::vecto
   return rows;
 }
 
-/// MLP inputs of as many random tokens as there are experts, no two alike: the first token of every document is, and so is text that
-/// was read twice, and two equal rows would make twins of two experts.
+/// MLP inputs of as many random tokens as there are experts, no two alike: the first token of every document is, and so
+/// is text that was read twice, and two equal rows would make twins of two experts.
 at::Tensor select_rows(const RouterRequest& request, Communicator& world) {
   constexpr double kAlike = 1e-4;  // distance relative to length: above rounding, far below any two contexts
   const CalibrationFeatures& features = *request.features;
   const std::vector<int64_t> order = random_permutation(features.total, rng_of(request));
   std::vector<at::Tensor> chosen;
-  for (size_t first = 0; first < order.size() && static_cast<int64_t>(chosen.size()) < request.experts; first += request.experts) {
+  for (size_t first = 0; first < order.size() && static_cast<int64_t>(chosen.size()) < request.experts;
+       first += request.experts) {
     const size_t last = std::min(order.size(), first + static_cast<size_t>(request.experts));
     const at::Tensor candidates = gather_features(features, {order.begin() + first, order.begin() + last}, world);
     for (const at::Tensor& row : candidates.unbind(0)) {
       if (static_cast<int64_t>(chosen.size()) == request.experts) break;
       const double limit = kAlike * row.norm().item<double>();
-      const bool is_new = std::none_of(chosen.begin(), chosen.end(), [&](const at::Tensor& other) { return (row - other).norm().item<double>() <= limit; });
+      const bool is_new = std::none_of(chosen.begin(), chosen.end(), [&](const at::Tensor& other) {
+        return (row - other).norm().item<double>() <= limit;
+      });
       if (is_new) chosen.push_back(row);
     }
   }
   if (static_cast<int64_t>(chosen.size()) < request.experts) {
-    throw_agreed<InvalidArgument>(concat("convert: router_init random_selection takes one calibration token per expert, no two alike, and the ",
-                                         features.total, " calibration tokens hold ", chosen.size(), " for experts ", request.experts,
-                                         "; give more text or raise calibration_tokens"));
+    throw_agreed<InvalidArgument>(
+        concat("convert: router_init random_selection takes one calibration token per expert, no two alike, and the ",
+               features.total, " calibration tokens hold ", chosen.size(), " for experts ", request.experts,
+               "; give more text or raise calibration_tokens"));
   }
   return at::stack(chosen);
 }
 
-/// The MLP inputs of random calibration tokens are the router's rows. Raw, that is the papers' form; calibrated, the rows are centred
-/// (else every expert's logit mostly measures the common direction of all tokens), brought to unit length (else long rows win
-/// everywhere) and scaled so that logits have a standard deviation of 1.
+/// The MLP inputs of random calibration tokens are the router's rows. Raw, that is the papers' form; calibrated, the
+/// rows are centred (else every expert's logit mostly measures the common direction of all tokens), brought to unit
+/// length (else long rows win everywhere) and scaled so that logits have a standard deviation of 1.
 at::Tensor random_selection(const RouterRequest& request, Communicator& world) {
   const CalibrationFeatures& features = *request.features;
   at::Tensor router = select_rows(request, world);
@@ -84,12 +90,13 @@ at::Tensor zero(const RouterRequest& request, Communicator&) {
 }  // namespace
 
 const Registry<RouterInit>& router_inits() {
-  static const Registry<RouterInit> inits("router initialisation",
-                                          {
-                                              {"random_selection", {"MLP inputs of random calibration tokens (LLaMA-MoE v2)", true, random_selection}},
-                                              {"kaiming", {"uniform random rows", false, kaiming}},
-                                              {"zero", {"all experts equally likely; ties go to the lowest", false, zero}},
-                                          });
+  static const Registry<RouterInit> inits(
+      "router initialisation",
+      {
+          {"random_selection", {"MLP inputs of random calibration tokens (LLaMA-MoE v2)", true, random_selection}},
+          {"kaiming", {"uniform random rows", false, kaiming}},
+          {"zero", {"all experts equally likely; ties go to the lowest", false, zero}},
+      });
   return inits;
 }
 

@@ -11,10 +11,10 @@
 
 namespace moe {
 
-/// MLP inputs of one layer on the calibration tokens, spread over the ranks: this rank's rows are tokens [first, first + rows) of
-/// `total`.
+/// MLP inputs of one layer on the calibration tokens, spread over the ranks: this rank's rows are tokens [first, first
+/// + rows) of `total`.
 struct CalibrationFeatures {
-  at::Tensor local_TD;        ///< float
+  at::Tensor local_TD;  ///< float
   int64_t first = 0;
   int64_t total = 0;
 };
@@ -24,7 +24,7 @@ struct RouterRequest {
   int64_t hidden_size = 0;
   int64_t layer = 0;
   uint64_t seed = 0;
-  std::string scaling = "calibrated";         ///< of random_selection: "calibrated" or "raw"
+  std::string scaling = "calibrated";  ///< of random_selection: "calibrated" or "raw"
   const CalibrationFeatures* features = nullptr;
 };
 

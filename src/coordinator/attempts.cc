@@ -11,7 +11,8 @@
 #include "coordinator/input_check.h"
 #include "coordinator/operation.h"
 
-/// What the holder of a lease reports: heartbeats, metrics, checkpoints, the end. Every write checks that it is still the holder.
+/// What the holder of a lease reports: heartbeats, metrics, checkpoints, the end. Every write checks that it is still
+/// the holder.
 namespace moe {
 namespace {
 
@@ -25,9 +26,12 @@ std::string checkpoint_path(const std::string& job, int64_t step, int attempt) {
   return job + "/checkpoints/" + JobFolder::checkpoint_name(step, attempt);
 }
 
-std::string output_path(const std::string& job, int attempt) { return job + "/" + JobFolder::output_name(attempt); }
+std::string output_path(const std::string& job, int attempt) {
+  return job + "/" + JobFolder::output_name(attempt);
+}
 
-/// Every other point goes; validations, which are rare, only if there are too many of them alone. Returns the steps that went.
+/// Every other point goes; validations, which are rare, only if there are too many of them alone. Returns the steps
+/// that went.
 std::vector<int64_t> thin_out(std::map<int64_t, v1::MetricPoint>& points) {
   std::vector<int64_t> removed;
   for (const bool spares_validations : {true, false}) {
@@ -48,19 +52,23 @@ std::vector<int64_t> thin_out(std::map<int64_t, v1::MetricPoint>& points) {
 // Its gang was late, not dead: it neither said itself that the attempt is over nor took other work since.
 bool Coordinator::may_take_up(const v1::Job& job) const {
   if (job.state() != v1::JOB_STATE_QUEUED || job.reason() != kLeaseExpired) return false;
-  return std::none_of(leases_.begin(), leases_.end(), [&](const auto& lease) { return lease.second.gang_id == job.gang_id(); });
+  return std::none_of(leases_.begin(), leases_.end(),
+                      [&](const auto& lease) { return lease.second.gang_id == job.gang_id(); });
 }
 
-absl::StatusOr<v1::Job*> Coordinator::fenced_job(Operation& operation, const std::string& gang_id, const std::string& job_id, int attempt) {
+absl::StatusOr<v1::Job*> Coordinator::fenced_job(Operation& operation, const std::string& gang_id,
+                                                 const std::string& job_id, int attempt) {
   const auto found = jobs_.find(job_id);
   if (found == jobs_.end()) return absl::NotFoundError(concat("no job '", job_id, "'"));
   v1::Job& job = found->second;
   const auto fence = [&](const std::string& why) {
     observer_.fenced();
-    return absl::AbortedError(concat("attempt ", attempt, " of job ", job_id, " is over: ", why, "; this gang must stop"));
+    return absl::AbortedError(
+        concat("attempt ", attempt, " of job ", job_id, " is over: ", why, "; this gang must stop"));
   };
   if (job.attempt() != attempt || job.gang_id() != gang_id) {
-    return fence(job.attempt() == 0 ? "nobody leased the job yet" : concat("attempt ", job.attempt(), " of gang ", job.gang_id(), " came after it"));
+    return fence(job.attempt() == 0 ? "nobody leased the job yet"
+                                    : concat("attempt ", job.attempt(), " of gang ", job.gang_id(), " came after it"));
   }
   if (is_leased(job.state())) return &job;
   if (!may_take_up(job)) return fence(concat("the job is ", state_name(job.state())));
@@ -79,10 +87,13 @@ absl::StatusOr<v1::Job*> Coordinator::fenced_job(Operation& operation, const std
     record.clear_last_step();
     record.clear_fault();
   }
-  if (absl::Status status = apply(operation, job, JobEvent::kWorkHeartbeat, "", "the gang came back before anyone took the job"); !status.ok()) return status;
+  if (absl::Status status =
+          apply(operation, job, JobEvent::kWorkHeartbeat, "", "the gang came back before anyone took the job");
+      !status.ok())
+    return status;
   job.clear_not_before();
   leases_[job.id()] = {gang_id, clock_.steady() + options_.lease};
-  operation.commit();   // whatever becomes of the call
+  operation.commit();  // whatever becomes of the call
   return &job;
 }
 
@@ -132,13 +143,14 @@ absl::StatusOr<v1::ReportMetricsResponse> Coordinator::report_metrics(const v1::
   return v1::ReportMetricsResponse();
 }
 
-absl::StatusOr<v1::CommitCheckpointResponse> Coordinator::commit_checkpoint(const v1::CommitCheckpointRequest& request) {
+absl::StatusOr<v1::CommitCheckpointResponse> Coordinator::commit_checkpoint(
+    const v1::CommitCheckpointRequest& request) {
   const v1::Checkpoint& checkpoint = request.checkpoint();
   const std::string expected = checkpoint_path(request.job_id(), checkpoint.step(), request.attempt());
   if (checkpoint.path() != expected) {
     return absl::InvalidArgumentError(concat("checkpoint path '", checkpoint.path(), "' is not '", expected, "'"));
   }
-  std::string digest, unreadable;   // read before the lock is taken
+  std::string digest, unreadable;  // read before the lock is taken
   try {
     digest = xxh3_hex_of_file(options_.data_root / expected / "MANIFEST.json");
   } catch (const std::exception& error) {
@@ -152,14 +164,17 @@ absl::StatusOr<v1::CommitCheckpointResponse> Coordinator::commit_checkpoint(cons
   for (const v1::Checkpoint& known : job.checkpoints()) {
     if (known.step() == checkpoint.step() && known.attempt() == request.attempt()) {
       if (known.digest() == checkpoint.digest()) return v1::CommitCheckpointResponse();
-      return absl::AlreadyExistsError(concat("step ", known.step(), " of attempt ", known.attempt(), " is committed with another digest"));
+      return absl::AlreadyExistsError(
+          concat("step ", known.step(), " of attempt ", known.attempt(), " is committed with another digest"));
     }
   }
   if (!unreadable.empty()) {
-    return absl::FailedPreconditionError(concat("the coordinator cannot read the checkpoint: ", unreadable, "; --data-root must be the same folder on both sides"));
+    return absl::FailedPreconditionError(concat("the coordinator cannot read the checkpoint: ", unreadable,
+                                                "; --data-root must be the same folder on both sides"));
   }
   if (digest != checkpoint.digest()) {
-    return absl::FailedPreconditionError(concat((options_.data_root / expected / "MANIFEST.json").string(), " has digest ", digest, ", not ", checkpoint.digest()));
+    return absl::FailedPreconditionError(concat((options_.data_root / expected / "MANIFEST.json").string(),
+                                                " has digest ", digest, ", not ", checkpoint.digest()));
   }
   const bool is_progress = std::all_of(job.checkpoints().begin(), job.checkpoints().end(),
                                        [&](const v1::Checkpoint& known) { return known.step() < checkpoint.step(); });
@@ -173,7 +188,8 @@ absl::StatusOr<v1::CommitCheckpointResponse> Coordinator::commit_checkpoint(cons
     job.set_room_failures(0);
     note_work(operation, job, checkpoint.step());
   }
-  if (job.checkpoints_size() > kCheckpointsKept) job.mutable_checkpoints()->DeleteSubrange(0, job.checkpoints_size() - kCheckpointsKept);
+  if (job.checkpoints_size() > kCheckpointsKept)
+    job.mutable_checkpoints()->DeleteSubrange(0, job.checkpoints_size() - kCheckpointsKept);
   operation.changed(job);
   operation.event(job.pipeline_id(), job.id(), "CHECKPOINT", concat("step ", checkpoint.step()));
   operation.commit();
@@ -211,14 +227,17 @@ bool Coordinator::may_be_readable(const v1::Job& job) const {
     if (attempt.exit_code() == static_cast<int>(ExitCode::kBadInput)) refused.insert(attempt.launcher_id());
   }
   const std::vector<GangShape> gangs = gang_shapes();
-  return std::any_of(gangs.begin(), gangs.end(), [&](const GangShape& gang) { return fits(need_of(job.stage().gang()), gang) && !refused.contains(gang.launcher); });
+  return std::any_of(gangs.begin(), gangs.end(), [&](const GangShape& gang) {
+    return fits(need_of(job.stage().gang()), gang) && !refused.contains(gang.launcher);
+  });
 }
 
 absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const v1::CompleteAttemptRequest& request) {
   const bool has_output = request.outcome() == v1::ATTEMPT_OUTCOME_SUCCEEDED;
   const v1::Refusal& refusal = request.refusal();
   const auto holds_for_all = [&](const auto& holds) {
-    return !refusal.unreadable().empty() && std::all_of(refusal.unreadable().begin(), refusal.unreadable().end(), holds);
+    return !refusal.unreadable().empty() &&
+           std::all_of(refusal.unreadable().begin(), refusal.unreadable().end(), holds);
   };
   const bool sees_inputs = holds_for_all([](const std::string& path) { return ::access(path.c_str(), R_OK) == 0; });
   // What this machine sees to be missing is a mistake; what it cannot see either, a gang that is not there for the
@@ -230,7 +249,8 @@ absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const 
   const bool are_shared = holds_for_all([this](const std::string& path) { return is_below(path, options_.data_root); });
   const std::string expected = output_path(request.job_id(), request.attempt());
   std::error_code ignored;
-  const bool is_seen = has_output && fs::exists(options_.data_root / expected / "STAGE.json", ignored);   // before the lock is taken
+  const bool is_seen =
+      has_output && fs::exists(options_.data_root / expected / "STAGE.json", ignored);  // before the lock is taken
   if (has_output && request.output_path() != expected) {
     return absl::InvalidArgumentError(concat("output path '", request.output_path(), "' is not '", expected, "'"));
   }
@@ -239,8 +259,14 @@ absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const 
   switch (request.outcome()) {
     case v1::ATTEMPT_OUTCOME_SUCCEEDED: event = JobEvent::kAttemptSucceeded; break;
     case v1::ATTEMPT_OUTCOME_RETRYABLE: reason = kAttemptFailed; break;
-    case v1::ATTEMPT_OUTCOME_PERMANENT: event = JobEvent::kAttemptPermanent; reason = "PERMANENT_ERROR"; break;
-    case v1::ATTEMPT_OUTCOME_RELEASED: event = JobEvent::kAttemptReleased; reason = "RELEASED"; break;
+    case v1::ATTEMPT_OUTCOME_PERMANENT:
+      event = JobEvent::kAttemptPermanent;
+      reason = "PERMANENT_ERROR";
+      break;
+    case v1::ATTEMPT_OUTCOME_RELEASED:
+      event = JobEvent::kAttemptReleased;
+      reason = "RELEASED";
+      break;
     default: return absl::InvalidArgumentError("an attempt ends SUCCEEDED, RETRYABLE, PERMANENT or RELEASED");
   }
   Suspect suspect = is_own_failure(request.exit_code()) ? Suspect::kGang : Suspect::kJob;
@@ -257,8 +283,9 @@ absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const 
   notice_stall();
   Operation operation(*this, "gang " + request.gang_id());
   if (const auto job = jobs_.find(request.job_id()); job != jobs_.end()) {
-    for (const v1::Attempt& attempt : job->second.attempts()) {   // said before; the answer was lost
-      if (attempt.number() == request.attempt() && attempt.gang_id() == request.gang_id() && attempt.outcome() == request.outcome() && attempt.has_ended()) {
+    for (const v1::Attempt& attempt : job->second.attempts()) {  // said before; the answer was lost
+      if (attempt.number() == request.attempt() && attempt.gang_id() == request.gang_id() &&
+          attempt.outcome() == request.outcome() && attempt.has_ended()) {
         return v1::CompleteAttemptResponse();
       }
     }
@@ -266,21 +293,23 @@ absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const 
   const Result<v1::Job*> found = fenced_job(operation, request.gang_id(), request.job_id(), request.attempt());
   if (!found.ok()) return found.status();
   if (has_output && !is_seen) {
-    return absl::FailedPreconditionError(concat("the coordinator does not see ", (options_.data_root / expected / "STAGE.json").string(),
+    return absl::FailedPreconditionError(concat("the coordinator does not see ",
+                                                (options_.data_root / expected / "STAGE.json").string(),
                                                 "; --data-root must be the same folder on both sides"));
   }
   v1::Job& job = **found;
   // What this machine alone has, such as a user's own folder, every gang refuses: that says nothing against the second.
   if (suspect == Suspect::kGangForSure && !are_shared && was_refused_by_another(job)) suspect = Suspect::kGang;
   std::string message = request.message();
-  if (event == JobEvent::kAttemptReleased && job.state() == v1::JOB_STATE_STOPPING) {   // as it was asked to: who asked is what counts
+  if (event == JobEvent::kAttemptReleased &&
+      job.state() == v1::JOB_STATE_STOPPING) {  // as it was asked to: who asked is what counts
     reason = job.reason();
     message = job.message();
   }
   end_attempt(operation, job, {request.outcome(), request.exit_code(), request.message(), suspect, may_appear});
   // Inputs that nobody here can read: trying again changes nothing.
-  if (refusal.kind() == v1::REFUSAL_KIND_INPUTS && event == JobEvent::kAttemptRetryable && job.attempts().rbegin()->fault() == v1::ATTEMPT_FAULT_NO_OTHER_GANG &&
-      !may_be_readable(job)) {
+  if (refusal.kind() == v1::REFUSAL_KIND_INPUTS && event == JobEvent::kAttemptRetryable &&
+      job.attempts().rbegin()->fault() == v1::ATTEMPT_FAULT_NO_OTHER_GANG && !may_be_readable(job)) {
     event = JobEvent::kAttemptPermanent;
   }
   if (has_output) {
@@ -297,7 +326,10 @@ absl::StatusOr<v1::CompleteAttemptResponse> Coordinator::complete_attempt(const 
   if (absl::Status status = apply(operation, job, event, reason, message); !status.ok()) return status;
   if (job.state() == v1::JOB_STATE_SUCCEEDED) {
     const Metrics metrics(job.metrics().begin(), job.metrics().end());
-    if (absl::Status status = feed(operation, pipelines_.at(job.pipeline_id()), StageSucceeded{job.stage().name(), metrics, false}); !status.ok()) return status;
+    if (absl::Status status =
+            feed(operation, pipelines_.at(job.pipeline_id()), StageSucceeded{job.stage().name(), metrics, false});
+        !status.ok())
+      return status;
   } else if (is_terminal(job.state())) {
     fail_stage(operation, job, message.empty() ? state_name(job.state()) : message);
   }

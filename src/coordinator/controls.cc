@@ -10,7 +10,8 @@ namespace moe {
 namespace {
 
 std::string said(const v1::ControlRequest& request, const char* verb) {
-  return concat(verb, request.user().empty() ? "" : " by " + request.user(), request.comment().empty() ? "" : ": " + request.comment());
+  return concat(verb, request.user().empty() ? "" : " by " + request.user(),
+                request.comment().empty() ? "" : ": " + request.comment());
 }
 
 /// For a call that asks for what is so already, since scripts and people say things twice.
@@ -33,143 +34,162 @@ std::string decided_by(const v1::Pipeline& pipeline, const std::string& gate) {
 }  // namespace
 
 absl::StatusOr<v1::ControlResponse> Coordinator::cancel(const v1::ControlRequest& request) {
-  return once<v1::ControlRequest, v1::ControlResponse>("Cancel", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
-    const Result<std::string> id = resolve(request.id());
-    if (!id.ok()) return id.status();
-    const std::string message = said(request, "canceled");
-    const auto job = jobs_.find(*id);
-    v1::ControlResponse response;
-    response.set_id(*id);
-    if (job != jobs_.end()) {
-      if (job->second.state() == v1::JOB_STATE_CANCELED) return nothing_to_do(*id, "CANCELED");
-      if (absl::Status status = apply(operation, job->second, JobEvent::kCancel, "CANCELED", message); !status.ok()) return status;
-      if (is_terminal(job->second.state())) fail_stage(operation, job->second, message);
-      response.set_state(state_name(job->second.state()));
-      return response;
-    }
-    PipelineEntry& pipeline = pipelines_.at(*id);
-    if (pipeline.engine.phase == PipelinePhase::kCanceled) return nothing_to_do(*id, "CANCELED");
-    if (absl::Status status = feed(operation, pipeline, Cancel{}); !status.ok()) return status;
-    for (const v1::Stage& stage : pipeline.record.spec().stages()) {
-      const auto part = jobs_.find(*id + "-" + stage.name());
-      if (part == jobs_.end() || is_terminal(part->second.state())) continue;
-      if (absl::Status status = apply(operation, part->second, JobEvent::kCancel, "CANCELED", message); !status.ok()) return status;
-    }
-    response.set_state(phase_of(pipeline));
-    return response;
-  });
+  return once<v1::ControlRequest, v1::ControlResponse>(
+      "Cancel", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
+        const Result<std::string> id = resolve(request.id());
+        if (!id.ok()) return id.status();
+        const std::string message = said(request, "canceled");
+        const auto job = jobs_.find(*id);
+        v1::ControlResponse response;
+        response.set_id(*id);
+        if (job != jobs_.end()) {
+          if (job->second.state() == v1::JOB_STATE_CANCELED) return nothing_to_do(*id, "CANCELED");
+          if (absl::Status status = apply(operation, job->second, JobEvent::kCancel, "CANCELED", message); !status.ok())
+            return status;
+          if (is_terminal(job->second.state())) fail_stage(operation, job->second, message);
+          response.set_state(state_name(job->second.state()));
+          return response;
+        }
+        PipelineEntry& pipeline = pipelines_.at(*id);
+        if (pipeline.engine.phase == PipelinePhase::kCanceled) return nothing_to_do(*id, "CANCELED");
+        if (absl::Status status = feed(operation, pipeline, Cancel{}); !status.ok()) return status;
+        for (const v1::Stage& stage : pipeline.record.spec().stages()) {
+          const auto part = jobs_.find(*id + "-" + stage.name());
+          if (part == jobs_.end() || is_terminal(part->second.state())) continue;
+          if (absl::Status status = apply(operation, part->second, JobEvent::kCancel, "CANCELED", message);
+              !status.ok())
+            return status;
+        }
+        response.set_state(phase_of(pipeline));
+        return response;
+      });
 }
 
 absl::StatusOr<v1::ControlResponse> Coordinator::pause(const v1::ControlRequest& request) {
-  return once<v1::ControlRequest, v1::ControlResponse>("Pause", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
-    const Result<std::string> id = resolve(request.id());
-    if (!id.ok()) return id.status();
-    const std::string message = said(request, "paused");
-    v1::ControlResponse response;
-    response.set_id(*id);
-    if (const auto job = jobs_.find(*id); job != jobs_.end()) {
-      const bool is_pausing = job->second.state() == v1::JOB_STATE_STOPPING && job->second.intent() == v1::STOP_INTENT_PAUSE;
-      if (job->second.state() == v1::JOB_STATE_PAUSED || is_pausing) return nothing_to_do(*id, state_name(job->second.state()));
-      if (absl::Status status = apply(operation, job->second, JobEvent::kPause, "PAUSED", message); !status.ok()) return status;
-      response.set_state(state_name(job->second.state()));
-      return response;
-    }
-    PipelineEntry& pipeline = pipelines_.at(*id);
-    // Of a paused pipeline a job may have been resumed by itself.
-    const std::vector<v1::JobState> states = job_states(pipeline);
-    const bool moves = std::any_of(states.begin(), states.end(), [](v1::JobState state) {
-      return state == v1::JOB_STATE_QUEUED || state == v1::JOB_STATE_ASSIGNED || state == v1::JOB_STATE_RUNNING;
-    });
-    const bool is_paused = pipeline.engine.phase == PipelinePhase::kPaused;
-    if (is_paused && !moves) return nothing_to_do(*id, "PAUSED");
-    if (!is_paused) {
-      if (absl::Status status = feed(operation, pipeline, Pause{}); !status.ok()) return status;
-    }
-    operation.event(*id, "", "PAUSED", message);
-    for (const v1::Stage& stage : pipeline.record.spec().stages()) {
-      const auto part = jobs_.find(*id + "-" + stage.name());
-      if (part == jobs_.end()) continue;
-      const v1::JobState state = part->second.state();
-      if (state != v1::JOB_STATE_QUEUED && state != v1::JOB_STATE_ASSIGNED && state != v1::JOB_STATE_RUNNING) continue;
-      if (absl::Status status = apply(operation, part->second, JobEvent::kPause, "PAUSED", message); !status.ok()) return status;
-    }
-    response.set_state(phase_of(pipeline));
-    return response;
-  });
+  return once<v1::ControlRequest, v1::ControlResponse>(
+      "Pause", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
+        const Result<std::string> id = resolve(request.id());
+        if (!id.ok()) return id.status();
+        const std::string message = said(request, "paused");
+        v1::ControlResponse response;
+        response.set_id(*id);
+        if (const auto job = jobs_.find(*id); job != jobs_.end()) {
+          const bool is_pausing =
+              job->second.state() == v1::JOB_STATE_STOPPING && job->second.intent() == v1::STOP_INTENT_PAUSE;
+          if (job->second.state() == v1::JOB_STATE_PAUSED || is_pausing)
+            return nothing_to_do(*id, state_name(job->second.state()));
+          if (absl::Status status = apply(operation, job->second, JobEvent::kPause, "PAUSED", message); !status.ok())
+            return status;
+          response.set_state(state_name(job->second.state()));
+          return response;
+        }
+        PipelineEntry& pipeline = pipelines_.at(*id);
+        // Of a paused pipeline a job may have been resumed by itself.
+        const std::vector<v1::JobState> states = job_states(pipeline);
+        const bool moves = std::any_of(states.begin(), states.end(), [](v1::JobState state) {
+          return state == v1::JOB_STATE_QUEUED || state == v1::JOB_STATE_ASSIGNED || state == v1::JOB_STATE_RUNNING;
+        });
+        const bool is_paused = pipeline.engine.phase == PipelinePhase::kPaused;
+        if (is_paused && !moves) return nothing_to_do(*id, "PAUSED");
+        if (!is_paused) {
+          if (absl::Status status = feed(operation, pipeline, Pause{}); !status.ok()) return status;
+        }
+        operation.event(*id, "", "PAUSED", message);
+        for (const v1::Stage& stage : pipeline.record.spec().stages()) {
+          const auto part = jobs_.find(*id + "-" + stage.name());
+          if (part == jobs_.end()) continue;
+          const v1::JobState state = part->second.state();
+          if (state != v1::JOB_STATE_QUEUED && state != v1::JOB_STATE_ASSIGNED && state != v1::JOB_STATE_RUNNING)
+            continue;
+          if (absl::Status status = apply(operation, part->second, JobEvent::kPause, "PAUSED", message); !status.ok())
+            return status;
+        }
+        response.set_state(phase_of(pipeline));
+        return response;
+      });
 }
 
 absl::StatusOr<v1::ControlResponse> Coordinator::resume(const v1::ControlRequest& request) {
-  return once<v1::ControlRequest, v1::ControlResponse>("Resume", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
-    const Result<std::string> id = resolve(request.id());
-    if (!id.ok()) return id.status();
-    const std::string message = said(request, "resumed");
-    v1::ControlResponse response;
-    response.set_id(*id);
-    if (const auto job = jobs_.find(*id); job != jobs_.end()) {
-      if (absl::Status status = apply(operation, job->second, JobEvent::kResume, "", message); !status.ok()) return status;
-      response.set_state(state_name(job->second.state()));
-      return response;
-    }
-    PipelineEntry& pipeline = pipelines_.at(*id);
-    std::vector<v1::Job*> paused;
-    for (const v1::Stage& stage : pipeline.record.spec().stages()) {
-      const auto part = jobs_.find(*id + "-" + stage.name());
-      if (part == jobs_.end()) continue;
-      if (part->second.state() == v1::JOB_STATE_STOPPING) {
-        return absl::FailedPreconditionError(concat("job ", part->first, " is still saving its checkpoint; resume when it is PAUSED (moectl describe ", *id, ")"));
-      }
-      if (part->second.state() == v1::JOB_STATE_PAUSED) paused.push_back(&part->second);
-    }
-    // A pipeline that runs may still have jobs that were paused one by one.
-    if (pipeline.engine.phase == PipelinePhase::kPaused || paused.empty()) {
-      if (absl::Status status = feed(operation, pipeline, Resume{}); !status.ok()) return status;
-      operation.event(*id, "", "RESUMED", message);
-    }
-    for (v1::Job* job : paused) {
-      if (absl::Status status = apply(operation, *job, JobEvent::kResume, "", message); !status.ok()) return status;
-    }
-    response.set_state(phase_of(pipeline));
-    return response;
-  });
+  return once<v1::ControlRequest, v1::ControlResponse>(
+      "Resume", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
+        const Result<std::string> id = resolve(request.id());
+        if (!id.ok()) return id.status();
+        const std::string message = said(request, "resumed");
+        v1::ControlResponse response;
+        response.set_id(*id);
+        if (const auto job = jobs_.find(*id); job != jobs_.end()) {
+          if (absl::Status status = apply(operation, job->second, JobEvent::kResume, "", message); !status.ok())
+            return status;
+          response.set_state(state_name(job->second.state()));
+          return response;
+        }
+        PipelineEntry& pipeline = pipelines_.at(*id);
+        std::vector<v1::Job*> paused;
+        for (const v1::Stage& stage : pipeline.record.spec().stages()) {
+          const auto part = jobs_.find(*id + "-" + stage.name());
+          if (part == jobs_.end()) continue;
+          if (part->second.state() == v1::JOB_STATE_STOPPING) {
+            return absl::FailedPreconditionError(
+                concat("job ", part->first,
+                       " is still saving its checkpoint; resume when it is PAUSED (moectl describe ", *id, ")"));
+          }
+          if (part->second.state() == v1::JOB_STATE_PAUSED) paused.push_back(&part->second);
+        }
+        // A pipeline that runs may still have jobs that were paused one by one.
+        if (pipeline.engine.phase == PipelinePhase::kPaused || paused.empty()) {
+          if (absl::Status status = feed(operation, pipeline, Resume{}); !status.ok()) return status;
+          operation.event(*id, "", "RESUMED", message);
+        }
+        for (v1::Job* job : paused) {
+          if (absl::Status status = apply(operation, *job, JobEvent::kResume, "", message); !status.ok()) return status;
+        }
+        response.set_state(phase_of(pipeline));
+        return response;
+      });
 }
 
 absl::StatusOr<v1::ControlResponse> Coordinator::retry(const v1::ControlRequest& request) {
-  return once<v1::ControlRequest, v1::ControlResponse>("Retry", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
-    const Result<std::string> id = resolve(request.id());
-    if (!id.ok()) return id.status();
-    const bool is_job = jobs_.contains(*id);
-    PipelineEntry& pipeline = pipelines_.at(is_job ? jobs_.at(*id).pipeline_id() : *id);
-    std::vector<v1::Job*> failed;
-    for (const v1::Stage& stage : pipeline.record.spec().stages()) {
-      const auto part = jobs_.find(pipeline.record.id() + "-" + stage.name());
-      if (part == jobs_.end() || (is_job && part->first != *id)) continue;
-      if (part->second.state() == v1::JOB_STATE_FAILED) failed.push_back(&part->second);
-    }
-    if (failed.empty()) return absl::FailedPreconditionError(concat(*id, " has no FAILED job; only those can be retried"));
-    for (v1::Job* job : failed) {
-      if (absl::Status status = feed(operation, pipeline, StageRetried{job->stage().name()}); !status.ok()) return status;
-      job->set_failures(0);
-      job->clear_not_before();
-      job->clear_failed_on();
-      job->clear_avoid_until();
-      job->set_uncharged_failures(0);
-      job->set_room_failures(0);
-      job->clear_inputs_missing_since();
-      job->clear_finished();
-      if (absl::Status status = apply(operation, *job, JobEvent::kRetry, "", said(request, "retried")); !status.ok()) return status;
-    }
-    pipeline.record.clear_finished();
-    for (auto& [job_id, job] : jobs_) {
-      if (job.pipeline_id() != pipeline.record.id() || job.reason() != "UPSTREAM_FAILED") continue;
-      job.clear_reason();
-      job.clear_message();
-      operation.changed(job);
-    }
-    v1::ControlResponse response;
-    response.set_id(*id);
-    response.set_state(is_job ? state_name(jobs_.at(*id).state()) : phase_of(pipeline));
-    return response;
-  });
+  return once<v1::ControlRequest, v1::ControlResponse>(
+      "Retry", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
+        const Result<std::string> id = resolve(request.id());
+        if (!id.ok()) return id.status();
+        const bool is_job = jobs_.contains(*id);
+        PipelineEntry& pipeline = pipelines_.at(is_job ? jobs_.at(*id).pipeline_id() : *id);
+        std::vector<v1::Job*> failed;
+        for (const v1::Stage& stage : pipeline.record.spec().stages()) {
+          const auto part = jobs_.find(pipeline.record.id() + "-" + stage.name());
+          if (part == jobs_.end() || (is_job && part->first != *id)) continue;
+          if (part->second.state() == v1::JOB_STATE_FAILED) failed.push_back(&part->second);
+        }
+        if (failed.empty())
+          return absl::FailedPreconditionError(concat(*id, " has no FAILED job; only those can be retried"));
+        for (v1::Job* job : failed) {
+          if (absl::Status status = feed(operation, pipeline, StageRetried{job->stage().name()}); !status.ok())
+            return status;
+          job->set_failures(0);
+          job->clear_not_before();
+          job->clear_failed_on();
+          job->clear_avoid_until();
+          job->set_uncharged_failures(0);
+          job->set_room_failures(0);
+          job->clear_inputs_missing_since();
+          job->clear_finished();
+          if (absl::Status status = apply(operation, *job, JobEvent::kRetry, "", said(request, "retried"));
+              !status.ok())
+            return status;
+        }
+        pipeline.record.clear_finished();
+        for (auto& [job_id, job] : jobs_) {
+          if (job.pipeline_id() != pipeline.record.id() || job.reason() != "UPSTREAM_FAILED") continue;
+          job.clear_reason();
+          job.clear_message();
+          operation.changed(job);
+        }
+        v1::ControlResponse response;
+        response.set_id(*id);
+        response.set_state(is_job ? state_name(jobs_.at(*id).state()) : phase_of(pipeline));
+        return response;
+      });
 }
 
 absl::StatusOr<v1::ControlResponse> Coordinator::readmit_gang(const v1::ControlRequest& request) {
@@ -201,38 +221,45 @@ absl::StatusOr<v1::ControlResponse> Coordinator::readmit_gang(const v1::ControlR
 }
 
 absl::StatusOr<v1::ControlResponse> Coordinator::decide_gate(const v1::DecideGateRequest& request) {
-  return once<v1::DecideGateRequest, v1::ControlResponse>("DecideGate", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
-    const Result<std::string> id = resolve_pipeline(request.pipeline_id());
-    if (!id.ok()) return id.status();
-    PipelineEntry& pipeline = pipelines_.at(*id);
-    std::string gate = request.gate();
-    if (gate.empty()) {
-      for (const StageState& stage : pipeline.engine.stages) {
-        if (stage.gate && stage.gate_status == GateStatus::kHeld) gate = stage.name;
-      }
-      if (gate.empty()) return absl::FailedPreconditionError(concat("no gate holds pipeline ", *id, " (it is ", phase_of(pipeline), ")"));
-    }
-    for (const StageState& stage : pipeline.engine.stages) {
-      const bool is_decided = stage.gate_status == (request.approve() ? GateStatus::kApproved : GateStatus::kFailed);
-      if (!stage.gate || stage.name != gate || !is_decided || decided_by(pipeline.record, gate).empty()) continue;
-      v1::ControlResponse response = nothing_to_do(*id, phase_of(pipeline));
-      response.set_note(concat("gate '", gate, "' was ", request.approve() ? "approved" : "rejected", " before, by ", decided_by(pipeline.record, gate)));
-      return response;
-    }
-    const absl::Status status =
-        request.approve() ? feed(operation, pipeline, Approve{gate}) : feed(operation, pipeline, Reject{gate});
-    if (!status.ok()) return status;
-    for (v1::StageState& stage : *pipeline.record.mutable_stages()) {
-      if (stage.name() == gate) {
-        stage.set_decided_by(concat(request.user().empty() ? "user" : request.user(), request.comment().empty() ? "" : ": " + request.comment()));
-      }
-    }
-    operation.event(*id, "", request.approve() ? "GATE_APPROVED" : "GATE_REJECTED", concat(gate, request.comment().empty() ? "" : ": " + request.comment()));
-    v1::ControlResponse response;
-    response.set_id(*id);
-    response.set_state(phase_of(pipeline));
-    return response;
-  });
+  return once<v1::DecideGateRequest, v1::ControlResponse>(
+      "DecideGate", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
+        const Result<std::string> id = resolve_pipeline(request.pipeline_id());
+        if (!id.ok()) return id.status();
+        PipelineEntry& pipeline = pipelines_.at(*id);
+        std::string gate = request.gate();
+        if (gate.empty()) {
+          for (const StageState& stage : pipeline.engine.stages) {
+            if (stage.gate && stage.gate_status == GateStatus::kHeld) gate = stage.name;
+          }
+          if (gate.empty())
+            return absl::FailedPreconditionError(
+                concat("no gate holds pipeline ", *id, " (it is ", phase_of(pipeline), ")"));
+        }
+        for (const StageState& stage : pipeline.engine.stages) {
+          const bool is_decided =
+              stage.gate_status == (request.approve() ? GateStatus::kApproved : GateStatus::kFailed);
+          if (!stage.gate || stage.name != gate || !is_decided || decided_by(pipeline.record, gate).empty()) continue;
+          v1::ControlResponse response = nothing_to_do(*id, phase_of(pipeline));
+          response.set_note(concat("gate '", gate, "' was ", request.approve() ? "approved" : "rejected",
+                                   " before, by ", decided_by(pipeline.record, gate)));
+          return response;
+        }
+        const absl::Status status =
+            request.approve() ? feed(operation, pipeline, Approve{gate}) : feed(operation, pipeline, Reject{gate});
+        if (!status.ok()) return status;
+        for (v1::StageState& stage : *pipeline.record.mutable_stages()) {
+          if (stage.name() == gate) {
+            stage.set_decided_by(concat(request.user().empty() ? "user" : request.user(),
+                                        request.comment().empty() ? "" : ": " + request.comment()));
+          }
+        }
+        operation.event(*id, "", request.approve() ? "GATE_APPROVED" : "GATE_REJECTED",
+                        concat(gate, request.comment().empty() ? "" : ": " + request.comment()));
+        v1::ControlResponse response;
+        response.set_id(*id);
+        response.set_state(phase_of(pipeline));
+        return response;
+      });
 }
 
 }  // namespace moe

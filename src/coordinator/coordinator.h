@@ -28,13 +28,13 @@ namespace moe {
 
 struct CoordinatorOptions {
   std::filesystem::path data_root;
-  std::string root_id{};   ///< what a gang must find in its own --data-root
+  std::string root_id{};  ///< what a gang must find in its own --data-root
   std::string http_url;
   std::chrono::milliseconds lease{15'000};
   std::chrono::milliseconds heartbeat{3'000};
   /// Wait before a second failed attempt in a row is followed by another; doubles up to 20 times as much.
   std::chrono::milliseconds retry_backoff{30'000};
-  int max_failures = 5;   ///< attempts that may fail without a newly committed step
+  int max_failures = 5;  ///< attempts that may fail without a newly committed step
   /// A gang that failed two different jobs, which others can run, gets none for this long.
   std::chrono::milliseconds quarantine{1'800'000};
   /// A job whose inputs neither the only gang that is there nor the coordinator sees waits so long for another gang.
@@ -45,14 +45,17 @@ struct CoordinatorOptions {
 struct CoordinatorObserver {
   std::function<void(const std::string& reason)> lease_expired = [](const std::string&) {};
   std::function<void()> fenced = [] {};
-  std::function<void(const std::string& job_id, const std::string& reason)> restarted = [](const std::string&, const std::string&) {};
-  std::function<void(const std::string& kind, const std::string& outcome)> finished = [](const std::string&, const std::string&) {};
-  std::function<void()> changed = [] {};   ///< something a long poll may wait for
+  std::function<void(const std::string& job_id, const std::string& reason)> restarted = [](const std::string&,
+                                                                                           const std::string&) {};
+  std::function<void(const std::string& kind, const std::string& outcome)> finished = [](const std::string&,
+                                                                                         const std::string&) {};
+  std::function<void()> changed = [] {};  ///< something a long poll may wait for
 };
 
-/// Pipelines, jobs, leases, gangs and artifacts: the coordinator without sockets. Keeps everything in memory and hands every
-/// change to the store; an answer may be sent once Store::after_commit says so. A pipeline is driven by the engine of
-/// src/pipeline, a job by job_machine.h, and the choice of a job for a gang is scheduler.h's. Thread-safe: one lock.
+/// Pipelines, jobs, leases, gangs and artifacts: the coordinator without sockets. Keeps everything in memory and hands
+/// every change to the store; an answer may be sent once Store::after_commit says so. A pipeline is driven by the
+/// engine of src/pipeline, a job by job_machine.h, and the choice of a job for a gang is scheduler.h's. Thread-safe:
+/// one lock.
 ///
 /// Every call returns what its RPC answers; the status codes are those of the service comments.
 class Coordinator {
@@ -103,32 +106,33 @@ class Coordinator {
   std::set<std::string> take_changed_pipelines(std::chrono::milliseconds wait);
 
   /// For the status page and metrics: copies. What lives is counted whole and listed first, so that nothing shown of it
-  /// depends on how much has ended. A pipeline lives until it has ended and no job of it waits for a gang, has one or is
-  /// paused; a job lives until its state is final or its pipeline does not live.
+  /// depends on how much has ended. A pipeline lives until it has ended and no job of it waits for a gang, has one or
+  /// is paused; a job lives until its state is final or its pipeline does not live.
   struct View {
-    std::map<std::string, int64_t> living_pipelines;   ///< by phase
-    std::map<std::string, int64_t> living_jobs;        ///< by state; every state that is not final is there
-    std::optional<int64_t> oldest_queued;              ///< since when the job has waited that waits longest: microseconds since the epoch
+    std::map<std::string, int64_t> living_pipelines;  ///< by phase
+    std::map<std::string, int64_t> living_jobs;       ///< by state; every state that is not final is there
+    std::optional<int64_t>
+        oldest_queued;  ///< since when the job has waited that waits longest: microseconds since the epoch
     size_t ended_pipelines = 0;
     std::vector<v1::Pipeline> pipelines;
     std::vector<v1::Job> jobs;
     std::vector<v1::Gang> gangs;
     std::map<std::string, std::vector<std::pair<int64_t, double>>> loss;
   };
-  /// At most `max_pipelines`: living ones (those that a gang works on, then those that a gate holds, then the others, each newest
-  /// first), then those that ended last; with their jobs, and with every other job that a gang works on.
+  /// At most `max_pipelines`: living ones (those that a gang works on, then those that a gate holds, then the others,
+  /// each newest first), then those that ended last; with their jobs, and with every other job that a gang works on.
   View view(size_t max_pipelines);
-  /// For metrics, light: at most `max_jobs` jobs without attempts and stage: living ones (at work, queued, paused, blocked), then
-  /// those that ended at `ended_since` (microseconds since the epoch) or later, the newest first; and their pipelines and all living
-  /// ones without spec.
+  /// For metrics, light: at most `max_jobs` jobs without attempts and stage: living ones (at work, queued, paused,
+  /// blocked), then those that ended at `ended_since` (microseconds since the epoch) or later, the newest first; and
+  /// their pipelines and all living ones without spec.
   View work(size_t max_jobs, int64_t ended_since);
 
  private:
   struct PipelineEntry {
     v1::Pipeline record;
     PipelineState engine;
-    std::optional<int64_t> ended;   ///< its place in ended_, when it has one
-    std::vector<v1::JobState> summarized{};   ///< as the files for people show its jobs
+    std::optional<int64_t> ended;            ///< its place in ended_, when it has one
+    std::vector<v1::JobState> summarized{};  ///< as the files for people show its jobs
   };
   struct LeaseEntry {
     std::string gang_id;
@@ -187,7 +191,8 @@ class Coordinator {
 
   // transitions.cc
   /// Applies an event of the job machine; FAILED_PRECONDITION if it is not allowed.
-  absl::Status apply(Operation& operation, v1::Job& job, JobEvent event, const std::string& reason, const std::string& message);
+  absl::Status apply(Operation& operation, v1::Job& job, JobEvent event, const std::string& reason,
+                     const std::string& message);
   /// Feeds the pipeline engine and carries its actions out.
   absl::Status feed(Operation& operation, PipelineEntry& pipeline, const Event& event);
   /// Feeds that the stage of a FAILED or CANCELED job will give nothing.
@@ -195,11 +200,11 @@ class Coordinator {
   /// Who is suspected of a failed attempt.
   enum class Suspect {
     kJob,
-    kGang,          ///< a reason of its own
-    kGangForSure,   ///< the coordinator sees what it does not see
+    kGang,         ///< a reason of its own
+    kGangForSure,  ///< the coordinator sees what it does not see
     kSilentGang,
-    kRoom,          ///< the data root is full
-    kNobody,        ///< the gang was told to end
+    kRoom,    ///< the data root is full
+    kNobody,  ///< the gang was told to end
   };
   struct AttemptEnd {
     v1::AttemptOutcome outcome;
@@ -213,16 +218,17 @@ class Coordinator {
   v1::AttemptFault charge(Operation& operation, v1::Job& job, const AttemptEnd& end);
   /// Whether another launcher's gang than the last attempt's could not read the inputs either.
   bool was_refused_by_another(const v1::Job& job) const;
-  /// Whether the inputs that a gang could not read were read by another, or are not yet refused by a gang that is there, be it in
-  /// quarantine or silent for a moment.
+  /// Whether the inputs that a gang could not read were read by another, or are not yet refused by a gang that is
+  /// there, be it in quarantine or silent for a moment.
   bool may_be_readable(const v1::Job& job) const;
-  void lose_lease(Operation& operation, v1::Job& job, const std::string& reason, const std::string& message, Suspect suspect);
+  void lose_lease(Operation& operation, v1::Job& job, const std::string& reason, const std::string& message,
+                  Suspect suspect);
   /// The gang brought the job to `step`: it is sound, and those that failed it before are not.
   void note_work(Operation& operation, const v1::Job& job, int64_t step);
   void announce_quarantines(Operation& operation, const std::vector<std::string>& launchers);
 
-  /// The job if (attempt, gang) is the current holder; ABORTED otherwise. A job whose lease expired and that nobody took since
-  /// is taken up again, which is committed at once.
+  /// The job if (attempt, gang) is the current holder; ABORTED otherwise. A job whose lease expired and that nobody
+  /// took since is taken up again, which is committed at once.
   Result<v1::Job*> fenced_job(Operation& operation, const std::string& gang_id, const std::string& job_id, int attempt);
   bool may_take_up(const v1::Job& job) const;
   void add_artifact(Operation& operation, const v1::Job& job);
@@ -232,7 +238,8 @@ class Coordinator {
   void remember(Operation& operation, StoredRequest request);
 
   template <typename Request, typename Response>
-  Result<Response> once(const char* method, const Request& request, const std::function<Result<Response>(Operation&)>& work);
+  Result<Response> once(const char* method, const Request& request,
+                        const std::function<Result<Response>(Operation&)>& work);
 
   const CoordinatorOptions options_;
   const Clock& clock_;
@@ -245,21 +252,22 @@ class Coordinator {
   uint64_t version_ = 1;
   int64_t revision_ = 0;
   std::map<std::string, PipelineEntry> pipelines_;
-  std::set<std::string> living_;                                 ///< pipelines, see View
-  std::set<std::pair<int64_t, std::string>> ended_;              ///< the others, by when the last job or the pipeline ended
+  std::set<std::string> living_;                     ///< pipelines, see View
+  std::set<std::pair<int64_t, std::string>> ended_;  ///< the others, by when the last job or the pipeline ended
   std::map<std::string, v1::Job> jobs_;
   std::set<QueuedJob> queue_;
-  std::map<std::string, LeaseEntry> leases_;        ///< by job
+  std::map<std::string, LeaseEntry> leases_;  ///< by job
   std::map<std::string, GangEntry> gangs_;
   GangHealth health_;
-  std::deque<std::pair<std::string, std::string>> replaced_gangs_;   ///< (id, successor) of the same launcher, the newest
+  std::deque<std::pair<std::string, std::string>>
+      replaced_gangs_;  ///< (id, successor) of the same launcher, the newest
   std::map<std::string, v1::Artifact> artifacts_;
   std::deque<v1::Event> events_;
   std::map<std::string, StoredRequest> requests_;
-  std::deque<std::pair<int64_t, std::string>> request_order_;       ///< (created, id), oldest first
-  std::map<std::string, std::map<int64_t, v1::MetricPoint>> points_;   ///< by job, by step
+  std::deque<std::pair<int64_t, std::string>> request_order_;         ///< (created, id), oldest first
+  std::map<std::string, std::map<int64_t, v1::MetricPoint>> points_;  ///< by job, by step
   std::map<std::string, int64_t> point_stride_;                       ///< by job: only multiples are kept
-  std::map<std::string, std::vector<v1::LayerLoad>> expert_load_;      ///< by job, of the last report
+  std::map<std::string, std::vector<v1::LayerLoad>> expert_load_;     ///< by job, of the last report
   std::set<std::string> changed_pipelines_;
   std::chrono::steady_clock::time_point last_call_;  ///< of notice_stall()
 };

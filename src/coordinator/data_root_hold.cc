@@ -16,11 +16,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path lock_file(const fs::path& root) { return root / ".moe-coordinator.lock"; }
+fs::path lock_file(const fs::path& root) {
+  return root / ".moe-coordinator.lock";
+}
 
 [[noreturn]] void throw_other_root(const fs::path& root, const std::string& known, const std::string& what) {
   const std::string file = root_id_file(root).string();
-  throw InvalidArgument(concat("the store belongs to the data root ", known, ", and ", file, what, ": mount the storage, or give the --data-root and --store that belong together. ",
+  throw InvalidArgument(concat("the store belongs to the data root ", known, ", and ", file, what,
+                               ": mount the storage, or give the --data-root and --store that belong together. ",
                                "If the folder was restored or copied without hidden files: echo ", known, " > ", file));
 }
 
@@ -63,13 +66,16 @@ std::unique_ptr<FileLock> locked(const fs::path& root) {
     std::string holder;
     std::ifstream in(lock_file(root));
     std::getline(in, holder);
-    throw InvalidArgument(concat("the data root ", root.string(), " is in use by another moe-coordinator", holder.empty() ? "" : " (" + holder + ")",
-                                 ": two would know nothing of each other's jobs; stop that one, or give another --data-root"));
+    throw InvalidArgument(
+        concat("the data root ", root.string(), " is in use by another moe-coordinator",
+               holder.empty() ? "" : " (" + holder + ")",
+               ": two would know nothing of each other's jobs; stop that one, or give another --data-root"));
   } catch (const StorageError& error) {
     // Storage may know no locks; a file that is another user's is another user's coordinator.
     std::error_code ignored;
     if (!fs::exists(lock_file(root), ignored) || ::access(lock_file(root).c_str(), W_OK) != 0) throw;
-    log_warning(concat("event=data_root_not_locked reason=\"", error.what(), "\"; nothing keeps a second coordinator away from ", root.string()));
+    log_warning(concat("event=data_root_not_locked reason=\"", error.what(),
+                       "\"; nothing keeps a second coordinator away from ", root.string()));
     return nullptr;
   }
 }
@@ -93,9 +99,12 @@ std::string identified(const fs::path& root, Store& store) {
 
 }  // namespace
 
-DataRootHold::DataRootHold(const fs::path& path, Store& store) : path_(opened(path, store)), lock_(locked(path_)), id_(identified(path_, store)) {}
+DataRootHold::DataRootHold(const fs::path& path, Store& store)
+    : path_(opened(path, store)), lock_(locked(path_)), id_(identified(path_, store)) {}
 
 // In place: a renamed file would be another than the one that is locked.
-void DataRootHold::announce(const std::string& text) const { std::ofstream(lock_file(path_), std::ios::trunc) << text << "\n"; }
+void DataRootHold::announce(const std::string& text) const {
+  std::ofstream(lock_file(path_), std::ios::trunc) << text << "\n";
+}
 
 }  // namespace moe

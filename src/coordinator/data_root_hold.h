@@ -10,8 +10,8 @@ namespace moe {
 
 class Store;
 
-/// A coordinator's hold on its data root, for as long as it lives: the folder is there, no other coordinator has it (a lock in
-/// the folder, which also reaches coordinators on other machines), and it is the one that the store belongs to.
+/// A coordinator's hold on its data root, for as long as it lives: the folder is there, no other coordinator has it (a
+/// lock in the folder, which also reaches coordinators on other machines), and it is the one that the store belongs to.
 class DataRootHold {
  public:
   /// A store that belongs to no root yet takes this one, unless it knows of jobs that were begun and the root has
@@ -28,7 +28,7 @@ class DataRootHold {
 
  private:
   const std::filesystem::path path_;
-  const std::unique_ptr<FileLock> lock_;   ///< null where the file system has no locks
+  const std::unique_ptr<FileLock> lock_;  ///< null where the file system has no locks
   const std::string id_;
 };
 

@@ -16,7 +16,9 @@ constexpr int64_t kMicrosPerSecond = 1'000'000;
 /// Older faults say nothing of a machine.
 constexpr int64_t kForgetMicros = 24LL * 3600 * kMicrosPerSecond;
 
-int64_t time_of(const v1::GangFault& fault) { return TimeUtil::TimestampToMicroseconds(fault.at()); }
+int64_t time_of(const v1::GangFault& fault) {
+  return TimeUtil::TimestampToMicroseconds(fault.at());
+}
 
 }  // namespace
 
@@ -38,7 +40,8 @@ std::vector<const v1::GangFault*> GangHealth::counted(const std::string& gang) c
   for (const auto& [job, fault] : faults->second) {
     if (counts(fault)) all.push_back(&fault);
   }
-  std::sort(all.begin(), all.end(), [](const v1::GangFault* a, const v1::GangFault* b) { return time_of(*a) < time_of(*b); });
+  std::sort(all.begin(), all.end(),
+            [](const v1::GangFault* a, const v1::GangFault* b) { return time_of(*a) < time_of(*b); });
   return all;
 }
 
@@ -56,7 +59,8 @@ std::vector<std::string> GangHealth::failed(const std::string& gang, const v1::G
   return {};
 }
 
-std::vector<std::string> GangHealth::worked(const std::string& gang, const std::string& job, int64_t step, int64_t now_micros) {
+std::vector<std::string> GangHealth::worked(const std::string& gang, const std::string& job, int64_t step,
+                                            int64_t now_micros) {
   if (const auto sound = faults_.find(gang); sound != faults_.end()) {
     for (const auto& [other, fault] : sound->second) unlink(gang, other);
     faults_.erase(sound);
@@ -124,7 +128,9 @@ std::string GangHealth::why(const std::string& gang, int64_t now_micros) const {
                 ", or until it is mended and its launcher started anew, or readmitted (moectl readmit)");
 }
 
-std::set<std::string> GangHealth::take_changed() { return std::exchange(changed_, {}); }
+std::set<std::string> GangHealth::take_changed() {
+  return std::exchange(changed_, {});
+}
 
 std::optional<v1::GangFaults> GangHealth::record(const std::string& gang) const {
   const auto faults = faults_.find(gang);

@@ -48,7 +48,7 @@ class GangHealth {
   std::optional<v1::GangFaults> record(const std::string& gang) const;
 
  private:
-  using Faults = std::map<std::string, v1::GangFault>;   ///< by job
+  using Faults = std::map<std::string, v1::GangFault>;  ///< by job
 
   bool counts(const v1::GangFault& fault) const;
   /// What is only forgotten clears nobody: the job stays suspect for the others that failed it.

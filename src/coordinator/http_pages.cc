@@ -20,7 +20,9 @@ constexpr char kQueue[] = "default";
 /// Series of a job that ended are exposed this long.
 constexpr double kKeepSeconds = 3600;
 
-double seconds(const google::protobuf::Timestamp& stamp) { return static_cast<double>(TimeUtil::TimestampToMicroseconds(stamp)) / 1e6; }
+double seconds(const google::protobuf::Timestamp& stamp) {
+  return static_cast<double>(TimeUtil::TimestampToMicroseconds(stamp)) / 1e6;
+}
 
 double wall_now() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -58,15 +60,18 @@ CoordinatorSnapshot snapshot_of(const Coordinator::View& view, double now) {
     }
     snapshot.jobs.push_back(std::move(row));
   }
-  for (const v1::Gang& gang : view.gangs) snapshot.gangs.push_back({gang.id(), gang.job_id(), seconds(gang.last_heard()), gang.state()});
+  for (const v1::Gang& gang : view.gangs)
+    snapshot.gangs.push_back({gang.id(), gang.job_id(), seconds(gang.last_heard()), gang.state()});
   for (const v1::Pipeline& pipeline : view.pipelines) {
-    if (pipeline.phase() == "SUCCEEDED" || pipeline.phase() == "FAILED" || pipeline.phase() == "CANCELED") continue;   // nobody waits for its gates
+    if (pipeline.phase() == "SUCCEEDED" || pipeline.phase() == "FAILED" || pipeline.phase() == "CANCELED")
+      continue;  // nobody waits for its gates
     std::string stage;
     for (const v1::StageState& state : pipeline.stages()) {
       if (!state.is_gate()) {
         stage = state.name();
       } else if (state.status() != "PENDING") {
-        snapshot.gates.push_back({pipeline.id(), stage, state.name(), state.status() != "HELD" && state.status() != "FAILED"});
+        snapshot.gates.push_back(
+            {pipeline.id(), stage, state.name(), state.status() != "HELD" && state.status() != "FAILED"});
       }
     }
   }
@@ -97,15 +102,18 @@ std::string discovery_document(const std::vector<v1::Gang>& gangs) {
       if (rank.metrics_endpoint().empty()) continue;
       char number[16];
       std::snprintf(number, sizeof number, "%04d", rank.rank());
-      document.push_back({{"targets", {rank.metrics_endpoint()}}, {"labels", {{"gang_id", gang.id()}, {"rank", number}, {"node", rank.node()}}}});
+      document.push_back({{"targets", {rank.metrics_endpoint()}},
+                          {"labels", {{"gang_id", gang.id()}, {"rank", number}, {"node", rank.node()}}}});
     }
   }
   return document.dump();
 }
 
-void add_pages(HttpServer& server, Coordinator& coordinator, MetricsPage& page, CoordinatorMetrics& metrics, const fs::path& store_file) {
+void add_pages(HttpServer& server, Coordinator& coordinator, MetricsPage& page, CoordinatorMetrics& metrics,
+               const fs::path& store_file) {
   server.get("/", [&coordinator](const HttpRequest&) {
-    const StatusPage status = status_page_of(coordinator.view(kStatusPagePipelines), coordinator.server_info().version(), utc_text(std::time(nullptr)));
+    const StatusPage status = status_page_of(coordinator.view(kStatusPagePipelines),
+                                             coordinator.server_info().version(), utc_text(std::time(nullptr)));
     return HttpResponse{200, "text/html; charset=utf-8", render_status_page(status)};
   });
   server.get("/sd/workers", [&coordinator](const HttpRequest&) {
@@ -113,7 +121,8 @@ void add_pages(HttpServer& server, Coordinator& coordinator, MetricsPage& page, 
   });
   server.get("/metrics", [&coordinator, &page, &metrics, store_file](const HttpRequest&) {
     const double now = wall_now();
-    CoordinatorSnapshot snapshot = snapshot_of(coordinator.work(CoordinatorMetrics::kMaxJobs, static_cast<int64_t>((now - kKeepSeconds) * 1e6)), now);
+    CoordinatorSnapshot snapshot = snapshot_of(
+        coordinator.work(CoordinatorMetrics::kMaxJobs, static_cast<int64_t>((now - kKeepSeconds) * 1e6)), now);
     snapshot.store_bytes = {{"db", size_of(store_file)}, {"wal", size_of(store_file.string() + "-wal")}};
     metrics.set(snapshot);
     return page.response();

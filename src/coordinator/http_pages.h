@@ -8,9 +8,10 @@
 
 namespace moe {
 
-/// Adds the coordinator's pages: the status page at /, /metrics, Prometheus service discovery at /sd/workers. Everything handed
-/// over must outlive the server.
-void add_pages(HttpServer& server, Coordinator& coordinator, MetricsPage& page, CoordinatorMetrics& metrics, const std::filesystem::path& store_file);
+/// Adds the coordinator's pages: the status page at /, /metrics, Prometheus service discovery at /sd/workers.
+/// Everything handed over must outlive the server.
+void add_pages(HttpServer& server, Coordinator& coordinator, MetricsPage& page, CoordinatorMetrics& metrics,
+               const std::filesystem::path& store_file);
 
 /// What Coordinator::work() found, as metrics show it: gates only of pipelines that have not ended.
 CoordinatorSnapshot snapshot_of(const Coordinator::View& view, double now);

@@ -20,18 +20,20 @@ std::string host_name() {
 }
 
 struct Fault {
-  std::string text;          ///< empty if there is none
-  bool is_ours = false;      ///< a right that the coordinator's user lacks; the gangs' may have it
+  std::string text;      ///< empty if there is none
+  bool is_ours = false;  ///< a right that the coordinator's user lacks; the gangs' may have it
 };
 
 Fault fault_of(const fs::path& path, bool is_model) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
-  if (status.type() == fs::file_type::not_found) return {is_model ? "there is no such folder" : "there is no such file"};
+  if (status.type() == fs::file_type::not_found)
+    return {is_model ? "there is no such folder" : "there is no such file"};
   if (status.type() == fs::file_type::none) return {concat("it cannot be looked at (", error.message(), ")"), true};
   if (is_model) {
     const fs::file_type config = fs::status(path / "config.json", error).type();
-    if (config == fs::file_type::none) return {concat("its config.json cannot be looked at (", error.message(), ")"), true};
+    if (config == fs::file_type::none)
+      return {concat("its config.json cannot be looked at (", error.message(), ")"), true};
     return {config == fs::file_type::regular ? "" : "it is not a model directory: config.json is missing"};
   }
   if (!fs::is_regular_file(status)) return {"it is not a file"};
@@ -41,7 +43,8 @@ Fault fault_of(const fs::path& path, bool is_model) {
 
 class Checker {
  public:
-  Checker(const v1::PipelineSpec& spec, const fs::path& data_root) : spec_(spec), data_root_(fs::absolute(data_root).lexically_normal()) {}
+  Checker(const v1::PipelineSpec& spec, const fs::path& data_root)
+      : spec_(spec), data_root_(fs::absolute(data_root).lexically_normal()) {}
 
   void stage(const v1::Stage& stage) {
     const std::string kind = stage_kind(stage);
@@ -56,8 +59,10 @@ class Checker {
 
   InputCheck take() {
     if (seen_.empty()) return {};
-    check_.told = concat("the coordinator looked for the ", seen_.size(), seen_.size() == 1 ? " model or data file" : " models and data files",
-                         " that it names: ", found_, found_ == 1 ? " is there" : " are there", relative_ == 0 ? "" : concat(", ", relative_, " with a relative path cannot be told"));
+    check_.told = concat("the coordinator looked for the ", seen_.size(),
+                         seen_.size() == 1 ? " model or data file" : " models and data files",
+                         " that it names: ", found_, found_ == 1 ? " is there" : " are there",
+                         relative_ == 0 ? "" : concat(", ", relative_, " with a relative path cannot be told"));
     return std::move(check_);
   }
 
@@ -87,12 +92,17 @@ class Checker {
       return;
     }
     if (!is_below(path, data_root_)) {
-      check_.warnings.push_back(concat(field, ": ", fault.text, " (", written, ") on ", host_name(), ", where the coordinator looked; it is not below the data root ",
+      check_.warnings.push_back(concat(field, ": ", fault.text, " (", written, ") on ", host_name(),
+                                       ", where the coordinator looked; it is not below the data root ",
                                        data_root_.string(), ", so gangs elsewhere may have it"));
     } else if (fault.is_ours) {
-      check_.warnings.push_back(concat(field, ": ", fault.text, " (", written, ") by the coordinator; gangs that run as another user may be able to"));
+      check_.warnings.push_back(concat(field, ": ", fault.text, " (", written,
+                                       ") by the coordinator; gangs that run as another user may be able to"));
     } else {
-      check_.problems.push_back({"", field, concat(fault.text, " (", written, "): the coordinator looked, and gangs share its data root ", data_root_.string())});
+      check_.problems.push_back(
+          {"", field,
+           concat(fault.text, " (", written, "): the coordinator looked, and gangs share its data root ",
+                  data_root_.string())});
     }
   }
 

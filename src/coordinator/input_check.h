@@ -7,8 +7,8 @@
 #include "moe/v1/pipeline.pb.h"
 #include "pipeline/problem.h"
 
-/// Whether the models and data files that a pipeline names are there, as far as the coordinator can see: a mistyped path is told
-/// at submit, not when a gang has its turn. Reads directories; call it without a lock.
+/// Whether the models and data files that a pipeline names are there, as far as the coordinator can see: a mistyped
+/// path is told at submit, not when a gang has its turn. Reads directories; call it without a lock.
 namespace moe {
 
 struct InputCheck {

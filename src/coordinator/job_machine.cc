@@ -6,8 +6,12 @@
 namespace moe {
 namespace {
 
-JobPosition at(v1::JobState state) { return {state, v1::STOP_INTENT_UNSPECIFIED}; }
-JobPosition stopping(v1::StopIntent intent) { return {v1::JOB_STATE_STOPPING, intent}; }
+JobPosition at(v1::JobState state) {
+  return {state, v1::STOP_INTENT_UNSPECIFIED};
+}
+JobPosition stopping(v1::StopIntent intent) {
+  return {v1::JOB_STATE_STOPPING, intent};
+}
 
 JobPosition after_stop(v1::StopIntent intent) {
   switch (intent) {
@@ -35,7 +39,8 @@ std::optional<JobPosition> from_working(JobEvent event, const JobCircumstances& 
   switch (event) {
     case JobEvent::kWorkHeartbeat: return at(v1::JOB_STATE_RUNNING);
     case JobEvent::kLeaseExpired:
-    case JobEvent::kAttemptRetryable: return at(circumstances.budget_left ? v1::JOB_STATE_QUEUED : v1::JOB_STATE_FAILED);
+    case JobEvent::kAttemptRetryable:
+      return at(circumstances.budget_left ? v1::JOB_STATE_QUEUED : v1::JOB_STATE_FAILED);
     case JobEvent::kAttemptReleased: return at(v1::JOB_STATE_QUEUED);
     case JobEvent::kAttemptPermanent: return at(v1::JOB_STATE_FAILED);
     case JobEvent::kAttemptSucceeded: return at(v1::JOB_STATE_SUCCEEDED);
@@ -49,12 +54,12 @@ std::optional<JobPosition> from_working(JobEvent event, const JobCircumstances& 
 std::optional<JobPosition> from_stopping(v1::StopIntent intent, JobEvent event) {
   switch (event) {
     case JobEvent::kWorkHeartbeat: return stopping(intent);
-    case JobEvent::kCancel: return stopping(v1::STOP_INTENT_CANCEL);   // outranks the intent there was
+    case JobEvent::kCancel: return stopping(v1::STOP_INTENT_CANCEL);  // outranks the intent there was
     case JobEvent::kLeaseExpired:
     case JobEvent::kAttemptRetryable:
     case JobEvent::kAttemptPermanent:
     case JobEvent::kAttemptReleased: return after_stop(intent);
-    case JobEvent::kAttemptSucceeded: return at(v1::JOB_STATE_SUCCEEDED);   // a finished job is never thrown away
+    case JobEvent::kAttemptSucceeded: return at(v1::JOB_STATE_SUCCEEDED);  // a finished job is never thrown away
     default: return std::nullopt;
   }
 }
@@ -69,7 +74,8 @@ std::optional<JobPosition> from_paused(JobEvent event, const JobCircumstances& c
 
 }  // namespace
 
-std::optional<JobPosition> next_position(const JobPosition& from, JobEvent event, const JobCircumstances& circumstances) {
+std::optional<JobPosition> next_position(const JobPosition& from, JobEvent event,
+                                         const JobCircumstances& circumstances) {
   switch (from.state) {
     case v1::JOB_STATE_BLOCKED:
     case v1::JOB_STATE_QUEUED: return from_waiting(from.state, event);

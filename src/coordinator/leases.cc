@@ -19,7 +19,8 @@ using google::protobuf::util::TimeUtil;
 constexpr int kForgetGangLeases = 20;
 constexpr size_t kReplacedGangsKept = 1000;
 constexpr char kOwnLauncherId[] =
-    "every gang needs a MOE_LAUNCHER_ID of its own: deploy/gang.sh makes one; in a launch line of your own write -x MOE_LAUNCHER_ID=$(cat /proc/sys/kernel/random/uuid)";
+    "every gang needs a MOE_LAUNCHER_ID of its own: deploy/gang.sh makes one; in a launch line of your own write -x "
+    "MOE_LAUNCHER_ID=$(cat /proc/sys/kernel/random/uuid)";
 
 /// " with exit code 137 (signal 9)"; empty if the launcher did not say.
 std::string how_it_ended(const v1::Gang& successor) {
@@ -44,28 +45,35 @@ std::string tenths(double seconds) {
 /// Why the gang does not see this coordinator's data root.
 std::string other_root(const v1::RegisterGangRequest& request, const CoordinatorOptions& options) {
   const std::string where = request.gang().ranks(0).node().empty() ? "" : " on " + request.gang().ranks(0).node();
-  return concat("gang ", request.gang().id(), " has --data-root ", request.data_root(), where,
-                request.root_id().empty() ? ", where there is no .moe-root-id" : ", which is the data root " + request.root_id(), "; the coordinator has ",
-                options.data_root.string(), ", which is the data root ", options.root_id, ": give the gang that folder, or mount the storage there");
+  return concat(
+      "gang ", request.gang().id(), " has --data-root ", request.data_root(), where,
+      request.root_id().empty() ? ", where there is no .moe-root-id" : ", which is the data root " + request.root_id(),
+      "; the coordinator has ", options.data_root.string(), ", which is the data root ", options.root_id,
+      ": give the gang that folder, or mount the storage there");
 }
 
 }  // namespace
 
 absl::Status Coordinator::refuse_registration(const v1::RegisterGangRequest& request) const {
   const v1::Gang& gang = request.gang();
-  if (gang.id().empty() || gang.ranks().empty()) return absl::InvalidArgumentError("a gang needs an id and at least one rank");
+  if (gang.id().empty() || gang.ranks().empty())
+    return absl::InvalidArgumentError("a gang needs an id and at least one rank");
   if (request.root_id() != options_.root_id) return absl::FailedPreconditionError(other_root(request, options_));
   // It was said to have ended, and calls: its launcher's id is another's too.
   for (const auto& [id, successor] : replaced_gangs_) {
     if (id != gang.id()) continue;
-    return absl::AbortedError(concat("gang ", id, " must end: ", successor, " came in its place, with the same launcher id '", gang.launcher_id(), "'; ", kOwnLauncherId));
+    return absl::AbortedError(concat("gang ", id, " must end: ", successor,
+                                     " came in its place, with the same launcher id '", gang.launcher_id(), "'; ",
+                                     kOwnLauncherId));
   }
   if (gang.launcher_id().empty() || gang.has_previous_exit_code()) return absl::OkStatus();
   for (const auto& [id, other] : gangs_) {
     const std::chrono::duration<double> silent = clock_.steady() - other.heard;
     if (id == gang.id() || other.record.launcher_id() != gang.launcher_id() || silent > options_.lease) continue;
-    return absl::AlreadyExistsError(concat("gang ", id, " has the launcher id '", gang.launcher_id(), "' too and was heard of ", tenths(silent.count()), " s ago; ", kOwnLauncherId,
-                                           ". If that gang has ended, this one may come in ", tenths(std::chrono::duration<double>(options_.lease).count() - silent.count()), " s"));
+    return absl::AlreadyExistsError(
+        concat("gang ", id, " has the launcher id '", gang.launcher_id(), "' too and was heard of ",
+               tenths(silent.count()), " s ago; ", kOwnLauncherId, ". If that gang has ended, this one may come in ",
+               tenths(std::chrono::duration<double>(options_.lease).count() - silent.count()), " s"));
   }
   return absl::OkStatus();
 }
@@ -76,11 +84,12 @@ absl::StatusOr<v1::RegisterGangResponse> Coordinator::register_gang(const v1::Re
   const v1::Gang& gang = request.gang();
   if (absl::Status refusal = refuse_registration(request); !refusal.ok()) return refusal;
   Operation operation(*this, "gang " + gang.id());
-  // The same launcher started a new process: the old one is dead, whatever its lease says, for the launcher told how it ended or it
-  // was not heard of for as long as a lease.
+  // The same launcher started a new process: the old one is dead, whatever its lease says, for the launcher told how it
+  // ended or it was not heard of for as long as a lease.
   std::vector<std::string> replaced;
   for (const auto& [id, other] : gangs_) {
-    if (id != gang.id() && !gang.launcher_id().empty() && other.record.launcher_id() == gang.launcher_id()) replaced.push_back(id);
+    if (id != gang.id() && !gang.launcher_id().empty() && other.record.launcher_id() == gang.launcher_id())
+      replaced.push_back(id);
   }
   for (const std::string& old : replaced) {
     std::vector<std::string> held;
@@ -88,7 +97,8 @@ absl::StatusOr<v1::RegisterGangResponse> Coordinator::register_gang(const v1::Re
       if (lease.gang_id == old) held.push_back(job);
     }
     for (const std::string& job : held) {
-      lose_lease(operation, jobs_.at(job), kGangRestarted, concat("gang ", old, " ended", how_it_ended(gang), " and was started again as ", gang.id()),
+      lose_lease(operation, jobs_.at(job), kGangRestarted,
+                 concat("gang ", old, " ended", how_it_ended(gang), " and was started again as ", gang.id()),
                  is_crash(gang) ? Suspect::kGang : Suspect::kSilentGang);
     }
     gangs_.erase(old);
@@ -103,7 +113,9 @@ absl::StatusOr<v1::RegisterGangResponse> Coordinator::register_gang(const v1::Re
   touch(entry.record.mutable_last_heard());
   entry.heard = clock_.steady();
   operation.changes().gangs.push_back(entry.record);
-  if (is_new) operation.event("", "", "GANG_REGISTERED", concat(gang.ranks_size(), " ", gang.device(), " ranks on ", gang.ranks(0).node()));
+  if (is_new)
+    operation.event("", "", "GANG_REGISTERED",
+                    concat(gang.ranks_size(), " ", gang.device(), " ranks on ", gang.ranks(0).node()));
   operation.commit();
   v1::RegisterGangResponse response;
   *response.mutable_heartbeat_interval() = TimeUtil::MillisecondsToDuration(options_.heartbeat.count());
@@ -129,7 +141,8 @@ v1::Lease Coordinator::lease_of(const v1::Job& job) const {
     model.set_digest(made->second.output_digest());
     model.set_is_output(true);
   }
-  for (auto checkpoint = job.checkpoints().rbegin(); checkpoint != job.checkpoints().rend(); ++checkpoint) *lease.add_checkpoints() = *checkpoint;
+  for (auto checkpoint = job.checkpoints().rbegin(); checkpoint != job.checkpoints().rend(); ++checkpoint)
+    *lease.add_checkpoints() = *checkpoint;
   *lease.mutable_lease_duration() = TimeUtil::MillisecondsToDuration(options_.lease.count());
   *lease.mutable_heartbeat_interval() = TimeUtil::MillisecondsToDuration(options_.heartbeat.count());
   return lease;
@@ -145,7 +158,7 @@ absl::StatusOr<v1::AcquireLeaseResponse> Coordinator::acquire_lease(const v1::Ac
   v1::AcquireLeaseResponse response;
   for (const auto& [job, lease] : leases_) {
     if (lease.gang_id != request.gang_id()) continue;
-    *response.mutable_lease() = lease_of(jobs_.at(job));   // the answer before was lost
+    *response.mutable_lease() = lease_of(jobs_.at(job));  // the answer before was lost
     leases_[job].expiry = std::max(lease.expiry, clock_.steady() + options_.lease);
     return response;
   }
@@ -162,7 +175,9 @@ absl::StatusOr<v1::AcquireLeaseResponse> Coordinator::acquire_lease(const v1::Ac
   attempt->set_gang_id(request.gang_id());
   attempt->set_launcher_id(shape.launcher);
   touch(attempt->mutable_started());
-  if (absl::Status status = apply(operation, job, JobEvent::kLeaseGranted, "", concat("attempt ", job.attempt(), " on gang ", request.gang_id())); !status.ok()) {
+  if (absl::Status status = apply(operation, job, JobEvent::kLeaseGranted, "",
+                                  concat("attempt ", job.attempt(), " on gang ", request.gang_id()));
+      !status.ok()) {
     return status;
   }
   if (!job.has_started()) touch(job.mutable_started());
@@ -187,7 +202,8 @@ absl::StatusOr<v1::DeregisterGangResponse> Coordinator::deregister_gang(const v1
   for (const auto& [job, lease] : leases_) {
     if (lease.gang_id == request.gang_id()) held.push_back(job);
   }
-  for (const std::string& job : held) lose_lease(operation, jobs_.at(job), kGangLeft, "the gang left: " + request.reason(), Suspect::kNobody);
+  for (const std::string& job : held)
+    lose_lease(operation, jobs_.at(job), kGangLeft, "the gang left: " + request.reason(), Suspect::kNobody);
   gangs_.erase(request.gang_id());
   operation.changes().removed_gangs.push_back(request.gang_id());
   operation.event("", "", kGangLeft, request.reason());
@@ -217,17 +233,21 @@ void Coordinator::tick() {
   }
   for (const std::string& job : expired) {
     lose_lease(operation, jobs_.at(job), kLeaseExpired,
-               concat("no heartbeat of gang ", leases_.at(job).gang_id, " for ", options_.lease.count() / 1000.0, " s"), Suspect::kSilentGang);
+               concat("no heartbeat of gang ", leases_.at(job).gang_id, " for ", options_.lease.count() / 1000.0, " s"),
+               Suspect::kSilentGang);
   }
   std::vector<std::string> forgotten;
   for (const auto& [id, gang] : gangs_) {
-    const bool holds = std::any_of(leases_.begin(), leases_.end(), [&](const auto& lease) { return lease.second.gang_id == id; });
+    const bool holds =
+        std::any_of(leases_.begin(), leases_.end(), [&](const auto& lease) { return lease.second.gang_id == id; });
     if (!holds && now - gang.heard > kForgetGangLeases * options_.lease) forgotten.push_back(id);
   }
   for (const std::string& id : forgotten) {
     gangs_.erase(id);
     operation.changes().removed_gangs.push_back(id);
-    operation.event("", "", "GANG_LOST", concat("gang ", id, " was not heard of for ", kForgetGangLeases * options_.lease.count() / 1000.0, " s"));
+    operation.event(
+        "", "", "GANG_LOST",
+        concat("gang ", id, " was not heard of for ", kForgetGangLeases * options_.lease.count() / 1000.0, " s"));
   }
   operation.commit();
 }

@@ -25,7 +25,7 @@ void LongPolls::wait(std::chrono::steady_clock::time_point deadline, Attempt att
     const std::lock_guard lock(mutex_);
     if (!closing_) {
       waiting_.push_back({deadline, std::move(attempt)});
-      changed_ = true;   // what the call waits for may have come since it looked
+      changed_ = true;  // what the call waits for may have come since it looked
       wake_.notify_one();
       return;
     }

@@ -9,8 +9,8 @@
 
 namespace moe {
 
-/// Calls that wait for something to happen. One thread asks each again when something changed, a few times a second (logs grow
-/// without a change of ours), and at its deadline. Thread-safe.
+/// Calls that wait for something to happen. One thread asks each again when something changed, a few times a second
+/// (logs grow without a change of ours), and at its deadline. Thread-safe.
 class LongPolls {
  public:
   /// Asked on the thread of this class; true: answered, forget it. At the last call `is_last` is set: it must answer.

@@ -33,9 +33,11 @@ constexpr char kFooter[] =
     "  moe-coordinator --data-root /shared/moe --store /var/lib/moe/coordinator.db\n"
     "  mpirun -n 2 moe-worker serve --coordinator 127.0.0.1:7070 --data-root /shared/moe\n"
     "  moectl submit pipeline.yaml\n\n"
-    "SIGTERM or SIGINT stops it in order; killed in any other way it loses nothing that it acknowledged. Gangs go on while it is\n"
+    "SIGTERM or SIGINT stops it in order; killed in any other way it loses nothing that it acknowledged. Gangs go on "
+    "while it is\n"
     "away and find it again.\n\n"
-    "Exit codes: 0 stopped; 64 usage or a port in use; 65 the store or the data root cannot be used (in use, another one, not\n"
+    "Exit codes: 0 stopped; 64 usage or a port in use; 65 the store or the data root cannot be used (in use, another "
+    "one, not\n"
     "mounted); 74 storage failed.";
 
 struct Flags {
@@ -53,7 +55,9 @@ struct Flags {
 
 std::atomic<int> stop_signal{0};
 
-void remember_signal(int signal) { stop_signal = signal; }
+void remember_signal(int signal) {
+  stop_signal = signal;
+}
 
 void install_signals() {
   struct sigaction action {};
@@ -70,10 +74,13 @@ void raise_descriptor_limit() {
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
   constexpr rlim_t kLeast = 4096;
-  if (limit.rlim_cur < kLeast) throw UsageError(concat("at most ", limit.rlim_cur, " open files are allowed here; moe-coordinator wants ", kLeast, ": raise `ulimit -n`"));
+  if (limit.rlim_cur < kLeast)
+    throw UsageError(concat("at most ", limit.rlim_cur, " open files are allowed here; moe-coordinator wants ", kLeast,
+                            ": raise `ulimit -n`"));
 }
 
-std::unique_ptr<grpc::Server> start_server(const Flags& flags, JobServiceAdapter& jobs, WorkerServiceAdapter& workers, int& port) {
+std::unique_ptr<grpc::Server> start_server(const Flags& flags, JobServiceAdapter& jobs, WorkerServiceAdapter& workers,
+                                           int& port) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
@@ -86,7 +93,8 @@ std::unique_ptr<grpc::Server> start_server(const Flags& flags, JobServiceAdapter
   builder.RegisterService(&workers);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (!server || port == 0) {
-    throw UsageError(concat("cannot listen on ", flags.address, ":", flags.port, ": the port is in use or the address is not ours; give another --port"));
+    throw UsageError(concat("cannot listen on ", flags.address, ":", flags.port,
+                            ": the port is in use or the address is not ours; give another --port"));
   }
   return server;
 }
@@ -95,19 +103,24 @@ std::unique_ptr<grpc::Server> start_server(const Flags& flags, JobServiceAdapter
 std::string name_of(const Flags& flags, int port) {
   char machine[256] = "";
   gethostname(machine, sizeof machine - 1);
-  return concat("process ", getpid(), " on ", machine, ", serving ", flags.address, ":", port, " with --store ", std::filesystem::absolute(flags.store).string());
+  return concat("process ", getpid(), " on ", machine, ", serving ", flags.address, ":", port, " with --store ",
+                std::filesystem::absolute(flags.store).string());
 }
 
 ExitCode serve(const Flags& flags) {
   if (flags.address != "127.0.0.1" && flags.address != "::1" && flags.address != "localhost") {
-    throw UsageError(concat("--address ", flags.address, ": plain text is spoken on loopback only; reach it from elsewhere through an ssh tunnel"));
+    throw UsageError(concat("--address ", flags.address,
+                            ": plain text is spoken on loopback only; reach it from elsewhere through an ssh tunnel"));
   }
   if (flags.heartbeat_seconds * 2 > flags.lease_seconds) {
-    throw UsageError(concat("--heartbeat ", flags.heartbeat_seconds, " s must be at most half of --lease ", flags.lease_seconds, " s"));
+    throw UsageError(concat("--heartbeat ", flags.heartbeat_seconds, " s must be at most half of --lease ",
+                            flags.lease_seconds, " s"));
   }
   install_signals();
   raise_descriptor_limit();
-  const auto milliseconds = [](double seconds) { return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000)); };
+  const auto milliseconds = [](double seconds) {
+    return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
+  };
   SystemClock clock;
   MetricsPage page;
   CoordinatorMetrics metrics(page, metric_labels());
@@ -127,23 +140,25 @@ ExitCode serve(const Flags& flags) {
                                    .retry_backoff = milliseconds(flags.retry_backoff_seconds),
                                    .quarantine = milliseconds(flags.quarantine_seconds),
                                    .input_grace = milliseconds(flags.input_grace_seconds)};
-  Coordinator coordinator(options, clock, store,
-                          {.lease_expired = [&](const std::string& reason) { metrics.lease_expired(reason); },
-                           .fenced = [&] { metrics.fenced(); },
-                           .restarted = [&](const std::string& job, const std::string& reason) { metrics.restarted(job, reason); },
-                           .finished = [&](const std::string& kind, const std::string& outcome) { metrics.finished(kind, outcome); },
-                           .changed = [&] { long_polls.notify(); }});
+  Coordinator coordinator(
+      options, clock, store,
+      {.lease_expired = [&](const std::string& reason) { metrics.lease_expired(reason); },
+       .fenced = [&] { metrics.fenced(); },
+       .restarted = [&](const std::string& job, const std::string& reason) { metrics.restarted(job, reason); },
+       .finished = [&](const std::string& kind, const std::string& outcome) { metrics.finished(kind, outcome); },
+       .changed = [&] { long_polls.notify(); }});
   const RpcParts parts{coordinator, store, long_polls, metrics};
   JobServiceAdapter jobs(parts);
   WorkerServiceAdapter workers(parts);
   Reporter reporter(coordinator, data_root);
-  const std::unique_ptr<HttpServer> http = std::move(listener);   // from here on: it ends before what its pages read
+  const std::unique_ptr<HttpServer> http = std::move(listener);  // from here on: it ends before what its pages read
   int port = 0;
   const std::unique_ptr<grpc::Server> server = start_server(flags, jobs, workers, port);
   add_pages(*http, coordinator, page, metrics, flags.store);
   http->start();
   root.announce(name_of(flags, port));
-  log_info(concat("event=serving grpc=", flags.address, ":", port, " http=", options.http_url, " store=", flags.store, " data_root=", data_root.string()));
+  log_info(concat("event=serving grpc=", flags.address, ":", port, " http=", options.http_url, " store=", flags.store,
+                  " data_root=", data_root.string()));
 
   const auto tick = std::min<std::chrono::milliseconds>(options.lease / 10, std::chrono::milliseconds(500));
   while (stop_signal == 0) {
@@ -161,19 +176,33 @@ ExitCode run(int argc, char** argv) {
   Flags flags;
   CLI::App app("moe-coordinator: schedules pipelines on gangs of moe-worker", "moe-coordinator");
   app.footer(kFooter);
-  app.add_option("--data-root", flags.data_root, "Folder on shared storage where all results lie; the same on the workers. Made if only its last component is missing")->required();
-  app.add_option("--store", flags.store, "SQLite file, on a local disk, whose folder is made in the same way")->capture_default_str();
-  app.add_option("--address", flags.address, "Address to listen on; loopback, since the connection is plain text")->capture_default_str();
-  app.add_option("--port", flags.port, "gRPC port; 0 takes a free one")->capture_default_str()->check(CLI::Range(0, 65535));
-  app.add_option("--http-port", flags.http_port, "Port of the status page, /metrics, /sd/workers, /healthz, /readyz; 0 takes a free one")
+  app.add_option("--data-root", flags.data_root,
+                 "Folder on shared storage where all results lie; the same on the workers. Made if only its last "
+                 "component is missing")
+      ->required();
+  app.add_option("--store", flags.store, "SQLite file, on a local disk, whose folder is made in the same way")
+      ->capture_default_str();
+  app.add_option("--address", flags.address, "Address to listen on; loopback, since the connection is plain text")
+      ->capture_default_str();
+  app.add_option("--port", flags.port, "gRPC port; 0 takes a free one")
       ->capture_default_str()
       ->check(CLI::Range(0, 65535));
-  app.add_option("--lease", flags.lease_seconds, "Seconds without a heartbeat after which a gang loses its job")->capture_default_str()->check(CLI::Range(0.2, 3600.0));
-  app.add_option("--heartbeat", flags.heartbeat_seconds, "Seconds between heartbeats")->capture_default_str()->check(CLI::Range(0.05, 600.0));
-  app.add_option("--retry-backoff", flags.retry_backoff_seconds, "Seconds before a second failed attempt in a row is followed by another; doubles")
+  app.add_option("--http-port", flags.http_port,
+                 "Port of the status page, /metrics, /sd/workers, /healthz, /readyz; 0 takes a free one")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 65535));
+  app.add_option("--lease", flags.lease_seconds, "Seconds without a heartbeat after which a gang loses its job")
+      ->capture_default_str()
+      ->check(CLI::Range(0.2, 3600.0));
+  app.add_option("--heartbeat", flags.heartbeat_seconds, "Seconds between heartbeats")
+      ->capture_default_str()
+      ->check(CLI::Range(0.05, 600.0));
+  app.add_option("--retry-backoff", flags.retry_backoff_seconds,
+                 "Seconds before a second failed attempt in a row is followed by another; doubles")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 3600.0));
-  app.add_option("--quarantine", flags.quarantine_seconds, "Seconds without jobs for a gang that failed two of them which other gangs can run")
+  app.add_option("--quarantine", flags.quarantine_seconds,
+                 "Seconds without jobs for a gang that failed two of them which other gangs can run")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 604800.0));
   app.add_option("--input-grace", flags.input_grace_seconds,
@@ -193,7 +222,7 @@ ExitCode run(int argc, char** argv) {
 }  // namespace moe
 
 int main(int argc, char** argv) {
-  setenv("GRPC_VERBOSITY", "NONE", 0);   // our own messages say it
+  setenv("GRPC_VERBOSITY", "NONE", 0);  // our own messages say it
   moe::StandardOutput output;
   try {
     moe::require_utf8_arguments(argc, argv);

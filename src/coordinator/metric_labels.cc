@@ -7,8 +7,10 @@
 namespace moe {
 namespace {
 
-/// Every method of a service, with OK, what an RPC ends with when its client went away, and the codes of the service's comment.
-void add_methods(const google::protobuf::ServiceDescriptor& service, const std::vector<std::string>& codes, CoordinatorLabels& labels) {
+/// Every method of a service, with OK, what an RPC ends with when its client went away, and the codes of the service's
+/// comment.
+void add_methods(const google::protobuf::ServiceDescriptor& service, const std::vector<std::string>& codes,
+                 CoordinatorLabels& labels) {
   for (int i = 0; i < service.method_count(); ++i) labels.methods.push_back({service.method(i)->name(), codes});
 }
 
@@ -16,16 +18,20 @@ void add_methods(const google::protobuf::ServiceDescriptor& service, const std::
 
 CoordinatorLabels metric_labels() {
   CoordinatorLabels labels;
-  add_methods(*v1::SubmitRequest::descriptor()->file()->FindServiceByName("JobService"),
-              {"OK", "CANCELLED", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "OUT_OF_RANGE"}, labels);
+  add_methods(
+      *v1::SubmitRequest::descriptor()->file()->FindServiceByName("JobService"),
+      {"OK", "CANCELLED", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "OUT_OF_RANGE"},
+      labels);
   add_methods(*v1::HeartbeatRequest::descriptor()->file()->FindServiceByName("WorkerService"),
-              {"OK", "CANCELLED", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "ABORTED"}, labels);
+              {"OK", "CANCELLED", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "ABORTED"},
+              labels);
   const google::protobuf::OneofDescriptor& kinds = *v1::Stage::descriptor()->FindOneofByName("kind");
   for (int i = 0; i < kinds.field_count(); ++i) {
     if (kinds.field(i)->number() != v1::Stage::kGateFieldNumber) labels.kinds.push_back(kinds.field(i)->name());
   }
   for (int state = v1::JOB_STATE_UNSPECIFIED + 1; v1::JobState_IsValid(state); ++state) {
-    if (is_terminal(static_cast<v1::JobState>(state))) labels.outcomes.push_back(state_name(static_cast<v1::JobState>(state)));
+    if (is_terminal(static_cast<v1::JobState>(state)))
+      labels.outcomes.push_back(state_name(static_cast<v1::JobState>(state)));
   }
   labels.expiry_reasons = {std::begin(kLeaseLosses), std::end(kLeaseLosses)};
   labels.restart_reasons = labels.expiry_reasons;

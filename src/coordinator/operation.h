@@ -30,14 +30,15 @@ bool is_own_failure(int exit_code);
 /// The place of a job in the queue.
 QueuedJob queue_entry(const v1::Job& job);
 
-/// What one call changes. On destruction without commit() nothing reached the store, which is why calls check everything
-/// before they change anything. Lives under the coordinator's lock.
+/// What one call changes. On destruction without commit() nothing reached the store, which is why calls check
+/// everything before they change anything. Lives under the coordinator's lock.
 class Coordinator::Operation {
  public:
   Operation(Coordinator& coordinator, std::string actor) : coordinator_(coordinator), actor_(std::move(actor)) {}
 
   const std::string& actor() const { return actor_; }
-  void event(const std::string& pipeline_id, const std::string& job_id, const std::string& type, const std::string& message);
+  void event(const std::string& pipeline_id, const std::string& job_id, const std::string& type,
+             const std::string& message);
   void changed(const v1::Job& job) { jobs_.insert(job.id()); }
   void changed(const PipelineEntry& pipeline) { pipelines_.insert(pipeline.record.id()); }
   Changes& changes() { return changes_; }
@@ -52,17 +53,19 @@ class Coordinator::Operation {
   std::set<std::string> pipelines_;
 };
 
-
 /// Runs a mutation once per request_id: a repeated call gets the first answer, one with other content ALREADY_EXISTS.
 template <typename Request, typename Response>
 absl::StatusOr<Response> Coordinator::once(const char* method, const Request& request,
                                            const std::function<absl::StatusOr<Response>(Operation&)>& work) {
   const std::lock_guard lock(mutex_);
   const std::string digest = xxh3_hex(canonical_bytes(request));
-  if (request.request_id().empty()) return absl::InvalidArgumentError("request_id is empty; give every call a new one, and the same one when repeating it");
+  if (request.request_id().empty())
+    return absl::InvalidArgumentError(
+        "request_id is empty; give every call a new one, and the same one when repeating it");
   if (const auto found = requests_.find(request.request_id()); found != requests_.end()) {
     if (found->second.method != method || found->second.body_digest != digest) {
-      return absl::AlreadyExistsError(concat("request_id ", request.request_id(), " was used before for another ", found->second.method, " call"));
+      return absl::AlreadyExistsError(
+          concat("request_id ", request.request_id(), " was used before for another ", found->second.method, " call"));
     }
     Response response;
     response.ParseFromString(found->second.response);

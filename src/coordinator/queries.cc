@@ -34,13 +34,17 @@ struct Listed {
   }
 };
 
-std::string page_token(int64_t created, int place, const std::string& id) { return concat(created, ":", place, ":", id); }
+std::string page_token(int64_t created, int place, const std::string& id) {
+  return concat(created, ":", place, ":", id);
+}
 
 /// The page of `all` after `token` and the token of the next.
 template <typename Record>
-absl::StatusOr<std::pair<std::vector<Listed<Record>>, std::string>> page_of(std::vector<Listed<Record>> all, const v1::ListRequest& request) {
+absl::StatusOr<std::pair<std::vector<Listed<Record>>, std::string>> page_of(std::vector<Listed<Record>> all,
+                                                                            const v1::ListRequest& request) {
   const int size = request.has_page_size() ? request.page_size() : kDefaultPage;
-  if (size < 1 || size > kMaxPage) return absl::InvalidArgumentError(concat("page_size ", size, " is not within 1..", kMaxPage));
+  if (size < 1 || size > kMaxPage)
+    return absl::InvalidArgumentError(concat("page_size ", size, " is not within 1..", kMaxPage));
   std::sort(all.begin(), all.end());
   auto first = all.begin();
   if (!request.page_token().empty()) {
@@ -48,15 +52,20 @@ absl::StatusOr<std::pair<std::vector<Listed<Record>>, std::string>> page_of(std:
     char *after_created = nullptr, *after_place = nullptr;
     const int64_t created = std::strtoll(token.c_str(), &after_created, 10);
     const int64_t place = *after_created == ':' ? std::strtoll(after_created + 1, &after_place, 10) : 0;
-    if (after_place == nullptr || *after_place != ':') return absl::InvalidArgumentError(concat("page_token '", token, "' is not one of ours"));
-    first = std::upper_bound(all.begin(), all.end(), Listed<Record>{created, after_place + 1, static_cast<int>(place), nullptr});
+    if (after_place == nullptr || *after_place != ':')
+      return absl::InvalidArgumentError(concat("page_token '", token, "' is not one of ours"));
+    first = std::upper_bound(all.begin(), all.end(),
+                             Listed<Record>{created, after_place + 1, static_cast<int>(place), nullptr});
   }
   const auto last = first + std::min<ptrdiff_t>(size, all.end() - first);
   std::vector<Listed<Record>> page(first, last);
-  return std::pair(std::move(page), last == all.end() ? std::string() : page_token((last - 1)->created, (last - 1)->place, (last - 1)->id));
+  return std::pair(std::move(page), last == all.end()
+                                        ? std::string()
+                                        : page_token((last - 1)->created, (last - 1)->place, (last - 1)->id));
 }
 
-/// Gangs keep the newest checkpoints only and remove the others. Where the root itself is out of sight nothing can be told.
+/// Gangs keep the newest checkpoints only and remove the others. Where the root itself is out of sight nothing can be
+/// told.
 void drop_removed_checkpoints(const fs::path& data_root, v1::Job& job) {
   std::error_code error;
   if (job.checkpoints().empty() || !fs::is_directory(data_root, error)) return;
@@ -78,7 +87,8 @@ absl::StatusOr<v1::ListPipelinesResponse> Coordinator::list_pipelines(const v1::
   const std::lock_guard lock(mutex_);
   std::vector<Listed<PipelineEntry>> all;
   for (const auto& [id, entry] : pipelines_) {
-    if (wanted(request.states(), phase_of(entry))) all.push_back({TimeUtil::TimestampToMicroseconds(entry.record.created()), id, 0, &entry});
+    if (wanted(request.states(), phase_of(entry)))
+      all.push_back({TimeUtil::TimestampToMicroseconds(entry.record.created()), id, 0, &entry});
   }
   auto page = page_of(std::move(all), request);
   if (!page.ok()) return page.status();
@@ -115,7 +125,8 @@ absl::StatusOr<v1::ListJobsResponse> Coordinator::list_jobs(const v1::ListReques
     for (const StageState& stage : entry.engine.stages) {
       if (stage.gate) continue;
       const v1::Job& job = jobs_.at(id + "-" + stage.name);
-      if (wanted(request.states(), state_name(job.state()))) all.push_back({TimeUtil::TimestampToMicroseconds(job.created()), id, place, &job});
+      if (wanted(request.states(), state_name(job.state())))
+        all.push_back({TimeUtil::TimestampToMicroseconds(job.created()), id, place, &job});
       ++place;
     }
   }
@@ -187,10 +198,13 @@ absl::StatusOr<v1::WatchResponse> Coordinator::watch(const v1::WatchRequest& req
     }
   }
   if (request.after_revision() > 0 && !events_.empty() && request.after_revision() < events_.front().revision() - 1) {
-    return absl::OutOfRangeError(concat("events up to ", events_.front().revision() - 1, " are no longer kept; start again with after_revision 0"));
+    return absl::OutOfRangeError(concat("events up to ", events_.front().revision() - 1,
+                                        " are no longer kept; start again with after_revision 0"));
   }
   response.set_revision(std::max(request.after_revision(), revision_));
-  const auto first = std::partition_point(events_.begin(), events_.end(), [&](const v1::Event& event) { return event.revision() <= request.after_revision(); });
+  const auto first = std::partition_point(events_.begin(), events_.end(), [&](const v1::Event& event) {
+    return event.revision() <= request.after_revision();
+  });
   for (auto event = first; event != events_.end(); ++event) {
     if (!id.empty() && event->job_id() != id && event->pipeline_id() != id) continue;
     if (response.events_size() == kMaxEvents) {
@@ -217,9 +231,12 @@ absl::StatusOr<v1::ReadLogsResponse> Coordinator::read_logs(const v1::ReadLogsRe
       return absl::NotFoundError(concat("job ", *id, " has no attempt ", attempt, "; the newest is ", job.attempt()));
     }
     response.set_attempt(attempt);
-    response.set_attempt_ended(attempt < job.attempt() || (!is_leased(job.state()) && (attempt > 0 || is_terminal(job.state()))));
-    if (response.attempt_ended() && attempt == job.attempt() && is_terminal(job.state())) response.set_terminal_state(state_name(job.state()));
-    file = JobFolder(options_.data_root, *id).log_path(attempt, request.has_rank() ? std::optional<int>(request.rank()) : std::nullopt);
+    response.set_attempt_ended(attempt < job.attempt() ||
+                               (!is_leased(job.state()) && (attempt > 0 || is_terminal(job.state()))));
+    if (response.attempt_ended() && attempt == job.attempt() && is_terminal(job.state()))
+      response.set_terminal_state(state_name(job.state()));
+    file = JobFolder(options_.data_root, *id)
+               .log_path(attempt, request.has_rank() ? std::optional<int>(request.rank()) : std::nullopt);
   }
   response.set_next_offset(request.offset());
   std::ifstream in(file, std::ios::binary | std::ios::ate);
@@ -236,7 +253,8 @@ absl::StatusOr<v1::ReadLogsResponse> Coordinator::read_logs(const v1::ReadLogsRe
       response.clear_terminal_state();
     }
   } else if (request.has_rank() && response.attempt() > 0) {
-    return absl::NotFoundError(concat("attempt ", response.attempt(), " of job ", request.job_id(), " has no log of rank ", request.rank()));
+    return absl::NotFoundError(
+        concat("attempt ", response.attempt(), " of job ", request.job_id(), " has no log of rank ", request.rank()));
   }
   return response;
 }

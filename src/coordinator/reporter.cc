@@ -11,7 +11,8 @@
 namespace moe {
 namespace {
 
-/// Longest wait for a change, so that the end of the program is seen; and the pause after one, for what changes with it.
+/// Longest wait for a change, so that the end of the program is seen; and the pause after one, for what changes with
+/// it.
 constexpr std::chrono::milliseconds kWait{500};
 constexpr std::chrono::milliseconds kPause{20};
 /// Written after the others.
@@ -37,7 +38,7 @@ Reporter::~Reporter() {
 }
 
 void Reporter::run() {
-  bool is_start = true;   // when every pipeline counts as changed
+  bool is_start = true;  // when every pipeline counts as changed
   while (!closing_) {
     write_all(is_start, kWait);
     is_start = false;
@@ -72,8 +73,9 @@ void Reporter::write(const std::string& pipeline_id, bool only_if_stale) {
   if (records.empty() && pipeline->phase() == "RUNNING") return;
   make_directories(data_root_ / pipeline_id);
   const std::filesystem::path folder = data_root_ / pipeline_id;
-  const std::string table = write_run_summary(folder, pipeline->spec(), *pipeline, records,
-                                              [&](const std::string& stage) { return data_root_ / (pipeline_id + "-" + stage); });
+  const std::string table =
+      write_run_summary(folder, pipeline->spec(), *pipeline, records,
+                        [&](const std::string& stage) { return data_root_ / (pipeline_id + "-" + stage); });
   write_file_atomically(folder / kLastFile, table);
 }
 

@@ -8,8 +8,9 @@
 
 namespace moe {
 
-/// Keeps <data root>/<pipeline>/{summary.json, summary.txt, report.html, metrics.jsonl} up to date, from what the coordinator knows and the
-/// records that finished jobs left on the data root. A thread of its own: nobody waits for it, and what it fails to write it logs.
+/// Keeps <data root>/<pipeline>/{summary.json, summary.txt, report.html, metrics.jsonl} up to date, from what the
+/// coordinator knows and the records that finished jobs left on the data root. A thread of its own: nobody waits for
+/// it, and what it fails to write it logs.
 class Reporter {
  public:
   Reporter(Coordinator& coordinator, std::filesystem::path data_root);

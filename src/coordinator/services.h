@@ -4,7 +4,8 @@
 #include "moe/v1/job_service.grpc.pb.h"
 #include "moe/v1/worker_service.grpc.pb.h"
 
-/// Messages <-> Coordinator: the gRPC side of both services and nothing else. Callback API, so that a waiting call holds no thread.
+/// Messages <-> Coordinator: the gRPC side of both services and nothing else. Callback API, so that a waiting call
+/// holds no thread.
 namespace moe {
 
 class JobServiceAdapter final : public v1::JobService::CallbackService {

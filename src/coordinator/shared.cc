@@ -71,11 +71,13 @@ std::string canonical_bytes(const google::protobuf::Message& message) {
   google::protobuf::io::CodedOutputStream coded(&stream);
   coded.SetSerializationDeterministic(true);
   message.SerializeToCodedStream(&coded);
-  coded.Trim();   // else the rest of the buffer counts
+  coded.Trim();  // else the rest of the buffer counts
   return bytes;
 }
 
-int64_t to_micros(const google::protobuf::Timestamp& stamp) { return google::protobuf::util::TimeUtil::TimestampToMicroseconds(stamp); }
+int64_t to_micros(const google::protobuf::Timestamp& stamp) {
+  return google::protobuf::util::TimeUtil::TimestampToMicroseconds(stamp);
+}
 
 void Coordinator::remember(Operation& operation, StoredRequest request) {
   const int64_t oldest = request.created - kRequestMicroseconds;
@@ -121,14 +123,17 @@ absl::StatusOr<std::string> find_by_prefix(const Map& map, const std::string& pr
   }
   const auto second = std::next(first);
   if (second != map.end() && second->first.compare(0, prefix.size(), prefix) == 0) {
-    return absl::InvalidArgumentError(concat("'", prefix, "' may be ", what, " ", first->first, " or ", second->first, "; write more of it"));
+    return absl::InvalidArgumentError(
+        concat("'", prefix, "' may be ", what, " ", first->first, " or ", second->first, "; write more of it"));
   }
   return first->first;
 }
 
 }  // namespace
 
-Coordinator::Result<std::string> Coordinator::resolve_job(const std::string& prefix) const { return find_by_prefix(jobs_, prefix, "job"); }
+Coordinator::Result<std::string> Coordinator::resolve_job(const std::string& prefix) const {
+  return find_by_prefix(jobs_, prefix, "job");
+}
 
 Coordinator::Result<std::string> Coordinator::resolve_pipeline(const std::string& prefix) const {
   return find_by_prefix(pipelines_, prefix, "pipeline");
@@ -145,14 +150,19 @@ Coordinator::Result<std::string> Coordinator::resolve(const std::string& prefix)
   if (pipeline.ok() || !absl::IsNotFound(pipeline.status())) return pipeline;
   Result<std::string> job = resolve_job(prefix);
   if (absl::IsNotFound(job.status())) {
-    return absl::NotFoundError(concat("no pipeline or job '", prefix, "'; `moectl get pipelines` and `moectl get jobs` list them"));
+    return absl::NotFoundError(
+        concat("no pipeline or job '", prefix, "'; `moectl get pipelines` and `moectl get jobs` list them"));
   }
   return job;
 }
 
-std::chrono::milliseconds Coordinator::silence_until_unheard() const { return std::max(3 * options_.heartbeat, kTwoIdleCalls); }
+std::chrono::milliseconds Coordinator::silence_until_unheard() const {
+  return std::max(3 * options_.heartbeat, kTwoIdleCalls);
+}
 
-std::chrono::milliseconds Coordinator::silence_until_lost() const { return std::max(options_.lease, kTwoIdleCalls); }
+std::chrono::milliseconds Coordinator::silence_until_lost() const {
+  return std::max(options_.lease, kTwoIdleCalls);
+}
 
 v1::Gang Coordinator::shown_gang(const GangEntry& gang, const std::string& job_id) const {
   v1::Gang shown = gang.record;
@@ -169,12 +179,18 @@ v1::Gang Coordinator::shown_gang(const GangEntry& gang, const std::string& job_i
 
 std::string Coordinator::launcher_of(const std::string& gang_id) const {
   const auto gang = gangs_.find(gang_id);
-  return gang == gangs_.end() || gang->second.record.launcher_id().empty() ? gang_id : gang->second.record.launcher_id();
+  return gang == gangs_.end() || gang->second.record.launcher_id().empty() ? gang_id
+                                                                           : gang->second.record.launcher_id();
 }
 
 GangShape Coordinator::shape_of(const std::string& gang_id, const GangEntry& gang, bool is_idle) const {
   const std::string launcher = launcher_of(gang_id);
-  return {gang_id, gang.record.ranks_size(), gang.record.device(), is_idle, launcher, health_.is_quarantined(launcher, now_micros())};
+  return {gang_id,
+          gang.record.ranks_size(),
+          gang.record.device(),
+          is_idle,
+          launcher,
+          health_.is_quarantined(launcher, now_micros())};
 }
 
 std::vector<GangShape> Coordinator::gang_shapes() const {
@@ -202,11 +218,13 @@ std::string Coordinator::pending_explanation(const v1::Job& job) const {
                   " unless one does");
   }
   if (job.state() != v1::JOB_STATE_BLOCKED) return "";
-  if (is_terminal(pipeline.engine.phase)) return concat("the pipeline is ", to_string(pipeline.engine.phase), ": ", pipeline.engine.reason);
+  if (is_terminal(pipeline.engine.phase))
+    return concat("the pipeline is ", to_string(pipeline.engine.phase), ": ", pipeline.engine.reason);
   for (const StageState& stage : pipeline.engine.stages) {
     if (stage.name == job.stage().name()) break;
     if (stage.gate && stage.gate_status == GateStatus::kHeld) {
-      return concat("gate '", stage.name, "' holds the pipeline: ", stage.message, "; let it pass: moectl approve ", job.pipeline_id(), " --gate ", stage.name);
+      return concat("gate '", stage.name, "' holds the pipeline: ", stage.message, "; let it pass: moectl approve ",
+                    job.pipeline_id(), " --gate ", stage.name);
     }
     if (!stage.gate && stage.status != StageStatus::kSucceeded && stage.status != StageStatus::kSkipped) {
       return concat("waits for stage '", stage.name, "' (", to_string(stage.status), ")");

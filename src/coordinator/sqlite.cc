@@ -5,7 +5,8 @@
 namespace moe {
 
 void throw_sqlite_error(sqlite3* database, std::string_view what) {
-  throw StorageError(concat("SQLite: ", what, ": ", sqlite3_errmsg(database), " (code ", sqlite3_extended_errcode(database), ")"));
+  throw StorageError(
+      concat("SQLite: ", what, ": ", sqlite3_errmsg(database), " (code ", sqlite3_extended_errcode(database), ")"));
 }
 
 void execute(sqlite3* database, const char* sql) {
@@ -13,10 +14,13 @@ void execute(sqlite3* database, const char* sql) {
 }
 
 Statement::Statement(sqlite3* database, const char* sql) : database_(database) {
-  if (sqlite3_prepare_v3(database, sql, -1, SQLITE_PREPARE_PERSISTENT, &statement_, nullptr) != SQLITE_OK) throw_sqlite_error(database, sql);
+  if (sqlite3_prepare_v3(database, sql, -1, SQLITE_PREPARE_PERSISTENT, &statement_, nullptr) != SQLITE_OK)
+    throw_sqlite_error(database, sql);
 }
 
-Statement::~Statement() { sqlite3_finalize(statement_); }
+Statement::~Statement() {
+  sqlite3_finalize(statement_);
+}
 
 Statement& Statement::text(int index, std::string_view value) {
   if (sqlite3_bind_text64(statement_, index, value.data(), value.size(), SQLITE_TRANSIENT, SQLITE_UTF8) != SQLITE_OK) {

@@ -25,9 +25,11 @@ constexpr const char* kMigrations[] = {
     "CREATE TABLE gang (id TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT;"
     "CREATE TABLE artifact (id TEXT PRIMARY KEY, job_id TEXT NOT NULL REFERENCES job(id), digest TEXT NOT NULL,"
     "                       record BLOB NOT NULL) STRICT;"
-    "CREATE TABLE event (revision INTEGER PRIMARY KEY, pipeline_id TEXT NOT NULL, job_id TEXT NOT NULL, type TEXT NOT NULL,"
+    "CREATE TABLE event (revision INTEGER PRIMARY KEY, pipeline_id TEXT NOT NULL, job_id TEXT NOT NULL, type TEXT NOT "
+    "NULL,"
     "                    record BLOB NOT NULL) STRICT;"
-    "CREATE TABLE request (id TEXT PRIMARY KEY, method TEXT NOT NULL, body_digest TEXT NOT NULL, response BLOB NOT NULL,"
+    "CREATE TABLE request (id TEXT PRIMARY KEY, method TEXT NOT NULL, body_digest TEXT NOT NULL, response BLOB NOT "
+    "NULL,"
     "                      created INTEGER NOT NULL) STRICT;"
     "CREATE TABLE metric_point (job_id TEXT NOT NULL REFERENCES job(id), step INTEGER NOT NULL, record BLOB NOT NULL,"
     "                           PRIMARY KEY (job_id, step)) STRICT, WITHOUT ROWID;"
@@ -46,7 +48,9 @@ void refuse_network_file_system(const fs::path& file) {
   if (statfs(fs::absolute(file).parent_path().c_str(), &info) != 0) return;
   for (const long type : {0x6969L /* NFS */, 0x0BD00BD0L /* Lustre */, 0xFF534D42L /* CIFS */}) {
     if (static_cast<long>(info.f_type) == type) {
-      throw InvalidArgument(concat(file.string(), " is on a network file system, where SQLite cannot keep its promises; give --store a local path"));
+      throw InvalidArgument(
+          concat(file.string(),
+                 " is on a network file system, where SQLite cannot keep its promises; give --store a local path"));
     }
   }
 }
@@ -60,14 +64,14 @@ int64_t user_version(sqlite3* database) {
 bool has_tables(sqlite3* database) {
   Statement tables(database, "SELECT count(*) FROM sqlite_schema");
   tables.step();
-  return tables.integer_at(0) > 0;   // the statement ends here: VACUUM allows none beside it
+  return tables.integer_at(0) > 0;  // the statement ends here: VACUUM allows none beside it
 }
 
 void migrate(sqlite3* database, const fs::path& file) {
   const int64_t version = user_version(database);
   if (version > Store::kSchemaVersion) {
-    throw InvalidArgument(concat(file.string(), " was written by a newer moe-coordinator (schema ", version, ", this one knows ",
-                                 Store::kSchemaVersion, "); use the newer program"));
+    throw InvalidArgument(concat(file.string(), " was written by a newer moe-coordinator (schema ", version,
+                                 ", this one knows ", Store::kSchemaVersion, "); use the newer program"));
   }
   if (version <= 0 && has_tables(database)) {
     throw InvalidArgument(concat(file.string(), " is the database of another program; give --store a file of its own"));
@@ -86,7 +90,8 @@ void migrate(sqlite3* database, const fs::path& file) {
 
 sqlite3* open_database(const fs::path& file) {
   sqlite3* database = nullptr;
-  if (sqlite3_open_v2(file.c_str(), &database, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr) != SQLITE_OK) {
+  if (sqlite3_open_v2(file.c_str(), &database, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+                      nullptr) != SQLITE_OK) {
     const std::string reason = database == nullptr ? "out of memory" : sqlite3_errmsg(database);
     sqlite3_close(database);
     throw InvalidArgument(concat("cannot open the store ", file.string(), ": ", reason));
@@ -99,7 +104,8 @@ std::vector<Message> load_records(sqlite3* database, const char* sql) {
   std::vector<Message> all;
   Statement rows(database, sql);
   while (rows.step()) {
-    if (!all.emplace_back().ParseFromString(rows.bytes_at(0))) throw Corruption(concat("the store holds a record that cannot be read (", sql, ")"));
+    if (!all.emplace_back().ParseFromString(rows.bytes_at(0)))
+      throw Corruption(concat("the store holds a record that cannot be read (", sql, ")"));
   }
   return all;
 }
@@ -107,8 +113,9 @@ std::vector<Message> load_records(sqlite3* database, const char* sql) {
 }  // namespace
 
 bool Changes::empty() const {
-  return pipelines.empty() && jobs.empty() && gangs.empty() && removed_gangs.empty() && gang_faults.empty() && removed_gang_faults.empty() && artifacts.empty() && events.empty() &&
-         requests.empty() && points.empty() && removed_points.empty() && forget_requests_before == 0;
+  return pipelines.empty() && jobs.empty() && gangs.empty() && removed_gangs.empty() && gang_faults.empty() &&
+         removed_gang_faults.empty() && artifacts.empty() && events.empty() && requests.empty() && points.empty() &&
+         removed_points.empty() && forget_requests_before == 0;
 }
 
 Store::Store(const fs::path& file) : file_(file), database_(nullptr, sqlite3_close) {
@@ -121,12 +128,13 @@ Store::Store(const fs::path& file) : file_(file), database_(nullptr, sqlite3_clo
     execute(database, "PRAGMA journal_mode = WAL");
     execute(database, "PRAGMA synchronous = FULL");
     execute(database, "PRAGMA foreign_keys = ON");
-    execute(database, "PRAGMA cache_size = -32768");          // KiB
-    execute(database, "PRAGMA wal_autocheckpoint = 4096");   // pages: 16 MiB of log, then it goes into the database
+    execute(database, "PRAGMA cache_size = -32768");        // KiB
+    execute(database, "PRAGMA wal_autocheckpoint = 4096");  // pages: 16 MiB of log, then it goes into the database
     execute(database, "BEGIN EXCLUSIVE; COMMIT");
   } catch (const StorageError& error) {
     if ((sqlite3_errcode(database) & 0xFF) == SQLITE_BUSY) {
-      throw InvalidArgument(concat("the store ", file.string(), " is in use by another moe-coordinator; stop that one or give another --store"));
+      throw InvalidArgument(concat("the store ", file.string(),
+                                   " is in use by another moe-coordinator; stop that one or give another --store"));
     }
     throw InvalidArgument(concat("cannot use the store ", file.string(), ": ", error.what()));
   }
@@ -168,16 +176,20 @@ StoredState Store::load() {
   state.gang_faults = load_records<v1::GangFaults>(database, "SELECT record FROM gang_faults ORDER BY launcher_id");
   state.artifacts = load_records<v1::Artifact>(database, "SELECT record FROM artifact ORDER BY id");
   state.events = load_records<v1::Event>(
-      database, concat("SELECT record FROM (SELECT revision, record FROM event ORDER BY revision DESC LIMIT ", kEventsInMemory, ") ORDER BY revision").c_str());
+      database, concat("SELECT record FROM (SELECT revision, record FROM event ORDER BY revision DESC LIMIT ",
+                       kEventsInMemory, ") ORDER BY revision")
+                    .c_str());
   Statement requests(database, "SELECT id, method, body_digest, response, created FROM request");
   while (requests.step()) {
-    state.requests.push_back({requests.bytes_at(0), requests.bytes_at(1), requests.bytes_at(2), requests.bytes_at(3), requests.integer_at(4)});
+    state.requests.push_back({requests.bytes_at(0), requests.bytes_at(1), requests.bytes_at(2), requests.bytes_at(3),
+                              requests.integer_at(4)});
   }
   Statement points(database, "SELECT job_id, record FROM metric_point ORDER BY job_id, step");
   while (points.step()) {
     StoredPoint& point = state.points.emplace_back();
     point.job_id = points.bytes_at(0);
-    if (!point.point.ParseFromString(points.bytes_at(1))) throw Corruption("the store holds a metric point that cannot be read");
+    if (!point.point.ParseFromString(points.bytes_at(1)))
+      throw Corruption("the store holds a metric point that cannot be read");
   }
   thread_ = std::thread([this] { run(); });
   return state;
@@ -256,39 +268,75 @@ Statement& Store::prepared(const char* sql) {
 
 void Store::write(const Changes& changes) {
   for (const v1::Pipeline& pipeline : changes.pipelines) {
-    prepared("INSERT INTO pipeline VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET phase = excluded.phase, record = excluded.record")
-        .text(1, pipeline.id()).text(2, pipeline.phase()).blob(3, pipeline.SerializeAsString()).run();
+    prepared(
+        "INSERT INTO pipeline VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET phase = excluded.phase, record = "
+        "excluded.record")
+        .text(1, pipeline.id())
+        .text(2, pipeline.phase())
+        .blob(3, pipeline.SerializeAsString())
+        .run();
   }
   for (const v1::Job& job : changes.jobs) {
-    prepared("INSERT INTO job VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = excluded.state, attempt = excluded.attempt, "
-             "record = excluded.record")
-        .text(1, job.id()).text(2, job.pipeline_id()).integer(3, job.state()).integer(4, job.attempt()).blob(5, job.SerializeAsString()).run();
+    prepared(
+        "INSERT INTO job VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = excluded.state, attempt = "
+        "excluded.attempt, "
+        "record = excluded.record")
+        .text(1, job.id())
+        .text(2, job.pipeline_id())
+        .integer(3, job.state())
+        .integer(4, job.attempt())
+        .blob(5, job.SerializeAsString())
+        .run();
   }
   for (const v1::Gang& gang : changes.gangs) {
     prepared("INSERT INTO gang VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record")
-        .text(1, gang.id()).blob(2, gang.SerializeAsString()).run();
+        .text(1, gang.id())
+        .blob(2, gang.SerializeAsString())
+        .run();
   }
   for (const std::string& id : changes.removed_gangs) prepared("DELETE FROM gang WHERE id = ?").text(1, id).run();
   for (const v1::GangFaults& faults : changes.gang_faults) {
-    prepared("INSERT OR REPLACE INTO gang_faults VALUES (?, ?)").text(1, faults.launcher_id()).blob(2, faults.SerializeAsString()).run();
+    prepared("INSERT OR REPLACE INTO gang_faults VALUES (?, ?)")
+        .text(1, faults.launcher_id())
+        .blob(2, faults.SerializeAsString())
+        .run();
   }
-  for (const std::string& launcher : changes.removed_gang_faults) prepared("DELETE FROM gang_faults WHERE launcher_id = ?").text(1, launcher).run();
+  for (const std::string& launcher : changes.removed_gang_faults)
+    prepared("DELETE FROM gang_faults WHERE launcher_id = ?").text(1, launcher).run();
   for (const v1::Artifact& artifact : changes.artifacts) {
     prepared("INSERT INTO artifact VALUES (?, ?, ?, ?)")
-        .text(1, artifact.id()).text(2, artifact.job_id()).text(3, artifact.digest()).blob(4, artifact.SerializeAsString()).run();
+        .text(1, artifact.id())
+        .text(2, artifact.job_id())
+        .text(3, artifact.digest())
+        .blob(4, artifact.SerializeAsString())
+        .run();
   }
   for (const v1::Event& event : changes.events) {
     prepared("INSERT INTO event VALUES (?, ?, ?, ?, ?)")
-        .integer(1, event.revision()).text(2, event.pipeline_id()).text(3, event.job_id()).text(4, event.type()).blob(5, event.SerializeAsString()).run();
+        .integer(1, event.revision())
+        .text(2, event.pipeline_id())
+        .text(3, event.job_id())
+        .text(4, event.type())
+        .blob(5, event.SerializeAsString())
+        .run();
   }
-  if (changes.forget_requests_before > 0) prepared("DELETE FROM request WHERE created < ?").integer(1, changes.forget_requests_before).run();
+  if (changes.forget_requests_before > 0)
+    prepared("DELETE FROM request WHERE created < ?").integer(1, changes.forget_requests_before).run();
   for (const StoredRequest& request : changes.requests) {
     prepared("INSERT INTO request VALUES (?, ?, ?, ?, ?)")
-        .text(1, request.request_id).text(2, request.method).text(3, request.body_digest).blob(4, request.response).integer(5, request.created).run();
+        .text(1, request.request_id)
+        .text(2, request.method)
+        .text(3, request.body_digest)
+        .blob(4, request.response)
+        .integer(5, request.created)
+        .run();
   }
   for (const StoredPoint& point : changes.points) {
     prepared("INSERT OR REPLACE INTO metric_point VALUES (?, ?, ?)")
-        .text(1, point.job_id).integer(2, point.point.step()).blob(3, point.point.SerializeAsString()).run();
+        .text(1, point.job_id)
+        .integer(2, point.point.step())
+        .blob(3, point.point.SerializeAsString())
+        .run();
   }
   for (const auto& [job, step] : changes.removed_points) {
     prepared("DELETE FROM metric_point WHERE job_id = ? AND step = ?").text(1, job).integer(2, step).run();

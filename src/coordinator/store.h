@@ -25,8 +25,8 @@ struct StoredRequest {
   std::string request_id;
   std::string method;
   std::string body_digest;
-  std::string response;      ///< serialised
-  int64_t created = 0;       ///< microseconds since the epoch
+  std::string response;  ///< serialised
+  int64_t created = 0;   ///< microseconds since the epoch
 };
 
 struct StoredPoint {
@@ -41,13 +41,13 @@ struct Changes {
   std::vector<v1::Gang> gangs;
   std::vector<std::string> removed_gangs;
   std::vector<v1::GangFaults> gang_faults;
-  std::vector<std::string> removed_gang_faults;                  ///< launchers
+  std::vector<std::string> removed_gang_faults;  ///< launchers
   std::vector<v1::Artifact> artifacts;
   std::vector<v1::Event> events;
   std::vector<StoredRequest> requests;
   std::vector<StoredPoint> points;
-  std::vector<std::pair<std::string, int64_t>> removed_points;   ///< job, step
-  int64_t forget_requests_before = 0;                            ///< microseconds since the epoch
+  std::vector<std::pair<std::string, int64_t>> removed_points;  ///< job, step
+  int64_t forget_requests_before = 0;                           ///< microseconds since the epoch
 
   bool empty() const;
 };
@@ -59,18 +59,19 @@ struct StoredState {
   std::vector<v1::Gang> gangs;
   std::vector<v1::GangFaults> gang_faults;
   std::vector<v1::Artifact> artifacts;
-  std::vector<v1::Event> events;      ///< the newest
+  std::vector<v1::Event> events;  ///< the newest
   std::vector<StoredRequest> requests;
   std::vector<StoredPoint> points;
 };
 
-/// The coordinator's SQLite file: one connection in exclusive mode (which is also the lock against a second coordinator), WAL,
-/// synchronous FULL. Changes queue up and a thread commits all that wait in one transaction (group commit). Any failed commit
-/// ends the process with exit code 74: an error reply could not tell whether the change is there. Thread-safe.
+/// The coordinator's SQLite file: one connection in exclusive mode (which is also the lock against a second
+/// coordinator), WAL, synchronous FULL. Changes queue up and a thread commits all that wait in one transaction (group
+/// commit). Any failed commit ends the process with exit code 74: an error reply could not tell whether the change is
+/// there. Thread-safe.
 class Store {
  public:
-  /// Opens or creates and migrates. Throws InvalidArgument (in use, newer than this program, not a database or not ours, on a
-  /// network file system, below a folder that is not there) or StorageError.
+  /// Opens or creates and migrates. Throws InvalidArgument (in use, newer than this program, not a database or not
+  /// ours, on a network file system, below a folder that is not there) or StorageError.
   explicit Store(const std::filesystem::path& file);
   ~Store();
   Store(const Store&) = delete;
@@ -110,7 +111,7 @@ class Store {
 
   std::filesystem::path file_;
   std::unique_ptr<sqlite3, int (*)(sqlite3*)> database_;
-  std::map<const char*, std::unique_ptr<Statement>> statements_;   ///< by the literal that they were made of
+  std::map<const char*, std::unique_ptr<Statement>> statements_;  ///< by the literal that they were made of
   std::function<void(double)> observer_;
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -31,9 +31,12 @@ std::vector<std::string> warnings_for(const v1::PipelineSpec& spec, const std::v
   std::vector<std::pair<std::string, std::vector<std::string>>> stages_by_need;
   for (const v1::Stage& stage : spec.stages()) {
     const GangNeed need = need_of(stage.gang());
-    if (stage.has_gate() || std::any_of(gangs.begin(), gangs.end(), [&](const GangShape& gang) { return fits(need, gang); })) continue;
+    if (stage.has_gate() ||
+        std::any_of(gangs.begin(), gangs.end(), [&](const GangShape& gang) { return fits(need, gang); }))
+      continue;
     const std::string text = describe(need);
-    auto found = std::find_if(stages_by_need.begin(), stages_by_need.end(), [&](const auto& entry) { return entry.first == text; });
+    auto found = std::find_if(stages_by_need.begin(), stages_by_need.end(),
+                              [&](const auto& entry) { return entry.first == text; });
     if (found == stages_by_need.end()) found = stages_by_need.insert(stages_by_need.end(), {text, {}});
     found->second.push_back(stage.name());
   }
@@ -53,27 +56,30 @@ std::vector<std::string> warnings_for(const v1::PipelineSpec& spec, const std::v
 
 std::string problems_text(const Problems& problems) {
   std::string text = problems.size() == 1 ? "" : concat(problems.size(), " problems:\n");
-  for (size_t i = 0; i < problems.size(); ++i) text += concat(i == 0 ? "" : "\n", problems[i].path, ": ", problems[i].message);
+  for (size_t i = 0; i < problems.size(); ++i)
+    text += concat(i == 0 ? "" : "\n", problems[i].path, ": ", problems[i].message);
   return text;
 }
 
 }  // namespace
 
 absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& request) {
-  const InputCheck inputs = check_inputs(request.spec(), options_.data_root);   // before the lock is taken
+  const InputCheck inputs = check_inputs(request.spec(), options_.data_root);  // before the lock is taken
   const auto check = [&](v1::SubmitResponse& response) {
     Problems problems;
     // A Job comes as the pipeline of one stage that load_pipeline makes of it.
     v1::PipelineSpec top = request.spec();
     if (top.kind() == "Job") top.set_kind("Pipeline");
     check_top_level(top, SourceMap("the request"), problems);
-    if (request.spec().kind() == "Job" && (top.stages_size() != 1 || top.stages(0).kind_case() == v1::Stage::KIND_NOT_SET)) {
+    if (request.spec().kind() == "Job" &&
+        (top.stages_size() != 1 || top.stages(0).kind_case() == v1::Stage::KIND_NOT_SET)) {
       problems.push_back({"", "stages", "a Job comes as exactly one stage: convert, train or evaluate"});
     }
     check_stages(request.spec(), SourceMap("the request"), known_names(), problems);
     for (const v1::Stage& stage : request.spec().stages()) {
       if (stage.name().size() + kSuffixLength + 3 > kMaxIdLength) {
-        problems.push_back({"", "stages." + stage.name(), concat("the name is too long for a job id of ", kMaxIdLength, " characters")});
+        problems.push_back({"", "stages." + stage.name(),
+                            concat("the name is too long for a job id of ", kMaxIdLength, " characters")});
       }
     }
     problems.insert(problems.end(), inputs.problems.begin(), inputs.problems.end());
@@ -95,40 +101,42 @@ absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& 
     response.set_inputs_seen(inputs.told);
     return response;
   }
-  return once<v1::SubmitRequest, v1::SubmitResponse>("Submit", request, [&](Operation& operation) -> Result<v1::SubmitResponse> {
-    v1::SubmitResponse response;
-    if (const Problems problems = check(response); !problems.empty()) return absl::InvalidArgumentError(problems_text(problems));
-    response.clear_problems();
-    size_t longest = 0;
-    for (const v1::Stage& stage : request.spec().stages()) longest = std::max(longest, stage.name().size());
-    std::string id;
-    do {
-      id = request.spec().name().substr(0, kMaxIdLength - longest - kSuffixLength - 2) + "-" + random_suffix();
-    } while (pipelines_.contains(id));
-    PipelineEntry& entry = pipelines_[id];
-    entry.record.set_id(id);
-    entry.record.set_name(request.spec().name());
-    *entry.record.mutable_spec() = response.effective();
-    entry.record.set_user(request.user());
-    touch(entry.record.mutable_created());
-    entry.engine = make_pipeline_state(entry.record.spec());
-    operation.event(id, "", "SUBMITTED", concat(entry.record.spec().stages_size(), " stages"));
-    for (const v1::Stage& stage : entry.record.spec().stages()) {
-      if (stage.has_gate()) continue;
-      v1::Job& job = jobs_[id + "-" + stage.name()];
-      job.set_id(id + "-" + stage.name());
-      job.set_pipeline_id(id);
-      *job.mutable_stage() = stage;
-      job.set_kind(stage_kind(stage));
-      job.set_state(v1::JOB_STATE_BLOCKED);
-      *job.mutable_created() = entry.record.created();
-      operation.changed(job);
-      response.add_job_ids(job.id());
-    }
-    if (absl::Status status = feed(operation, entry, Start{}); !status.ok()) return status;
-    response.set_pipeline_id(id);
-    return response;
-  });
+  return once<v1::SubmitRequest, v1::SubmitResponse>(
+      "Submit", request, [&](Operation& operation) -> Result<v1::SubmitResponse> {
+        v1::SubmitResponse response;
+        if (const Problems problems = check(response); !problems.empty())
+          return absl::InvalidArgumentError(problems_text(problems));
+        response.clear_problems();
+        size_t longest = 0;
+        for (const v1::Stage& stage : request.spec().stages()) longest = std::max(longest, stage.name().size());
+        std::string id;
+        do {
+          id = request.spec().name().substr(0, kMaxIdLength - longest - kSuffixLength - 2) + "-" + random_suffix();
+        } while (pipelines_.contains(id));
+        PipelineEntry& entry = pipelines_[id];
+        entry.record.set_id(id);
+        entry.record.set_name(request.spec().name());
+        *entry.record.mutable_spec() = response.effective();
+        entry.record.set_user(request.user());
+        touch(entry.record.mutable_created());
+        entry.engine = make_pipeline_state(entry.record.spec());
+        operation.event(id, "", "SUBMITTED", concat(entry.record.spec().stages_size(), " stages"));
+        for (const v1::Stage& stage : entry.record.spec().stages()) {
+          if (stage.has_gate()) continue;
+          v1::Job& job = jobs_[id + "-" + stage.name()];
+          job.set_id(id + "-" + stage.name());
+          job.set_pipeline_id(id);
+          *job.mutable_stage() = stage;
+          job.set_kind(stage_kind(stage));
+          job.set_state(v1::JOB_STATE_BLOCKED);
+          *job.mutable_created() = entry.record.created();
+          operation.changed(job);
+          response.add_job_ids(job.id());
+        }
+        if (absl::Status status = feed(operation, entry, Start{}); !status.ok()) return status;
+        response.set_pipeline_id(id);
+        return response;
+      });
 }
 
 }  // namespace moe

@@ -13,8 +13,9 @@ namespace moe {
 namespace {
 
 constexpr int kMaxAttemptsKept = 20;
-constexpr int kMaxBackoffDoublings = 5;   // 30 s -> 16 min
-/// A job that so many gangs failed for reasons of their own is not innocent: gangs without a launcher have a new name each time.
+constexpr int kMaxBackoffDoublings = 5;  // 30 s -> 16 min
+/// A job that so many gangs failed for reasons of their own is not innocent: gangs without a launcher have a new name
+/// each time.
 constexpr int kMaxGangsTried = 30;
 /// Gangs that say that they were told to end so often while they have one job tell something about it.
 constexpr int kMaxUncharged = 30;
@@ -59,7 +60,8 @@ QueuedJob queue_entry(const v1::Job& job) {
           job.has_avoid_until() ? to_micros(job.avoid_until()) : 0};
 }
 
-void Coordinator::Operation::event(const std::string& pipeline_id, const std::string& job_id, const std::string& type, const std::string& message) {
+void Coordinator::Operation::event(const std::string& pipeline_id, const std::string& job_id, const std::string& type,
+                                   const std::string& message) {
   v1::Event event;
   event.set_revision(++coordinator_.revision_);
   coordinator_.touch(event.mutable_time());
@@ -113,7 +115,8 @@ void Coordinator::Operation::commit() {
   pipelines_.clear();
 }
 
-absl::Status Coordinator::apply(Operation& operation, v1::Job& job, JobEvent event, const std::string& reason, const std::string& message) {
+absl::Status Coordinator::apply(Operation& operation, v1::Job& job, JobEvent event, const std::string& reason,
+                                const std::string& message) {
   const JobPosition from{job.state(), job.intent()};
   const StageState* stage = nullptr;
   const PipelineEntry& pipeline = pipelines_.at(job.pipeline_id());
@@ -124,7 +127,8 @@ absl::Status Coordinator::apply(Operation& operation, v1::Job& job, JobEvent eve
                                        .inputs_ready = stage != nullptr && stage->status != StageStatus::kPending};
   const std::optional<JobPosition> to = next_position(from, event, circumstances);
   if (!to) {
-    return absl::FailedPreconditionError(concat("job ", job.id(), " is ", state_name(from.state), ": ", event_name(event), " is not possible there"));
+    return absl::FailedPreconditionError(
+        concat("job ", job.id(), " is ", state_name(from.state), ": ", event_name(event), " is not possible there"));
   }
   if (from.state == v1::JOB_STATE_QUEUED) queue_.erase(queue_entry(job));
   job.set_state(to->state);
@@ -171,7 +175,10 @@ absl::Status Coordinator::feed(Operation& operation, PipelineEntry& pipeline, co
       for (const v1::Stage& stage : pipeline.record.spec().stages()) {
         const auto blocked = jobs_.find(id + "-" + stage.name());
         if (blocked == jobs_.end() || blocked->second.state() != v1::JOB_STATE_BLOCKED) continue;
-        if (absl::Status status = apply(operation, blocked->second, JobEvent::kUpstreamFailed, "UPSTREAM_FAILED", finish->reason); !status.ok()) return status;
+        if (absl::Status status =
+                apply(operation, blocked->second, JobEvent::kUpstreamFailed, "UPSTREAM_FAILED", finish->reason);
+            !status.ok())
+          return status;
       }
     }
   }
@@ -205,14 +212,17 @@ v1::AttemptFault Coordinator::charge(Operation& operation, v1::Job& job, const A
   // A job that broke a gang comes back to it only when no other gets free for long: it would break it again.
   const std::chrono::milliseconds long_wait = std::max(options_.retry_backoff, options_.quarantine);
   const v1::Attempt* attempt = current_attempt(job);
-  const std::string launcher = attempt != nullptr && !attempt->launcher_id().empty() ? attempt->launcher_id() : launcher_of(job.gang_id());
+  const std::string launcher =
+      attempt != nullptr && !attempt->launcher_id().empty() ? attempt->launcher_id() : launcher_of(job.gang_id());
   const std::vector<std::string> failed_before(job.failed_on().begin(), job.failed_on().end());
   const bool is_sure = end.suspect == Suspect::kGangForSure;
   const bool is_gangs = end.suspect == Suspect::kGang || end.suspect == Suspect::kSilentGang || is_sure;
-  const bool has_other = is_gangs && job.failed_on_size() < kMaxGangsTried && another_could_run(need_of(job.stage().gang()), failed_before, launcher, gang_shapes());
+  const bool has_other = is_gangs && job.failed_on_size() < kMaxGangsTried &&
+                         another_could_run(need_of(job.stage().gang()), failed_before, launcher, gang_shapes());
   if (is_gangs && std::find(failed_before.begin(), failed_before.end(), launcher) == failed_before.end()) {
     job.add_failed_on(launcher);
-    if (job.failed_on_size() > kMaxLaunchersKept) job.mutable_failed_on()->DeleteSubrange(0, job.failed_on_size() - kMaxLaunchersKept);
+    if (job.failed_on_size() > kMaxLaunchersKept)
+      job.mutable_failed_on()->DeleteSubrange(0, job.failed_on_size() - kMaxLaunchersKept);
   }
   if (end.suspect == Suspect::kGang || is_sure) {
     v1::GangFault fault;
@@ -230,7 +240,8 @@ v1::AttemptFault Coordinator::charge(Operation& operation, v1::Job& job, const A
     return v1::ATTEMPT_FAULT_NOBODY;
   }
   if (has_other || !end.may_appear) job.clear_inputs_missing_since();
-  // Storage that fails one gang fails the others too, unless they show that it does not: the job waits for whoever mends it.
+  // Storage that fails one gang fails the others too, unless they show that it does not: the job waits for whoever
+  // mends it.
   const bool waits = end.suspect == Suspect::kRoom || end.exit_code == static_cast<int>(ExitCode::kStorage);
   if (waits && !has_other) {
     job.set_room_failures(job.room_failures() + 1);
@@ -274,7 +285,8 @@ void Coordinator::note_work(Operation& operation, const v1::Job& job, int64_t st
 void Coordinator::announce_quarantines(Operation& operation, const std::vector<std::string>& launchers) {
   for (const std::string& launcher : launchers) {
     for (const auto& [id, gang] : gangs_) {
-      if (launcher_of(id) == launcher) operation.event("", "", "GANG_QUARANTINED", concat("gang ", id, " ", health_.why(launcher, now_micros())));
+      if (launcher_of(id) == launcher)
+        operation.event("", "", "GANG_QUARANTINED", concat("gang ", id, " ", health_.why(launcher, now_micros())));
     }
   }
 }
@@ -285,7 +297,8 @@ void Coordinator::fail_stage(Operation& operation, const v1::Job& job, const std
   MOE_CHECK(status.ok(), "the pipeline engine refused a failure: ", status.message());
 }
 
-void Coordinator::lose_lease(Operation& operation, v1::Job& job, const std::string& reason, const std::string& message, Suspect suspect) {
+void Coordinator::lose_lease(Operation& operation, v1::Job& job, const std::string& reason, const std::string& message,
+                             Suspect suspect) {
   end_attempt(operation, job, {v1::ATTEMPT_OUTCOME_LOST, 0, message, suspect});
   ++(*job.mutable_restarts())[reason];
   observer_.lease_expired(reason);

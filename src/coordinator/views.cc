@@ -5,12 +5,14 @@
 #include "coordinator/operation.h"
 #include "pipeline/pipeline_status.h"
 
-/// What the status page and metrics read: living work whole, ended work as far as there is room. Two indexes, living_ and
-/// ended_, keep the one from hiding behind the other.
+/// What the status page and metrics read: living work whole, ended work as far as there is room. Two indexes, living_
+/// and ended_, keep the one from hiding behind the other.
 namespace moe {
 namespace {
 
-bool is_ready_to_move(v1::JobState state) { return state != v1::JOB_STATE_BLOCKED && !is_terminal(state); }
+bool is_ready_to_move(v1::JobState state) {
+  return state != v1::JOB_STATE_BLOCKED && !is_terminal(state);
+}
 
 /// At work, queued, paused, blocked: the order in which jobs are worth a series.
 int place_of(v1::JobState state) {
@@ -70,10 +72,15 @@ std::vector<const Coordinator::PipelineEntry*> Coordinator::living_in_order() co
     const PipelineEntry& entry = pipelines_.at(id);
     const std::vector<v1::JobState> jobs = job_states(entry);
     const bool is_at_work = std::any_of(jobs.begin(), jobs.end(), [](v1::JobState state) { return is_leased(state); });
-    placed.push_back({is_at_work ? 0 : entry.engine.phase == PipelinePhase::kHeld ? 1 : 2, to_micros(entry.record.created()), &entry});
+    placed.push_back({is_at_work                                   ? 0
+                      : entry.engine.phase == PipelinePhase::kHeld ? 1
+                                                                   : 2,
+                      to_micros(entry.record.created()), &entry});
   }
   // Those of one instant stay in the order of their ids.
-  std::stable_sort(placed.begin(), placed.end(), [](const Placed& a, const Placed& b) { return std::tie(a.place, b.created) < std::tie(b.place, a.created); });
+  std::stable_sort(placed.begin(), placed.end(), [](const Placed& a, const Placed& b) {
+    return std::tie(a.place, b.created) < std::tie(b.place, a.created);
+  });
   std::vector<const PipelineEntry*> entries;
   for (const Placed& next : placed) entries.push_back(next.entry);
   return entries;
@@ -82,7 +89,8 @@ std::vector<const Coordinator::PipelineEntry*> Coordinator::living_in_order() co
 Coordinator::View Coordinator::counted() const {
   View view;
   for (int state = v1::JOB_STATE_UNSPECIFIED + 1; v1::JobState_IsValid(state); ++state) {
-    if (!is_terminal(static_cast<v1::JobState>(state))) view.living_jobs[state_name(static_cast<v1::JobState>(state))] = 0;
+    if (!is_terminal(static_cast<v1::JobState>(state)))
+      view.living_jobs[state_name(static_cast<v1::JobState>(state))] = 0;
   }
   for (const std::string& id : living_) {
     const PipelineEntry& entry = pipelines_.at(id);
@@ -112,7 +120,8 @@ Coordinator::View Coordinator::view(size_t max_pipelines) {
     const auto points = points_.find(id);
     if (points == points_.end()) return;
     for (const auto& [step, point] : points->second) {
-      if (const auto loss = point.values().find("loss"); loss != point.values().end()) view.loss[id].emplace_back(step, loss->second);
+      if (const auto loss = point.values().find("loss"); loss != point.values().end())
+        view.loss[id].emplace_back(step, loss->second);
     }
   };
   const auto add_pipeline = [&](const PipelineEntry& entry) {
@@ -147,7 +156,7 @@ Coordinator::View Coordinator::work(size_t max_jobs, int64_t ended_since) {
     shown.set_id(entry.record.id());
     shown.set_user(entry.record.user());
     if (entry.ended) {
-      shown.set_phase(phase_of(entry));   // nobody asks for its gates
+      shown.set_phase(phase_of(entry));  // nobody asks for its gates
     } else {
       put_state(entry, shown);
     }
@@ -162,9 +171,14 @@ Coordinator::View Coordinator::work(size_t max_jobs, int64_t ended_since) {
     }
   };
   for (const PipelineEntry* entry : living_in_order()) look_at(*entry);
-  for (auto last = ended_.rbegin(); last != ended_.rend() && last->first >= ended_since && ended.size() < max_jobs; ++last) look_at(pipelines_.at(last->second));
-  std::stable_sort(living.begin(), living.end(), [](const v1::Job* a, const v1::Job* b) { return place_of(a->state()) < place_of(b->state()); });
-  std::stable_sort(ended.begin(), ended.end(), [](const v1::Job* a, const v1::Job* b) { return to_micros(a->finished()) > to_micros(b->finished()); });
+  for (auto last = ended_.rbegin(); last != ended_.rend() && last->first >= ended_since && ended.size() < max_jobs;
+       ++last)
+    look_at(pipelines_.at(last->second));
+  std::stable_sort(living.begin(), living.end(),
+                   [](const v1::Job* a, const v1::Job* b) { return place_of(a->state()) < place_of(b->state()); });
+  std::stable_sort(ended.begin(), ended.end(), [](const v1::Job* a, const v1::Job* b) {
+    return to_micros(a->finished()) > to_micros(b->finished());
+  });
   living.insert(living.end(), ended.begin(), ended.end());
   if (living.size() > max_jobs) living.resize(max_jobs);
   for (const v1::Job* job : living) view.jobs.push_back(light(*job));

@@ -106,7 +106,9 @@ struct DataLoader::State {
     }
     const auto length = static_cast<double>(options.sequence_length);
     fill = static_cast<double>(planned) / (static_cast<double>(planned_rows) * length);
-    rows_per_pass = options.shuffle && !options.one_pass ? std::llround(std::ceil(static_cast<double>(all) / (length * fill))) : plan->count();
+    rows_per_pass = options.shuffle && !options.one_pass
+                        ? std::llround(std::ceil(static_cast<double>(all) / (length * fill)))
+                        : plan->count();
   }
 
   template <typename Visit>
@@ -153,7 +155,8 @@ DataLoader::DataLoader(std::vector<DataFile> files, std::shared_ptr<const Tokeni
   }
   if (s.options.one_pass) identity += " one_pass";
   s.fingerprint = xxh3_hex(identity);
-  s.plan = std::make_unique<RowPlan>(std::move(sources), RowPlanOptions{s.options.sequence_length, s.options.seed, s.options.shuffle, s.options.one_pass});
+  s.plan = std::make_unique<RowPlan>(std::move(sources), RowPlanOptions{s.options.sequence_length, s.options.seed,
+                                                                        s.options.shuffle, s.options.one_pass});
   s.measure_rows();
 }
 

@@ -35,10 +35,10 @@ std::vector<DataFile> data_files(const Sources& sources) {
 }
 
 struct PackingOptions {
-  int64_t sequence_length = 512;  ///< tokens of a row
-  bool append_eos = true;         ///< text documents: BOS + text + EOS
+  int64_t sequence_length = 512;                                        ///< tokens of a row
+  bool append_eos = true;                                               ///< text documents: BOS + text + EOS
   ChatTemplateChoice chat_template{std::string(kDefaultChatTemplate)};  ///< a problem is thrown if a file has chats
-  ChatEncodingOptions chat{};       ///< what of chats is learned
+  ChatEncodingOptions chat{};                                           ///< what of chats is learned
   std::string long_chats = "drop";  ///< "drop" | "truncate" | "split"; text is always split
   uint64_t seed = 0;                ///< order of documents
   bool shuffle = true;              ///< false: file order, one pass (evaluation)
@@ -57,8 +57,8 @@ struct PackedBatch {
 
 /// Documents -> tokens -> packed rows, by index: row i is the same on every rank, at every world size, after every
 /// resume, so the position in the data is one integer. The plan (which samples share row i) depends on the files, the
-/// options and the seed alone; it is made window by window (row_plan.h) as rows are asked for, and forgotten as they are released.
-/// Throws InvalidArgument with file:line for a bad or empty line.
+/// options and the seed alone; it is made window by window (row_plan.h) as rows are asked for, and forgotten as they
+/// are released. Throws InvalidArgument with file:line for a bad or empty line.
 class DataLoader {
  public:
   DataLoader(std::vector<DataFile> files, std::shared_ptr<const Tokenizer> tokenizer, PackingOptions options);
@@ -73,11 +73,11 @@ class DataLoader {
   int64_t target_tokens(int64_t first, int64_t count);
   int64_t tokens(int64_t first, int64_t count);
 
-  /// Rows before this one will not be asked for soon: what the plan holds does not grow with the rows that were given. Asked for all
-  /// the same, they are planned again from the beginning.
+  /// Rows before this one will not be asked for soon: what the plan holds does not grow with the rows that were given.
+  /// Asked for all the same, they are planned again from the beginning.
   void release_before(int64_t row);
-  /// Where the plan is at a row, as a text for a checkpoint: go_to() there, and rows from this one on need nothing planned that came
-  /// before. Throws InvalidArgument if the place is of other data.
+  /// Where the plan is at a row, as a text for a checkpoint: go_to() there, and rows from this one on need nothing
+  /// planned that came before. Throws InvalidArgument if the place is of other data.
   std::string place_of(int64_t row);
   void go_to(const std::string& place);
   /// Rows that the plan holds now.
@@ -90,8 +90,8 @@ class DataLoader {
   std::string fingerprint() const;
   /// XXH3-128 of each file's bytes, by path.
   const std::map<std::string, std::string>& file_digests() const;
-  /// Counts for the log: documents, dropped, truncated, tokens; rows planned at once and their fill, and rows of one pass over the
-  /// data (in training, where documents go on in the next pass, as that fill lets expect).
+  /// Counts for the log: documents, dropped, truncated, tokens; rows planned at once and their fill, and rows of one
+  /// pass over the data (in training, where documents go on in the next pass, as that fill lets expect).
   std::string summary() const;
 
  private:

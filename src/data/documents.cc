@@ -140,7 +140,8 @@ bool is_learned(const json& message, const std::string& where) {
   if (!has(message, "weight")) return true;
   const json& weight = message["weight"];
   if (!weight.is_number() || (weight != 0 && weight != 1)) {
-    throw InvalidArgument(concat(where, ".weight is ", quoted_json(weight), "; expected 0 (context only) or 1 (learned)"));
+    throw InvalidArgument(
+        concat(where, ".weight is ", quoted_json(weight), "; expected 0 (context only) or 1 (learned)"));
   }
   return weight == 1;
 }
@@ -149,7 +150,8 @@ bool is_learned(const json& message, const std::string& where) {
 void refuse_tool_calls(const json& message, const std::string& where) {
   for (const char* key : {"tool_calls", "function_call"}) {
     if (has(message, key) && !message[key].empty()) {
-      throw InvalidArgument(concat(where, " has `", key, "`, which cannot be learned; leave the line out, or write the call into `content`"));
+      throw InvalidArgument(concat(where, " has `", key,
+                                   "`, which cannot be learned; leave the line out, or write the call into `content`"));
     }
   }
 }
@@ -177,7 +179,8 @@ std::vector<ChatMessage> messages_of(const json& line) {
     chat.push_back({.role = role, .content = content_of(message, where), .is_learned = learned});
   }
   if (!has_assistant) throw InvalidArgument("`messages` has no assistant turn, so nothing to learn from");
-  if (!has_learned) throw InvalidArgument("`messages` has no assistant turn but those of `weight` 0, so nothing to learn from");
+  if (!has_learned)
+    throw InvalidArgument("`messages` has no assistant turn but those of `weight` 0, so nothing to learn from");
   return chat;
 }
 
@@ -224,8 +227,8 @@ Document ids_document(const json& line, int64_t vocab_size) {
   return document;
 }
 
-/// Calls `visit(line number, parsed line)` for every line that is not blank, the first `most` of them if that is not 0; what it
-/// throws becomes a problem of that line.
+/// Calls `visit(line number, parsed line)` for every line that is not blank, the first `most` of them if that is not 0;
+/// what it throws becomes a problem of that line.
 template <typename Visit>
 void for_each_line(const std::string& path, int64_t most, const Visit& visit) {
   std::error_code ignored;

@@ -38,12 +38,14 @@ PlanCursor PlanCursor::from_text(const std::string& text, size_t sources) {
       int64_t number = -1;
       if (s > 0) in >> comma;
       in >> number;
-      if (!in || comma != ',' || number < 0) throw InvalidArgument(concat("'", text, "' is no place in a plan of ", sources, " files"));
+      if (!in || comma != ',' || number < 0)
+        throw InvalidArgument(concat("'", text, "' is no place in a plan of ", sources, " files"));
       list->push_back(number);
     }
   }
   std::string rest;
-  if (in >> rest || cursor.row < 0 || cursor.window < 0) throw InvalidArgument(concat("'", text, "' is no place in a plan of ", sources, " files"));
+  if (in >> rest || cursor.row < 0 || cursor.window < 0)
+    throw InvalidArgument(concat("'", text, "' is no place in a plan of ", sources, " files"));
   return cursor;
 }
 
@@ -61,7 +63,8 @@ PlanCursor RowPlan::beginning() const {
 }
 
 void RowPlan::seek(const PlanCursor& cursor) {
-  bool is_ours = cursor.tokens.size() == sources_.size() && cursor.epoch.size() == sources_.size() && cursor.next.size() == sources_.size();
+  bool is_ours = cursor.tokens.size() == sources_.size() && cursor.epoch.size() == sources_.size() &&
+                 cursor.next.size() == sources_.size();
   for (size_t s = 0; is_ours && s < sources_.size(); ++s) is_ours = cursor.next[s] <= sources_[s].documents();
   if (!is_ours) throw InvalidArgument(concat("the place '", cursor.to_text(), "' is not in this data"));
   held_.clear();
@@ -84,8 +87,8 @@ void RowPlan::start_epoch(size_t source) {
   }
 }
 
-/// Which source gives the next document: training, the one furthest behind its share of tokens; without shuffle, file after
-/// file. -1: the pass is over.
+/// Which source gives the next document: training, the one furthest behind its share of tokens; without shuffle, file
+/// after file. -1: the pass is over.
 int64_t RowPlan::next_source() const {
   const auto count = static_cast<int64_t>(sources_.size());
   if (!options_.shuffle) {
@@ -101,7 +104,8 @@ int64_t RowPlan::next_source() const {
   double largest = -1e300;
   for (int64_t s = 0; s < count; ++s) {
     if (options_.one_pass && next_.next[s] == sources_[s].documents()) continue;
-    const double behind = sources_[s].weight / weights * static_cast<double>(total + 1) - static_cast<double>(next_.tokens[s]);
+    const double behind =
+        sources_[s].weight / weights * static_cast<double>(total + 1) - static_cast<double>(next_.tokens[s]);
     if (behind > largest) {
       largest = behind;
       best = s;
@@ -182,7 +186,8 @@ const std::vector<Sample>& RowPlan::row(int64_t row) {
   keep_from_ = std::min(keep_from_, row);
   plan_to(row);
   MOE_CHECK(row >= 0 && row < next_.row, "row ", row, " of ", next_.row);
-  const auto after = std::upper_bound(held_.begin(), held_.end(), row, [](int64_t r, const Window& window) { return r < window.begin.row; });
+  const auto after = std::upper_bound(held_.begin(), held_.end(), row,
+                                      [](int64_t r, const Window& window) { return r < window.begin.row; });
   const Window& window = *std::prev(after);
   return window.rows[row - window.begin.row];
 }
@@ -206,7 +211,8 @@ int64_t RowPlan::count() {
 PlanCursor RowPlan::cursor(int64_t row) {
   if (row == next_.row) return next_;
   this->row(row);
-  const auto after = std::upper_bound(held_.begin(), held_.end(), row, [](int64_t r, const Window& window) { return r < window.begin.row; });
+  const auto after = std::upper_bound(held_.begin(), held_.end(), row,
+                                      [](int64_t r, const Window& window) { return r < window.begin.row; });
   return std::prev(after)->begin;
 }
 

@@ -5,13 +5,13 @@
 #include <string>
 #include <vector>
 
-/// Which samples share which row: the plan that makes row i the same on every rank and after every resume. It is made window by
-/// window, a few thousand samples at a time, and forgotten the same way: what is held does not grow with the rows that were given.
-/// A window follows from a small Cursor, so that a run resumes without planning what came before.
+/// Which samples share which row: the plan that makes row i the same on every rank and after every resume. It is made
+/// window by window, a few thousand samples at a time, and forgotten the same way: what is held does not grow with the
+/// rows that were given. A window follows from a small Cursor, so that a run resumes without planning what came before.
 namespace moe {
 
-/// `length` inputs of one document and their labels: what attention sees as one sequence. The label of an input is the token that
-/// follows it in the document, also across a cut.
+/// `length` inputs of one document and their labels: what attention sees as one sequence. The label of an input is the
+/// token that follows it in the document, also across a cut.
 struct Sample {
   int64_t first = 0;    ///< index of its first input in the token store
   int64_t length = 0;   ///< inputs
@@ -31,14 +31,15 @@ struct SampleSource {
 struct RowPlanOptions {
   int64_t row_length = 512;  ///< tokens
   uint64_t seed = 0;
-  bool shuffle = true;  ///< rows go on for ever, epoch after epoch, sources by their weights; false: one pass, in file order
+  bool shuffle =
+      true;  ///< rows go on for ever, epoch after epoch, sources by their weights; false: one pass, in file order
   bool one_pass = false;  ///< with shuffle: sources by their weights until every document was given once
 };
 
 /// Where a window begins. Every field is a count, so it is as good on any other machine.
 struct PlanCursor {
-  int64_t row = 0;      ///< first of the window
-  int64_t window = 0;   ///< windows before it
+  int64_t row = 0;     ///< first of the window
+  int64_t window = 0;  ///< windows before it
   // Of each source: tokens given, epoch, and the place in the epoch's order of documents.
   std::vector<int64_t> tokens, epoch, next;
 
@@ -52,8 +53,8 @@ class RowPlan {
  public:
   RowPlan(std::vector<SampleSource> sources, RowPlanOptions options);
 
-  /// The samples of a row. Valid until the next call. Throws Internal if there is no such row. A row before the ones that are held
-  /// costs planning from the beginning.
+  /// The samples of a row. Valid until the next call. Throws Internal if there is no such row. A row before the ones
+  /// that are held costs planning from the beginning.
   const std::vector<Sample>& row(int64_t row);
 
   /// Rows of one pass (not where rows go on for ever).
@@ -89,10 +90,10 @@ class RowPlan {
   RowPlanOptions options_;
   std::deque<Window> held_;
   int64_t keep_from_ = 0;
-  PlanCursor next_;                                ///< where the next window begins
-  std::vector<std::vector<int64_t>> source_order_;   ///< of next_'s epochs
-  bool is_exhausted_ = false;                      ///< one pass is over
-  int64_t count_ = -1;                             ///< of one pass, once known
+  PlanCursor next_;                                 ///< where the next window begins
+  std::vector<std::vector<int64_t>> source_order_;  ///< of next_'s epochs
+  bool is_exhausted_ = false;                       ///< one pass is over
+  int64_t count_ = -1;                              ///< of one pass, once known
 };
 
 }  // namespace moe

@@ -16,9 +16,9 @@ struct EvalSubject {
   const Decoder& decoder;
   TokenDispatcher& dispatcher;
   Mesh& mesh;
-  std::filesystem::path model;              ///< its folder: tokenizer, config
+  std::filesystem::path model;  ///< its folder: tokenizer, config
   const v1::EvaluateSpec& spec;
-  std::shared_ptr<const Tokenizer> tokenizer;   ///< may be null
+  std::shared_ptr<const Tokenizer> tokenizer;  ///< may be null
   std::function<void(int64_t done, int64_t all)> progress;
   /// As EvaluateRequest has it.
   std::function<void(const std::map<std::string, std::string>& digests)> on_data_read = {};

@@ -21,11 +21,12 @@ struct LoadedModel {
   std::filesystem::path path;
   std::unique_ptr<Decoder> decoder;
   std::unique_ptr<TokenDispatcher> dispatcher;
-  std::shared_ptr<const Tokenizer> tokenizer;   ///< may be null
+  std::shared_ptr<const Tokenizer> tokenizer;  ///< may be null
 };
 
 /// Collective. Fills in what `spec` leaves to the model.
-LoadedModel load_model(const std::filesystem::path& path, const v1::GangSpec& gang, Mesh& mesh, v1::EvaluateSpec& spec) {
+LoadedModel load_model(const std::filesystem::path& path, const v1::GangSpec& gang, Mesh& mesh,
+                       v1::EvaluateSpec& spec) {
   LoadedModel model;
   model.path = path;
   std::map<std::string, std::string> facts;
@@ -38,14 +39,16 @@ LoadedModel load_model(const std::filesystem::path& path, const v1::GangSpec& ga
     model.dispatcher = config.moe ? make_dispatcher(mesh) : std::make_unique<LocalDispatcher>();
     model.decoder = std::make_unique<Decoder>(load_decoder(directory, compute_type(gang), experts));
     model.tokenizer = tokenizer_for(path);
-    for (const auto& [name, digest] : replica_digests(model.decoder->parameters())) facts[name + " of " + path.string()] = digest;
+    for (const auto& [name, digest] : replica_digests(model.decoder->parameters()))
+      facts[name + " of " + path.string()] = digest;
   });
   require_same_files(mesh.world(), "load " + path.string(), facts);
   return model;
 }
 
 /// `part` counts the tasks that are done, of this model and of one before: together they are one work, shown once.
-json run_tasks(const LoadedModel& model, const EvaluateRequest& request, const v1::EvaluateSpec& spec, Mesh& mesh, int64_t& part) {
+json run_tasks(const LoadedModel& model, const EvaluateRequest& request, const v1::EvaluateSpec& spec, Mesh& mesh,
+               int64_t& part) {
   json result = json::object();
   const int64_t parts = spec.tasks_size() * (request.baseline ? 2 : 1);
   for (const std::string& task : spec.tasks()) {
@@ -65,10 +68,14 @@ json run_tasks(const LoadedModel& model, const EvaluateRequest& request, const v
   return result;
 }
 
-std::string digest_of(const std::shared_ptr<const Tokenizer>& tokenizer) { return tokenizer ? tokenizer->digest() : ""; }
+std::string digest_of(const std::shared_ptr<const Tokenizer>& tokenizer) {
+  return tokenizer ? tokenizer->digest() : "";
+}
 
 void add_ratios(json& result, const json& baseline) {
-  const auto ratio = [](const json& a, const json& b) { return a.at("loss").get<double>() / b.at("loss").get<double>(); };
+  const auto ratio = [](const json& a, const json& b) {
+    return a.at("loss").get<double>() / b.at("loss").get<double>();
+  };
   if (!result.contains("loss")) return;
   result["loss_ratio_to_baseline"] = ratio(result, baseline);
   for (auto& [name, domain] : result["domains"].items()) {
@@ -93,8 +100,9 @@ json evaluate(const EvaluateRequest& request, Communicator& world) {
   if (!request.baseline) return result;
   const LoadedModel baseline = load_model(*request.baseline, request.gang, mesh, spec);
   if (digest_of(baseline.tokenizer) != tokenizer) {
-    throw_agreed<InvalidArgument>(concat("baseline ", request.baseline->string(), " has another tokenizer than ", request.model.string(),
-                                         ": losses per token cannot be compared; give the dense model that this one was made from"));
+    throw_agreed<InvalidArgument>(
+        concat("baseline ", request.baseline->string(), " has another tokenizer than ", request.model.string(),
+               ": losses per token cannot be compared; give the dense model that this one was made from"));
   }
   const json measured = run_tasks(baseline, request, spec, mesh, part);
   add_ratios(result, measured);

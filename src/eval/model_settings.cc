@@ -14,12 +14,14 @@ constexpr char kTemplateKey[] = "chat_template_name";
 
 int64_t sequence_length_for(const ModelConfig& config, int64_t given) {
   if (given > config.max_positions) {
-    throw InvalidArgument(concat("sequence_length ", given, " is more than the model's max_position_embeddings ", config.max_positions));
+    throw InvalidArgument(
+        concat("sequence_length ", given, " is more than the model's max_position_embeddings ", config.max_positions));
   }
   return given > 0 ? given : std::min(kDefaultLength, config.max_positions);
 }
 
-ChatTemplateChoice chat_template_for(const std::filesystem::path& model, const ModelConfig& config, const std::string& given) {
+ChatTemplateChoice chat_template_for(const std::filesystem::path& model, const ModelConfig& config,
+                                     const std::string& given) {
   if (!given.empty()) return {given};
   if (config.source.contains(kTemplateKey)) {
     if (!config.source[kTemplateKey].is_string()) {
@@ -36,6 +38,8 @@ std::shared_ptr<const Tokenizer> tokenizer_for(const std::filesystem::path& mode
   return Tokenizer::from_directory(model);
 }
 
-at::ScalarType compute_type(const v1::GangSpec& gang) { return gang.dtype() == "float64" ? at::kDouble : at::kFloat; }
+at::ScalarType compute_type(const v1::GangSpec& gang) {
+  return gang.dtype() == "float64" ? at::kDouble : at::kFloat;
+}
 
 }  // namespace moe

@@ -8,7 +8,8 @@ namespace {
 /// Rows that one rank takes at a time.
 constexpr int64_t kRowsPerRank = 4;
 
-void add_losses(const at::Tensor& losses_T, const PackedBatch& batch, const std::vector<std::string>& names, LossReport& report) {
+void add_losses(const at::Tensor& losses_T, const PackedBatch& batch, const std::vector<std::string>& names,
+                LossReport& report) {
   const at::Tensor losses = losses_T.to(at::kDouble).contiguous();
   const double* loss = losses.const_data_ptr<double>();
   const int64_t* label = batch.labels_T.const_data_ptr<int64_t>();

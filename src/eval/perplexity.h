@@ -22,21 +22,22 @@ struct LossSum {
 
 struct LossReport {
   std::map<std::string, LossSum> domains;
-  std::vector<std::vector<int64_t>> expert_load;   ///< [MoE layers][experts]: (token, slot) pairs
+  std::vector<std::vector<int64_t>> expert_load;  ///< [MoE layers][experts]: (token, slot) pairs
 
   LossSum total() const;
 };
 
 /// What held-out text is read as.
 struct HeldOutOptions {
-  PackingOptions packing;       ///< shuffle is ignored: file order, one pass
-  int64_t max_tokens = 0;       ///< per file; 0: all
+  PackingOptions packing;  ///< shuffle is ignored: file order, one pass
+  int64_t max_tokens = 0;  ///< per file; 0: all
 };
 
 /// Held-out files, tokenised and packed once; measured as often as wanted.
 class HeldOutData {
  public:
-  HeldOutData(const std::vector<DataFile>& files, const std::shared_ptr<const Tokenizer>& tokenizer, const HeldOutOptions& options);
+  HeldOutData(const std::vector<DataFile>& files, const std::shared_ptr<const Tokenizer>& tokenizer,
+              const HeldOutOptions& options);
 
   struct Part {
     std::unique_ptr<DataLoader> loader;
@@ -49,8 +50,9 @@ class HeldOutData {
   std::vector<Part> parts_;
 };
 
-/// Loss of a model on held-out data. Collective over mesh.world(): rows are spread over the ranks, all of which join every exchange;
-/// sums are in double and the result is the same on every rank, at any layout up to rounding. Needs no gradient.
+/// Loss of a model on held-out data. Collective over mesh.world(): rows are spread over the ranks, all of which join
+/// every exchange; sums are in double and the result is the same on every rank, at any layout up to rounding. Needs no
+/// gradient.
 LossReport measure_loss(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
                         const std::function<void(int64_t done, int64_t rows)>& progress = {});
 

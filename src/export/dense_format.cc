@@ -52,7 +52,8 @@ std::vector<std::string> reasons_against(const ModelDirectory& model, const v1::
   }
   const std::filesystem::path path = model.path() / kConversionIndices;
   if (!std::filesystem::exists(path)) {
-    reasons.push_back(concat("without ", kConversionIndices, " it is not known where the neurons of its experts belong"));
+    reasons.push_back(
+        concat("without ", kConversionIndices, " it is not known where the neurons of its experts belong"));
     return reasons;
   }
   const SafetensorsFile artefact(path);

@@ -20,7 +20,8 @@ std::atomic<const Backend*>& slot() {
   return backend;
 }
 
-/// A program that was moved or installed brings its library along; the build tree it came from may be another's, or gone.
+/// A program that was moved or installed brings its library along; the build tree it came from may be another's, or
+/// gone.
 std::string library_to_load() {
   std::error_code error;
   const std::string beside = std::filesystem::read_symlink("/proc/self/exe", error).replace_filename("libmoe_cuda.so");

@@ -12,8 +12,8 @@ struct Backend;
 /// program, and where there is none the one that was built with it. A second call does nothing.
 ///
 /// Throws   InvalidArgument if there is neither, or the file is not our library; HardwareError if it cannot be loaded
-///          (with the loader's reason: a CUDA library is missing) or the machine shows no CUDA device. A file beside the
-///          program that cannot be loaded is an error: the other one is not tried in its place.
+///          (with the loader's reason: a CUDA library is missing) or the machine shows no CUDA device. A file beside
+///          the program that cannot be loaded is an error: the other one is not tried in its place.
 void load_cuda_library(const std::string& path = "");
 
 /// As above, but accepts a machine without a device: returns how many there are. For tests, which skip on 0.

@@ -17,7 +17,8 @@ struct Group {
 };
 
 /// The groups, those with most rows first, so that threads end together. Throws InvalidArgument.
-std::vector<Group> groups_of(const char* op, std::span<const int64_t> rows_per_group, int64_t rows, int64_t weight_rows) {
+std::vector<Group> groups_of(const char* op, std::span<const int64_t> rows_per_group, int64_t rows,
+                             int64_t weight_rows) {
   std::vector<Group> groups;
   int64_t first = 0;
   for (const int64_t count : rows_per_group) {
@@ -26,8 +27,9 @@ std::vector<Group> groups_of(const char* op, std::span<const int64_t> rows_per_g
   }
   const bool is_negative = std::any_of(groups.begin(), groups.end(), [](const Group& group) { return group.rows < 0; });
   if (groups.empty() || is_negative || first != rows || weight_rows % static_cast<int64_t>(groups.size()) != 0) {
-    throw InvalidArgument(concat(op, ": ", groups.size(), " groups of ", first, " rows in all, with ", rows, " rows and ",
-                                 weight_rows, " rows of weights; expected as many rows, and weights of one size"));
+    throw InvalidArgument(concat(op, ": ", groups.size(), " groups of ", first, " rows in all, with ", rows,
+                                 " rows and ", weight_rows,
+                                 " rows of weights; expected as many rows, and weights of one size"));
   }
   std::stable_sort(groups.begin(), groups.end(), [](const Group& a, const Group& b) { return a.rows > b.rows; });
   return groups;
@@ -59,8 +61,8 @@ void grouped_linear_forward(ConstMatrixView x, ConstMatrixView weights, MatrixVi
   const std::vector<Group> groups = groups_of("grouped_linear_forward", rows_per_group, x.rows, weights.rows);
   const int64_t outputs = weights.rows / static_cast<int64_t>(groups.size());
   for_each(groups, queue, [&](const Group& g) {
-    linear_forward(rows_of(x, g.first, g.rows), rows_of(weights, g.index * outputs, outputs), rows_of(y, g.first, g.rows),
-                   queue);
+    linear_forward(rows_of(x, g.first, g.rows), rows_of(weights, g.index * outputs, outputs),
+                   rows_of(y, g.first, g.rows), queue);
   });
 }
 

@@ -11,8 +11,8 @@ void matmul_cpu(const Product& product);
 /// training must come to an end with them. 0 without oneDNN.
 int64_t prepared_products();
 
-/// Our own loops, blocked for the cache, on the threads of OpenMP. Every element is summed over k in order, panel by panel,
-/// so a row's bits depend on nothing but that row. Any dtype; slower than oneDNN by an order of magnitude.
+/// Our own loops, blocked for the cache, on the threads of OpenMP. Every element is summed over k in order, panel by
+/// panel, so a row's bits depend on nothing but that row. Any dtype; slower than oneDNN by an order of magnitude.
 void matmul_plain(const Product& product);
 
 }  // namespace moe::kernels

@@ -39,7 +39,11 @@ Slices slices_of(int64_t k) {
 }
 
 std::shared_ptr<const OneDnnMatmul> matmul_of(int64_t rows, int64_t cols, const Slices& slices) {
-  return onednn_matmul({.dtype = DType::kFloat32, .m = rows, .n = cols, .k = slices.length, .slices = slices.count,
+  return onednn_matmul({.dtype = DType::kFloat32,
+                        .m = rows,
+                        .n = cols,
+                        .k = slices.length,
+                        .slices = slices.count,
                         .b_is_transposed = true});
 }
 

@@ -17,19 +17,20 @@ namespace moe::kernels {
 inline constexpr int64_t kOpen = -1;
 
 /// c[m, n] = a[m, k] b[k, n], all dense. With `slices` above 1, a is [m, slices * k] and b is stored transposed,
-/// [n, slices * k]; slice s of their columns gives the matrix c[s], and c is [slices, m, n]: sums that the caller adds up.
+/// [n, slices * k]; slice s of their columns gives the matrix c[s], and c is [slices, m, n]: sums that the caller adds
+/// up.
 struct DenseShape {
   DType dtype;
   int64_t m, n, k;  ///< k kOpen: any, told when it runs (fp32, a transposed, b not)
   int64_t slices = 1;
-  bool a_is_transposed = false;   ///< stored as [k, m]
-  bool b_is_transposed = false;   ///< stored as [n, k]
+  bool a_is_transposed = false;  ///< stored as [k, m]
+  bool b_is_transposed = false;  ///< stored as [n, k]
 };
 
 /// A primitive ready to run. `matmul` is empty where oneDNN has none for this processor (bf16 without AVX-512).
 struct OneDnnMatmul {
   std::optional<dnnl::matmul> matmul;
-  bool is_brgemm = false;         ///< its row bits do not depend on the other rows
+  bool is_brgemm = false;  ///< its row bits do not depend on the other rows
   dnnl::memory::desc a, b, c, scratchpad;
 
   /// The scratchpad has scratchpad.get_size() bytes, aligned as working_memory gives them. `k` is needed where it is

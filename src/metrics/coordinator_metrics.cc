@@ -24,7 +24,8 @@ struct CoordinatorMetrics::Impl {
   const CoordinatorLabels labels;
 };
 
-CoordinatorMetrics::Impl::Impl(prometheus::Registry& registry, CoordinatorLabels known) : series(registry), labels(std::move(known)) {
+CoordinatorMetrics::Impl::Impl(prometheus::Registry& registry, CoordinatorLabels known)
+    : series(registry), labels(std::move(known)) {
   series.fencing_rejections.at({});
   series.store_commit.at({});
   for (const auto& [method, codes] : labels.methods) {
@@ -55,7 +56,8 @@ void CoordinatorMetrics::Impl::set_jobs(const std::vector<CoordinatorSnapshot::J
           {"pipeline_id", job.pipeline_id}}] = 1;
     state[id] = job.state;
     if (!job.has_ended) {
-      for (const std::string& reason : labels.restart_reasons) series.job_restarts.at({{"job_id", job.job_id}, {"reason", reason}});
+      for (const std::string& reason : labels.restart_reasons)
+        series.job_restarts.at({{"job_id", job.job_id}, {"reason", reason}});
     }
     if (job.last_checkpoint_timestamp) timestamp[id] = *job.last_checkpoint_timestamp;
     if (job.last_checkpoint_step) step[id] = static_cast<double>(*job.last_checkpoint_step);

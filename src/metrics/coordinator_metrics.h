@@ -9,8 +9,9 @@
 
 #include "metrics/metrics.h"
 
-/// What the coordinator tells Prometheus. State (jobs, gangs, queues, gates, files) is handed over whole when somebody scrapes;
-/// events are counted as they happen. Names and help texts: coordinator_catalogue.h. Safe to call from any thread.
+/// What the coordinator tells Prometheus. State (jobs, gangs, queues, gates, files) is handed over whole when somebody
+/// scrapes; events are counted as they happen. Names and help texts: coordinator_catalogue.h. Safe to call from any
+/// thread.
 namespace moe {
 
 /// The coordinator at one moment. Rows decide which series exist: one that is no longer there takes its series along.
@@ -22,7 +23,7 @@ struct CoordinatorSnapshot {
     std::string queue;
     std::string user;
     std::string pipeline_id;
-    int state = 0;  ///< number of the proto enum
+    int state = 0;                                    ///< number of the proto enum
     std::optional<double> last_checkpoint_timestamp;  ///< unix seconds; start of the run before the first
     std::optional<int64_t> last_checkpoint_step;
     bool has_ended = false;
@@ -44,25 +45,26 @@ struct CoordinatorSnapshot {
     std::map<std::string, int64_t> jobs;  ///< by name of their state
     double oldest_wait_seconds = 0;
   };
-  std::vector<Job> jobs;  ///< live ones first, then those that ended within the hour; only the first kMaxJobs are exposed
+  std::vector<Job>
+      jobs;  ///< live ones first, then those that ended within the hour; only the first kMaxJobs are exposed
   std::vector<Gang> gangs;
   std::vector<Gate> gates;  ///< that were judged, of pipelines that have not ended
   std::vector<Queue> queues;
   std::map<std::string, int64_t> store_bytes;  ///< by file: "db", "wal"
 };
 
-/// Label values that are known before anything happens. Their counters are there from the start on with 0: Prometheus sees an
-/// increase only where it has seen a number before.
+/// Label values that are known before anything happens. Their counters are there from the start on with 0: Prometheus
+/// sees an increase only where it has seen a number before.
 struct CoordinatorLabels {
   struct Method {
     std::string name;
     std::vector<std::string> codes;  ///< that it may answer
   };
   std::vector<Method> methods;
-  std::vector<std::string> kinds;             ///< of jobs
-  std::vector<std::string> outcomes;          ///< of jobs
-  std::vector<std::string> expiry_reasons;    ///< for which a gang loses a lease
-  std::vector<std::string> restart_reasons;   ///< for which a job is started again
+  std::vector<std::string> kinds;            ///< of jobs
+  std::vector<std::string> outcomes;         ///< of jobs
+  std::vector<std::string> expiry_reasons;   ///< for which a gang loses a lease
+  std::vector<std::string> restart_reasons;  ///< for which a job is started again
 };
 
 class CoordinatorMetrics {

@@ -20,8 +20,9 @@ namespace {
 
 constexpr int kHandlerThreads = 2;
 constexpr int kMaxPort = 65535;
-// A connection serves one request and closes: with two threads, a browser that keeps one open would lock others out, and
-// httplib 0.11 polls kept ones a thousand times a second. The waits bound what a silent client can hold a thread for.
+// A connection serves one request and closes: with two threads, a browser that keeps one open would lock others out,
+// and httplib 0.11 polls kept ones a thousand times a second. The waits bound what a silent client can hold a thread
+// for.
 constexpr int kRequestsPerConnection = 1;
 constexpr int kFirstByteSeconds = 1;
 constexpr int kReadSeconds = 2;
@@ -38,7 +39,8 @@ std::string reason(const std::string& address, int port, int error) {
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
   if (const int status = getaddrinfo(address.c_str(), nullptr, &hints, &found); status != 0) {
-    return concat("the address is unknown (", gai_strerror(status), "); give an IP address of this machine, such as 127.0.0.1");
+    return concat("the address is unknown (", gai_strerror(status),
+                  "); give an IP address of this machine, such as 127.0.0.1");
   }
   freeaddrinfo(found);
   std::string text = std::generic_category().message(error);
@@ -46,7 +48,8 @@ std::string reason(const std::string& address, int port, int error) {
   switch (error) {
     case EADDRINUSE: return text + "; stop the program that has it, choose another port, or 0 for any free one";
     case EADDRNOTAVAIL: return text + "; this machine has no such address, try 127.0.0.1";
-    case EACCES: return concat(text, "; port ", port, " is reserved for root, choose one from 1024 on, or 0 for any free one");
+    case EACCES:
+      return concat(text, "; port ", port, " is reserved for root, choose one from 1024 on, or 0 for any free one");
     default: return text;
   }
 }
@@ -80,7 +83,8 @@ struct HttpServer::Impl {
 };
 
 HttpResponse HttpServer::Impl::answer(const std::string& method, const HttpRequest& request) const {
-  if (method != "GET" && method != "HEAD") return {405, "text/plain; charset=utf-8", "405: this server answers GET only\n"};
+  if (method != "GET" && method != "HEAD")
+    return {405, "text/plain; charset=utf-8", "405: this server answers GET only\n"};
   const auto page = pages.find(request.path);
   if (page == pages.end()) return not_found(request.path);
   try {
@@ -99,7 +103,8 @@ HttpResponse HttpServer::Impl::not_found(const std::string& path) const {
 
 HttpServer::HttpServer(std::string address, int port) : impl_(std::make_unique<Impl>()) {
   if (port < 0 || port > kMaxPort) {
-    throw UsageError(concat("cannot listen on ", endpoint(address, port), ": a port is 0 (any free one) to ", kMaxPort));
+    throw UsageError(
+        concat("cannot listen on ", endpoint(address, port), ": a port is 0 (any free one) to ", kMaxPort));
   }
   Server& server = impl_->server;
   server.set_socket_options(only_reuse_address);
@@ -111,7 +116,8 @@ HttpServer::HttpServer(std::string address, int port) : impl_(std::make_unique<I
   // httplib takes ownership of what this returns.
   server.new_task_queue = [] { return std::make_unique<httplib::ThreadPool>(kHandlerThreads).release(); };
   errno = 0;
-  const bool is_bound = port == 0 ? (impl_->port = server.bind_to_any_port(address)) > 0 : server.bind_to_port(address, port);
+  const bool is_bound =
+      port == 0 ? (impl_->port = server.bind_to_any_port(address)) > 0 : server.bind_to_port(address, port);
   const int error = errno;
   if (!is_bound) {
     throw UsageError(concat("cannot listen on ", endpoint(address, port), ": ", reason(address, port, error)));
@@ -132,7 +138,9 @@ HttpServer::~HttpServer() {
   impl_->thread.join();
 }
 
-int HttpServer::port() const { return impl_->port; }
+int HttpServer::port() const {
+  return impl_->port;
+}
 
 void HttpServer::get(std::string path, Handler handler) {
   MOE_CHECK(!impl_->thread.joinable(), "page ", path, " is added after start()");
@@ -147,13 +155,14 @@ void HttpServer::ready_when(std::function<bool()> ready) {
 void HttpServer::start() {
   MOE_CHECK(!impl_->thread.joinable(), "HttpServer::start() was called twice");
   // Before httplib's own routing, which matches paths as regular expressions.
-  impl_->server.set_pre_routing_handler([impl = impl_.get()](const httplib::Request& request, httplib::Response& response) {
-    HttpRequest wanted{request.path, {request.params.begin(), request.params.end()}};
-    HttpResponse page = impl->answer(request.method, wanted);
-    response.status = page.status;
-    response.set_content(std::move(page.body), page.content_type);
-    return httplib::Server::HandlerResponse::Handled;
-  });
+  impl_->server.set_pre_routing_handler(
+      [impl = impl_.get()](const httplib::Request& request, httplib::Response& response) {
+        HttpRequest wanted{request.path, {request.params.begin(), request.params.end()}};
+        HttpResponse page = impl->answer(request.method, wanted);
+        response.status = page.status;
+        response.set_content(std::move(page.body), page.content_type);
+        return httplib::Server::HandlerResponse::Handled;
+      });
   impl_->thread = std::thread([impl = impl_.get()] {
     impl->server.listen_after_bind();
     impl->has_ended = true;

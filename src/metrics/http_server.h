@@ -5,10 +5,11 @@
 #include <memory>
 #include <string>
 
-/// The HTTP endpoint of a program: pages that answer GET, drawn at the time of the request. Coordinator and worker ranks each
-/// own one. Binds in the constructor, so that a taken port is an error at start; answers from start() until it is destroyed,
-/// on one thread that accepts and two that call the handlers. All of them sleep while nobody asks. Handlers run on those two
-/// threads, also at the same time as each other: they must be safe for that, and outlive the server.
+/// The HTTP endpoint of a program: pages that answer GET, drawn at the time of the request. Coordinator and worker
+/// ranks each own one. Binds in the constructor, so that a taken port is an error at start; answers from start() until
+/// it is destroyed, on one thread that accepts and two that call the handlers. All of them sleep while nobody asks.
+/// Handlers run on those two threads, also at the same time as each other: they must be safe for that, and outlive the
+/// server.
 namespace moe {
 
 struct HttpRequest {
@@ -38,7 +39,8 @@ class HttpServer {
   /// The page at exactly this path. An exception of the handler is logged and answered with 500. Before start() only.
   void get(std::string path, Handler handler);
 
-  /// What /readyz asks: 200 "ready" or 503 "not ready"; ready as soon as it runs unless told otherwise. Before start() only.
+  /// What /readyz asks: 200 "ready" or 503 "not ready"; ready as soon as it runs unless told otherwise. Before start()
+  /// only.
   void ready_when(std::function<bool()> ready);
 
   /// From here on requests are answered; /healthz always with 200 "ok".

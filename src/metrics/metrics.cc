@@ -15,7 +15,8 @@ namespace {
 void sort_by_name(std::vector<prometheus::MetricFamily>& families) {
   std::sort(families.begin(), families.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   for (prometheus::MetricFamily& family : families) {
-    std::sort(family.metric.begin(), family.metric.end(), [](const auto& a, const auto& b) { return a.label < b.label; });
+    std::sort(family.metric.begin(), family.metric.end(),
+              [](const auto& a, const auto& b) { return a.label < b.label; });
   }
 }
 
@@ -33,6 +34,8 @@ std::string MetricsPage::text() const {
   return prometheus::TextSerializer().Serialize(families);
 }
 
-HttpResponse MetricsPage::response() const { return {200, "text/plain; version=0.0.4; charset=utf-8", text()}; }
+HttpResponse MetricsPage::response() const {
+  return {200, "text/plain; version=0.0.4; charset=utf-8", text()};
+}
 
 }  // namespace moe

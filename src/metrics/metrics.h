@@ -9,8 +9,9 @@ namespace prometheus {
 class Registry;
 }
 
-/// What one process tells Prometheus: the registry that WorkerMetrics or CoordinatorMetrics fills, as the text of /metrics.
-/// Every program owns one, first of its metrics objects. text() may be called from any thread while others write.
+/// What one process tells Prometheus: the registry that WorkerMetrics or CoordinatorMetrics fills, as the text of
+/// /metrics. Every program owns one, first of its metrics objects. text() may be called from any thread while others
+/// write.
 namespace moe {
 
 class MetricsPage {
@@ -21,7 +22,8 @@ class MetricsPage {
   ~MetricsPage();
 
   /// Prometheus text format 0.0.4, families and series in order of name and labels, ended by the process's own numbers
-  /// (process_cpu_seconds_total, process_open_fds, process_resident_memory_bytes, process_start_time_seconds) of this moment.
+  /// (process_cpu_seconds_total, process_open_fds, process_resident_memory_bytes, process_start_time_seconds) of this
+  /// moment.
   std::string text() const;
 
   /// text() with the content type that Prometheus expects: what a handler of /metrics returns.

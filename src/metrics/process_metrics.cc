@@ -28,7 +28,9 @@ std::optional<double> stat_field(int number) {
   return std::stod(field);
 }
 
-double ticks_per_second() { return static_cast<double>(sysconf(_SC_CLK_TCK)); }
+double ticks_per_second() {
+  return static_cast<double>(sysconf(_SC_CLK_TCK));
+}
 
 std::optional<double> cpu_seconds() {
   const std::optional<double> user = stat_field(14);

@@ -9,7 +9,8 @@ namespace moe {
 RouterLoad router_load(const std::vector<int64_t>& tokens_per_expert) {
   RouterLoad load;
   load.dead_experts = std::count(tokens_per_expert.begin(), tokens_per_expert.end(), 0);
-  const auto total = static_cast<double>(std::accumulate(tokens_per_expert.begin(), tokens_per_expert.end(), int64_t{0}));
+  const auto total =
+      static_cast<double>(std::accumulate(tokens_per_expert.begin(), tokens_per_expert.end(), int64_t{0}));
   if (total <= 0) return load;
   const auto experts = static_cast<double>(tokens_per_expert.size());
   const double mean = total / experts;

@@ -13,9 +13,10 @@
 #include <utility>
 #include <vector>
 
-/// A family of series of one name, on prometheus-cpp, that remembers which label sets it has: so series can be found again and
-/// dropped by their labels, which prometheus-cpp's own Family cannot. Used by the two catalogues of this module. Writes are
-/// guarded by the caller (prometheus-cpp's references dangle once removed); scraping at the same time is safe.
+/// A family of series of one name, on prometheus-cpp, that remembers which label sets it has: so series can be found
+/// again and dropped by their labels, which prometheus-cpp's own Family cannot. Used by the two catalogues of this
+/// module. Writes are guarded by the caller (prometheus-cpp's references dangle once removed); scraping at the same
+/// time is safe.
 namespace moe {
 
 using Labels = std::map<std::string, std::string>;
@@ -58,7 +59,8 @@ class SeriesFamily : public AnySeriesFamily {
  public:
   /// buckets: inclusive upper bounds, for histograms only.
   SeriesFamily(Catalogue& catalogue, const std::string& name, const std::string& help, std::vector<double> buckets = {})
-      : family_(family_builder<T>().Name(name).Help(help).Register(catalogue.registry())), buckets_(std::move(buckets)) {
+      : family_(family_builder<T>().Name(name).Help(help).Register(catalogue.registry())),
+        buckets_(std::move(buckets)) {
     catalogue.enter(*this);
   }
 

@@ -14,7 +14,8 @@ namespace {
 
 using ExpertLoad = std::vector<std::vector<int64_t>>;
 
-/// Beyond this many (layer, expert) pairs only the layers' summaries are exposed: the page would outgrow its scrape interval.
+/// Beyond this many (layer, expert) pairs only the layers' summaries are exposed: the page would outgrow its scrape
+/// interval.
 constexpr size_t kMaxExpertSeries = 4096;
 /// Least digits of a layer's and an expert's label, so that jobs of the usual sizes share their labels.
 constexpr size_t kLayerDigits = 2;
@@ -63,7 +64,7 @@ struct WorkerMetrics::Impl {
   std::mutex mutex;
   WorkerCatalogue series;
   const bool is_leader;
-  Labels job;  ///< job_id and stage; empty: none runs
+  Labels job;                                             ///< job_id and stage; empty: none runs
   std::vector<std::vector<prometheus::Counter*>> routed;  ///< of the running job, [layer][expert]
 };
 
@@ -74,7 +75,8 @@ void WorkerMetrics::Impl::begin_counters(const std::string& kind) {
     series.comm_ops.at(with("op", op));
   }
   if (is_leader && kind == "train") {
-    for (CounterFamily* counter : {&series.steps, &series.tokens, &series.nonfinite_steps, &series.skipped_steps, &series.checkpoint_failures}) {
+    for (CounterFamily* counter :
+         {&series.steps, &series.tokens, &series.nonfinite_steps, &series.skipped_steps, &series.checkpoint_failures}) {
       counter->at(job);
     }
     series.step_duration.at(job);
@@ -130,7 +132,8 @@ void WorkerMetrics::Impl::routed_tokens_of(const ExpertLoad& load) {
   }
 }
 
-WorkerMetrics::WorkerMetrics(MetricsPage& page, bool is_leader) : impl_(std::make_unique<Impl>(page.registry(), is_leader)) {}
+WorkerMetrics::WorkerMetrics(MetricsPage& page, bool is_leader)
+    : impl_(std::make_unique<Impl>(page.registry(), is_leader)) {}
 
 WorkerMetrics::~WorkerMetrics() = default;
 

@@ -7,10 +7,11 @@
 
 #include "metrics/metrics.h"
 
-/// What a worker rank tells Prometheus about the job it runs. The worker owns one per rank; the job code calls it at unit
-/// boundaries. Every series of a job carries its job_id and stage and disappears with end_job(), since one gang serves many
-/// jobs; what is reported while no job runs is dropped. Only the leader exposes per-layer, per-expert and whole-gang series:
-/// on other ranks those calls do nothing. Names and help texts: worker_catalogue.h. Safe to call from any thread.
+/// What a worker rank tells Prometheus about the job it runs. The worker owns one per rank; the job code calls it at
+/// unit boundaries. Every series of a job carries its job_id and stage and disappears with end_job(), since one gang
+/// serves many jobs; what is reported while no job runs is dropped. Only the leader exposes per-layer, per-expert and
+/// whole-gang series: on other ranks those calls do nothing. Names and help texts: worker_catalogue.h. Safe to call
+/// from any thread.
 namespace moe {
 
 struct BuildInfo {
@@ -29,10 +30,10 @@ struct TrainStepSample {
   double balance_coefficient = 0;  ///< total loss = loss + balance_coefficient * balance_loss
   double grad_norm = 0;            ///< before clipping
   double learning_rate = 0;
-  int64_t tokens_total = 0;        ///< consumed since the first step, also before a resume
+  int64_t tokens_total = 0;  ///< consumed since the first step, also before a resume
   int64_t tokens_this_step = 0;
   double step_seconds = 0;
-  bool skipped = false;            ///< no update was made
+  bool skipped = false;                           ///< no update was made
   std::vector<std::vector<int64_t>> expert_load;  ///< routed tokens of this step, [layer][expert]; empty if dense
 };
 
@@ -50,13 +51,15 @@ class WorkerMetrics {
   ~WorkerMetrics();
 
   void build_info(const BuildInfo& info);
-  /// gpu: name of the device, "none" on CPU. The ranks are positions in the mesh of the current job; a later call replaces it.
+  /// gpu: name of the device, "none" on CPU. The ranks are positions in the mesh of the current job; a later call
+  /// replaces it.
   void worker_info(const std::string& gpu, int ep_rank, int dp_rank);
 
-  /// Ends the job before, if it still runs. `kind` ("train", "convert", ...) says what it will count: those series are there from
-  /// here on with 0, since Prometheus sees an increase only where it has seen a number before.
+  /// Ends the job before, if it still runs. `kind` ("train", "convert", ...) says what it will count: those series are
+  /// there from here on with 0, since Prometheus sees an increase only where it has seen a number before.
   void begin_job(const std::string& job_id, const std::string& stage, const std::string& kind);
-  /// Routed experts by layer (0: a dense one) of the model that the job trains, as soon as they are known: their counters likewise.
+  /// Routed experts by layer (0: a dense one) of the model that the job trains, as soon as they are known: their
+  /// counters likewise.
   void expect_experts(const std::vector<int64_t>& experts_by_layer);
   void end_job();
 

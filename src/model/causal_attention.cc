@@ -15,8 +15,8 @@ namespace {
 constexpr int64_t kBlockRows = 256;
 constexpr int64_t kLeastQueries = 32;
 constexpr int64_t kMostQueries = 128;
-/// Lengths are rounded up to this, with zeros: products are prepared per shape, and lengths are many. Not for double, whose
-/// products are plain loops.
+/// Lengths are rounded up to this, with zeros: products are prepared per shape, and lengths are many. Not for double,
+/// whose products are plain loops.
 template <typename T>
 constexpr int64_t kLengthStep = std::is_same_v<T, float> ? 32 : 1;
 
@@ -66,8 +66,8 @@ int64_t rounded_up(int64_t length) {
   return (length + kLengthStep<T> - 1) / kLengthStep<T> * kLengthStep<T>;
 }
 
-/// A block of queries of one sequence, for all heads that share keys: query `begin` + i of the group's head g is row g * rows + i,
-/// i < valid <= rows; they see keys [first_key, first_key + keys), rounded outwards.
+/// A block of queries of one sequence, for all heads that share keys: query `begin` + i of the group's head g is row g
+/// * rows + i, i < valid <= rows; they see keys [first_key, first_key + keys), rounded outwards.
 struct QueryBlock {
   int64_t begin, valid, rows, first_key, keys;
 };
@@ -78,8 +78,10 @@ void for_each_block(int64_t length, int64_t group, int64_t window, const Body& b
   const int64_t padded = rounded_up<T>(length);
   const int64_t rows = std::min(padded, std::clamp(kBlockRows / group / 32 * 32, kLeastQueries, kMostQueries));
   for (int64_t begin = 0; begin < length; begin += rows) {
-    const int64_t first_key = window > 0 ? std::max<int64_t>(0, begin + 1 - window) / kLengthStep<T> * kLengthStep<T> : 0;
-    body(QueryBlock{begin, std::min(rows, length - begin), rows, first_key, std::min(padded, begin + rows) - first_key});
+    const int64_t first_key =
+        window > 0 ? std::max<int64_t>(0, begin + 1 - window) / kLengthStep<T> * kLengthStep<T> : 0;
+    body(
+        QueryBlock{begin, std::min(rows, length - begin), rows, first_key, std::min(padded, begin + rows) - first_key});
   }
 }
 
@@ -103,8 +105,8 @@ void for_each_task(const AttentionShape& shape, const Body& body) {
 /// What a thread works in; kept from task to task.
 template <typename T>
 struct Workspace {
-  Matrix<T> q, k, v, out, scores;              // forward
-  Matrix<T> dout, dscores, dq, dk, dv, part;   // backward
+  Matrix<T> q, k, v, out, scores;             // forward
+  Matrix<T> dout, dscores, dq, dk, dv, part;  // backward
 
   /// One kv head of a sequence.
   void load_keys(const T* keys, const T* values, int64_t offset, int64_t stride, int64_t length, int64_t d) {
@@ -138,11 +140,12 @@ void causal_attention_forward(const AttentionShape& shape, const T* q, const T* 
       w.q.resize(group * block.rows, d);
       w.out.resize(group * block.rows, d);
       w.scores.resize(group * block.rows, block.keys);
-      for (int64_t g = 0; g < group; ++g) w.q.load(g * block.rows, block.rows, q + offset + g * d, q_stride, block.valid);
+      for (int64_t g = 0; g < group; ++g)
+        w.q.load(g * block.rows, block.rows, q + offset + g * d, q_stride, block.valid);
       kernels::linear_forward(w.q.view(), w.k.part(block.first_key, block.keys), w.scores.view());
       for (int64_t g = 0; g < group; ++g) {
-        row_math::causal_softmax(w.scores[g * block.rows], block.keys, block.begin - block.first_key, block.valid, shape.window, scale,
-                                 log_sums + (kv_head * group + g) * tokens + first + block.begin);
+        row_math::causal_softmax(w.scores[g * block.rows], block.keys, block.begin - block.first_key, block.valid,
+                                 shape.window, scale, log_sums + (kv_head * group + g) * tokens + first + block.begin);
       }
       kernels::linear_input_gradient(w.scores.view(), w.v.part(block.first_key, block.keys), w.out.view());  // P V
       for (int64_t g = 0; g < group; ++g) w.out.store(g * block.rows, block.valid, out + offset + g * d, q_stride);
@@ -151,8 +154,8 @@ void causal_attention_forward(const AttentionShape& shape, const T* q, const T* 
 }
 
 template <typename T>
-void causal_attention_backward(const AttentionShape& shape, const T* q, const T* k, const T* v, const T* out, const T* log_sums,
-                               const T* dout, const AttentionGradients<T>& gradients) {
+void causal_attention_backward(const AttentionShape& shape, const T* q, const T* k, const T* v, const T* out,
+                               const T* log_sums, const T* dout, const AttentionGradients<T>& gradients) {
   const int64_t d = shape.head_dim, tokens = shape.cu_seqlens.back(), group = shape.heads / shape.kv_heads;
   const int64_t q_stride = shape.heads * d, kv_stride = shape.kv_heads * d;
   const T scale = static_cast<T>(1 / std::sqrt(static_cast<double>(d)));
@@ -176,26 +179,27 @@ void causal_attention_backward(const AttentionShape& shape, const T* q, const T*
       kernels::linear_forward(w.dout.view(), w.v.part(block.first_key, block.keys), w.dscores.view());
       for (int64_t g = 0; g < group; ++g) {
         const int64_t row = g * block.rows;
-        row_math::causal_softmax_gradient(w.scores[row], w.dscores[row], block.keys, block.begin - block.first_key, block.valid,
-                                          shape.window, scale, log_sums + (kv_head * group + g) * tokens + first + block.begin,
-                                          w.dout[row], w.out[row], d);
+        row_math::causal_softmax_gradient(
+            w.scores[row], w.dscores[row], block.keys, block.begin - block.first_key, block.valid, shape.window, scale,
+            log_sums + (kv_head * group + g) * tokens + first + block.begin, w.dout[row], w.out[row], d);
       }
       w.part.resize(block.keys, d);
-      kernels::linear_weight_gradient(w.scores.view(), w.dout.view(), w.part.view());   // P^T dO, summed over the group
+      kernels::linear_weight_gradient(w.scores.view(), w.dout.view(), w.part.view());  // P^T dO, summed over the group
       w.dv.add(block.first_key, w.part);
-      kernels::linear_weight_gradient(w.dscores.view(), w.q.view(), w.part.view());     // dS^T Q
+      kernels::linear_weight_gradient(w.dscores.view(), w.q.view(), w.part.view());  // dS^T Q
       w.dk.add(block.first_key, w.part);
       kernels::linear_input_gradient(w.dscores.view(), w.k.part(block.first_key, block.keys), w.dq.view());
-      for (int64_t g = 0; g < group; ++g) w.dq.store(g * block.rows, block.valid, gradients.dq + offset + g * d, q_stride);
+      for (int64_t g = 0; g < group; ++g)
+        w.dq.store(g * block.rows, block.valid, gradients.dq + offset + g * d, q_stride);
     });
     w.dk.store(0, length, gradients.dk + kv_offset, kv_stride);
     w.dv.store(0, length, gradients.dv + kv_offset, kv_stride);
   });
 }
 
-#define MOE_CAUSAL_ATTENTION_FOR(T)                                                                                       \
-  template void causal_attention_forward<T>(const AttentionShape&, const T*, const T*, const T*, T*, T*);                \
-  template void causal_attention_backward<T>(const AttentionShape&, const T*, const T*, const T*, const T*, const T*,    \
+#define MOE_CAUSAL_ATTENTION_FOR(T)                                                                                   \
+  template void causal_attention_forward<T>(const AttentionShape&, const T*, const T*, const T*, T*, T*);             \
+  template void causal_attention_backward<T>(const AttentionShape&, const T*, const T*, const T*, const T*, const T*, \
                                              const T*, const AttentionGradients<T>&);
 MOE_CAUSAL_ATTENTION_FOR(float)
 MOE_CAUSAL_ATTENTION_FOR(double)

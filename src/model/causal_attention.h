@@ -3,9 +3,9 @@
 #include <cstdint>
 #include <vector>
 
-/// Causal attention of packed sequences on plain memory on the CPU, built on kernels/matmul: what ops::causal_attention puts
-/// autograd around. No Torch. As flash attention does, it works through blocks of queries and keeps no [T, T] matrix: the
-/// backward computes the probabilities again from the logarithm of each row's sum.
+/// Causal attention of packed sequences on plain memory on the CPU, built on kernels/matmul: what ops::causal_attention
+/// puts autograd around. No Torch. As flash attention does, it works through blocks of queries and keeps no [T, T]
+/// matrix: the backward computes the probabilities again from the logarithm of each row's sum.
 ///
 /// Numerics  T is float or double. A query's result depends on its own sequence alone, bit for bit: not on the other
 ///           sequences, the number of threads or the processor's vectors. Probabilities and their gradients in T.
@@ -18,10 +18,10 @@ namespace moe {
 /// q, out [T, heads, d]; k, v [T, kv_heads, d]; log_sums [heads, T]. All dense.
 struct AttentionShape {
   int64_t heads = 0;
-  int64_t kv_heads = 0;                  ///< divides heads: heads h * group ... share kv head h
+  int64_t kv_heads = 0;  ///< divides heads: heads h * group ... share kv head h
   int64_t head_dim = 0;
-  std::vector<int64_t> cu_seqlens;       ///< [sequences + 1], from 0 to T
-  int64_t window = 0;                    ///< a query sees the last `window` keys, its own included; 0: all before it
+  std::vector<int64_t> cu_seqlens;  ///< [sequences + 1], from 0 to T
+  int64_t window = 0;               ///< a query sees the last `window` keys, its own included; 0: all before it
 };
 
 template <typename T>
@@ -35,7 +35,7 @@ struct AttentionGradients {
   T* dv;
 };
 template <typename T>
-void causal_attention_backward(const AttentionShape& shape, const T* q, const T* k, const T* v, const T* out, const T* log_sums,
-                               const T* dout, const AttentionGradients<T>& gradients);
+void causal_attention_backward(const AttentionShape& shape, const T* q, const T* k, const T* v, const T* out,
+                               const T* log_sums, const T* dout, const AttentionGradients<T>& gradients);
 
 }  // namespace moe

@@ -14,11 +14,12 @@ struct FamilyFields {
   bool turns_whole_heads = true;     ///< refuses a partial_rotary_factor other than 1, which the family's code ignores
 };
 
-/// Reads the keys of a Hugging Face config.json that every decoder has: sizes, norm eps, RoPE, tied head. Throws InvalidArgument
-/// that names file, key and value.
+/// Reads the keys of a Hugging Face config.json that every decoder has: sizes, norm eps, RoPE, tied head. Throws
+/// InvalidArgument that names file, key and value.
 void read_common_fields(const JsonFields& fields, const FamilyFields& family, ModelConfig& config);
 
-/// Refuses more experts, read from `key`, than any model of so many layers has: a broken config must not fill memory with names.
+/// Refuses more experts, read from `key`, than any model of so many layers has: a broken config must not fill memory
+/// with names.
 void check_num_experts(const JsonFields& fields, const char* key, int64_t experts, int64_t layers);
 
 }  // namespace moe

@@ -29,8 +29,8 @@ void check_tokens(const at::Tensor& tokens_T, int64_t vocab_size) {
 struct Decoder::State {
   struct Layer {
     BlockWeights block;
-    FeedForwardWeights dense;   ///< of a dense model
-    MoeWeights moe;             ///< of a mixture of experts
+    FeedForwardWeights dense;  ///< of a dense model
+    MoeWeights moe;            ///< of a mixture of experts
     MoeOptions options;
   };
 
@@ -81,7 +81,8 @@ Decoder::Decoder(ModelConfig config, at::ScalarType dtype, ExpertRange experts)
     if (s.config.moe) {
       const MoeConfig& moe = *s.config.moe;
       layer.moe = moe_weights(s.config, index, get);
-      layer.options = {moe.num_experts, moe.top_k, moe.output_scale[index], parse_topk_norm(moe.topk_norm), s.config.is_gated};
+      layer.options = {moe.num_experts, moe.top_k, moe.output_scale[index], parse_topk_norm(moe.topk_norm),
+                       s.config.is_gated};
     } else {
       layer.dense = dense_ffn_weights(s.config, index, get);
     }
@@ -92,9 +93,15 @@ Decoder::Decoder(ModelConfig config, at::ScalarType dtype, ExpertRange experts)
 Decoder::~Decoder() = default;
 Decoder::Decoder(Decoder&&) noexcept = default;
 
-const ModelConfig& Decoder::config() const { return state_->config; }
-std::vector<Parameter>& Decoder::parameters() { return state_->parameters; }
-const std::vector<Parameter>& Decoder::parameters() const { return state_->parameters; }
+const ModelConfig& Decoder::config() const {
+  return state_->config;
+}
+std::vector<Parameter>& Decoder::parameters() {
+  return state_->parameters;
+}
+const std::vector<Parameter>& Decoder::parameters() const {
+  return state_->parameters;
+}
 
 void Decoder::set_requires_grad(bool requires_grad) {
   for (Parameter& parameter : state_->parameters) parameter.value.set_requires_grad(requires_grad);
@@ -109,11 +116,12 @@ DecoderOutput Decoder::forward(const TokenBatch& batch, TokenDispatcher& dispatc
   at::Tensor x = at::embedding(s.embedding, batch.tokens_T);
   for (size_t index = 0; index < s.layers.size(); ++index) {
     const State::Layer& layer = s.layers[index];
-    const AttendedBlock attended =
-        attend_block(s.config, layer.block, rope, x, batch.cu_seqlens, cache != nullptr ? &cache->layers[index] : nullptr);
+    const AttendedBlock attended = attend_block(s.config, layer.block, rope, x, batch.cu_seqlens,
+                                                cache != nullptr ? &cache->layers[index] : nullptr);
     // The residual is added to the FFN's result in its own memory: nothing saved that for the backward.
     if (s.config.moe) {
-      MoeOutput moe = moe_layer(layer.moe, layer.options, attended.ffn_input_TD, dispatcher, static_cast<int64_t>(index));
+      MoeOutput moe =
+          moe_layer(layer.moe, layer.options, attended.ffn_input_TD, dispatcher, static_cast<int64_t>(index));
       output.router.push_back(std::move(moe.stats));
       x = moe.y_TD.add_(attended.x_TD);
     } else {
@@ -124,7 +132,9 @@ DecoderOutput Decoder::forward(const TokenBatch& batch, TokenDispatcher& dispatc
   return output;
 }
 
-at::Tensor Decoder::logits(const at::Tensor& hidden_TD) const { return ops::linear(hidden_TD, state_->head, state_->head_bias); }
+at::Tensor Decoder::logits(const at::Tensor& hidden_TD) const {
+  return ops::linear(hidden_TD, state_->head, state_->head_bias);
+}
 
 at::Tensor Decoder::token_losses(const at::Tensor& hidden_TD, const at::Tensor& labels_T) const {
   const int64_t tokens = hidden_TD.size(0);
@@ -135,8 +145,8 @@ at::Tensor Decoder::token_losses(const at::Tensor& hidden_TD, const at::Tensor& 
   for (int64_t first = 0; first < tokens; first += chunk) {
     const int64_t count = std::min(chunk, tokens - first);
     losses.narrow(0, first, count)
-        .copy_(ops::linear_cross_entropy(hidden_TD.narrow(0, first, count), state_->head, labels_T.narrow(0, first, count),
-                                         state_->head_bias));
+        .copy_(ops::linear_cross_entropy(hidden_TD.narrow(0, first, count), state_->head,
+                                         labels_T.narrow(0, first, count), state_->head_bias));
   }
   return losses;
 }

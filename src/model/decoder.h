@@ -15,17 +15,17 @@
 // T tokens, D hidden, E experts, V vocabulary, L layers.
 namespace moe {
 
-/// Token sequences laid end to end, without padding. Sequence s covers [cu_seqlens[s], cu_seqlens[s+1]); attention never
-/// crosses sequences.
+/// Token sequences laid end to end, without padding. Sequence s covers [cu_seqlens[s], cu_seqlens[s+1]); attention
+/// never crosses sequences.
 struct TokenBatch {
-  at::Tensor tokens_T;                 ///< int64
-  at::Tensor positions_T;              ///< int64, restarts in each sequence
-  std::vector<int64_t> cu_seqlens;     ///< [sequences + 1], from 0 to T
+  at::Tensor tokens_T;              ///< int64
+  at::Tensor positions_T;           ///< int64, restarts in each sequence
+  std::vector<int64_t> cu_seqlens;  ///< [sequences + 1], from 0 to T
 };
 
 struct DecoderOutput {
-  at::Tensor hidden_TD;                ///< after the final norm
-  std::vector<RouterStats> router;     ///< one per MoE layer; empty for a dense model
+  at::Tensor hidden_TD;             ///< after the final norm
+  std::vector<RouterStats> router;  ///< one per MoE layer; empty for a dense model
 };
 
 /// Keys and values of the tokens seen so far, for generation: one entry per layer.
@@ -33,8 +33,8 @@ struct KvCache {
   std::vector<LayerKvCache> layers;
 };
 
-/// A decoder of any family of model/model_families.cc, dense or MoE, on one device. Owns its parameters; knows nothing of ranks beyond the dispatcher it
-/// is handed. Not for concurrent use.
+/// A decoder of any family of model/model_families.cc, dense or MoE, on one device. Owns its parameters; knows nothing
+/// of ranks beyond the dispatcher it is handed. Not for concurrent use.
 class Decoder {
  public:
   /// Allocates the parameters, contents undefined, of `dtype` (kFloat or kDouble); with `experts` of each MoE layer.
@@ -49,14 +49,15 @@ class Decoder {
   /// Lets gradients be computed, or no longer.
   void set_requires_grad(bool requires_grad);
 
-  /// `dispatcher.owned_experts` must be the range given at construction. With a cache (one sequence), the batch continues it.
+  /// `dispatcher.owned_experts` must be the range given at construction. With a cache (one sequence), the batch
+  /// continues it.
   DecoderOutput forward(const TokenBatch& batch, TokenDispatcher& dispatcher, KvCache* cache = nullptr) const;
 
   /// [T, V]; chunked by the caller where T*V is large.
   at::Tensor logits(const at::Tensor& hidden_TD) const;
 
-  /// -log p(label) per token in max(fp32, dtype), 0 where the label is -100. [T]; never holds more than a chunk of logits
-  /// where no gradient is asked.
+  /// -log p(label) per token in max(fp32, dtype), 0 where the label is -100. [T]; never holds more than a chunk of
+  /// logits where no gradient is asked.
   at::Tensor token_losses(const at::Tensor& hidden_TD, const at::Tensor& labels_T) const;
 
  private:

@@ -5,11 +5,12 @@
 namespace moe {
 
 struct FeedForwardWeights {
-  at::Tensor gate, up, down;                          ///< [I, D], [I, D], [D, I]; gate undefined where the FFN has none
-  at::Tensor gate_bias{}, up_bias{}, down_bias{};     ///< [I], [I], [D]; undefined where there is none
+  at::Tensor gate, up, down;                       ///< [I, D], [I, D], [D, I]; gate undefined where the FFN has none
+  at::Tensor gate_bias{}, up_bias{}, down_bias{};  ///< [I], [I], [D]; undefined where there is none
 };
 
-/// down(silu(gate x) * up x), without a gate down(gelu_new(up x)), for a dense layer or a shared expert. x [T, D] -> [T, D].
+/// down(silu(gate x) * up x), without a gate down(gelu_new(up x)), for a dense layer or a shared expert. x [T, D] ->
+/// [T, D].
 at::Tensor feed_forward(const FeedForwardWeights& weights, const at::Tensor& x_TD);
 
 }  // namespace moe

@@ -50,7 +50,9 @@ class JsonFields {
     if (!required(key).is_string()) fail(key, "a string");
     return object_[key].get<std::string>();
   }
-  std::string text_or(const std::string& key, const std::string& otherwise) const { return has(key) ? text(key) : otherwise; }
+  std::string text_or(const std::string& key, const std::string& otherwise) const {
+    return has(key) ? text(key) : otherwise;
+  }
 
   /// A list of exactly `size` integers.
   std::vector<int64_t> integers(const std::string& key, int64_t size, int64_t least) const {
@@ -108,7 +110,8 @@ class JsonFields {
   }
   const nlohmann::json& list(const std::string& key, int64_t size) const {
     const nlohmann::json& value = required(key);
-    if (!value.is_array() || static_cast<int64_t>(value.size()) != size) fail(key, concat("a list of ", size, " values, one per layer"));
+    if (!value.is_array() || static_cast<int64_t>(value.size()) != size)
+      fail(key, concat("a list of ", size, " values, one per layer"));
     return value;
   }
 

@@ -25,11 +25,13 @@ inline at::Tensor row_major(const at::Tensor& tensor) {
 }
 
 inline kernels::ConstMatrixView const_view(const at::Tensor& matrix) {
-  return {matrix.const_data_ptr(), kernel_dtype(matrix), matrix.size(0), matrix.size(1), std::max(matrix.stride(0), matrix.size(1))};
+  return {matrix.const_data_ptr(), kernel_dtype(matrix), matrix.size(0), matrix.size(1),
+          std::max(matrix.stride(0), matrix.size(1))};
 }
 
 inline kernels::MatrixView mutable_view(at::Tensor& matrix) {
-  return {matrix.mutable_data_ptr(), kernel_dtype(matrix), matrix.size(0), matrix.size(1), std::max(matrix.stride(0), matrix.size(1))};
+  return {matrix.mutable_data_ptr(), kernel_dtype(matrix), matrix.size(0), matrix.size(1),
+          std::max(matrix.stride(0), matrix.size(1))};
 }
 
 }  // namespace moe

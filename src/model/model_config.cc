@@ -69,8 +69,8 @@ ModelConfig parse_model_config(const std::string& text, const std::string& where
   const bool is_moe = type == kNativeType;
   config.model_type = is_moe ? JsonFields(fields.required("moe"), where + ": moe").text("base_model_type") : type;
   if (!model_families().contains(config.model_type)) {
-    throw InvalidArgument(concat(where, ": `", is_moe ? "moe.base_model_type" : "model_type", "` is \"", excerpt(config.model_type),
-                                 "\"; known families: ", model_families().known()));
+    throw InvalidArgument(concat(where, ": `", is_moe ? "moe.base_model_type" : "model_type", "` is \"",
+                                 excerpt(config.model_type), "\"; known families: ", model_families().known()));
   }
   model_families().at(config.model_type).read_config(source, where, config);
   read_special_tokens(fields, config);
@@ -85,11 +85,16 @@ nlohmann::json to_json(const ModelConfig& config) {
   const MoeConfig& moe = *config.moe;
   json["model_type"] = kNativeType;
   json["architectures"] = {kNativeArchitecture};
-  json["moe"] = {{"base_model_type", moe.base_model_type}, {"num_experts", moe.num_experts},
-                 {"top_k", moe.top_k},                     {"expert_widths", moe.expert_widths},
-                 {"shared_widths", moe.shared_widths},     {"output_scale", moe.output_scale},
-                 {"score", moe.score},                     {"topk_norm", moe.topk_norm},
-                 {"router", moe.router},                   {"conversion", moe.conversion}};
+  json["moe"] = {{"base_model_type", moe.base_model_type},
+                 {"num_experts", moe.num_experts},
+                 {"top_k", moe.top_k},
+                 {"expert_widths", moe.expert_widths},
+                 {"shared_widths", moe.shared_widths},
+                 {"output_scale", moe.output_scale},
+                 {"score", moe.score},
+                 {"topk_norm", moe.topk_norm},
+                 {"router", moe.router},
+                 {"conversion", moe.conversion}};
   return json;
 }
 

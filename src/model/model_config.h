@@ -10,46 +10,48 @@ namespace moe {
 
 /// What the `moe` object of a native config.json holds (docs/model_directory.md).
 struct MoeConfig {
-  std::string base_model_type;            ///< family of the dense model, "llama"
-  int64_t num_experts = 0;                ///< routed experts of each layer
+  std::string base_model_type;  ///< family of the dense model, "llama"
+  int64_t num_experts = 0;      ///< routed experts of each layer
   int64_t top_k = 0;
-  std::vector<int64_t> expert_widths;     ///< [layers]: neurons of one routed expert
-  std::vector<int64_t> shared_widths;     ///< [layers]: neurons of the shared expert, 0 for none
-  std::vector<double> output_scale;       ///< [layers]: factor of the routed sum
+  std::vector<int64_t> expert_widths;  ///< [layers]: neurons of one routed expert
+  std::vector<int64_t> shared_widths;  ///< [layers]: neurons of the shared expert, 0 for none
+  std::vector<double> output_scale;    ///< [layers]: factor of the routed sum
   std::string score = "softmax";
-  std::string topk_norm = "renorm";       ///< "renorm" | "straight_through" | "raw"
+  std::string topk_norm = "renorm";  ///< "renorm" | "straight_through" | "raw"
   std::string router = "linear";
-  nlohmann::json conversion = nlohmann::json::object();  ///< how it was made: method, seed, router_init, scale_mode, ...
+  nlohmann::json conversion =
+      nlohmann::json::object();  ///< how it was made: method, seed, router_init, scale_mode, ...
 };
 
 enum class NormKind {
-  kRms,     ///< weight * x / sqrt(mean(x^2) + eps)
-  kLayer,   ///< weight * (x - mean) / sqrt(variance + eps) + bias
+  kRms,    ///< weight * x / sqrt(mean(x^2) + eps)
+  kLayer,  ///< weight * (x - mean) / sqrt(variance + eps) + bias
 };
 
-/// How positions turn queries and keys (model/rope.h). Fields beyond `theta` and `rotary_dims` are read by the types that use them.
+/// How positions turn queries and keys (model/rope.h). Fields beyond `theta` and `rotary_dims` are read by the types
+/// that use them.
 struct RopeConfig {
-  std::string type = "default";             ///< "default" | "linear" | "dynamic" | "llama3" | "yarn"
+  std::string type = "default";  ///< "default" | "linear" | "dynamic" | "llama3" | "yarn"
   double theta = 10000;
-  int64_t rotary_dims = 0;                  ///< first elements of a head that turn; even, at most head_dim
+  int64_t rotary_dims = 0;  ///< first elements of a head that turn; even, at most head_dim
   double factor = 1;
-  double low_freq_factor = 1;               ///< llama3
-  double high_freq_factor = 4;              ///< llama3
-  int64_t original_max_positions = 0;       ///< llama3, yarn
-  double beta_fast = 32;                    ///< yarn
-  double beta_slow = 1;                     ///< yarn
-  std::optional<double> attention_factor;   ///< yarn: factor of cos and sin; absent: from factor and the mscales
-  double mscale = 0;                        ///< yarn; 0: not given
-  double mscale_all_dim = 0;                ///< yarn; 0: not given
-  bool truncate = true;                     ///< yarn: the ramp begins and ends at whole pairs
+  double low_freq_factor = 1;              ///< llama3
+  double high_freq_factor = 4;             ///< llama3
+  int64_t original_max_positions = 0;      ///< llama3, yarn
+  double beta_fast = 32;                   ///< yarn
+  double beta_slow = 1;                    ///< yarn
+  std::optional<double> attention_factor;  ///< yarn: factor of cos and sin; absent: from factor and the mscales
+  double mscale = 0;                       ///< yarn; 0: not given
+  double mscale_all_dim = 0;               ///< yarn; 0: not given
+  bool truncate = true;                    ///< yarn: the ramp begins and ends at whole pairs
 };
 
-/// A decoder's shape, read from a Hugging Face `config.json`. What a family's block looks like stands in properties (norm, biases,
-/// is_gated, is_parallel), so that nothing but its reader needs to know the family.
+/// A decoder's shape, read from a Hugging Face `config.json`. What a family's block looks like stands in properties
+/// (norm, biases, is_gated, is_parallel), so that nothing but its reader needs to know the family.
 struct ModelConfig {
-  std::string model_type;                 ///< a name of model/model_families.cc: the dense family, also for a MoE
+  std::string model_type;  ///< a name of model/model_families.cc: the dense family, also for a MoE
   int64_t hidden_size = 0;
-  int64_t intermediate_size = 0;          ///< width of the dense FFN
+  int64_t intermediate_size = 0;  ///< width of the dense FFN
   int64_t num_layers = 0;
   int64_t num_heads = 0;
   int64_t num_kv_heads = 0;
@@ -60,22 +62,22 @@ struct ModelConfig {
   double norm_eps = 0;
   RopeConfig rope;
   bool qkv_bias = false;
-  bool o_bias = false;                    ///< of the attention's output projection
-  bool mlp_bias = false;                  ///< of every matrix of the FFN; a MoE has one output bias instead of its down biases
+  bool o_bias = false;    ///< of the attention's output projection
+  bool mlp_bias = false;  ///< of every matrix of the FFN; a MoE has one output bias instead of its down biases
   bool head_bias = false;
-  bool is_gated = true;                   ///< down(silu(gate x) * up x); otherwise down(gelu_new(up x))
-  bool is_parallel = false;               ///< attention and FFN read the same norm and are added together
-  std::optional<int64_t> attention_window;   ///< keys that a query sees, its own included; absent: all before it
+  bool is_gated = true;                     ///< down(silu(gate x) * up x); otherwise down(gelu_new(up x))
+  bool is_parallel = false;                 ///< attention and FFN read the same norm and are added together
+  std::optional<int64_t> attention_window;  ///< keys that a query sees, its own included; absent: all before it
   bool tie_word_embeddings = false;
   std::optional<int64_t> bos_token_id;
   std::vector<int64_t> eos_token_ids;
-  std::optional<MoeConfig> moe;           ///< absent: dense
-  std::string stock_layout;               ///< stock MoE architecture that the directory is stored as; empty for dense and native
-  nlohmann::json source;                  ///< config.json as read; unknown keys are kept for writing back
+  std::optional<MoeConfig> moe;  ///< absent: dense
+  std::string stock_layout;      ///< stock MoE architecture that the directory is stored as; empty for dense and native
+  nlohmann::json source;         ///< config.json as read; unknown keys are kept for writing back
 };
 
-/// Reads and checks config.json. `where` (its path) starts every message. Throws Corruption for what is not JSON, InvalidArgument that
-/// names key and value.
+/// Reads and checks config.json. `where` (its path) starts every message. Throws Corruption for what is not JSON,
+/// InvalidArgument that names key and value.
 ModelConfig parse_model_config(const std::string& text, const std::string& where);
 
 /// The config.json of this model: `source` with, for a MoE, model_type dense2moe and the `moe` object.

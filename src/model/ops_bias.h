@@ -8,13 +8,15 @@
 #include "model/ops_dtype.h"
 #include "model/row_math.h"
 
-/// A bias as the third input of an autograd function, which may be absent: Torch takes no undefined tensor there, and counts the
-/// inputs that it was given.
+/// A bias as the third input of an autograd function, which may be absent: Torch takes no undefined tensor there, and
+/// counts the inputs that it was given.
 namespace moe::ops {
 
 inline constexpr char kHasBias[] = "has_bias";
 
-inline std::optional<at::Tensor> if_defined(const at::Tensor& bias) { return bias.defined() ? std::optional(bias) : std::nullopt; }
+inline std::optional<at::Tensor> if_defined(const at::Tensor& bias) {
+  return bias.defined() ? std::optional(bias) : std::nullopt;
+}
 
 /// Adds bias [O] to rows [first, first + count) of y.
 inline void add_bias_to(at::Tensor& y, int64_t first, int64_t count, const at::Tensor& bias) {

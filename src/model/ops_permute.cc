@@ -8,7 +8,9 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-const int64_t* indices(const at::Tensor& tensor) { return tensor.const_data_ptr<int64_t>(); }
+const int64_t* indices(const at::Tensor& tensor) {
+  return tensor.const_data_ptr<int64_t>();
+}
 
 class PermuteFunction : public torch::autograd::Function<PermuteFunction> {
  public:
@@ -43,9 +45,10 @@ class UnpermuteFunction : public torch::autograd::Function<UnpermuteFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &rows = saved[0], &slot_rows = saved[1], &weights = saved[2], dy = row_major(gradients[0]);
-    at::Tensor drows = at::empty(rows.sizes(), rows.options()), dweights = at::empty(weights.sizes(), weights.options());
-    kernels::unpermute_gradient(const_view(dy), const_view(rows), indices(slot_rows), slot_rows.size(1), const_view(weights),
-                                mutable_view(drows), mutable_view(dweights));
+    at::Tensor drows = at::empty(rows.sizes(), rows.options()),
+               dweights = at::empty(weights.sizes(), weights.options());
+    kernels::unpermute_gradient(const_view(dy), const_view(rows), indices(slot_rows), slot_rows.size(1),
+                                const_view(weights), mutable_view(drows), mutable_view(dweights));
     return {drows, at::Tensor(), dweights};
   }
 };

@@ -10,7 +10,9 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 /// A row-major matrix whose rows may stand apart; copied where its columns do.
-at::Tensor with_unit_columns(const at::Tensor& matrix) { return matrix.stride(1) == 1 ? matrix : matrix.contiguous(); }
+at::Tensor with_unit_columns(const at::Tensor& matrix) {
+  return matrix.stride(1) == 1 ? matrix : matrix.contiguous();
+}
 
 template <typename T>
 row_math::Rows<const T> rows_of(const at::Tensor& matrix) {
@@ -48,7 +50,8 @@ class SwigluFunction : public torch::autograd::Function<SwigluFunction> {
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor dgate = at::empty(saved[0].sizes(), saved[0].options()), dup = at::empty(saved[1].sizes(), saved[1].options());
+    const at::Tensor dgate = at::empty(saved[0].sizes(), saved[0].options()),
+                     dup = at::empty(saved[1].sizes(), saved[1].options());
     swiglu_backward(gradients[0], saved[0], saved[1], dgate, dup);
     return {dgate, dup};
   }
@@ -82,8 +85,8 @@ class RmsNormFunction : public torch::autograd::Function<RmsNormFunction> {
     const at::Tensor x = x_in.contiguous(), weight = weight_in.contiguous();
     at::Tensor y = at::empty(x.sizes(), x.options()), inverse = at::empty({x.size(0)}, x.options());
     for_dtype(x, [&]<typename T>(T) {
-      row_math::rms_norm<T>(x.const_data_ptr<T>(), weight.const_data_ptr<T>(), eps, x.size(0), x.size(1), y.mutable_data_ptr<T>(),
-                            inverse.mutable_data_ptr<T>());
+      row_math::rms_norm<T>(x.const_data_ptr<T>(), weight.const_data_ptr<T>(), eps, x.size(0), x.size(1),
+                            y.mutable_data_ptr<T>(), inverse.mutable_data_ptr<T>());
     });
     context->save_for_backward({x, weight, inverse});
     return y;
@@ -105,13 +108,15 @@ class RmsNormFunction : public torch::autograd::Function<RmsNormFunction> {
 
 class LayerNormFunction : public torch::autograd::Function<LayerNormFunction> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_in, const at::Tensor& weight_in, const at::Tensor& bias_in,
-                            double eps) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_in, const at::Tensor& weight_in,
+                            const at::Tensor& bias_in, double eps) {
     const at::Tensor x = x_in.contiguous(), weight = weight_in.contiguous(), bias = bias_in.contiguous();
-    at::Tensor y = at::empty(x.sizes(), x.options()), mean = at::empty({x.size(0)}, x.options()), inverse = at::empty_like(mean);
+    at::Tensor y = at::empty(x.sizes(), x.options()), mean = at::empty({x.size(0)}, x.options()),
+               inverse = at::empty_like(mean);
     for_dtype(x, [&]<typename T>(T) {
-      row_math::layer_norm<T>(x.const_data_ptr<T>(), weight.const_data_ptr<T>(), bias.const_data_ptr<T>(), eps, x.size(0), x.size(1),
-                              y.mutable_data_ptr<T>(), mean.mutable_data_ptr<T>(), inverse.mutable_data_ptr<T>());
+      row_math::layer_norm<T>(x.const_data_ptr<T>(), weight.const_data_ptr<T>(), bias.const_data_ptr<T>(), eps,
+                              x.size(0), x.size(1), y.mutable_data_ptr<T>(), mean.mutable_data_ptr<T>(),
+                              inverse.mutable_data_ptr<T>());
     });
     context->save_for_backward({x, weight, mean, inverse});
     return y;
@@ -119,13 +124,16 @@ class LayerNormFunction : public torch::autograd::Function<LayerNormFunction> {
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1], &mean = saved[2], &inverse = saved[3], dy = gradients[0].contiguous();
+    const at::Tensor &x = saved[0], &weight = saved[1], &mean = saved[2], &inverse = saved[3],
+                     dy = gradients[0].contiguous();
     at::Tensor dx = at::empty(x.sizes(), x.options()), dweight_dbias;
-    if (context->needs_input_grad(1) || context->needs_input_grad(2)) dweight_dbias = at::empty({2, x.size(1)}, x.options());
+    if (context->needs_input_grad(1) || context->needs_input_grad(2))
+      dweight_dbias = at::empty({2, x.size(1)}, x.options());
     for_dtype(x, [&]<typename T>(T) {
       row_math::layer_norm_gradient<T>(dy.const_data_ptr<T>(), x.const_data_ptr<T>(), weight.const_data_ptr<T>(),
                                        mean.const_data_ptr<T>(), inverse.const_data_ptr<T>(), x.size(0), x.size(1),
-                                       dx.mutable_data_ptr<T>(), dweight_dbias.defined() ? dweight_dbias.mutable_data_ptr<T>() : nullptr);
+                                       dx.mutable_data_ptr<T>(),
+                                       dweight_dbias.defined() ? dweight_dbias.mutable_data_ptr<T>() : nullptr);
     });
     if (!dweight_dbias.defined()) return {dx, at::Tensor(), at::Tensor(), at::Tensor()};
     return {dx, dweight_dbias[0], dweight_dbias[1], at::Tensor()};
@@ -137,7 +145,9 @@ class GeluNewFunction : public torch::autograd::Function<GeluNewFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_in) {
     const at::Tensor x = x_in.contiguous();
     at::Tensor y = at::empty(x.sizes(), x.options());
-    for_dtype(x, [&]<typename T>(T) { row_math::gelu_new<T>(x.const_data_ptr<T>(), x.size(0), x.size(1), y.mutable_data_ptr<T>()); });
+    for_dtype(x, [&]<typename T>(T) {
+      row_math::gelu_new<T>(x.const_data_ptr<T>(), x.size(0), x.size(1), y.mutable_data_ptr<T>());
+    });
     context->save_for_backward({x});
     return y;
   }
@@ -146,7 +156,8 @@ class GeluNewFunction : public torch::autograd::Function<GeluNewFunction> {
     const at::Tensor x = context->get_saved_variables()[0], dy = gradients[0].contiguous();
     at::Tensor dx = at::empty(x.sizes(), x.options());
     for_dtype(x, [&]<typename T>(T) {
-      row_math::gelu_new_gradient<T>(dy.const_data_ptr<T>(), x.const_data_ptr<T>(), x.size(0), x.size(1), dx.mutable_data_ptr<T>());
+      row_math::gelu_new_gradient<T>(dy.const_data_ptr<T>(), x.const_data_ptr<T>(), x.size(0), x.size(1),
+                                     dx.mutable_data_ptr<T>());
     });
     return {dx};
   }
@@ -156,15 +167,16 @@ at::Tensor turned(const at::Tensor& x_in, const at::Tensor& cos, const at::Tenso
   const at::Tensor x = x_in.contiguous();
   at::Tensor y = at::empty(x.sizes(), x.options());
   for_dtype(x, [&]<typename T>(T) {
-    row_math::rope<T>(x.const_data_ptr<T>(), cos.const_data_ptr<T>(), sin.const_data_ptr<T>(), x.size(0), x.size(1), x.size(2),
-                      cos.size(1), direction, y.mutable_data_ptr<T>());
+    row_math::rope<T>(x.const_data_ptr<T>(), cos.const_data_ptr<T>(), sin.const_data_ptr<T>(), x.size(0), x.size(1),
+                      x.size(2), cos.size(1), direction, y.mutable_data_ptr<T>());
   });
   return y;
 }
 
 class RopeFunction : public torch::autograd::Function<RopeFunction> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& cos,
+                            const at::Tensor& sin) {
     context->save_for_backward({cos, sin});
     return turned(x, cos, sin, 1);
   }
@@ -177,11 +189,17 @@ class RopeFunction : public torch::autograd::Function<RopeFunction> {
 
 }  // namespace
 
-at::Tensor swiglu(const at::Tensor& gate_RI, const at::Tensor& up_RI) { return SwigluFunction::apply(gate_RI, up_RI); }
+at::Tensor swiglu(const at::Tensor& gate_RI, const at::Tensor& up_RI) {
+  return SwigluFunction::apply(gate_RI, up_RI);
+}
 
-at::Tensor swiglu(const at::Tensor& gate_up_R2I) { return PackedSwigluFunction::apply(gate_up_R2I); }
+at::Tensor swiglu(const at::Tensor& gate_up_R2I) {
+  return PackedSwigluFunction::apply(gate_up_R2I);
+}
 
-at::Tensor gelu_new(const at::Tensor& x_RI) { return GeluNewFunction::apply(x_RI); }
+at::Tensor gelu_new(const at::Tensor& x_RI) {
+  return GeluNewFunction::apply(x_RI);
+}
 
 at::Tensor rms_norm(const at::Tensor& x_TD, const at::Tensor& weight_D, double eps) {
   return RmsNormFunction::apply(x_TD, weight_D, eps);
@@ -192,8 +210,8 @@ at::Tensor layer_norm(const at::Tensor& x_TD, const at::Tensor& weight_D, const 
 }
 
 at::Tensor rope(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
-  MOE_CHECK(cos.sizes() == sin.sizes() && cos.size(0) == x.size(0) && 2 * cos.size(1) <= x.size(2), "angles ", cos.sizes(), " of heads ",
-            x.sizes());
+  MOE_CHECK(cos.sizes() == sin.sizes() && cos.size(0) == x.size(0) && 2 * cos.size(1) <= x.size(2), "angles ",
+            cos.sizes(), " of heads ", x.sizes());
   return RopeFunction::apply(x, cos.contiguous(), sin.contiguous());
 }
 

@@ -13,20 +13,22 @@
 namespace moe {
 
 /// A trained tensor as it lies in memory: a dense weight under its own name, or the stacked experts of a layer:
-/// `...mlp.experts.gate_up_proj` [E, 2I, D] with the gate's rows first (`...up_proj` [E, I, D] where the FFN has no gate) and
-/// `...mlp.experts.down_proj` [E, D, I]; where the FFN has biases, also `...gate_up_proj_bias` [E, 2I] (`...up_proj_bias` [E, I]).
+/// `...mlp.experts.gate_up_proj` [E, 2I, D] with the gate's rows first (`...up_proj` [E, I, D] where the FFN has no
+/// gate) and
+/// `...mlp.experts.down_proj` [E, D, I]; where the FFN has biases, also `...gate_up_proj_bias` [E, 2I]
+/// (`...up_proj_bias` [E, I]).
 struct Parameter {
   std::string name;
-  at::Tensor value;               ///< leaf; requires grad while training
-  bool is_expert = false;         ///< owned by part of the ranks: its gradient sums over the replicas of its experts
-  bool decays = false;            ///< weight decay applies (matrices; not norms, not biases)
-  int64_t layer = -1;             ///< -1 for embedding, final norm, head
-  ExpertRange experts{};          ///< global ids along dim 0, if is_expert
-  int64_t expert_width = 0;       ///< I without padding, if is_expert
+  at::Tensor value;          ///< leaf; requires grad while training
+  bool is_expert = false;    ///< owned by part of the ranks: its gradient sums over the replicas of its experts
+  bool decays = false;       ///< weight decay applies (matrices; not norms, not biases)
+  int64_t layer = -1;        ///< -1 for embedding, final norm, head
+  ExpertRange experts{};     ///< global ids along dim 0, if is_expert
+  int64_t expert_width = 0;  ///< I without padding, if is_expert
 };
 
-/// The parameters of a model that owns `experts` of each MoE layer, in the order of the logical tensors. Contents undefined, but
-/// zero in stacked experts.
+/// The parameters of a model that owns `experts` of each MoE layer, in the order of the logical tensors. Contents
+/// undefined, but zero in stacked experts.
 std::vector<Parameter> allocate_parameters(const ModelConfig& config, at::ScalarType dtype, ExpertRange experts);
 
 /// A logical tensor and where it lies inside a parameter (or inside a tensor of the same shape, such as a moment).
@@ -35,8 +37,8 @@ struct LogicalView {
   at::Tensor view;
 };
 
-/// The logical tensors that `storage`, laid out as `parameter.value`, holds: itself, or the part of each owned expert under its
-/// global id.
+/// The logical tensors that `storage`, laid out as `parameter.value`, holds: itself, or the part of each owned expert
+/// under its global id.
 std::vector<LogicalView> logical_views(const Parameter& parameter, const at::Tensor& storage);
 
 }  // namespace moe

@@ -15,17 +15,19 @@ struct RopeAngles {
   at::Tensor sin;
 };
 
-/// The frequencies f_j of the pairs in fp32, by the operations of the reference implementation: theta^(-2j/d), scaled as
-/// `rope.type` says. `longest` is the number of positions of a sequence; only "dynamic" looks at it, and only beyond max_positions.
-/// Source   transformers 5, modeling_rope_utils.py; Peng et al. 2023, arXiv:2309.00071 (yarn); LLaMA 3.1 (llama3).
+/// The frequencies f_j of the pairs in fp32, by the operations of the reference implementation: theta^(-2j/d), scaled
+/// as `rope.type` says. `longest` is the number of positions of a sequence; only "dynamic" looks at it, and only beyond
+/// max_positions. Source   transformers 5, modeling_rope_utils.py; Peng et al. 2023, arXiv:2309.00071 (yarn); LLaMA 3.1
+/// (llama3).
 at::Tensor rope_frequencies(const RopeConfig& rope, int64_t max_positions, int64_t longest);
 
 /// Factor of every cosine and sine: 1 but for yarn.
 double rope_output_factor(const RopeConfig& rope);
 
-/// The angles of positions, computed in fp32 and kept: memory grows with the longest position seen, in blocks of whole rows, so that
-/// a position's bits depend on the position alone. Under "dynamic", a sequence that is longer than max_positions has frequencies of
-/// its own and is not kept; a cached sequence keeps the keys that it turned before. Not for concurrent use.
+/// The angles of positions, computed in fp32 and kept: memory grows with the longest position seen, in blocks of whole
+/// rows, so that a position's bits depend on the position alone. Under "dynamic", a sequence that is longer than
+/// max_positions has frequencies of its own and is not kept; a cached sequence keeps the keys that it turned before.
+/// Not for concurrent use.
 class RopeTable {
  public:
   RopeTable(const ModelConfig& config, at::ScalarType dtype);

@@ -8,8 +8,8 @@
 
 /// What the files of row_math share: vectors, the exponential, sums within a row and over rows. For them alone.
 
-/// Compiles a function for several widths of vectors; the processor's is taken when the program starts. All give the same
-/// bits, since products and sums are never contracted and lanes are summed in the order that the source says.
+/// Compiles a function for several widths of vectors; the processor's is taken when the program starts. All give the
+/// same bits, since products and sums are never contracted and lanes are summed in the order that the source says.
 #if defined(__x86_64__)
 #define MOE_WIDEST_VECTORS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
@@ -45,7 +45,9 @@ MOE_INLINE float exponential(float x) {
   const int32_t exponent = std::bit_cast<int32_t>(shifted) << 23;  // n * 2^23, its upper bits shifted out
   return std::bit_cast<float>(std::bit_cast<int32_t>(p) + exponent);
 }
-MOE_INLINE double exponential(double x) { return std::exp(x); }
+MOE_INLINE double exponential(double x) {
+  return std::exp(x);
+}
 
 /// Sum of term(i) for i in [0, width): lane i % 16 sums its own, then the lanes are added pairwise.
 template <typename T, typename Term>
@@ -68,7 +70,8 @@ MOE_INLINE T largest(const T* row, int64_t width) {
   std::fill_n(lanes, kLanes, row[0]);
   int64_t i = 0;
   for (; i + kLanes <= width; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] = row[i + lane] > lanes[lane] ? row[i + lane] : lanes[lane];
+    for (int64_t lane = 0; lane < kLanes; ++lane)
+      lanes[lane] = row[i + lane] > lanes[lane] ? row[i + lane] : lanes[lane];
   }
   for (; i < width; ++i) lanes[0] = row[i] > lanes[0] ? row[i] : lanes[0];
   return *std::max_element(lanes, lanes + kLanes);
@@ -81,8 +84,8 @@ void for_each_row(int64_t rows, int64_t width, const Body& body) {
   for (int64_t row = 0; row < rows; ++row) body(row);
 }
 
-/// Calls body(row, sum) for every row, where sum [width] starts at 0 for each block of rows and body adds to it; `total` becomes the
-/// sum of the blocks in order. Without a total, sum is null.
+/// Calls body(row, sum) for every row, where sum [width] starts at 0 for each block of rows and body adds to it;
+/// `total` becomes the sum of the blocks in order. Without a total, sum is null.
 template <typename T, typename Body>
 void sum_over_rows(int64_t rows, int64_t width, T* total, const Body& body) {
   const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;

@@ -14,9 +14,11 @@ std::map<std::string, std::string> replica_digests(const std::vector<Parameter>&
     const at::Tensor value = parameter.value.detach().contiguous();
     std::string name = parameter.name;
     if (parameter.is_expert) {
-      name += concat(" (experts ", parameter.experts.first, " to ", parameter.experts.first + parameter.experts.count - 1, ")");
+      name += concat(" (experts ", parameter.experts.first, " to ",
+                     parameter.experts.first + parameter.experts.count - 1, ")");
     }
-    digests[name] = xxh3_hex(std::span(static_cast<const std::byte*>(value.const_data_ptr()), static_cast<size_t>(value.nbytes())));
+    digests[name] =
+        xxh3_hex(std::span(static_cast<const std::byte*>(value.const_data_ptr()), static_cast<size_t>(value.nbytes())));
   }
   return digests;
 }

@@ -59,7 +59,8 @@ class Engine {
   void handle(const StageRetried& event) {
     StageState& stage = stage_named(event.name);
     if (stage.status != StageStatus::kFailed) refuse_stage("be retried", stage);
-    if (is_terminal(state_.phase) && state_.phase != PipelinePhase::kFailed) refuse("retry a stage of", "it did not fail");
+    if (is_terminal(state_.phase) && state_.phase != PipelinePhase::kFailed)
+      refuse("retry a stage of", "it did not fail");
     stage.status = StageStatus::kReady;
     stage.message.clear();
     if (state_.phase != PipelinePhase::kFailed) return;
@@ -98,7 +99,8 @@ class Engine {
   void schedule() {
     if (!state_.is_started || is_terminal(state_.phase) || state_.phase == PipelinePhase::kPaused) return;
     walk();
-    if (state_.phase == PipelinePhase::kRunning && std::none_of(state_.stages.begin(), state_.stages.end(), is_active)) fail_if_stuck();
+    if (state_.phase == PipelinePhase::kRunning && std::none_of(state_.stages.begin(), state_.stages.end(), is_active))
+      fail_if_stuck();
   }
 
   std::vector<Action> take_actions() { return std::move(actions_); }

@@ -27,7 +27,8 @@
 ///           READY or RUNNING --StageSucceeded{already_done}--> SKIPPED
 ///           READY or RUNNING --StageFailed, not permanent--> PENDING, and it is started again
 ///           PENDING --StageFailed, permanent--> FAILED: somebody canceled it before its turn
-///           FAILED --StageRetried--> READY; if other failures remain, the pipeline fails again when nothing runs any more
+///           FAILED --StageRetried--> READY; if other failures remain, the pipeline fails again when nothing runs any
+///           more
 /// A gate is judged once every earlier gate has let pass and the stage that it measures is done. Stages before a held
 /// gate go on; stages behind it wait. While PAUSED nothing new starts and no gate is judged.
 namespace moe {
@@ -88,7 +89,8 @@ struct Reject {
 struct Cancel {};
 struct Pause {};
 struct Resume {};
-using Event = std::variant<Start, StageStarted, StageSucceeded, StageFailed, StageRetried, Approve, Reject, Cancel, Pause, Resume>;
+using Event = std::variant<Start, StageStarted, StageSucceeded, StageFailed, StageRetried, Approve, Reject, Cancel,
+                           Pause, Resume>;
 
 /// Actions.
 struct StartStage {

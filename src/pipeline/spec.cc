@@ -69,7 +69,8 @@ v1::PipelineSpec load_pipeline_or_throw(const std::string& text, const std::stri
 }
 
 std::string stage_kind(const v1::Stage& stage) {
-  const auto* field = stage.GetReflection()->GetOneofFieldDescriptor(stage, stage.GetDescriptor()->FindOneofByName("kind"));
+  const auto* field =
+      stage.GetReflection()->GetOneofFieldDescriptor(stage, stage.GetDescriptor()->FindOneofByName("kind"));
   return field == nullptr ? "" : field->name();
 }
 

@@ -75,7 +75,8 @@ class StageChecker {
       case v1::Stage::kGate: check_gate(i, at("gate")); return;
       case v1::Stage::KIND_NOT_SET:
         // A Job without a kind is reported at the top level.
-        if (spec_.kind() != "Job") sink_.add(path, "nothing to do; add one of convert, train, evaluate, export or gate");
+        if (spec_.kind() != "Job")
+          sink_.add(path, "nothing to do; add one of convert, train, evaluate, export or gate");
         return;
     }
     check_layout(i, path);
@@ -135,8 +136,9 @@ class StageChecker {
                                         reference.substr(0, dot), ".model"));
         }
         if (!makes_model(stage)) {
-          return sink_.add(path, concat("stage '", stage_name(stage), "' makes no model (", reference,
-                                        "); it is of kind ", stage_kind(stage), ", name a convert, train or export stage"));
+          return sink_.add(path,
+                           concat("stage '", stage_name(stage), "' makes no model (", reference, "); it is of kind ",
+                                  stage_kind(stage), ", name a convert, train or export stage"));
         }
         return;
       }
@@ -277,7 +279,10 @@ void check_top_level(const v1::PipelineSpec& spec, const SourceMap& sources, Pro
   } else if (spec.kind() == "Pipeline") {
     if (spec.stages().empty()) sink.add("stages", "missing; a Pipeline needs at least one stage");
     if (spec.job_case() != v1::PipelineSpec::JOB_NOT_SET) {
-      const char* job = spec.has_convert() ? "convert" : spec.has_train() ? "train" : spec.has_evaluate() ? "evaluate" : "export";
+      const char* job = spec.has_convert()    ? "convert"
+                        : spec.has_train()    ? "train"
+                        : spec.has_evaluate() ? "evaluate"
+                                              : "export";
       sink.add(job, "a Pipeline has its jobs under stages; move it there, or write kind: Job");
     }
     if (spec.has_seed()) sink.add("seed", "a Pipeline sets the seed in defaults or in a stage; move it");

@@ -100,7 +100,8 @@ void check_convert(const v1::ConvertSpec& convert, const std::string& path, cons
     check_choice(convert.scale_mode(), {"least_squares", "n_over_k", "k", "energy", "unbiased", "fixed"},
                  at("scale_mode"), sink);
   }
-  if (convert.has_topk_norm()) check_choice(convert.topk_norm(), {"renorm", "straight_through", "raw"}, at("topk_norm"), sink);
+  if (convert.has_topk_norm())
+    check_choice(convert.topk_norm(), {"renorm", "straight_through", "raw"}, at("topk_norm"), sink);
   if (convert.has_preset()) check_choice(convert.preset(), {"ours", "published"}, at("preset"), sink);
   if (convert.has_dtype()) check_choice(convert.dtype(), {"source", "float32", "bfloat16"}, at("dtype"), sink);
 

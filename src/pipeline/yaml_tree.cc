@@ -39,8 +39,10 @@ class TreeBuilder final : public YAML::EventHandler {
     YamlNode node = make(mark, YamlNode::Kind::kScalar);
     node.scalar = value;
     if (!is_utf8(value)) {
-      problems_.push_back({node.where, "", concat("not UTF-8 ('", excerpt(value), "'); ", is_flag_ ? "write the value" : "save the file", " as UTF-8")});
-      node.scalar = printable(value);   // messages and RPCs about the rest of the file go on with it
+      problems_.push_back({node.where, "",
+                           concat("not UTF-8 ('", excerpt(value), "'); ",
+                                  is_flag_ ? "write the value" : "save the file", " as UTF-8")});
+      node.scalar = printable(value);  // messages and RPCs about the rest of the file go on with it
     }
     node.is_plain = tag == "?";
     finish(std::move(node));

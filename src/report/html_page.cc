@@ -111,9 +111,10 @@ std::string html_tile(std::string_view value, std::string_view name) {
 
 std::string_view state_class(std::string_view state) {
   static constexpr std::pair<std::string_view, std::string_view> kClasses[] = {
-      {"SUCCEEDED", "good"}, {"SKIPPED", "good"}, {"PASSED", "good"},  {"APPROVED", "good"}, {"FAILED", "bad"},
-      {"CANCELED", "bad"},   {"lost", "bad"},     {"HELD", "wait"},    {"PAUSED", "wait"},   {"WARNED", "wait"},
-      {"STOPPING", "wait"},  {"unheard", "wait"}, {"quarantined", "bad"}, {"RUNNING", "run"}, {"ASSIGNED", "run"},  {"busy", "run"}};
+      {"SUCCEEDED", "good"},  {"SKIPPED", "good"}, {"PASSED", "good"},   {"APPROVED", "good"},
+      {"FAILED", "bad"},      {"CANCELED", "bad"}, {"lost", "bad"},      {"HELD", "wait"},
+      {"PAUSED", "wait"},     {"WARNED", "wait"},  {"STOPPING", "wait"}, {"unheard", "wait"},
+      {"quarantined", "bad"}, {"RUNNING", "run"},  {"ASSIGNED", "run"},  {"busy", "run"}};
   for (const auto& [known, its_class] : kClasses) {
     if (known == state) return its_class;
   }

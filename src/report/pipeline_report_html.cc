@@ -137,9 +137,8 @@ std::string stages_table(const PipelineReport& report) {
     for (const std::string& text : {stage.kind, stage.message, scales_note(stage)}) {
       if (!text.empty()) details += concat("<small>", escape_xml(text), "</small>");
     }
-    html +=
-        concat("<tr><th scope=\"row\">", escape_xml(stage.name), details, "</th><td>", html_badge(stage.state),
-               "</td><td class=\"time\">", stage.seconds > 0 ? duration_text(stage.seconds) : "", "</td></tr>\n");
+    html += concat("<tr><th scope=\"row\">", escape_xml(stage.name), details, "</th><td>", html_badge(stage.state),
+                   "</td><td class=\"time\">", stage.seconds > 0 ? duration_text(stage.seconds) : "", "</td></tr>\n");
   }
   return html + "</tbody>\n</table>\n</div>\n";
 }

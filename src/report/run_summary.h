@@ -10,10 +10,10 @@
 
 namespace moe {
 
-/// Writes what a run leaves in its root: summary.json (the records of all finished stages and the gates), report.html and
-/// metrics.jsonl (the training lines of all stages, each with its stage). Called by rank 0 of `moe-worker run` and by the
-/// coordinator after every stage, so that the files are there while a long pipeline is still running; one caller at a time
-/// per root. Each file is replaced atomically. Throws StorageError.
+/// Writes what a run leaves in its root: summary.json (the records of all finished stages and the gates), report.html
+/// and metrics.jsonl (the training lines of all stages, each with its stage). Called by rank 0 of `moe-worker run` and
+/// by the coordinator after every stage, so that the files are there while a long pipeline is still running; one caller
+/// at a time per root. Each file is replaced atomically. Throws StorageError.
 ///
 /// `state`       phase, reason and stages count; a HELD pipeline's reason is what its gate found.
 /// `records`     the STAGE.json of every finished stage, in the order in which they finished.

@@ -27,11 +27,13 @@ fs::path earlier_log(const fs::path& attempts, const fs::path& folder, int64_t s
   std::vector<fs::path> earlier;
   std::error_code missing;
   for (const auto& entry : fs::directory_iterator(attempts, missing)) {
-    if (entry.path().filename() < folder.filename() && fs::exists(entry.path() / kName)) earlier.push_back(entry.path() / kName);
+    if (entry.path().filename() < folder.filename() && fs::exists(entry.path() / kName))
+      earlier.push_back(entry.path() / kName);
   }
   std::sort(earlier.rbegin(), earlier.rend());
   const std::string first = JobFolder::attempt_name(from);
-  std::stable_partition(earlier.begin(), earlier.end(), [&](const fs::path& path) { return path.parent_path().filename() == first; });
+  std::stable_partition(earlier.begin(), earlier.end(),
+                        [&](const fs::path& path) { return path.parent_path().filename() == first; });
   fs::path longest;
   int64_t most = 0, reached = 0;
   for (const fs::path& path : earlier) {
@@ -122,7 +124,8 @@ void MetricsLog::write(const nlohmann::json& line) {
 }
 
 void MetricsLog::flush() {
-  if (!waiting_.empty() && !try_to_write()) throw StorageError("cannot write " + path_.string() + "; is the disk full?");
+  if (!waiting_.empty() && !try_to_write())
+    throw StorageError("cannot write " + path_.string() + "; is the disk full?");
 }
 
 }  // namespace moe

@@ -10,12 +10,14 @@
 
 namespace moe {
 
-/// One attempt's metrics.jsonl: one line per step, written as it happens. Every step stands once in it, also after a kill and a
-/// resume: an attempt starts with the lines of an earlier one up to the step it resumes from. Used by rank 0.
+/// One attempt's metrics.jsonl: one line per step, written as it happens. Every step stands once in it, also after a
+/// kill and a resume: an attempt starts with the lines of an earlier one up to the step it resumes from. Used by rank
+/// 0.
 class MetricsLog {
  public:
-  /// `attempts` holds the folders of all attempts; ours is `folder`. The lines up to `resume_step` are those of the attempt that wrote
-  /// the checkpoint, since another may have had another configuration; 0: it is not known. Throws StorageError.
+  /// `attempts` holds the folders of all attempts; ours is `folder`. The lines up to `resume_step` are those of the
+  /// attempt that wrote the checkpoint, since another may have had another configuration; 0: it is not known. Throws
+  /// StorageError.
   MetricsLog(const std::filesystem::path& attempts, const std::filesystem::path& folder, int64_t resume_step,
              int resume_attempt = 0, size_t most_waiting = 8 << 20);
 
@@ -32,7 +34,7 @@ class MetricsLog {
 
   std::filesystem::path path_;
   std::ofstream out_;
-  uint64_t written_ = 0;   ///< bytes of whole lines in the file
+  uint64_t written_ = 0;  ///< bytes of whole lines in the file
   size_t most_waiting_ = 0;
   std::deque<std::string> waiting_;
   size_t waiting_bytes_ = 0;

@@ -27,8 +27,9 @@ void AdamW::update(double learning_rate, double gradient_scale, int64_t step) {
       steps.push_back(at::full({}, static_cast<double>(step), at::kFloat));
     }
     if (values.empty()) continue;
-    at::_fused_adamw_(values, gradients, first, second, /*max_exp_avg_sqs=*/{}, steps, learning_rate, options_.beta1, options_.beta2,
-                      decays ? options_.weight_decay : 0.0, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+    at::_fused_adamw_(values, gradients, first, second, /*max_exp_avg_sqs=*/{}, steps, learning_rate, options_.beta1,
+                      options_.beta2, decays ? options_.weight_decay : 0.0, options_.epsilon, /*amsgrad=*/false,
+                      /*maximize=*/false);
   }
 }
 

@@ -13,7 +13,7 @@ struct AdamWOptions {
   double beta1 = 0.9;
   double beta2 = 0.95;
   double epsilon = 1e-8;
-  double weight_decay = 0.1;   ///< on parameters that decay (matrices)
+  double weight_decay = 0.1;  ///< on parameters that decay (matrices)
 };
 
 /// AdamW over the parameters of a decoder, moments in the parameters' own type. Only `step` and the moments are state.

@@ -18,17 +18,19 @@ std::vector<std::vector<int64_t>> to_rows(const at::Tensor& counts_LE) {
   std::vector<std::vector<int64_t>> rows;
   if (!counts_LE.defined()) return rows;
   const int64_t* counts = counts_LE.const_data_ptr<int64_t>();
-  for (int64_t layer = 0; layer < counts_LE.size(0); ++layer, counts += counts_LE.size(1)) rows.emplace_back(counts, counts + counts_LE.size(1));
+  for (int64_t layer = 0; layer < counts_LE.size(0); ++layer, counts += counts_LE.size(1))
+    rows.emplace_back(counts, counts + counts_LE.size(1));
   return rows;
 }
 
 }  // namespace
 
-StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mesh& mesh, DataLoader& loader, int64_t first_row,
-                              const StepOptions& options) {
+StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mesh& mesh, DataLoader& loader,
+                              int64_t first_row, const StepOptions& options) {
   const int64_t rows = options.micro_batch_rows;
   loader.release_before(first_row);
-  const auto targets = static_cast<double>(std::max<int64_t>(1, loader.target_tokens(first_row, rows * options.micro_steps)));
+  const auto targets =
+      static_cast<double>(std::max<int64_t>(1, loader.target_tokens(first_row, rows * options.micro_steps)));
   StepOutcome outcome;
   outcome.tokens = loader.tokens(first_row, rows * options.micro_steps);
   at::Tensor load_LE;
@@ -45,8 +47,9 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
       at::Tensor counts_LE = stacked_counts(out.router);
       mesh.world().all_reduce_sum(counts_LE, "expert counts");
       load_LE = load_LE.defined() ? load_LE + counts_LE : counts_LE;
-      const at::Tensor balance = balance_loss(out.router, counts_LE, loader.tokens(first, rows), decoder.config().moe->top_k) /
-                                 static_cast<double>(options.micro_steps);
+      const at::Tensor balance =
+          balance_loss(out.router, counts_LE, loader.tokens(first, rows), decoder.config().moe->top_k) /
+          static_cast<double>(options.micro_steps);
       shares[1] += balance.detach().to(at::kDouble);
       loss = loss + options.balance_loss * balance;
     }

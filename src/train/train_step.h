@@ -10,24 +10,25 @@
 namespace moe {
 
 struct StepOptions {
-  int64_t micro_batch_rows = 8;   ///< rows of a global micro-batch
-  int64_t micro_steps = 1;        ///< global micro-batches of a step
-  double balance_loss = 0.01;     ///< coefficient
+  int64_t micro_batch_rows = 8;  ///< rows of a global micro-batch
+  int64_t micro_steps = 1;       ///< global micro-batches of a step
+  double balance_loss = 0.01;    ///< coefficient
 };
 
 /// What a step measured; the same on every rank.
 struct StepOutcome {
-  double loss = 0;                ///< mean over the target tokens of the whole step, without the balance loss
-  double balance_loss = 0;        ///< mean over micro-steps, without its coefficient; 0 for a dense model
-  double gradient_norm = 0;       ///< before clipping
+  double loss = 0;           ///< mean over the target tokens of the whole step, without the balance loss
+  double balance_loss = 0;   ///< mean over micro-steps, without its coefficient; 0 for a dense model
+  double gradient_norm = 0;  ///< before clipping
   int64_t tokens = 0;
-  std::vector<std::vector<int64_t>> expert_load;   ///< [MoE layers][experts]
+  std::vector<std::vector<int64_t>> expert_load;  ///< [MoE layers][experts]
 };
 
-/// Forward and backward of one optimizer step whose rows start at `first_row`; leaves the summed gradients in the parameters. Rank r
-/// takes a contiguous share of each micro-batch's rows. The loss is the sum of token losses over the target tokens of the global
-/// step, so it does not depend on how rows are spread over ranks and micro-steps. Collective over mesh.world().
-StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mesh& mesh, DataLoader& loader, int64_t first_row,
-                              const StepOptions& options);
+/// Forward and backward of one optimizer step whose rows start at `first_row`; leaves the summed gradients in the
+/// parameters. Rank r takes a contiguous share of each micro-batch's rows. The loss is the sum of token losses over the
+/// target tokens of the global step, so it does not depend on how rows are spread over ranks and micro-steps.
+/// Collective over mesh.world().
+StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mesh& mesh, DataLoader& loader,
+                              int64_t first_row, const StepOptions& options);
 
 }  // namespace moe

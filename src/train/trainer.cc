@@ -39,13 +39,15 @@ constexpr int64_t kLoadWindow = 20;
 
 /// Everything that changes from step to step besides tensors; what a checkpoint stores of it is enough to go on.
 struct Position {
-  int64_t step = 0;        ///< finished
-  int64_t tokens = 0;      ///< seen
-  int64_t updates = 0;     ///< of the optimizer: steps without those skipped
-  int64_t bad_steps = 0;   ///< skipped in a row, at the end
+  int64_t step = 0;       ///< finished
+  int64_t tokens = 0;     ///< seen
+  int64_t updates = 0;    ///< of the optimizer: steps without those skipped
+  int64_t bad_steps = 0;  ///< skipped in a row, at the end
 
   json to_json() const { return {{"step", step}, {"tokens", tokens}, {"updates", updates}, {"bad_steps", bad_steps}}; }
-  static Position from_json(const json& j) { return {j.at("step"), j.at("tokens"), j.at("updates"), j.at("bad_steps")}; }
+  static Position from_json(const json& j) {
+    return {j.at("step"), j.at("tokens"), j.at("updates"), j.at("bad_steps")};
+  }
 };
 
 class Trainer {
@@ -109,11 +111,13 @@ class Trainer {
     loader_ = std::make_unique<DataLoader>(data_files(spec_.data()), tokenizer, packing);
     chat_template_ = packing.chat_template.name;
     if (loader_->has_chats()) {
-      jinja_ = chat_template_to_write(request_.model, chat_template_, tokenizer != nullptr && tokenizer->bos_id().has_value());
+      jinja_ = chat_template_to_write(request_.model, chat_template_,
+                                      tokenizer != nullptr && tokenizer->bos_id().has_value());
     }
     if (world_.rank() == 0) log_info("event=data_loaded " + loader_->summary());
     if (!spec_.validation().empty()) {
-      held_out_ = std::make_unique<HeldOutData>(data_files(spec_.validation()), tokenizer, HeldOutOptions{packing, spec_.validation_tokens()});
+      held_out_ = std::make_unique<HeldOutData>(data_files(spec_.validation()), tokenizer,
+                                                HeldOutOptions{packing, spec_.validation_tokens()});
     }
   }
 
@@ -122,13 +126,15 @@ class Trainer {
   }
 
   void resume() {
-    const auto scalars = load_newest_checkpoint(request_.job_path / "checkpoints", tensors(), world_, request_.checkpoints);
+    const auto scalars =
+        load_newest_checkpoint(request_.job_path / "checkpoints", tensors(), world_, request_.checkpoints);
     if (scalars) go_on_from(*scalars);
     if (scalars && world_.size() > 1) require_same_files(world_, "read a checkpoint", hashed_weights());
     agree(world_, "open metrics", [&] {
       if (world_.rank() != 0) return;
       const int from = scalars ? scalars->value("attempt", 0) : 0;
-      metrics_ = std::make_unique<MetricsLog>(request_.job_path / "attempts", request_.attempt_path, position_.step, from);
+      metrics_ =
+          std::make_unique<MetricsLog>(request_.job_path / "attempts", request_.attempt_path, position_.step, from);
       for_each_json_line(metrics_->path(), [this](json&& line) { remember_load(line); });
     });
   }
@@ -150,7 +156,8 @@ class Trainer {
         earlier_schedules_.push_back(
             {{"until", position_.step}, {"steps", before}, {"warmup_steps", schedule_.warmup_steps}});
         change = concat(" steps=", schedule_.steps, " steps_before=", before, " warmup_steps=", schedule_.warmup_steps,
-                        " learning_rate=", learning_rate(schedule_, position_.step + 1), " reason=\"the cosine of all steps counts from here\"");
+                        " learning_rate=", learning_rate(schedule_, position_.step + 1),
+                        " reason=\"the cosine of all steps counts from here\"");
       }
     }
     agree(world_, "go to the place in the data", [&] {
@@ -216,9 +223,11 @@ class Trainer {
     if (world_.size() == 1) return;
     const std::string differences = differences_between_ranks(world_, "compare weights", hashed_weights());
     if (differences.empty()) return;
-    throw_agreed<HardwareError>(concat("after step ", position_.step, " the ranks hold other values of the same weights, and none of them is saved:\n", differences,
-                                       "\nlook at the memory and processors of these nodes (all must be of one kind); training goes on from the "
-                                       "checkpoint before"));
+    throw_agreed<HardwareError>(concat(
+        "after step ", position_.step, " the ranks hold other values of the same weights, and none of them is saved:\n",
+        differences,
+        "\nlook at the memory and processors of these nodes (all must be of one kind); training goes on from the "
+        "checkpoint before"));
   }
 
   /// Of the step that comes.
@@ -236,7 +245,8 @@ class Trainer {
     const double rate = learning_rate(schedule_, position_.step);
     const bool is_finite = std::isfinite(outcome.loss) && std::isfinite(outcome.gradient_norm);
     if (is_finite) {
-      const double clip = spec_.clip_norm() > 0 ? std::min(1.0, spec_.clip_norm() / (outcome.gradient_norm + 1e-6)) : 1.0;
+      const double clip =
+          spec_.clip_norm() > 0 ? std::min(1.0, spec_.clip_norm() / (outcome.gradient_norm + 1e-6)) : 1.0;
       optimizer_->update(rate, clip, ++position_.updates);
       position_.bad_steps = 0;
     } else {
@@ -260,12 +270,14 @@ class Trainer {
   void skip(const StepOutcome& outcome) {
     ++position_.bad_steps;
     if (world_.rank() == 0) {
-      log_warning(concat("event=step_skipped step=", position_.step, " loss=", outcome.loss, " gradient_norm=", outcome.gradient_norm));
+      log_warning(concat("event=step_skipped step=", position_.step, " loss=", outcome.loss,
+                         " gradient_norm=", outcome.gradient_norm));
     }
     if (position_.bad_steps < kMaxBadSteps) return;
     throw_agreed<Diverged>(concat("training diverged: ", kMaxBadSteps, " steps in a row up to step ", position_.step,
-                                  " gave no finite loss or gradient (loss ", outcome.loss, ", gradient norm ", outcome.gradient_norm,
-                                  "); lower learning_rate ", spec_.learning_rate(), " or clip_norm ", spec_.clip_norm()));
+                                  " gave no finite loss or gradient (loss ", outcome.loss, ", gradient norm ",
+                                  outcome.gradient_norm, "); lower learning_rate ", spec_.learning_rate(),
+                                  " or clip_norm ", spec_.clip_norm()));
   }
 
   void validate(json& line) {
@@ -282,14 +294,16 @@ class Trainer {
     remember_load(line);
     if (request_.on_line) request_.on_line(line);
     if (request_.progress) {
-      request_.progress({position_.step, spec_.steps(), line["loss"].is_number() ? line["loss"].get<double>() : 0.0, line["tokens_per_second"]});
+      request_.progress({position_.step, spec_.steps(), line["loss"].is_number() ? line["loss"].get<double>() : 0.0,
+                         line["tokens_per_second"]});
     }
   }
 
-  /// Of the last steps. The lines themselves stand in metrics.jsonl, where outcome() reads them: what is held does not grow with the
-  /// steps. Only rank 0 has those of earlier attempts, and it speaks for all.
+  /// Of the last steps. The lines themselves stand in metrics.jsonl, where outcome() reads them: what is held does not
+  /// grow with the steps. Only rank 0 has those of earlier attempts, and it speaks for all.
   void remember_load(const json& line) {
-    if (line.contains("expert_load")) recent_load_.push_back(line["expert_load"].get<std::vector<std::vector<int64_t>>>());
+    if (line.contains("expert_load"))
+      recent_load_.push_back(line["expert_load"].get<std::vector<std::vector<int64_t>>>());
     if (static_cast<int64_t>(recent_load_.size()) > kLoadWindow) recent_load_.erase(recent_load_.begin());
   }
 
@@ -316,17 +330,20 @@ class Trainer {
       agree(world_, "write metrics", [&] {
         if (metrics_) metrics_->flush();
       });
-      save_checkpoint(request_.job_path / "checkpoints", position_.step, request_.attempt, tensors(), scalars, world_, writes_experts(),
-                      spec_.keep_checkpoints(), request_.checkpoints);
+      save_checkpoint(request_.job_path / "checkpoints", position_.step, request_.attempt, tensors(), scalars, world_,
+                      writes_experts(), spec_.keep_checkpoints(), request_.checkpoints);
     } catch (const StorageError& error) {
       if (dynamic_cast<const AgreedError*>(&error) == nullptr) throw;
       if (request_.on_failed_save) request_.on_failed_save();
       if (++failed_saves_ == kMaxFailedSaves) {
-        throw_agreed<StorageError>(concat(kMaxFailedSaves, " checkpoints in a row could not be written, the last one after step ", position_.step, ": ", error.what()));
+        throw_agreed<StorageError>(concat(kMaxFailedSaves,
+                                          " checkpoints in a row could not be written, the last one after step ",
+                                          position_.step, ": ", error.what()));
       }
       if (world_.rank() == 0) {
         log_warning(concat("event=checkpoint_failed step=", position_.step, " reason=\"", error.what(),
-                           "\"; training goes on, the next checkpoint is tried when it is due, and the one before stays the one to resume from"));
+                           "\"; training goes on, the next checkpoint is tried when it is due, and the one before "
+                           "stays the one to resume from"));
       }
       return false;
     }
@@ -338,7 +355,8 @@ class Trainer {
   void write_output() {
     ModelConfig config = decoder_->config();
     if (!chat_template_.empty()) config.source["chat_template_name"] = chat_template_;
-    write_model(request_.output, request_.model, *decoder_, config, compute_type(request_.gang), world_, writes_experts(), jinja_);
+    write_model(request_.output, request_.model, *decoder_, config, compute_type(request_.gang), world_,
+                writes_experts(), jinja_);
   }
 
   std::vector<std::vector<int64_t>> summed_load() const {
@@ -354,7 +372,8 @@ class Trainer {
 
   TrainOutcome outcome() {
     TrainOutcome result;
-    result.details = json::parse(agree_on_result(world_, "training outcome", [this] { return told_by_the_log().dump(); }));
+    result.details =
+        json::parse(agree_on_result(world_, "training outcome", [this] { return told_by_the_log().dump(); }));
     for (const auto& [name, value] : result.details["metrics"].items()) {
       if (value.is_number()) result.metrics[name] = value;
     }
@@ -372,16 +391,25 @@ class Trainer {
       tokens += line["tokens_per_second"].get<double>() * line["step_seconds"].get<double>();
       seconds += line["step_seconds"].get<double>();
       curve.push_back({line["step"], line["loss"]});
-      if (line.contains("validation")) validation.push_back({{"step", line["step"]}, {"loss", line["validation_loss"]}, {"domains", line["validation"]}});
+      if (line.contains("validation"))
+        validation.push_back(
+            {{"step", line["step"]}, {"loss", line["validation_loss"]}, {"domains", line["validation"]}});
       line.erase("expert_load");
       if (first.is_null()) first = line;
       last = std::move(line);
     });
-    if (last.is_null() || last["step"] != position_.step) throw StorageError(concat(metrics_->path().string(), " does not end with step ", position_.step, ": it was changed"));
+    if (last.is_null() || last["step"] != position_.step)
+      throw StorageError(
+          concat(metrics_->path().string(), " does not end with step ", position_.step, ": it was changed"));
     const std::vector<std::vector<int64_t>> load = summed_load();
-    json metrics = {{"loss", last["loss"]},     {"loss_first", first["loss"]},          {"balance_loss", last["balance_loss"]},
-                    {"steps", position_.step},  {"tokens", position_.tokens},           {"dead_expert_fraction", dead_expert_fraction(load)},
-                    {"load_max_over_mean", load_max_over_mean(load)},                   {"tokens_per_second", tokens / seconds}};
+    json metrics = {{"loss", last["loss"]},
+                    {"loss_first", first["loss"]},
+                    {"balance_loss", last["balance_loss"]},
+                    {"steps", position_.step},
+                    {"tokens", position_.tokens},
+                    {"dead_expert_fraction", dead_expert_fraction(load)},
+                    {"load_max_over_mean", load_max_over_mean(load)},
+                    {"tokens_per_second", tokens / seconds}};
     if (last.contains("validation")) {
       metrics["validation_loss"] = last["validation_loss"];
       for (const auto& [domain, loss] : last["validation"].items()) metrics["validation_loss." + domain] = loss;
@@ -402,15 +430,17 @@ class Trainer {
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<MetricsLog> metrics_;
   std::string tokenizer_digest_;
-  std::string chat_template_;   ///< name; empty: none that we know, and no chats
-  std::string jinja_;           ///< text to write beside the model, where it has none or another
+  std::string chat_template_;  ///< name; empty: none that we know, and no chats
+  std::string jinja_;          ///< text to write beside the model, where it has none or another
   Position position_;
-  int failed_saves_ = 0;   ///< in a row
+  int failed_saves_ = 0;  ///< in a row
   std::vector<std::vector<std::vector<int64_t>>> recent_load_;
 };
 
 }  // namespace
 
-std::optional<TrainOutcome> train(const TrainRequest& request, Communicator& world) { return Trainer(request, world).run(); }
+std::optional<TrainOutcome> train(const TrainRequest& request, Communicator& world) {
+  return Trainer(request, world).run();
+}
 
 }  // namespace moe

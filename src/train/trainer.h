@@ -15,15 +15,15 @@
 namespace moe {
 
 struct TrainRequest {
-  const v1::TrainSpec& spec;              ///< effective
+  const v1::TrainSpec& spec;  ///< effective
   const v1::GangSpec& gang;
   uint64_t seed = 0;
-  std::filesystem::path model;            ///< dense or MoE model directory to start from
-  std::filesystem::path job_path;         ///< checkpoints/ and attempts/ lie here
-  std::filesystem::path attempt_path;     ///< metrics.jsonl of this attempt
-  std::filesystem::path output;           ///< trained model; must not exist
+  std::filesystem::path model;         ///< dense or MoE model directory to start from
+  std::filesystem::path job_path;      ///< checkpoints/ and attempts/ lie here
+  std::filesystem::path attempt_path;  ///< metrics.jsonl of this attempt
+  std::filesystem::path output;        ///< trained model; must not exist
   int attempt = 1;
-  nlohmann::json configuration;           ///< {"config": .., "inputs": ..}: recorded with each checkpoint
+  nlohmann::json configuration;  ///< {"config": .., "inputs": ..}: recorded with each checkpoint
 
   struct Progress {
     int64_t step = 0;
@@ -40,24 +40,25 @@ struct TrainRequest {
   /// Called on every rank with path -> XXH3-128 of the data files as they were read, which is the same on all ranks,
   /// before the first step. May throw on all of them: nothing is written then.
   std::function<void(const std::map<std::string, std::string>& digests)> on_data_read = {};
-  /// A checkpoint could not be written; on every rank. Training goes on, and the one before stays the one to resume from.
+  /// A checkpoint could not be written; on every rank. Training goes on, and the one before stays the one to resume
+  /// from.
   std::function<void()> on_failed_save = {};
 };
 
 /// What training leaves for gates and reports; the same on every rank.
 struct TrainOutcome {
   std::map<std::string, double> metrics;
-  nlohmann::json details;                 ///< curve [[step, loss]], validation [{step, domains}], expert_load
-  std::string history;  ///< empty, or the schedules before the one in force and until which step they held
+  nlohmann::json details;  ///< curve [[step, loss]], validation [{step, domains}], expert_load
+  std::string history;     ///< empty, or the schedules before the one in force and until which step they held
 };
 
-/// Continual pre-training or supervised post-training, resuming from the newest checkpoint that `checkpoints` lets count, if there is
-/// one. Bit for bit the same losses and weights whether it was interrupted or not, at the same layout. With more steps than that
-/// checkpoint was made for, the learning rate follows the longer cosine from there on, and the warm-up stays as it was begun.
-/// Collective. nullopt: stopped after a checkpoint. Before the first step the ranks compare what they read (StorageError names the
-/// file that differs), at every checkpoint the weights that several of them hold (HardwareError). A checkpoint that cannot be written
-/// is tried again at the next occasion; StorageError after two in a row. Throws Diverged after three steps in a row without a finite
-/// loss or gradient.
+/// Continual pre-training or supervised post-training, resuming from the newest checkpoint that `checkpoints` lets
+/// count, if there is one. Bit for bit the same losses and weights whether it was interrupted or not, at the same
+/// layout. With more steps than that checkpoint was made for, the learning rate follows the longer cosine from there
+/// on, and the warm-up stays as it was begun. Collective. nullopt: stopped after a checkpoint. Before the first step
+/// the ranks compare what they read (StorageError names the file that differs), at every checkpoint the weights that
+/// several of them hold (HardwareError). A checkpoint that cannot be written is tried again at the next occasion;
+/// StorageError after two in a row. Throws Diverged after three steps in a row without a finite loss or gradient.
 std::optional<TrainOutcome> train(const TrainRequest& request, Communicator& world);
 
 }  // namespace moe

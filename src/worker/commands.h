@@ -7,8 +7,8 @@
 #include "comm/communicator.h"
 #include "common/exit_code.h"
 
-/// The subcommands of moe-worker. Each add_* declares options and help on a subcommand of `app` and returns what runs it
-/// once the command line has been parsed; one file per command.
+/// The subcommands of moe-worker. Each add_* declares options and help on a subcommand of `app` and returns what runs
+/// it once the command line has been parsed; one file per command.
 namespace moe {
 
 /// `world` spans the ranks that mpirun started, or this process alone.
@@ -17,8 +17,8 @@ using Command = std::function<ExitCode(Communicator& world)>;
 struct Subcommand {
   CLI::App* app = nullptr;
   Command run;
-  bool uses_all_ranks = false;   ///< false: refuses to run under an mpirun of several ranks
-  std::shared_ptr<double> collective_timeout = nullptr;   ///< seconds; null: the default
+  bool uses_all_ranks = false;                           ///< false: refuses to run under an mpirun of several ranks
+  std::shared_ptr<double> collective_timeout = nullptr;  ///< seconds; null: the default
 };
 
 /// For a command whose ranks work together.

@@ -23,22 +23,22 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
     tokenizer = tokenizer_for(input);
     chat_template = chat_template_for(input, source->config(), spec.template_());
   });
-  const ConvertRequest request{.spec = spec,
-                               .seed = context.stage.seed(),
-                               .source = *source,
-                               .tokenizer = tokenizer,
-                               .output = context.output_path,
-                               .progress =
-                                   [&](int64_t layer, int64_t layers) {
-                                     end_of_unit(context, {.stage = context.stage.name(),
-                                                           .phase = "converting",
-                                                           .step = layer,
-                                                           .steps = layers,
-                                                           .unit = "layer"});
-                                   },
-                               .chat_template = chat_template,
-                               .on_data_read =
-                                   [&](const auto& read) { require_recorded(context.configuration, read); }};
+  const ConvertRequest request{
+      .spec = spec,
+      .seed = context.stage.seed(),
+      .source = *source,
+      .tokenizer = tokenizer,
+      .output = context.output_path,
+      .progress =
+          [&](int64_t layer, int64_t layers) {
+            end_of_unit(context, {.stage = context.stage.name(),
+                                  .phase = "converting",
+                                  .step = layer,
+                                  .steps = layers,
+                                  .unit = "layer"});
+          },
+      .chat_template = chat_template,
+      .on_data_read = [&](const auto& read) { require_recorded(context.configuration, read); }};
   const nlohmann::json conversion = convert_model(request, context.world);
 
   JobOutcome outcome;
@@ -49,11 +49,12 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
     if (layer.contains("expert_load")) load.push_back(layer["expert_load"]);
   }
   const ParameterCount parameters = count_parameters(ModelDirectory(context.output_path).config());
-  outcome.metrics = {{"parameters_total", static_cast<double>(parameters.total)},
-                     {"parameters_active", static_cast<double>(parameters.active)},
-                     {"mean_scale", std::accumulate(scales.begin(), scales.end(), 0.0) / static_cast<double>(scales.size())},
-                     {"min_scale", *std::min_element(scales.begin(), scales.end())},
-                     {"max_scale", *std::max_element(scales.begin(), scales.end())}};
+  outcome.metrics = {
+      {"parameters_total", static_cast<double>(parameters.total)},
+      {"parameters_active", static_cast<double>(parameters.active)},
+      {"mean_scale", std::accumulate(scales.begin(), scales.end(), 0.0) / static_cast<double>(scales.size())},
+      {"min_scale", *std::min_element(scales.begin(), scales.end())},
+      {"max_scale", *std::max_element(scales.begin(), scales.end())}};
   outcome.details = {{"output_scales", scales}, {"expert_load", load}};
   return outcome;
 }

@@ -13,13 +13,15 @@ constexpr std::chrono::milliseconds kCallTimeout{4000};
 }  // namespace
 
 CoordinatorClient::CoordinatorClient(const std::string& target, v1::Gang gang, std::filesystem::path data_root)
-    : gang_(std::move(gang)), data_root_(std::move(data_root)), stub_(v1::WorkerService::NewStub(make_channel(target))) {}
+    : gang_(std::move(gang)),
+      data_root_(std::move(data_root)),
+      stub_(v1::WorkerService::NewStub(make_channel(target))) {}
 
 void CoordinatorClient::register_gang() {
   v1::RegisterGangRequest request;
   *request.mutable_gang() = gang_;
   request.set_data_root(data_root_.string());
-  request.set_root_id(read_root_id(data_root_).value_or(""));   // read anew: the storage may have come or gone
+  request.set_root_id(read_root_id(data_root_).value_or(""));  // read anew: the storage may have come or gone
   v1::RegisterGangResponse response;
   const auto context = context_for(kCallTimeout);
   const grpc::Status status = stub_->RegisterGang(context.get(), request, &response);

@@ -18,8 +18,9 @@ class LauncherTaken : public InvalidArgument {
   using InvalidArgument::InvalidArgument;
 };
 
-/// The leader's side of WorkerService. Calls may come from several threads. A gang that the coordinator does not know (it was away
-/// too long) registers again and repeats the call. Throws LauncherTaken, Fenced, Unavailable, InvalidArgument (rpc_channel.h).
+/// The leader's side of WorkerService. Calls may come from several threads. A gang that the coordinator does not know
+/// (it was away too long) registers again and repeats the call. Throws LauncherTaken, Fenced, Unavailable,
+/// InvalidArgument (rpc_channel.h).
 class CoordinatorClient {
  public:
   CoordinatorClient(const std::string& target, v1::Gang gang, std::filesystem::path data_root);

@@ -76,13 +76,15 @@ void compare_roots(const std::vector<std::string>& ranks, const std::filesystem:
     if (!error.empty()) throw_agreed<StorageError>(concat(error, " (on ", told["node"].get<std::string>(), ")"));
   }
   const std::string expected = json::parse(ranks[0])["root"]["id"];
-  if (expected.empty()) return;   // no coordinator has been there yet, or none of ours: the leader will be told
+  if (expected.empty()) return;  // no coordinator has been there yet, or none of ours: the leader will be told
   for (size_t rank = 1; rank < ranks.size(); ++rank) {
     const json told = json::parse(ranks[rank]);
     const std::string found = told["root"]["id"];
     if (found == expected) continue;
-    throw_agreed<InvalidArgument>(concat("--data-root ", data_root.string(), " is the data root ", expected, " on ", json::parse(ranks[0])["node"].get<std::string>(), " (rank 0) and ",
-                                         found.empty() ? "has no .moe-root-id" : "is " + found, " on ", told["node"].get<std::string>(), " (rank ", rank,
+    throw_agreed<InvalidArgument>(concat("--data-root ", data_root.string(), " is the data root ", expected, " on ",
+                                         json::parse(ranks[0])["node"].get<std::string>(), " (rank 0) and ",
+                                         found.empty() ? "has no .moe-root-id" : "is " + found, " on ",
+                                         told["node"].get<std::string>(), " (rank ", rank,
                                          "): mount the same storage on every node"));
   }
 }
@@ -118,7 +120,8 @@ ExitCode serve(const GangSettings& settings, Communicator& world) {
   if (is_leader) {
     const std::string secret = random_hex(16);
     control = std::make_unique<GangControlServer>(world.size(), nodes.size() == 1 ? "127.0.0.1" : "0.0.0.0", secret);
-    meeting = {{"target", concat(nodes.size() == 1 ? "127.0.0.1" : node_name(), ":", control->port())}, {"secret", secret}};
+    meeting = {{"target", concat(nodes.size() == 1 ? "127.0.0.1" : node_name(), ":", control->port())},
+               {"secret", secret}};
   }
   meeting = json::parse(world.broadcast_bytes(meeting.dump(), 0, "gang control address"));
 

@@ -30,7 +30,8 @@ constexpr milliseconds kLeaderGone{5000};
 
 }  // namespace
 
-GangControlServer::GangControlServer(int ranks, const std::string& address, std::string secret) : secret_(std::move(secret)), ranks_(ranks) {
+GangControlServer::GangControlServer(int ranks, const std::string& address, std::string secret)
+    : secret_(std::move(secret)), ranks_(ranks) {
   last_look_ = std::chrono::steady_clock::now();
   for (RankState& rank : ranks_) rank.heard = last_look_;
   grpc::ServerBuilder builder;
@@ -39,7 +40,8 @@ GangControlServer::GangControlServer(int ranks, const std::string& address, std:
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.RegisterService(this);
   server_ = builder.BuildAndStart();
-  if (!server_ || port_ == 0) throw HardwareError(concat("cannot listen on ", address, " for the gang's control service"));
+  if (!server_ || port_ == 0)
+    throw HardwareError(concat("cannot listen on ", address, " for the gang's control service"));
 }
 
 GangControlServer::~GangControlServer() {
@@ -71,16 +73,20 @@ bool GangControlServer::order_for(const v1::RankReport& report, v1::RankOrder* o
   return false;
 }
 
-std::variant<GangControlServer::RankState*, grpc::Status> GangControlServer::caller(const grpc::ServerContext& context, int rank) {
+std::variant<GangControlServer::RankState*, grpc::Status> GangControlServer::caller(const grpc::ServerContext& context,
+                                                                                    int rank) {
   const auto secret = context.client_metadata().find(kSecretKey);
-  if (secret == context.client_metadata().end() || std::string(secret->second.data(), secret->second.size()) != secret_) {
+  if (secret == context.client_metadata().end() ||
+      std::string(secret->second.data(), secret->second.size()) != secret_) {
     return grpc::Status(grpc::StatusCode::UNAUTHENTICATED, "wrong secret: not a rank of this gang");
   }
-  if (rank < 1 || rank >= static_cast<int>(ranks_.size())) return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "no such rank");
+  if (rank < 1 || rank >= static_cast<int>(ranks_.size()))
+    return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "no such rank");
   return &ranks_[rank];
 }
 
-grpc::Status GangControlServer::Report(grpc::ServerContext* context, const v1::RankReport* report, v1::RankOrder* order) {
+grpc::Status GangControlServer::Report(grpc::ServerContext* context, const v1::RankReport* report,
+                                       v1::RankOrder* order) {
   const auto found = caller(*context, report->rank());
   if (const auto* refusal = std::get_if<grpc::Status>(&found)) return *refusal;
   RankState& state = *std::get<RankState*>(found);
@@ -102,7 +108,8 @@ grpc::Status GangControlServer::Report(grpc::ServerContext* context, const v1::R
   return grpc::Status::OK;
 }
 
-grpc::Status GangControlServer::Attach(grpc::ServerContext* context, const v1::AttachRequest* request, v1::AttachResponse* /*response*/) {
+grpc::Status GangControlServer::Attach(grpc::ServerContext* context, const v1::AttachRequest* request,
+                                       v1::AttachResponse* /*response*/) {
   const auto found = caller(*context, request->rank());
   if (const auto* refusal = std::get_if<grpc::Status>(&found)) return *refusal;
   RankState& state = *std::get<RankState*>(found);
@@ -126,7 +133,8 @@ void GangControlServer::await_ranks(milliseconds timeout) {
   const auto is_missing = [](const RankState& state) { return state.attachments == 0; };
   const auto missing = [&] { return std::find_if(ranks_.begin() + 1, ranks_.end(), is_missing); };
   if (changed_.wait_for(lock, timeout, [&] { return missing() == ranks_.end(); })) return;
-  throw Timeout(concat("rank ", missing() - ranks_.begin(), " did not reach the leader's control port ", port_, " within ", timeout.count() / 1000,
+  throw Timeout(concat("rank ", missing() - ranks_.begin(), " did not reach the leader's control port ", port_,
+                       " within ", timeout.count() / 1000,
                        " s; the ranks of a gang must reach the leader's machine over TCP"));
 }
 
@@ -136,11 +144,15 @@ std::optional<v1::Refusal> GangControlServer::prepare(const std::string& lease, 
   lease_ = lease;
   ++order_id_;
   changed_.notify_all();
-  const auto answered = [&](const RankState& state) { return state.report.phase() == v1::RANK_PHASE_READY && state.report.order_id() == order_id_; };
+  const auto answered = [&](const RankState& state) {
+    return state.report.phase() == v1::RANK_PHASE_READY && state.report.order_id() == order_id_;
+  };
   const auto all_answered = [&] { return std::all_of(ranks_.begin() + 1, ranks_.end(), answered); };
   if (!changed_.wait_for(lock, timeout, all_answered)) {
     for (size_t rank = 1; rank < ranks_.size(); ++rank) {
-      if (!answered(ranks_[rank])) throw Timeout(concat("rank ", rank, " did not answer within ", timeout.count() / 1000, " s when a job was to start"));
+      if (!answered(ranks_[rank]))
+        throw Timeout(
+            concat("rank ", rank, " did not answer within ", timeout.count() / 1000, " s when a job was to start"));
     }
   }
   for (size_t rank = 1; rank < ranks_.size(); ++rank) {
@@ -170,7 +182,8 @@ void GangControlServer::exit(int code) {
   exit_code_ = code;
   changed_.notify_all();
   changed_.wait_for(lock, milliseconds(2000), [&] {
-    return std::all_of(ranks_.begin() + 1, ranks_.end(), [](const RankState& state) { return state.has_left || state.gone.has_value(); });
+    return std::all_of(ranks_.begin() + 1, ranks_.end(),
+                       [](const RankState& state) { return state.has_left || state.gone.has_value(); });
   });
 }
 
@@ -191,23 +204,28 @@ std::optional<RankTrouble> GangControlServer::trouble(milliseconds hang_timeout,
       return RankTrouble{static_cast<int>(rank), false, true, "rank " + number + ": " + state.report.error()};
     }
   }
-  if (kind_ == v1::ORDER_KIND_PREPARE) return std::nullopt;   // prepare() has a longer term of its own
+  if (kind_ == v1::ORDER_KIND_PREPARE) return std::nullopt;  // prepare() has a longer term of its own
   for (size_t rank = 1; rank < ranks_.size(); ++rank) {
     const RankState& state = ranks_[rank];
     const auto silent = now - state.heard;
     if (silent <= hang_timeout || state.waiting > 0 || state.has_left) continue;
     std::string where = "before its first collective";
     if (state.report.operation_number() > 0) {
-      where = concat(state.report.operation_age_ms() > 0 ? "in" : "after", " collective '", state.report.operation(), "' (operation ", state.report.operation_number(), ")");
+      where = concat(state.report.operation_age_ms() > 0 ? "in" : "after", " collective '", state.report.operation(),
+                     "' (operation ", state.report.operation_number(), ")");
     }
     return RankTrouble{static_cast<int>(rank), false, false,
-                       concat("rank ", rank, " gives no sign of life for ", std::chrono::duration<double>(silent).count(), " s; it was ", where)};
+                       concat("rank ", rank, " gives no sign of life for ",
+                              std::chrono::duration<double>(silent).count(), " s; it was ", where)};
   }
   return std::nullopt;
 }
 
 GangControlClient::GangControlClient(const std::string& target, std::string secret, int rank)
-    : secret_(std::move(secret)), rank_(rank), stub_(v1::GangControl::NewStub(make_channel(target))), thread_([this] { stay_attached(); }) {}
+    : secret_(std::move(secret)),
+      rank_(rank),
+      stub_(v1::GangControl::NewStub(make_channel(target))),
+      thread_([this] { stay_attached(); }) {}
 
 GangControlClient::~GangControlClient() {
   {
@@ -229,7 +247,8 @@ void GangControlClient::stay_attached() {
     attachment_ = &context;
     lock.unlock();
     v1::AttachResponse response;
-    stub_->Attach(&context, request, &response);   // an answer and an error mean the same: call again, unless this rank ends
+    stub_->Attach(&context, request,
+                  &response);  // an answer and an error mean the same: call again, unless this rank ends
     lock.lock();
     attachment_ = nullptr;
     wake_.wait_for(lock, kAttachAgain, [this] { return is_closing_; });
@@ -262,9 +281,11 @@ v1::RankOrder GangControlClient::next_order(v1::RankPhase phase, int64_t order_i
       last_answer = now;
       if (order.kind() != v1::ORDER_KIND_UNSPECIFIED) return order;
     } else if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
-      if (now - last_answer > kLeaderGone + kHoldIdle) throw HardwareError("the leader of the gang is gone: " + status.error_message());
+      if (now - last_answer > kLeaderGone + kHoldIdle)
+        throw HardwareError("the leader of the gang is gone: " + status.error_message());
       std::this_thread::sleep_for(milliseconds(200));
-    } else if (status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED && status.error_code() != grpc::StatusCode::CANCELLED) {
+    } else if (status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED &&
+               status.error_code() != grpc::StatusCode::CANCELLED) {
       throw Internal("the gang's control service refused this rank: " + status.error_message());
     }
   }
@@ -276,7 +297,8 @@ bool GangControlClient::report_running(int64_t order_id, const OperationState& o
   report.set_operation(operation.name);
   report.set_operation_number(operation.number);
   if (operation.is_in_flight) {
-    report.set_operation_age_ms(std::max<int64_t>(1, std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - operation.since).count()));
+    report.set_operation_age_ms(std::max<int64_t>(
+        1, std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - operation.since).count()));
   }
   v1::RankOrder order;
   const grpc::Status status = call(report, &order, kHoldRunning + kCallMargin);

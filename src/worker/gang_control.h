@@ -19,13 +19,14 @@ namespace moe {
 /// What is wrong with a rank, as the leader sees it.
 struct RankTrouble {
   int rank = 0;
-  bool is_gone = false;      ///< its process ended; else it gives no sign of life
-  bool is_failed = false;    ///< it reported an error of its own
+  bool is_gone = false;    ///< its process ended; else it gives no sign of life
+  bool is_failed = false;  ///< it reported an error of its own
   std::string message;
 };
 
-/// The leader's service inside a gang: hands jobs to the other ranks and watches them, without MPI. A rank keeps a call of Attach
-/// open, which breaks when its process dies, and waits in calls of Report, which are missing when it stands still. Thread-safe.
+/// The leader's service inside a gang: hands jobs to the other ranks and watches them, without MPI. A rank keeps a call
+/// of Attach open, which breaks when its process dies, and waits in calls of Report, which are missing when it stands
+/// still. Thread-safe.
 class GangControlServer final : public v1::GangControl::Service {
  public:
   /// `ranks` with the leader's. Callers must know the secret. Throws HardwareError if no port can be had.
@@ -45,20 +46,21 @@ class GangControlServer final : public v1::GangControl::Service {
   /// All ranks leave with this code; waits a little for them to hear.
   void exit(int code);
 
-  /// The first trouble, if any. Asked several times a second; after a longer pause (this process stood still) every rank gets
-  /// a new term. A rank is gone if its call broke and none followed within `gone_after`.
+  /// The first trouble, if any. Asked several times a second; after a longer pause (this process stood still) every
+  /// rank gets a new term. A rank is gone if its call broke and none followed within `gone_after`.
   std::optional<RankTrouble> trouble(std::chrono::milliseconds hang_timeout, std::chrono::milliseconds gone_after);
 
   grpc::Status Report(grpc::ServerContext* context, const v1::RankReport* report, v1::RankOrder* order) override;
-  grpc::Status Attach(grpc::ServerContext* context, const v1::AttachRequest* request, v1::AttachResponse* response) override;
+  grpc::Status Attach(grpc::ServerContext* context, const v1::AttachRequest* request,
+                      v1::AttachResponse* response) override;
 
  private:
   struct RankState {
     v1::RankReport report;
     std::chrono::steady_clock::time_point heard;
-    int waiting = 0;   ///< its calls of Report that wait for an order: silence means nothing
+    int waiting = 0;  ///< its calls of Report that wait for an order: silence means nothing
     int64_t attachments = 0;
-    std::optional<std::chrono::steady_clock::time_point> gone;   ///< when its last call of Attach broke
+    std::optional<std::chrono::steady_clock::time_point> gone;  ///< when its last call of Attach broke
     bool has_left = false;
   };
 
@@ -82,8 +84,8 @@ class GangControlServer final : public v1::GangControl::Service {
   std::unique_ptr<grpc::Server> server_;
 };
 
-/// Another rank's side: attached to the leader as long as it lives. Used by the rank's main thread while idle, by a thread of its
-/// own while a job runs.
+/// Another rank's side: attached to the leader as long as it lives. Used by the rank's main thread while idle, by a
+/// thread of its own while a job runs.
 class GangControlClient {
  public:
   GangControlClient(const std::string& target, std::string secret, int rank);

@@ -24,8 +24,13 @@ constexpr milliseconds kPrepareTimeout{60'000};
 
 }  // namespace
 
-GangLeader::GangLeader(const GangSettings& settings, Communicator& world, WorkerMetrics& metrics, GangControlServer& control, v1::Gang gang)
-    : settings_(settings), world_(world), metrics_(metrics), control_(control), client_(settings.coordinator, std::move(gang), settings.data_root) {}
+GangLeader::GangLeader(const GangSettings& settings, Communicator& world, WorkerMetrics& metrics,
+                       GangControlServer& control, v1::Gang gang)
+    : settings_(settings),
+      world_(world),
+      metrics_(metrics),
+      control_(control),
+      client_(settings.coordinator, std::move(gang), settings.data_root) {}
 
 void GangLeader::connect() {
   const auto deadline = std::chrono::steady_clock::now() + kConnectFor;
@@ -33,16 +38,20 @@ void GangLeader::connect() {
   while (true) {
     try {
       client_.register_gang();
-      log_info(concat("event=gang_ready gang=", client_.gang_id(), " ranks=", world_.size(), " coordinator=", settings_.coordinator));
+      log_info(concat("event=gang_ready gang=", client_.gang_id(), " ranks=", world_.size(),
+                      " coordinator=", settings_.coordinator));
       return;
     } catch (const Unavailable& error) {
       if (std::chrono::steady_clock::now() > deadline) {
-        throw Unavailable(concat("no coordinator at ", settings_.coordinator, " (", error.what(), "); start moe-coordinator, or give the right --coordinator HOST:PORT"));
+        throw Unavailable(concat("no coordinator at ", settings_.coordinator, " (", error.what(),
+                                 "); start moe-coordinator, or give the right --coordinator HOST:PORT"));
       }
       std::this_thread::sleep_for(kRetry);
     } catch (const LauncherTaken& error) {
       if (std::chrono::steady_clock::now() > deadline) throw;
-      if (!std::exchange(is_waiting, true)) log_warning(concat("event=launcher_id_taken reason=\"", error.what(), "\"; waiting ", kConnectFor.count(), " s for it to end"));
+      if (!std::exchange(is_waiting, true))
+        log_warning(concat("event=launcher_id_taken reason=\"", error.what(), "\"; waiting ", kConnectFor.count(),
+                           " s for it to end"));
       std::this_thread::sleep_for(kRetry);
     }
   }
@@ -52,7 +61,7 @@ std::optional<v1::Lease> GangLeader::next_lease() {
   try {
     return client_.acquire(kAcquireWait);
   } catch (const Unavailable&) {
-    std::this_thread::sleep_for(kRetry);   // an idle gang has nothing to lose: it waits
+    std::this_thread::sleep_for(kRetry);  // an idle gang has nothing to lose: it waits
     return std::nullopt;
   }
 }
@@ -83,7 +92,8 @@ bool GangLeader::run_job(const v1::Lease& lease) {
       log_error(concat("event=job_refused job=", lease.job_id(), " reason=\"", end.message(), "\""));
     } else {
       control_.start();
-      end = run_leased({.lease = lease, .data_root = settings_.data_root, .world = world_, .metrics = metrics_, .agent = &agent});
+      end = run_leased(
+          {.lease = lease, .data_root = settings_.data_root, .world = world_, .metrics = metrics_, .agent = &agent});
       if (end.exit_code() == static_cast<int>(ExitCode::kBadInput)) look_again(lease, end);
     }
   } catch (const Fenced&) {
@@ -97,9 +107,11 @@ bool GangLeader::run_job(const v1::Lease& lease) {
   try {
     agent.complete(end);
   } catch (const Unavailable& error) {
-    log_warning(concat("event=end_not_reported reason=\"", error.what(), "\"; the job goes on from its last committed checkpoint"));
+    log_warning(concat("event=end_not_reported reason=\"", error.what(),
+                       "\"; the job goes on from its last committed checkpoint"));
     return false;
-  } catch (const InvalidArgument& error) {   // the coordinator does not accept this end: say why, so that a person can act
+  } catch (
+      const InvalidArgument& error) {  // the coordinator does not accept this end: say why, so that a person can act
     agent.complete(failed_attempt(error));
   }
   return stays && !agent.is_orphaned();

@@ -13,10 +13,11 @@ namespace moe {
 /// Rank 0 of a gang: leases jobs, starts the others on them, watches them, and reports how each attempt ended.
 class GangLeader {
  public:
-  GangLeader(const GangSettings& settings, Communicator& world, WorkerMetrics& metrics, GangControlServer& control, v1::Gang gang);
+  GangLeader(const GangSettings& settings, Communicator& world, WorkerMetrics& metrics, GangControlServer& control,
+             v1::Gang gang);
 
-  /// Throws Timeout if a rank does not attach, Unavailable if there is no coordinator at the start, Fenced. Ends the process if a
-  /// rank went away (GangWatchdog).
+  /// Throws Timeout if a rank does not attach, Unavailable if there is no coordinator at the start, Fenced. Ends the
+  /// process if a rank went away (GangWatchdog).
   ExitCode run();
 
  private:
@@ -35,7 +36,7 @@ class GangLeader {
   WorkerMetrics& metrics_;
   GangControlServer& control_;
   CoordinatorClient client_;
-  std::optional<GangWatchdog> watchdog_;   ///< from the registration to the orderly end
+  std::optional<GangWatchdog> watchdog_;  ///< from the registration to the orderly end
 };
 
 }  // namespace moe

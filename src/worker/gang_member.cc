@@ -22,7 +22,9 @@ constexpr std::chrono::seconds kLeaderGone{5};
 class RunningReports {
  public:
   RunningReports(GangControlClient& control, Communicator& world, WorkerMetrics& metrics, int64_t order_id)
-      : control_(control), operations_(world.operations()), metrics_(metrics), order_id_(order_id), thread_([this] { run(); }) {}
+      : control_(control), operations_(world.operations()), metrics_(metrics), order_id_(order_id), thread_([this] {
+          run();
+        }) {}
   ~RunningReports() {
     done_ = true;
     thread_.join();
@@ -57,7 +59,8 @@ class RunningReports {
 
 }  // namespace
 
-GangMember::GangMember(const GangSettings& settings, Communicator& world, WorkerMetrics& metrics, const std::string& target, const std::string& secret)
+GangMember::GangMember(const GangSettings& settings, Communicator& world, WorkerMetrics& metrics,
+                       const std::string& target, const std::string& secret)
     : settings_(settings), world_(world), metrics_(metrics), control_(target, secret, world.rank()) {
   outlive_end_signal();
 }

@@ -11,7 +11,8 @@ namespace moe {
 /// A rank other than the leader: waits for orders, runs jobs with the others, reports where it stands while it does.
 class GangMember {
  public:
-  GangMember(const GangSettings& settings, Communicator& world, WorkerMetrics& metrics, const std::string& target, const std::string& secret);
+  GangMember(const GangSettings& settings, Communicator& world, WorkerMetrics& metrics, const std::string& target,
+             const std::string& secret);
 
   /// Until the leader says that the gang ends; returns the code it gave. Throws HardwareError if the leader is gone.
   ExitCode run();

@@ -24,8 +24,14 @@ constexpr milliseconds kGoneBeforeSignal{250};
 
 }  // namespace
 
-GangWatchdog::GangWatchdog(GangControlServer& control, CoordinatorClient& client, Communicator& world, WorkerMetrics& metrics, milliseconds hang_timeout)
-    : control_(control), client_(client), operations_(world.operations()), metrics_(metrics), hang_timeout_(hang_timeout), thread_([this] { run(); }) {}
+GangWatchdog::GangWatchdog(GangControlServer& control, CoordinatorClient& client, Communicator& world,
+                           WorkerMetrics& metrics, milliseconds hang_timeout)
+    : control_(control),
+      client_(client),
+      operations_(world.operations()),
+      metrics_(metrics),
+      hang_timeout_(hang_timeout),
+      thread_([this] { run(); }) {}
 
 GangWatchdog::~GangWatchdog() {
   done_ = true;
@@ -54,13 +60,15 @@ void GangWatchdog::look() {
 }
 
 void GangWatchdog::end_gang(const RankTrouble& trouble, const OperationState& leader) {
-  const ExitCode code = trouble.is_gone ? ExitCode::kHardware : trouble.is_failed ? ExitCode::kInternal : ExitCode::kHang;
+  const ExitCode code = trouble.is_gone     ? ExitCode::kHardware
+                        : trouble.is_failed ? ExitCode::kInternal
+                                            : ExitCode::kHang;
   std::string message = trouble.message;
   if (agent_ == nullptr) {
     message += " while the gang was idle";
   } else if (leader.number > 0 && !trouble.is_failed) {
-    message += concat("; the leader is ", leader.is_in_flight ? "in" : "after", " collective '", leader.name, "' (operation ", leader.number, "); before it: ",
-                      operations_->recent(4));
+    message += concat("; the leader is ", leader.is_in_flight ? "in" : "after", " collective '", leader.name,
+                      "' (operation ", leader.number, "); before it: ", operations_->recent(4));
   }
   log_error(concat("event=gang_broken reason=\"", message, "\""));
   if (agent_ != nullptr) {
@@ -82,11 +90,12 @@ void GangWatchdog::end_as_told() {
   // mpirun wakes a stopped process before it ends it.
   if (stood_still_ && std::chrono::steady_clock::now() - stood_still_->until < kAfterwards) {
     const double stood = std::chrono::duration<double>(stood_still_->length).count();
-    message = concat("its leader stood still for ", stood, " s (stopped, or its machine was) and was then told to end (SIGTERM)");
+    message = concat("its leader stood still for ", stood,
+                     " s (stopped, or its machine was) and was then told to end (SIGTERM)");
   }
   log_warning(concat("event=gang_left reason=\"", message, "\""));
   if (agent_ != nullptr) agent_->expect_end();
-  client_.deregister(message);   // what it ran is free again at once
+  client_.deregister(message);  // what it ran is free again at once
   EndSignal::end_process();
 }
 

@@ -16,12 +16,14 @@
 
 namespace moe {
 
-/// A thread of the leader that ends a broken gang, and tells the coordinator why before it does: a rank died, stands still or
-/// failed, or this process is asked to end (SIGTERM; mpirun sends it a second after it lost a rank, and kills a second later).
-/// The process ends there and then with the exit code of the reason: MPI cannot be asked to while a rank is missing.
+/// A thread of the leader that ends a broken gang, and tells the coordinator why before it does: a rank died, stands
+/// still or failed, or this process is asked to end (SIGTERM; mpirun sends it a second after it lost a rank, and kills
+/// a second later). The process ends there and then with the exit code of the reason: MPI cannot be asked to while a
+/// rank is missing.
 class GangWatchdog {
  public:
-  GangWatchdog(GangControlServer& control, CoordinatorClient& client, Communicator& world, WorkerMetrics& metrics, std::chrono::milliseconds hang_timeout);
+  GangWatchdog(GangControlServer& control, CoordinatorClient& client, Communicator& world, WorkerMetrics& metrics,
+               std::chrono::milliseconds hang_timeout);
   ~GangWatchdog();
   GangWatchdog(const GangWatchdog&) = delete;
   GangWatchdog& operator=(const GangWatchdog&) = delete;
@@ -46,9 +48,9 @@ class GangWatchdog {
   WorkerMetrics& metrics_;
   const std::chrono::milliseconds hang_timeout_;
   const EndSignal end_signal_;
-  std::optional<Standstill> stood_still_;   ///< the last; of thread_
+  std::optional<Standstill> stood_still_;  ///< the last; of thread_
   std::mutex mutex_;
-  LeaseAgent* agent_ = nullptr;   ///< of the job that runs; null: idle
+  LeaseAgent* agent_ = nullptr;  ///< of the job that runs; null: idle
   std::atomic<bool> done_{false};
   std::thread thread_;
 };

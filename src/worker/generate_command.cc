@@ -62,8 +62,8 @@ struct Prompt {
   std::set<int32_t> stops;
 };
 
-/// `eos_token_id` of config.json and of generation_config.json (a number or a list), and the tokenizer's EOS: chat models often
-/// end an answer with one token and a document with another.
+/// `eos_token_id` of config.json and of generation_config.json (a number or a list), and the tokenizer's EOS: chat
+/// models often end an answer with one token and a document with another.
 std::set<int32_t> stop_ids(const ModelDirectory& directory, const Tokenizer& tokenizer) {
   std::vector<int64_t> ids = directory.config().eos_token_ids;
   if (const std::filesystem::path file = directory.path() / "generation_config.json"; is_there(file)) {
@@ -110,12 +110,16 @@ ExitCode generate(const GenerateOptions& options) {
   const ModelDirectory directory(options.model);
   const ModelConfig& config = directory.config();
   const auto tokenizer = tokenizer_for(options.model);
-  if (!tokenizer) throw InvalidArgument(options.model + ": there is no tokenizer.json and no tokenizer.model; copy the model's tokenizer file there");
-  const auto [ids, stops] = options.is_chat ? chat_prompt(options, directory, *tokenizer) : text_prompt(options, directory, *tokenizer);
-  if (ids.empty()) throw InvalidArgument("--prompt is empty and the model has no BOS token: give a prompt of at least one character");
+  if (!tokenizer)
+    throw InvalidArgument(options.model +
+                          ": there is no tokenizer.json and no tokenizer.model; copy the model's tokenizer file there");
+  const auto [ids, stops] =
+      options.is_chat ? chat_prompt(options, directory, *tokenizer) : text_prompt(options, directory, *tokenizer);
+  if (ids.empty())
+    throw InvalidArgument("--prompt is empty and the model has no BOS token: give a prompt of at least one character");
   if (static_cast<int64_t>(ids.size()) >= config.max_positions) {
-    throw InvalidArgument(concat("--prompt has ", ids.size(), " tokens; the model takes fewer than ", config.max_positions,
-                                 " (max_position_embeddings); shorten the prompt"));
+    throw InvalidArgument(concat("--prompt has ", ids.size(), " tokens; the model takes fewer than ",
+                                 config.max_positions, " (max_position_embeddings); shorten the prompt"));
   }
 
   const at::NoGradGuard no_grad;
@@ -129,12 +133,15 @@ ExitCode generate(const GenerateOptions& options) {
 
   std::vector<int64_t> pending(ids.begin(), ids.end());
   int64_t position = 0;
-  for (int64_t step = 0; step < options.max_tokens && position + static_cast<int64_t>(pending.size()) <= config.max_positions; ++step) {
+  for (int64_t step = 0;
+       step < options.max_tokens && position + static_cast<int64_t>(pending.size()) <= config.max_positions; ++step) {
     const auto count = static_cast<int64_t>(pending.size());
-    const TokenBatch batch{at::tensor(pending, at::kLong), at::arange(position, position + count, at::kLong), {0, count}};
+    const TokenBatch batch{
+        at::tensor(pending, at::kLong), at::arange(position, position + count, at::kLong), {0, count}};
     const at::Tensor hidden = decoder.forward(batch, dispatcher, &cache).hidden_TD;
     position += count;
-    const int64_t next = choose(decoder.logits(hidden.slice(0, count - 1, count)).select(0, 0), options.temperature, rng);
+    const int64_t next =
+        choose(decoder.logits(hidden.slice(0, count - 1, count)).select(0, 0), options.temperature, rng);
     if (stops.contains(static_cast<int32_t>(next))) break;
     std::cout << text.push(static_cast<int32_t>(next)) << std::flush;
     pending = {next};
@@ -149,25 +156,40 @@ Subcommand add_generate_command(CLI::App& app) {
   auto options = std::make_shared<GenerateOptions>();
   CLI::App* command = app.add_subcommand("generate", "Continue a text with a model, dense or MoE");
   command->add_option("MODEL", options->model, "Model directory (Hugging Face layout or native)")->required();
-  command->add_option("--prompt", options->prompt, "Text to continue, or with --chat what the user says; the model's BOS is put first")->required();
-  command->add_flag("--chat", options->is_chat, "Answer the prompt as a chat message, in the model's chat template; prints the answer alone");
+  command
+      ->add_option("--prompt", options->prompt,
+                   "Text to continue, or with --chat what the user says; the model's BOS is put first")
+      ->required();
+  command->add_flag("--chat", options->is_chat,
+                    "Answer the prompt as a chat message, in the model's chat template; prints the answer alone");
   command->add_option("--system", options->system, "With --chat: system message; given several times, the lines of one")
       ->needs("--chat");
-  command->add_option("--template", options->chat_template, "With --chat: the chat template, where the model's own is unknown (docs/chat_templates.md)")
+  command
+      ->add_option("--template", options->chat_template,
+                   "With --chat: the chat template, where the model's own is unknown (docs/chat_templates.md)")
       ->needs("--chat");
-  command->add_flag("--parse-special-tokens", options->parses_specials, "Text such as <|im_end|> in the prompt is the special token")
+  command
+      ->add_flag("--parse-special-tokens", options->parses_specials,
+                 "Text such as <|im_end|> in the prompt is the special token")
       ->excludes("--chat");
-  command->add_option("--max-tokens", options->max_tokens, "Tokens to add at most")->capture_default_str()->check(positive_number());
-  command->add_option("--temperature", options->temperature, "0: the most likely token each time; else softmax(logits / T)")
+  command->add_option("--max-tokens", options->max_tokens, "Tokens to add at most")
+      ->capture_default_str()
+      ->check(positive_number());
+  command
+      ->add_option("--temperature", options->temperature,
+                   "0: the most likely token each time; else softmax(logits / T)")
       ->capture_default_str()
       ->check(nonnegative_number());
-  command->add_option("--seed", options->seed, "Seed of the draws when the temperature is above 0")->capture_default_str();
+  command->add_option("--seed", options->seed, "Seed of the draws when the temperature is above 0")
+      ->capture_default_str();
   command->footer(
-      "Prints the prompt and its continuation as it comes; stops at an end token of config.json, generation_config.json or\n"
+      "Prints the prompt and its continuation as it comes; stops at an end token of config.json, "
+      "generation_config.json or\n"
       "the chat template.\n\n"
       "Examples:\n"
       "  moe-worker generate examples/base-7m --prompt 'The old man'\n"
-      "  moe-worker generate runs/quickstart/stage2/output-t0001 --prompt 'Once upon a time' --temperature 0.8 --seed 1\n"
+      "  moe-worker generate runs/quickstart/stage2/output-t0001 --prompt 'Once upon a time' --temperature 0.8 --seed "
+      "1\n"
       "  moe-worker generate runs/chat/stage1/output-t0001 --chat --system 'Be brief.' --prompt 'What is a neuron?'");
   return {command, [options](Communicator&) { return generate(*options); }};
 }

@@ -22,30 +22,25 @@ nlohmann::json describe(const ModelDirectory& directory, bool with_tensors) {
   const ModelConfig& config = directory.config();
   const ParameterCount parameters = count_parameters(config);
   nlohmann::json result = {
-      {"path", directory.path().string()},
-      {"family", config.model_type},
-      {"kind", config.moe ? "moe" : "dense"},
-      {"stored_dtype", directory.stored_dtype()},
-      {"hidden_size", config.hidden_size},
-      {"intermediate_size", config.intermediate_size},
-      {"num_layers", config.num_layers},
-      {"num_heads", config.num_heads},
-      {"num_kv_heads", config.num_kv_heads},
-      {"head_dim", config.head_dim},
-      {"vocab_size", config.vocab_size},
-      {"max_positions", config.max_positions},
-      {"rope_theta", config.rope.theta},
-      {"rope_type", config.rope.type},
-      {"tied_head", config.tie_word_embeddings},
-      {"parameters_total", parameters.total},
-      {"parameters_active", parameters.active},
-      {"digest", directory.digest()},
+      {"path", directory.path().string()},       {"family", config.model_type},
+      {"kind", config.moe ? "moe" : "dense"},    {"stored_dtype", directory.stored_dtype()},
+      {"hidden_size", config.hidden_size},       {"intermediate_size", config.intermediate_size},
+      {"num_layers", config.num_layers},         {"num_heads", config.num_heads},
+      {"num_kv_heads", config.num_kv_heads},     {"head_dim", config.head_dim},
+      {"vocab_size", config.vocab_size},         {"max_positions", config.max_positions},
+      {"rope_theta", config.rope.theta},         {"rope_type", config.rope.type},
+      {"tied_head", config.tie_word_embeddings}, {"parameters_total", parameters.total},
+      {"parameters_active", parameters.active},  {"digest", directory.digest()},
   };
   if (config.moe) {
-    result["moe"] = {{"num_experts", config.moe->num_experts},   {"top_k", config.moe->top_k},
-                     {"expert_widths", config.moe->expert_widths}, {"shared_widths", config.moe->shared_widths},
-                     {"output_scale", config.moe->output_scale},   {"topk_norm", config.moe->topk_norm},
-                     {"router", config.moe->router},               {"conversion", config.moe->conversion}};
+    result["moe"] = {{"num_experts", config.moe->num_experts},
+                     {"top_k", config.moe->top_k},
+                     {"expert_widths", config.moe->expert_widths},
+                     {"shared_widths", config.moe->shared_widths},
+                     {"output_scale", config.moe->output_scale},
+                     {"topk_norm", config.moe->topk_norm},
+                     {"router", config.moe->router},
+                     {"conversion", config.moe->conversion}};
   }
   if (with_tensors) {
     result["tensors"] = nlohmann::json::array();
@@ -92,7 +87,9 @@ Subcommand add_inspect_command(CLI::App& app) {
   auto options = std::make_shared<InspectOptions>();
   CLI::App* command = app.add_subcommand("inspect", "Shapes, parameters, experts and scales of a model directory");
   command->add_option("MODEL", options->model, "Model directory (Hugging Face layout or native)")->required();
-  command->add_option("-o,--output", options->format, "text or json")->capture_default_str()->check(CLI::IsMember({"text", "json"}));
+  command->add_option("-o,--output", options->format, "text or json")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"text", "json"}));
   command->add_flag("--tensors", options->tensors, "List every tensor with its shape");
   command->footer(
       "Examples:\n"

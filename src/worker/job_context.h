@@ -17,25 +17,26 @@ namespace moe {
 
 /// What a job may use. The same on every rank; all paths are on storage that all ranks see.
 struct JobContext {
-  const v1::Stage& stage;                   ///< effective: every default that does not depend on the model is filled in
-  std::filesystem::path job_path;           ///< checkpoints/ lies here and outlives attempts
-  std::filesystem::path attempt_path;       ///< metrics.jsonl of this attempt
-  std::filesystem::path output_path;        ///< does not exist yet; the job makes it, whole, as its last act
+  const v1::Stage& stage;              ///< effective: every default that does not depend on the model is filled in
+  std::filesystem::path job_path;      ///< checkpoints/ lies here and outlives attempts
+  std::filesystem::path attempt_path;  ///< metrics.jsonl of this attempt
+  std::filesystem::path output_path;   ///< does not exist yet; the job makes it, whole, as its last act
   int attempt = 1;
-  Configuration configuration;              ///< the stage and what its inputs hold; recorded with every result and checkpoint
-  std::function<std::filesystem::path(const std::string& reference)> model_path;   ///< "dense", "convert.model", a folder
+  Configuration configuration;  ///< the stage and what its inputs hold; recorded with every result and checkpoint
+  std::function<std::filesystem::path(const std::string& reference)>
+      model_path;  ///< "dense", "convert.model", a folder
   Communicator& world;
   std::function<void(const ProgressUpdate&)> progress;
-  std::function<bool()> should_stop;        ///< asked at every work unit; one rank's yes stops all
-  std::function<void(const nlohmann::json& line)> on_metrics;   ///< every line of metrics.jsonl; may be empty
+  std::function<bool()> should_stop;                           ///< asked at every work unit; one rank's yes stops all
+  std::function<void(const nlohmann::json& line)> on_metrics;  ///< every line of metrics.jsonl; may be empty
   CheckpointAuthority checkpoints;
-  std::function<void()> on_failed_save = {};   ///< a checkpoint could not be written, and training goes on
+  std::function<void()> on_failed_save = {};  ///< a checkpoint could not be written, and training goes on
 };
 
 /// What a finished job leaves for gates and reports.
 struct JobOutcome {
   Metrics metrics;
-  nlohmann::json details = nlohmann::json::object();   ///< loss curve, expert load, scales, per-domain losses
+  nlohmann::json details = nlohmann::json::object();  ///< loss curve, expert load, scales, per-domain losses
   std::string history = {};  ///< as digest_of() takes it: how the result differs from a run without a break
 };
 

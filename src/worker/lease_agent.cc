@@ -70,7 +70,8 @@ void LeaseAgent::add_line(const nlohmann::json& line) {
   }
   const std::lock_guard lock(mutex_);
   *metrics_.add_points() = std::move(point);
-  if (metrics_.points_size() > kMostPoints) metrics_.mutable_points()->DeleteSubrange(0, metrics_.points_size() - kMostPoints);
+  if (metrics_.points_size() > kMostPoints)
+    metrics_.mutable_points()->DeleteSubrange(0, metrics_.points_size() - kMostPoints);
   if (const auto load = line.find("expert_load"); load != line.end()) {
     metrics_.clear_expert_load();
     for (const auto& layer : *load) {
@@ -124,8 +125,10 @@ void LeaseAgent::send_metrics() {
     throw;
   } catch (const Fenced&) {
     throw;
-  } catch (const std::exception& error) {   // these will never be taken: neither heartbeats nor the job's end wait for them
-    log_warning(concat("event=metrics_refused points=", batch.points_size(), " reason=\"", error.what(), "\"; metrics.jsonl has them"));
+  } catch (
+      const std::exception& error) {  // these will never be taken: neither heartbeats nor the job's end wait for them
+    log_warning(concat("event=metrics_refused points=", batch.points_size(), " reason=\"", error.what(),
+                       "\"; metrics.jsonl has them"));
   }
   const std::lock_guard lock(mutex_);
   const int sent = std::min(batch.points_size(), metrics_.points_size());
@@ -164,12 +167,15 @@ void LeaseAgent::run() {
       if (std::exchange(is_away, false)) log_info("event=coordinator_back");
     } catch (const Fenced& error) {
       const std::lock_guard lock(mutex_);
-      if (!closing_) leave_fenced(error);   // a job that is just being completed is no longer ours either, and that is fine
+      if (!closing_)
+        leave_fenced(error);  // a job that is just being completed is no longer ours either, and that is fine
     } catch (const std::exception& error) {
       const auto silent = std::chrono::steady_clock::now() - last_answer_;
-      if (!std::exchange(is_away, true)) log_warning(concat("event=coordinator_away reason=\"", error.what(), "\"; going on without it"));
+      if (!std::exchange(is_away, true))
+        log_warning(concat("event=coordinator_away reason=\"", error.what(), "\"; going on without it"));
       if (silent > orphan_limit_ && !orphaned_.exchange(true)) {
-        log_warning(concat("event=orphaned seconds=", std::chrono::duration<double>(silent).count(), "; the job saves and leaves"));
+        log_warning(concat("event=orphaned seconds=", std::chrono::duration<double>(silent).count(),
+                           "; the job saves and leaves"));
       }
     }
     std::unique_lock lock(mutex_);
@@ -182,7 +188,7 @@ void LeaseAgent::complete(v1::CompleteAttemptRequest request) {
   request.set_attempt(lease_.attempt());
   const auto deadline = std::chrono::steady_clock::now() + orphan_limit_;
   try {
-    send_progress();   // the last step is younger than the last heartbeat
+    send_progress();  // the last step is younger than the last heartbeat
   } catch (const Unavailable&) {
     // What follows waits for the coordinator.
   }
@@ -192,7 +198,7 @@ void LeaseAgent::complete(v1::CompleteAttemptRequest request) {
       send_metrics();
       {
         const std::lock_guard lock(mutex_);
-        closing_ = true;   // heartbeats after this one would be those of a stranger
+        closing_ = true;  // heartbeats after this one would be those of a stranger
       }
       client_.complete(request);
       return;

@@ -12,8 +12,8 @@
 
 namespace moe {
 
-/// The leader's tie to the coordinator while it runs a job: a thread that sends heartbeats and metrics, hears what is asked for,
-/// and notices when the job is no longer ours.
+/// The leader's tie to the coordinator while it runs a job: a thread that sends heartbeats and metrics, hears what is
+/// asked for, and notices when the job is no longer ours.
 ///
 ///   heartbeat answered    -> go on; RELEASE: should_stop() turns true, so the job saves and leaves
 ///   coordinator away      -> go on without committing; after `orphan_limit` should_stop() turns true (exit 75)
@@ -28,14 +28,15 @@ class LeaseAgent {
   // Called by the job's thread.
   void set_progress(const ProgressUpdate& update);
   void add_line(const nlohmann::json& line);
-  /// Makes a checkpoint the one to resume from. False: the coordinator is away; it is committed as soon as it is back. Throws Fenced.
+  /// Makes a checkpoint the one to resume from. False: the coordinator is away; it is committed as soon as it is back.
+  /// Throws Fenced.
   bool commit(const SavedCheckpoint& checkpoint);
   bool should_stop() const { return release_ || orphaned_; }
   bool is_release_asked() const { return release_; }
   bool is_orphaned() const { return orphaned_; }
 
-  /// Reports the end of the attempt; repeats until it is known, or the orphan limit is over (Unavailable). Sends what metrics are
-  /// left first. Throws Fenced.
+  /// Reports the end of the attempt; repeats until it is known, or the orphan limit is over (Unavailable). Sends what
+  /// metrics are left first. Throws Fenced.
   void complete(v1::CompleteAttemptRequest request);
 
   /// The lease is about to end: no more heartbeats, and being fenced is no news. For a thread that ends the process.
@@ -59,7 +60,7 @@ class LeaseAgent {
   std::condition_variable wake_;
   bool closing_ = false;
   v1::Progress progress_;
-  v1::ReportMetricsRequest metrics_;                       ///< not sent yet
+  v1::ReportMetricsRequest metrics_;  ///< not sent yet
   std::optional<v1::Checkpoint> pending_commit_;
   std::chrono::steady_clock::time_point last_answer_;
   std::thread thread_;

@@ -34,11 +34,13 @@ constexpr std::chrono::seconds kLogProgressEvery{2};
 /// The one stage of the lease as a pipeline, its models under the references that it writes.
 v1::PipelineSpec spec_of(const v1::Lease& lease, const fs::path& data_root) {
   v1::PipelineSpec spec;
-  for (const auto& [reference, path] : model_paths(lease, data_root)) (*spec.mutable_inputs())[reference].set_path(path.string());
+  for (const auto& [reference, path] : model_paths(lease, data_root))
+    (*spec.mutable_inputs())[reference].set_path(path.string());
   *spec.add_stages() = lease.stage();
   // Models of other stages are none of this job's business, and may be gone.
   std::set<std::string> used;
-  visit_inputs(lease.stage(), [&](const std::string& reference) { used.insert(reference); }, [](const std::string&) {});
+  visit_inputs(
+      lease.stage(), [&](const std::string& reference) { used.insert(reference); }, [](const std::string&) {});
   for (const auto& [reference, model] : lease.models()) {
     if (!used.contains(reference)) spec.mutable_inputs()->erase(reference);
   }
@@ -47,7 +49,9 @@ v1::PipelineSpec spec_of(const v1::Lease& lease, const fs::path& data_root) {
 
 TrainStepSample sample_of(const json& line, const v1::TrainSpec& spec) {
   TrainStepSample sample;
-  const auto number = [&line](const char* name) { return line.contains(name) && line[name].is_number() ? line[name].get<double>() : 0.0; };
+  const auto number = [&line](const char* name) {
+    return line.contains(name) && line[name].is_number() ? line[name].get<double>() : 0.0;
+  };
   sample.step = line["step"];
   sample.target_steps = spec.steps();
   sample.loss = number("loss");
@@ -77,11 +81,14 @@ class LeasedJob {
     try {
       end = work(started);
     } catch (const std::exception& error) {
-      log_error(concat("event=attempt_failed job=", lease_.job_id(), " attempt=", lease_.attempt(), " reason=\"", error.what(), "\""));
+      log_error(concat("event=attempt_failed job=", lease_.job_id(), " attempt=", lease_.attempt(), " reason=\"",
+                       error.what(), "\""));
       run_.metrics.end_job();
       // All ranks threw this at the same point, or there is only one: the gang can go on.
       if (dynamic_cast<const AgreedError*>(&error) == nullptr && run_.world.size() > 1) throw;
-      if (exit_code_for(error) == ExitCode::kHang || exit_code_for(error) == ExitCode::kHardware || exit_code_for(error) == ExitCode::kFenced) throw;
+      if (exit_code_for(error) == ExitCode::kHang || exit_code_for(error) == ExitCode::kHardware ||
+          exit_code_for(error) == ExitCode::kFenced)
+        throw;
       return failed_attempt(error);
     }
     run_.metrics.end_job();
@@ -96,30 +103,33 @@ class LeasedJob {
       const Configuration now = inputs_->configuration_of(lease_.stage());
       json record = to_json(now);
       folder_.record_begun(lease_.attempt(), record);
-      log_info(concat("event=attempt_started job=", lease_.job_id(), " attempt=", lease_.attempt(), " ranks=", run_.world.size()));
+      log_info(concat("event=attempt_started job=", lease_.job_id(), " attempt=", lease_.attempt(),
+                      " ranks=", run_.world.size()));
       std::vector<std::string> committed;
-      for (const v1::Checkpoint& checkpoint : lease_.checkpoints()) committed.push_back(fs::path(checkpoint.path()).filename().string());
+      for (const v1::Checkpoint& checkpoint : lease_.checkpoints())
+        committed.push_back(fs::path(checkpoint.path()).filename().string());
       record["resumable"] = resumable_of(folder_, committed, now);
       return record.dump();
     }));
     const Configuration configuration{lease_.stage(), begun["inputs"].get<std::map<std::string, std::string>>()};
-    const JobContext context{.stage = lease_.stage(),
-                             .job_path = folder_.path(),
-                             .attempt_path = folder_.attempt_path(lease_.attempt()),
-                             .output_path = folder_.output_path(lease_.attempt()),
-                             .attempt = lease_.attempt(),
-                             .configuration = configuration,
-                             .model_path =
-                                 [this](const std::string& reference) {
-                                   return fs::path(agree_on_result(run_.world, "find model " + reference,
-                                                                   [&] { return inputs_->model_path(reference).string(); }));
-                                 },
-                             .world = run_.world,
-                             .progress = [this](const ProgressUpdate& update) { show(update); },
-                             .should_stop = [this] { return stop_signalled() || (run_.agent != nullptr && run_.agent->should_stop()); },
-                             .on_metrics = [this](const json& line) { count(line); },
-                             .checkpoints = authority(begun["resumable"].get<std::vector<std::string>>(), configuration),
-                             .on_failed_save = [this] { run_.metrics.checkpoint(0, "write", 0, /*ok=*/false); }};
+    const JobContext context{
+        .stage = lease_.stage(),
+        .job_path = folder_.path(),
+        .attempt_path = folder_.attempt_path(lease_.attempt()),
+        .output_path = folder_.output_path(lease_.attempt()),
+        .attempt = lease_.attempt(),
+        .configuration = configuration,
+        .model_path =
+            [this](const std::string& reference) {
+              return fs::path(agree_on_result(run_.world, "find model " + reference,
+                                              [&] { return inputs_->model_path(reference).string(); }));
+            },
+        .world = run_.world,
+        .progress = [this](const ProgressUpdate& update) { show(update); },
+        .should_stop = [this] { return stop_signalled() || (run_.agent != nullptr && run_.agent->should_stop()); },
+        .on_metrics = [this](const json& line) { count(line); },
+        .checkpoints = authority(begun["resumable"].get<std::vector<std::string>>(), configuration),
+        .on_failed_save = [this] { run_.metrics.checkpoint(0, "write", 0, /*ok=*/false); }};
     const std::optional<JobOutcome> outcome = run_job(context);
     v1::CompleteAttemptRequest end;
     if (!outcome) {
@@ -156,7 +166,8 @@ class LeasedJob {
   void open_logs() {
     const int rank = run_.world.rank();
     rank_log_ = std::make_unique<LogFile>(folder_.log_path(lease_.attempt(), rank), LogLevel::kInfo);
-    gang_log_ = std::make_unique<LogFile>(folder_.log_path(lease_.attempt(), std::nullopt), rank == 0 ? LogLevel::kInfo : LogLevel::kWarning);
+    gang_log_ = std::make_unique<LogFile>(folder_.log_path(lease_.attempt(), std::nullopt),
+                                          rank == 0 ? LogLevel::kInfo : LogLevel::kWarning);
   }
 
   CheckpointAuthority authority(const std::vector<std::string>& resumable, const Configuration& configuration) {
@@ -166,7 +177,8 @@ class LeasedJob {
     authority.commit = [this](const SavedCheckpoint& saved) {
       const auto begun = std::chrono::steady_clock::now();
       const bool committed = run_.agent->commit(saved);
-      run_.metrics.checkpoint(std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count(), "commit", saved.bytes, committed);
+      run_.metrics.checkpoint(std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count(), "commit",
+                              saved.bytes, committed);
       return committed;
     };
     return authority;
@@ -179,9 +191,11 @@ class LeasedJob {
     const auto now = std::chrono::steady_clock::now();
     if (now - last_shown_ < kLogProgressEvery && update.step < update.steps) return;
     last_shown_ = now;
-    std::string line = concat("event=progress stage=\"", update.stage, "\" ", update.unit, "=", update.step, "/", update.steps);
+    std::string line =
+        concat("event=progress stage=\"", update.stage, "\" ", update.unit, "=", update.step, "/", update.steps);
     if (update.loss > 0) line += concat(" loss=", update.loss);
-    if (update.tokens_per_second > 0) line += concat(" tokens_per_second=", static_cast<int64_t>(update.tokens_per_second));
+    if (update.tokens_per_second > 0)
+      line += concat(" tokens_per_second=", static_cast<int64_t>(update.tokens_per_second));
     log_info(line);
   }
 
@@ -208,17 +222,20 @@ class LeasedJob {
   const JobFolder folder_;
   const std::string name_;
   std::unique_ptr<LogFile> rank_log_, gang_log_;
-  std::unique_ptr<StageInputs> inputs_;   ///< rank 0
+  std::unique_ptr<StageInputs> inputs_;  ///< rank 0
   std::chrono::steady_clock::time_point last_shown_;
 };
 
 }  // namespace
 
-v1::CompleteAttemptRequest run_leased(const LeasedRun& run) { return LeasedJob(run).execute(); }
+v1::CompleteAttemptRequest run_leased(const LeasedRun& run) {
+  return LeasedJob(run).execute();
+}
 
 v1::CompleteAttemptRequest failed_attempt(const std::exception& error) {
   const ExitCode code = exit_code_for(error);
-  const bool is_permanent = code == ExitCode::kUsage || code == ExitCode::kBadInput || code == ExitCode::kDiverged || code == ExitCode::kNoReadableCheckpoint;
+  const bool is_permanent = code == ExitCode::kUsage || code == ExitCode::kBadInput || code == ExitCode::kDiverged ||
+                            code == ExitCode::kNoReadableCheckpoint;
   v1::CompleteAttemptRequest end;
   end.set_outcome(is_permanent ? v1::ATTEMPT_OUTCOME_PERMANENT : v1::ATTEMPT_OUTCOME_RETRYABLE);
   end.set_exit_code(static_cast<int>(code));

@@ -20,8 +20,8 @@ struct LeasedRun {
   LeaseAgent* agent = nullptr;
 };
 
-/// Runs the job of a lease on all ranks and says how the attempt ended, on every rank. Collective. Errors that all ranks agreed on
-/// become an outcome; any other error is thrown: the gang cannot go on.
+/// Runs the job of a lease on all ranks and says how the attempt ended, on every rank. Collective. Errors that all
+/// ranks agreed on become an outcome; any other error is thrown: the gang cannot go on.
 v1::CompleteAttemptRequest run_leased(const LeasedRun& run);
 
 /// The end of an attempt that failed with this error.

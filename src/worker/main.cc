@@ -8,12 +8,12 @@
 #include <string>
 #include <vector>
 
+#include "comm/agreement.h"
 #include "comm/mpi_session.h"
 #include "common/command_line.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "common/standard_output.h"
-#include "comm/agreement.h"
 #include "worker/commands.h"
 #include "worker/stop_signal.h"
 
@@ -27,8 +27,10 @@ constexpr char kFooter[] =
     "  mpirun -n 2 moe-worker --coordinator 127.0.0.1:7070 --data-root /shared/moe\n"
     "  moe-worker inspect examples/base-7m\n"
     "  moe-worker export runs/mine/stage2/output-t0001 -o runs/mine/mixtral\n\n"
-    "Exit codes: 0 done; 1 a gate failed or holds; 64 usage; 65 bad config or data; 69 no coordinator; 70 internal error;\n"
-    "71 hardware; 74 storage; 75 released after a checkpoint; 76 another gang has the job; 86 a rank hung; 87 diverged;\n"
+    "Exit codes: 0 done; 1 a gate failed or holds; 64 usage; 65 bad config or data; 69 no coordinator; 70 internal "
+    "error;\n"
+    "71 hardware; 74 storage; 75 released after a checkpoint; 76 another gang has the job; 86 a rank hung; 87 "
+    "diverged;\n"
     "88 no readable checkpoint.";
 
 /// How long another rank waits before it reports an error that rank 0 may have met too: the first report ends the gang.
@@ -47,15 +49,15 @@ ExitCode report_usage(CLI::App& app, const CLI::ParseError& error, int rank) {
   return app.exit(error, std::cout, std::cerr) == 0 ? ExitCode::kDone : ExitCode::kUsage;
 }
 
-/// An error that all ranks know of is printed by rank 0 and every rank leaves in order; another one ends the gang at once,
-/// since its peers may be waiting in a collective.
+/// An error that all ranks know of is printed by rank 0 and every rank leaves in order; another one ends the gang at
+/// once, since its peers may be waiting in a collective.
 ExitCode report_error(const std::exception& error, MpiSession& session, int rank) {
   const ExitCode code = exit_code_for(error);
   const bool agreed = dynamic_cast<const AgreedError*>(&error) != nullptr || session.world_size() == 1;
   if (!agreed && rank != 0) ::sleep(kReportDelaySeconds);
   if (!agreed || rank == 0) {
-    std::cerr << "moe-worker: " << (agreed || session.world_size() == 1 ? "" : "rank " + std::to_string(rank) + ": ") << message_of(error)
-              << std::endl;
+    std::cerr << "moe-worker: " << (agreed || session.world_size() == 1 ? "" : "rank " + std::to_string(rank) + ": ")
+              << message_of(error) << std::endl;
   }
   if (!agreed) session.abort(static_cast<int>(code));
   return code;
@@ -67,11 +69,13 @@ ExitCode run(int argc, char** argv) {
   const int rank = session.rank();
   set_log_rank(rank);
 
-  CLI::App app("moe-worker: turns a dense LLaMA-family checkpoint into a mixture of experts and post-trains it", "moe-worker");
+  CLI::App app("moe-worker: turns a dense LLaMA-family checkpoint into a mixture of experts and post-trains it",
+               "moe-worker");
   app.footer(kFooter);
   app.require_subcommand(1);
-  const std::vector<Subcommand> commands{add_serve_command(app), add_run_command(app), add_score_command(app), add_inspect_command(app),
-                                         add_generate_command(app), add_export_command(app), add_logits_command(app)};
+  const std::vector<Subcommand> commands{add_serve_command(app),   add_run_command(app),      add_score_command(app),
+                                         add_inspect_command(app), add_generate_command(app), add_export_command(app),
+                                         add_logits_command(app)};
   try {
     app.parse(arguments(argc, argv));
   } catch (const CLI::ParseError& error) {
@@ -80,11 +84,14 @@ ExitCode run(int argc, char** argv) {
   try {
     for (const Subcommand& command : commands) {
       if (!command.app->parsed()) continue;
-      const double seconds = command.collective_timeout ? *command.collective_timeout : std::chrono::duration<double>(kDefaultCollectiveTimeout).count();
-      const std::unique_ptr<Communicator> world = session.make_world(std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000)));
+      const double seconds = command.collective_timeout
+                                 ? *command.collective_timeout
+                                 : std::chrono::duration<double>(kDefaultCollectiveTimeout).count();
+      const std::unique_ptr<Communicator> world =
+          session.make_world(std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000)));
       if (!command.uses_all_ranks && world->size() > 1) {
-        throw_agreed<UsageError>(concat("`", command.app->get_name(), "` runs in one process; mpirun started ", world->size(),
-                                        ": call it without mpirun"));
+        throw_agreed<UsageError>(concat("`", command.app->get_name(), "` runs in one process; mpirun started ",
+                                        world->size(), ": call it without mpirun"));
       }
       return command.run(*world);
     }

@@ -33,7 +33,11 @@ using nlohmann::json;
 class Run {
  public:
   Run(const v1::PipelineSpec& spec, const RunSettings& settings, Communicator& world)
-      : spec_(spec), settings_(settings), world_(world), progress_(world.rank() == 0), state_(make_pipeline_state(spec)) {}
+      : spec_(spec),
+        settings_(settings),
+        world_(world),
+        progress_(world.rank() == 0),
+        state_(make_pipeline_state(spec)) {}
 
   ExitCode run() {
     agree(world_, "open the output folder", [this] {
@@ -57,7 +61,7 @@ class Run {
         progress_.message(hold->message);
         if (settings_.approved_gates.contains(hold->gate)) {
           feed(Approve{hold->gate});
-          write_summary();   // which said HELD
+          write_summary();  // which said HELD
         } else {
           progress_.message(concat("to go on: the same command with --approve ", hold->gate));
         }
@@ -74,7 +78,8 @@ class Run {
       if (world_.rank() == 0) std::cout << table << std::flush;
     });
     if (state_.phase == PipelinePhase::kSucceeded) return ExitCode::kDone;
-    progress_.message("pipeline " + spec_.name() + ": " + to_string(state_.phase) + (state_.reason.empty() ? "" : ": " + state_.reason));
+    progress_.message("pipeline " + spec_.name() + ": " + to_string(state_.phase) +
+                      (state_.reason.empty() ? "" : ": " + state_.reason));
     return ExitCode::kGate;
   }
 
@@ -120,11 +125,10 @@ class Run {
   /// nullopt: the job was asked to stop.
   std::optional<Event> run_stage(const std::string& name) {
     const v1::Stage& stage = stage_named(name);
-    const json begun =
-        json::parse(agree_on_result(world_, "begin stage " + name, [&] {
-          // A folder's name in the note may be no UTF-8.
-          return begin_stage(stage).dump(-1, ' ', false, json::error_handler_t::replace);
-        }));
+    const json begun = json::parse(agree_on_result(world_, "begin stage " + name, [&] {
+      // A folder's name in the note may be no UTF-8.
+      return begin_stage(stage).dump(-1, ' ', false, json::error_handler_t::replace);
+    }));
     if (begun.contains("record")) {
       progress_.message(name + ": finished before, not run again (--fresh does)");
       return finish_stage(stage, begun["record"], /*already_done=*/true);
@@ -137,20 +141,21 @@ class Run {
     const Configuration configuration{stage, begun["inputs"].get<std::map<std::string, std::string>>()};
     advance(state_, StageStarted{name});
     try {
-      const JobContext context{.stage = stage,
-                               .job_path = folder.path(),
-                               .attempt_path = folder.attempt_path(attempt),
-                               .output_path = folder.output_path(attempt),
-                               .attempt = attempt,
-                               .configuration = configuration,
-                               .model_path = [this](const std::string& reference) { return shared_model_path(reference); },
-                               .world = world_,
-                               .progress = [this](const ProgressUpdate& update) { progress_.update(update); },
-                               .should_stop = stop_signalled,
-                               .on_metrics = nullptr,
-                               .checkpoints = {.resumable = begun["resumable"].get<std::vector<std::string>>(),
-                                               .is_ours = [&](const json& scalars) { return may_go_on_from(scalars, configuration); },
-                                               .commit = nullptr}};
+      const JobContext context{
+          .stage = stage,
+          .job_path = folder.path(),
+          .attempt_path = folder.attempt_path(attempt),
+          .output_path = folder.output_path(attempt),
+          .attempt = attempt,
+          .configuration = configuration,
+          .model_path = [this](const std::string& reference) { return shared_model_path(reference); },
+          .world = world_,
+          .progress = [this](const ProgressUpdate& update) { progress_.update(update); },
+          .should_stop = stop_signalled,
+          .on_metrics = nullptr,
+          .checkpoints = {.resumable = begun["resumable"].get<std::vector<std::string>>(),
+                          .is_ours = [&](const json& scalars) { return may_go_on_from(scalars, configuration); },
+                          .commit = nullptr}};
       const std::optional<JobOutcome> outcome = run_job(context);
       if (!outcome) return std::nullopt;
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();

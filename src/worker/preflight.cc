@@ -13,7 +13,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Room that a job's results need, as a multiple of the model it reads: training keeps checkpoints of weights and two moments.
+/// Room that a job's results need, as a multiple of the model it reads: training keeps checkpoints of weights and two
+/// moments.
 constexpr double kTrainRoom = 8;
 constexpr double kOtherRoom = 2;
 
@@ -43,7 +44,8 @@ std::string node_name() {
 
 std::map<std::string, fs::path> model_paths(const v1::Lease& lease, const fs::path& data_root) {
   std::map<std::string, fs::path> paths;
-  for (const auto& [reference, model] : lease.models()) paths[reference] = model.is_output() ? data_root / model.path() : fs::path(model.path());
+  for (const auto& [reference, model] : lease.models())
+    paths[reference] = model.is_output() ? data_root / model.path() : fs::path(model.path());
   return paths;
 }
 
@@ -58,18 +60,23 @@ v1::Refusal preflight(const v1::Lease& lease, const fs::path& data_root, int ran
   try {
     const std::string root = read_root_id(data_root).value_or("");
     if (!lease.root_id().empty() && root != lease.root_id()) {
-      refuse(v1::REFUSAL_KIND_DATA_ROOT, concat("--data-root ", data_root.string(), root.empty() ? " has no .moe-root-id" : " is the data root " + root, ", and the coordinator's is ",
-                                                lease.root_id(), ": mount the storage", here));
+      refuse(v1::REFUSAL_KIND_DATA_ROOT,
+             concat("--data-root ", data_root.string(),
+                    root.empty() ? " has no .moe-root-id" : " is the data root " + root, ", and the coordinator's is ",
+                    lease.root_id(), ": mount the storage", here));
     }
   } catch (const Error& error) {
     refuse(v1::REFUSAL_KIND_DATA_ROOT, error.what() + here);
   }
-  if (found.kind() != v1::REFUSAL_KIND_UNSPECIFIED) return found;   // nothing may be made below it
+  if (found.kind() != v1::REFUSAL_KIND_UNSPECIFIED) return found;  // nothing may be made below it
   const v1::GangSpec& gang = lease.stage().gang();
-  if (gang.device() == "cuda") refuse(v1::REFUSAL_KIND_JOB, "gang.device cuda: training on GPUs is not part of this version; use cpu");
-  if (gang.ranks() > 0 && gang.ranks() != ranks) refuse(v1::REFUSAL_KIND_JOB, concat("gang.ranks is ", gang.ranks(), " and this gang has ", ranks));
+  if (gang.device() == "cuda")
+    refuse(v1::REFUSAL_KIND_JOB, "gang.device cuda: training on GPUs is not part of this version; use cpu");
+  if (gang.ranks() > 0 && gang.ranks() != ranks)
+    refuse(v1::REFUSAL_KIND_JOB, concat("gang.ranks is ", gang.ranks(), " and this gang has ", ranks));
   if (gang.expert_parallel() > 0 && ranks % gang.expert_parallel() != 0) {
-    refuse(v1::REFUSAL_KIND_JOB, concat("gang.expert_parallel ", gang.expert_parallel(), " does not divide the ", ranks, " ranks of this gang"));
+    refuse(v1::REFUSAL_KIND_JOB, concat("gang.expert_parallel ", gang.expert_parallel(), " does not divide the ", ranks,
+                                        " ranks of this gang"));
   }
   const std::map<std::string, fs::path> known = model_paths(lease, data_root);
   uintmax_t model_bytes = 0;
@@ -79,7 +86,8 @@ v1::Refusal preflight(const v1::Lease& lease, const fs::path& data_root, int ran
         const auto model = known.find(reference);
         const fs::path folder = model == known.end() ? fs::path(reference) : model->second;
         if (!is_readable(folder / "config.json")) {
-          refuse(v1::REFUSAL_KIND_INPUTS, concat("model '", reference, "': ", folder.string(), " is not a model directory: config.json is missing", here));
+          refuse(v1::REFUSAL_KIND_INPUTS, concat("model '", reference, "': ", folder.string(),
+                                                 " is not a model directory: config.json is missing", here));
           found.add_unreadable((folder / "config.json").string());
           return;
         }
@@ -97,10 +105,12 @@ v1::Refusal preflight(const v1::Lease& lease, const fs::path& data_root, int ran
     return found;
   }
   const fs::space_info room = fs::space(data_root, error);
-  const auto wanted = static_cast<uintmax_t>(static_cast<double>(model_bytes) * (lease.stage().has_train() ? kTrainRoom : kOtherRoom));
+  const auto wanted =
+      static_cast<uintmax_t>(static_cast<double>(model_bytes) * (lease.stage().has_train() ? kTrainRoom : kOtherRoom));
   if (!error && room.available < wanted) {
-    refuse(v1::REFUSAL_KIND_ROOM, concat("the data root ", data_root.string(), " has ", room.available >> 20, " MiB free; results and checkpoints of this job need about ",
-                                         wanted >> 20, " MiB", here));
+    refuse(v1::REFUSAL_KIND_ROOM,
+           concat("the data root ", data_root.string(), " has ", room.available >> 20,
+                  " MiB free; results and checkpoints of this job need about ", wanted >> 20, " MiB", here));
   }
   return found;
 }

@@ -23,7 +23,8 @@ std::string format_duration(double seconds) {
   const auto whole = static_cast<int64_t>(seconds + 0.5);
   char text[64];
   if (whole >= 3600) {
-    std::snprintf(text, sizeof text, "%ld h %02ld min", static_cast<long>(whole / 3600), static_cast<long>(whole % 3600 / 60));
+    std::snprintf(text, sizeof text, "%ld h %02ld min", static_cast<long>(whole / 3600),
+                  static_cast<long>(whole % 3600 / 60));
   } else if (whole >= 60) {
     std::snprintf(text, sizeof text, "%ld min %02ld s", static_cast<long>(whole / 60), static_cast<long>(whole % 60));
   } else {
@@ -34,7 +35,9 @@ std::string format_duration(double seconds) {
 
 ProgressLine::ProgressLine(bool enabled) : enabled_(enabled), terminal_(isatty(STDERR_FILENO) == 1) {}
 
-ProgressLine::~ProgressLine() { clear_line(); }
+ProgressLine::~ProgressLine() {
+  clear_line();
+}
 
 void ProgressLine::clear_line() {
   if (drawn_width_ == 0) return;
@@ -58,17 +61,20 @@ void ProgressLine::update(const ProgressUpdate& update) {
   last_drawn_ = now;
   last_tenth_ = tenth;
 
-  std::string line = update.stage + "  " + update.unit + " " + std::to_string(update.step) + "/" + std::to_string(update.steps);
+  std::string line =
+      update.stage + "  " + update.unit + " " + std::to_string(update.step) + "/" + std::to_string(update.steps);
   if (update.loss > 0) line += formatted("  loss %.4f", update.loss);
   if (update.tokens_per_second > 0) line += formatted("  %.0f tokens/s", update.tokens_per_second);
   const double elapsed = std::chrono::duration<double>(now - stage_started_).count();
   const int64_t done = update.step - first_step_;
   if (done > 0 && update.step < update.steps) {
-    line += "  ETA " + format_duration(elapsed / static_cast<double>(done) * static_cast<double>(update.steps - update.step));
+    line += "  ETA " +
+            format_duration(elapsed / static_cast<double>(done) * static_cast<double>(update.steps - update.step));
   }
   if (terminal_) {
     const size_t width = line.size();
-    std::fprintf(stderr, "\r%s%*s", line.c_str(), drawn_width_ > width ? static_cast<int>(drawn_width_ - width) : 0, "");
+    std::fprintf(stderr, "\r%s%*s", line.c_str(), drawn_width_ > width ? static_cast<int>(drawn_width_ - width) : 0,
+                 "");
     drawn_width_ = width;
   } else {
     std::fprintf(stderr, "%s\n", line.c_str());

@@ -9,16 +9,16 @@ namespace moe {
 /// Where a stage stands; fields that a stage does not have stay at their defaults and are not shown.
 struct ProgressUpdate {
   std::string stage{};
-  std::string phase{};                ///< "converting", "training", "evaluating", "exporting"
+  std::string phase{};  ///< "converting", "training", "evaluating", "exporting"
   int64_t step = 0;
   int64_t steps = 0;
-  std::string unit = "step";          ///< "step", "layer", "batch"
-  double loss = 0;                    ///< shown if > 0
-  double tokens_per_second = 0;       ///< shown if > 0
+  std::string unit = "step";     ///< "step", "layer", "batch"
+  double loss = 0;               ///< shown if > 0
+  double tokens_per_second = 0;  ///< shown if > 0
 };
 
-/// Shows progress on standard error: one line that is redrawn on a terminal, else a line now and then (at least at every
-/// tenth of the work, at most one in five seconds in between). Silent unless `enabled` (rank 0).
+/// Shows progress on standard error: one line that is redrawn on a terminal, else a line now and then (at least at
+/// every tenth of the work, at most one in five seconds in between). Silent unless `enabled` (rank 0).
 class ProgressLine {
  public:
   explicit ProgressLine(bool enabled);

@@ -16,8 +16,8 @@ std::shared_ptr<grpc::Channel> make_channel(const std::string& target);
 /// A context whose call ends by the deadline.
 std::unique_ptr<grpc::ClientContext> context_for(std::chrono::milliseconds timeout);
 
-/// The error that a failed call stands for: Fenced (ABORTED), Unavailable (UNAVAILABLE, DEADLINE_EXCEEDED), InvalidArgument or
-/// Internal otherwise.
+/// The error that a failed call stands for: Fenced (ABORTED), Unavailable (UNAVAILABLE, DEADLINE_EXCEEDED),
+/// InvalidArgument or Internal otherwise.
 [[noreturn]] void throw_rpc_error(const std::string& call, const grpc::Status& status);
 
 }  // namespace moe

@@ -37,14 +37,16 @@ void check_ranks(const v1::PipelineSpec& spec, int ranks, const std::string& fil
   for (const v1::Stage& stage : spec.stages()) {
     const v1::GangSpec& gang = stage.gang();
     if (gang.ranks() > 0 && gang.ranks() != ranks) {
-      problems += concat("\n", file, ": stage ", stage.name(), ": gang.ranks is ", gang.ranks(), " and this run has ", ranks,
-                         "; start it with `mpirun -n ", gang.ranks(), "` or add --set stages.", stage.name(), ".gang.ranks=", ranks);
+      problems += concat("\n", file, ": stage ", stage.name(), ": gang.ranks is ", gang.ranks(), " and this run has ",
+                         ranks, "; start it with `mpirun -n ", gang.ranks(), "` or add --set stages.", stage.name(),
+                         ".gang.ranks=", ranks);
     } else if (gang.expert_parallel() > 0 && ranks % gang.expert_parallel() != 0) {
       problems += concat("\n", file, ": stage ", stage.name(), ": gang.expert_parallel ", gang.expert_parallel(),
                          " does not divide the ", ranks, " ranks of this run; use a divisor of ", ranks);
     }
     if (gang.device() == "cuda") {
-      problems += concat("\n", file, ": stage ", stage.name(), ": gang.device cuda: training on GPUs is not part of this version; use cpu");
+      problems += concat("\n", file, ": stage ", stage.name(),
+                         ": gang.device cuda: training on GPUs is not part of this version; use cpu");
     }
   }
   if (!problems.empty()) throw InvalidArgument("the pipeline cannot run here:" + problems);
@@ -65,8 +67,8 @@ void warn(v1::PipelineSpec spec, const std::string& file) {
 
 ExitCode run(const RunOptions& options, Communicator& world) {
   const std::string bytes = agree_on_result(world, "read " + options.file, [&] {
-    const v1::PipelineSpec spec =
-        effective_spec(load_pipeline_or_throw(read_file(options.file), options.file, options.assignments, known_names()));
+    const v1::PipelineSpec spec = effective_spec(
+        load_pipeline_or_throw(read_file(options.file), options.file, options.assignments, known_names()));
     check_ranks(spec, world.size(), options.file);
     warn(spec, options.file);
     return spec.SerializeAsString();
@@ -101,7 +103,9 @@ Subcommand add_run_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("run", "Run a job or a whole pipeline, alone or under mpirun");
   command->add_option("FILE", options->file, "Pipeline or job (YAML; proto/moe/v1/*.proto is its schema)")->required();
   command->add_option("--out", options->out, "Folder for all results (default runs/<name of the pipeline>)");
-  command->add_option("--set", options->assignments, "Change a value of the file: path=value, e.g. stages.stage1.train.steps=50")
+  command
+      ->add_option("--set", options->assignments,
+                   "Change a value of the file: path=value, e.g. stages.stage1.train.steps=50")
       ->take_all()
       ->expected(1);
   command->add_option("--approve", options->approved, "Let this gate pass although it holds")->take_all()->expected(1);
@@ -111,12 +115,17 @@ Subcommand add_run_command(CLI::App& app) {
                     "launcher (MOE_LAUNCHER_ID), or without it by hand, the run goes on with what it began");
   const std::shared_ptr<double> timeout = add_collective_timeout(*command);
   command->footer(
-      "A finished stage is not run again as long as what decides its result is the same; an interrupted training goes on at its\n"
-      "last checkpoint, with more steps too, and stops before it begins anew where another configuration made that checkpoint:\n"
-      "docs/resume.md has the rule for every field. Leaves summary.json, report.html and metrics.jsonl in the output folder.\n\n"
+      "A finished stage is not run again as long as what decides its result is the same; an interrupted training goes "
+      "on at its\n"
+      "last checkpoint, with more steps too, and stops before it begins anew where another configuration made that "
+      "checkpoint:\n"
+      "docs/resume.md has the rule for every field. Leaves summary.json, report.html and metrics.jsonl in the output "
+      "folder.\n\n"
       "Examples:\n"
-      "  moe-worker run configs/base-7m_independent-random_cpu.yaml --set defaults.gang.ranks=1 --set defaults.gang.expert_parallel=1\n"
-      "  bash deploy/gang.sh --ranks 2 --once -- moe-worker run pipeline.yaml --out runs/a --set stages.stage1.train.steps=50\n"
+      "  moe-worker run configs/base-7m_independent-random_cpu.yaml --set defaults.gang.ranks=1 --set "
+      "defaults.gang.expert_parallel=1\n"
+      "  bash deploy/gang.sh --ranks 2 --once -- moe-worker run pipeline.yaml --out runs/a --set "
+      "stages.stage1.train.steps=50\n"
       "  moe-worker run pipeline.yaml --out runs/a --approve recovered");
   return {command, [options](Communicator& world) { return run(*options, world); }, /*uses_all_ranks=*/true, timeout};
 }

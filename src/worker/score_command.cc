@@ -57,8 +57,9 @@ ExitCode score(const ScoreOptions& options) {
   const DocumentOptions reading{
       .special_tokens = options.parses_specials ? SpecialTokens::kParse : SpecialTokens::kAsText,
       .vocab_size = directory.config().vocab_size};
-  const std::vector<IdLine> documents = options.text_file.empty() ? read_id_documents(file, directory.config().vocab_size)
-                                                                  : read_text_documents(file, *tokenizer, reading);
+  const std::vector<IdLine> documents = options.text_file.empty()
+                                            ? read_id_documents(file, directory.config().vocab_size)
+                                            : read_text_documents(file, *tokenizer, reading);
   for (const IdLine& line : documents) check_length(directory.config(), line.ids, concat(file, ":", line.number));
 
   const at::NoGradGuard no_grad;
@@ -93,7 +94,8 @@ Subcommand add_score_command(CLI::App& app) {
       ->excludes(ids);
   command->add_option("--out", options->output, "Write here (default: standard output)");
   command->footer(
-      "One JSON line per document: `ids`, and `logprobs`, the natural logarithm of the probability of each id after the\n"
+      "One JSON line per document: `ids`, and `logprobs`, the natural logarithm of the probability of each id after "
+      "the\n"
       "first given those before it (fp32).\n\n"
       "Examples:\n"
       "  moe-worker score examples/base-7m --text examples/data/books.valid.jsonl --out scores.jsonl\n"

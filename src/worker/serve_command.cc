@@ -13,21 +13,32 @@ Subcommand add_serve_command(CLI::App& app) {
   auto root = std::make_shared<std::string>();
   auto orphan = std::make_shared<double>(900);
   auto hang = std::make_shared<double>(30);
-  CLI::App* command = app.add_subcommand("serve", "Lease jobs from a coordinator and run them, one after the other (the default command)");
-  command->add_option("--coordinator", settings->coordinator, "host:port of moe-coordinator")->envname("MOE_COORDINATOR")->required();
-  command->add_option("--data-root", *root, "Folder on shared storage where all results lie; the same as the coordinator's")
+  CLI::App* command = app.add_subcommand(
+      "serve", "Lease jobs from a coordinator and run them, one after the other (the default command)");
+  command->add_option("--coordinator", settings->coordinator, "host:port of moe-coordinator")
+      ->envname("MOE_COORDINATOR")
+      ->required();
+  command
+      ->add_option("--data-root", *root,
+                   "Folder on shared storage where all results lie; the same as the coordinator's")
       ->envname("MOE_DATA_ROOT")
       ->required();
-  command->add_option("--orphan-limit", *orphan, "Seconds that a job goes on while the coordinator is away; then it saves and the gang ends with 75")
+  command
+      ->add_option("--orphan-limit", *orphan,
+                   "Seconds that a job goes on while the coordinator is away; then it saves and the gang ends with 75")
       ->capture_default_str()
       ->check(CLI::Range(0.5, 86400.0));
   command->add_option("--hang-timeout", *hang, "Seconds without a sign of life after which a rank counts as hung")
       ->capture_default_str()
       ->check(CLI::Range(1.0, 3600.0));
   const std::shared_ptr<double> timeout = add_collective_timeout(*command);
-  command->add_option("--metrics-address", settings->metrics_address, "Address on which every rank serves /metrics, at a free port")->capture_default_str();
+  command
+      ->add_option("--metrics-address", settings->metrics_address,
+                   "Address on which every rank serves /metrics, at a free port")
+      ->capture_default_str();
   command->footer(
-      "Start it under mpirun; deploy/gang.sh holds a good launch line and starts a gang again that ended for a reason that may pass.\n"
+      "Start it under mpirun; deploy/gang.sh holds a good launch line and starts a gang again that ended for a reason "
+      "that may pass.\n"
       "SIGUSR1 asks the gang to save a checkpoint and leave (exit code 75).\n\n"
       "Examples:\n"
       "  bash deploy/gang.sh --ranks 2 -- moe-worker serve --coordinator 127.0.0.1:7070 --data-root /shared/moe\n"

@@ -17,8 +17,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Weights and config.json, and what stands beside them and decides what a text means: tokenizer, special tokens, chat template.
-/// What our own writers add about a model is no part of what it is.
+/// Weights and config.json, and what stands beside them and decides what a text means: tokenizer, special tokens, chat
+/// template. What our own writers add about a model is no part of what it is.
 std::string digest_of_model(const fs::path& folder) {
   static const std::set<std::string> kinds{".json", ".jinja", ".model"};
   static const std::set<std::string> aside{"config.json", kWeightsIndex, kConversionReport, "MANIFEST.json",
@@ -27,7 +27,8 @@ std::string digest_of_model(const fs::path& folder) {
   std::set<fs::path> companions;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     const fs::path& file = entry.path();
-    const bool is_known = kinds.contains(file.extension()) && !aside.contains(file.filename()) && file.filename().string().front() != '.';
+    const bool is_known =
+        kinds.contains(file.extension()) && !aside.contains(file.filename()) && file.filename().string().front() != '.';
     if (is_known && entry.is_regular_file()) companions.insert(file);
   }
   std::string text = model.digest();

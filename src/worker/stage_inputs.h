@@ -19,12 +19,12 @@ void visit_inputs(const v1::Stage& stage, const std::function<void(const std::st
 /// result would be told to be of what the file held before.
 void require_recorded(const Configuration& configuration, const std::map<std::string, std::string>& read);
 
-/// What the stages of a pipeline read: resolves references to models, and gives a stage the configuration that tells whether its
-/// result is there already. Used by rank 0.
+/// What the stages of a pipeline read: resolves references to models, and gives a stage the configuration that tells
+/// whether its result is there already. Used by rank 0.
 class StageInputs {
  public:
-  /// Reads every file that the pipeline names, so that a missing or unreadable one is found before anything runs. Throws
-  /// InvalidArgument that names it.
+  /// Reads every file that the pipeline names, so that a missing or unreadable one is found before anything runs.
+  /// Throws InvalidArgument that names it.
   explicit StageInputs(const v1::PipelineSpec& effective);
 
   /// After a stage has its output: its folder and digest, for stages that read "<stage>.model".
@@ -41,9 +41,9 @@ class StageInputs {
     std::filesystem::path folder;
     std::string digest;
   };
-  std::map<std::string, std::string> input_paths_;    ///< pipeline input -> path
-  std::map<std::string, Output> outputs_;             ///< "<stage>.model" -> output
-  std::map<std::string, std::string> file_digests_;   ///< model folder or data file -> digest
+  std::map<std::string, std::string> input_paths_;   ///< pipeline input -> path
+  std::map<std::string, Output> outputs_;            ///< "<stage>.model" -> output
+  std::map<std::string, std::string> file_digests_;  ///< model folder or data file -> digest
 
   std::string model_digest(const std::string& reference) const;
 };

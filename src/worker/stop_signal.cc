@@ -24,19 +24,25 @@ void install_stop_signal() {
   handle(SIGUSR1, [](int) { stop_came = 1; });
 }
 
-bool stop_signalled() { return stop_came != 0; }
+bool stop_signalled() {
+  return stop_came != 0;
+}
 
 void outlive_end_signal() {
-  handle(SIGTERM, [](int) { ::alarm(1); });   // whose signal nobody handles
+  handle(SIGTERM, [](int) { ::alarm(1); });  // whose signal nobody handles
 }
 
 EndSignal::EndSignal() {
   handle(SIGTERM, [](int) { end_came = 1; });
 }
 
-EndSignal::~EndSignal() { handle(SIGTERM, SIG_DFL); }
+EndSignal::~EndSignal() {
+  handle(SIGTERM, SIG_DFL);
+}
 
-bool EndSignal::came() const { return end_came != 0; }
+bool EndSignal::came() const {
+  return end_came != 0;
+}
 
 void EndSignal::end_process() {
   handle(SIGTERM, SIG_DFL);

@@ -17,12 +17,12 @@ std::optional<JobOutcome> run_train_job(const JobContext& context) {
                              .progress =
                                  [&](const TrainRequest::Progress& at) {
                                    context.progress({.stage = context.stage.name(),
-                                                            .phase = "training",
-                                                            .step = at.step,
-                                                            .steps = at.steps,
-                                                            .unit = "step",
-                                                            .loss = at.loss,
-                                                            .tokens_per_second = at.tokens_per_second});
+                                                     .phase = "training",
+                                                     .step = at.step,
+                                                     .steps = at.steps,
+                                                     .unit = "step",
+                                                     .loss = at.loss,
+                                                     .tokens_per_second = at.tokens_per_second});
                                  },
                              .should_stop = context.should_stop,
                              .on_line = context.on_metrics,

@@ -5,22 +5,23 @@
 #include <string>
 #include <vector>
 
-/// The corpus of wrong input: for each format, files made from a good one by a named change, each with what its refusal must say.
-/// tests/bad_input/corpus_test.cc opens every one in the process (the sanitizers watch), cli_test.cc a sample by the program.
+/// The corpus of wrong input: for each format, files made from a good one by a named change, each with what its refusal
+/// must say. tests/bad_input/corpus_test.cc opens every one in the process (the sanitizers watch), cli_test.cc a sample
+/// by the program.
 namespace moe::testing {
 
 struct BadFile {
-  std::string name;               ///< the change, for example "hidden_size_negative"
-  std::string file;               ///< the file of the directory that it stands in for, whose path the message must hold
+  std::string name;  ///< the change, for example "hidden_size_negative"
+  std::string file;  ///< the file of the directory that it stands in for, whose path the message must hold
   std::string bytes;
   std::vector<std::string> says;  ///< what the message must hold besides: field, value
 };
 
 /// Good directories that the bad files go into, one file each at a time.
 struct GoodDirectories {
-  std::filesystem::path single;    ///< config.json, model.safetensors, tokenizer.model
-  std::filesystem::path sharded;   ///< config.json, two shards and their index
-  std::filesystem::path json;      ///< tokenizer.json and tokenizer_config.json instead of tokenizer.model
+  std::filesystem::path single;   ///< config.json, model.safetensors, tokenizer.model
+  std::filesystem::path sharded;  ///< config.json, two shards and their index
+  std::filesystem::path json;     ///< tokenizer.json and tokenizer_config.json instead of tokenizer.model
 };
 GoodDirectories write_good_directories(const std::filesystem::path& folder);
 

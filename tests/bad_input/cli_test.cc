@@ -1,5 +1,5 @@
-// A sample of the corpus as a user meets it: the program ends with 65 and one line on standard error that names the file and what is
-// wrong in it.
+// A sample of the corpus as a user meets it: the program ends with 65 and one line on standard error that names the
+// file and what is wrong in it.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -26,10 +26,13 @@ class BadFilesOfCommandsTest : public ::testing::Test {
   }
 
   std::vector<std::string> inspect(const fs::path& model) const { return {"inspect", model.string()}; }
-  std::vector<std::string> score(const fs::path& model) const { return {"score", model.string(), "--text", (folder_ / "text.jsonl").string()}; }
+  std::vector<std::string> score(const fs::path& model) const {
+    return {"score", model.string(), "--text", (folder_ / "text.jsonl").string()};
+  }
 
   /// Every `step`th file.
-  void expect_refused(const fs::path& directory, const std::vector<testing::BadFile>& files, size_t step, const std::vector<std::string>& words) {
+  void expect_refused(const fs::path& directory, const std::vector<testing::BadFile>& files, size_t step,
+                      const std::vector<std::string>& words) {
     int count = 0;
     for (size_t i = 0; i < files.size(); i += step, ++count) {
       const testing::BadFile& bad = files[i];
@@ -56,10 +59,18 @@ class BadFilesOfCommandsTest : public ::testing::Test {
 TEST_F(BadFilesOfCommandsTest, InspectOfSafetensors) {
   expect_refused(good_.single, testing::bad_safetensors_headers(), 17, inspect(good_.single));
 }
-TEST_F(BadFilesOfCommandsTest, InspectOfAnIndex) { expect_refused(good_.sharded, testing::bad_indexes(good_.sharded), 11, inspect(good_.sharded)); }
-TEST_F(BadFilesOfCommandsTest, InspectOfAConfig) { expect_refused(good_.single, testing::bad_configs(), 29, inspect(good_.single)); }
-TEST_F(BadFilesOfCommandsTest, ScoreWithATokenizerModel) { expect_refused(good_.single, testing::bad_tokenizer_models(), 9, score(good_.single)); }
-TEST_F(BadFilesOfCommandsTest, ScoreWithATokenizerJson) { expect_refused(good_.json, testing::bad_tokenizer_jsons(), 23, score(good_.json)); }
+TEST_F(BadFilesOfCommandsTest, InspectOfAnIndex) {
+  expect_refused(good_.sharded, testing::bad_indexes(good_.sharded), 11, inspect(good_.sharded));
+}
+TEST_F(BadFilesOfCommandsTest, InspectOfAConfig) {
+  expect_refused(good_.single, testing::bad_configs(), 29, inspect(good_.single));
+}
+TEST_F(BadFilesOfCommandsTest, ScoreWithATokenizerModel) {
+  expect_refused(good_.single, testing::bad_tokenizer_models(), 9, score(good_.single));
+}
+TEST_F(BadFilesOfCommandsTest, ScoreWithATokenizerJson) {
+  expect_refused(good_.json, testing::bad_tokenizer_jsons(), 23, score(good_.json));
+}
 
 TEST_F(BadFilesOfCommandsTest, ScoreWithTheTokenizerOfAnotherModel) {
   write_file_atomically(good_.single / "tokenizer.model", testing::tokenizer_model_of_a_larger_model());

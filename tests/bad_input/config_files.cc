@@ -18,13 +18,16 @@ BadFile changed(const std::string& name, const std::function<void(json&)>& chang
 BadFile with(const std::string& key, const json& value, std::vector<std::string> says = {}) {
   says.push_back("`" + key + "`");
   if (!value.is_null()) says.push_back(value.dump());
-  return changed(key + "_is_" + value.dump(), [&](json& config) { config[key] = value; }, std::move(says));
+  return changed(
+      key + "_is_" + value.dump(), [&](json& config) { config[key] = value; }, std::move(says));
 }
 
 /// Every size: absent, and of each wrong kind.
 void add_sizes(std::vector<BadFile>& files) {
-  for (const char* key : {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"}) {
-    files.push_back(changed(std::string(key) + "_missing", [&](json& config) { config.erase(key); }, {std::string("`") + key + "` is missing"}));
+  for (const char* key :
+       {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"}) {
+    files.push_back(changed(std::string(key) + "_missing", [&](json& config) { config.erase(key); },
+                            {std::string("`") + key + "` is missing"}));
     files.push_back(with(key, "32", {"an integer"}));
     files.push_back(with(key, 32.5, {"an integer"}));
     files.push_back(with(key, true, {"an integer"}));
@@ -38,9 +41,14 @@ void add_sizes(std::vector<BadFile>& files) {
 
 void add_rope(std::vector<BadFile>& files) {
   const auto scaling = [&](const std::string& name, const json& value, std::vector<std::string> says) {
-    files.push_back(changed("rope_" + name, [&](json& config) { config["rope_scaling"] = value; }, std::move(says)));
+    files.push_back(changed(
+        "rope_" + name, [&](json& config) { config["rope_scaling"] = value; }, std::move(says)));
   };
-  const json llama3 = {{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 32}};
+  const json llama3 = {{"rope_type", "llama3"},
+                       {"factor", 8.0},
+                       {"low_freq_factor", 1.0},
+                       {"high_freq_factor", 4.0},
+                       {"original_max_position_embeddings", 32}};
   const json yarn = {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 16}};
   const auto without = [](json from, const char* key) {
     from.erase(key);
@@ -52,7 +60,8 @@ void add_rope(std::vector<BadFile>& files) {
   };
   scaling("text", "linear", {"rope_scaling", "object"});
   scaling("list", json::array(), {"rope_scaling", "object"});
-  scaling("type_unknown", {{"rope_type", "longrope"}, {"factor", 4.0}}, {"rope_scaling", "`rope_type`", "longrope", "yarn"});
+  scaling("type_unknown", {{"rope_type", "longrope"}, {"factor", 4.0}},
+          {"rope_scaling", "`rope_type`", "longrope", "yarn"});
   scaling("type_number", {{"type", 3}}, {"rope_scaling", "`type` is 3"});
   scaling("linear_without_factor", {{"type", "linear"}}, {"rope_scaling", "`factor` is missing"});
   scaling("linear_factor_text", {{"type", "linear"}, {"factor", "4"}}, {"`factor` is \"4\""});
@@ -60,58 +69,77 @@ void add_rope(std::vector<BadFile>& files) {
   scaling("dynamic_factor_negative", {{"type", "dynamic"}, {"factor", -2.0}}, {"`factor` is -2.0"});
   scaling("llama3_without_low", without(llama3, "low_freq_factor"), {"`low_freq_factor` is missing"});
   scaling("llama3_without_high", without(llama3, "high_freq_factor"), {"`high_freq_factor` is missing"});
-  scaling("llama3_low_equals_high", put(llama3, "low_freq_factor", 4.0), {"`high_freq_factor` is 4.0", "low_freq_factor 4"});
-  scaling("llama3_original_zero", put(llama3, "original_max_position_embeddings", 0), {"`original_max_position_embeddings` is 0"});
+  scaling("llama3_low_equals_high", put(llama3, "low_freq_factor", 4.0),
+          {"`high_freq_factor` is 4.0", "low_freq_factor 4"});
+  scaling("llama3_original_zero", put(llama3, "original_max_position_embeddings", 0),
+          {"`original_max_position_embeddings` is 0"});
   scaling("yarn_without_factor", without(yarn, "factor"), {"`factor` is missing"});
   scaling("yarn_betas_swapped", put(put(yarn, "beta_fast", 1), "beta_slow", 32), {"`beta_fast` is 1", "beta_slow"});
   scaling("yarn_attention_factor_negative", put(yarn, "attention_factor", -1.0), {"`attention_factor` is -1.0"});
   scaling("yarn_truncate_text", put(yarn, "truncate", "no"), {"`truncate` is \"no\""});
   scaling("yarn_mscale_text", put(yarn, "mscale", "1"), {"`mscale` is \"1\""});
   scaling("by_layer", {{"full_attention", {{"rope_type", "default"}}}}, {"`full_attention`"});
-  files.push_back(changed("rope_parameters_theta_zero", [](json& config) {
-    config.erase("rope_theta");
-    config["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 0}};
-  }, {"rope_parameters", "`rope_theta` is 0"}));
+  files.push_back(changed("rope_parameters_theta_zero",
+                          [](json& config) {
+                            config.erase("rope_theta");
+                            config["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 0}};
+                          },
+                          {"rope_parameters", "`rope_theta` is 0"}));
 }
 
 void add_families(std::vector<BadFile>& files) {
-  files.push_back(changed("qwen2_windows_in_some_layers", [](json& config) {
-    config["model_type"] = "qwen2";
-    config["use_sliding_window"] = true;
-    config["sliding_window"] = 16;
-    config["max_window_layers"] = 1;
-  }, {"use_sliding_window", "1 of 2 layers", "not supported"}));
-  files.push_back(changed("phi_qk_layernorm", [](json& config) {
-    config["model_type"] = "phi";
-    config["qk_layernorm"] = true;
-  }, {"`qk_layernorm` is true"}));
-  files.push_back(changed("phi_silu", [](json& config) {
-    config["model_type"] = "phi";
-    config["hidden_act"] = "silu";
-  }, {"`hidden_act` is \"silu\"", "gelu_new"}));
-  files.push_back(changed("phi_rotary_factor_above_one", [](json& config) {
-    config["model_type"] = "phi";
-    config["partial_rotary_factor"] = 1.5;
-  }, {"`partial_rotary_factor` is 1.5"}));
+  files.push_back(changed("qwen2_windows_in_some_layers",
+                          [](json& config) {
+                            config["model_type"] = "qwen2";
+                            config["use_sliding_window"] = true;
+                            config["sliding_window"] = 16;
+                            config["max_window_layers"] = 1;
+                          },
+                          {"use_sliding_window", "1 of 2 layers", "not supported"}));
+  files.push_back(changed("phi_qk_layernorm",
+                          [](json& config) {
+                            config["model_type"] = "phi";
+                            config["qk_layernorm"] = true;
+                          },
+                          {"`qk_layernorm` is true"}));
+  files.push_back(changed("phi_silu",
+                          [](json& config) {
+                            config["model_type"] = "phi";
+                            config["hidden_act"] = "silu";
+                          },
+                          {"`hidden_act` is \"silu\"", "gelu_new"}));
+  files.push_back(changed("phi_rotary_factor_above_one",
+                          [](json& config) {
+                            config["model_type"] = "phi";
+                            config["partial_rotary_factor"] = 1.5;
+                          },
+                          {"`partial_rotary_factor` is 1.5"}));
 }
 
 void add_mixtures(std::vector<BadFile>& files) {
-  const json moe = {{"base_model_type", "llama"}, {"num_experts", 4}, {"top_k", 2}, {"expert_widths", {12, 12}}, {"shared_widths", {0, 0}}, {"output_scale", {1.0, 1.0}}};
-  const auto with_moe = [&](const std::string& name, const std::function<void(json&)>& change, std::vector<std::string> says) {
+  const json moe = {{"base_model_type", "llama"}, {"num_experts", 4},        {"top_k", 2},
+                    {"expert_widths", {12, 12}},  {"shared_widths", {0, 0}}, {"output_scale", {1.0, 1.0}}};
+  const auto with_moe = [&](const std::string& name, const std::function<void(json&)>& change,
+                            std::vector<std::string> says) {
     json changed_moe = moe;
     change(changed_moe);
     says.emplace_back("moe");
-    files.push_back(changed("native_" + name, [&](json& config) {
-      config["model_type"] = "dense2moe";
-      config["moe"] = changed_moe;
-    }, std::move(says)));
+    files.push_back(changed(
+        "native_" + name,
+        [&](json& config) {
+          config["model_type"] = "dense2moe";
+          config["moe"] = changed_moe;
+        },
+        std::move(says)));
   };
-  files.push_back(changed("native_without_moe", [](json& config) { config["model_type"] = "dense2moe"; }, {"`moe` is missing"}));
+  files.push_back(
+      changed("native_without_moe", [](json& config) { config["model_type"] = "dense2moe"; }, {"`moe` is missing"}));
   with_moe("moe_list", [](json& m) { m = json::array(); }, {"object"});
   with_moe("base_unknown", [](json& m) { m["base_model_type"] = "bert"; }, {"base_model_type", "bert", "llama"});
   with_moe("base_missing", [](json& m) { m.erase("base_model_type"); }, {"`base_model_type` is missing"});
   with_moe("no_experts", [](json& m) { m["num_experts"] = 0; }, {"`num_experts` is 0"});
-  with_moe("two_thousand_million_experts", [](json& m) { m["num_experts"] = 2'000'000'000; }, {"`num_experts` is 2000000000"});
+  with_moe("two_thousand_million_experts", [](json& m) { m["num_experts"] = 2'000'000'000; },
+           {"`num_experts` is 2000000000"});
   with_moe("top_k_above_experts", [](json& m) { m["top_k"] = 5; }, {"`top_k` is 5", "num_experts 4"});
   with_moe("top_k_zero", [](json& m) { m["top_k"] = 0; }, {"`top_k` is 0"});
   with_moe("widths_of_one_layer", [](json& m) { m["expert_widths"] = {12}; }, {"`expert_widths` is [12]", "2 values"});
@@ -129,17 +157,27 @@ void add_mixtures(std::vector<BadFile>& files) {
 }  // namespace
 
 json good_config() {
-  return {{"architectures", {"LlamaForCausalLM"}}, {"model_type", "llama"},         {"hidden_size", 32},
-          {"intermediate_size", 48},               {"num_hidden_layers", 2},        {"num_attention_heads", 4},
-          {"num_key_value_heads", 2},              {"vocab_size", 300},             {"max_position_embeddings", 64},
-          {"rms_norm_eps", 1e-5},                  {"rope_theta", 10000.0},         {"tie_word_embeddings", false},
-          {"bos_token_id", 1},                     {"eos_token_id", 2}};
+  return {{"architectures", {"LlamaForCausalLM"}},
+          {"model_type", "llama"},
+          {"hidden_size", 32},
+          {"intermediate_size", 48},
+          {"num_hidden_layers", 2},
+          {"num_attention_heads", 4},
+          {"num_key_value_heads", 2},
+          {"vocab_size", 300},
+          {"max_position_embeddings", 64},
+          {"rms_norm_eps", 1e-5},
+          {"rope_theta", 10000.0},
+          {"tie_word_embeddings", false},
+          {"bos_token_id", 1},
+          {"eos_token_id", 2}};
 }
 
 std::vector<BadFile> bad_configs() {
   std::vector<BadFile> files = broken_json(kFile, good_config().dump(1), Json::kOfPython);
   add_sizes(files);
-  files.push_back(changed("no_model_type", [](json& config) { config.erase("model_type"); }, {"`model_type` is missing"}));
+  files.push_back(
+      changed("no_model_type", [](json& config) { config.erase("model_type"); }, {"`model_type` is missing"}));
   files.push_back(with("model_type", 7));
   files.push_back(with("model_type", "bert", {"llama", "qwen2", "phi"}));
   files.push_back(with("num_attention_heads", 5, {"hidden_size 32"}));

@@ -31,7 +31,8 @@ class CorpusTest : public ::testing::Test {
   static void load_tokenizer(const fs::path& directory) { Tokenizer::from_directory(directory)->encode("ab a"); }
 
   /// Puts each file in its place, and the good one back.
-  void expect_refused(const fs::path& directory, const std::vector<testing::BadFile>& files, void (*load)(const fs::path&)) {
+  void expect_refused(const fs::path& directory, const std::vector<testing::BadFile>& files,
+                      void (*load)(const fs::path&)) {
     ASSERT_NO_THROW(load(directory));
     std::set<std::string> names, messages;
     for (const testing::BadFile& bad : files) {
@@ -62,13 +63,27 @@ class CorpusTest : public ::testing::Test {
   testing::GoodDirectories good_;
 };
 
-TEST_F(CorpusTest, SafetensorsHeaders) { expect_refused(good_.single, testing::bad_safetensors_headers(), load_model); }
-TEST_F(CorpusTest, SafetensorsTensors) { expect_refused(good_.single, testing::bad_safetensors_tensors(good_.single), load_model); }
-TEST_F(CorpusTest, Index) { expect_refused(good_.sharded, testing::bad_indexes(good_.sharded), load_model); }
-TEST_F(CorpusTest, Config) { expect_refused(good_.single, testing::bad_configs(), load_model); }
-TEST_F(CorpusTest, TokenizerModel) { expect_refused(good_.single, testing::bad_tokenizer_models(), load_tokenizer); }
-TEST_F(CorpusTest, TokenizerJson) { expect_refused(good_.json, testing::bad_tokenizer_jsons(), load_tokenizer); }
-TEST_F(CorpusTest, TokenizerConfig) { expect_refused(good_.json, testing::bad_tokenizer_configs(), load_tokenizer); }
+TEST_F(CorpusTest, SafetensorsHeaders) {
+  expect_refused(good_.single, testing::bad_safetensors_headers(), load_model);
+}
+TEST_F(CorpusTest, SafetensorsTensors) {
+  expect_refused(good_.single, testing::bad_safetensors_tensors(good_.single), load_model);
+}
+TEST_F(CorpusTest, Index) {
+  expect_refused(good_.sharded, testing::bad_indexes(good_.sharded), load_model);
+}
+TEST_F(CorpusTest, Config) {
+  expect_refused(good_.single, testing::bad_configs(), load_model);
+}
+TEST_F(CorpusTest, TokenizerModel) {
+  expect_refused(good_.single, testing::bad_tokenizer_models(), load_tokenizer);
+}
+TEST_F(CorpusTest, TokenizerJson) {
+  expect_refused(good_.json, testing::bad_tokenizer_jsons(), load_tokenizer);
+}
+TEST_F(CorpusTest, TokenizerConfig) {
+  expect_refused(good_.json, testing::bad_tokenizer_configs(), load_tokenizer);
+}
 
 }  // namespace
 }  // namespace moe

@@ -16,7 +16,8 @@ constexpr char kFirst[] = "model-00001-of-00002.safetensors", kSecond[] = "model
 std::vector<BadFile> bad_indexes(const fs::path& good) {
   const std::string text = read_file(good / kIndex);
   std::vector<BadFile> files = broken_json(kIndex, text, Json::kOfPython);
-  const auto changed = [&](const std::string& name, const std::function<void(json&)>& change, std::vector<std::string> says) {
+  const auto changed = [&](const std::string& name, const std::function<void(json&)>& change,
+                           std::vector<std::string> says) {
     json index = json::parse(text);
     change(index);
     files.push_back({name, kIndex, index.dump(1), std::move(says)});
@@ -31,11 +32,16 @@ std::vector<BadFile> bad_indexes(const fs::path& good) {
   changed("file_empty", [&](json& index) { index["weight_map"][head] = ""; }, {"''", "not a plain file name"});
   changed("file_dot", [&](json& index) { index["weight_map"][head] = "."; }, {"'.'", "not a plain file name"});
   changed("file_dots", [&](json& index) { index["weight_map"][head] = ".."; }, {"'..'", "not a plain file name"});
-  changed("file_above", [&](json& index) { index["weight_map"][head] = "../secret"; }, {"'../secret'", "not a plain file name"});
-  changed("file_absolute", [&](json& index) { index["weight_map"][head] = "/etc/passwd"; }, {"'/etc/passwd'", "not a plain file name"});
-  changed("file_below", [&](json& index) { index["weight_map"][head] = std::string("sub/") + kFirst; }, {"not a plain file name"});
-  changed("file_missing", [&](json& index) { index["weight_map"][head] = "model-00009-of-00009.safetensors"; }, {"model-00009-of-00009.safetensors", "not in the folder"});
-  changed("file_of_another_kind", [&](json& index) { index["weight_map"][head] = "pytorch_model.bin"; }, {"pytorch_model.bin", "not in the folder"});
+  changed("file_above", [&](json& index) { index["weight_map"][head] = "../secret"; },
+          {"'../secret'", "not a plain file name"});
+  changed("file_absolute", [&](json& index) { index["weight_map"][head] = "/etc/passwd"; },
+          {"'/etc/passwd'", "not a plain file name"});
+  changed("file_below", [&](json& index) { index["weight_map"][head] = std::string("sub/") + kFirst; },
+          {"not a plain file name"});
+  changed("file_missing", [&](json& index) { index["weight_map"][head] = "model-00009-of-00009.safetensors"; },
+          {"model-00009-of-00009.safetensors", "not in the folder"});
+  changed("file_of_another_kind", [&](json& index) { index["weight_map"][head] = "pytorch_model.bin"; },
+          {"pytorch_model.bin", "not in the folder"});
   changed("name_missing", [&](json& index) { index["weight_map"].erase(head); },
           {"missing: " + head, "does not name it"});
   std::string twice = text;

@@ -20,8 +20,8 @@ namespace moe {
 namespace {
 
 namespace fs = std::filesystem;
-using ::testing::HasSubstr;
 using nlohmann::json;
+using ::testing::HasSubstr;
 
 constexpr int64_t kExperts = 8;
 
@@ -34,8 +34,9 @@ struct Layout {
 /// What rank `rank` of a layout holds: experts by rank modulo ep, moments of its parameters.
 struct RankState {
   RankState(int rank, const Layout& layout, uint64_t seed, at::ScalarType dtype = at::kFloat)
-      : decoder(testing::tiny_moe_config(kExperts, 2, 11), dtype,
-                {kExperts / layout.expert_parallel * (rank % layout.expert_parallel), kExperts / layout.expert_parallel}) {
+      : decoder(
+            testing::tiny_moe_config(kExperts, 2, 11), dtype,
+            {kExperts / layout.expert_parallel * (rank % layout.expert_parallel), kExperts / layout.expert_parallel}) {
     const at::NoGradGuard no_grad;
     testing::fill_random(decoder, seed);
     for (const Parameter& parameter : decoder.parameters()) {
@@ -52,7 +53,8 @@ struct RankState {
 void save(const fs::path& root, const Layout& layout, int64_t step, int attempt, uint64_t seed, int keep = 5) {
   testing::run_ranks(layout.ranks(), [&](Communicator& world) {
     RankState state(world.rank(), layout, seed);
-    save_checkpoint(root, step, attempt, state.tensors(), {{"step", step}, {"seed", seed}}, world, world.rank() < layout.expert_parallel, keep);
+    save_checkpoint(root, step, attempt, state.tensors(), {{"step", step}, {"seed", seed}}, world,
+                    world.rank() < layout.expert_parallel, keep);
   });
 }
 
@@ -68,11 +70,13 @@ std::map<std::string, std::string> load(const fs::path& root, const Layout& layo
     if (scalars != nullptr) *scalars = *loaded;
     for (size_t i = 0; i < state.first.size(); ++i) {
       const Parameter& parameter = state.decoder.parameters()[i];
-      const std::pair<const char*, at::Tensor> parts[] = {{"", parameter.value}, {".m", state.first[i]}, {".v", state.second[i]}};
+      const std::pair<const char*, at::Tensor> parts[] = {
+          {"", parameter.value}, {".m", state.first[i]}, {".v", state.second[i]}};
       for (const auto& [suffix, storage] : parts) {
         for (const LogicalView& logical : logical_views(parameter, storage)) {
           const at::Tensor data = logical.view.contiguous();
-          const std::string digest = xxh3_hex(std::span(static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()));
+          const std::string digest =
+              xxh3_hex(std::span(static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()));
           const auto [known, is_new] = digests.emplace(logical.name + suffix, digest);
           EXPECT_EQ(known->second, digest) << logical.name << suffix << " differs between ranks";
         }
@@ -99,7 +103,8 @@ TEST(CheckpointLayoutsTest, AnyLayoutLoadsWhatAnyOtherSaved) {
     for (const Layout& reader : layouts) {
       const auto digests = load(root.path(), reader);
       if (expected.empty()) expected = digests;
-      EXPECT_EQ(digests, expected) << "written at EP " << writer.expert_parallel << ", read at EP " << reader.expert_parallel;
+      EXPECT_EQ(digests, expected) << "written at EP " << writer.expert_parallel << ", read at EP "
+                                   << reader.expert_parallel;
       ++pairs;
     }
   }
@@ -155,7 +160,8 @@ TEST(CheckpointLayoutsTest, AFlippedBitAnywhereIsFoundOrHarmless) {
     }
     std::ofstream(file, std::ios::binary) << bytes;
   }
-  std::cout << found << " of " << trials << " flipped bits found, the others changed nothing that is read (seed 20261124)\n";
+  std::cout << found << " of " << trials
+            << " flipped bits found, the others changed nothing that is read (seed 20261124)\n";
   EXPECT_GE(found, trials * 9 / 10);
 }
 
@@ -163,8 +169,8 @@ TEST(CheckpointLayoutsTest, AShardOfAnotherCheckpointIsFound) {
   const testing::TempDir root;
   save(root.path(), {2, 1}, 1, 1, 1);
   save(root.path(), {2, 1}, 2, 1, 2);
-  fs::copy_file(root / "s00000001-t0001/shard-00002-of-00002.safetensors", root / "s00000002-t0001/shard-00002-of-00002.safetensors",
-                fs::copy_options::overwrite_existing);
+  fs::copy_file(root / "s00000001-t0001/shard-00002-of-00002.safetensors",
+                root / "s00000002-t0001/shard-00002-of-00002.safetensors", fs::copy_options::overwrite_existing);
   json scalars;
   load(root.path(), {2, 1}, &scalars);
   EXPECT_EQ(scalars["step"], 1);

@@ -25,7 +25,9 @@ struct State {
   TrainingTensors tensors() { return {decoder.parameters(), first, second}; }
   bool equals(const State& other) const {
     for (size_t i = 0; i < first.size(); ++i) {
-      if (!decoder.parameters()[i].value.equal(other.decoder.parameters()[i].value) || !first[i].equal(other.first[i]) || !second[i].equal(other.second[i])) return false;
+      if (!decoder.parameters()[i].value.equal(other.decoder.parameters()[i].value) ||
+          !first[i].equal(other.first[i]) || !second[i].equal(other.second[i]))
+        return false;
     }
     return true;
   }
@@ -42,7 +44,9 @@ class CheckpointerTest : public ::testing::Test {
   std::optional<nlohmann::json> load(State& state) {
     return load_newest_checkpoint(root_.path(), state.tensors(), *self_);
   }
-  fs::path shard(int64_t step) { return root_ / ("s0000000" + std::to_string(step) + "-t0001") / "shard-00001-of-00001.safetensors"; }
+  fs::path shard(int64_t step) {
+    return root_ / ("s0000000" + std::to_string(step) + "-t0001") / "shard-00001-of-00001.safetensors";
+  }
 
   testing::TempDir root_;
   std::unique_ptr<Communicator> self_ = make_self_communicator();
@@ -104,7 +108,7 @@ TEST_F(CheckpointerTest, ThoseOfAnotherConfigAreNotTaken) {
 
 TEST_F(CheckpointerTest, ThoseOfAnotherConfigAreNeverRemoved) {
   for (const int64_t step : {1, 2, 3}) save(step, step);
-  fs::resize_file(shard(2), 100);   // nobody can tell any more whose it is
+  fs::resize_file(shard(2), 100);  // nobody can tell any more whose it is
   CheckpointAuthority authority;
   authority.is_ours = [](const nlohmann::json& scalars) { return scalars["step"] > 3; };
   for (const int64_t step : {4, 5, 6}) {

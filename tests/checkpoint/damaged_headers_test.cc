@@ -1,5 +1,5 @@
-// Damage to safetensors headers made by rule and by chance: refused with a message that names the file, or read as something that
-// obeys every rule of the format; never a crash. The sanitizer build runs this too.
+// Damage to safetensors headers made by rule and by chance: refused with a message that names the file, or read as
+// something that obeys every rule of the format; never a crash. The sanitizer build runs this too.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -28,7 +28,8 @@ std::string file_of(const std::string& header, const std::string& data) {
 /// Whether it is refused (with the file's name, on one screen); what is accepted must tile the file.
 bool is_refused(const std::string& bytes) {
   try {
-    const SafetensorsHeader header = parse_safetensors_header(std::as_bytes(std::span(bytes.data(), bytes.size())), bytes.size(), kWhere);
+    const SafetensorsHeader header =
+        parse_safetensors_header(std::as_bytes(std::span(bytes.data(), bytes.size())), bytes.size(), kWhere);
     uint64_t end = 0;
     for (const SafetensorsEntry& entry : header.entries) {
       EXPECT_EQ(entry.begin, end);
@@ -44,15 +45,19 @@ bool is_refused(const std::string& bytes) {
   }
 }
 
-const std::string kGood = R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]},)"
-                          R"("b":{"dtype":"BF16","shape":[3],"data_offsets":[8,14]},"c":{"dtype":"U8","shape":[],"data_offsets":[14,15]}})";
+const std::string kGood =
+    R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]},)"
+    R"("b":{"dtype":"BF16","shape":[3],"data_offsets":[8,14]},"c":{"dtype":"U8","shape":[],"data_offsets":[14,15]}})";
 const std::string kData(15, 'd');
 
-TEST(DamagedHeadersTest, TheUndamagedOneIsRead) { EXPECT_FALSE(is_refused(file_of(kGood, kData))); }
+TEST(DamagedHeadersTest, TheUndamagedOneIsRead) {
+  EXPECT_FALSE(is_refused(file_of(kGood, kData)));
+}
 
 TEST(DamagedHeadersTest, EveryShorterFileIsRefused) {
   const std::string whole = file_of(kGood, kData);
-  for (size_t length = 0; length < whole.size(); ++length) EXPECT_TRUE(is_refused(whole.substr(0, length))) << length << " bytes";
+  for (size_t length = 0; length < whole.size(); ++length)
+    EXPECT_TRUE(is_refused(whole.substr(0, length))) << length << " bytes";
   EXPECT_TRUE(is_refused(whole + "x"));
 }
 
@@ -102,7 +107,8 @@ TEST(DamagedHeadersTest, RandomDamageNeverGetsThroughUnchecked) {
     }
     refused += is_refused(bytes) ? 1 : 0;
   }
-  std::cout << refused << " of " << kTrials << " randomly damaged files refused, the others obey every rule (seed 20261124)\n";
+  std::cout << refused << " of " << kTrials
+            << " randomly damaged files refused, the others obey every rule (seed 20261124)\n";
   EXPECT_GE(refused, kTrials / 2);
 }
 

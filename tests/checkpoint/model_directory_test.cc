@@ -25,7 +25,8 @@ void write_tiny(const fs::path& path, int ranks, uint64_t max_shard_bytes = Mode
     const int64_t count = 4 / ranks;
     Decoder decoder(testing::tiny_moe_config(4, 2, 16), at::kFloat, {world.rank() * count, count});
     testing::fill_random(decoder, 1);
-    write_model(path, "/nowhere", decoder, decoder.config(), at::kFloat, world, /*writes_experts=*/true, /*chat_template=*/"", max_shard_bytes);
+    write_model(path, "/nowhere", decoder, decoder.config(), at::kFloat, world, /*writes_experts=*/true,
+                /*chat_template=*/"", max_shard_bytes);
   });
 }
 
@@ -60,7 +61,8 @@ TEST(ModelDirectoryTest, ShardsOfSeveralRanksHoldTheSameModelAsOneFile) {
   EXPECT_TRUE(fs::exists(folder / "one/model.safetensors"));
   EXPECT_TRUE(fs::exists(folder / "two/model.safetensors.index.json"));
   const ModelDirectory one(folder / "one"), two(folder / "two");
-  for (const TensorSpec& spec : logical_tensor_specs(one.config())) EXPECT_TRUE(one.tensor(spec.name).equal(two.tensor(spec.name))) << spec.name;
+  for (const TensorSpec& spec : logical_tensor_specs(one.config()))
+    EXPECT_TRUE(one.tensor(spec.name).equal(two.tensor(spec.name))) << spec.name;
   EXPECT_THROW(write_tiny(folder / "one", 1), InvalidArgument) << "nothing may be overwritten";
 }
 
@@ -93,9 +95,11 @@ TEST(ModelDirectoryTest, EachRankCutsItsTensorsIntoShards) {
     ++shards;
   }
   EXPECT_GT(shards, 6u);
-  EXPECT_TRUE(fs::exists(folder / concat("m/model-00001-of-", std::string(shards < 10 ? "0000" : "000"), shards, ".safetensors")));
+  EXPECT_TRUE(fs::exists(
+      folder / concat("m/model-00001-of-", std::string(shards < 10 ? "0000" : "000"), shards, ".safetensors")));
   const ModelDirectory one(folder / "one"), cut(folder / "m");
-  for (const TensorSpec& spec : logical_tensor_specs(one.config())) EXPECT_TRUE(one.tensor(spec.name).equal(cut.tensor(spec.name))) << spec.name;
+  for (const TensorSpec& spec : logical_tensor_specs(one.config()))
+    EXPECT_TRUE(one.tensor(spec.name).equal(cut.tensor(spec.name))) << spec.name;
 }
 
 TEST(ModelDirectoryTest, EveryProblemOfTheTensorsIsListedAtOnce) {
@@ -107,13 +111,15 @@ TEST(ModelDirectoryTest, EveryProblemOfTheTensorsIsListedAtOnce) {
     tensors["lm_head.weight"] = at::zeros({3, 3});
     tensors["model.layers.0.input_layernorm.weight"] = tensors["model.layers.0.input_layernorm.weight"].to(at::kInt);
   });
-  expect_refused(folder / "m", {"missing: model.norm.weight", "unexpected: model.layers.0.mlp.bias", "lm_head.weight is [3,3], expected [61,32]", "I32"});
+  expect_refused(folder / "m", {"missing: model.norm.weight", "unexpected: model.layers.0.mlp.bias",
+                                "lm_head.weight is [3,3], expected [61,32]", "I32"});
 }
 
 TEST(ModelDirectoryTest, ANonFiniteWeightIsNamed) {
   const testing::TempDir folder;
   write_tiny(folder / "m", 1);
-  rewrite(folder / "m", [](auto& tensors) { tensors["model.layers.1.mlp.experts.2.up_proj.weight"][3][4] = std::nanf(""); });
+  rewrite(folder / "m",
+          [](auto& tensors) { tensors["model.layers.1.mlp.experts.2.up_proj.weight"][3][4] = std::nanf(""); });
   expect_refused(folder / "m", {"model.safetensors", "model.layers.1.mlp.experts.2.up_proj.weight", "holds 1 values"});
 }
 

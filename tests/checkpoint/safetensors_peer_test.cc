@@ -35,7 +35,8 @@ TEST(SafetensorsPeerTest, ThereAndBackIsTheSameBytes) {
   const std::vector<int64_t> shapes[] = {{}, {0}, {3, 0, 2}, {1}, {7, 5}, {2, 3, 4}, {43, 129}};
   for (const at::ScalarType type : types) {
     for (const std::vector<int64_t>& shape : shapes) {
-      tensors.emplace_back("tensor." + std::to_string(tensors.size()), testing::random_normal(shape, tensors.size() + 1).mul(50).abs().to(type));
+      tensors.emplace_back("tensor." + std::to_string(tensors.size()),
+                           testing::random_normal(shape, tensors.size() + 1).mul(50).abs().to(type));
     }
   }
   std::vector<SafetensorsWriter::Spec> specs;
@@ -44,8 +45,8 @@ TEST(SafetensorsPeerTest, ThereAndBackIsTheSameBytes) {
   for (const auto& [name, tensor] : tensors) writer.write(name, tensor);
   writer.finish();
 
-  const testing::ProcessResult result =
-      testing::run_process({testing::peer_python(), "-c", kScript, folder / "ours.safetensors", folder / "theirs.safetensors"});
+  const testing::ProcessResult result = testing::run_process(
+      {testing::peer_python(), "-c", kScript, folder / "ours.safetensors", folder / "theirs.safetensors"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_EQ(std::stoul(result.out), tensors.size());
   const SafetensorsFile theirs(folder / "theirs.safetensors");

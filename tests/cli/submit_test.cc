@@ -191,7 +191,8 @@ TEST_F(SubmitTest, ADryRunOfAGoodFilePrintsThePlan) {
   const ProcessResult result = submit({"--dry-run"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_THAT(result.out,
-              AllOf(HasSubstr("valid, with 1 warning\n"), ::testing::ContainsRegex("stage1 +train +2 +cpu +convert.model +20 steps"),
+              AllOf(HasSubstr("valid, with 1 warning\n"),
+                    ::testing::ContainsRegex("stage1 +train +2 +cpu +convert.model +20 steps"),
                     HasSubstr("sequential, 4 experts, top-2"), HasSubstr("evaluate.loss_ratio_to_baseline <= 1.25")));
   EXPECT_THAT(result.err, HasSubstr("warning: stage stage1 needs 2 cpu ranks"));
 }
@@ -271,7 +272,9 @@ TEST_F(SubmitTest, AWorkingDirectoryThatIsNotUtf8IsNamed) {
 TEST_F(SubmitTest, AUserNameOfAnyBytesIsTaken) {
   write(kGood);
   answer_ = accept;
-  const ProcessResult result = run_process({moectl_path(), "--coordinator", coordinator_.address(), "submit", (folder_ / "p.yaml").string()}, {{"USER", "ren\xE9"}});
+  const ProcessResult result =
+      run_process({moectl_path(), "--coordinator", coordinator_.address(), "submit", (folder_ / "p.yaml").string()},
+                  {{"USER", "ren\xE9"}});
   EXPECT_EQ(result.exit_code, 0) << result.err;
   ASSERT_EQ(requests_.size(), 1u);
   EXPECT_EQ(requests_[0].user(), "ren\\xE9");

@@ -60,11 +60,15 @@ TEST(UsageTest, WordsThatAreNotUtf8) {
 
 TEST(UsageTest, OutputThatCannotBeWrittenIsOneAndAReaderThatLeftIsQuiet) {
   for (const char* command : {"--help", "submit --help", "version"}) {
-    const ProcessResult full = run_process({"bash", "-c", moectl_path() + " --coordinator " + kNobody + " " + command + " >/dev/full"});
+    const ProcessResult full =
+        run_process({"bash", "-c", moectl_path() + " --coordinator " + kNobody + " " + command + " >/dev/full"});
     EXPECT_EQ(full.exit_code, 1) << command;
-    EXPECT_THAT(full.err, HasSubstr("moectl: cannot write to standard output: No space left on device; is the disk full?")) << command;
+    EXPECT_THAT(full.err,
+                HasSubstr("moectl: cannot write to standard output: No space left on device; is the disk full?"))
+        << command;
   }
-  const ProcessResult gone = run_process({"bash", "-c", "(sleep 0.2; " + moectl_path() + " --help; echo $? >&2) | true"});
+  const ProcessResult gone =
+      run_process({"bash", "-c", "(sleep 0.2; " + moectl_path() + " --help; echo $? >&2) | true"});
   EXPECT_EQ(gone.err, "141\n");
 }
 

@@ -172,7 +172,8 @@ void check_agreements(Communicator& world) {
 
 void check_differences(Communicator& world) {
   const int me = world.rank(), last = world.size() - 1;
-  std::map<std::string, std::string> facts{{"the same", "1"}, {concat("of one rank ", me), "2"}, {"empty: everywhere", ""}};
+  std::map<std::string, std::string> facts{
+      {"the same", "1"}, {concat("of one rank ", me), "2"}, {"empty: everywhere", ""}};
   EXPECT_EQ(differences_between_ranks(world, "no differences", facts), "");
   facts["odd\n\xff file"] = me == last ? "b" : "a";
   const std::string text = differences_between_ranks(world, "differences", facts);

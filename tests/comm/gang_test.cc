@@ -160,7 +160,8 @@ TEST(MpiSessionTest, ManyWorldsOfOneAreRefused) {
     return testing::run_process({std::string(MOE_BINARY_DIR) + "/bin/moe_gang_program", "lone"}, environment);
   };
   const std::pair<std::map<std::string, std::string>, std::string> refused[] = {
-      {{{"SLURM_STEP_NUM_TASKS", "4"}, {"SLURM_NTASKS", "4"}, {"SLURM_PROCID", "0"}}, "srun started 4 of (SLURM_STEP_NUM_TASKS=4)"},
+      {{{"SLURM_STEP_NUM_TASKS", "4"}, {"SLURM_NTASKS", "4"}, {"SLURM_PROCID", "0"}},
+       "srun started 4 of (SLURM_STEP_NUM_TASKS=4)"},
       {{{"SLURM_NTASKS", "4"}, {"SLURM_PROCID", "3"}}, "srun started 4 of (SLURM_PROCID=3)"},
       {{{"PMI_SIZE", "2"}}, "the mpiexec of another MPI started 2 of (PMI_SIZE=2)"},
   };
@@ -171,7 +172,9 @@ TEST(MpiSessionTest, ManyWorldsOfOneAreRefused) {
   }
   // A batch script's own programs, and a step of one task.
   EXPECT_EQ(lone({{"SLURM_NTASKS", "4"}, {"SLURM_PROCID", "0"}}).exit_code, 0);
-  EXPECT_EQ(lone({{"SLURM_STEP_NUM_TASKS", "1"}, {"SLURM_NTASKS", "4"}, {"SLURM_PROCID", "0"}, {"PMI_SIZE", "1"}}).exit_code, 0);
+  EXPECT_EQ(
+      lone({{"SLURM_STEP_NUM_TASKS", "1"}, {"SLURM_NTASKS", "4"}, {"SLURM_PROCID", "0"}, {"PMI_SIZE", "1"}}).exit_code,
+      0);
 }
 
 }  // namespace

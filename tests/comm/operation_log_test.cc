@@ -11,7 +11,8 @@ TEST(OperationLogTest, KeepsTheLastOnesInOrder) {
   EXPECT_EQ(log.current(), "");
   EXPECT_EQ(log.recent(5), "");
   std::string seen;
-  log.observe([&](std::string_view op, double, int64_t bytes) { seen += std::string(op) + ":" + std::to_string(bytes) + " "; });
+  log.observe(
+      [&](std::string_view op, double, int64_t bytes) { seen += std::string(op) + ":" + std::to_string(bytes) + " "; });
   log.begin("a");
   EXPECT_TRUE(log.state().is_in_flight);
   log.end(16);

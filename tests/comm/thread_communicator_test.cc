@@ -158,8 +158,10 @@ TEST(ThreadCommunicatorTest, AFailedRankEndsTheOthersWithItsReasonAlsoInSubgroup
 }
 
 TEST(MpiSessionTest, AnMpiWithoutThreadsIsRefused) {
-  EXPECT_THAT([] { require_thread_support(0); }, ::testing::ThrowsMessage<HardwareError>(HasSubstr("MPI_THREAD_SINGLE where MPI_THREAD_SERIALIZED")));
-  EXPECT_THAT([] { require_thread_support(1); }, ::testing::ThrowsMessage<HardwareError>(HasSubstr("MPI_THREAD_FUNNELED where MPI_THREAD_SERIALIZED")));
+  EXPECT_THAT([] { require_thread_support(0); },
+              ::testing::ThrowsMessage<HardwareError>(HasSubstr("MPI_THREAD_SINGLE where MPI_THREAD_SERIALIZED")));
+  EXPECT_THAT([] { require_thread_support(1); },
+              ::testing::ThrowsMessage<HardwareError>(HasSubstr("MPI_THREAD_FUNNELED where MPI_THREAD_SERIALIZED")));
   EXPECT_NO_THROW(require_thread_support(2));  // serialized
   EXPECT_NO_THROW(require_thread_support(3));  // multiple
 }

@@ -266,12 +266,14 @@ TEST(FileIoTest, OfAnAbsolutePathOnlyTheLastFolderIsMade) {
   EXPECT_TRUE(std::filesystem::is_directory(folder / "made"));
   make_last_directory(folder / "made", "--out");
   write_file_atomically(folder / "file", "x");
-  for (const auto& [below, what] : std::map<std::string, std::string>{{"no/such/place", "no is not there"}, {"file/below", "file is not a folder"}}) {
+  for (const auto& [below, what] : std::map<std::string, std::string>{{"no/such/place", "no is not there"},
+                                                                      {"file/below", "file is not a folder"}}) {
     try {
       make_last_directory(folder / below, "--out");
       ADD_FAILURE() << below;
     } catch (const InvalidArgument& error) {
-      EXPECT_THAT(error.what(), ::testing::AllOf(HasSubstr("--out " + (folder / below).string()), HasSubstr((folder.path().string() + "/" + what))));
+      EXPECT_THAT(error.what(), ::testing::AllOf(HasSubstr("--out " + (folder / below).string()),
+                                                 HasSubstr((folder.path().string() + "/" + what))));
     }
   }
   EXPECT_FALSE(std::filesystem::exists(folder / "no"));

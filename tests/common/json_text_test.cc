@@ -21,7 +21,9 @@ std::string refusal(const std::string& text) {
   return "accepted";
 }
 
-std::string nested(int depth) { return std::string(depth, '[') + std::string(depth, ']'); }
+std::string nested(int depth) {
+  return std::string(depth, '[') + std::string(depth, ']');
+}
 
 TEST(JsonTextTest, ReadsWhatIsThere) {
   const nlohmann::json json = parse_json(R"( {"a": {"x": 1}, "b": {"x": [1, 2.5, null, "\u00e9"]}} )", "here");
@@ -30,7 +32,8 @@ TEST(JsonTextTest, ReadsWhatIsThere) {
 }
 
 TEST(JsonTextTest, RefusesWhatTheLibraryWouldHide) {
-  EXPECT_THAT(refusal(R"({"a": {"b": 1, "c": 2, "b": 3}})"), AllOf(StartsWith("dir/config.json: "), HasSubstr("\"b\" stands twice")));
+  EXPECT_THAT(refusal(R"({"a": {"b": 1, "c": 2, "b": 3}})"),
+              AllOf(StartsWith("dir/config.json: "), HasSubstr("\"b\" stands twice")));
   EXPECT_EQ(refusal(R"([{"b": 1}, {"b": 2}])"), "accepted");
   EXPECT_THAT(refusal(std::string("{}\0hidden", 9)), HasSubstr("a NUL at byte 2"));
   EXPECT_EQ(refusal(nested(kMaxJsonDepth)), "accepted");
@@ -39,7 +42,8 @@ TEST(JsonTextTest, RefusesWhatTheLibraryWouldHide) {
 }
 
 TEST(JsonTextTest, AMessageIsOneShortLine) {
-  for (const std::string& text : {std::string("{"), "{\"a\":" + std::string(100'000, '\n') + "x", "{\"" + std::string(100'000, 'n'), std::string("\"\xFF\"")}) {
+  for (const std::string& text : {std::string("{"), "{\"a\":" + std::string(100'000, '\n') + "x",
+                                  "{\"" + std::string(100'000, 'n'), std::string("\"\xFF\"")}) {
     const std::string message = refusal(text);
     EXPECT_THAT(message, StartsWith("dir/config.json: not valid JSON: parse error at line"));
     EXPECT_LT(message.size(), 500U);
@@ -65,7 +69,8 @@ TEST(JsonTextTest, ALineOfDataIsReadAsOtherProgramsReadIt) {
   EXPECT_THAT(problem("{\"a\": \"\xE9\"}"), AllOf(StartsWith("not valid JSON: "), HasSubstr("\\xE9")));
   EXPECT_EQ(problem(nested(kMaxJsonDepth)), "accepted");
   EXPECT_THAT(problem(nested(kMaxJsonDepth + 1)), StartsWith("nested deeper than 64 levels"));
-  EXPECT_EQ(problem("\"" + std::string(100, '[') + "\\\"" + std::string(100, '[') + "\""), "accepted") << "brackets in a string";
+  EXPECT_EQ(problem("\"" + std::string(100, '[') + "\\\"" + std::string(100, '[') + "\""), "accepted")
+      << "brackets in a string";
 }
 
 TEST(JsonTextTest, QuotesAreCutBetweenCharacters) {

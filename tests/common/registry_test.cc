@@ -1,10 +1,10 @@
-#include <filesystem>
-#include <system_error>
-
 #include "common/registry.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <filesystem>
+#include <system_error>
 
 #include "common/exit_code.h"
 
@@ -31,7 +31,8 @@ TEST(ExitCodeTest, EveryExceptionHasItsCode) {
   EXPECT_EQ(exit_code_for(std::runtime_error("x")), ExitCode::kInternal);
   EXPECT_EQ(exit_code_for(HardwareError("x")), ExitCode::kHardware);
   EXPECT_EQ(exit_code_for(StorageError("x")), ExitCode::kStorage);
-  EXPECT_EQ(exit_code_for(std::filesystem::filesystem_error("x", std::make_error_code(std::errc::io_error))), ExitCode::kStorage);
+  EXPECT_EQ(exit_code_for(std::filesystem::filesystem_error("x", std::make_error_code(std::errc::io_error))),
+            ExitCode::kStorage);
   EXPECT_EQ(exit_code_for(Timeout("x")), ExitCode::kHang);
   EXPECT_EQ(exit_code_for(Diverged("x")), ExitCode::kDiverged);
   EXPECT_EQ(exit_code_for(NoReadableCheckpoint("x")), ExitCode::kNoReadableCheckpoint);

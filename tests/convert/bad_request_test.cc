@@ -20,10 +20,10 @@ namespace moe {
 namespace {
 
 using ::testing::AllOf;
-using ::testing::HasSubstr;
+using testing::ConversionTest;
 using testing::convert;
 using testing::convert_spec;
-using testing::ConversionTest;
+using ::testing::HasSubstr;
 
 class BadRequestTest : public ConversionTest {
  protected:
@@ -57,28 +57,46 @@ TEST(ApplicableTest, AMethodRefusesAModelWithItsReason) {
     check_applies("gate_reader", gate_reader, testing::tiny_config("phi"), "dir");
     FAIL() << "accepted";
   } catch (const InvalidArgument& error) {
-    EXPECT_THAT(error.what(), AllOf(HasSubstr("gate_reader does not apply to dir"), HasSubstr("phi has no gate"), HasSubstr("independent_random")));
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("gate_reader does not apply to dir"), HasSubstr("phi has no gate"),
+                                    HasSubstr("independent_random")));
   }
   const ConversionMethod any{"a test's", true, {}};
   EXPECT_NO_THROW(check_applies("any", any, testing::tiny_config("phi"), "dir"));
 }
 
 TEST_F(BadRequestTest, NamesFieldValueAndWhatWouldDo) {
-  EXPECT_THAT(refusal([](auto& s) { s.set_experts(5); }), AllOf(HasSubstr("experts 5"), HasSubstr("width 48"), HasSubstr("1, 2, 3, 4, 6, 8")));
+  EXPECT_THAT(refusal([](auto& s) { s.set_experts(5); }),
+              AllOf(HasSubstr("experts 5"), HasSubstr("width 48"), HasSubstr("1, 2, 3, 4, 6, 8")));
   EXPECT_THAT(refusal([](auto& s) { s.set_experts(0); }), HasSubstr("experts 0"));
   EXPECT_THAT(refusal([](auto& s) { s.set_top_k(5); }), AllOf(HasSubstr("top_k is 5"), HasSubstr("use 1 to 4")));
   EXPECT_THAT(refusal([](auto& s) { s.set_top_k(0); }), HasSubstr("top_k is 0"));
-  EXPECT_THAT(refusal([](auto& s) { s.set_method("magic"); }), AllOf(HasSubstr("magic"), HasSubstr("independent_random, sequential")));
-  EXPECT_THAT(refusal([](auto& s) { s.set_router_init("magic"); }), AllOf(HasSubstr("magic"), HasSubstr("random_selection, kaiming, zero")));
-  EXPECT_THAT(refusal([](auto& s) { s.set_router_scaling("magic"); }), AllOf(HasSubstr("router_scaling is 'magic'"), HasSubstr("calibrated, raw")));
-  EXPECT_THAT(refusal([](auto& s) { s.set_scale_mode("magic"); }), AllOf(HasSubstr("scale_mode 'magic'"), HasSubstr("least_squares")));
-  EXPECT_THAT(refusal([](auto& s) { s.set_topk_norm("magic"); }), AllOf(HasSubstr("topk_norm 'magic'"), HasSubstr("renorm")));
-  EXPECT_THAT(refusal([](auto& s) { s.set_dtype("int4"); }), AllOf(HasSubstr("dtype is 'int4'"), HasSubstr("source, float32, bfloat16")));
-  EXPECT_THAT(refusal([](auto& s) { s.set_scale_mode("fixed"); s.set_output_scale(-1); }), AllOf(HasSubstr("output_scale is -1"), HasSubstr("positive")));
+  EXPECT_THAT(refusal([](auto& s) { s.set_method("magic"); }),
+              AllOf(HasSubstr("magic"), HasSubstr("independent_random, sequential")));
+  EXPECT_THAT(refusal([](auto& s) { s.set_router_init("magic"); }),
+              AllOf(HasSubstr("magic"), HasSubstr("random_selection, kaiming, zero")));
+  EXPECT_THAT(refusal([](auto& s) { s.set_router_scaling("magic"); }),
+              AllOf(HasSubstr("router_scaling is 'magic'"), HasSubstr("calibrated, raw")));
+  EXPECT_THAT(refusal([](auto& s) { s.set_scale_mode("magic"); }),
+              AllOf(HasSubstr("scale_mode 'magic'"), HasSubstr("least_squares")));
+  EXPECT_THAT(refusal([](auto& s) { s.set_topk_norm("magic"); }),
+              AllOf(HasSubstr("topk_norm 'magic'"), HasSubstr("renorm")));
+  EXPECT_THAT(refusal([](auto& s) { s.set_dtype("int4"); }),
+              AllOf(HasSubstr("dtype is 'int4'"), HasSubstr("source, float32, bfloat16")));
+  EXPECT_THAT(refusal([](auto& s) {
+                s.set_scale_mode("fixed");
+                s.set_output_scale(-1);
+              }),
+              AllOf(HasSubstr("output_scale is -1"), HasSubstr("positive")));
   EXPECT_THAT(refusal([](auto& s) { s.set_calibration_tokens(0); }), HasSubstr("calibration_tokens is 0"));
-  EXPECT_THAT(refusal([](auto& s) { s.clear_calibration(); }), AllOf(HasSubstr("calibration is empty"), HasSubstr("random_selection")));
-  EXPECT_THAT(refusal([](auto& s) { s.clear_calibration(); s.set_router_init("zero"); }), AllOf(HasSubstr("calibration is empty"), HasSubstr("least_squares")));
-  EXPECT_THAT(refusal([](auto& s) { s.mutable_calibration(0)->set_path("/no/such/file.jsonl"); }), HasSubstr("/no/such/file.jsonl"));
+  EXPECT_THAT(refusal([](auto& s) { s.clear_calibration(); }),
+              AllOf(HasSubstr("calibration is empty"), HasSubstr("random_selection")));
+  EXPECT_THAT(refusal([](auto& s) {
+                s.clear_calibration();
+                s.set_router_init("zero");
+              }),
+              AllOf(HasSubstr("calibration is empty"), HasSubstr("least_squares")));
+  EXPECT_THAT(refusal([](auto& s) { s.mutable_calibration(0)->set_path("/no/such/file.jsonl"); }),
+              HasSubstr("/no/such/file.jsonl"));
 }
 
 TEST_F(BadRequestTest, TooFewTokensForTheExperts) {
@@ -90,7 +108,8 @@ TEST_F(BadRequestTest, TooFewTokensForTheExperts) {
 
 TEST_F(BadRequestTest, ABadLineOfCalibrationIsNamed) {
   write_file_atomically(folder_ / "bad.jsonl", "{\"ids\": [1, 2]}\n{\"ids\": [1, 61]}\n");
-  EXPECT_THAT(refusal(convert_spec("sequential", 4, 2, folder_ / "bad.jsonl")), AllOf(HasSubstr("bad.jsonl:2"), HasSubstr("61")));
+  EXPECT_THAT(refusal(convert_spec("sequential", 4, 2, folder_ / "bad.jsonl")),
+              AllOf(HasSubstr("bad.jsonl:2"), HasSubstr("61")));
 }
 
 TEST_F(BadRequestTest, AMixtureIsNotConvertedAgain) {

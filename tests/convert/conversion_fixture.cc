@@ -51,7 +51,8 @@ nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const fs::pat
   return convert(spec, seed, source, output, *make_self_communicator());
 }
 
-nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const fs::path& source, const fs::path& output, Communicator& world) {
+nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const fs::path& source, const fs::path& output,
+                       Communicator& world) {
   const ModelDirectory directory(source);
   const auto tokenizer = fs::exists(source / "tokenizer.model") ? Tokenizer::from_directory(source) : nullptr;
   return convert_model({.spec = spec,
@@ -67,7 +68,8 @@ nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const fs::pat
 at::Tensor logits_of(const fs::path& model, const TokenBatch& batch, at::ScalarType dtype) {
   const at::NoGradGuard no_grad;
   const ModelDirectory directory(model);
-  const Decoder decoder = load_decoder(directory, dtype, {0, directory.config().moe ? directory.config().moe->num_experts : 0});
+  const Decoder decoder =
+      load_decoder(directory, dtype, {0, directory.config().moe ? directory.config().moe->num_experts : 0});
   LocalDispatcher dispatcher;
   return decoder.logits(decoder.forward(batch, dispatcher).hidden_TD);
 }

@@ -16,24 +16,28 @@
 namespace moe::testing {
 
 /// A conversion with every field set that has a default; calibration by `calibration` unless it is empty.
-v1::ConvertSpec convert_spec(const std::string& method, int experts, int top_k, const std::filesystem::path& calibration = {});
+v1::ConvertSpec convert_spec(const std::string& method, int experts, int top_k,
+                             const std::filesystem::path& calibration = {});
 
 /// Writes a dense model with random weights, depending on `seed` alone.
-void write_dense_model(const std::filesystem::path& path, const ModelConfig& config, uint64_t seed, at::ScalarType dtype = at::kFloat);
+void write_dense_model(const std::filesystem::path& path, const ModelConfig& config, uint64_t seed,
+                       at::ScalarType dtype = at::kFloat);
 
 /// Writes a JSONL file of {"ids"} documents of 20 to 60 random tokens.
 void write_calibration(const std::filesystem::path& path, int documents, int64_t vocab_size, uint64_t seed);
 
 /// Converts on one rank; the tokenizer is that of the source, if it has one.
-nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const std::filesystem::path& source, const std::filesystem::path& output);
+nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const std::filesystem::path& source,
+                       const std::filesystem::path& output);
 /// Collective.
-nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const std::filesystem::path& source, const std::filesystem::path& output,
-                       Communicator& world);
+nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const std::filesystem::path& source,
+                       const std::filesystem::path& output, Communicator& world);
 
 /// Dense logits or MoE logits of all rows of the batch.
 at::Tensor logits_of(const std::filesystem::path& model, const TokenBatch& batch, at::ScalarType dtype = at::kFloat);
 
-/// A fresh folder with a tiny dense model ("dense") of a kind of testing/tiny_model.h, and calibration ids ("ids.jsonl").
+/// A fresh folder with a tiny dense model ("dense") of a kind of testing/tiny_model.h, and calibration ids
+/// ("ids.jsonl").
 class ConversionTest : public ::testing::Test {
  protected:
   explicit ConversionTest(const std::string& kind = "llama");

@@ -1,4 +1,5 @@
-// What every conversion method must hold, over every name of the registry: docs/adding.md promises these to a new method.
+// What every conversion method must hold, over every name of the registry: docs/adding.md promises these to a new
+// method.
 
 #include "convert/conversion_methods.h"
 
@@ -16,7 +17,8 @@ struct Size {
 };
 
 /// FFN widths and expert counts of the models that the papers convert, and one that no power of two divides.
-constexpr Size kSizes[] = {{11008, 8}, {11008, 16}, {13824, 16}, {14336, 8}, {14336, 16}, {8640, 8}, {8640, 16}, {172, 4}, {768, 1}, {7, 7}};
+constexpr Size kSizes[] = {{11008, 8}, {11008, 16}, {13824, 16}, {14336, 8}, {14336, 16},
+                           {8640, 8},  {8640, 16},  {172, 4},    {768, 1},   {7, 7}};
 
 class EveryMethodTest : public ::testing::TestWithParam<std::string> {
  protected:
@@ -46,7 +48,9 @@ TEST_P(EveryMethodTest, SameRequestSameSplit) {
   EXPECT_EQ(split(request).experts, split(request).experts);
 }
 
-TEST_P(EveryMethodTest, HasASummary) { EXPECT_FALSE(conversion_methods().at(GetParam()).summary.empty()); }
+TEST_P(EveryMethodTest, HasASummary) {
+  EXPECT_FALSE(conversion_methods().at(GetParam()).summary.empty());
+}
 
 INSTANTIATE_TEST_SUITE_P(Methods, EveryMethodTest, ::testing::ValuesIn(conversion_methods().names()),
                          [](const auto& each) { return each.param; });
@@ -56,8 +60,9 @@ TEST(ConversionMethodsTest, UnknownNameListsTheKnown) {
     conversion_methods().at("clusterd");
     FAIL();
   } catch (const InvalidArgument& error) {
-    EXPECT_THAT(error.what(), ::testing::AllOf(::testing::HasSubstr("clusterd"), ::testing::HasSubstr("independent_random"),
-                                               ::testing::HasSubstr("sequential")));
+    EXPECT_THAT(error.what(),
+                ::testing::AllOf(::testing::HasSubstr("clusterd"), ::testing::HasSubstr("independent_random"),
+                                 ::testing::HasSubstr("sequential")));
   }
 }
 

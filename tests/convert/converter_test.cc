@@ -25,24 +25,29 @@ namespace moe {
 namespace {
 
 using nlohmann::json;
+using testing::ConversionTest;
 using testing::convert;
 using testing::convert_spec;
-using testing::ConversionTest;
 
 at::Tensor neurons_of(const std::filesystem::path& model, int64_t layer) {
-  return SafetensorsFile(model / "conversion.safetensors").tensor(concat("model.layers.", layer, ".mlp.experts.neurons")).to(at::kLong);
+  return SafetensorsFile(model / "conversion.safetensors")
+      .tensor(concat("model.layers.", layer, ".mlp.experts.neurons"))
+      .to(at::kLong);
 }
 
 /// The FFN tensor that the experts came from, put together again: row (or column) neurons[e][i] is row i of expert e.
 at::Tensor rebuilt(const ModelDirectory& converted, int64_t layer, const std::string& part, int64_t dim) {
   const at::Tensor neurons = neurons_of(converted.path(), layer);
   std::vector<at::Tensor> parts;
-  for (int64_t e = 0; e < neurons.size(0); ++e) parts.push_back(converted.tensor(concat("model.layers.", layer, ".mlp.experts.", e, ".", part)));
+  for (int64_t e = 0; e < neurons.size(0); ++e)
+    parts.push_back(converted.tensor(concat("model.layers.", layer, ".mlp.experts.", e, ".", part)));
   return at::cat(parts, dim).index_select(dim, neurons.flatten().argsort());
 }
 
 /// Same type, shape and bits.
-bool identical(const at::Tensor& a, const at::Tensor& b) { return a.scalar_type() == b.scalar_type() && at::equal(a, b); }
+bool identical(const at::Tensor& a, const at::Tensor& b) {
+  return a.scalar_type() == b.scalar_type() && at::equal(a, b);
+}
 
 /// A method and a kind of tiny model.
 using Conversion = std::tuple<std::string, const char*>;
@@ -79,8 +84,9 @@ TEST_P(EveryConversionTest, RoundTripIsBitIdentical) {
       }
       const int64_t layer = std::stoll(spec.name.substr(std::string("model.layers.").size()));
       const std::string part = expert_part(spec.name);
-      const at::Tensor actual = part == "down_proj.bias" ? converted.tensor(concat("model.layers.", layer, ".mlp.output_bias"))
-                                                         : rebuilt(converted, layer, part, part == "down_proj.weight" ? 1 : 0);
+      const at::Tensor actual = part == "down_proj.bias"
+                                    ? converted.tensor(concat("model.layers.", layer, ".mlp.output_bias"))
+                                    : rebuilt(converted, layer, part, part == "down_proj.weight" ? 1 : 0);
       EXPECT_TRUE(identical(actual, expected)) << spec.name;
     }
   }
@@ -96,7 +102,9 @@ TEST_P(EveryConversionTest, AllExpertsAtScaleNAreTheDenseModel) {
     const std::filesystem::path output = folder_ / concat("all", experts);
     convert(spec, 3, dense(), output);
     EXPECT_TRUE(testing::near(testing::logits_of(output, batch), testing::logits_of(dense(), batch), 1e-5)) << experts;
-    EXPECT_TRUE(testing::near(testing::logits_of(output, batch, at::kDouble), testing::logits_of(dense(), batch, at::kDouble), 1e-12)) << experts;
+    EXPECT_TRUE(testing::near(testing::logits_of(output, batch, at::kDouble),
+                              testing::logits_of(dense(), batch, at::kDouble), 1e-12))
+        << experts;
   }
 }
 
@@ -133,13 +141,15 @@ TEST_P(EveryConversionTest, RanksDoNotChangeTheResult) {
     const ModelDirectory actual(output);
     EXPECT_EQ(read_file(output / "conversion.safetensors"), read_file(folder_ / "one" / "conversion.safetensors"));
     for (const TensorSpec& tensor : logical_tensor_specs(expected.config())) {
-      EXPECT_TRUE(testing::near(actual.tensor(tensor.name), expected.tensor(tensor.name), tensor.name.find("router") != std::string::npos ? 1e-6 : 0))
+      EXPECT_TRUE(testing::near(actual.tensor(tensor.name), expected.tensor(tensor.name),
+                                tensor.name.find("router") != std::string::npos ? 1e-6 : 0))
           << tensor.name;
     }
   }
 }
 
-/// All experts chosen with equal weights: least squares must find N, with biases on both sides of the fit and none in it.
+/// All experts chosen with equal weights: least squares must find N, with biases on both sides of the fit and none in
+/// it.
 TEST_P(EveryConversionTest, LeastSquaresFindsNWhereAllExpertsAreChosen) {
   v1::ConvertSpec spec = convert_spec(method(), 4, 4, ids());
   spec.set_router_init("zero");
@@ -151,7 +161,8 @@ TEST_P(EveryConversionTest, LeastSquaresFindsNWhereAllExpertsAreChosen) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, EveryConversionTest,
-                         ::testing::Combine(::testing::ValuesIn(conversion_methods().names()), ::testing::ValuesIn(testing::kTinyKinds)),
+                         ::testing::Combine(::testing::ValuesIn(conversion_methods().names()),
+                                            ::testing::ValuesIn(testing::kTinyKinds)),
                          [](const auto& each) { return std::get<0>(each.param) + "_" + std::get<1>(each.param); });
 
 TEST_F(ConversionTest, ReportAndConfigSayHowItWasMade) {
@@ -159,7 +170,9 @@ TEST_F(ConversionTest, ReportAndConfigSayHowItWasMade) {
   const ModelDirectory source(dense());
   const v1::ConvertSpec spec = convert_spec("independent_random", 4, 2, ids());
   const auto world = make_self_communicator();
-  const json report = convert_model({spec, 9, source, nullptr, out(), [&](int64_t layer, int64_t layers) { steps.push_back(10 * layer + layers); }}, *world);
+  const json report = convert_model(
+      {spec, 9, source, nullptr, out(), [&](int64_t layer, int64_t layers) { steps.push_back(10 * layer + layers); }},
+      *world);
   EXPECT_THAT(steps, ::testing::ElementsAre(12, 22));
   EXPECT_EQ(json::parse(read_file(out() / "conversion.json")), report);
   EXPECT_EQ(report["method"], "independent_random");
@@ -188,7 +201,8 @@ TEST_F(ConversionTest, ReportAndConfigSayHowItWasMade) {
   }
 }
 
-/// The first layer sees the same inputs whatever its scale, so the fitted scale must have the smallest error of all modes there.
+/// The first layer sees the same inputs whatever its scale, so the fitted scale must have the smallest error of all
+/// modes there.
 TEST_F(ConversionTest, LeastSquaresHasTheSmallestErrorOfAllModes) {
   std::map<std::string, double> error;
   for (const char* mode : {"least_squares", "n_over_k", "k", "energy", "unbiased", "fixed"}) {
@@ -307,14 +321,16 @@ TEST_F(ConversionTest, WritesTheTypeAskedFor) {
   spec.set_dtype("bfloat16");
   convert(spec, 1, dense(), out());
   const ModelDirectory converted(out()), source(dense());
-  for (const TensorSpec& tensor : logical_tensor_specs(converted.config())) EXPECT_EQ(converted.tensor_type(tensor.name), at::kBFloat16);
+  for (const TensorSpec& tensor : logical_tensor_specs(converted.config()))
+    EXPECT_EQ(converted.tensor_type(tensor.name), at::kBFloat16);
   EXPECT_TRUE(at::equal(converted.tensor("lm_head.weight"), source.tensor("lm_head.weight").to(at::kBFloat16)));
 }
 
 TEST_F(ConversionTest, TheManifestHasEveryFilesDigest) {
   convert(convert_spec("sequential", 4, 2), 1, dense(), out());
   const json files = json::parse(read_file(out() / "MANIFEST.json"))["files"];
-  std::set<std::string> expected{"config.json", "model.safetensors", "conversion.json", "conversion.safetensors"}, listed;
+  std::set<std::string> expected{"config.json", "model.safetensors", "conversion.json", "conversion.safetensors"},
+      listed;
   for (const auto& [name, entry] : files.items()) {
     listed.insert(name);
     EXPECT_EQ(entry["xxh3_128"], xxh3_hex(read_file(out() / name))) << name;

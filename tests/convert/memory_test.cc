@@ -22,10 +22,17 @@ using testing::peak_growth;
 constexpr int64_t kLayers = 12, kHidden = 1024, kWidth = 4096, kVocab = 16384;
 
 ModelConfig config() {
-  const nlohmann::json json = {{"architectures", {"LlamaForCausalLM"}}, {"model_type", "llama"},          {"hidden_size", kHidden},
-                               {"intermediate_size", kWidth},           {"num_hidden_layers", kLayers},   {"num_attention_heads", 16},
-                               {"num_key_value_heads", 16},             {"vocab_size", kVocab},           {"max_position_embeddings", 256},
-                               {"rms_norm_eps", 1e-5},                  {"tie_word_embeddings", true}};
+  const nlohmann::json json = {{"architectures", {"LlamaForCausalLM"}},
+                               {"model_type", "llama"},
+                               {"hidden_size", kHidden},
+                               {"intermediate_size", kWidth},
+                               {"num_hidden_layers", kLayers},
+                               {"num_attention_heads", 16},
+                               {"num_key_value_heads", 16},
+                               {"vocab_size", kVocab},
+                               {"max_position_embeddings", 256},
+                               {"rms_norm_eps", 1e-5},
+                               {"tie_word_embeddings", true}};
   return parse_model_config(json.dump(), "model");
 }
 
@@ -63,7 +70,8 @@ class MemoryTest : public ::testing::Test {
   void expect_bounded(const v1::ConvertSpec& spec, double bound) {
     const double growth = peak_growth([&] { testing::convert(spec, 1, folder_ / "dense", folder_ / "out"); });
     if (growth < 0) GTEST_SKIP() << "/proc/self/clear_refs does not reset the peak on this machine";
-    std::cout << "model " << bytes_ / kMib << " MiB, peak growth " << growth / kMib << " MiB, bound " << bound / kMib << " MiB\n";
+    std::cout << "model " << bytes_ / kMib << " MiB, peak growth " << growth / kMib << " MiB, bound " << bound / kMib
+              << " MiB\n";
     EXPECT_LT(growth, bound);
     EXPECT_GT(growth, 1 * kMib) << "the measure does not work";
   }

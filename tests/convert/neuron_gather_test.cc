@@ -9,7 +9,9 @@
 namespace moe {
 namespace {
 
-at::Tensor index(const std::vector<int32_t>& neurons) { return at::tensor(neurons, at::kInt).to(at::kLong); }
+at::Tensor index(const std::vector<int32_t>& neurons) {
+  return at::tensor(neurons, at::kInt).to(at::kLong);
+}
 
 /// Experts of unlike widths; neuron 0 twice, neuron 12 in none.
 const Split kSplit{{{3, 0, 11}, {7}, {}, {10, 9, 8, 6, 5, 4, 2, 1, 0}}};
@@ -22,13 +24,16 @@ TEST_P(NeuronGatherTest, RowsAndColumnsEqualIndexSelect) {
   for (const int64_t rows : {0, 1, 3, 4, 7, 16}) {  // columns are gathered four rows at a time
     const at::Tensor by_row = testing::random_normal({13, rows}, 1).to(GetParam()), by_column = by_row.t().contiguous();
     std::vector<at::Tensor> columns;
-    for (const auto& neurons : kSplit.experts) columns.push_back(at::empty({rows, static_cast<int64_t>(neurons.size())}, by_row.options()));
+    for (const auto& neurons : kSplit.experts)
+      columns.push_back(at::empty({rows, static_cast<int64_t>(neurons.size())}, by_row.options()));
     gather_columns(by_column, kSplit, columns);
     for (size_t e = 0; e < kSplit.experts.size(); ++e) {
       at::Tensor picked = at::empty({static_cast<int64_t>(kSplit.experts[e].size()), rows}, by_row.options());
       gather_rows(by_row, kSplit.experts[e], picked);
-      EXPECT_TRUE(at::equal(picked, by_row.index_select(0, index(kSplit.experts[e])))) << rows << " values, expert " << e;
-      EXPECT_TRUE(at::equal(columns[e], by_column.index_select(1, index(kSplit.experts[e])))) << rows << " rows, expert " << e;
+      EXPECT_TRUE(at::equal(picked, by_row.index_select(0, index(kSplit.experts[e]))))
+          << rows << " values, expert " << e;
+      EXPECT_TRUE(at::equal(columns[e], by_column.index_select(1, index(kSplit.experts[e]))))
+          << rows << " rows, expert " << e;
     }
   }
 }

@@ -29,9 +29,10 @@ struct Cell {
 };
 
 /// The table of llama-moe-v1 1.11: scale by mode, and from it the output's energy and error for uncorrelated experts.
-constexpr Cell kCells[] = {{16, 4, "n_over_k", 4},      {16, 4, "k", 4}, {16, 4, "energy", 8},      {16, 4, "unbiased", 16},
-                           {8, 2, "n_over_k", 4},       {8, 2, "k", 2},  {8, 2, "energy", 4},       {8, 2, "unbiased", 8},
-                           {16, 2, "n_over_k", 8},      {16, 2, "k", 2}, {16, 2, "energy", 5.65685}, {16, 2, "unbiased", 16}};
+constexpr Cell kCells[] = {
+    {16, 4, "n_over_k", 4}, {16, 4, "k", 4}, {16, 4, "energy", 8},       {16, 4, "unbiased", 16},
+    {8, 2, "n_over_k", 4},  {8, 2, "k", 2},  {8, 2, "energy", 4},        {8, 2, "unbiased", 8},
+    {16, 2, "n_over_k", 8}, {16, 2, "k", 2}, {16, 2, "energy", 5.65685}, {16, 2, "unbiased", 16}};
 
 class ScaleCellTest : public ::testing::TestWithParam<Cell> {};
 
@@ -51,7 +52,8 @@ TEST_P(ScaleCellTest, HasTheStatisticsOfTheTable) {
   const at::Tensor x = normal({kTokens, kHidden}, 1, 4);
   LocalDispatcher dispatcher;
   const at::Tensor s = moe_layer(weights, {experts, top_k, 1.0, TopkNorm::kRenorm}, x, dispatcher, 0).y_TD;
-  const at::Tensor y = moe_layer(weights, {experts, experts, 1.0, TopkNorm::kRenorm}, x, dispatcher, 0).y_TD * static_cast<double>(experts);
+  const at::Tensor y = moe_layer(weights, {experts, experts, 1.0, TopkNorm::kRenorm}, x, dispatcher, 0).y_TD *
+                       static_cast<double>(experts);
 
   const OutputFit fit = fit_output(y, s, *make_self_communicator());
   const double n = static_cast<double>(experts), k = static_cast<double>(top_k);
@@ -71,7 +73,8 @@ TEST(ClosedFormScaleTest, FixedAndUnknown) {
     closed_form_scale("enrgy", 8, 2, 0);
     FAIL();
   } catch (const InvalidArgument& error) {
-    EXPECT_THAT(error.what(), ::testing::AllOf(::testing::HasSubstr("enrgy"), ::testing::HasSubstr("energy"), ::testing::HasSubstr("fixed")));
+    EXPECT_THAT(error.what(), ::testing::AllOf(::testing::HasSubstr("enrgy"), ::testing::HasSubstr("energy"),
+                                               ::testing::HasSubstr("fixed")));
   }
 }
 
@@ -80,7 +83,9 @@ TEST(OutputFitTest, LeastSquaresIsTheMinimumAndTheErrorIsTheDefinition) {
   const at::Tensor y = normal({50, 16}, 1, 5), s = y * 0.3 + normal({50, 16}, 0.4, 6);
   const OutputFit fit = fit_output(y, s, *make_self_communicator());
   const at::Tensor y64 = y.to(at::kDouble), s64 = s.to(at::kDouble);
-  const auto error = [&](double scale) { return ((y64 - s64 * scale).square().sum() / y64.square().sum()).item<double>(); };
+  const auto error = [&](double scale) {
+    return ((y64 - s64 * scale).square().sum() / y64.square().sum()).item<double>();
+  };
   const double best = fit.least_squares();
   EXPECT_NEAR(fit.relative_error(best), error(best), 1e-9);
   EXPECT_NEAR(fit.relative_error(4), error(4), 1e-9);

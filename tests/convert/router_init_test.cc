@@ -28,7 +28,8 @@ at::Tensor features() {
 }
 
 /// The router that `init` makes of the features, spread unevenly over `ranks` ranks.
-at::Tensor make_router(const std::string& init, const std::string& scaling, int ranks, int64_t layer = 0, uint64_t seed = 21) {
+at::Tensor make_router(const std::string& init, const std::string& scaling, int ranks, int64_t layer = 0,
+                       uint64_t seed = 21) {
   const at::Tensor all = features();
   at::Tensor result;
   testing::run_ranks(ranks, [&](Communicator& world) {
@@ -54,12 +55,16 @@ TEST_P(EveryRouterInitTest, SameOnEveryNumberOfRanksAndEveryTime) {
   EXPECT_EQ(one.sizes(), at::IntArrayRef({kExperts, kHidden}));
   EXPECT_EQ(one.scalar_type(), at::kFloat);
   EXPECT_TRUE(at::equal(one, make_router(GetParam(), "calibrated", 1)));
-  for (const int ranks : {2, 3}) EXPECT_TRUE(testing::near(make_router(GetParam(), "calibrated", ranks), one, 1e-6)) << ranks;
+  for (const int ranks : {2, 3})
+    EXPECT_TRUE(testing::near(make_router(GetParam(), "calibrated", ranks), one, 1e-6)) << ranks;
 }
 
-TEST_P(EveryRouterInitTest, HasASummary) { EXPECT_FALSE(router_inits().at(GetParam()).summary.empty()); }
+TEST_P(EveryRouterInitTest, HasASummary) {
+  EXPECT_FALSE(router_inits().at(GetParam()).summary.empty());
+}
 
-INSTANTIATE_TEST_SUITE_P(Inits, EveryRouterInitTest, ::testing::ValuesIn(router_inits().names()), [](const auto& each) { return each.param; });
+INSTANTIATE_TEST_SUITE_P(Inits, EveryRouterInitTest, ::testing::ValuesIn(router_inits().names()),
+                         [](const auto& each) { return each.param; });
 
 TEST(RandomSelectionTest, RawRowsAreDistinctTokens) {
   const at::Tensor router = make_router("random_selection", "raw", 2), all = features();
@@ -73,7 +78,8 @@ TEST(RandomSelectionTest, RawRowsAreDistinctTokens) {
 }
 
 TEST(RandomSelectionTest, CalibratedLogitsHaveDeviationOne) {
-  for (const int64_t layer : {0, 1, 2}) EXPECT_NEAR(logit_deviation(make_router("random_selection", "calibrated", 2, layer)), 1, 1e-3);
+  for (const int64_t layer : {0, 1, 2})
+    EXPECT_NEAR(logit_deviation(make_router("random_selection", "calibrated", 2, layer)), 1, 1e-3);
 }
 
 TEST(RandomSelectionTest, CalibratedRowsAreCentredTokensOfOneLength) {
@@ -95,7 +101,9 @@ TEST(RandomSelectionTest, LayersAndSeedsChooseOtherTokens) {
 TEST(RandomSelectionTest, TooFewTokensSaysHowMany) {
   const CalibrationFeatures few{features().slice(0, 0, 5), 0, 5};
   try {
-    router_inits().at("random_selection").make({kExperts, kHidden, 0, 0, "calibrated", &few}, *make_self_communicator());
+    router_inits()
+        .at("random_selection")
+        .make({kExperts, kHidden, 0, 0, "calibrated", &few}, *make_self_communicator());
     FAIL();
   } catch (const InvalidArgument& error) {
     EXPECT_THAT(error.what(), ::testing::AllOf(::testing::HasSubstr("5"), ::testing::HasSubstr("experts 7"),
@@ -108,9 +116,11 @@ TEST(RandomSelectionTest, NoTwoExpertsGetTheSameRow) {
   at::Tensor x = features();
   x.slice(0, 0, kTokens, 2) = x[0];
   testing::run_ranks(2, [&](Communicator& world) {
-    const CalibrationFeatures mine{x.slice(0, world.rank() * 300, world.rank() * 300 + 300), world.rank() * 300, kTokens};
+    const CalibrationFeatures mine{x.slice(0, world.rank() * 300, world.rank() * 300 + 300), world.rank() * 300,
+                                   kTokens};
     for (int64_t layer = 0; layer < 20; ++layer) {
-      const at::Tensor router = router_inits().at("random_selection").make({kExperts, kHidden, layer, 0, "raw", &mine}, world);
+      const at::Tensor router =
+          router_inits().at("random_selection").make({kExperts, kHidden, layer, 0, "raw", &mine}, world);
       EXPECT_EQ(std::get<0>(at::unique_dim(router, 0)).size(0), kExperts) << "layer " << layer;
     }
   });
@@ -118,20 +128,25 @@ TEST(RandomSelectionTest, NoTwoExpertsGetTheSameRow) {
 
 TEST(RandomSelectionTest, TextWithTooFewDifferentTokensIsRefused) {
   const CalibrationFeatures same{at::ones({100, kHidden}), 0, 100};
-  EXPECT_THROW(router_inits().at("random_selection").make({kExperts, kHidden, 0, 0, "calibrated", &same}, *make_self_communicator()),
+  EXPECT_THROW(router_inits()
+                   .at("random_selection")
+                   .make({kExperts, kHidden, 0, 0, "calibrated", &same}, *make_self_communicator()),
                InvalidArgument);
 }
 
 TEST(KaimingTest, UniformWithinTheBound) {
   const auto communicator = make_self_communicator();
-  const at::Tensor router = router_inits().at("kaiming").make({64, 1024, 0, 1, "calibrated", nullptr}, *communicator).to(at::kDouble);
+  const at::Tensor router =
+      router_inits().at("kaiming").make({64, 1024, 0, 1, "calibrated", nullptr}, *communicator).to(at::kDouble);
   const double bound = 1 / std::sqrt(1024.0);
   EXPECT_LE(testing::max_abs(router), bound);
   EXPECT_NEAR(router.mean().item<double>() / bound, 0, 0.01);
   EXPECT_NEAR(router.var().item<double>() / (bound * bound / 3), 1, 0.02);
 }
 
-TEST(ZeroTest, IsZero) { EXPECT_EQ(testing::max_abs(make_router("zero", "calibrated", 1)), 0); }
+TEST(ZeroTest, IsZero) {
+  EXPECT_EQ(testing::max_abs(make_router("zero", "calibrated", 1)), 0);
+}
 
 TEST(RouterLogitDeviationTest, CountsEveryRanksTokens) {
   const at::Tensor all = features(), router = make_router("kaiming", "calibrated", 1);

@@ -38,7 +38,8 @@ TEST_P(RealModelTest, AllExpertsAtScaleNAreTheDenseModel) {
   convert(spec, 3, model(), folder_ / "out");
   const TokenBatch batch = testing::random_batch({100, 56}, ModelDirectory(model()).config().vocab_size, 4);
   const at::Tensor expected = testing::logits_of(model(), batch), actual = testing::logits_of(folder_ / "out", batch);
-  std::cout << "max |logit| " << testing::max_abs(expected) << ", max |difference| " << testing::max_difference(actual, expected) << "\n";
+  std::cout << "max |logit| " << testing::max_abs(expected) << ", max |difference| "
+            << testing::max_difference(actual, expected) << "\n";
   EXPECT_TRUE(testing::near(actual, expected, 1e-5));
   EXPECT_TRUE(fs::exists(folder_ / "out" / "tokenizer.model"));
 }
@@ -47,7 +48,8 @@ INSTANTIATE_TEST_SUITE_P(Models, RealModelTest,
                          ::testing::Combine(::testing::Values("base-7m", "stories260k"), ::testing::Values(2, 4),
                                             ::testing::ValuesIn(conversion_methods().names())),
                          [](const auto& each) {
-                           std::string name = std::string(std::get<0>(each.param)) + "_" + std::to_string(std::get<1>(each.param)) + "_" + std::get<2>(each.param);
+                           std::string name = std::string(std::get<0>(each.param)) + "_" +
+                                              std::to_string(std::get<1>(each.param)) + "_" + std::get<2>(each.param);
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });

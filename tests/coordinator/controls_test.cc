@@ -10,8 +10,8 @@ namespace {
 using namespace std::chrono_literals;
 using testing::chain;
 using testing::CoordinatorFixture;
-using testing::one_stage;
 using ::testing::HasSubstr;
+using testing::one_stage;
 
 /// A coordinator with a job in the state that is asked for.
 struct Scene {
@@ -51,17 +51,22 @@ struct Scene {
 
 TEST(ControlsTest, AJobInEveryState) {
   struct Row {
-    const char *state, *cancel, *pause, *resume, *retry;   // the state it leads to, or "-"
+    const char *state, *cancel, *pause, *resume, *retry;  // the state it leads to, or "-"
   };
   const Row table[] = {
-      {"BLOCKED", "CANCELED", "PAUSED", "-", "-"},   {"QUEUED", "CANCELED", "PAUSED", "-", "-"},
-      {"ASSIGNED", "STOPPING", "STOPPING", "-", "-"}, {"RUNNING", "STOPPING", "STOPPING", "-", "-"},
-      {"STOPPING", "STOPPING", "STOPPING", "-", "-"}, {"PAUSED", "CANCELED", "PAUSED", "QUEUED", "-"},
-      {"SUCCEEDED", "-", "-", "-", "-"},              {"FAILED", "-", "-", "-", "QUEUED"},
+      {"BLOCKED", "CANCELED", "PAUSED", "-", "-"},
+      {"QUEUED", "CANCELED", "PAUSED", "-", "-"},
+      {"ASSIGNED", "STOPPING", "STOPPING", "-", "-"},
+      {"RUNNING", "STOPPING", "STOPPING", "-", "-"},
+      {"STOPPING", "STOPPING", "STOPPING", "-", "-"},
+      {"PAUSED", "CANCELED", "PAUSED", "QUEUED", "-"},
+      {"SUCCEEDED", "-", "-", "-", "-"},
+      {"FAILED", "-", "-", "-", "QUEUED"},
       {"CANCELED", "CANCELED", "-", "-", "-"},
   };
   for (const Row& row : table) {
-    for (const auto& [verb, expected] : {std::pair{"cancel", row.cancel}, {"pause", row.pause}, {"resume", row.resume}, {"retry", row.retry}}) {
+    for (const auto& [verb, expected] :
+         {std::pair{"cancel", row.cancel}, {"pause", row.pause}, {"resume", row.resume}, {"retry", row.retry}}) {
       Scene scene(row.state);
       ASSERT_EQ(scene.fixture.state(scene.job), row.state);
       const auto response = scene.act(verb, scene.job);
@@ -72,11 +77,15 @@ TEST(ControlsTest, AJobInEveryState) {
         ASSERT_TRUE(response.ok()) << row.state << " " << verb << ": " << response.status();
         EXPECT_EQ(response->state(), expected) << row.state << " " << verb;
         EXPECT_EQ(scene.fixture.state(scene.job), expected);
-        // A job that will not run ends its pipeline; one that is paused stops it, unless there are others (BLOCKED: a and b are queued).
+        // A job that will not run ends its pipeline; one that is paused stops it, unless there are others (BLOCKED: a
+        // and b are queued).
         const bool is_paused = std::string(expected) == "PAUSED" && std::string(row.state) != "BLOCKED";
-        EXPECT_EQ(scene.fixture.pipeline(scene.pipeline).phase(), std::string(expected) == "CANCELED" ? "FAILED" : is_paused ? "PAUSED" : "RUNNING")
+        EXPECT_EQ(scene.fixture.pipeline(scene.pipeline).phase(), std::string(expected) == "CANCELED" ? "FAILED"
+                                                                  : is_paused                         ? "PAUSED"
+                                                                                                      : "RUNNING")
             << row.state << " " << verb;
-        const bool was_so = row.state == std::string(expected) && !(row.state == std::string("STOPPING") && verb == std::string("cancel"));   // cancel outranks
+        const bool was_so = row.state == std::string(expected) && !(row.state == std::string("STOPPING") &&
+                                                                    verb == std::string("cancel"));  // cancel outranks
         EXPECT_EQ(!response->note().empty(), was_so) << row.state << " " << verb << ": " << response->note();
       }
       EXPECT_EQ(scene.fixture.snapshot(), scene.fixture.snapshot_of_fresh_load()) << row.state << " " << verb;
@@ -87,14 +96,18 @@ TEST(ControlsTest, AJobInEveryState) {
 TEST(ControlsTest, AStoppingJobIsToldAndBecomesWhatWasWished) {
   struct Row {
     const char* verb;
-    v1::AttemptOutcome outcome;   // LOST: the gang says nothing any more
+    v1::AttemptOutcome outcome;  // LOST: the gang says nothing any more
     const char *job, *pipeline;
   };
   const Row table[] = {
-      {"pause", v1::ATTEMPT_OUTCOME_RELEASED, "PAUSED", "PAUSED"},    {"pause", v1::ATTEMPT_OUTCOME_RETRYABLE, "PAUSED", "PAUSED"},
-      {"pause", v1::ATTEMPT_OUTCOME_LOST, "PAUSED", "PAUSED"},        {"pause", v1::ATTEMPT_OUTCOME_SUCCEEDED, "SUCCEEDED", "SUCCEEDED"},
-      {"cancel", v1::ATTEMPT_OUTCOME_RELEASED, "CANCELED", "FAILED"}, {"cancel", v1::ATTEMPT_OUTCOME_PERMANENT, "CANCELED", "FAILED"},
-      {"cancel", v1::ATTEMPT_OUTCOME_LOST, "CANCELED", "FAILED"},     {"cancel", v1::ATTEMPT_OUTCOME_SUCCEEDED, "SUCCEEDED", "SUCCEEDED"},
+      {"pause", v1::ATTEMPT_OUTCOME_RELEASED, "PAUSED", "PAUSED"},
+      {"pause", v1::ATTEMPT_OUTCOME_RETRYABLE, "PAUSED", "PAUSED"},
+      {"pause", v1::ATTEMPT_OUTCOME_LOST, "PAUSED", "PAUSED"},
+      {"pause", v1::ATTEMPT_OUTCOME_SUCCEEDED, "SUCCEEDED", "SUCCEEDED"},
+      {"cancel", v1::ATTEMPT_OUTCOME_RELEASED, "CANCELED", "FAILED"},
+      {"cancel", v1::ATTEMPT_OUTCOME_PERMANENT, "CANCELED", "FAILED"},
+      {"cancel", v1::ATTEMPT_OUTCOME_LOST, "CANCELED", "FAILED"},
+      {"cancel", v1::ATTEMPT_OUTCOME_SUCCEEDED, "SUCCEEDED", "SUCCEEDED"},
   };
   for (const Row& row : table) {
     Scene scene("RUNNING");
@@ -102,7 +115,7 @@ TEST(ControlsTest, AStoppingJobIsToldAndBecomesWhatWasWished) {
     EXPECT_EQ(fixture.heartbeat("g", scene.lease)->directive(), v1::DIRECTIVE_CONTINUE);
     ASSERT_TRUE(scene.act(row.verb, scene.job).ok());
     EXPECT_EQ(fixture.heartbeat("g", scene.lease)->directive(), v1::DIRECTIVE_RELEASE);
-    ASSERT_TRUE(fixture.commit("g", scene.lease, 3).ok());   // its last checkpoint counts
+    ASSERT_TRUE(fixture.commit("g", scene.lease, 3).ok());  // its last checkpoint counts
     if (row.outcome == v1::ATTEMPT_OUTCOME_LOST) {
       fixture.pass(15s);
     } else {
@@ -111,7 +124,8 @@ TEST(ControlsTest, AStoppingJobIsToldAndBecomesWhatWasWished) {
     EXPECT_EQ(fixture.state(scene.job), row.job) << row.verb << " " << row.outcome;
     EXPECT_EQ(fixture.pipeline(scene.pipeline).phase(), row.pipeline) << row.verb << " " << row.outcome;
     if (row.outcome == v1::ATTEMPT_OUTCOME_RELEASED) {
-      EXPECT_EQ(fixture.job(scene.job).message(), std::string(row.verb) == "pause" ? "paused by ada: because" : "canceled by ada: because");
+      EXPECT_EQ(fixture.job(scene.job).message(),
+                std::string(row.verb) == "pause" ? "paused by ada: because" : "canceled by ada: because");
     }
     EXPECT_EQ(fixture.heartbeat("g", scene.lease).status().code(), absl::StatusCode::kAborted);
     EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
@@ -144,13 +158,13 @@ TEST(ControlsTest, AJobPausedBeforeItsTurnWaitsForResume) {
   const std::string id = fixture.submit(testing::fork());
   ASSERT_TRUE(fixture.coordinator().pause(fixture.control(id + "-c")).ok());
   ASSERT_TRUE(fixture.coordinator().resume(fixture.control(id + "-c")).ok());
-  EXPECT_EQ(fixture.state(id + "-c"), "BLOCKED");   // its input is not there yet
+  EXPECT_EQ(fixture.state(id + "-c"), "BLOCKED");  // its input is not there yet
   ASSERT_TRUE(fixture.coordinator().pause(fixture.control(id + "-c")).ok());
   ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
   ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
   EXPECT_EQ(fixture.story(id), "PAUSED: a SUCCEEDED, b SUCCEEDED, c PAUSED");
   EXPECT_FALSE(fixture.acquire("g"));
-  ASSERT_TRUE(fixture.coordinator().resume(fixture.control(id)).ok());   // the pipeline's resume means it too
+  ASSERT_TRUE(fixture.coordinator().resume(fixture.control(id)).ok());  // the pipeline's resume means it too
   ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
   EXPECT_EQ(fixture.pipeline(id).phase(), "SUCCEEDED");
 }
@@ -163,7 +177,8 @@ TEST(ControlsTest, AWholePipelineIsPausedAndResumed) {
   EXPECT_EQ(fixture.coordinator().pause(fixture.control(id))->state(), "PAUSED");
   EXPECT_EQ(fixture.story(id), "PAUSED: a STOPPING, b PAUSED, c BLOCKED");
   EXPECT_THAT(fixture.coordinator().pause(fixture.control(id))->note(), HasSubstr("PAUSED before"));
-  EXPECT_THAT(std::string(fixture.coordinator().resume(fixture.control(id)).status().message()), HasSubstr("still saving its checkpoint"));
+  EXPECT_THAT(std::string(fixture.coordinator().resume(fixture.control(id)).status().message()),
+              HasSubstr("still saving its checkpoint"));
   ASSERT_TRUE(fixture.complete("g", lease, v1::ATTEMPT_OUTCOME_SUCCEEDED).ok());
   EXPECT_EQ(fixture.story(id), "PAUSED: a SUCCEEDED, b PAUSED, c BLOCKED");
   EXPECT_FALSE(fixture.acquire("g"));
@@ -187,13 +202,16 @@ TEST(ControlsTest, AWholePipelineIsCanceled) {
   for (const std::string& target : {id, id + "-a"}) {
     EXPECT_EQ(fixture.coordinator().cancel(fixture.control(target))->state(), "CANCELED") << "said twice is no error";
     EXPECT_THAT(fixture.coordinator().cancel(fixture.control(target))->note(), HasSubstr("CANCELED before"));
-    EXPECT_EQ(fixture.coordinator().retry(fixture.control(target)).status().code(), absl::StatusCode::kFailedPrecondition);
-    EXPECT_EQ(fixture.coordinator().resume(fixture.control(target)).status().code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(fixture.coordinator().retry(fixture.control(target)).status().code(),
+              absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(fixture.coordinator().resume(fixture.control(target)).status().code(),
+              absl::StatusCode::kFailedPrecondition);
   }
   EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
 }
 
-// Paused one by one: the pipeline is PAUSED when nothing of it moves any more, for everyone who asks, and until something does.
+// Paused one by one: the pipeline is PAUSED when nothing of it moves any more, for everyone who asks, and until
+// something does.
 TEST(ControlsTest, APipelineIsPausedWhenItsJobsAre) {
   CoordinatorFixture fixture;
   fixture.register_gang("g");
@@ -235,12 +253,15 @@ TEST(ControlsTest, ADecisionSaidTwiceIsNoErrorAndAnotherOneIs) {
     fixture.register_gang("g");
     const std::string id = fixture.submit(chain());
     ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
-    ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_SUCCEEDED, {{"loss_ratio_to_baseline", 9}}).ok());
+    ASSERT_TRUE(
+        fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_SUCCEEDED, {{"loss_ratio_to_baseline", 9}})
+            .ok());
     ASSERT_TRUE(fixture.decide(id, approve, "parity").ok());
     const std::string story = fixture.story(id);
     const auto again = fixture.decide(id, approve, "parity");
     ASSERT_TRUE(again.ok()) << again.status();
-    EXPECT_THAT(again->note(), HasSubstr(approve ? "gate 'parity' was approved before, by ada" : "gate 'parity' was rejected before, by ada"));
+    EXPECT_THAT(again->note(), HasSubstr(approve ? "gate 'parity' was approved before, by ada"
+                                                 : "gate 'parity' was rejected before, by ada"));
     EXPECT_EQ(fixture.decide(id, !approve, "parity").status().code(), absl::StatusCode::kFailedPrecondition);
     EXPECT_EQ(fixture.story(id), story);
   }
@@ -252,7 +273,7 @@ TEST(ControlsTest, ARepeatedControlDoesNothingTwice) {
   const v1::ControlRequest pause = fixture.control(job);
   ASSERT_TRUE(fixture.coordinator().pause(pause).ok());
   ASSERT_TRUE(fixture.coordinator().resume(fixture.control(job)).ok());
-  EXPECT_EQ(fixture.coordinator().pause(pause)->state(), "PAUSED");   // the answer of then
+  EXPECT_EQ(fixture.coordinator().pause(pause)->state(), "PAUSED");  // the answer of then
   EXPECT_EQ(fixture.state(job), "QUEUED");
 }
 

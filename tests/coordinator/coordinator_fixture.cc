@@ -24,10 +24,13 @@ std::string numbered(const char* format, long long number) {
 
 }  // namespace
 
-v1::PipelineSpec spec_of(const std::string& yaml) { return load_pipeline_or_throw(yaml, "test.yaml", {}, {}); }
+v1::PipelineSpec spec_of(const std::string& yaml) {
+  return load_pipeline_or_throw(yaml, "test.yaml", {}, {});
+}
 
 v1::PipelineSpec one_stage(const std::string& name, int ranks) {
-  return spec_of(concat("apiVersion: moe/v1\nkind: Pipeline\nname: ", name, "\nstages:\n  - {name: work, gang: {ranks: ", ranks,
+  return spec_of(concat("apiVersion: moe/v1\nkind: Pipeline\nname: ", name,
+                        "\nstages:\n  - {name: work, gang: {ranks: ", ranks,
                         "}, evaluate: {input: ./dense, data: [{path: v.jsonl}]}}\n"));
 }
 
@@ -66,21 +69,24 @@ void CoordinatorFixture::start() {
   store_ = std::make_unique<Store>(folder_ / "moe.db");
   coordinator_ = std::make_unique<Coordinator>(
       options_, clock_, *store_,
-      CoordinatorObserver{.lease_expired =
-                              [this](const std::string& reason) {
-                                ++observed_.expired[reason];
-                                const std::vector<std::string> known = metric_labels().expiry_reasons;
-                                EXPECT_NE(std::find(known.begin(), known.end(), reason), known.end()) << reason << " is not counted from 0";
-                              },
-                          .fenced = [this] { ++observed_.fenced; },
-                          .restarted =
-                              [this](const std::string&, const std::string& reason) {
-                                ++observed_.restarted[reason];
-                                const std::vector<std::string> known = metric_labels().restart_reasons;
-                                EXPECT_NE(std::find(known.begin(), known.end(), reason), known.end()) << reason << " is not counted from 0";
-                              },
-                          .finished = [this](const std::string&, const std::string& outcome) { ++observed_.finished[outcome]; },
-                          .changed = [this] { on_change(); }});
+      CoordinatorObserver{
+          .lease_expired =
+              [this](const std::string& reason) {
+                ++observed_.expired[reason];
+                const std::vector<std::string> known = metric_labels().expiry_reasons;
+                EXPECT_NE(std::find(known.begin(), known.end(), reason), known.end())
+                    << reason << " is not counted from 0";
+              },
+          .fenced = [this] { ++observed_.fenced; },
+          .restarted =
+              [this](const std::string&, const std::string& reason) {
+                ++observed_.restarted[reason];
+                const std::vector<std::string> known = metric_labels().restart_reasons;
+                EXPECT_NE(std::find(known.begin(), known.end(), reason), known.end())
+                    << reason << " is not counted from 0";
+              },
+          .finished = [this](const std::string&, const std::string& outcome) { ++observed_.finished[outcome]; },
+          .changed = [this] { on_change(); }});
 }
 
 void CoordinatorFixture::restart() {
@@ -104,7 +110,9 @@ void CoordinatorFixture::wait_until_durable() {
   durable.get_future().wait();
 }
 
-std::string CoordinatorFixture::new_request_id() { return concat("request-", ++requests_); }
+std::string CoordinatorFixture::new_request_id() {
+  return concat("request-", ++requests_);
+}
 
 v1::SubmitRequest CoordinatorFixture::submit_request(const v1::PipelineSpec& spec) {
   v1::SubmitRequest request;
@@ -141,19 +149,23 @@ v1::Job CoordinatorFixture::job(const std::string& id) {
   return coordinator_->get_job(request).value();
 }
 
-std::string CoordinatorFixture::state(const std::string& job_id) { return state_name(job(job_id).state()); }
+std::string CoordinatorFixture::state(const std::string& job_id) {
+  return state_name(job(job_id).state());
+}
 
 std::string CoordinatorFixture::story(const std::string& pipeline_id) {
   const v1::Pipeline shown = pipeline(pipeline_id);
   std::string text = shown.phase();
   for (int i = 0; i < shown.stages_size(); ++i) {
     const v1::StageState& stage = shown.stages(i);
-    text += concat(i == 0 ? ": " : ", ", stage.name(), " ", stage.is_gate() ? stage.status() : state_name(stage.job_state()));
+    text += concat(i == 0 ? ": " : ", ", stage.name(), " ",
+                   stage.is_gate() ? stage.status() : state_name(stage.job_state()));
   }
   return text;
 }
 
-absl::StatusOr<v1::ControlResponse> CoordinatorFixture::decide(const std::string& pipeline_id, bool approve, const std::string& gate) {
+absl::StatusOr<v1::ControlResponse> CoordinatorFixture::decide(const std::string& pipeline_id, bool approve,
+                                                               const std::string& gate) {
   v1::DecideGateRequest request;
   request.set_request_id(new_request_id());
   request.set_pipeline_id(pipeline_id);
@@ -164,7 +176,8 @@ absl::StatusOr<v1::ControlResponse> CoordinatorFixture::decide(const std::string
   return coordinator_->decide_gate(request);
 }
 
-void CoordinatorFixture::register_gang(const std::string& id, int ranks, const std::string& launcher, std::optional<int> previous_exit_code) {
+void CoordinatorFixture::register_gang(const std::string& id, int ranks, const std::string& launcher,
+                                       std::optional<int> previous_exit_code) {
   v1::RegisterGangRequest request;
   request.set_root_id(kRootId);
   if (previous_exit_code) request.mutable_gang()->set_previous_exit_code(*previous_exit_code);
@@ -190,7 +203,8 @@ v1::Lease CoordinatorFixture::must_acquire(const std::string& gang) {
   return *lease;
 }
 
-absl::StatusOr<v1::HeartbeatResponse> CoordinatorFixture::heartbeat(const std::string& gang, const v1::Lease& lease, const std::string& phase, int64_t step) {
+absl::StatusOr<v1::HeartbeatResponse> CoordinatorFixture::heartbeat(const std::string& gang, const v1::Lease& lease,
+                                                                    const std::string& phase, int64_t step) {
   v1::HeartbeatRequest request;
   request.set_gang_id(gang);
   request.set_job_id(lease.job_id());
@@ -200,7 +214,8 @@ absl::StatusOr<v1::HeartbeatResponse> CoordinatorFixture::heartbeat(const std::s
   return coordinator_->heartbeat(request);
 }
 
-absl::Status CoordinatorFixture::report(const std::string& gang, const v1::Lease& lease, const std::vector<int64_t>& steps) {
+absl::Status CoordinatorFixture::report(const std::string& gang, const v1::Lease& lease,
+                                        const std::vector<int64_t>& steps) {
   v1::ReportMetricsRequest request;
   request.set_gang_id(gang);
   request.set_job_id(lease.job_id());
@@ -213,12 +228,14 @@ absl::Status CoordinatorFixture::report(const std::string& gang, const v1::Lease
   return coordinator_->report_metrics(request).status();
 }
 
-v1::CommitCheckpointRequest CoordinatorFixture::commit_request(const std::string& gang, const v1::Lease& lease, int64_t step) {
+v1::CommitCheckpointRequest CoordinatorFixture::commit_request(const std::string& gang, const v1::Lease& lease,
+                                                               int64_t step) {
   v1::CommitCheckpointRequest request;
   request.set_gang_id(gang);
   request.set_job_id(lease.job_id());
   request.set_attempt(lease.attempt());
-  const std::string path = concat(lease.job_id(), "/checkpoints/s", numbered("%08lld", step), numbered("-t%04lld", lease.attempt()));
+  const std::string path =
+      concat(lease.job_id(), "/checkpoints/s", numbered("%08lld", step), numbered("-t%04lld", lease.attempt()));
   const std::string manifest = concat("{\"step\": ", step, ", \"attempt\": ", lease.attempt(), "}");
   fs::create_directories(root() / path);
   std::ofstream(root() / path / "MANIFEST.json") << manifest;
@@ -232,7 +249,8 @@ absl::Status CoordinatorFixture::commit(const std::string& gang, const v1::Lease
   return coordinator_->commit_checkpoint(commit_request(gang, lease, step)).status();
 }
 
-v1::CompleteAttemptRequest CoordinatorFixture::complete_request(const std::string& gang, const v1::Lease& lease, v1::AttemptOutcome outcome) {
+v1::CompleteAttemptRequest CoordinatorFixture::complete_request(const std::string& gang, const v1::Lease& lease,
+                                                                v1::AttemptOutcome outcome) {
   v1::CompleteAttemptRequest request;
   request.set_gang_id(gang);
   request.set_job_id(lease.job_id());
@@ -248,7 +266,8 @@ v1::CompleteAttemptRequest CoordinatorFixture::complete_request(const std::strin
 }
 
 absl::Status CoordinatorFixture::complete(const std::string& gang, const v1::Lease& lease, v1::AttemptOutcome outcome,
-                                          const std::map<std::string, double>& metrics, const std::string& message, int exit_code) {
+                                          const std::map<std::string, double>& metrics, const std::string& message,
+                                          int exit_code) {
   v1::CompleteAttemptRequest request = complete_request(gang, lease, outcome);
   request.mutable_metrics()->insert(metrics.begin(), metrics.end());
   request.set_message(message);
@@ -261,7 +280,7 @@ std::map<std::string, std::string> CoordinatorFixture::snapshot_of(Coordinator& 
   Coordinator::View view = coordinator.view(1'000'000);
   for (const v1::Pipeline& pipeline : view.pipelines) all["pipeline " + pipeline.id()] = pipeline.DebugString();
   for (v1::Job& job : view.jobs) {
-    job.clear_progress();   // heartbeats stay in memory
+    job.clear_progress();  // heartbeats stay in memory
     job.clear_pending_explanation();
     job.clear_expert_load();
     all["job " + job.id()] = job.DebugString();
@@ -277,7 +296,8 @@ std::map<std::string, std::string> CoordinatorFixture::snapshot_of(Coordinator& 
   v1::ListRequest list;
   list.set_page_size(500);
   const auto found_artifacts = coordinator.list_artifacts(list);
-  for (const v1::Artifact& artifact : found_artifacts->artifacts()) all["artifact " + artifact.id()] = artifact.DebugString();
+  for (const v1::Artifact& artifact : found_artifacts->artifacts())
+    all["artifact " + artifact.id()] = artifact.DebugString();
   v1::WatchRequest watch;
   for (int64_t before = -1; before != watch.after_revision();) {
     before = watch.after_revision();
@@ -292,7 +312,8 @@ std::map<std::string, std::string> CoordinatorFixture::snapshot_of(Coordinator& 
 
 void CoordinatorFixture::copy_store(const TempDir& folder) {
   wait_until_durable();
-  for (const char* name : {"moe.db", "moe.db-wal"}) std::ofstream(folder / name, std::ios::binary) << read_file(folder_ / name);
+  for (const char* name : {"moe.db", "moe.db-wal"})
+    std::ofstream(folder / name, std::ios::binary) << read_file(folder_ / name);
 }
 
 std::map<std::string, std::string> CoordinatorFixture::stored_states() {

@@ -32,8 +32,8 @@ struct Observed {
   int fenced = 0;
 };
 
-/// A coordinator over a real store in a temporary folder, with a clock that the test moves, and gangs that are played by calls.
-/// One thread, except where a test calls coordinator() itself.
+/// A coordinator over a real store in a temporary folder, with a clock that the test moves, and gangs that are played
+/// by calls. One thread, except where a test calls coordinator() itself.
 class CoordinatorFixture {
  public:
   /// Of its data root; register_gang() sends it.
@@ -67,22 +67,28 @@ class CoordinatorFixture {
   std::string state(const std::string& job_id);
   /// "<phase>: <stage> <STATE>, ..." of a pipeline.
   std::string story(const std::string& pipeline_id);
-  absl::StatusOr<v1::ControlResponse> decide(const std::string& pipeline_id, bool approve, const std::string& gate = "");
+  absl::StatusOr<v1::ControlResponse> decide(const std::string& pipeline_id, bool approve,
+                                             const std::string& gate = "");
 
   // Gangs.
-  void register_gang(const std::string& id, int ranks = 1, const std::string& launcher = "", std::optional<int> previous_exit_code = std::nullopt);
+  void register_gang(const std::string& id, int ranks = 1, const std::string& launcher = "",
+                     std::optional<int> previous_exit_code = std::nullopt);
   std::optional<v1::Lease> acquire(const std::string& gang);
   /// acquire() of a gang that must get one.
   v1::Lease must_acquire(const std::string& gang);
-  absl::StatusOr<v1::HeartbeatResponse> heartbeat(const std::string& gang, const v1::Lease& lease, const std::string& phase = "training", int64_t step = 0);
+  absl::StatusOr<v1::HeartbeatResponse> heartbeat(const std::string& gang, const v1::Lease& lease,
+                                                  const std::string& phase = "training", int64_t step = 0);
   absl::Status report(const std::string& gang, const v1::Lease& lease, const std::vector<int64_t>& steps);
   /// Writes the checkpoint's manifest first.
   absl::Status commit(const std::string& gang, const v1::Lease& lease, int64_t step);
   /// Writes the output's record first, if it succeeded.
-  absl::Status complete(const std::string& gang, const v1::Lease& lease, v1::AttemptOutcome outcome = v1::ATTEMPT_OUTCOME_SUCCEEDED,
-                        const std::map<std::string, double>& metrics = {}, const std::string& message = "", int exit_code = 0);
+  absl::Status complete(const std::string& gang, const v1::Lease& lease,
+                        v1::AttemptOutcome outcome = v1::ATTEMPT_OUTCOME_SUCCEEDED,
+                        const std::map<std::string, double>& metrics = {}, const std::string& message = "",
+                        int exit_code = 0);
   v1::CommitCheckpointRequest commit_request(const std::string& gang, const v1::Lease& lease, int64_t step);
-  v1::CompleteAttemptRequest complete_request(const std::string& gang, const v1::Lease& lease, v1::AttemptOutcome outcome);
+  v1::CompleteAttemptRequest complete_request(const std::string& gang, const v1::Lease& lease,
+                                              v1::AttemptOutcome outcome);
 
   /// Job -> state, as the database has them.
   std::map<std::string, std::string> stored_states();

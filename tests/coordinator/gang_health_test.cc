@@ -29,7 +29,9 @@ v1::GangFault fault(const std::string& job, int64_t at, int64_t step = 0, bool c
   return made;
 }
 
-bool is_quarantined(const GangHealth& health, const std::string& gang, int64_t at) { return health.is_quarantined(gang, at * kSecond); }
+bool is_quarantined(const GangHealth& health, const std::string& gang, int64_t at) {
+  return health.is_quarantined(gang, at * kSecond);
+}
 
 TEST(GangHealthTest, TwoJobsThatOthersCouldRunMakeAQuarantine) {
   GangHealth health(kQuarantine * kSecond);
@@ -40,7 +42,8 @@ TEST(GangHealthTest, TwoJobsThatOthersCouldRunMakeAQuarantine) {
   EXPECT_THAT(health.failed("bad", fault("b", 30)), ElementsAre("bad"));
   EXPECT_TRUE(is_quarantined(health, "bad", 30));
   EXPECT_FALSE(is_quarantined(health, "good", 30));
-  EXPECT_THAT(health.why("bad", 30 * kSecond), AllOf(HasSubstr("failed 2 jobs"), HasSubstr("the last b: no such file"), HasSubstr("until 1970-01-01 00:30:30")));
+  EXPECT_THAT(health.why("bad", 30 * kSecond), AllOf(HasSubstr("failed 2 jobs"), HasSubstr("the last b: no such file"),
+                                                     HasSubstr("until 1970-01-01 00:30:30")));
   // It ends by itself; the next fault is one too many at once.
   EXPECT_TRUE(is_quarantined(health, "bad", 30 + kQuarantine - 1));
   EXPECT_FALSE(is_quarantined(health, "bad", 30 + kQuarantine));
@@ -49,7 +52,8 @@ TEST(GangHealthTest, TwoJobsThatOthersCouldRunMakeAQuarantine) {
 
 TEST(GangHealthTest, WhatNoOtherGangCouldRunIsNotHeldAgainstIt) {
   GangHealth health(kQuarantine * kSecond);
-  for (const char* job : {"a", "b", "c"}) EXPECT_THAT(health.failed("only", fault(job, 10, 0, /*could_run_elsewhere=*/false)), IsEmpty());
+  for (const char* job : {"a", "b", "c"})
+    EXPECT_THAT(health.failed("only", fault(job, 10, 0, /*could_run_elsewhere=*/false)), IsEmpty());
   EXPECT_FALSE(is_quarantined(health, "only", 10));
 }
 
@@ -143,7 +147,8 @@ TEST(GangHealthTest, ItsRecordsBringItBack) {
   EXPECT_THAT(health.take_changed(), IsEmpty());
   GangHealth again(kQuarantine * kSecond);
   for (const char* gang : {"g", "h"}) again.load(health.record(gang).value());
-  for (const char* gang : {"g", "h", "good"}) EXPECT_EQ(health.why(gang, 13 * kSecond), again.why(gang, 13 * kSecond)) << gang;
+  for (const char* gang : {"g", "h", "good"})
+    EXPECT_EQ(health.why(gang, 13 * kSecond), again.why(gang, 13 * kSecond)) << gang;
   EXPECT_TRUE(is_quarantined(again, "g", 13));
   health.worked("g", "z", 1, 14 * kSecond);
   EXPECT_THAT(health.take_changed(), ElementsAre("g"));

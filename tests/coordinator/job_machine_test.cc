@@ -15,7 +15,7 @@ struct Row {
   const char* from;
   const char* event;
   const char* to;
-  const char* when = "";   // "budget", "spent", "inputs", "no inputs"; empty: always
+  const char* when = "";  // "budget", "spent", "inputs", "no inputs"; empty: always
 };
 
 // What is not listed is not allowed.
@@ -124,7 +124,8 @@ std::string expected(const std::string& from, const std::string& event, const Jo
     if (from != row.from || event != row.event) continue;
     const std::string when = row.when;
     if ((when == "budget" && !circumstances.budget_left) || (when == "spent" && circumstances.budget_left)) continue;
-    if ((when == "inputs" && !circumstances.inputs_ready) || (when == "no inputs" && circumstances.inputs_ready)) continue;
+    if ((when == "inputs" && !circumstances.inputs_ready) || (when == "no inputs" && circumstances.inputs_ready))
+      continue;
     return row.to;
   }
   return "refused";
@@ -141,16 +142,18 @@ TEST(JobMachineTest, EveryPositionAndEventAsInTheTable) {
         for (const bool inputs : {true, false}) {
           const JobCircumstances circumstances{.budget_left = budget, .inputs_ready = inputs};
           const std::string actual = name_of(next_position(position, value, circumstances));
-          EXPECT_EQ(actual, expected(from, event, circumstances)) << from << ", " << event << ", budget " << budget << ", inputs " << inputs;
+          EXPECT_EQ(actual, expected(from, event, circumstances))
+              << from << ", " << event << ", budget " << budget << ", inputs " << inputs;
           ++pairs;
           allowed += actual != "refused";
         }
       }
     }
   }
-  std::cout << pairs << " cases of " << states.size() << " states, " << kEvents.size() << " events; " << allowed << " allowed\n";
+  std::cout << pairs << " cases of " << states.size() << " states, " << kEvents.size() << " events; " << allowed
+            << " allowed\n";
   EXPECT_EQ(states.size(), 9u);
-  EXPECT_EQ(v1::JobState_descriptor()->value_count(), 10);   // the nine and UNSPECIFIED
+  EXPECT_EQ(v1::JobState_descriptor()->value_count(), 10);  // the nine and UNSPECIFIED
 }
 
 TEST(JobMachineTest, FromEverywhereATerminalStateIsReachable) {
@@ -176,7 +179,8 @@ TEST(JobMachineTest, NamesAndKinds) {
   EXPECT_FALSE(names.contains(""));
   for (const auto& [name, position] : kPositions) {
     EXPECT_EQ(is_terminal(position.state), name == "SUCCEEDED" || name == "FAILED" || name == "CANCELED") << name;
-    EXPECT_EQ(is_leased(position.state), name == "ASSIGNED" || name == "RUNNING" || name.starts_with("STOPPING")) << name;
+    EXPECT_EQ(is_leased(position.state), name == "ASSIGNED" || name == "RUNNING" || name.starts_with("STOPPING"))
+        << name;
   }
 }
 

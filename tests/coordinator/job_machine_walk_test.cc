@@ -6,16 +6,16 @@
 #include "common/rng.h"
 #include "coordinator/job_machine.h"
 
-// The state machine of a job against a model that knows three facts about it and no table: whether a gang has it, whether it has
-// ended, and what a user wants of it.
+// The state machine of a job against a model that knows three facts about it and no table: whether a gang has it,
+// whether it has ended, and what a user wants of it.
 namespace moe {
 namespace {
 
 struct NaiveJob {
-  bool is_blocked = true;   // inputs missing
+  bool is_blocked = true;  // inputs missing
   bool is_paused = false;
-  int gang = 0;             // 0 none, 1 has it, 2 works on it, 3 was asked to leave it
-  std::string wish;         // what a stopping job becomes
+  int gang = 0;      // 0 none, 1 has it, 2 works on it, 3 was asked to leave it
+  std::string wish;  // what a stopping job becomes
   std::string end;
 
   std::string name() const {
@@ -101,7 +101,8 @@ struct NaiveJob {
 };
 
 std::string name_of(const JobPosition& position) {
-  if (position.state != v1::JOB_STATE_STOPPING) return position.intent == 0 ? state_name(position.state) : "an intent outside STOPPING";
+  if (position.state != v1::JOB_STATE_STOPPING)
+    return position.intent == 0 ? state_name(position.state) : "an intent outside STOPPING";
   const std::map<int, std::string> intents{{1, "PAUSED"}, {2, "CANCELED"}, {3, "QUEUED"}};
   return "STOPPING " + intents.at(position.intent);
 }
@@ -121,7 +122,8 @@ TEST(JobMachineWalkTest, AgreesWithTheModelOver100000Events) {
     const bool is_allowed = model.take(event, budget, inputs);
     if (next) position = *next;
     if (next.has_value() != is_allowed || name_of(position) != model.name()) {
-      if (++differences < 5) ADD_FAILURE() << event_name(event) << ": " << name_of(position) << ", model " << model.name();
+      if (++differences < 5)
+        ADD_FAILURE() << event_name(event) << ": " << name_of(position) << ", model " << model.name();
     }
     refused += !next;
     ++visits[name_of(position)];
@@ -131,7 +133,8 @@ TEST(JobMachineWalkTest, AgreesWithTheModelOver100000Events) {
       ++walks;
     }
   }
-  std::cout << "seed " << kSeed << ": " << kEvents << " events, " << walks << " walks, " << refused << " refused, " << differences << " differences;";
+  std::cout << "seed " << kSeed << ": " << kEvents << " events, " << walks << " walks, " << refused << " refused, "
+            << differences << " differences;";
   for (const auto& [name, count] : visits) std::cout << " " << name << " " << count;
   std::cout << "\n";
   EXPECT_EQ(differences, 0);

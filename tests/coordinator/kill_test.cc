@@ -13,8 +13,8 @@
 #include "coordinator/coordinator_fixture.h"
 #include "coordinator/server_process.h"
 
-// kill -9 of the program at random instants while many users submit: what it acknowledged is there when it starts again, and
-// what it did not can be asked for again under the same request id.
+// kill -9 of the program at random instants while many users submit: what it acknowledged is there when it starts
+// again, and what it did not can be asked for again under the same request id.
 namespace moe {
 namespace {
 
@@ -71,7 +71,8 @@ TEST(CoordinatorKillTest, NothingAcknowledgedIsLost) {
   int acknowledged = 0, unknown = 0, lost = 0, changed = 0;
   std::set<std::string> pipelines;
   for (int round = 0; round < kRounds; ++round) {
-    const Answers answers = submit_until_killed(*server, round, kUsers, std::chrono::milliseconds(100 + rng.below(400)));
+    const Answers answers =
+        submit_until_killed(*server, round, kUsers, std::chrono::milliseconds(100 + rng.below(400)));
     server = std::make_unique<ServerProcess>(folder.path());
     const auto jobs = server->jobs();
     for (const auto& [request_id, pipeline_id] : answers) {
@@ -94,12 +95,13 @@ TEST(CoordinatorKillTest, NothingAcknowledgedIsLost) {
   v1::ServerInfo info;
   grpc::ClientContext context;
   ASSERT_TRUE(server->jobs()->GetServerInfo(&context, {}, &info).ok());
-  std::cout << "seed " << kSeed << ": " << kRounds << " kills, " << kUsers << " in flight, " << acknowledged << " acknowledged, " << lost << " lost; " << unknown
-            << " without an answer, asked again; " << info.queued_jobs() << " jobs of " << pipelines.size() << " pipelines\n";
+  std::cout << "seed " << kSeed << ": " << kRounds << " kills, " << kUsers << " in flight, " << acknowledged
+            << " acknowledged, " << lost << " lost; " << unknown << " without an answer, asked again; "
+            << info.queued_jobs() << " jobs of " << pipelines.size() << " pipelines\n";
   EXPECT_EQ(lost, 0);
   EXPECT_EQ(changed, 0);
   EXPECT_GT(acknowledged, kRounds * 10);
-  EXPECT_EQ(info.queued_jobs(), static_cast<int>(pipelines.size()));   // one job each, none twice
+  EXPECT_EQ(info.queued_jobs(), static_cast<int>(pipelines.size()));  // one job each, none twice
 }
 
 TEST(CoordinatorKillTest, AFullDiskEndsItWithACauseAndLosesNothing) {
@@ -110,7 +112,8 @@ TEST(CoordinatorKillTest, AFullDiskEndsItWithACauseAndLosesNothing) {
     ServerProcess server(folder.path(), "trap '' XFSZ; ulimit -f 1000;");
     const auto jobs = server.jobs();
     std::string pipeline_id;
-    for (int n = 0; n < 2000 && submit(*jobs, concat("full-", n), pipeline_id).ok(); ++n) acknowledged.emplace_back(concat("full-", n), pipeline_id);
+    for (int n = 0; n < 2000 && submit(*jobs, concat("full-", n), pipeline_id).ok(); ++n)
+      acknowledged.emplace_back(concat("full-", n), pipeline_id);
     EXPECT_EQ(server.process().wait(std::chrono::seconds(10)), 74);
     EXPECT_NE(server.process().output().find("event=store_failed"), std::string::npos) << server.process().output();
     EXPECT_NE(server.process().output().find("make room"), std::string::npos);

@@ -12,8 +12,8 @@ namespace {
 
 using namespace std::chrono_literals;
 using testing::CoordinatorFixture;
-using testing::one_stage;
 using ::testing::HasSubstr;
+using testing::one_stage;
 
 constexpr auto kAborted = absl::StatusCode::kAborted;
 
@@ -26,7 +26,7 @@ TEST(LeasesTest, AGangThatAsksAgainGetsTheSameLease) {
   fixture.pass(14s);
   const v1::Lease second = fixture.must_acquire("g");
   EXPECT_EQ(first.SerializeAsString(), second.SerializeAsString());
-  fixture.pass(14s);   // asking was a sign of life
+  fixture.pass(14s);  // asking was a sign of life
   EXPECT_EQ(fixture.state(job), "ASSIGNED");
   EXPECT_FALSE(fixture.acquire("stranger"));
   EXPECT_EQ(fixture.coordinator().acquire_lease({}).status().code(), absl::StatusCode::kNotFound);
@@ -43,14 +43,17 @@ TEST(LeasesTest, AGangWithAnotherDataRootIsRefusedByName) {
     request.set_root_id(id);
     const absl::Status status = fixture.coordinator().register_gang(request).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-    EXPECT_THAT(std::string(status.message()), ::testing::AllOf(HasSubstr("--data-root /shared/moe on node7"), HasSubstr(id.empty() ? "no .moe-root-id" : id), HasSubstr(fixture.root().string()),
-                                                                HasSubstr(CoordinatorFixture::kRootId), HasSubstr("mount")));
+    EXPECT_THAT(std::string(status.message()),
+                ::testing::AllOf(HasSubstr("--data-root /shared/moe on node7"),
+                                 HasSubstr(id.empty() ? "no .moe-root-id" : id), HasSubstr(fixture.root().string()),
+                                 HasSubstr(CoordinatorFixture::kRootId), HasSubstr("mount")));
   }
   EXPECT_EQ(fixture.coordinator().server_info().gangs(), 0);
   request.set_root_id(CoordinatorFixture::kRootId);
   EXPECT_TRUE(fixture.coordinator().register_gang(request).ok());
   fixture.submit(one_stage());
-  EXPECT_EQ(fixture.must_acquire("g").root_id(), CoordinatorFixture::kRootId) << "every rank looks again before every job";
+  EXPECT_EQ(fixture.must_acquire("g").root_id(), CoordinatorFixture::kRootId)
+      << "every rank looks again before every job";
 }
 
 TEST(LeasesTest, AnExpiredLeaseQueuesTheJobAndAnotherGangGoesOn) {
@@ -72,7 +75,7 @@ TEST(LeasesTest, AnExpiredLeaseQueuesTheJobAndAnotherGangGoesOn) {
   EXPECT_EQ(fixture.job(job).reason(), "LEASE_EXPIRED");
   EXPECT_EQ(fixture.observed().expired["LEASE_EXPIRED"], 1);
 
-  const v1::Lease next = fixture.must_acquire("g2");   // at once: the first failure costs no wait
+  const v1::Lease next = fixture.must_acquire("g2");  // at once: the first failure costs no wait
   EXPECT_EQ(next.attempt(), 2);
   ASSERT_EQ(next.checkpoints_size(), 1);
   EXPECT_EQ(next.checkpoints(0).step(), 5);
@@ -130,9 +133,9 @@ TEST(LeasesTest, NobodyTakesUpWhatHeLetGo) {
     const v1::Lease lease = fixture.must_acquire("g");
     ASSERT_TRUE(fixture.complete("g", lease, outcome).ok());
     EXPECT_EQ(fixture.state(job), "QUEUED");
-    EXPECT_EQ(fixture.heartbeat("g", lease).status().code(), kAborted);   // a heartbeat that came late
+    EXPECT_EQ(fixture.heartbeat("g", lease).status().code(), kAborted);  // a heartbeat that came late
     EXPECT_EQ(fixture.complete("g", lease).code(), kAborted);
-    EXPECT_TRUE(fixture.complete("g", lease, outcome).ok());              // the same again is harmless
+    EXPECT_TRUE(fixture.complete("g", lease, outcome).ok());  // the same again is harmless
     EXPECT_EQ(fixture.state(job), "QUEUED");
     EXPECT_EQ(fixture.job(job).failures(), outcome == v1::ATTEMPT_OUTCOME_RETRYABLE ? 1 : 0);
   }
@@ -147,10 +150,10 @@ TEST(LeasesTest, AGangWithOtherWorkDoesNotTakeUpTheOld) {
   ASSERT_TRUE(fixture.coordinator().pause(fixture.control(first)).ok());
   const v1::Lease lost = fixture.must_acquire("g");
   ASSERT_EQ(lost.job_id(), second);
-  fixture.pass(16s);   // expires
+  fixture.pass(16s);  // expires
   ASSERT_TRUE(fixture.coordinator().resume(fixture.control(first)).ok());
   ASSERT_EQ(fixture.must_acquire("g").job_id(), first);
-  EXPECT_EQ(fixture.heartbeat("g", lost).status().code(), kAborted);   // came late; two jobs of one gang would be wrong
+  EXPECT_EQ(fixture.heartbeat("g", lost).status().code(), kAborted);  // came late; two jobs of one gang would be wrong
   EXPECT_EQ(fixture.state(second), "QUEUED");
 }
 
@@ -158,7 +161,10 @@ TEST(LeasesTest, TheBudgetIsFiveFailuresWithoutACheckpoint) {
   CoordinatorFixture fixture;
   fixture.register_gang("g");
   const std::string job = fixture.submit(one_stage()) + "-work";
-  const auto fail = [&] { ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_RETRYABLE, {}, "a rank was lost").ok()); };
+  const auto fail = [&] {
+    ASSERT_TRUE(
+        fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_RETRYABLE, {}, "a rank was lost").ok());
+  };
   std::vector<int> waits;
   for (int i = 1; i <= 4; ++i) {
     fail();
@@ -169,13 +175,14 @@ TEST(LeasesTest, TheBudgetIsFiveFailuresWithoutACheckpoint) {
       ++seconds;
     }
     waits.push_back(seconds);
-    if (i == 2) {   // a newly committed step makes the budget whole again
+    if (i == 2) {  // a newly committed step makes the budget whole again
       ASSERT_TRUE(fixture.commit("g", fixture.must_acquire("g"), 7).ok());
       EXPECT_EQ(fixture.job(job).failures(), 0);
     }
   }
   EXPECT_THAT(waits, ::testing::ElementsAre(0, 30, 0, 30));
-  ASSERT_TRUE(fixture.commit("g", fixture.must_acquire("g"), 7).ok());   // the same step by a later attempt is no progress
+  ASSERT_TRUE(
+      fixture.commit("g", fixture.must_acquire("g"), 7).ok());  // the same step by a later attempt is no progress
   EXPECT_EQ(fixture.job(job).failures(), 2);
   for (const int wait : {60, 120}) {
     fail();
@@ -201,13 +208,13 @@ TEST(LeasesTest, ALauncherThatStartsItsGangAgainGivesUpTheOldLeaseAtOnce) {
   fixture.register_gang("other", 1, "another launcher");
   const std::string job = fixture.submit(one_stage()) + "-work";
   const v1::Lease lease = fixture.must_acquire("g1");
-  fixture.register_gang("g1", 1, "launcher");   // the same process again: nothing happens
+  fixture.register_gang("g1", 1, "launcher");  // the same process again: nothing happens
   EXPECT_EQ(fixture.state(job), "ASSIGNED");
   fixture.register_gang("g2", 1, "launcher", 71);
   EXPECT_EQ(fixture.state(job), "QUEUED");
   EXPECT_EQ(fixture.job(job).reason(), "GANG_RESTARTED");
   EXPECT_EQ(fixture.job(job).attempts(0).message(), "gang g1 ended with exit code 71 and was started again as g2");
-  EXPECT_EQ(fixture.commit("g1", lease, 3).code(), kAborted);   // a dead gang takes nothing up
+  EXPECT_EQ(fixture.commit("g1", lease, 3).code(), kAborted);  // a dead gang takes nothing up
   EXPECT_EQ(fixture.heartbeat("g1", lease).status().code(), absl::StatusCode::kNotFound);
   EXPECT_FALSE(fixture.acquire("g2")) << "its machine has just failed the job, and another is there";
   EXPECT_EQ(fixture.must_acquire("other").attempt(), 2);
@@ -231,7 +238,8 @@ TEST(LeasesTest, TwoLivingGangsOfOneLauncherIdDoNotEvictEachOther) {
     ASSERT_TRUE(fixture.heartbeat("g1", lease).ok());
     const absl::Status status = fixture.coordinator().register_gang(clone).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
-    EXPECT_THAT(std::string(status.message()), ::testing::AllOf(HasSubstr("gang g1"), HasSubstr("'gang-1'"), HasSubstr("MOE_LAUNCHER_ID"), HasSubstr("in 15.0 s")));
+    EXPECT_THAT(std::string(status.message()), ::testing::AllOf(HasSubstr("gang g1"), HasSubstr("'gang-1'"),
+                                                                HasSubstr("MOE_LAUNCHER_ID"), HasSubstr("in 15.0 s")));
   }
   EXPECT_EQ(fixture.job(job).attempt(), 1);
   EXPECT_EQ(fixture.coordinator().list_gangs({})->gangs_size(), 1);
@@ -248,7 +256,8 @@ TEST(LeasesTest, TwoLivingGangsOfOneLauncherIdDoNotEvictEachOther) {
   EXPECT_EQ(fixture.heartbeat("g1", lease).status().code(), absl::StatusCode::kNotFound);
   const absl::Status status = fixture.coordinator().register_gang(first).status();
   EXPECT_EQ(status.code(), kAborted);
-  EXPECT_THAT(std::string(status.message()), ::testing::AllOf(HasSubstr("gang g1 must end"), HasSubstr("g2"), HasSubstr("MOE_LAUNCHER_ID")));
+  EXPECT_THAT(std::string(status.message()),
+              ::testing::AllOf(HasSubstr("gang g1 must end"), HasSubstr("g2"), HasSubstr("MOE_LAUNCHER_ID")));
   EXPECT_EQ(fixture.coordinator().list_gangs({})->gangs_size(), 1);
 }
 
@@ -288,7 +297,8 @@ TEST(LeasesTest, ALauncherThatStartsItsGangAgainTellsHowTheOneBeforeEnded) {
   const std::string job = fixture.submit(one_stage()) + "-work";
   fixture.must_acquire("g1");
   fixture.register_gang("g2", 1, "launcher", 137);
-  EXPECT_EQ(fixture.job(job).attempts(0).message(), "gang g1 ended with exit code 137 (signal 9) and was started again as g2");
+  EXPECT_EQ(fixture.job(job).attempts(0).message(),
+            "gang g1 ended with exit code 137 (signal 9) and was started again as g2");
   fixture.must_acquire("g2");
   fixture.register_gang("g3", 1, "launcher", 70);
   EXPECT_EQ(fixture.job(job).attempts(1).message(), "gang g2 ended with exit code 70 and was started again as g3");
@@ -376,7 +386,8 @@ TEST(LeasesTest, RepeatedCommitsAndCompletionsAreOnes) {
   v1::CompleteAttemptRequest complete = fixture.complete_request("g", lease, v1::ATTEMPT_OUTCOME_SUCCEEDED);
   const std::filesystem::path record = fixture.root() / complete.output_path() / "STAGE.json";
   std::filesystem::remove(record);
-  EXPECT_THAT(std::string(fixture.coordinator().complete_attempt(complete).status().message()), HasSubstr("--data-root"));
+  EXPECT_THAT(std::string(fixture.coordinator().complete_attempt(complete).status().message()),
+              HasSubstr("--data-root"));
   complete = fixture.complete_request("g", lease, v1::ATTEMPT_OUTCOME_SUCCEEDED);
   ASSERT_TRUE(fixture.coordinator().complete_attempt(complete).ok());
   std::filesystem::remove(record);
@@ -411,7 +422,8 @@ TEST(LeasesTest, AHundredRacingGangsAndOneJob) {
     const std::string gang = "g" + std::to_string(winner);
     ASSERT_TRUE(fixture.complete(gang, fixture.must_acquire(gang)).ok());
   }
-  std::cout << kRounds << " rounds of " << kGangs << " racing AcquireLease calls, " << wrong << " without exactly one lease\n";
+  std::cout << kRounds << " rounds of " << kGangs << " racing AcquireLease calls, " << wrong
+            << " without exactly one lease\n";
   EXPECT_EQ(wrong, 0);
 }
 

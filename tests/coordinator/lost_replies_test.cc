@@ -7,7 +7,8 @@
 #include "common/rng.h"
 #include "coordinator/rpc_fixture.h"
 
-// A proxy between client and coordinator that does what is asked and then loses the answer. Clients repeat; nothing happens twice.
+// A proxy between client and coordinator that does what is asked and then loses the answer. Clients repeat; nothing
+// happens twice.
 namespace moe {
 namespace {
 
@@ -53,15 +54,18 @@ class LosingProxy {
 
   struct Workers final : v1::WorkerService::Service {
     Workers(LosingProxy& proxy, RpcFixture& rpc) : proxy_(proxy), rpc_(rpc) {}
-    grpc::Status AcquireLease(grpc::ServerContext*, const v1::AcquireLeaseRequest* request, v1::AcquireLeaseResponse* response) override {
+    grpc::Status AcquireLease(grpc::ServerContext*, const v1::AcquireLeaseRequest* request,
+                              v1::AcquireLeaseResponse* response) override {
       grpc::ClientContext context;
       return proxy_.answer(rpc_.workers->AcquireLease(&context, *request, response));
     }
-    grpc::Status CommitCheckpoint(grpc::ServerContext*, const v1::CommitCheckpointRequest* request, v1::CommitCheckpointResponse* response) override {
+    grpc::Status CommitCheckpoint(grpc::ServerContext*, const v1::CommitCheckpointRequest* request,
+                                  v1::CommitCheckpointResponse* response) override {
       grpc::ClientContext context;
       return proxy_.answer(rpc_.workers->CommitCheckpoint(&context, *request, response));
     }
-    grpc::Status CompleteAttempt(grpc::ServerContext*, const v1::CompleteAttemptRequest* request, v1::CompleteAttemptResponse* response) override {
+    grpc::Status CompleteAttempt(grpc::ServerContext*, const v1::CompleteAttemptRequest* request,
+                                 v1::CompleteAttemptResponse* response) override {
       grpc::ClientContext context;
       return proxy_.answer(rpc_.workers->CompleteAttempt(&context, *request, response));
     }
@@ -110,16 +114,19 @@ TEST(LostRepliesTest, NothingHappensTwice) {
       v1::CommitCheckpointResponse committed;
       until_answered([&](auto* context) { return proxy.workers->CommitCheckpoint(context, commit, &committed); });
     }
-    const v1::CompleteAttemptRequest complete = rpc.core.complete_request("g", acquired.lease(), v1::ATTEMPT_OUTCOME_SUCCEEDED);
+    const v1::CompleteAttemptRequest complete =
+        rpc.core.complete_request("g", acquired.lease(), v1::ATTEMPT_OUTCOME_SUCCEEDED);
     v1::CompleteAttemptResponse completed;
     until_answered([&](auto* context) { return proxy.workers->CompleteAttempt(context, complete, &completed); });
 
     const v1::Job job = rpc.core.job(submitted.job_ids(0));
-    twice += job.attempt() != 1 || job.attempts_size() != 1 || job.checkpoints_size() != 2 || job.state() != v1::JOB_STATE_SUCCEEDED;
+    twice += job.attempt() != 1 || job.attempts_size() != 1 || job.checkpoints_size() != 2 ||
+             job.state() != v1::JOB_STATE_SUCCEEDED;
   }
   v1::ListRequest list;
   list.set_page_size(500);
-  std::cout << "seed " << kSeed << ": " << kPipelines << " pipelines, " << proxy.lost() << " answers lost, " << twice << " jobs with anything twice\n";
+  std::cout << "seed " << kSeed << ": " << kPipelines << " pipelines, " << proxy.lost() << " answers lost, " << twice
+            << " jobs with anything twice\n";
   EXPECT_EQ(twice, 0);
   EXPECT_GT(proxy.lost(), kPipelines * 3);
   EXPECT_EQ(rpc.core.coordinator().list_pipelines(list)->pipelines_size(), kPipelines);

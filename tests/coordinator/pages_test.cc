@@ -20,17 +20,22 @@ namespace {
 using namespace std::chrono_literals;
 using nlohmann::json;
 using testing::CoordinatorFixture;
-using testing::one_stage;
 using ::testing::HasSubstr;
+using testing::one_stage;
 
-double now_of(CoordinatorFixture& fixture) { return std::chrono::duration<double>(fixture.clock().wall().time_since_epoch()).count(); }
+double now_of(CoordinatorFixture& fixture) {
+  return std::chrono::duration<double>(fixture.clock().wall().time_since_epoch()).count();
+}
 
 CoordinatorSnapshot snapshot(CoordinatorFixture& fixture) {
   const double now = now_of(fixture);
-  return snapshot_of(fixture.coordinator().work(CoordinatorMetrics::kMaxJobs, static_cast<int64_t>((now - 3600) * 1e6)), now);
+  return snapshot_of(fixture.coordinator().work(CoordinatorMetrics::kMaxJobs, static_cast<int64_t>((now - 3600) * 1e6)),
+                     now);
 }
 
-std::string status_page(CoordinatorFixture& fixture) { return render_status_page(status_page_of(fixture.coordinator().view(kStatusPagePipelines), "1", "now")); }
+std::string status_page(CoordinatorFixture& fixture) {
+  return render_status_page(status_page_of(fixture.coordinator().view(kStatusPagePipelines), "1", "now"));
+}
 
 /// The number on a tile of the page.
 int tile(const std::string& page, const std::string& label) {
@@ -60,7 +65,7 @@ TEST(PagesTest, DiscoveryListsTheRanksOfGangsThatAreThere) {
     {"targets": ["127.0.0.1:41000"], "labels": {"gang_id": "g1", "rank": "0000", "node": "node7"}},
     {"targets": ["127.0.0.1:41001"], "labels": {"gang_id": "g1", "rank": "0001", "node": "node7"}},
     {"targets": ["127.0.0.1:41000"], "labels": {"gang_id": "g2", "rank": "0000", "node": "node7"}}])"));
-  fixture.pass(50s);   // nobody was heard of
+  fixture.pass(50s);  // nobody was heard of
   EXPECT_EQ(discovery_document(fixture.coordinator().view(0).gangs), "[]");
 }
 
@@ -73,13 +78,16 @@ TEST(PagesTest, TheSnapshotHasJobsQueueGangsAndGates) {
   ASSERT_EQ(shown.jobs.size(), 4u);
   ASSERT_EQ(shown.queues.size(), 1u);
   EXPECT_EQ(shown.queues[0].jobs,
-            (std::map<std::string, int64_t>{{"ASSIGNED", 0}, {"BLOCKED", 3}, {"PAUSED", 0}, {"QUEUED", 1}, {"RUNNING", 0}, {"STOPPING", 0}}));
+            (std::map<std::string, int64_t>{
+                {"ASSIGNED", 0}, {"BLOCKED", 3}, {"PAUSED", 0}, {"QUEUED", 1}, {"RUNNING", 0}, {"STOPPING", 0}}));
   EXPECT_NEAR(shown.queues[0].oldest_wait_seconds, 7, 0.01);
   EXPECT_EQ(shown.gangs.at(0).job_id, "");
   EXPECT_TRUE(shown.gates.empty());
 
   ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
-  ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_SUCCEEDED, {{"loss_ratio_to_baseline", 9}}).ok());
+  ASSERT_TRUE(
+      fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_SUCCEEDED, {{"loss_ratio_to_baseline", 9}})
+          .ok());
   shown = snapshot(fixture);
   ASSERT_EQ(shown.gates.size(), 1u);
   EXPECT_EQ(shown.gates[0].gate, "parity");
@@ -102,10 +110,11 @@ TEST(PagesTest, TheSnapshotHasJobsQueueGangsAndGates) {
   fixture.pass(10s);
   ASSERT_TRUE(fixture.heartbeat("g", lease).ok());
   fixture.clock().advance(2h);
-  EXPECT_EQ(snapshot(fixture).jobs.size(), 2u);   // what ended is shown for an hour
+  EXPECT_EQ(snapshot(fixture).jobs.size(), 2u);  // what ended is shown for an hour
 }
 
-// Whatever has ended since, however much: what lives is shown, counted and true. Page, metrics and the store tell the same.
+// Whatever has ended since, however much: what lives is shown, counted and true. Page, metrics and the store tell the
+// same.
 TEST(PagesTest, AThousandEndedPipelinesHideNothingOfThreeLivingOnes) {
   CoordinatorFixture fixture(24h);
   fixture.register_gang("g");
@@ -119,7 +128,7 @@ TEST(PagesTest, AThousandEndedPipelinesHideNothingOfThreeLivingOnes) {
   // Ended in all ways, many of them within the hour.
   for (int i = 0; i < 1000; ++i) {
     const std::string ended = fixture.submit(one_stage("ended"));
-    fixture.coordinator().cancel(fixture.control(i % 2 == 0 ? ended : ended + "-work")).value();   // CANCELED or FAILED
+    fixture.coordinator().cancel(fixture.control(i % 2 == 0 ? ended : ended + "-work")).value();  // CANCELED or FAILED
     fixture.clock().advance(1s);
   }
   for (const bool restarted : {false, true}) {
@@ -145,7 +154,8 @@ TEST(PagesTest, AThousandEndedPipelinesHideNothingOfThreeLivingOnes) {
     // The store itself: what is in its tables.
     const std::map<std::string, std::string> stored = fixture.stored_states();
     std::map<std::string, int> living;
-    std::map<std::string, int64_t> counts{{"ASSIGNED", 0}, {"BLOCKED", 0}, {"PAUSED", 0}, {"QUEUED", 0}, {"RUNNING", 0}, {"STOPPING", 0}};
+    std::map<std::string, int64_t> counts{{"ASSIGNED", 0}, {"BLOCKED", 0}, {"PAUSED", 0},
+                                          {"QUEUED", 0},   {"RUNNING", 0}, {"STOPPING", 0}};
     for (const auto& [job, state] : stored) {
       v1::JobState value = v1::JOB_STATE_UNSPECIFIED;
       ASSERT_TRUE(v1::JobState_Parse("JOB_STATE_" + state, &value)) << state;
@@ -179,7 +189,8 @@ TEST(PagesTest, JobsAtWorkAreShownAlsoOfPipelinesThatEndedOrHaveNoRoom) {
   EXPECT_THAT(page, HasSubstr("50 of 61 that have not ended, 0 of 0 that have"));
   const CoordinatorSnapshot shown = snapshot(fixture);
   EXPECT_EQ(shown.jobs.size(), 61u);
-  EXPECT_EQ(shown.jobs[0].state + shown.jobs[1].state, v1::JOB_STATE_STOPPING + v1::JOB_STATE_RUNNING) << "those at work come first";
+  EXPECT_EQ(shown.jobs[0].state + shown.jobs[1].state, v1::JOB_STATE_STOPPING + v1::JOB_STATE_RUNNING)
+      << "those at work come first";
 }
 
 TEST(PagesTest, AGateIsShownWhileItsPipelineLives) {
@@ -188,7 +199,9 @@ TEST(PagesTest, AGateIsShownWhileItsPipelineLives) {
     fixture.register_gang("g");
     const std::string id = fixture.submit(testing::chain());
     ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
-    ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_SUCCEEDED, {{"loss_ratio_to_baseline", 9}}).ok());
+    ASSERT_TRUE(
+        fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_SUCCEEDED, {{"loss_ratio_to_baseline", 9}})
+            .ok());
     ASSERT_EQ(snapshot(fixture).gates.size(), 1u);
     EXPECT_FALSE(snapshot(fixture).gates[0].passed);
     if (end == std::string("cancel")) {
@@ -200,7 +213,8 @@ TEST(PagesTest, AGateIsShownWhileItsPipelineLives) {
     if (end == std::string("approve")) {
       ASSERT_EQ(gates.size(), 1u);
       EXPECT_TRUE(gates[0].passed);
-      EXPECT_THAT(fixture.pipeline(id).stages(2).message(), ::testing::Not(HasSubstr("approve"))) << "nobody is asked any more";
+      EXPECT_THAT(fixture.pipeline(id).stages(2).message(), ::testing::Not(HasSubstr("approve")))
+          << "nobody is asked any more";
     } else {
       EXPECT_TRUE(gates.empty()) << "an alert on moe_gate_passed == 0 would never end after " << end;
     }
@@ -214,7 +228,8 @@ TEST(PagesTest, CountersBeginWithEveryReasonThatCanHappen) {
   EXPECT_EQ(labels.outcomes, (std::vector<std::string>{"SUCCEEDED", "FAILED", "CANCELED"}));
   std::set<std::string> methods;
   for (const CoordinatorLabels::Method& method : labels.methods) methods.insert(method.name);
-  EXPECT_TRUE(methods.contains("Submit") && methods.contains("GetServerInfo") && methods.contains("Heartbeat") && methods.contains("DeregisterGang"));
+  EXPECT_TRUE(methods.contains("Submit") && methods.contains("GetServerInfo") && methods.contains("Heartbeat") &&
+              methods.contains("DeregisterGang"));
   EXPECT_EQ(methods.size(), labels.methods.size());
   std::vector<std::string> reasons = labels.expiry_reasons;
   for (const char* reason : {"ATTEMPT_FAILED", "INPUTS_UNREADABLE", "NO_ROOM"}) reasons.emplace_back(reason);
@@ -226,13 +241,20 @@ TEST(PagesTest, TheSummaryFollowsAnApproval) {
   fixture.register_gang("g");
   const std::string id = fixture.submit(testing::chain());
   ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
-  ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_SUCCEEDED, {{"loss_ratio_to_baseline", 9}}).ok());
+  ASSERT_TRUE(
+      fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_SUCCEEDED, {{"loss_ratio_to_baseline", 9}})
+          .ok());
   for (const char* stage : {"convert", "parity-eval"}) {
-    write_file_atomically(fixture.root() / (id + "-" + stage) / "output-t0001" / "STAGE.json",
-                          json{{"stage", stage}, {"kind", stage == std::string("convert") ? "convert" : "evaluate"}, {"attempt", 1}, {"seconds", 1.5},
-                               {"finished_at", "2026-11-24T12:00:00Z"},
-                               {"details", {{"model", {{"parameters_total", 9}, {"parameters_active", 9}, {"experts", 8}, {"top_k", 2}}}}}}
-                              .dump());
+    write_file_atomically(
+        fixture.root() / (id + "-" + stage) / "output-t0001" / "STAGE.json",
+        json{
+            {"stage", stage},
+            {"kind", stage == std::string("convert") ? "convert" : "evaluate"},
+            {"attempt", 1},
+            {"seconds", 1.5},
+            {"finished_at", "2026-11-24T12:00:00Z"},
+            {"details", {{"model", {{"parameters_total", 9}, {"parameters_active", 9}, {"experts", 8}, {"top_k", 2}}}}}}
+            .dump());
   }
   const std::filesystem::path summary = fixture.root() / id / "summary.txt";
   { const Reporter reporter(fixture.coordinator(), fixture.root()); }
@@ -276,7 +298,7 @@ TEST(PagesTest, TheReporterWritesTheFilesOfAPipelineAndNotAgainAfterAStart) {
   const std::string id = fixture.submit(one_stage());
   const std::filesystem::path folder = fixture.root() / id;
   { const Reporter reporter(fixture.coordinator(), fixture.root()); }
-  EXPECT_FALSE(std::filesystem::exists(folder / "summary.json"));   // nothing has happened yet
+  EXPECT_FALSE(std::filesystem::exists(folder / "summary.json"));  // nothing has happened yet
   ASSERT_TRUE(fixture.coordinator().cancel(fixture.control(id)).ok());
   { const Reporter reporter(fixture.coordinator(), fixture.root()); }
   EXPECT_THAT(read_file(folder / "summary.json"), HasSubstr("CANCELED"));
@@ -287,7 +309,7 @@ TEST(PagesTest, TheReporterWritesTheFilesOfAPipelineAndNotAgainAfterAStart) {
   fixture.restart();
   { const Reporter reporter(fixture.coordinator(), fixture.root()); }
   EXPECT_EQ(read_file(folder / "summary.json"), "untouched");
-  std::filesystem::remove(folder / "summary.txt");   // it did not get that far the last time
+  std::filesystem::remove(folder / "summary.txt");  // it did not get that far the last time
   fixture.restart();
   { const Reporter reporter(fixture.coordinator(), fixture.root()); }
   EXPECT_THAT(read_file(folder / "summary.json"), HasSubstr("CANCELED"));
@@ -310,7 +332,7 @@ TEST(PagesTest, AResultThatCannotBeReadIsNoReasonToStop) {
 TEST(PagesTest, AWatcherThatIsTooLateIsToldToStartAgain) {
   CoordinatorFixture fixture;
   v1::WatchRequest watch;
-  for (int i = 0; i < 10'100; ++i) fixture.submit(one_stage());   // two events each; 20,000 are kept
+  for (int i = 0; i < 10'100; ++i) fixture.submit(one_stage());  // two events each; 20,000 are kept
   for (const bool restarted : {false, true}) {
     if (restarted) fixture.restart();
     watch.set_after_revision(1);

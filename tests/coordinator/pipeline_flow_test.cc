@@ -7,12 +7,12 @@
 namespace moe {
 namespace {
 
+using ::testing::AllOf;
 using testing::chain;
 using testing::CoordinatorFixture;
-using testing::one_stage;
-using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::one_stage;
 using ::testing::UnorderedElementsAre;
 
 void run_stage(CoordinatorFixture& fixture, const std::string& job, const std::map<std::string, double>& metrics = {}) {
@@ -36,7 +36,8 @@ TEST(PipelineFlowTest, FromSubmitToSuccessThroughEveryStage) {
   fixture.register_gang("g");
   const std::string id = fixture.submit(chain());
   EXPECT_TRUE(id.starts_with("chain-") && id.size() == 14) << id;
-  EXPECT_EQ(fixture.story(id), "RUNNING: convert QUEUED, parity-eval BLOCKED, parity PENDING, stage1 BLOCKED, evaluate BLOCKED");
+  EXPECT_EQ(fixture.story(id),
+            "RUNNING: convert QUEUED, parity-eval BLOCKED, parity PENDING, stage1 BLOCKED, evaluate BLOCKED");
   EXPECT_THAT(fixture.job(id + "-stage1").pending_explanation(), HasSubstr("waits for stage 'convert' (READY)"));
 
   const v1::Lease lease = fixture.must_acquire("g");
@@ -50,7 +51,8 @@ TEST(PipelineFlowTest, FromSubmitToSuccessThroughEveryStage) {
   EXPECT_EQ(fixture.state(id + "-convert"), "RUNNING");
   ASSERT_TRUE(fixture.complete("g", lease).ok());
   run_stage(fixture, id + "-parity-eval", {{"loss_ratio_to_baseline", 2}});
-  EXPECT_EQ(fixture.story(id), "RUNNING: convert SUCCEEDED, parity-eval SUCCEEDED, parity PASSED, stage1 QUEUED, evaluate BLOCKED");
+  EXPECT_EQ(fixture.story(id),
+            "RUNNING: convert SUCCEEDED, parity-eval SUCCEEDED, parity PASSED, stage1 QUEUED, evaluate BLOCKED");
 
   const v1::Lease train = fixture.must_acquire("g");
   EXPECT_EQ(train.models().at("convert.model").path(), id + "-convert/output-t0001");
@@ -60,7 +62,8 @@ TEST(PipelineFlowTest, FromSubmitToSuccessThroughEveryStage) {
   ASSERT_TRUE(fixture.commit("g", train, 3).ok());
   ASSERT_TRUE(fixture.complete("g", train).ok());
   run_stage(fixture, id + "-evaluate");
-  EXPECT_EQ(fixture.story(id), "SUCCEEDED: convert SUCCEEDED, parity-eval SUCCEEDED, parity PASSED, stage1 SUCCEEDED, evaluate SUCCEEDED");
+  EXPECT_EQ(fixture.story(id),
+            "SUCCEEDED: convert SUCCEEDED, parity-eval SUCCEEDED, parity PASSED, stage1 SUCCEEDED, evaluate SUCCEEDED");
   EXPECT_TRUE(fixture.pipeline(id).has_finished());
   EXPECT_FALSE(fixture.acquire("g"));
 
@@ -72,7 +75,8 @@ TEST(PipelineFlowTest, FromSubmitToSuccessThroughEveryStage) {
     parents[artifact.kind() + " " + artifact.id()] = {artifact.parents().begin(), artifact.parents().end()};
   }
   EXPECT_THAT(parents["model " + id + "-convert/output-t0001"], ElementsAre("./dense"));
-  EXPECT_THAT(parents["evaluation " + id + "-parity-eval/output-t0001"], ElementsAre(id + "-convert/output-t0001", "./dense"));
+  EXPECT_THAT(parents["evaluation " + id + "-parity-eval/output-t0001"],
+              ElementsAre(id + "-convert/output-t0001", "./dense"));
   EXPECT_THAT(parents["model " + id + "-stage1/output-t0001"], ElementsAre(id + "-convert/output-t0001"));
   EXPECT_EQ(parents.size(), 4u);
   EXPECT_THAT(event_types(fixture, id + "-stage1"), ElementsAre("QUEUED", "ASSIGNED", "CHECKPOINT", "SUCCEEDED"));
@@ -88,14 +92,18 @@ TEST(PipelineFlowTest, AHeldGateWaitsForAPerson) {
     run_stage(fixture, id + "-convert");
     EXPECT_EQ(fixture.decide(id, true).status().code(), absl::StatusCode::kFailedPrecondition);
     run_stage(fixture, id + "-parity-eval", {{"loss_ratio_to_baseline", 4}});
-    EXPECT_EQ(fixture.story(id), "HELD: convert SUCCEEDED, parity-eval SUCCEEDED, parity HELD, stage1 BLOCKED, evaluate BLOCKED");
-    EXPECT_THAT(fixture.job(id + "-stage1").pending_explanation(), AllOf(HasSubstr("gate 'parity' holds"), HasSubstr("moectl approve " + id)));
+    EXPECT_EQ(fixture.story(id),
+              "HELD: convert SUCCEEDED, parity-eval SUCCEEDED, parity HELD, stage1 BLOCKED, evaluate BLOCKED");
+    EXPECT_THAT(fixture.job(id + "-stage1").pending_explanation(),
+                AllOf(HasSubstr("gate 'parity' holds"), HasSubstr("moectl approve " + id)));
     EXPECT_FALSE(fixture.acquire("g"));
     fixture.restart();
     EXPECT_EQ(fixture.decide(id, approve, "nobody").status().code(), absl::StatusCode::kFailedPrecondition);
     ASSERT_TRUE(fixture.decide(id, approve).ok());
-    EXPECT_EQ(fixture.story(id), approve ? "RUNNING: convert SUCCEEDED, parity-eval SUCCEEDED, parity APPROVED, stage1 QUEUED, evaluate BLOCKED"
-                                         : "FAILED: convert SUCCEEDED, parity-eval SUCCEEDED, parity FAILED, stage1 BLOCKED, evaluate BLOCKED");
+    EXPECT_EQ(
+        fixture.story(id),
+        approve ? "RUNNING: convert SUCCEEDED, parity-eval SUCCEEDED, parity APPROVED, stage1 QUEUED, evaluate BLOCKED"
+                : "FAILED: convert SUCCEEDED, parity-eval SUCCEEDED, parity FAILED, stage1 BLOCKED, evaluate BLOCKED");
     EXPECT_EQ(fixture.pipeline(id).stages(2).decided_by(), "ada: looked at it");
     EXPECT_EQ(fixture.job(id + "-stage1").reason(), approve ? "" : "UPSTREAM_FAILED");
     EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
@@ -107,12 +115,14 @@ TEST(PipelineFlowTest, APermanentErrorFailsThePipelineAndRetryGoesOn) {
   fixture.register_gang("g");
   const std::string id = fixture.submit(chain());
   ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_PERMANENT, {}, "no such file").ok());
-  EXPECT_EQ(fixture.story(id), "FAILED: convert FAILED, parity-eval BLOCKED, parity PENDING, stage1 BLOCKED, evaluate BLOCKED");
+  EXPECT_EQ(fixture.story(id),
+            "FAILED: convert FAILED, parity-eval BLOCKED, parity PENDING, stage1 BLOCKED, evaluate BLOCKED");
   EXPECT_THAT(fixture.pipeline(id).reason(), HasSubstr("stage 'convert' failed: no such file"));
   EXPECT_EQ(fixture.job(id + "-convert").reason(), "PERMANENT_ERROR");
   EXPECT_EQ(fixture.job(id + "-evaluate").reason(), "UPSTREAM_FAILED");
   ASSERT_TRUE(fixture.coordinator().retry(fixture.control(id)).ok());
-  EXPECT_EQ(fixture.story(id), "RUNNING: convert QUEUED, parity-eval BLOCKED, parity PENDING, stage1 BLOCKED, evaluate BLOCKED");
+  EXPECT_EQ(fixture.story(id),
+            "RUNNING: convert QUEUED, parity-eval BLOCKED, parity PENDING, stage1 BLOCKED, evaluate BLOCKED");
   EXPECT_EQ(fixture.job(id + "-evaluate").reason(), "");
   EXPECT_FALSE(fixture.pipeline(id).has_finished());
   const v1::Lease again = fixture.must_acquire("g");
@@ -236,7 +246,8 @@ TEST(PipelineFlowTest, CheckpointsThatAreGoneAreNotShown) {
     return shown;
   };
   EXPECT_THAT(steps(), ElementsAre(2, 4, 6));
-  std::filesystem::remove_all(fixture.root() / (job + "/checkpoints/s00000002-t0001"));   // as a gang that keeps two does
+  std::filesystem::remove_all(fixture.root() /
+                              (job + "/checkpoints/s00000002-t0001"));  // as a gang that keeps two does
   EXPECT_THAT(steps(), ElementsAre(4, 6));
   const auto list = fixture.coordinator().list_jobs({});
   ASSERT_EQ(list->jobs(0).checkpoints_size(), 1) << "a list has the newest alone";
@@ -251,7 +262,8 @@ TEST(PipelineFlowTest, IdsMayBeShortenedAsLongAsTheyAreClear) {
   EXPECT_EQ(fixture.coordinator().get_pipeline(get)->id(), one);
   EXPECT_EQ(fixture.coordinator().get_job(get)->id(), one + "-work");
   get.set_id("alp");
-  EXPECT_THAT(std::string(fixture.coordinator().get_pipeline(get).status().message()), AllOf(HasSubstr(one), HasSubstr(two), HasSubstr("write more")));
+  EXPECT_THAT(std::string(fixture.coordinator().get_pipeline(get).status().message()),
+              AllOf(HasSubstr(one), HasSubstr(two), HasSubstr("write more")));
   get.set_id("beta");
   EXPECT_EQ(fixture.coordinator().get_job(get).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(fixture.coordinator().cancel(fixture.control("beta")).status().code(), absl::StatusCode::kNotFound);
@@ -265,7 +277,7 @@ TEST(PipelineFlowTest, WatchGivesEachEventOnce) {
   v1::WatchRequest request;
   request.set_id(id);
   auto answer = fixture.coordinator().watch(request);
-  EXPECT_EQ(answer->events_size(), 2);   // SUBMITTED, QUEUED
+  EXPECT_EQ(answer->events_size(), 2);  // SUBMITTED, QUEUED
   EXPECT_FALSE(answer->has_ended());
   request.set_after_revision(answer->revision());
   EXPECT_EQ(fixture.coordinator().watch(request)->events_size(), 0);

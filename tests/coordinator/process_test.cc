@@ -19,15 +19,15 @@ namespace moe {
 namespace {
 
 using namespace std::chrono_literals;
+using ::testing::AllOf;
 using testing::coordinator_path;
+using ::testing::HasSubstr;
 using testing::http_get;
 using testing::one_stage;
 using testing::ProcessResult;
 using testing::run_process;
 using testing::ServerProcess;
 using testing::TempDir;
-using ::testing::AllOf;
-using ::testing::HasSubstr;
 
 v1::SubmitResponse submit(v1::JobService::Stub& jobs, const std::string& request_id) {
   v1::SubmitRequest request;
@@ -55,7 +55,8 @@ TEST(CoordinatorProcessTest, ServesCallsAndPages) {
   EXPECT_EQ(http_get(server.http_port(), "/healthz").status, 200);
   EXPECT_EQ(http_get(server.http_port(), "/readyz").status, 200);
   EXPECT_THAT(http_get(server.http_port(), "/").body, AllOf(HasSubstr("<html"), HasSubstr(id)));
-  EXPECT_THAT(http_get(server.http_port(), "/metrics").body, AllOf(HasSubstr("moe_job_state"), HasSubstr(id), HasSubstr("method=\"Submit\"")));
+  EXPECT_THAT(http_get(server.http_port(), "/metrics").body,
+              AllOf(HasSubstr("moe_job_state"), HasSubstr(id), HasSubstr("method=\"Submit\"")));
   EXPECT_EQ(http_get(server.http_port(), "/sd/workers").body, "[]");
 }
 
@@ -73,22 +74,39 @@ TEST(CoordinatorProcessTest, MistakesAreNamedAndHaveTheirExitCode) {
   const std::vector<std::string> free_ports{"--port", "0", "--http-port", "0"};
   const Row table[] = {
       {{"--data-root", other_root, "--store", other, "--port", std::to_string(server.port()), "--http-port", "0"},
-       64, {concat("127.0.0.1:", server.port()), "the port is in use", "--port"}},
+       64,
+       {concat("127.0.0.1:", server.port()), "the port is in use", "--port"}},
       {{"--data-root", other_root, "--store", other, "--port", "0", "--http-port", std::to_string(server.http_port())},
-       64, {std::to_string(server.http_port()), "in use"}},
+       64,
+       {std::to_string(server.http_port()), "in use"}},
       {{"--data-root", root, "--store", folder / "moe.db", "--port", "0", "--http-port", "0"},
-       65, {"moe.db", "in use by another moe-coordinator", "--store"}},
-      {{"--data-root", root, "--store", folder / "text.db", "--port", "0", "--http-port", "0"}, 65, {"text.db", "not a database"}},
+       65,
+       {"moe.db", "in use by another moe-coordinator", "--store"}},
+      {{"--data-root", root, "--store", folder / "text.db", "--port", "0", "--http-port", "0"},
+       65,
+       {"text.db", "not a database"}},
       {{"--store", other, "--port", "0", "--http-port", "0"}, 64, {"--data-root is required"}},
-      {{"--data-root", root, "--store", other, "--address", "0.0.0.0"}, 64, {"--address 0.0.0.0", "loopback only", "ssh tunnel"}},
-      {{"--data-root", root, "--store", other, "--lease", "5", "--heartbeat", "3"}, 64, {"--heartbeat 3 s must be at most half of --lease 5 s"}},
+      {{"--data-root", root, "--store", other, "--address", "0.0.0.0"},
+       64,
+       {"--address 0.0.0.0", "loopback only", "ssh tunnel"}},
+      {{"--data-root", root, "--store", other, "--lease", "5", "--heartbeat", "3"},
+       64,
+       {"--heartbeat 3 s must be at most half of --lease 5 s"}},
       {{"--data-root", root, "--store", other, "--prot", "1"}, 64, {"--prot"}},
       {{"--data-root", root, "--store", other, "--port", "70000"}, 64, {"--port"}},
-      {{"--data-root", folder / "file" / "below", "--store", folder / "new.db", "--port", "0", "--http-port", "0"}, 65, {"file/below", "file is not a folder"}},
-      {{"--data-root", folder / "not" / "mounted", "--store", folder / "new.db", "--port", "0", "--http-port", "0"}, 65, {"--data-root", "not is not there"}},
-      {{"--data-root", other_root, "--store", folder / "not" / "mounted" / "new.db", "--port", "0", "--http-port", "0"}, 65, {"--store", "not is not there"}},
+      {{"--data-root", folder / "file" / "below", "--store", folder / "new.db", "--port", "0", "--http-port", "0"},
+       65,
+       {"file/below", "file is not a folder"}},
+      {{"--data-root", folder / "not" / "mounted", "--store", folder / "new.db", "--port", "0", "--http-port", "0"},
+       65,
+       {"--data-root", "not is not there"}},
+      {{"--data-root", other_root, "--store", folder / "not" / "mounted" / "new.db", "--port", "0", "--http-port", "0"},
+       65,
+       {"--store", "not is not there"}},
       {{"--data-root", root, "--store", folder / "new.db", "--port", "0", "--http-port", "0"},
-       65, {root, "in use by another moe-coordinator", concat("process ", server.process().pid()), concat("127.0.0.1:", server.port()), "give another --data-root"}},
+       65,
+       {root, "in use by another moe-coordinator", concat("process ", server.process().pid()),
+        concat("127.0.0.1:", server.port()), "give another --data-root"}},
   };
   for (const Row& row : table) {
     std::vector<std::string> command{"timeout", "20", coordinator_path()};
@@ -100,7 +118,7 @@ TEST(CoordinatorProcessTest, MistakesAreNamedAndHaveTheirExitCode) {
     EXPECT_LT(std::chrono::steady_clock::now() - started, 10s);
   }
   EXPECT_EQ(run_process({coordinator_path(), "--help"}).exit_code, 0);
-  submit(*server.jobs(), "still-there");   // and the one that serves did not mind
+  submit(*server.jobs(), "still-there");  // and the one that serves did not mind
 }
 
 TEST(CoordinatorProcessTest, AStoreServesItsOwnDataRootOnly) {
@@ -116,9 +134,11 @@ TEST(CoordinatorProcessTest, AStoreServesItsOwnDataRootOnly) {
   }
   const std::string id = read_root_id(folder / "data").value();
   const auto refused = [&](const std::string& store, const std::string& why) {
-    const ProcessResult result = run_process({"timeout", "20", coordinator_path(), "--data-root", folder / "data", "--store", folder / store, "--port", "0", "--http-port", "0"});
+    const ProcessResult result = run_process({"timeout", "20", coordinator_path(), "--data-root", folder / "data",
+                                              "--store", folder / store, "--port", "0", "--http-port", "0"});
     EXPECT_EQ(result.exit_code, 65) << result.err;
-    EXPECT_THAT(result.err, AllOf(HasSubstr(id), HasSubstr((folder / "data/.moe-root-id").string() + why), HasSubstr("mount the storage")));
+    EXPECT_THAT(result.err, AllOf(HasSubstr(id), HasSubstr((folder / "data/.moe-root-id").string() + why),
+                                  HasSubstr("mount the storage")));
   };
   fs::rename(folder / "data", folder / "unmounted");
   refused("moe.db", " is not there");
@@ -130,12 +150,12 @@ TEST(CoordinatorProcessTest, AStoreServesItsOwnDataRootOnly) {
   fs::remove_all(folder / "data");
   fs::rename(folder / "unmounted", folder / "data");
   {
-    ServerProcess server(folder.path());   // nothing was lost
+    ServerProcess server(folder.path());  // nothing was lost
     stop(server);
   }
   fs::remove(folder / "moe.db");
   {
-    ServerProcess server(folder.path());   // a new store takes the root as it is
+    ServerProcess server(folder.path());  // a new store takes the root as it is
     stop(server);
   }
   EXPECT_EQ(read_root_id(folder / "data"), id);
@@ -165,7 +185,8 @@ TEST(CoordinatorProcessTest, StopsInOrderWhileCallsWait) {
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
     int answered = 0;
     for (auto& call : waiting) answered += call.get().ok();
-    std::cout << "signal " << signal << ": exit 0 after " << seconds << " s, " << answered << " of 10 waiting calls answered\n";
+    std::cout << "signal " << signal << ": exit 0 after " << seconds << " s, " << answered
+              << " of 10 waiting calls answered\n";
     EXPECT_THAT(server.process().output(), HasSubstr(concat("event=stopping signal=", signal)));
     EXPECT_EQ(answered, 10);
   }

@@ -8,31 +8,34 @@
 #include "common/rng.h"
 #include "coordinator/coordinator_fixture.h"
 
-// A gang that cannot do its work costs nobody else's: its jobs go elsewhere uncharged, it is known by its record, and what no gang
-// can do still ends.
+// A gang that cannot do its work costs nobody else's: its jobs go elsewhere uncharged, it is known by its record, and
+// what no gang can do still ends.
 namespace moe {
 namespace {
 
 using namespace std::chrono_literals;
-using testing::CoordinatorFixture;
-using testing::one_stage;
 using ::testing::AllOf;
+using testing::CoordinatorFixture;
 using ::testing::HasSubstr;
+using testing::one_stage;
 
 constexpr int kInternal = 70, kHardware = 71, kStorage = 74, kHang = 86;
 
-absl::Status fail(CoordinatorFixture& fixture, const std::string& gang, const v1::Lease& lease, int exit_code, const std::string& message = "the machine") {
+absl::Status fail(CoordinatorFixture& fixture, const std::string& gang, const v1::Lease& lease, int exit_code,
+                  const std::string& message = "the machine") {
   return fixture.complete(gang, lease, v1::ATTEMPT_OUTCOME_RETRYABLE, {}, message, exit_code);
 }
 
-absl::Status refuse(CoordinatorFixture& fixture, const std::string& gang, const v1::Lease& lease, v1::RefusalKind kind, const std::string& file = "") {
+absl::Status refuse(CoordinatorFixture& fixture, const std::string& gang, const v1::Lease& lease, v1::RefusalKind kind,
+                    const std::string& file = "") {
   v1::CompleteAttemptRequest request = fixture.complete_request(gang, lease, v1::ATTEMPT_OUTCOME_RETRYABLE);
   request.set_exit_code(kind == v1::REFUSAL_KIND_INPUTS ? 65 : kStorage);
   request.set_message("data file " + file + " is missing");
   request.mutable_refusal()->set_kind(kind);
   if (!file.empty()) request.mutable_refusal()->add_unreadable(file);
   const absl::Status status = fixture.coordinator().complete_attempt(request).status();
-  EXPECT_EQ(fixture.coordinator().complete_attempt(request).status(), status) << "a repeated call is answered as before";
+  EXPECT_EQ(fixture.coordinator().complete_attempt(request).status(), status)
+      << "a repeated call is answered as before";
   return status;
 }
 
@@ -61,7 +64,8 @@ TEST(QuarantineTest, ABadGangGetsNoThirdJobAndNobodyPays) {
   for (const int code : {kHardware, kHang}) ASSERT_TRUE(fail(fixture, "bad", fixture.must_acquire("bad"), code).ok());
   EXPECT_FALSE(fixture.acquire("bad"));
   EXPECT_EQ(gang(fixture, "bad").state(), "quarantined");
-  EXPECT_THAT(gang(fixture, "bad").message(), AllOf(HasSubstr("failed 2 jobs"), HasSubstr(jobs[1]), HasSubstr("the machine")));
+  EXPECT_THAT(gang(fixture, "bad").message(),
+              AllOf(HasSubstr("failed 2 jobs"), HasSubstr(jobs[1]), HasSubstr("the machine")));
   EXPECT_EQ(gang(fixture, "good").state(), "idle");
   for (int i = 0; i < 2; ++i) {
     EXPECT_EQ(fixture.state(jobs[i]), "QUEUED");
@@ -75,7 +79,7 @@ TEST(QuarantineTest, ABadGangGetsNoThirdJobAndNobodyPays) {
   fixture.register_gang("bad-again", 1, "bad-launcher", 71);
   EXPECT_FALSE(fixture.acquire("bad-again")) << "a launcher's next gang is the same machine";
   for (const std::string& job : jobs) {
-    const v1::Lease lease = fixture.must_acquire("good");   // at once, in the order of submission
+    const v1::Lease lease = fixture.must_acquire("good");  // at once, in the order of submission
     EXPECT_EQ(lease.job_id(), job);
     ASSERT_TRUE(fixture.complete("good", lease).ok());
   }
@@ -328,7 +332,7 @@ TEST(QuarantineTest, AFileThatTheCoordinatorSeesIsTheGangsFault) {
   const std::vector<std::string> jobs = submit_many(fixture, 7);
   const std::string file = fixture.root() / "data.jsonl";
   int taken = 0;
-  for (int i = 0; i < 200; ++i) {   // a long time, however it waits
+  for (int i = 0; i < 200; ++i) {  // a long time, however it waits
     fixture.pass(10s);
     if (const std::optional<v1::Lease> lease = fixture.acquire("no-mount")) {
       ASSERT_TRUE(refuse(fixture, "no-mount", *lease, v1::REFUSAL_KIND_INPUTS, file).ok());
@@ -363,7 +367,9 @@ TEST(QuarantineTest, AFullDataRootIsWaitedFor) {
         const std::optional<v1::Lease> lease = fixture.acquire(id);
         if (!lease) continue;
         ++taken;
-        ASSERT_TRUE((is_noticed_before ? refuse(fixture, id, *lease, v1::REFUSAL_KIND_ROOM) : fail(fixture, id, *lease, kStorage)).ok());
+        ASSERT_TRUE((is_noticed_before ? refuse(fixture, id, *lease, v1::REFUSAL_KIND_ROOM)
+                                       : fail(fixture, id, *lease, kStorage))
+                        .ok());
       }
     }
     std::cout << "100 minutes without room: " << taken << " attempts of 3 jobs\n";
@@ -409,7 +415,8 @@ TEST(QuarantineTest, AJobThatBreaksEveryGangEndsAndTheGangsServeOn) {
   const std::vector<std::string> innocent = submit_many(fixture, 9);
   serve(10);
   for (const std::string& job : innocent) EXPECT_EQ(fixture.state(job), "SUCCEEDED");
-  for (const std::string& id : gangs) EXPECT_NE(gang(fixture, id).state(), "quarantined") << gang(fixture, id).message();
+  for (const std::string& id : gangs)
+    EXPECT_NE(gang(fixture, id).state(), "quarantined") << gang(fixture, id).message();
 }
 
 // Ten gangs that fail whatever they get, each in its own way, and two that do not; whoever asks first gets a job.
@@ -429,14 +436,17 @@ TEST(QuarantineTest, TenBadGangsAmongTwoGoodOnesFailNoJob) {
       fixture.register_gang(gangs.back(), 1, launchers.back());
     }
     const std::vector<std::string> jobs = submit_many(fixture, 1 + static_cast<int>(rng.below(kJobs)));
-    std::map<std::string, v1::Lease> works;   // of the good
+    std::map<std::string, v1::Lease> works;  // of the good
     std::map<std::string, int> left;
-    const auto all_ended = [&] { return std::all_of(jobs.begin(), jobs.end(), [&](const std::string& job) { return is_terminal(fixture.job(job).state()); }); };
+    const auto all_ended = [&] {
+      return std::all_of(jobs.begin(), jobs.end(),
+                         [&](const std::string& job) { return is_terminal(fixture.job(job).state()); });
+    };
     for (int round = 0; round < 4000 && !all_ended(); ++round) {
       fixture.pass(std::chrono::seconds(1 + rng.below(5)));
       const size_t index = rng.below(gangs.size());
       const std::string id = gangs[index];
-      for (size_t good = kBad; good < gangs.size(); ++good) {   // a busy gang's heartbeat, or its end
+      for (size_t good = kBad; good < gangs.size(); ++good) {  // a busy gang's heartbeat, or its end
         const auto work = works.find(gangs[good]);
         if (work == works.end()) continue;
         if (--left[gangs[good]] > 0) {
@@ -446,7 +456,7 @@ TEST(QuarantineTest, TenBadGangsAmongTwoGoodOnesFailNoJob) {
           works.erase(work);
         }
       }
-      for (size_t other = 0; other < gangs.size(); ++other) {   // an idle gang asks all the time
+      for (size_t other = 0; other < gangs.size(); ++other) {  // an idle gang asks all the time
         if (other == index || works.contains(gangs[other])) continue;
         if (other < kBad) continue;
         if (const std::optional<v1::Lease> lease = fixture.acquire(gangs[other])) {
@@ -460,10 +470,14 @@ TEST(QuarantineTest, TenBadGangsAmongTwoGoodOnesFailNoJob) {
       ++attempts;
       switch (index % 5) {
         case 0: ASSERT_TRUE(fail(fixture, id, *lease, kHardware).ok()); break;
-        case 1: ASSERT_TRUE(refuse(fixture, id, *lease, v1::REFUSAL_KIND_INPUTS, fixture.root() / "data.jsonl").ok()); break;
-        case 2: ASSERT_TRUE(refuse(fixture, id, *lease, v1::REFUSAL_KIND_INPUTS, "/only/good/gangs/see/this").ok()); break;
+        case 1:
+          ASSERT_TRUE(refuse(fixture, id, *lease, v1::REFUSAL_KIND_INPUTS, fixture.root() / "data.jsonl").ok());
+          break;
+        case 2:
+          ASSERT_TRUE(refuse(fixture, id, *lease, v1::REFUSAL_KIND_INPUTS, "/only/good/gangs/see/this").ok());
+          break;
         case 3: ASSERT_TRUE(refuse(fixture, id, *lease, v1::REFUSAL_KIND_DATA_ROOT).ok()); break;
-        default:   // it crashes, and its launcher starts the next
+        default:  // it crashes, and its launcher starts the next
           gangs[index] = concat("bad", index, "-", round);
           fixture.register_gang(gangs[index], 1, launchers[index], 139);
       }
@@ -481,8 +495,9 @@ TEST(QuarantineTest, TenBadGangsAmongTwoGoodOnesFailNoJob) {
     }
     EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
   }
-  std::cout << "seed " << kSeed << ": " << kCampaigns << " campaigns of " << kBad << " bad gangs among 2 good, " << attempts << " attempts by bad ones: " << failed
-            << " innocent jobs failed, " << charged << " charged, " << not_found_out << " bad gangs not in quarantine at the end, " << wrongly << " good ones in it\n";
+  std::cout << "seed " << kSeed << ": " << kCampaigns << " campaigns of " << kBad << " bad gangs among 2 good, "
+            << attempts << " attempts by bad ones: " << failed << " innocent jobs failed, " << charged << " charged, "
+            << not_found_out << " bad gangs not in quarantine at the end, " << wrongly << " good ones in it\n";
   EXPECT_EQ(failed, 0);
   EXPECT_EQ(charged, 0);
   EXPECT_EQ(wrongly, 0);

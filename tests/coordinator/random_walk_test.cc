@@ -8,16 +8,17 @@
 #include "coordinator/coordinator_fixture.h"
 #include "coordinator/operation.h"
 
-// The whole interface of the coordinator at random, with gangs that are late, die, lie dead and repeat themselves, and restarts.
-// After every operation the rules are checked that must never break.
+// The whole interface of the coordinator at random, with gangs that are late, die, lie dead and repeat themselves, and
+// restarts. After every operation the rules are checked that must never break.
 namespace moe {
 namespace {
 
 using namespace std::chrono_literals;
 using testing::CoordinatorFixture;
 
-constexpr v1::AttemptOutcome kOutcomes[] = {v1::ATTEMPT_OUTCOME_SUCCEEDED, v1::ATTEMPT_OUTCOME_SUCCEEDED, v1::ATTEMPT_OUTCOME_SUCCEEDED,
-                                            v1::ATTEMPT_OUTCOME_RETRYABLE, v1::ATTEMPT_OUTCOME_PERMANENT, v1::ATTEMPT_OUTCOME_RELEASED};
+constexpr v1::AttemptOutcome kOutcomes[] = {v1::ATTEMPT_OUTCOME_SUCCEEDED, v1::ATTEMPT_OUTCOME_SUCCEEDED,
+                                            v1::ATTEMPT_OUTCOME_SUCCEEDED, v1::ATTEMPT_OUTCOME_RETRYABLE,
+                                            v1::ATTEMPT_OUTCOME_PERMANENT, v1::ATTEMPT_OUTCOME_RELEASED};
 
 class Walk {
  public:
@@ -59,11 +60,13 @@ class Walk {
     for (int64_t before = -1; before != watch.after_revision();) {
       before = watch.after_revision();
       const v1::WatchResponse page = fixture_.coordinator().watch(watch).value();
-      for (const v1::Event& event : page.events()) ends[event.job_id()] += !event.job_id().empty() && event.type() == "SUCCEEDED";
+      for (const v1::Event& event : page.events())
+        ends[event.job_id()] += !event.job_id().empty() && event.type() == "SUCCEEDED";
       watch.set_after_revision(page.revision());
     }
     for (const auto& [job, times] : ends) EXPECT_LE(times, 1) << job;
-    for (const v1::Pipeline& pipeline : fixture_.coordinator().view(1000).pipelines) ++counts["pipeline " + pipeline.phase()];
+    for (const v1::Pipeline& pipeline : fixture_.coordinator().view(1000).pipelines)
+      ++counts["pipeline " + pipeline.phase()];
   }
 
   std::map<std::string, int> counts;
@@ -76,9 +79,12 @@ class Walk {
 
   void submit() {
     if (pipelines_.size() >= 12) return;
-    fixture_.clock().advance(1us);   // ids hold random letters: never two of one instant, so that a walk is the same each time
+    fixture_.clock().advance(
+        1us);  // ids hold random letters: never two of one instant, so that a walk is the same each time
     const auto kind = rng_.below(3);
-    const v1::SubmitRequest request = fixture_.submit_request(kind == 0 ? testing::one_stage() : kind == 1 ? testing::chain() : testing::fork());
+    const v1::SubmitRequest request = fixture_.submit_request(kind == 0   ? testing::one_stage()
+                                                              : kind == 1 ? testing::chain()
+                                                                          : testing::fork());
     const auto response = fixture_.coordinator().submit(request);
     ASSERT_TRUE(response.ok());
     pipelines_.push_back(response->pipeline_id());
@@ -95,7 +101,8 @@ class Walk {
     if (!lease) return;
     int& newest = attempts_[lease->job_id()];
     const bool is_repeated = holders_[lease->job_id()] == gang && lease->attempt() == newest;
-    EXPECT_TRUE(lease->attempt() == newest + 1 || is_repeated) << lease->job_id() << " attempt " << lease->attempt() << " after " << newest;
+    EXPECT_TRUE(lease->attempt() == newest + 1 || is_repeated)
+        << lease->job_id() << " attempt " << lease->attempt() << " after " << newest;
     newest = lease->attempt();
     holders_[lease->job_id()] = gang;
     if (!is_repeated) leases_.emplace_back(gang, *lease);
@@ -116,24 +123,31 @@ class Walk {
     const v1::AttemptOutcome outcome = kOutcomes[rng_.below(std::size(kOutcomes))];
     bool was_said_before = false;
     if (kind < 3) {
-      status = fixture_.heartbeat(gang, lease, rng_.below(4) == 0 ? "preparing" : "training", static_cast<int64_t>(rng_.below(100))).status();
+      status = fixture_
+                   .heartbeat(gang, lease, rng_.below(4) == 0 ? "preparing" : "training",
+                              static_cast<int64_t>(rng_.below(100)))
+                   .status();
     } else if (kind < 4) {
       status = fixture_.report(gang, lease, {static_cast<int64_t>(rng_.below(100)), 7});
     } else if (kind < 6) {
       status = fixture_.commit(gang, lease, static_cast<int64_t>(rng_.below(100)));
     } else {
       for (const v1::Attempt& attempt : before.attempts()) {
-        was_said_before = was_said_before || (attempt.number() == lease.attempt() && attempt.gang_id() == gang && attempt.outcome() == outcome);
+        was_said_before = was_said_before || (attempt.number() == lease.attempt() && attempt.gang_id() == gang &&
+                                              attempt.outcome() == outcome);
       }
-      status = fixture_.complete(gang, lease, outcome, {{"loss_ratio_to_baseline", static_cast<double>(rng_.below(6))}}, "",
-                                 outcome == v1::ATTEMPT_OUTCOME_RETRYABLE && rng_.below(2) == 0 ? 71 : 0);
+      status = fixture_.complete(gang, lease, outcome, {{"loss_ratio_to_baseline", static_cast<double>(rng_.below(6))}},
+                                 "", outcome == v1::ATTEMPT_OUTCOME_RETRYABLE && rng_.below(2) == 0 ? 71 : 0);
     }
     if (is_live) {
-      EXPECT_TRUE(status.ok() || status.code() == absl::StatusCode::kNotFound) << status;   // a deregistered gang's heartbeat
+      EXPECT_TRUE(status.ok() || status.code() == absl::StatusCode::kNotFound)
+          << status;  // a deregistered gang's heartbeat
     } else if (status.ok()) {
-      EXPECT_TRUE(may_take_up || was_said_before) << gang << " attempt " << lease.attempt() << " wrote to\n" << before.DebugString();
+      EXPECT_TRUE(may_take_up || was_said_before) << gang << " attempt " << lease.attempt() << " wrote to\n"
+                                                  << before.DebugString();
     } else {
-      EXPECT_TRUE(status.code() == absl::StatusCode::kAborted || status.code() == absl::StatusCode::kNotFound) << status;
+      EXPECT_TRUE(status.code() == absl::StatusCode::kAborted || status.code() == absl::StatusCode::kNotFound)
+          << status;
     }
     ++counts[status.ok() ? (is_live ? "write" : was_said_before ? "write again" : "write late") : "write refused"];
   }
@@ -148,7 +162,8 @@ class Walk {
       case 0: {
         const auto what = rng_.below(4);
         if (what == 0) status = coordinator.cancel(request).status();
-        if (what == 1) status = coordinator.cancel(fixture_.control(pipelines_[rng_.below(pipelines_.size())])).status();
+        if (what == 1)
+          status = coordinator.cancel(fixture_.control(pipelines_[rng_.below(pipelines_.size())])).status();
         break;
       }
       case 1:
@@ -164,7 +179,7 @@ class Walk {
   }
 
   void pass() {
-    if (rng_.below(10) == 0) {   // a stall
+    if (rng_.below(10) == 0) {  // a stall
       fixture_.clock().advance(60s);
       fixture_.coordinator().tick();
     } else {
@@ -214,19 +229,23 @@ class Walk {
       may_move = may_move || is_leased(state) || state == v1::JOB_STATE_QUEUED || state == v1::JOB_STATE_PAUSED;
       EXPECT_EQ(stage.status() == "SUCCEEDED", state == v1::JOB_STATE_SUCCEEDED) << pipeline.DebugString();
       if (pipeline.phase() != "CANCELED") {
-        EXPECT_EQ(stage.status() == "FAILED", state == v1::JOB_STATE_FAILED || state == v1::JOB_STATE_CANCELED) << pipeline.DebugString();
+        EXPECT_EQ(stage.status() == "FAILED", state == v1::JOB_STATE_FAILED || state == v1::JOB_STATE_CANCELED)
+            << pipeline.DebugString();
       }
     }
     if (pipeline.phase() == "SUCCEEDED") {
       EXPECT_TRUE(all_done) << pipeline.DebugString();
     }
-    if (all_done) {   // a paused pipeline ends when it is resumed
-      EXPECT_TRUE(pipeline.phase() == "SUCCEEDED" || pipeline.phase() == "PAUSED" || pipeline.phase() == "CANCELED") << pipeline.DebugString();
+    if (all_done) {  // a paused pipeline ends when it is resumed
+      EXPECT_TRUE(pipeline.phase() == "SUCCEEDED" || pipeline.phase() == "PAUSED" || pipeline.phase() == "CANCELED")
+          << pipeline.DebugString();
     }
     if (pipeline.phase() == "RUNNING") {
       EXPECT_TRUE(may_move) << "nothing can happen any more:\n" << pipeline.DebugString();
     }
-    EXPECT_EQ(pipeline.has_finished(), pipeline.phase() == "SUCCEEDED" || pipeline.phase() == "FAILED" || pipeline.phase() == "CANCELED") << pipeline.phase();
+    EXPECT_EQ(pipeline.has_finished(),
+              pipeline.phase() == "SUCCEEDED" || pipeline.phase() == "FAILED" || pipeline.phase() == "CANCELED")
+        << pipeline.phase();
   }
 
   CoordinatorFixture fixture_;
@@ -257,7 +276,8 @@ TEST(CoordinatorWalkTest, KeepsItsRulesOver21000Operations) {
   std::cout << "seed " << kSeed << ": " << kWalks * kSteps << " operations in " << kWalks << " walks;";
   for (const auto& [name, count] : counts) std::cout << " " << name << " " << count << ";";
   std::cout << "\n";
-  for (const char* name : {"lease again", "write late", "write again", "write refused", "restart", "quarantined", "pipeline SUCCEEDED", "pipeline FAILED", "pipeline CANCELED"}) {
+  for (const char* name : {"lease again", "write late", "write again", "write refused", "restart", "quarantined",
+                           "pipeline SUCCEEDED", "pipeline FAILED", "pipeline CANCELED"}) {
     EXPECT_GE(counts[name], 10) << name;
   }
 }

@@ -13,12 +13,12 @@ namespace moe {
 namespace {
 
 using namespace std::chrono_literals;
+using ::testing::AllOf;
 using testing::chain;
 using testing::CoordinatorFixture;
+using ::testing::HasSubstr;
 using testing::one_stage;
 using testing::spec_of;
-using ::testing::AllOf;
-using ::testing::HasSubstr;
 
 std::vector<std::string> problems_of(CoordinatorFixture& fixture, const v1::PipelineSpec& spec) {
   v1::SubmitRequest request = fixture.submit_request(spec);
@@ -45,7 +45,7 @@ TEST(RequestsTest, ARepeatedSubmitIsTheSamePipelineAlsoAfterARestart) {
   cancel.set_request_id(request.request_id());
   EXPECT_EQ(fixture.coordinator().cancel(cancel).status().code(), absl::StatusCode::kAlreadyExists);
   EXPECT_EQ(fixture.coordinator().list_pipelines({})->pipelines_size(), 1);
-  fixture.clock().advance(25h);   // a day later the id is free again
+  fixture.clock().advance(25h);  // a day later the id is free again
   fixture.submit(one_stage());
   EXPECT_EQ(fixture.coordinator().list_pipelines({})->pipelines_size(), 2);
   EXPECT_NE(fixture.coordinator().submit(request)->pipeline_id(), first->pipeline_id());
@@ -62,9 +62,10 @@ TEST(RequestsTest, TheCoordinatorLooksForModelsAndData) {
   write_file_atomically(root / "models" / "dense" / "config.json", "{}");
   write_file_atomically(root / "a.jsonl", "");
   const auto ask = [&](const std::string& model, const std::string& data, bool validate_only) {
-    v1::SubmitRequest request = fixture.submit_request(spec_of("apiVersion: moe/v1\nkind: Pipeline\nname: p\ninputs: {dense: {path: " + model +
-                                                               "}}\nstages:\n  - {name: work, train: {input: dense, steps: 1, data: [{path: " + data +
-                                                               "}], validation: [{path: " + data + "}]}}\n"));
+    v1::SubmitRequest request = fixture.submit_request(
+        spec_of("apiVersion: moe/v1\nkind: Pipeline\nname: p\ninputs: {dense: {path: " + model +
+                "}}\nstages:\n  - {name: work, train: {input: dense, steps: 1, data: [{path: " + data +
+                "}], validation: [{path: " + data + "}]}}\n"));
     request.set_validate_only(validate_only);
     return fixture.coordinator().submit(request);
   };
@@ -78,21 +79,26 @@ TEST(RequestsTest, TheCoordinatorLooksForModelsAndData) {
   const auto missing = ask((root / "models" / "dnse").string(), (root / "b.jsonl").string(), true);
   ASSERT_EQ(missing->problems_size(), 2) << "what is named twice is missing once";
   EXPECT_EQ(missing->problems(0).path(), "inputs.dense.path");
-  EXPECT_THAT(missing->problems(0).message(), AllOf(HasSubstr("there is no such folder"), HasSubstr("models/dnse"), HasSubstr("the coordinator looked"), HasSubstr(root.string())));
+  EXPECT_THAT(missing->problems(0).message(), AllOf(HasSubstr("there is no such folder"), HasSubstr("models/dnse"),
+                                                    HasSubstr("the coordinator looked"), HasSubstr(root.string())));
   EXPECT_EQ(missing->problems(1).path(), "stages.work.train.data.0.path");
   EXPECT_THAT(missing->problems(1).message(), AllOf(HasSubstr("there is no such file"), HasSubstr("b.jsonl")));
   EXPECT_THAT(missing->inputs_seen(), HasSubstr("0 are there"));
   EXPECT_EQ(ask((root / "models" / "dnse").string(), data, false).status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(ask((root / "models" / "empty").string(), data, true)->problems(0).message(), HasSubstr("config.json is missing"));
+  EXPECT_THAT(ask((root / "models" / "empty").string(), data, true)->problems(0).message(),
+              HasSubstr("config.json is missing"));
   EXPECT_THAT(ask(dense, (root / "models").string(), true)->problems(0).message(), HasSubstr("it is not a file"));
 
   // Elsewhere a gang may see more: a warning, and the pipeline is taken.
   const auto outside = ask((elsewhere / "dense").string(), data, false);
   ASSERT_TRUE(outside.ok()) << outside.status();
   ASSERT_EQ(outside->warnings_size(), 2);
-  EXPECT_THAT(outside->warnings(1), AllOf(HasSubstr("inputs.dense.path: there is no such folder"), HasSubstr("not below the data root"), HasSubstr("gangs elsewhere may have it")));
+  EXPECT_THAT(outside->warnings(1),
+              AllOf(HasSubstr("inputs.dense.path: there is no such folder"), HasSubstr("not below the data root"),
+                    HasSubstr("gangs elsewhere may have it")));
   // A relative path is taken from a folder that the coordinator does not know.
-  EXPECT_THAT(ask("./dense", data, true)->inputs_seen(), HasSubstr("1 is there, 1 with a relative path cannot be told"));
+  EXPECT_THAT(ask("./dense", data, true)->inputs_seen(),
+              HasSubstr("1 is there, 1 with a relative path cannot be told"));
 }
 
 TEST(RequestsTest, TheOrderOfAMapIsNoDifference) {
@@ -102,7 +108,8 @@ TEST(RequestsTest, TheOrderOfAMapIsNoDifference) {
   v1::SubmitRequest request = fixture.submit_request(spec);
   const std::string id = fixture.coordinator().submit(request)->pipeline_id();
   request.mutable_spec()->clear_inputs();
-  for (int i = 39; i >= 0; --i) (*request.mutable_spec()->mutable_inputs())["model-" + std::to_string(i)].set_path("./m");
+  for (int i = 39; i >= 0; --i)
+    (*request.mutable_spec()->mutable_inputs())["model-" + std::to_string(i)].set_path("./m");
   (*request.mutable_spec()->mutable_inputs())["dense"].set_path("./dense");
   const auto again = fixture.coordinator().submit(request);
   ASSERT_TRUE(again.ok()) << again.status();
@@ -115,11 +122,13 @@ TEST(RequestsTest, AHundredThreadsOneRequestOnePipeline) {
   const v1::SubmitRequest request = fixture.submit_request(one_stage());
   std::vector<std::string> ids(kThreads);
   std::vector<std::thread> threads;
-  for (int i = 0; i < kThreads; ++i) threads.emplace_back([&, i] { ids[i] = fixture.coordinator().submit(request)->pipeline_id(); });
+  for (int i = 0; i < kThreads; ++i)
+    threads.emplace_back([&, i] { ids[i] = fixture.coordinator().submit(request)->pipeline_id(); });
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(std::set<std::string>(ids.begin(), ids.end()).size(), 1u);
   EXPECT_EQ(fixture.coordinator().list_jobs({})->jobs_size(), 1);
-  std::cout << kThreads << " parallel submits with one request_id: " << fixture.coordinator().list_jobs({})->jobs_size() << " job\n";
+  std::cout << kThreads << " parallel submits with one request_id: " << fixture.coordinator().list_jobs({})->jobs_size()
+            << " job\n";
 }
 
 TEST(RequestsTest, ARefusedRequestMayBeMendedUnderTheSameId) {
@@ -139,11 +148,13 @@ TEST(RequestsTest, EveryProblemIsSaidAtOnce) {
   v1::PipelineSpec spec = chain();
   spec.mutable_stages(1)->mutable_evaluate()->set_input("nowhere.model");
   spec.mutable_stages(3)->mutable_train()->set_steps(0);
-  EXPECT_THAT(problems_of(fixture, spec), ::testing::ElementsAre("stages.parity-eval.evaluate.input", "stages.stage1.train.steps"));
+  EXPECT_THAT(problems_of(fixture, spec),
+              ::testing::ElementsAre("stages.parity-eval.evaluate.input", "stages.stage1.train.steps"));
   EXPECT_EQ(fixture.coordinator().list_pipelines({})->pipelines_size(), 0);
   const absl::Status refused = fixture.coordinator().submit(fixture.submit_request(spec)).status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(refused.message()), AllOf(HasSubstr("2 problems:"), HasSubstr("stages.stage1.train.steps: ")));
+  EXPECT_THAT(std::string(refused.message()),
+              AllOf(HasSubstr("2 problems:"), HasSubstr("stages.stage1.train.steps: ")));
 }
 
 TEST(RequestsTest, ANameThatIsNoneIsRefusedSinceFoldersAreNamedAfterIt) {
@@ -167,7 +178,8 @@ TEST(RequestsTest, ANameThatIsNoneIsRefusedSinceFoldersAreNamedAfterIt) {
 
 TEST(RequestsTest, AJobIsAPipelineOfOneStage) {
   CoordinatorFixture fixture;
-  v1::PipelineSpec job = spec_of("apiVersion: moe/v1\nkind: Job\nname: alone\nevaluate: {input: ./dense, data: [{path: v.jsonl}]}\n");
+  v1::PipelineSpec job =
+      spec_of("apiVersion: moe/v1\nkind: Job\nname: alone\nevaluate: {input: ./dense, data: [{path: v.jsonl}]}\n");
   const std::string id = fixture.submit(job);
   EXPECT_EQ(fixture.job(id).id(), id + "-alone");
   EXPECT_EQ(fixture.job(id).kind(), "evaluate");
@@ -180,7 +192,7 @@ TEST(RequestsTest, AJobIsAPipelineOfOneStage) {
 
 TEST(RequestsTest, NamesAreCheckedAgainstWhatGangsKnow) {
   CoordinatorFixture fixture;
-  EXPECT_THAT(problems_of(fixture, chain()), ::testing::IsEmpty());   // no gang yet: nothing is known
+  EXPECT_THAT(problems_of(fixture, chain()), ::testing::IsEmpty());  // no gang yet: nothing is known
   v1::RegisterGangRequest gang;
   gang.set_root_id(CoordinatorFixture::kRootId);
   gang.mutable_gang()->set_id("g");
@@ -198,12 +210,15 @@ TEST(RequestsTest, WhatNoGangCanRunIsAWarningAndThenAnExplanation) {
   fixture.register_gang("g", 2);
   const auto response = fixture.coordinator().submit(fixture.submit_request(one_stage("wide", 4)));
   ASSERT_EQ(response->warnings_size(), 1);
-  EXPECT_THAT(response->warnings(0), AllOf(HasSubstr("stage work needs a gang of 4 cpu ranks"), HasSubstr("connected gangs have 2 cpu ranks")));
+  EXPECT_THAT(response->warnings(0), AllOf(HasSubstr("stage work needs a gang of 4 cpu ranks"),
+                                           HasSubstr("connected gangs have 2 cpu ranks")));
   const auto many = fixture.coordinator().submit(fixture.submit_request(chain()));
-  ASSERT_EQ(many->warnings_size(), 1);   // one sentence for all that need the same
-  EXPECT_THAT(many->warnings(0), HasSubstr("stages convert, parity-eval, stage1, evaluate need a gang of 1 cpu rank; connected gangs have 2 cpu ranks: they"));
+  ASSERT_EQ(many->warnings_size(), 1);  // one sentence for all that need the same
+  EXPECT_THAT(many->warnings(0), HasSubstr("stages convert, parity-eval, stage1, evaluate need a gang of 1 cpu rank; "
+                                           "connected gangs have 2 cpu ranks: they"));
   EXPECT_FALSE(fixture.acquire("g"));
-  EXPECT_THAT(fixture.job(response->job_ids(0)).pending_explanation(), AllOf(HasSubstr("needs a gang of 4 cpu ranks"), HasSubstr("--ranks 4")));
+  EXPECT_THAT(fixture.job(response->job_ids(0)).pending_explanation(),
+              AllOf(HasSubstr("needs a gang of 4 cpu ranks"), HasSubstr("--ranks 4")));
   fixture.register_gang("h", 4);
   EXPECT_THAT(fixture.job(response->job_ids(0)).pending_explanation(), HasSubstr("1 connected, 1 idle"));
   EXPECT_TRUE(fixture.acquire("h"));
@@ -225,7 +240,7 @@ TEST(RequestsTest, LogsAreReadInPieces) {
   piece = fixture.coordinator().read_logs(request);
   EXPECT_EQ(piece->data().size(), 65'536u);
   ASSERT_TRUE(fixture.complete("g", lease).ok());
-  EXPECT_FALSE(fixture.coordinator().read_logs(request)->attempt_ended());   // there is more to read
+  EXPECT_FALSE(fixture.coordinator().read_logs(request)->attempt_ended());  // there is more to read
   request.set_offset(piece->next_offset());
   piece = fixture.coordinator().read_logs(request);
   EXPECT_EQ(piece->next_offset(), 70'000);
@@ -237,7 +252,8 @@ TEST(RequestsTest, LogsAreReadInPieces) {
   request.set_rank(9);
   EXPECT_EQ(fixture.coordinator().read_logs(request).status().code(), absl::StatusCode::kNotFound);
   request.set_attempt(7);
-  EXPECT_THAT(std::string(fixture.coordinator().read_logs(request).status().message()), HasSubstr("no attempt 7; the newest is 1"));
+  EXPECT_THAT(std::string(fixture.coordinator().read_logs(request).status().message()),
+              HasSubstr("no attempt 7; the newest is 1"));
 }
 
 }  // namespace

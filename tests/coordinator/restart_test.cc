@@ -15,8 +15,8 @@ using testing::chain;
 using testing::CoordinatorFixture;
 using testing::one_stage;
 
-/// A session with two gangs and two pipelines that goes through leases, checkpoints, a lost gang, a held gate, pause and retry.
-/// `between(n)` is called after each of its steps.
+/// A session with two gangs and two pipelines that goes through leases, checkpoints, a lost gang, a held gate, pause
+/// and retry. `between(n)` is called after each of its steps.
 std::string session(CoordinatorFixture& fixture, const std::function<void(int)>& between) {
   int steps = 0;
   const auto step = [&](bool ok) {
@@ -70,14 +70,15 @@ std::string session(CoordinatorFixture& fixture, const std::function<void(int)>&
 }
 
 TEST(RestartTest, AtEveryPointOfASession) {
-  constexpr char kEnd[] = "SUCCEEDED: convert SUCCEEDED, parity-eval SUCCEEDED, parity APPROVED, stage1 SUCCEEDED, evaluate SUCCEEDED";
+  constexpr char kEnd[] =
+      "SUCCEEDED: convert SUCCEEDED, parity-eval SUCCEEDED, parity APPROVED, stage1 SUCCEEDED, evaluate SUCCEEDED";
   int points = 0;
   {
     CoordinatorFixture fixture;
     EXPECT_EQ(session(fixture, [&](int n) { points = n + 1; }), kEnd);
   }
   int differences = 0;
-  for (int point = -1; point < points; ++point) {   // -1: at all of them
+  for (int point = -1; point < points; ++point) {  // -1: at all of them
     CoordinatorFixture fixture;
     const std::string end = session(fixture, [&](int n) {
       if (point >= 0 && n != point) return;
@@ -97,7 +98,7 @@ TEST(RestartTest, GangsHaveThreeLeasesToComeBack) {
   fixture.register_gang("g");
   const std::string job = fixture.submit(one_stage()) + "-work";
   const v1::Lease lease = fixture.must_acquire("g");
-  fixture.clock().advance(10min);   // it was away for long
+  fixture.clock().advance(10min);  // it was away for long
   fixture.restart();
   fixture.pass(44s);
   EXPECT_EQ(fixture.state(job), "ASSIGNED");
@@ -128,7 +129,8 @@ TEST(RestartTest, BackoffAndBudgetOutliveIt) {
   CoordinatorFixture fixture;
   fixture.register_gang("g");
   const std::string job = fixture.submit(one_stage()) + "-work";
-  for (int i = 0; i < 2; ++i) ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_RETRYABLE).ok());
+  for (int i = 0; i < 2; ++i)
+    ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_RETRYABLE).ok());
   fixture.restart();
   EXPECT_FALSE(fixture.acquire("g"));
   EXPECT_EQ(fixture.job(job).failures(), 2);
@@ -141,12 +143,12 @@ TEST(RestartTest, AForgottenGangRegistersAgain) {
   fixture.register_gang("g");
   fixture.register_gang("h");
   fixture.pass(100s);
-  EXPECT_EQ(fixture.coordinator().server_info().gangs(), 0);   // lost
+  EXPECT_EQ(fixture.coordinator().server_info().gangs(), 0);  // lost
   EXPECT_EQ(fixture.coordinator().list_gangs({})->gangs(0).state(), "lost");
   fixture.acquire("h");
   EXPECT_EQ(fixture.coordinator().server_info().gangs(), 1);
   fixture.pass(210s);
-  EXPECT_EQ(fixture.coordinator().list_gangs({})->gangs_size(), 1);   // g is forgotten
+  EXPECT_EQ(fixture.coordinator().list_gangs({})->gangs_size(), 1);  // g is forgotten
   v1::AcquireLeaseRequest request;
   request.set_gang_id("g");
   EXPECT_EQ(fixture.coordinator().acquire_lease(request).status().code(), absl::StatusCode::kNotFound);

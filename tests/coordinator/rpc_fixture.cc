@@ -36,7 +36,8 @@ void RpcFixture::close() {
 
 int RpcFixture::answered(const std::string& method, const std::string& code) const {
   const std::string text = page_.text();
-  for (const std::string& labels : {concat("method=\"", method, "\",code=\"", code, "\""), concat("code=\"", code, "\",method=\"", method, "\"")}) {
+  for (const std::string& labels :
+       {concat("method=\"", method, "\",code=\"", code, "\""), concat("code=\"", code, "\",method=\"", method, "\"")}) {
     const std::string series = concat("moe_rpc_requests_total{", labels, "} ");
     if (const size_t at = text.find(series); at != std::string::npos) return std::stoi(text.substr(at + series.size()));
   }

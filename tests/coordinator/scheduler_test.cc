@@ -17,7 +17,9 @@ QueuedJob job(int64_t created, const std::string& id, GangNeed need = {0, 0, "cp
   return {created, id, std::move(need), not_before, {}, 0};
 }
 
-GangShape gang(int ranks, const std::string& device = "cpu", bool is_idle = true) { return {"g", ranks, device, is_idle, "g", false}; }
+GangShape gang(int ranks, const std::string& device = "cpu", bool is_idle = true) {
+  return {"g", ranks, device, is_idle, "g", false};
+}
 
 std::string picked(const std::set<QueuedJob>& queue, const GangShape& shape, int64_t now = 0) {
   const QueuedJob* found = pick(queue, shape, {shape}, now);
@@ -73,7 +75,8 @@ TEST(SchedulerTest, AGangThatFailedAJobComesAfterTheOthers) {
   failed.failed_on = {"a"};
   failed.avoid_until = 100;
   const std::set<QueuedJob> queue{failed, job(2, "next")};
-  const GangShape a{"a1", 2, "cpu", true, "a", false}, busy{"b1", 2, "cpu", false, "b", false}, quarantined{"c1", 2, "cpu", true, "c", true};
+  const GangShape a{"a1", 2, "cpu", true, "a", false}, busy{"b1", 2, "cpu", false, "b", false},
+      quarantined{"c1", 2, "cpu", true, "c", true};
   const auto pick_for = [&](const GangShape& gang, const std::vector<GangShape>& all, int64_t now) {
     const QueuedJob* found = pick(queue, gang, all, now);
     return found == nullptr ? "" : found->id;
@@ -85,14 +88,19 @@ TEST(SchedulerTest, AGangThatFailedAJobComesAfterTheOthers) {
   EXPECT_EQ(pick_for(a, {a, quarantined}, 0), "failed");
   EXPECT_EQ(pick_for(a, {a, {"d1", 3, "cuda", true, "d", false}}, 0), "failed") << "of another shape";
   EXPECT_EQ(pick_for(quarantined, {a, quarantined}, 0), "");
-  EXPECT_THAT(explain(queue, failed, {a, busy, quarantined}, 0), AllOf(HasSubstr("3 connected, 1 idle, 1 quarantined"), HasSubstr("1 idle failed it and may try again in 1 s")));
+  EXPECT_THAT(
+      explain(queue, failed, {a, busy, quarantined}, 0),
+      AllOf(HasSubstr("3 connected, 1 idle, 1 quarantined"), HasSubstr("1 idle failed it and may try again in 1 s")));
 }
 
 TEST(SchedulerTest, ExplainsWithNumbersAndWhatToDo) {
   const QueuedJob wide = job(3, "wide", {4, 0, "cpu"});
-  const std::set<QueuedJob> queue{job(1, "a", {4, 0, "cpu"}), job(2, "b", {2, 0, "cpu"}), wide, job(4, "late", {4, 0, "cpu"})};
-  EXPECT_THAT(explain(queue, wide, {}, 0), AllOf(HasSubstr("a gang of 4 cpu ranks"), HasSubstr("no gang is connected"), HasSubstr("--ranks 4")));
-  EXPECT_THAT(explain(queue, wide, {gang(2), gang(3)}, 0), AllOf(HasSubstr("connected gangs have 2 cpu, 3 cpu ranks"), HasSubstr("gang.sh")));
+  const std::set<QueuedJob> queue{job(1, "a", {4, 0, "cpu"}), job(2, "b", {2, 0, "cpu"}), wide,
+                                  job(4, "late", {4, 0, "cpu"})};
+  EXPECT_THAT(explain(queue, wide, {}, 0),
+              AllOf(HasSubstr("a gang of 4 cpu ranks"), HasSubstr("no gang is connected"), HasSubstr("--ranks 4")));
+  EXPECT_THAT(explain(queue, wide, {gang(2), gang(3)}, 0),
+              AllOf(HasSubstr("connected gangs have 2 cpu, 3 cpu ranks"), HasSubstr("gang.sh")));
   EXPECT_THAT(explain(queue, wide, {gang(4, "cpu", false), gang(4), gang(2)}, 0),
               AllOf(HasSubstr("2 connected, 1 idle"), HasSubstr("1 job is ahead")));
   EXPECT_THAT(explain(queue, job(5, "x", {0, 0, "cpu"}), {gang(4, "cpu", false)}, 0), HasSubstr("3 jobs are ahead"));
@@ -108,11 +116,12 @@ TEST(SchedulerTest, NothingStarvesUnderEndlessLoad) {
   int submitted = 0, served = 0;
   int64_t last = -1;
   for (int round = 0; round < kRounds; ++round) {
-    for (int i = 0; i < 2; ++i) queue.insert(job(++now, std::to_string(++submitted), {rng.below(2) == 0 ? 2 : 4, 0, "cpu"}));
+    for (int i = 0; i < 2; ++i)
+      queue.insert(job(++now, std::to_string(++submitted), {rng.below(2) == 0 ? 2 : 4, 0, "cpu"}));
     const int ranks = rng.below(2) == 0 ? 2 : 4;
     const QueuedJob* next = pick(queue, gang(ranks), {}, now);
     if (next == nullptr) continue;
-    for (const QueuedJob& other : queue) {   // nobody older that fits was passed over
+    for (const QueuedJob& other : queue) {  // nobody older that fits was passed over
       if (other < *next) {
         ASSERT_NE(other.need.ranks, ranks) << other.id;
       }
@@ -123,7 +132,7 @@ TEST(SchedulerTest, NothingStarvesUnderEndlessLoad) {
   }
   std::cout << "seed " << kSeed << ": " << submitted << " jobs, " << served << " served in order\n";
   EXPECT_GT(served, kRounds * 9 / 10);
-  EXPECT_LE(last, submitted * 6 / 10);   // half of the load: the newer half was not touched
+  EXPECT_LE(last, submitted * 6 / 10);  // half of the load: the newer half was not touched
 }
 
 }  // namespace

@@ -10,11 +10,24 @@
 
 namespace moe::testing {
 
-std::string coordinator_path() { return std::string(MOE_BINARY_DIR) + "/bin/moe-coordinator"; }
+std::string coordinator_path() {
+  return std::string(MOE_BINARY_DIR) + "/bin/moe-coordinator";
+}
 
 ServerProcess::ServerProcess(const std::filesystem::path& folder, const std::string& setup) {
-  const std::vector<std::string> arguments{"bash", "-c", setup + " exec \"$@\"", "bash", coordinator_path(), "--data-root", folder / "data",
-                                           "--store", folder / "moe.db", "--port", "0", "--http-port", "0"};
+  const std::vector<std::string> arguments{"bash",
+                                           "-c",
+                                           setup + " exec \"$@\"",
+                                           "bash",
+                                           coordinator_path(),
+                                           "--data-root",
+                                           folder / "data",
+                                           "--store",
+                                           folder / "moe.db",
+                                           "--port",
+                                           "0",
+                                           "--http-port",
+                                           "0"};
   int number = 0;
   while (std::filesystem::exists(folder / concat("log-", number))) ++number;
   process_ = std::make_unique<BackgroundProcess>(arguments, folder / concat("log-", number));
@@ -33,7 +46,8 @@ ServerProcess::ServerProcess(const std::filesystem::path& folder, const std::str
 std::unique_ptr<v1::JobService::Stub> ServerProcess::jobs() const {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return v1::JobService::NewStub(grpc::CreateCustomChannel(concat("127.0.0.1:", port_), grpc::InsecureChannelCredentials(), arguments));
+  return v1::JobService::NewStub(
+      grpc::CreateCustomChannel(concat("127.0.0.1:", port_), grpc::InsecureChannelCredentials(), arguments));
 }
 
 }  // namespace moe::testing

@@ -13,8 +13,8 @@ std::string coordinator_path();
 /// A real moe-coordinator on free ports that serves.
 class ServerProcess {
  public:
-  /// Store and results under `folder`. `setup` is shell that runs before it in its process ("ulimit ..."). Throws if it does not
-  /// serve within 20 s.
+  /// Store and results under `folder`. `setup` is shell that runs before it in its process ("ulimit ..."). Throws if it
+  /// does not serve within 20 s.
   explicit ServerProcess(const std::filesystem::path& folder, const std::string& setup = "");
 
   BackgroundProcess& process() { return *process_; }

@@ -18,7 +18,9 @@ using testing::one_stage;
 using testing::RpcFixture;
 using SteadyClock = std::chrono::steady_clock;
 
-double seconds_since(SteadyClock::time_point start) { return std::chrono::duration<double>(SteadyClock::now() - start).count(); }
+double seconds_since(SteadyClock::time_point start) {
+  return std::chrono::duration<double>(SteadyClock::now() - start).count();
+}
 
 /// Something that happens while a call waits. Whichever comes first, the call must answer.
 template <typename Call, typename Happening>
@@ -117,7 +119,8 @@ TEST(ServicesTest, AClientThatWentAwayGetsNoLease) {
     grpc::ClientContext context;
     if (by_deadline) context.set_deadline(std::chrono::system_clock::now() + 300ms);
     v1::AcquireLeaseResponse response;
-    auto waiting = std::async(std::launch::async, [&] { return rpc.workers->AcquireLease(&context, request, &response); });
+    auto waiting =
+        std::async(std::launch::async, [&] { return rpc.workers->AcquireLease(&context, request, &response); });
     waiting.wait_for(200ms);
     if (!by_deadline) context.TryCancel();
     EXPECT_FALSE(waiting.get().ok());
@@ -152,7 +155,8 @@ TEST(ServicesTest, ManyWaitingCallsHoldNoThreadAndOneGetsTheJob) {
   const auto started = SteadyClock::now();
   rpc.close();
   EXPECT_TRUE(eventually(10s, [&] { return answered == kGangs; }));
-  std::cout << kGangs << " waiting calls, 1 lease; on close the others were answered in " << seconds_since(started) << " s\n";
+  std::cout << kGangs << " waiting calls, 1 lease; on close the others were answered in " << seconds_since(started)
+            << " s\n";
   EXPECT_LT(seconds_since(started), 2);
   EXPECT_EQ(leased, 1);
   EXPECT_EQ(rpc.answered("AcquireLease", "OK"), kGangs - failed);
@@ -178,23 +182,28 @@ TEST(ServicesTest, CodesAndMessagesComeThrough) {
   v1::SubmitRequest submit;
   submit.set_request_id("r");
   v1::SubmitResponse submitted;
-  EXPECT_EQ(code_of([&](auto* c) { return rpc.jobs->Submit(c, submit, &submitted); }), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(code_of([&](auto* c) { return rpc.jobs->Submit(c, submit, &submitted); }),
+            grpc::StatusCode::INVALID_ARGUMENT);
   *submit.mutable_spec() = one_stage();
   EXPECT_EQ(code_of([&](auto* c) { return rpc.jobs->Submit(c, submit, &submitted); }), grpc::StatusCode::OK);
   submit.set_user("other");
-  EXPECT_EQ(code_of([&](auto* c) { return rpc.jobs->Submit(c, submit, &submitted); }), grpc::StatusCode::ALREADY_EXISTS);
+  EXPECT_EQ(code_of([&](auto* c) { return rpc.jobs->Submit(c, submit, &submitted); }),
+            grpc::StatusCode::ALREADY_EXISTS);
   v1::ControlRequest control = rpc.core.control(id);
   v1::ControlResponse controlled;
-  EXPECT_EQ(code_of([&](auto* c) { return rpc.jobs->Resume(c, control, &controlled); }), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(code_of([&](auto* c) { return rpc.jobs->Resume(c, control, &controlled); }),
+            grpc::StatusCode::FAILED_PRECONDITION);
   v1::CompleteAttemptRequest complete;
   complete.set_gang_id("g");
   complete.set_job_id(id + "-work");
   complete.set_attempt(3);
   complete.set_outcome(v1::ATTEMPT_OUTCOME_RELEASED);
   v1::CompleteAttemptResponse completed;
-  EXPECT_EQ(code_of([&](auto* c) { return rpc.workers->CompleteAttempt(c, complete, &completed); }), grpc::StatusCode::ABORTED);
+  EXPECT_EQ(code_of([&](auto* c) { return rpc.workers->CompleteAttempt(c, complete, &completed); }),
+            grpc::StatusCode::ABORTED);
   v1::ServerInfo info;
-  EXPECT_EQ(code_of([&](auto* c) { return rpc.jobs->GetServerInfo(c, v1::GetServerInfoRequest(), &info); }), grpc::StatusCode::OK);
+  EXPECT_EQ(code_of([&](auto* c) { return rpc.jobs->GetServerInfo(c, v1::GetServerInfoRequest(), &info); }),
+            grpc::StatusCode::OK);
   EXPECT_EQ(info.queued_jobs(), 2);
   EXPECT_EQ(info.data_root(), rpc.core.root().string());
 }

@@ -189,10 +189,11 @@ TEST(StoreTest, ASecondOneIsRefused) {
   const TempDir folder;
   Store store(folder / "moe.db");
   const auto started = std::chrono::steady_clock::now();
-  EXPECT_THAT(error_of_opening(folder / "moe.db"), AllOf(HasSubstr("moe.db"), HasSubstr("in use by another moe-coordinator"), HasSubstr("--store")));
+  EXPECT_THAT(error_of_opening(folder / "moe.db"),
+              AllOf(HasSubstr("moe.db"), HasSubstr("in use by another moe-coordinator"), HasSubstr("--store")));
   EXPECT_LT(std::chrono::steady_clock::now() - started, std::chrono::seconds(1));
   store.load();
-  store.commit(attempt_of(1));   // and the first one does not mind
+  store.commit(attempt_of(1));  // and the first one does not mind
   wait_until_durable(store);
 }
 
@@ -200,7 +201,8 @@ TEST(StoreTest, WhatItCannotUseIsRefusedByName) {
   const TempDir folder;
   { const Store store(folder / "newer.db"); }
   execute_sql(folder / "newer.db", "PRAGMA user_version = 99");
-  EXPECT_THAT(error_of_opening(folder / "newer.db"), AllOf(HasSubstr("newer.db"), HasSubstr("newer moe-coordinator (schema 99, this one knows 2)")));
+  EXPECT_THAT(error_of_opening(folder / "newer.db"),
+              AllOf(HasSubstr("newer.db"), HasSubstr("newer moe-coordinator (schema 99, this one knows 2)")));
 
   std::ofstream(folder / "text.db") << std::string(5000, 'x');
   EXPECT_THAT(error_of_opening(folder / "text.db"), AllOf(HasSubstr("text.db"), HasSubstr("not a database")));
@@ -234,7 +236,8 @@ TEST(StoreTest, AStoreOfSchema1IsMigratedAfterACopy) {
 
 TEST(StoreTest, ItsFolderIsMadeButNotAWholePath) {
   const TempDir folder;
-  EXPECT_THAT(error_of_opening(folder / "not/mounted/moe.db"), AllOf(HasSubstr("--store"), HasSubstr((folder / "not").string() + " is not there")));
+  EXPECT_THAT(error_of_opening(folder / "not/mounted/moe.db"),
+              AllOf(HasSubstr("--store"), HasSubstr((folder / "not").string() + " is not there")));
   EXPECT_FALSE(fs::exists(folder / "not"));
   EXPECT_EQ(error_of_opening(folder / "one/moe.db"), "opened");
 }
@@ -259,7 +262,7 @@ TEST(StoreDeathTest, AFailedCommitEndsTheProcessBeforeAnyAnswer) {
         Store store(folder / "moe.db");
         store.load();
         Changes changes;
-        changes.jobs.push_back(job("nobody-a", 1));   // of a pipeline that is not there: the foreign key refuses it
+        changes.jobs.push_back(job("nobody-a", 1));  // of a pipeline that is not there: the foreign key refuses it
         store.commit(std::move(changes));
         store.after_commit([] { ::_exit(0); });
         std::promise<void>().get_future().wait_for(std::chrono::seconds(20));

@@ -112,8 +112,10 @@ TEST(ChatEncodingTest, AnAnswerForContextIsNeverLearned) {
     EXPECT_EQ(learned(name, bytes, {.drop_system = true}, chat), "ef|") << name;
     EXPECT_EQ(learned(name, bytes, {.supervise = "last"}, chat), "ef|") << name;
     const std::string whole = learned(name, bytes, {.supervise = "whole"}, chat);
-    EXPECT_THAT(whole, ::testing::AllOf(HasSubstr("hello"), HasSubstr("ef|"), ::testing::Not(HasSubstr("abcd")))) << name;
-    EXPECT_EQ(whole.size() + 5, learned(name, bytes, {.supervise = "whole"}).size()) << name << ": the answer and its end marker";
+    EXPECT_THAT(whole, ::testing::AllOf(HasSubstr("hello"), HasSubstr("ef|"), ::testing::Not(HasSubstr("abcd"))))
+        << name;
+    EXPECT_EQ(whole.size() + 5, learned(name, bytes, {.supervise = "whole"}).size())
+        << name << ": the answer and its end marker";
   }
   std::swap(chat[2].is_learned, chat[4].is_learned);
   EXPECT_EQ(learned("chatml", bytes, {.supervise = "last"}, chat), "");

@@ -113,7 +113,8 @@ std::string digest_of_rows(DataLoader& loader, int64_t rows, int64_t step) {
 
 TEST_F(DataLoaderTest, RowsAreThoseOfTheFirstVersion) {
   // Three files of other lengths and weights; 5,000 rows are a dozen windows and several epochs.
-  const std::vector<DataFile> files{counting_file("a", random_lengths(900, 2, 90, 1), 3), counting_file("b", random_lengths(700, 5, 200, 2), 1),
+  const std::vector<DataFile> files{counting_file("a", random_lengths(900, 2, 90, 1), 3),
+                                    counting_file("b", random_lengths(700, 5, 200, 2), 1),
                                     counting_file("c", random_lengths(50, 300, 700, 3), 0.5)};
   DataLoader training(files, nullptr, options(128, true)), one_pass(files, nullptr, options(128, false));
   EXPECT_EQ(digest_of_rows(training, 5000, 40), "5fdaa4e117b2b1ea29c613aeb00340b9");
@@ -139,7 +140,8 @@ TEST_F(DataLoaderTest, WhatIsHeldDoesNotGrowWithTheRowsThatWereGiven) {
 }
 
 TEST_F(DataLoaderTest, APlaceNeedsNothingThatCameBefore) {
-  const std::vector<DataFile> files{counting_file("a", random_lengths(900, 2, 90, 1), 3), counting_file("b", random_lengths(70, 5, 200, 2), 1)};
+  const std::vector<DataFile> files{counting_file("a", random_lengths(900, 2, 90, 1), 3),
+                                    counting_file("b", random_lengths(70, 5, 200, 2), 1)};
   DataLoader whole(files, nullptr, options(128, true));
   const int64_t window = whole.held_rows();
   for (const int64_t row : {int64_t{0}, int64_t{1}, window - 1, window, window + 1, 9 * window}) {
@@ -152,17 +154,21 @@ TEST_F(DataLoaderTest, APlaceNeedsNothingThatCameBefore) {
   }
   DataLoader other({files[0]}, nullptr, options(128, true));
   const std::string far = whole.place_of(9 * window);
-  for (const std::string& bad : {far, std::string(), std::string("1"), far + " 1", std::string("0 0 0 0 901"), std::string("0 0 0 0 -1")}) {
+  for (const std::string& bad :
+       {far, std::string(), std::string("1"), far + " 1", std::string("0 0 0 0 901"), std::string("0 0 0 0 -1")}) {
     EXPECT_THROW(other.go_to(bad), InvalidArgument) << bad;
   }
 }
 
 TEST_F(DataLoaderTest, TheSummaryTellsRows) {
   const DataFile file = counting_file("a", std::vector<int64_t>(64, 33));  // 32 inputs each
-  EXPECT_THAT(DataLoader({file}, nullptr, options(64, false)).summary(), HasSubstr(" rows_planned=32 fill=1 rows_per_pass=32"));
+  EXPECT_THAT(DataLoader({file}, nullptr, options(64, false)).summary(),
+              HasSubstr(" rows_planned=32 fill=1 rows_per_pass=32"));
   // 4,096 samples a window.
-  EXPECT_THAT(DataLoader({file}, nullptr, options(64, true)).summary(), HasSubstr(" rows_planned=2048 fill=1 rows_per_pass=32"));
-  EXPECT_EQ(DataLoader({file}, nullptr, options(64, true)).file_digests(), (std::map<std::string, std::string>{{file.path, xxh3_hex_of_file(file.path)}}));
+  EXPECT_THAT(DataLoader({file}, nullptr, options(64, true)).summary(),
+              HasSubstr(" rows_planned=2048 fill=1 rows_per_pass=32"));
+  EXPECT_EQ(DataLoader({file}, nullptr, options(64, true)).file_digests(),
+            (std::map<std::string, std::string>{{file.path, xxh3_hex_of_file(file.path)}}));
 }
 
 TEST_F(DataLoaderTest, TargetAndTokenCountsAreThoseOfTheRows) {

@@ -139,15 +139,18 @@ TEST_F(DocumentsTest, RealChatsSuperviseExactlyTheAnswers) {
 /// {"instruction", "output"} is a chat of one question; alpaca alone has a place for the input.
 TEST_F(DocumentsTest, InstructionsAreChatsOfOneQuestion) {
   const std::string line = R"({"instruction": "Add.", "input": "1, 2", "output": "3"})";
-  const std::string chat = R"({"messages": [{"role": "user", "content": "Add.\n1, 2"}, {"role": "assistant", "content": "3"}]})";
+  const std::string chat =
+      R"({"messages": [{"role": "user", "content": "Add.\n1, 2"}, {"role": "assistant", "content": "3"}]})";
   EXPECT_EQ(read(line)[0].ids, read(chat)[0].ids);
   EXPECT_EQ(read(line)[0].supervised, read(chat)[0].supervised);
   EXPECT_TRUE(read(line)[0].is_chat);
   const Document alpaca = read(line, {.chat_template = {"alpaca"}})[0];
-  EXPECT_THAT(tokenizer_->decode(alpaca.ids), ::testing::EndsWith("\n\n### Instruction:\nAdd.\n\n### Input:\n1, 2\n\n### Response:3"));
+  EXPECT_THAT(tokenizer_->decode(alpaca.ids),
+              ::testing::EndsWith("\n\n### Instruction:\nAdd.\n\n### Input:\n1, 2\n\n### Response:3"));
   EXPECT_THAT(supervised_turns(alpaca, *tokenizer_), ::testing::ElementsAre("3"));
   EXPECT_THAT(error_of(R"({"instruction": "Add."})"), HasSubstr("d.jsonl:1: has `instruction` and no `output`"));
-  EXPECT_THAT(error_of(R"({"instruction": 4, "output": ""})"), HasSubstr("d.jsonl:1: `instruction` is number; expected a string"));
+  EXPECT_THAT(error_of(R"({"instruction": 4, "output": ""})"),
+              HasSubstr("d.jsonl:1: `instruction` is number; expected a string"));
 }
 
 /// Special tokens of a template are control pieces, each once, and the masks end at them.
@@ -161,14 +164,16 @@ TEST_F(DocumentsTest, TemplatesPrintControlPieces) {
   EXPECT_EQ(document.ids.back(), 2);
   EXPECT_EQ(document.supervised.back(), 1);
   EXPECT_THAT(supervised_turns(document, *tokenizer_), ::testing::ElementsAre("ok ", "yes "));
-  EXPECT_THAT(supervised_turns(read(chat, {.chat_template = {"llama2"}, .chat = {.supervise = "last"}})[0], *tokenizer_),
-              ::testing::ElementsAre("yes "));
+  EXPECT_THAT(
+      supervised_turns(read(chat, {.chat_template = {"llama2"}, .chat = {.supervise = "last"}})[0], *tokenizer_),
+      ::testing::ElementsAre("yes "));
 }
 
 TEST_F(DocumentsTest, WithoutATemplateOnlyChatsFail) {
   const DocumentOptions none{.chat_template = {"", "its template is unknown"}};
   EXPECT_EQ(read(R"({"text": "a"})", none).size(), 1U);
-  const std::string chat = R"({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ok"}]})";
+  const std::string chat =
+      R"({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ok"}]})";
   const std::string message = error_of(chat + "\n" + chat + "\n", none);
   EXPECT_THAT(message, HasSubstr("d.jsonl has chats, and its template is unknown"));
   EXPECT_THAT(message, Not(HasSubstr("d.jsonl:2"))) << "once, not for every line";
@@ -229,29 +234,40 @@ TEST_F(DocumentsTest, WhatIsQuotedIsCutAndEscaped) {
   short_error(R"({"messages": [{"role": ")" + std::string(3'000'000, 'r') + R"(", "content": "x"}]})");
   const std::string nested = "{\"text\": \"a\", \"extra\": " + std::string(70, '[') + std::string(70, ']') + "}";
   EXPECT_THAT(short_error(nested), HasSubstr("nested deeper than 64 levels"));
-  EXPECT_EQ(read(R"({"text": "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"["})").size(), 1U) << "text, not lists";
+  EXPECT_EQ(
+      read(R"({"text": "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"["})").size(), 1U)
+      << "text, not lists";
 }
 
 /// What pandas and datasets write for a column that a row does not have.
 TEST_F(DocumentsTest, NullIsAbsent) {
-  EXPECT_EQ(read(R"({"text": "a", "messages": null, "ids": null, "instruction": null, "domain": null})")[0].ids, read(R"({"text": "a"})")[0].ids);
-  EXPECT_EQ(read(R"({"instruction": "Add.", "input": null, "output": "3"})")[0].ids, read(R"({"instruction": "Add.", "output": "3"})")[0].ids);
-  EXPECT_EQ(read(R"({"messages": [{"role": "user", "content": "a", "weight": null}, {"role": "assistant", "content": "b", "tool_calls": null, "weight": null}]})")[0].ids,
-            read(R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})")[0].ids);
-  EXPECT_THAT(error_of(R"({"instruction": "Add.", "output": null})"), HasSubstr("d.jsonl:1: has `instruction` and no `output`"));
+  EXPECT_EQ(read(R"({"text": "a", "messages": null, "ids": null, "instruction": null, "domain": null})")[0].ids,
+            read(R"({"text": "a"})")[0].ids);
+  EXPECT_EQ(read(R"({"instruction": "Add.", "input": null, "output": "3"})")[0].ids,
+            read(R"({"instruction": "Add.", "output": "3"})")[0].ids);
+  EXPECT_EQ(
+      read(
+          R"({"messages": [{"role": "user", "content": "a", "weight": null}, {"role": "assistant", "content": "b", "tool_calls": null, "weight": null}]})")
+          [0]
+              .ids,
+      read(R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})")[0].ids);
+  EXPECT_THAT(error_of(R"({"instruction": "Add.", "output": null})"),
+              HasSubstr("d.jsonl:1: has `instruction` and no `output`"));
   EXPECT_THAT(error_of(R"({"text": null})"), HasSubstr("d.jsonl:1: has none of"));
 }
 
 /// tatsu-lab/alpaca has the same rendered by Alpaca's template in `text`.
 TEST_F(DocumentsTest, AnInstructionWinsOverItsRenderedText) {
-  const std::string line = R"({"instruction": "Add.", "input": "", "output": "3", "text": "Below is an instruction. ### Response:\n3"})";
+  const std::string line =
+      R"({"instruction": "Add.", "input": "", "output": "3", "text": "Below is an instruction. ### Response:\n3"})";
   const Document document = read(line)[0];
   EXPECT_TRUE(document.is_chat);
   EXPECT_EQ(document.ids, read(R"({"instruction": "Add.", "output": "3"})")[0].ids);
   EXPECT_THAT(supervised_turns(document, *tokenizer_), ::testing::ElementsAre("3"));
   read(line);
   EXPECT_EQ(read_text_documents(folder_ / "d.jsonl", *tokenizer_).size(), 1U) << "asked for text, there is text";
-  EXPECT_THAT(error_of(R"({"instruction": "Add.", "text": "a"})"), HasSubstr("d.jsonl:1: has `text` and `instruction`"));
+  EXPECT_THAT(error_of(R"({"instruction": "Add.", "text": "a"})"),
+              HasSubstr("d.jsonl:1: has `text` and `instruction`"));
 }
 
 /// As OpenAI's fine-tuning and axolotl have it: context, not learned.
@@ -262,23 +278,29 @@ TEST_F(DocumentsTest, MessagesOfWeightZeroAreNotLearned) {
   };
   for (const char* name : {"plain_markers", "llama2", "vicuna"}) {
     const DocumentOptions options{.chat_template = {name}};
-    const Document all = read(chat("", ""), options)[0], weighted = read(chat(", \"weight\": 0", ", \"weight\": 1"), options)[0];
+    const Document all = read(chat("", ""), options)[0],
+                   weighted = read(chat(", \"weight\": 0", ", \"weight\": 1"), options)[0];
     EXPECT_EQ(weighted.ids, all.ids) << name;
     ASSERT_EQ(supervised_turns(all, *tokenizer_).size(), 2U);
-    EXPECT_THAT(supervised_turns(weighted, *tokenizer_), ::testing::ElementsAre(supervised_turns(all, *tokenizer_)[1])) << name;
+    EXPECT_THAT(supervised_turns(weighted, *tokenizer_), ::testing::ElementsAre(supervised_turns(all, *tokenizer_)[1]))
+        << name;
   }
-  EXPECT_THAT(error_of(chat(", \"weight\": 0.5", "")), HasSubstr("d.jsonl:1: messages[1].weight is 0.5; expected 0 (context only) or 1"));
+  EXPECT_THAT(error_of(chat(", \"weight\": 0.5", "")),
+              HasSubstr("d.jsonl:1: messages[1].weight is 0.5; expected 0 (context only) or 1"));
   EXPECT_THAT(error_of(chat(", \"weight\": \"0\"", "")), HasSubstr("messages[1].weight is \"0\"; expected"));
   EXPECT_THAT(error_of(chat(", \"weight\": false", "")), HasSubstr("messages[1].weight is false; expected"));
-  EXPECT_THAT(error_of(chat(", \"weight\": 0", ", \"weight\": 0")), HasSubstr("no assistant turn but those of `weight` 0"));
+  EXPECT_THAT(error_of(chat(", \"weight\": 0", ", \"weight\": 0")),
+              HasSubstr("no assistant turn but those of `weight` 0"));
 }
 
 TEST_F(DocumentsTest, ToolCallsTeachNoEmptyAnswer) {
   const auto chat = [](const std::string& more) {
-    return R"({"messages": [{"role": "user", "content": "the time?"}, {"role": "assistant", "content": "")" + more + "}]}";
+    return R"({"messages": [{"role": "user", "content": "the time?"}, {"role": "assistant", "content": "")" + more +
+           "}]}";
   };
   const std::string call = R"({"id": "1", "type": "function", "function": {"name": "clock", "arguments": "{}"}})";
-  EXPECT_THAT(error_of(chat(", \"tool_calls\": [" + call + "]")), HasSubstr("d.jsonl:1: messages[1] has `tool_calls`, which cannot be learned"));
+  EXPECT_THAT(error_of(chat(", \"tool_calls\": [" + call + "]")),
+              HasSubstr("d.jsonl:1: messages[1] has `tool_calls`, which cannot be learned"));
   EXPECT_THAT(error_of(chat(R"(, "function_call": {"name": "clock"})")), HasSubstr("messages[1] has `function_call`"));
   EXPECT_EQ(read(chat(", \"tool_calls\": []"))[0].ids, read(chat(""))[0].ids);
 }
@@ -286,9 +308,9 @@ TEST_F(DocumentsTest, ToolCallsTeachNoEmptyAnswer) {
 TEST_F(DocumentsTest, BadLinesAreNamed) {
   const std::string several =
       error_of("{\"text\": \"a\"}\n{}\n{\"text\": 3}\n[1]\n{\"text\": \"x\"\n{\"text\": \"fine\"}\n{\"other\": 1}\n");
-  for (const char* part : {"d.jsonl:2: has none of", "d.jsonl:3: `text` is number; expected a string",
-                           "d.jsonl:4: expected a JSON object", "d.jsonl:5: not valid JSON",
-                           "d.jsonl:7: has none of `text`, `messages`, `instruction` and `ids`"}) {
+  for (const char* part :
+       {"d.jsonl:2: has none of", "d.jsonl:3: `text` is number; expected a string", "d.jsonl:4: expected a JSON object",
+        "d.jsonl:5: not valid JSON", "d.jsonl:7: has none of `text`, `messages`, `instruction` and `ids`"}) {
     EXPECT_THAT(several, HasSubstr(part));
   }
   EXPECT_THAT(several, Not(HasSubstr("d.jsonl:6")));
@@ -298,7 +320,8 @@ TEST_F(DocumentsTest, BadLinesAreNamed) {
   EXPECT_THAT(error_of("{\"text\": \"a\xFF\"}\n"), HasSubstr("d.jsonl:1: not valid JSON"));
   EXPECT_THAT(error_of("{\"text\": \"\\ud800\"}\n"), HasSubstr("d.jsonl:1: not valid JSON"));
   EXPECT_THAT(error_of("{\"text\": \"a\", \"domain\": 4}\n"), HasSubstr("d.jsonl:1: `domain` is not a string"));
-  EXPECT_THAT(error_of("{\"text\": \"a\", \"domain\": \"" + std::string(201, 'd') + "\"}\n"), HasSubstr("`domain` is 201 bytes long; at most 200"));
+  EXPECT_THAT(error_of("{\"text\": \"a\", \"domain\": \"" + std::string(201, 'd') + "\"}\n"),
+              HasSubstr("`domain` is 201 bytes long; at most 200"));
 }
 
 TEST_F(DocumentsTest, BadIdsAreNamedWithTheRange) {

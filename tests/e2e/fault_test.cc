@@ -1,5 +1,5 @@
-// kill -9 of one rank at random steps and inside a checkpoint: mpirun ends, the same command again resumes, and the losses of
-// every step and the final weights are those of an undisturbed run, bit for bit.
+// kill -9 of one rank at random steps and inside a checkpoint: mpirun ends, the same command again resumes, and the
+// losses of every step and the final weights are those of an undisturbed run, bit for bit.
 
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -62,7 +62,9 @@ fs::path newest(const fs::path& folder, const std::string& prefix) {
 }
 
 /// XXH3 of every weight file of the trained model.
-std::map<std::string, std::string> weights(const fs::path& out) { return testing::weights_of(newest(out / "train", "output-t")); }
+std::map<std::string, std::string> weights(const fs::path& out) {
+  return testing::weights_of(newest(out / "train", "output-t"));
+}
 
 /// The processes of this test's gang: those whose command line names the output folder and starts with moe-worker.
 std::vector<pid_t> rank_processes(const fs::path& out) {
@@ -71,7 +73,8 @@ std::vector<pid_t> rank_processes(const fs::path& out) {
     const std::string name = entry.path().filename();
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
     const std::string text = testing::read_process_file(name, "cmdline");
-    if (text.rfind(testing::worker_path(), 0) == 0 && text.find(out.string()) != std::string::npos) found.push_back(std::stoi(name));
+    if (text.rfind(testing::worker_path(), 0) == 0 && text.find(out.string()) != std::string::npos)
+      found.push_back(std::stoi(name));
   }
   return found;
 }
@@ -84,7 +87,7 @@ bool run_and_kill(const fs::path& config, const fs::path& out, int victim, const
     bool seen = false;
     while (std::chrono::steady_clock::now() < deadline) {
       const std::vector<pid_t> ranks = rank_processes(out);
-      if (seen && ranks.empty()) return;   // it finished first
+      if (seen && ranks.empty()) return;  // it finished first
       seen = seen || !ranks.empty();
       if (static_cast<int>(ranks.size()) == kRanks && moment()) {
         killed = kill(ranks[victim], SIGKILL) == 0;
@@ -171,10 +174,14 @@ TEST_F(FaultTest, KilledInsideACheckpointItTakesTheOneBefore) {
 TEST(CollectiveTimeoutTest, ARankThatStandsStillEndsARunWithoutACoordinator) {
   const testing::TempDir folder;
   const std::string root = MOE_SOURCE_DIR;
-  write_file_atomically(folder / "job.yaml", "apiVersion: moe/v1\nkind: Job\nname: train\n"
-                                             "train: {input: " + root + "/examples/base-7m, steps: 100000, sequence_length: 128,\n"
-                                             "        micro_batch_rows: 2, checkpoint_every: 0,\n"
-                                             "        data: [{path: " + root + "/examples/data/maths.train.jsonl, max_documents: 50}]}\n");
+  write_file_atomically(folder / "job.yaml",
+                        "apiVersion: moe/v1\nkind: Job\nname: train\n"
+                        "train: {input: " +
+                            root +
+                            "/examples/base-7m, steps: 100000, sequence_length: 128,\n"
+                            "        micro_batch_rows: 2, checkpoint_every: 0,\n"
+                            "        data: [{path: " +
+                            root + "/examples/data/maths.train.jsonl, max_documents: 50}]}\n");
   const fs::path out = folder / "out";
   std::atomic<bool> has_ended{false};
   std::thread stopper([&] {
@@ -185,8 +192,8 @@ TEST(CollectiveTimeoutTest, ARankThatStandsStillEndsARunWithoutACoordinator) {
     ASSERT_EQ(ranks.size(), 2U);
     kill(ranks[1], SIGSTOP);
   });
-  const testing::ProcessResult result =
-      testing::run_process(testing::worker_command(2, {"run", folder / "job.yaml", "--out", out.string(), "--collective-timeout", "2"}));
+  const testing::ProcessResult result = testing::run_process(
+      testing::worker_command(2, {"run", folder / "job.yaml", "--out", out.string(), "--collective-timeout", "2"}));
   has_ended = true;
   stopper.join();
   EXPECT_EQ(result.exit_code, 86) << result.err;

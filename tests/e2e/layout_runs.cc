@@ -26,7 +26,8 @@ constexpr int64_t kRows = 8;
 constexpr int64_t kFloatSteps = 10;
 
 ModelConfig small_config(const std::string& kind) {
-  return tiny_moe_config(/*num_experts=*/8, /*top_k=*/2, /*expert_width=*/32, /*shared_width=*/kind == "llama" ? 0 : 16, kind);
+  return tiny_moe_config(/*num_experts=*/8, /*top_k=*/2, /*expert_width=*/32, /*shared_width=*/kind == "llama" ? 0 : 16,
+                         kind);
 }
 
 /// Documents of random ids, of several lengths.
@@ -61,7 +62,9 @@ std::map<std::string, at::Tensor> state_of(Decoder& decoder, AdamW& optimizer) {
 /// Everything one rank needs.
 struct Setup {
   Setup(Communicator& world, int expert_parallel, at::ScalarType dtype, const std::string& kind)
-      : mesh(world, expert_parallel), dispatcher(make_dispatcher(mesh)), decoder(small_config(kind), dtype, mesh.owned_experts(8)) {
+      : mesh(world, expert_parallel),
+        dispatcher(make_dispatcher(mesh)),
+        decoder(small_config(kind), dtype, mesh.owned_experts(8)) {
     fill_random(decoder, kSeed);
   }
   Mesh mesh;
@@ -71,8 +74,8 @@ struct Setup {
 
 }  // namespace
 
-LayoutRun run_layout(Communicator& world, int expert_parallel, at::ScalarType dtype, int64_t steps, const std::filesystem::path& checkpoint_root,
-                     const std::string& kind) {
+LayoutRun run_layout(Communicator& world, int expert_parallel, at::ScalarType dtype, int64_t steps,
+                     const std::filesystem::path& checkpoint_root, const std::string& kind) {
   const TempDir folder;
   Setup setup(world, expert_parallel, dtype, kind);
   PackingOptions packing;
@@ -86,14 +89,17 @@ LayoutRun run_layout(Communicator& world, int expert_parallel, at::ScalarType dt
     const at::NoGradGuard no_grad;
     const Mesh::Share share = setup.mesh.share_of(kRows);
     const PackedBatch batch = loader.batch(share.first, share.count);
-    const DecoderOutput out = setup.decoder.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, *setup.dispatcher);
-    run.first_token_losses = world.all_gather(setup.decoder.token_losses(out.hidden_TD, batch.labels_T), "first losses");
+    const DecoderOutput out =
+        setup.decoder.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, *setup.dispatcher);
+    run.first_token_losses =
+        world.all_gather(setup.decoder.token_losses(out.hidden_TD, batch.labels_T), "first losses");
   }
   setup.decoder.set_requires_grad(true);
   AdamW optimizer(setup.decoder.parameters(), {});
   for (int64_t step = 1; step <= steps; ++step) {
     optimizer.zero_gradients();
-    const StepOutcome outcome = compute_gradients(setup.decoder, *setup.dispatcher, setup.mesh, loader, (step - 1) * kRows * 2, {kRows, 2, 0.01});
+    const StepOutcome outcome = compute_gradients(setup.decoder, *setup.dispatcher, setup.mesh, loader,
+                                                  (step - 1) * kRows * 2, {kRows, 2, 0.01});
     optimizer.update(1e-3, std::min(1.0, 1 / outcome.gradient_norm), step);
     run.losses.push_back(outcome.loss);
     run.expert_load.push_back(outcome.expert_load);
@@ -101,17 +107,19 @@ LayoutRun run_layout(Communicator& world, int expert_parallel, at::ScalarType dt
       run.state = state_of(setup.decoder, optimizer);
   }
   if (!checkpoint_root.empty()) {
-    save_checkpoint(checkpoint_root, steps, 1, {setup.decoder.parameters(), optimizer.first_moments(), optimizer.second_moments()}, {{"steps", steps}},
-                    world, setup.mesh.replica_group().rank() == 0, 1);
+    save_checkpoint(checkpoint_root, steps, 1,
+                    {setup.decoder.parameters(), optimizer.first_moments(), optimizer.second_moments()},
+                    {{"steps", steps}}, world, setup.mesh.replica_group().rank() == 0, 1);
   }
   return run;
 }
 
-std::map<std::string, std::string> load_at_layout(Communicator& world, int expert_parallel, at::ScalarType dtype, const std::filesystem::path& root,
-                                                  const std::string& kind) {
+std::map<std::string, std::string> load_at_layout(Communicator& world, int expert_parallel, at::ScalarType dtype,
+                                                  const std::filesystem::path& root, const std::string& kind) {
   Setup setup(world, expert_parallel, dtype, kind);
   AdamW optimizer(setup.decoder.parameters(), {});
-  const auto scalars = load_newest_checkpoint(root, {setup.decoder.parameters(), optimizer.first_moments(), optimizer.second_moments()}, world);
+  const auto scalars = load_newest_checkpoint(
+      root, {setup.decoder.parameters(), optimizer.first_moments(), optimizer.second_moments()}, world);
   EXPECT_TRUE(scalars) << "no checkpoint below " << root;
   nlohmann::json mine = nlohmann::json::object();
   for (size_t i = 0; i < setup.decoder.parameters().size(); ++i) {
@@ -121,7 +129,8 @@ std::map<std::string, std::string> load_at_layout(Communicator& world, int exper
     for (const auto& [suffix, storage] : parts) {
       for (const LogicalView& logical : logical_views(parameter, storage)) {
         const at::Tensor data = logical.view.contiguous();
-        mine[logical.name + suffix] = xxh3_hex(std::span(static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()));
+        mine[logical.name + suffix] =
+            xxh3_hex(std::span(static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()));
       }
     }
   }
@@ -140,7 +149,8 @@ void expect_equal_runs(const LayoutRun& single, const LayoutRun& run, at::Scalar
   ASSERT_EQ(single.losses.size(), run.losses.size());
   double worst = 0;
   const size_t compared = dtype == at::kDouble ? run.losses.size() : std::min<size_t>(kFloatSteps, run.losses.size());
-  for (size_t step = 0; step < compared; ++step) worst = std::max(worst, std::abs(run.losses[step] / single.losses[step] - 1));
+  for (size_t step = 0; step < compared; ++step)
+    worst = std::max(worst, std::abs(run.losses[step] / single.losses[step] - 1));
   int64_t flips = 0, routed = 0;
   for (size_t step = 0; step < compared; ++step) {
     for (size_t layer = 0; layer < run.expert_load[step].size(); ++layer) {

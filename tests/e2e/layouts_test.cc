@@ -15,14 +15,16 @@ namespace {
 struct Layout {
   int ranks;
   int expert_parallel;
-  std::string name() const { return "EP " + std::to_string(expert_parallel) + " x EDP " + std::to_string(ranks / expert_parallel); }
+  std::string name() const {
+    return "EP " + std::to_string(expert_parallel) + " x EDP " + std::to_string(ranks / expert_parallel);
+  }
 };
 constexpr Layout kLayouts[] = {{1, 1}, {2, 2}, {2, 1}, {4, 4}, {4, 2}, {4, 1}};
 
 /// Runs a layout; every rank must end with the same result, and replicas with the same bits. The state is that of all
 /// ranks.
-testing::LayoutRun run(const Layout& layout, at::ScalarType dtype, int64_t steps, const std::filesystem::path& root = {},
-                       const std::string& kind = "llama") {
+testing::LayoutRun run(const Layout& layout, at::ScalarType dtype, int64_t steps,
+                       const std::filesystem::path& root = {}, const std::string& kind = "llama") {
   testing::LayoutRun result;
   std::mutex mutex;
   testing::run_ranks(layout.ranks, [&](Communicator& world) {
@@ -55,8 +57,8 @@ TEST_P(LayoutsTest, AgreeWithOneRank) {
 INSTANTIATE_TEST_SUITE_P(Types, LayoutsTest, ::testing::Values(at::kDouble, at::kFloat),
                          [](const auto& test) { return std::string(c10::toString(test.param)); });
 
-/// Biases of experts and the output bias, an FFN without a gate, a shared expert: trained alike at 1 and 2 ranks, and their checkpoint
-/// is one thing.
+/// Biases of experts and the output bias, an FFN without a gate, a shared expert: trained alike at 1 and 2 ranks, and
+/// their checkpoint is one thing.
 class FamilyLayoutsTest : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(FamilyLayoutsTest, AgreeWithOneRank) {
@@ -64,7 +66,8 @@ TEST_P(FamilyLayoutsTest, AgreeWithOneRank) {
     const testing::LayoutRun single = run({1, 1}, dtype, 25, {}, GetParam());
     EXPECT_LT(single.losses.back(), single.losses.front()) << "it must learn something";
     for (const Layout& layout : {Layout{2, 2}, Layout{2, 1}}) {
-      testing::expect_equal_runs(single, run(layout, dtype, 25, {}, GetParam()), dtype, concat(GetParam(), ", threads, ", layout.name()));
+      testing::expect_equal_runs(single, run(layout, dtype, 25, {}, GetParam()), dtype,
+                                 concat(GetParam(), ", threads, ", layout.name()));
     }
   }
 }

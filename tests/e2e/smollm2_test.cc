@@ -1,7 +1,7 @@
 // SmolLM2-135M-Instruct end to end, as configs/smollm2-135m_independent-random_cpu.yaml has it: converted, trained on
 // chats for 6 steps (in the full run for its 50: about 9 minutes of CPU time) and exported by a gang of two; then
-// transformers loads the result, its chat template, its generation and its perplexity, and all must be ours. Skips where
-// the model, the shared data or transformers are missing.
+// transformers loads the result, its chat template, its generation and its perplexity, and all must be ours. Skips
+// where the model, the shared data or transformers are missing.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -32,8 +32,8 @@ const fs::path kRoot = MOE_SOURCE_DIR;
 const fs::path kShared = kRoot / "../shared/data";
 const fs::path kConfig = kRoot / "configs/smollm2-135m_independent-random_cpu.yaml";
 constexpr const char* kPrompt = "Name three colours and say where each can be seen.";
-constexpr int kWindows = 4;                      ///< of WikiText-2
-const int kSteps = testing::sized(6, 50);       ///< of stage 1
+constexpr int kWindows = 4;                ///< of WikiText-2
+const int kSteps = testing::sized(6, 50);  ///< of stage 1
 const int kAnswerTokens = testing::sized(16, 64);
 constexpr size_t kWindowBytes = 800;  ///< about 230 tokens
 
@@ -108,7 +108,8 @@ class SmolLm2EndToEndTest : public ::testing::Test {
   void SetUp() override {
     if (!fs::exists(testing::peer_python()))
       GTEST_SKIP() << "no transformers: " << testing::peer_python() << " is missing (deploy/install_deps.sh --peers)";
-    if (!fs::exists(smollm2_model())) GTEST_SKIP() << smollm2_model() << " is missing; run: bash deploy/install_deps.sh --peers";
+    if (!fs::exists(smollm2_model()))
+      GTEST_SKIP() << smollm2_model() << " is missing; run: bash deploy/install_deps.sh --peers";
     if (!fs::exists(kShared / "sft")) GTEST_SKIP() << "the shared data is not beside the project";
   }
 
@@ -163,8 +164,8 @@ TEST_F(SmolLm2EndToEndTest, TransformersGetsWhatWeTrained) {
   ASSERT_EQ(stages.size(), 5U);
   const double dense = stages.at("evaluate-converted")["baseline"]["loss"],
                converted = stages.at("evaluate-converted")["loss"], trained = stages.at("evaluate-stage1")["loss"];
-  std::cout << "held-out chat loss: dense " << dense << ", converted " << converted << ", after " << kSteps << " steps " << trained
-            << "\n";
+  std::cout << "held-out chat loss: dense " << dense << ", converted " << converted << ", after " << kSteps << " steps "
+            << trained << "\n";
   EXPECT_LT(dense, trained);
   EXPECT_LT(trained, converted - testing::sized(0.0, 0.5));
 
@@ -176,7 +177,8 @@ TEST_F(SmolLm2EndToEndTest, TransformersGetsWhatWeTrained) {
   write_windows(folder_ / "windows.jsonl");
   const testing::ProcessResult oracle =
       run({testing::peer_python(), kRoot / "tests/e2e/smollm2_oracle.py", folder_ / "oracle.json",
-           folder_ / "windows.jsonl", kPrompt, std::to_string(kAnswerTokens), smollm2_model(), converted_export, trained_export});
+           folder_ / "windows.jsonl", kPrompt, std::to_string(kAnswerTokens), smollm2_model(), converted_export,
+           trained_export});
   ASSERT_EQ(oracle.exit_code, 0) << oracle.out << oracle.err;
   const json theirs = json::parse(read_file(folder_ / "oracle.json"));
 
@@ -187,8 +189,8 @@ TEST_F(SmolLm2EndToEndTest, TransformersGetsWhatWeTrained) {
     EXPECT_EQ(peer["keys"], json::parse("[[], [], []]")) << name << ": missing, unexpected and mismatched keys";
     compare_perplexity(name, our_scores(ours, folder_ / "windows.jsonl"), peer);
     // The exported directory is read by us, too: the same text from both programs.
-    const testing::ProcessResult generated =
-        run({testing::worker_path(), "generate", stock, "--chat", "--prompt", kPrompt, "--max-tokens", std::to_string(kAnswerTokens)});
+    const testing::ProcessResult generated = run({testing::worker_path(), "generate", stock, "--chat", "--prompt",
+                                                  kPrompt, "--max-tokens", std::to_string(kAnswerTokens)});
     ASSERT_EQ(generated.exit_code, 0) << generated.err;
     EXPECT_EQ(generated.out, peer["answer"].get<std::string>() + "\n") << name;
     std::cout << "  " << peer["answer_tokens"] << " tokens: " << peer["answer"] << "\n";

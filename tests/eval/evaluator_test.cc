@@ -21,13 +21,16 @@
 namespace moe {
 namespace {
 
-using ::testing::HasSubstr;
 using nlohmann::json;
+using ::testing::HasSubstr;
 
 /// Letters and the space mark, one piece each, behind unk, BOS and EOS.
 std::string letters_tokenizer(const std::string& letters) {
   SentencePieceModel model;
-  model.pieces = {{"<unk>", 0, PieceType::kUnknown}, {"<s>", 0, PieceType::kControl}, {"</s>", 0, PieceType::kControl}, {"\u2581", -1}};
+  model.pieces = {{"<unk>", 0, PieceType::kUnknown},
+                  {"<s>", 0, PieceType::kControl},
+                  {"</s>", 0, PieceType::kControl},
+                  {"\u2581", -1}};
   for (const char letter : letters) model.pieces.push_back({std::string(1, letter), -2});
   return testing::write_sentencepiece_model(model);
 }
@@ -87,7 +90,8 @@ TEST_F(EvaluatorTest, ComparesWithTheBaselineOnTheSameTokens) {
   for (const char* domain : {"a", "b"}) {
     const json& mine = result["domains"][domain];
     sum += mine["loss"].get<double>() * mine["tokens"].get<double>();
-    EXPECT_DOUBLE_EQ(mine["loss_ratio_to_baseline"], mine["loss"].get<double>() / baseline["domains"][domain]["loss"].get<double>());
+    EXPECT_DOUBLE_EQ(mine["loss_ratio_to_baseline"],
+                     mine["loss"].get<double>() / baseline["domains"][domain]["loss"].get<double>());
   }
   EXPECT_NEAR(result["loss"].get<double>(), sum / result["tokens"].get<double>(), 1e-12);
   EXPECT_EQ(result["expert_load"].size(), 2U);
@@ -102,7 +106,11 @@ TEST_F(EvaluatorTest, ModelAndBaselineAreOneProgress) {
     gang.set_expert_parallel(1);
     std::vector<std::pair<int64_t, int64_t>> told;
     testing::run_ranks(1, [&](Communicator& world) {
-      EvaluateRequest request{.spec = spec_, .gang = gang, .model = folder_ / "moe", .baseline = {}, .progress = [&](int64_t done, int64_t all) { told.emplace_back(done, all); }};
+      EvaluateRequest request{.spec = spec_,
+                              .gang = gang,
+                              .model = folder_ / "moe",
+                              .baseline = {},
+                              .progress = [&](int64_t done, int64_t all) { told.emplace_back(done, all); }};
       if (has_baseline) request.baseline = folder_ / "dense";
       evaluate(request, world);
     });

@@ -21,7 +21,7 @@ class PerplexityTest : public ::testing::Test {
  protected:
   void SetUp() override {
     testing::write_random_documents(folder_ / "a.jsonl", 20, 3, 50, 61, 1);
-    testing::write_random_documents(folder_ / "b.jsonl", 3, 2, 10, 61, 2);   // one row: ranks without any
+    testing::write_random_documents(folder_ / "b.jsonl", 3, 2, 10, 61, 2);  // one row: ranks without any
   }
   std::vector<DataFile> files() const { return {{folder_ / "a.jsonl", 1, "a", 0}, {folder_ / "b.jsonl", 1, "b", 0}}; }
   static HeldOutOptions options(int64_t max_tokens = 0) {
@@ -78,7 +78,8 @@ TEST_F(PerplexityTest, IsTheMeanOverDocumentsReadAlone) {
         const size_t end = std::min(begin + 24, ids.size() - 1);
         const std::vector<int64_t> inputs(ids.begin() + begin, ids.begin() + end);
         const auto length = static_cast<int64_t>(inputs.size());
-        const DecoderOutput out = decoder.forward({at::tensor(inputs, at::kLong), at::arange(length, at::kLong), {0, length}}, dispatcher);
+        const DecoderOutput out =
+            decoder.forward({at::tensor(inputs, at::kLong), at::arange(length, at::kLong), {0, length}}, dispatcher);
         const at::Tensor log_p = at::log_softmax(decoder.logits(out.hidden_TD), 1);
         for (int64_t t = 0; t < length; ++t, ++tokens) loss -= log_p[t][ids[begin + t + 1]].item<double>();
       }

@@ -14,7 +14,8 @@ namespace {
 
 class GroupedLinearTest : public ::testing::TestWithParam<std::vector<int64_t>> {};
 INSTANTIATE_TEST_SUITE_P(Rows, GroupedLinearTest,
-                         ::testing::Values(std::vector<int64_t>{5}, std::vector<int64_t>{0, 0}, std::vector<int64_t>{3, 0, 40},
+                         ::testing::Values(std::vector<int64_t>{5}, std::vector<int64_t>{0, 0},
+                                           std::vector<int64_t>{3, 0, 40},
                                            std::vector<int64_t>{17, 0, 1, 64, 33, 2, 129, 8}),
                          [](const auto& test) { return "Groups" + std::to_string(test.param.size()); });
 
@@ -28,7 +29,8 @@ TEST_P(GroupedLinearTest, EqualsTheProductsOfEachGroup) {
   for (const int64_t rows : groups) {
     R += rows;
   }
-  TestMatrix x(kCpu, kType, R, I, 3, random_values(R * I, kType, 1)), w(kCpu, kType, G * O, I, 1, random_values(G * O * I, kType, 2)),
+  TestMatrix x(kCpu, kType, R, I, 3, random_values(R * I, kType, 1)),
+      w(kCpu, kType, G * O, I, 1, random_values(G * O * I, kType, 2)),
       dy(kCpu, kType, R, O, 0, random_values(R * O, kType, 3));
   const int threads = omp_get_max_threads();
   for (const int count : {1, 2}) {

@@ -83,10 +83,10 @@ TEST_P(LinearTest, ThreeProductsMatchTripleLoopInDouble) {
 }
 
 const auto kDtypes = Values(DType::kFloat32, DType::kBFloat16, DType::kFloat64);
-const auto kShapes = Values(Shape{0, 8, 8}, Shape{5, 0, 7}, Shape{5, 7, 0}, Shape{1, 1, 1}, Shape{1, 43, 43},
-                            Shape{43, 1, 43}, Shape{43, 43, 1}, Shape{43, 43, 86}, Shape{33, 129, 65},
-                            Shape{17, 256, 96}, Shape{200, 96, 256}, Shape{130, 300, 270}, Shape{270, 577, 530},
-                            Shape{3, 2048, 40});
+const auto kShapes =
+    Values(Shape{0, 8, 8}, Shape{5, 0, 7}, Shape{5, 7, 0}, Shape{1, 1, 1}, Shape{1, 43, 43}, Shape{43, 1, 43},
+           Shape{43, 43, 1}, Shape{43, 43, 86}, Shape{33, 129, 65}, Shape{17, 256, 96}, Shape{200, 96, 256},
+           Shape{130, 300, 270}, Shape{270, 577, 530}, Shape{3, 2048, 40});
 
 INSTANTIATE_TEST_SUITE_P(Cpu, LinearTest, Combine(Values(DeviceType::kCpu), kDtypes, kShapes), case_name);
 INSTANTIATE_TEST_SUITE_P(Cuda, LinearTest, Combine(Values(DeviceType::kCuda), kDtypes, kShapes), case_name);
@@ -105,7 +105,8 @@ TEST(LinearTest, AddsWithoutRoundingInBFloat16Sums) {
 
 TEST(LinearTest, ErrorOfALongSumIsThatOfItsSlices) {
   const int64_t T = 8, K = 4608, O = 64;
-  const std::vector<double> x_TK = random_values(T * K, DType::kFloat32, 1), w_OK = random_values(O * K, DType::kFloat32, 2);
+  const std::vector<double> x_TK = random_values(T * K, DType::kFloat32, 1),
+                            w_OK = random_values(O * K, DType::kFloat32, 2);
   TestMatrix x(DeviceType::kCpu, DType::kFloat32, T, K, 0, x_TK), w(DeviceType::kCpu, DType::kFloat32, O, K, 0, w_OK);
   TestMatrix y(DeviceType::kCpu, DType::kFloat32, T, O, 0);
   linear_forward(x.view(), w.view(), y.view());

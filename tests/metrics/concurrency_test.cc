@@ -1,4 +1,5 @@
-// Writers and scrapes at the same time: nothing is lost, no page is torn, no reference dangles (under the sanitizers too).
+// Writers and scrapes at the same time: nothing is lost, no page is torn, no reference dangles (under the sanitizers
+// too).
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -61,7 +62,8 @@ TEST(MetricsConcurrencyTest, NoReportIsLost) {
   const Exposition text = parse_exposition(page.text());
   EXPECT_EQ(text.at("moe_train_steps_total{job_id=\"j\",stage=\"s\"}"), kCalls);
   EXPECT_EQ(text.at("moe_train_tokens_total{job_id=\"j\",stage=\"s\"}"), 10.0 * kCalls);
-  EXPECT_EQ(text.at("moe_expert_routed_tokens_total{expert=\"003\",job_id=\"j\",layer=\"00\",stage=\"s\"}"), 4.0 * kCalls);
+  EXPECT_EQ(text.at("moe_expert_routed_tokens_total{expert=\"003\",job_id=\"j\",layer=\"00\",stage=\"s\"}"),
+            4.0 * kCalls);
   EXPECT_EQ(text.at("moe_comm_seconds_total{job_id=\"j\",op=\"combine\",stage=\"s\"}"), 0.5 * kCalls / 2);
   EXPECT_EQ(text.at("moe_step_duration_seconds_count{job_id=\"j\",stage=\"s\"}"), kCalls);
   EXPECT_EQ(text.at("moe_checkpoint_failures_total{job_id=\"j\",stage=\"s\"}"), kRounds);

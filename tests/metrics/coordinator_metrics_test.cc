@@ -9,18 +9,28 @@
 namespace moe {
 namespace {
 
-using testing::Exposition;
-using testing::parse_exposition;
 using ::testing::ElementsAreArray;
+using testing::Exposition;
 using ::testing::IsEmpty;
+using testing::parse_exposition;
 
-const std::set<std::string> kAll{
-    "moe_job_info",           "moe_job_state",           "moe_job_last_checkpoint_timestamp_seconds",
-    "moe_job_last_checkpoint_step", "moe_job_restarts_total", "moe_jobs_finished_total",
-    "moe_gang_last_heartbeat_timestamp_seconds", "moe_gangs", "moe_lease_expirations_total", "moe_lease_fencing_rejections_total",
-    "moe_queue_jobs",         "moe_queue_oldest_wait_seconds", "moe_gate_passed",
-    "moe_rpc_requests_total", "moe_rpc_duration_seconds", "moe_store_commit_duration_seconds",
-    "moe_store_bytes"};
+const std::set<std::string> kAll{"moe_job_info",
+                                 "moe_job_state",
+                                 "moe_job_last_checkpoint_timestamp_seconds",
+                                 "moe_job_last_checkpoint_step",
+                                 "moe_job_restarts_total",
+                                 "moe_jobs_finished_total",
+                                 "moe_gang_last_heartbeat_timestamp_seconds",
+                                 "moe_gangs",
+                                 "moe_lease_expirations_total",
+                                 "moe_lease_fencing_rejections_total",
+                                 "moe_queue_jobs",
+                                 "moe_queue_oldest_wait_seconds",
+                                 "moe_gate_passed",
+                                 "moe_rpc_requests_total",
+                                 "moe_rpc_duration_seconds",
+                                 "moe_store_commit_duration_seconds",
+                                 "moe_store_bytes"};
 
 CoordinatorSnapshot::Job job(const std::string& id) {
   return {id, "stage1", "train", "default", "ada", "tiny-abcd2345", 4, 1764000000.25, 40};
@@ -59,16 +69,19 @@ TEST_F(CoordinatorMetricsTest, ExposesExactlyTheCatalogue) {
   metrics_.set(snapshot());
   feed_events(metrics_);
   EXPECT_THAT(page().names(), ElementsAreArray(kAll));
-  // jobs 2 x (info, state) + 2 of the one with a checkpoint; 2 gangs, 5 states of gangs; 1 gate; 2 states, a wait; 2 files; 5 counters; two
-  // histograms of 12 and 11 bounds, each with +Inf, sum and count; the RPC counter.
+  // jobs 2 x (info, state) + 2 of the one with a checkpoint; 2 gangs, 5 states of gangs; 1 gate; 2 states, a wait; 2
+  // files; 5 counters; two histograms of 12 and 11 bounds, each with +Inf, sum and count; the RPC counter.
   EXPECT_EQ(page().count("moe_"), 2u * 2 + 2 + (2 + 5) + 1 + 3 + 2 + 4 + 1 + (12 + 3) + (11 + 3));
 }
 
 TEST_F(CoordinatorMetricsTest, TellsTheSnapshotAsItIs) {
   metrics_.set(snapshot());
   const Exposition text = page();
-  EXPECT_EQ(text.at("moe_job_info{job_id=\"a\",kind=\"train\",name=\"stage1\",pipeline_id=\"tiny-abcd2345\",queue=\"default\","
-                    "user=\"ada\"}"), 1);
+  EXPECT_EQ(
+      text.at(
+          "moe_job_info{job_id=\"a\",kind=\"train\",name=\"stage1\",pipeline_id=\"tiny-abcd2345\",queue=\"default\","
+          "user=\"ada\"}"),
+      1);
   EXPECT_EQ(text.at("moe_job_state{job_id=\"a\"}"), 4);
   EXPECT_EQ(text.at("moe_job_last_checkpoint_timestamp_seconds{job_id=\"a\"}"), 1764000000.25);
   EXPECT_EQ(text.at("moe_job_last_checkpoint_step{job_id=\"a\"}"), 40);
@@ -104,9 +117,10 @@ TEST_F(CoordinatorMetricsTest, WhatVanishedFromTheSnapshotTakesItsSeriesAlong) {
   EXPECT_EQ(text.at("moe_gate_passed{gate=\"parity\",pipeline_id=\"tiny-abcd2345\",stage=\"parity-eval\"}"), 1);
   EXPECT_EQ(text.at("moe_jobs_finished_total{kind=\"train\",outcome=\"SUCCEEDED\"}"), 1);
   metrics_.set({});
-  EXPECT_EQ(page().names(), (std::set<std::string>{"moe_gangs", "moe_jobs_finished_total", "moe_lease_expirations_total",
-                                                   "moe_lease_fencing_rejections_total", "moe_rpc_duration_seconds",
-                                                   "moe_rpc_requests_total", "moe_store_commit_duration_seconds"}));
+  EXPECT_EQ(page().names(),
+            (std::set<std::string>{"moe_gangs", "moe_jobs_finished_total", "moe_lease_expirations_total",
+                                   "moe_lease_fencing_rejections_total", "moe_rpc_duration_seconds",
+                                   "moe_rpc_requests_total", "moe_store_commit_duration_seconds"}));
 }
 
 TEST_F(CoordinatorMetricsTest, EventsAddUp) {
@@ -137,15 +151,19 @@ TEST_F(CoordinatorMetricsTest, WhatIsKnownIsThereWithZeroBeforeTheFirstEvent) {
   jobs.jobs[1].has_ended = true;
   metrics.set(jobs);
   const Exposition before = parse_exposition(page.text());
-  for (const char* name : {"moe_rpc_requests_total{code=\"OK\",method=\"Heartbeat\"}", "moe_rpc_requests_total{code=\"ABORTED\",method=\"Heartbeat\"}",
-                           "moe_rpc_requests_total{code=\"OK\",method=\"Submit\"}", "moe_rpc_duration_seconds_count{method=\"Submit\"}",
-                           "moe_jobs_finished_total{kind=\"train\",outcome=\"FAILED\"}", "moe_jobs_finished_total{kind=\"train\",outcome=\"SUCCEEDED\"}",
-                           "moe_lease_expirations_total{reason=\"heartbeat_lost\"}", "moe_lease_fencing_rejections_total",
-                           "moe_job_restarts_total{job_id=\"a\",reason=\"gang_lost\"}", "moe_job_restarts_total{job_id=\"a\",reason=\"failed\"}",
-                           "moe_store_commit_duration_seconds_count"}) {
+  for (const char* name :
+       {"moe_rpc_requests_total{code=\"OK\",method=\"Heartbeat\"}",
+        "moe_rpc_requests_total{code=\"ABORTED\",method=\"Heartbeat\"}",
+        "moe_rpc_requests_total{code=\"OK\",method=\"Submit\"}", "moe_rpc_duration_seconds_count{method=\"Submit\"}",
+        "moe_jobs_finished_total{kind=\"train\",outcome=\"FAILED\"}",
+        "moe_jobs_finished_total{kind=\"train\",outcome=\"SUCCEEDED\"}",
+        "moe_lease_expirations_total{reason=\"heartbeat_lost\"}", "moe_lease_fencing_rejections_total",
+        "moe_job_restarts_total{job_id=\"a\",reason=\"gang_lost\"}",
+        "moe_job_restarts_total{job_id=\"a\",reason=\"failed\"}", "moe_store_commit_duration_seconds_count"}) {
     EXPECT_TRUE(before.has(name) && before.at(name) == 0) << name;
   }
-  EXPECT_FALSE(before.has("moe_job_restarts_total{job_id=\"b\",reason=\"failed\"}")) << "a job that has ended is not restarted";
+  EXPECT_FALSE(before.has("moe_job_restarts_total{job_id=\"b\",reason=\"failed\"}"))
+      << "a job that has ended is not restarted";
   feed_events(metrics);
   const Exposition after = parse_exposition(page.text());
   for (const auto& [name, value] : after.samples) {

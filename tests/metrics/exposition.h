@@ -4,14 +4,14 @@
 #include <set>
 #include <string>
 
-/// The Prometheus text format read back, for tests: an independent check of what a page says. Throws on a line it cannot read
-/// and on a series that stands twice.
+/// The Prometheus text format read back, for tests: an independent check of what a page says. Throws on a line it
+/// cannot read and on a series that stands twice.
 namespace moe::testing {
 
 struct Exposition {
   std::map<std::string, std::string> types;  ///< family name -> counter, gauge, histogram
   std::map<std::string, std::string> help;
-  std::map<std::string, double> samples;     ///< `name{label="value",...}` as printed -> value
+  std::map<std::string, double> samples;  ///< `name{label="value",...}` as printed -> value
 
   /// Value of a sample; throws, with what there is of that name, if it is absent.
   double at(const std::string& series) const;

@@ -50,7 +50,8 @@ int open_connection(int port) {
   return -1;
 }
 
-HttpReply http_request(int port, const std::string& method, const std::string& target, const std::string& extra_headers) {
+HttpReply http_request(int port, const std::string& method, const std::string& target,
+                       const std::string& extra_headers) {
   const int fd = open_connection(port);
   if (fd < 0) throw std::runtime_error("port " + std::to_string(port) + " refuses connections");
   const std::string request = method + " " + target + " HTTP/1.1\r\nHost: localhost\r\n" + extra_headers + "\r\n";

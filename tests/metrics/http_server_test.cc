@@ -20,10 +20,10 @@
 namespace moe {
 namespace {
 
+using ::testing::HasSubstr;
 using testing::http_get;
 using testing::http_request;
 using testing::HttpReply;
-using ::testing::HasSubstr;
 
 std::string why_not(const std::string& address, int port) {
   try {
@@ -37,7 +37,9 @@ std::string why_not(const std::string& address, int port) {
 double cpu_seconds() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6; };
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
+  };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
@@ -74,7 +76,8 @@ TEST(HttpServerTest, CompressesForThoseWhoAsk) {
   server.get("/big", [&](const HttpRequest&) { return HttpResponse{.body = text}; });
   server.start();
   EXPECT_EQ(http_get(server.port(), "/big").body, text);
-  const HttpReply packed = http_request(server.port(), "GET", "/big", "Accept-Encoding: gzip\r\n");  // as Prometheus does
+  const HttpReply packed =
+      http_request(server.port(), "GET", "/big", "Accept-Encoding: gzip\r\n");  // as Prometheus does
   EXPECT_EQ(packed.headers.at("content-encoding"), "gzip");
   EXPECT_EQ(packed.body.substr(0, 2), "\x1f\x8b");
   EXPECT_LT(packed.body.size(), text.size() / 100);
@@ -120,7 +123,8 @@ TEST(HttpServerTest, OtherBadAddressesSayWhy) {
   EXPECT_EQ(why_not("127.0.0.1", 65536), "cannot listen on 127.0.0.1:65536: a port is 0 (any free one) to 65535");
   EXPECT_EQ(why_not("127.0.0.1", -1), "cannot listen on 127.0.0.1:-1: a port is 0 (any free one) to 65535");
   EXPECT_THAT(why_not("192.0.2.1", 0), HasSubstr("cannot listen on 192.0.2.1:0: cannot assign requested address"));
-  EXPECT_THAT(why_not("no-such-host.invalid", 0), HasSubstr("cannot listen on no-such-host.invalid:0: the address is unknown ("));
+  EXPECT_THAT(why_not("no-such-host.invalid", 0),
+              HasSubstr("cannot listen on no-such-host.invalid:0: the address is unknown ("));
 }
 
 TEST(HttpServerTest, ThePortIsFreeAgainAfterTheServerIsGone) {

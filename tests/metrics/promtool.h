@@ -12,7 +12,9 @@
 /// Prometheus's own linter on a page. Debian's package `prometheus` brings it.
 namespace moe::testing {
 
-inline bool has_promtool() { return std::system("command -v promtool >/dev/null 2>&1") == 0; }
+inline bool has_promtool() {
+  return std::system("command -v promtool >/dev/null 2>&1") == 0;
+}
 
 /// What `promtool check metrics` finds; empty: clean.
 inline std::string promtool_complaints(const std::string& page) {

@@ -15,25 +15,39 @@
 namespace moe {
 namespace {
 
-using testing::Exposition;
-using testing::parse_exposition;
 using ::testing::ElementsAreArray;
+using testing::Exposition;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::parse_exposition;
 
 const std::set<std::string> kEveryRank{
-    "moe_build_info",        "moe_worker_info",      "moe_worker_step",    "moe_worker_last_step_timestamp_seconds",
+    "moe_build_info",         "moe_worker_info",      "moe_worker_step",    "moe_worker_last_step_timestamp_seconds",
     "moe_comm_seconds_total", "moe_comm_bytes_total", "moe_comm_ops_total", "moe_comm_inflight_seconds"};
 
-const std::set<std::string> kLeader{
-    "moe_expert_routed_tokens_total", "moe_router_load_max_ratio",        "moe_router_load_min_ratio",
-    "moe_router_load_cv",             "moe_router_entropy_ratio",         "moe_router_dead_experts",
-    "moe_train_loss",                 "moe_train_grad_norm",              "moe_train_step",
-    "moe_train_target_steps",         "moe_train_consumed_tokens",        "moe_train_learning_rate",
-    "moe_train_steps_total",          "moe_train_tokens_total",           "moe_train_nonfinite_steps_total",
-    "moe_train_skipped_steps_total",  "moe_eval_loss",                    "moe_step_duration_seconds",
-    "moe_checkpoint_duration_seconds", "moe_checkpoint_bytes",            "moe_checkpoint_failures_total",
-    "moe_convert_units_total",        "moe_convert_units_target"};
+const std::set<std::string> kLeader{"moe_expert_routed_tokens_total",
+                                    "moe_router_load_max_ratio",
+                                    "moe_router_load_min_ratio",
+                                    "moe_router_load_cv",
+                                    "moe_router_entropy_ratio",
+                                    "moe_router_dead_experts",
+                                    "moe_train_loss",
+                                    "moe_train_grad_norm",
+                                    "moe_train_step",
+                                    "moe_train_target_steps",
+                                    "moe_train_consumed_tokens",
+                                    "moe_train_learning_rate",
+                                    "moe_train_steps_total",
+                                    "moe_train_tokens_total",
+                                    "moe_train_nonfinite_steps_total",
+                                    "moe_train_skipped_steps_total",
+                                    "moe_eval_loss",
+                                    "moe_step_duration_seconds",
+                                    "moe_checkpoint_duration_seconds",
+                                    "moe_checkpoint_bytes",
+                                    "moe_checkpoint_failures_total",
+                                    "moe_convert_units_total",
+                                    "moe_convert_units_target"};
 
 TrainStepSample sample(int64_t step = 7) {
   TrainStepSample sample;
@@ -78,9 +92,9 @@ TEST_F(WorkerMetricsTest, ExposesExactlyTheCatalogue) {
   std::set<std::string> all = kEveryRank;
   all.insert(kLeader.begin(), kLeader.end());
   EXPECT_THAT(page().names(), ElementsAreArray(all));
-  // 2 info; step, timestamp, in flight; 3 of each of 4 ops; 2 layers x (5 + 4 experts); 3 losses, 4 gauges, 1 learning rate and
-  // 4 counters of training; histograms of 14 bounds and, for 3 phases, of 12, each with +Inf, sum and count; eval; 2 of
-  // checkpoints, 2 of conversion.
+  // 2 info; step, timestamp, in flight; 3 of each of 4 ops; 2 layers x (5 + 4 experts); 3 losses, 4 gauges, 1 learning
+  // rate and 4 counters of training; histograms of 14 bounds and, for 3 phases, of 12, each with +Inf, sum and count;
+  // eval; 2 of checkpoints, 2 of conversion.
   EXPECT_EQ(page().count("moe_"), 2u + 3 + 3 * 4 + 2 * (5 + 4) + 3 + 4 + 1 + 4 + (14 + 3) + 3 * (12 + 3) + 1 + 2 + 2);
 }
 
@@ -88,7 +102,8 @@ TEST_F(WorkerMetricsTest, EverySeriesOfAJobNamesJobAndStage) {
   metrics_.begin_job("tiny-stage1", "stage1", "train");
   feed_everything(metrics_);
   for (const auto& [name, value] : page().samples) {
-    if (name.starts_with("process_") || name.starts_with("moe_build_info") || name.starts_with("moe_worker_info")) continue;
+    if (name.starts_with("process_") || name.starts_with("moe_build_info") || name.starts_with("moe_worker_info"))
+      continue;
     EXPECT_THAT(name, HasSubstr("job_id=\"tiny-stage1\""));
     EXPECT_THAT(name, HasSubstr("stage=\"stage1\""));
   }
@@ -132,7 +147,8 @@ TEST_F(WorkerMetricsTest, CountsRoutedTokensAndTellsHowEvenTheyAre) {
   metrics_.train_step(sample(2));
   const Exposition text = page();
   EXPECT_EQ(text.at("moe_expert_routed_tokens_total{expert=\"000\"," + kJob.substr(0, kJob.find(',')) +
-                    ",layer=\"00\",stage=\"stage1\"}"), 16);
+                    ",layer=\"00\",stage=\"stage1\"}"),
+            16);
   const std::string layer0 = "{job_id=\"tiny-stage1\",layer=\"00\",stage=\"stage1\"}";
   EXPECT_EQ(text.at("moe_router_load_max_ratio" + layer0), 2);
   EXPECT_EQ(text.at("moe_router_load_min_ratio" + layer0), 0.5);
@@ -235,10 +251,15 @@ TEST_F(WorkerMetricsTest, EveryCounterIsThereWithZeroBeforeTheFirstEvent) {
     }
     return found;
   };
-  for (const auto& [kind, feed] : std::map<std::string, std::function<void()>>{
-           {"train", [this] { metrics_.train_step(sample()); metrics_.checkpoint(0.7, "commit", 1, true); metrics_.checkpoint(0.7, "write", 1, false); }},
-           {"convert", [this] { metrics_.units(1, 12, kConvertUnit); }},
-           {"evaluate", [this] { metrics_.eval_loss("books", 3); }}}) {
+  for (const auto& [kind, feed] :
+       std::map<std::string, std::function<void()>>{{"train",
+                                                     [this] {
+                                                       metrics_.train_step(sample());
+                                                       metrics_.checkpoint(0.7, "commit", 1, true);
+                                                       metrics_.checkpoint(0.7, "write", 1, false);
+                                                     }},
+                                                    {"convert", [this] { metrics_.units(1, 12, kConvertUnit); }},
+                                                    {"evaluate", [this] { metrics_.eval_loss("books", 3); }}}) {
     metrics_.begin_job("tiny-x", "x", kind);
     if (kind == "train") metrics_.expect_experts({4, 4});
     const std::map<std::string, double> before = counters();
@@ -325,7 +346,8 @@ TEST(WorkerMetricsLintTest, PromtoolFindsNothing) {
   metrics.begin_job("tiny-stage1", "quote\" back\\slash", "train");
   feed_everything(metrics);
   EXPECT_THAT(testing::promtool_complaints(page.text()), IsEmpty());
-  EXPECT_THAT(testing::promtool_complaints("# TYPE Bad_name counter\nBad_name 1\n"), Not(IsEmpty())) << "the check checks";
+  EXPECT_THAT(testing::promtool_complaints("# TYPE Bad_name counter\nBad_name 1\n"), Not(IsEmpty()))
+      << "the check checks";
 }
 
 }  // namespace

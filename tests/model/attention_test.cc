@@ -27,18 +27,26 @@ ModelConfig shape(int64_t heads, int64_t kv_heads, int64_t head_dim) {
 }
 
 AttentionWeights random_weights(const ModelConfig& c, at::ScalarType dtype) {
-  const auto bias = [&](int64_t rows, uint64_t seed) { return random_normal({rows}, seed).to(dtype).requires_grad_(true); };
+  const auto bias = [&](int64_t rows, uint64_t seed) {
+    return random_normal({rows}, seed).to(dtype).requires_grad_(true);
+  };
   const auto weight = [&](int64_t rows, int64_t columns, uint64_t seed) {
     return (random_normal({rows, columns}, seed) * 0.3).to(dtype).requires_grad_(true);
   };
-  return {weight(c.num_heads * c.head_dim, c.hidden_size, 1), weight(c.num_kv_heads * c.head_dim, c.hidden_size, 2),
-          weight(c.num_kv_heads * c.head_dim, c.hidden_size, 3), weight(c.hidden_size, c.num_heads * c.head_dim, 4),
-          bias(c.num_heads * c.head_dim, 7), bias(c.num_kv_heads * c.head_dim, 8), bias(c.num_kv_heads * c.head_dim, 9), bias(c.hidden_size, 10)};
+  return {weight(c.num_heads * c.head_dim, c.hidden_size, 1),
+          weight(c.num_kv_heads * c.head_dim, c.hidden_size, 2),
+          weight(c.num_kv_heads * c.head_dim, c.hidden_size, 3),
+          weight(c.hidden_size, c.num_heads * c.head_dim, 4),
+          bias(c.num_heads * c.head_dim, 7),
+          bias(c.num_kv_heads * c.head_dim, 8),
+          bias(c.num_kv_heads * c.head_dim, 9),
+          bias(c.hidden_size, 10)};
 }
 
 at::Tensor positions_of(const std::vector<int64_t>& cu_seqlens) {
   std::vector<at::Tensor> parts;
-  for (size_t s = 0; s + 1 < cu_seqlens.size(); ++s) parts.push_back(at::arange(cu_seqlens[s + 1] - cu_seqlens[s], at::kLong));
+  for (size_t s = 0; s + 1 < cu_seqlens.size(); ++s)
+    parts.push_back(at::arange(cu_seqlens[s + 1] - cu_seqlens[s], at::kLong));
   return at::cat(parts);
 }
 
@@ -83,8 +91,10 @@ at::Tensor naive_attention(const ModelConfig& c, const AttentionWeights& w, cons
   };
   std::vector<at::Tensor> out;
   for (int64_t head = 0; head < c.num_heads; ++head) {
-    const at::Tensor scores = at::matmul(turn(heads(w.q, w.q_bias, head)), turn(heads(w.k, w.k_bias, head / group)).t());
-    out.push_back(at::matmul(at::softmax(scores / std::sqrt(static_cast<double>(c.head_dim)) + mask, 1), heads(w.v, w.v_bias, head / group)));
+    const at::Tensor scores =
+        at::matmul(turn(heads(w.q, w.q_bias, head)), turn(heads(w.k, w.k_bias, head / group)).t());
+    out.push_back(at::matmul(at::softmax(scores / std::sqrt(static_cast<double>(c.head_dim)) + mask, 1),
+                             heads(w.v, w.v_bias, head / group)));
   }
   return at::matmul(at::cat(out, 1), w.o.t()) + w.o_bias;
 }
@@ -92,7 +102,7 @@ at::Tensor naive_attention(const ModelConfig& c, const AttentionWeights& w, cons
 struct HeadShape {
   int64_t heads, kv_heads, head_dim, rotary_dims, window;
 };
-void PrintTo(const HeadShape& s, std::ostream* out) { 
+void PrintTo(const HeadShape& s, std::ostream* out) {
   *out << s.heads << "_" << s.kv_heads << "_" << s.head_dim << "_" << s.rotary_dims << "_" << s.window;
 }
 ModelConfig config_of(const HeadShape& s) {
@@ -104,27 +114,30 @@ ModelConfig config_of(const HeadShape& s) {
 class AttentionTest : public ::testing::TestWithParam<HeadShape> {};
 INSTANTIATE_TEST_SUITE_P(Heads, AttentionTest,
                          ::testing::Values(HeadShape{4, 4, 8, 8, 0}, HeadShape{4, 2, 8, 8, 0}, HeadShape{6, 2, 6, 6, 0},
-                                           HeadShape{3, 1, 10, 4, 0}, HeadShape{5, 5, 4, 2, 0}, HeadShape{4, 2, 8, 8, 2},
-                                           HeadShape{4, 2, 8, 8, 6}, HeadShape{3, 1, 10, 4, 13}));
+                                           HeadShape{3, 1, 10, 4, 0}, HeadShape{5, 5, 4, 2, 0},
+                                           HeadShape{4, 2, 8, 8, 2}, HeadShape{4, 2, 8, 8, 6},
+                                           HeadShape{3, 1, 10, 4, 13}));
 
 TEST_P(AttentionTest, ValueAndGradientsEqualAttentionWrittenOut) {
   const ModelConfig config = config_of(GetParam());
-  const std::vector<int64_t> cu_seqlens{0, 5, 12, 19, 20, 20, 33};  // equal neighbours, a single token, an empty sequence
+  const std::vector<int64_t> cu_seqlens{0,  5,  12, 19,
+                                        20, 20, 33};  // equal neighbours, a single token, an empty sequence
   const RopeAngles rope = angles_of(config, positions_of(cu_seqlens), cu_seqlens);
   std::vector<at::Tensor> values;
   std::vector<std::vector<at::Tensor>> gradients;
   for (const bool ours : {true, false}) {
     const AttentionWeights w = random_weights(config, at::kDouble);
     const at::Tensor x = random_normal({33, config.hidden_size}, 5).requires_grad_(true);
-    const at::Tensor y = ours ? attention(config, w, rope, x, cu_seqlens)
-                              : naive_attention(config, w, rope, x, cu_seqlens);
+    const at::Tensor y =
+        ours ? attention(config, w, rope, x, cu_seqlens) : naive_attention(config, w, rope, x, cu_seqlens);
     y.backward(random_normal({33, config.hidden_size}, 6));
     values.push_back(y.detach());
-    gradients.push_back({x.grad(), w.q.grad(), w.k.grad(), w.v.grad(), w.o.grad(), w.q_bias.grad(),
-                         w.k_bias.grad(), w.v_bias.grad(), w.o_bias.grad()});
+    gradients.push_back({x.grad(), w.q.grad(), w.k.grad(), w.v.grad(), w.o.grad(), w.q_bias.grad(), w.k_bias.grad(),
+                         w.v_bias.grad(), w.o_bias.grad()});
   }
   EXPECT_TRUE(near(values[0], values[1], 1e-10));
-  for (size_t i = 0; i < gradients[0].size(); ++i) EXPECT_TRUE(near(gradients[0][i], gradients[1][i], 1e-10)) << "gradient " << i;
+  for (size_t i = 0; i < gradients[0].size(); ++i)
+    EXPECT_TRUE(near(gradients[0][i], gradients[1][i], 1e-10)) << "gradient " << i;
 }
 
 TEST_P(AttentionTest, ACacheContinuesTheSequence) {

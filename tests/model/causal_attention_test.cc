@@ -1,6 +1,6 @@
 // Attention on our own products against attention written out in float64, at lengths around its blocks.
-#include <gtest/gtest.h>
 #include <ATen/Parallel.h>
+#include <gtest/gtest.h>
 
 #include <cmath>
 #include <iostream>
@@ -20,7 +20,9 @@ struct Inputs {
   at::Tensor q, k, v, dout;
 
   Inputs(int64_t tokens, int64_t heads, int64_t kv_heads, int64_t d)
-      : q(random_normal({tokens, heads, d}, 1)), k(random_normal({tokens, kv_heads, d}, 2)), v(random_normal({tokens, kv_heads, d}, 3)),
+      : q(random_normal({tokens, heads, d}, 1)),
+        k(random_normal({tokens, kv_heads, d}, 2)),
+        v(random_normal({tokens, kv_heads, d}, 3)),
         dout(random_normal({tokens, heads, d}, 4)) {}
 };
 
@@ -49,7 +51,8 @@ Results written_out(const Inputs& in, const std::vector<int64_t>& cu_seqlens, in
     };
     at::Tensor hidden = at::ones({length, length}, at::kBool).triu(1);
     if (window > 0) hidden = hidden.logical_or(at::ones({length, length}, at::kBool).tril(-window));
-    const at::Tensor scores = at::matmul(heads(q, 1), heads(k, group).transpose(1, 2)) / std::sqrt(static_cast<double>(q.size(2)));
+    const at::Tensor scores =
+        at::matmul(heads(q, 1), heads(k, group).transpose(1, 2)) / std::sqrt(static_cast<double>(q.size(2)));
     parts.push_back(at::matmul(at::softmax(scores.masked_fill(hidden, -INFINITY), 2), heads(v, group)).transpose(0, 1));
   }
   const at::Tensor out = at::cat(parts);
@@ -65,7 +68,8 @@ void expect_close(const Results& got, const Results& expected, double relative, 
   }
 }
 
-const std::vector<int64_t> kLengths{0, 1, 32, 65, 192, 192, 319, 448, 577, 877};   // of 1, 31, 33, 127, 0, 127, 129, 129, 300
+const std::vector<int64_t> kLengths{0,   1,   32,  65,  192,
+                                    192, 319, 448, 577, 877};  // of 1, 31, 33, 127, 0, 127, 129, 129, 300
 
 TEST(CausalAttentionTest, EqualsAttentionWrittenOutAtAllLengths) {
   for (const auto& [heads, kv_heads, d] : {std::tuple<int64_t, int64_t, int64_t>{2, 2, 32}, {6, 2, 10}, {3, 1, 64}}) {
@@ -87,7 +91,8 @@ TEST(CausalAttentionTest, WindowsEqualAttentionWrittenOut) {
     expect_close(attend(in, kLengths, at::kFloat, window), expected, 3e-6, "float, " + what);
   }
   const Results all = attend(in, kLengths, at::kFloat), wide = attend(in, kLengths, at::kFloat, 300);
-  EXPECT_TRUE(at::equal(wide.out, all.out) && at::equal(wide.dq, all.dq) && at::equal(wide.dk, all.dk) && at::equal(wide.dv, all.dv));
+  EXPECT_TRUE(at::equal(wide.out, all.out) && at::equal(wide.dq, all.dq) && at::equal(wide.dk, all.dk) &&
+              at::equal(wide.dv, all.dv));
 }
 
 TEST(CausalAttentionTest, LargeScoresDoNotOverflow) {
@@ -111,7 +116,8 @@ TEST(CausalAttentionTest, ASequencesBitsDependOnItAlone) {
       Inputs alone = in;
       for (at::Tensor* x : {&alone.q, &alone.k, &alone.v, &alone.dout}) *x = x->narrow(0, first, length);
       const Results got = attend(alone, {0, length}, at::kFloat, window);
-      for (const auto& [a, b] : {std::pair(got.out, packed.out), {got.dq, packed.dq}, {got.dk, packed.dk}, {got.dv, packed.dv}}) {
+      for (const auto& [a, b] :
+           {std::pair(got.out, packed.out), {got.dq, packed.dq}, {got.dk, packed.dk}, {got.dv, packed.dv}}) {
         ++compared;
         differing += !at::equal(a, b.narrow(0, first, length));
       }

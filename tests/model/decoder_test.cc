@@ -51,9 +51,13 @@ struct Kind {
   const char* kind;
   bool is_moe;
 };
-void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }
+void PrintTo(const Kind& kind, std::ostream* out) {
+  *out << kind.name;
+}
 
-ModelConfig config_of(const Kind& kind) { return kind.is_moe ? tiny_moe_config(4, 2, 12, 8, kind.kind) : tiny_config(kind.kind); }
+ModelConfig config_of(const Kind& kind) {
+  return kind.is_moe ? tiny_moe_config(4, 2, 12, 8, kind.kind) : tiny_config(kind.kind);
+}
 
 class DecoderTest : public ::testing::TestWithParam<Kind> {
  protected:
@@ -65,9 +69,10 @@ class DecoderTest : public ::testing::TestWithParam<Kind> {
 };
 INSTANTIATE_TEST_SUITE_P(, DecoderTest,
                          ::testing::Values(Kind{"Dense", "llama", false}, Kind{"Moe", "llama", true},
-                                           Kind{"DenseBiases", "llama_biases", false}, Kind{"MoeBiases", "llama_biases", true},
-                                           Kind{"Qwen2Dense", "qwen2", false}, Kind{"Qwen2Moe", "qwen2", true},
-                                           Kind{"PhiDense", "phi", false}, Kind{"PhiMoe", "phi", true}),
+                                           Kind{"DenseBiases", "llama_biases", false},
+                                           Kind{"MoeBiases", "llama_biases", true}, Kind{"Qwen2Dense", "qwen2", false},
+                                           Kind{"Qwen2Moe", "qwen2", true}, Kind{"PhiDense", "phi", false},
+                                           Kind{"PhiMoe", "phi", true}),
                          [](const auto& test) { return test.param.name; });
 
 // No attention across packed sequences: losses have the same bits as each sequence alone, gradients agree to 1e-5.
@@ -108,7 +113,8 @@ TEST_P(DecoderTest, CachedLogitsEqualThoseOfTheWholeSequence) {
     return TokenBatch{batch.tokens_T.narrow(0, first, count), batch.positions_T.narrow(0, first, count), {0, count}};
   };
   EXPECT_TRUE(near(logits_of(model, part(0, 6), &cache), whole.narrow(0, 0, 6), 1e-5));
-  for (int64_t t = 6; t < 12; ++t) EXPECT_TRUE(near(logits_of(model, part(t, 1), &cache), whole.narrow(0, t, 1), 1e-5)) << t;
+  for (int64_t t = 6; t < 12; ++t)
+    EXPECT_TRUE(near(logits_of(model, part(t, 1), &cache), whole.narrow(0, t, 1), 1e-5)) << t;
 }
 
 TEST_P(DecoderTest, CachedLogitsOfAWindowEqualThoseOfTheWholeSequence) {
@@ -124,7 +130,8 @@ TEST_P(DecoderTest, CachedLogitsOfAWindowEqualThoseOfTheWholeSequence) {
     return TokenBatch{batch.tokens_T.narrow(0, first, count), batch.positions_T.narrow(0, first, count), {0, count}};
   };
   EXPECT_TRUE(near(logits_of(model, part(0, 6), &cache), whole.narrow(0, 0, 6), 1e-5));
-  for (int64_t t = 6; t < 12; ++t) EXPECT_TRUE(near(logits_of(model, part(t, 1), &cache), whole.narrow(0, t, 1), 1e-5)) << t;
+  for (int64_t t = 6; t < 12; ++t)
+    EXPECT_TRUE(near(logits_of(model, part(t, 1), &cache), whole.narrow(0, t, 1), 1e-5)) << t;
   EXPECT_EQ(cache.layers[0].keys.size(0), 3) << "keys that no later query sees are dropped";
 }
 
@@ -194,8 +201,8 @@ struct Partition {
 };
 class IdentityTest : public ::testing::TestWithParam<Partition> {};
 INSTANTIATE_TEST_SUITE_P(, IdentityTest,
-                         ::testing::Values(Partition{"experts_2", 2, 0}, Partition{"experts_6", 6, 0}, Partition{"experts_48", 48, 0},
-                                           Partition{"shared_8_of_48", 5, 8}),
+                         ::testing::Values(Partition{"experts_2", 2, 0}, Partition{"experts_6", 6, 0},
+                                           Partition{"experts_48", 48, 0}, Partition{"shared_8_of_48", 5, 8}),
                          [](const auto& test) { return test.param.name; });
 
 TEST_P(IdentityTest, AllExpertsWithScaleEGiveDenseLogits) {

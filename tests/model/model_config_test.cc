@@ -16,21 +16,32 @@ using ::testing::HasSubstr;
 using Json = nlohmann::json;
 
 Json dense_json() {
-  return {{"model_type", "llama"},       {"hidden_size", 64},        {"intermediate_size", 96}, {"num_hidden_layers", 2},
-          {"num_attention_heads", 4},    {"num_key_value_heads", 2}, {"vocab_size", 100},       {"rms_norm_eps", 1e-5},
-          {"rope_theta", 10000},         {"hidden_act", "silu"},     {"eos_token_id", {2, 3}},  {"tie_word_embeddings", true},
+  return {{"model_type", "llama"},
+          {"hidden_size", 64},
+          {"intermediate_size", 96},
+          {"num_hidden_layers", 2},
+          {"num_attention_heads", 4},
+          {"num_key_value_heads", 2},
+          {"vocab_size", 100},
+          {"rms_norm_eps", 1e-5},
+          {"rope_theta", 10000},
+          {"hidden_act", "silu"},
+          {"eos_token_id", {2, 3}},
+          {"tie_word_embeddings", true},
           {"max_position_embeddings", 128}};
 }
 
 Json moe_json() {
   Json json = dense_json();
   json["model_type"] = "dense2moe";
-  json["moe"] = {{"base_model_type", "llama"}, {"num_experts", 4},          {"top_k", 2},
-                 {"expert_widths", {24, 24}},  {"shared_widths", {0, 8}},   {"output_scale", {1.5, 2}}};
+  json["moe"] = {{"base_model_type", "llama"}, {"num_experts", 4},        {"top_k", 2},
+                 {"expert_widths", {24, 24}},  {"shared_widths", {0, 8}}, {"output_scale", {1.5, 2}}};
   return json;
 }
 
-ModelConfig parse(const Json& json) { return parse_model_config(json.dump(), "dir/config.json"); }
+ModelConfig parse(const Json& json) {
+  return parse_model_config(json.dump(), "dir/config.json");
+}
 
 std::string message_of(const Json& json) {
   try {
@@ -43,8 +54,8 @@ std::string message_of(const Json& json) {
 
 TEST(ModelConfigTest, ReadsDenseModelWithDefaults) {
   Json json = dense_json();
-  for (const char* key : {"num_key_value_heads", "rms_norm_eps", "rope_theta", "tie_word_embeddings", "max_position_embeddings",
-                          "hidden_act", "eos_token_id"}) {
+  for (const char* key : {"num_key_value_heads", "rms_norm_eps", "rope_theta", "tie_word_embeddings",
+                          "max_position_embeddings", "hidden_act", "eos_token_id"}) {
     json.erase(key);
   }
   json["head_dim"] = nullptr;
@@ -106,13 +117,14 @@ TEST(ModelConfigTest, NativeConfigSurvivesWritingAndReading) {
 }
 
 TEST(ModelConfigTest, CountsParametersByHand) {
-  // H 64, I 96, L 2, V 100, heads 4 x 16, KV 2 x 16, tied: embedding 6400 + final norm 64 + per layer (norms 128, q and o 4096
-  // each, k and v 2048 each) + FFN 3 * 96 * 64 = 18432.
+  // H 64, I 96, L 2, V 100, heads 4 x 16, KV 2 x 16, tied: embedding 6400 + final norm 64 + per layer (norms 128, q and
+  // o 4096 each, k and v 2048 each) + FFN 3 * 96 * 64 = 18432.
   const int64_t rest = 6400 + 64 + 2 * (128 + 2 * 4096 + 2 * 2048);
   const ParameterCount dense = count_parameters(parse(dense_json()));
   EXPECT_EQ(dense.total, rest + 2 * 18432);
   EXPECT_EQ(dense.active, dense.total);
-  // 4 experts of 24 and a router 4 x 64 per layer, and a shared expert of 8 in the second; two experts are used per token.
+  // 4 experts of 24 and a router 4 x 64 per layer, and a shared expert of 8 in the second; two experts are used per
+  // token.
   const ParameterCount moe = count_parameters(parse(moe_json()));
   EXPECT_EQ(moe.total, rest + 2 * (4 * 3 * 24 * 64 + 4 * 64) + 3 * 8 * 64);
   EXPECT_EQ(moe.active, rest + 2 * (2 * 3 * 24 * 64 + 4 * 64) + 3 * 8 * 64);
@@ -120,8 +132,8 @@ TEST(ModelConfigTest, CountsParametersByHand) {
 
 struct BadConfig {
   std::string name;
-  std::string pointer;   ///< JSON pointer of what is replaced
-  Json value;            ///< discarded: erased
+  std::string pointer;  ///< JSON pointer of what is replaced
+  Json value;           ///< discarded: erased
   std::vector<std::string> says;
 };
 
@@ -165,9 +177,18 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"mlp_bias", "/mlp_bias", 1, {"`mlp_bias`", "is 1"}},
         BadConfig{"tie_text", "/tie_word_embeddings", "yes", {"`tie_word_embeddings`", "\"yes\""}},
         BadConfig{"partial_rotary", "/partial_rotary_factor", 0.5, {"`partial_rotary_factor`", "0.5"}},
-        BadConfig{"rope_scaling", "/rope_scaling", {{"rope_type", "llama3"}, {"factor", 8}}, {"rope_scaling", "`low_freq_factor`", "missing"}},
-        BadConfig{"rope_scaling_old", "/rope_scaling", {{"type", "linear"}, {"factor", 0}}, {"rope_scaling", "`factor`", "is 0"}},
-        BadConfig{"rope_parameters", "/rope_parameters", {{"rope_type", "longrope"}}, {"rope_parameters", "`rope_type`", "longrope", "yarn"}},
+        BadConfig{"rope_scaling",
+                  "/rope_scaling",
+                  {{"rope_type", "llama3"}, {"factor", 8}},
+                  {"rope_scaling", "`low_freq_factor`", "missing"}},
+        BadConfig{"rope_scaling_old",
+                  "/rope_scaling",
+                  {{"type", "linear"}, {"factor", 0}},
+                  {"rope_scaling", "`factor`", "is 0"}},
+        BadConfig{"rope_parameters",
+                  "/rope_parameters",
+                  {{"rope_type", "longrope"}},
+                  {"rope_parameters", "`rope_type`", "longrope", "yarn"}},
         BadConfig{"rope_not_object", "/rope_scaling", 3, {"rope_scaling", "object"}},
         BadConfig{"eos_text", "/eos_token_id", "</s>", {"`eos_token_id`", "</s>"}},
         BadConfig{"no_moe", "/moe", kErased, {"`moe`", "missing"}},

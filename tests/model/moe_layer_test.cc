@@ -19,11 +19,13 @@ constexpr double kTolerance = 1e-10;
 struct Case {
   const char* name;
   int64_t tokens, experts, top_k, width, shared_width;
-  double first_bias = 0;   ///< added to the logit of expert 0: -100 leaves it without tokens, +100 sends it all
+  double first_bias = 0;  ///< added to the logit of expert 0: -100 leaves it without tokens, +100 sends it all
   bool is_gated = true, has_biases = false;
   TopkNorm norm = TopkNorm::kRenorm;
 };
-void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+void PrintTo(const Case& c, std::ostream* out) {
+  *out << c.name;
+}
 
 /// W x + b, without b where it is undefined.
 at::Tensor affine(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
@@ -43,7 +45,9 @@ FeedForwardWeights expert(const MoeWeights& weights, bool is_gated, int64_t e) {
   const int64_t width = weights.down.size(2);
   FeedForwardWeights one;
   one.down = weights.down[e];
-  const auto part = [&](const at::Tensor& stack, int64_t first) { return stack.defined() ? stack[e].slice(0, first, first + width) : at::Tensor(); };
+  const auto part = [&](const at::Tensor& stack, int64_t first) {
+    return stack.defined() ? stack[e].slice(0, first, first + width) : at::Tensor();
+  };
   if (is_gated) one.gate = part(weights.gate_up, 0);
   if (is_gated) one.gate_bias = part(weights.gate_up_bias, 0);
   one.up = part(weights.gate_up, is_gated ? width : 0);
@@ -56,7 +60,8 @@ at::Tensor naive_moe(const MoeWeights& weights, const MoeOptions& options, const
   std::vector<at::Tensor> rows;
   for (int64_t t = 0; t < x.size(0); ++t) {
     const at::Tensor p = at::softmax(at::matmul(weights.router, x[t]), 0);
-    const at::Tensor ids = std::get<1>(at::sort(p.detach(), /*stable=*/true, 0, /*descending=*/true)).narrow(0, 0, options.top_k);
+    const at::Tensor ids =
+        std::get<1>(at::sort(p.detach(), /*stable=*/true, 0, /*descending=*/true)).narrow(0, 0, options.top_k);
     const at::Tensor chosen = p.index_select(0, ids);
     const at::Tensor w = options.topk_norm == TopkNorm::kRaw      ? chosen
                          : options.topk_norm == TopkNorm::kRenorm ? chosen / chosen.sum()
@@ -100,7 +105,8 @@ class MoeLayerTest : public ::testing::TestWithParam<Case> {
     return weights;
   }
   static std::vector<at::Tensor> leaves(const MoeWeights& weights) {
-    std::vector<at::Tensor> all{weights.router, weights.gate_up, weights.down, weights.gate_up_bias, weights.output_bias};
+    std::vector<at::Tensor> all{weights.router, weights.gate_up, weights.down, weights.gate_up_bias,
+                                weights.output_bias};
     if (weights.shared) {
       const FeedForwardWeights& shared = *weights.shared;
       all.insert(all.end(), {shared.gate, shared.up, shared.down, shared.gate_bias, shared.up_bias});
@@ -120,11 +126,14 @@ INSTANTIATE_TEST_SUITE_P(, MoeLayerTest,
                          ::testing::Values(Case{"top2_of_8", 40, 8, 2, 16, 0}, Case{"width_43", 40, 4, 2, 43, 0},
                                            Case{"shared", 40, 7, 1, 16, 11}, Case{"all_of_3", 10, 3, 3, 8, 0},
                                            Case{"one_expert_without_tokens", 40, 4, 2, 43, 0, -100},
-                                           Case{"all_on_one_expert", 40, 4, 1, 43, 0, 100}, Case{"one_token", 1, 4, 2, 43, 8},
-                                           Case{"no_tokens", 0, 4, 2, 43, 8}, Case{"one_expert", 9, 1, 1, 16, 0},
+                                           Case{"all_on_one_expert", 40, 4, 1, 43, 0, 100},
+                                           Case{"one_token", 1, 4, 2, 43, 8}, Case{"no_tokens", 0, 4, 2, 43, 8},
+                                           Case{"one_expert", 9, 1, 1, 16, 0},
                                            Case{"raw", 40, 8, 3, 16, 0, 0, true, false, TopkNorm::kRaw},
-                                           Case{"biases", 40, 4, 2, 43, 0, 0, true, true}, Case{"biases_shared", 40, 4, 2, 16, 11, 0, true, true},
-                                           Case{"no_gate", 40, 4, 2, 43, 0, 0, false, false}, Case{"no_gate_biases", 40, 4, 2, 16, 11, 0, false, true},
+                                           Case{"biases", 40, 4, 2, 43, 0, 0, true, true},
+                                           Case{"biases_shared", 40, 4, 2, 16, 11, 0, true, true},
+                                           Case{"no_gate", 40, 4, 2, 43, 0, 0, false, false},
+                                           Case{"no_gate_biases", 40, 4, 2, 16, 11, 0, false, true},
                                            Case{"no_gate_biases_no_tokens", 0, 4, 2, 16, 11, 0, false, true},
                                            Case{"biases_one_without_tokens", 40, 4, 2, 16, 0, -100, false, true}),
                          [](const auto& test) { return test.param.name; });
@@ -152,7 +161,8 @@ TEST_P(MoeLayerTest, ValueAndGradientsEqualANaiveLoop) {
   const auto gradient = [](const at::Tensor& of) { return of.grad().defined() ? of.grad() : at::zeros_like(of); };
   EXPECT_TRUE(near(gradient(x_ours), gradient(x_theirs), kTolerance)) << "x";
   const std::vector<at::Tensor> a = leaves(ours), b = leaves(theirs);
-  for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(near(gradient(a[i]), gradient(b[i]), kTolerance)) << "parameter " << i;
+  for (size_t i = 0; i < a.size(); ++i)
+    EXPECT_TRUE(near(gradient(a[i]), gradient(b[i]), kTolerance)) << "parameter " << i;
   if (c.top_k < c.experts && c.tokens > 1 && c.first_bias <= 0) {
     EXPECT_GT(testing::max_abs(ours.router.grad()), 1e-4);
   }
@@ -172,17 +182,20 @@ TEST(MoeLayerBitsTest, TokensDoNotDependOnTheirNeighbours) {
     const at::Tensor all = moe_layer(weights, options, x, dispatcher, 0).y_TD;
     int64_t differ = 0;
     for (int64_t t = 0; t < tokens; ++t) {
-      differ += testing::rows_that_differ(moe_layer(weights, options, x.narrow(0, t, 1), dispatcher, 0).y_TD, all.narrow(0, t, 1));
+      differ += testing::rows_that_differ(moe_layer(weights, options, x.narrow(0, t, 1), dispatcher, 0).y_TD,
+                                          all.narrow(0, t, 1));
     }
     EXPECT_EQ(differ, 0) << "of " << tokens << " tokens, expert width " << width;
   }
 }
 
 TEST(SlotOrderTest, RowsStandByExpertThenToken) {
-  const at::Tensor ids = at::tensor({int64_t{2}, int64_t{0}, int64_t{0}, int64_t{3}, int64_t{2}, int64_t{1}}).view({3, 2});
+  const at::Tensor ids =
+      at::tensor({int64_t{2}, int64_t{0}, int64_t{0}, int64_t{3}, int64_t{2}, int64_t{1}}).view({3, 2});
   const SlotOrder all = sort_slots(ids, {0, 4});
   EXPECT_EQ(all.rows_per_expert, (std::vector<int64_t>{2, 1, 2, 1}));
-  EXPECT_TRUE(all.row_tokens_R.equal(at::tensor({int64_t{0}, int64_t{1}, int64_t{2}, int64_t{0}, int64_t{2}, int64_t{1}})));
+  EXPECT_TRUE(
+      all.row_tokens_R.equal(at::tensor({int64_t{0}, int64_t{1}, int64_t{2}, int64_t{0}, int64_t{2}, int64_t{1}})));
   const SlotOrder part = sort_slots(ids, {1, 2});
   EXPECT_EQ(part.rows_per_expert, (std::vector<int64_t>{1, 2}));
   EXPECT_TRUE(part.slot_rows_TK.equal(

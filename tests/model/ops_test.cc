@@ -61,7 +61,9 @@ TEST_P(RowsTest, RopeEqualsComplexMultiplication) {
 
 TEST_P(RowsTest, SwigluOfTwoTensorsEqualsThePackedOne) {
   expect_same_function([](const auto& in) { return ops::swiglu(in[0], in[1]); },
-                       [](const auto& in) { return ops::swiglu(at::cat({in[0], in[1]}, 1)); },
+                       [](const auto& in) {
+                         return ops::swiglu(at::cat({in[0], in[1]}, 1));
+                       },
                        {random_normal({GetParam(), 43}, 1), random_normal({GetParam(), 43}, 2)});
 }
 
@@ -72,7 +74,8 @@ TEST_P(RowsTest, LinearCrossEntropyEqualsReference) {
   expect_same_function([&](const auto& in) { return ops::linear_cross_entropy(in[0], in[1], labels); },
                        [&](const auto& in) {
                          const at::Tensor logits = at::matmul(in[0], in[1].t());
-                         const at::Tensor kept = labels.ne(-100).to(at::kDouble), index = labels.clamp_min(0).unsqueeze(1);
+                         const at::Tensor kept = labels.ne(-100).to(at::kDouble),
+                                          index = labels.clamp_min(0).unsqueeze(1);
                          return (at::logsumexp(logits, 1) - logits.gather(1, index).squeeze(1)) * kept;
                        },
                        {random_normal({rows, 5}, 1) * 3, random_normal({7, 5}, 2)});
@@ -80,7 +83,8 @@ TEST_P(RowsTest, LinearCrossEntropyEqualsReference) {
 
 TEST(LinearCrossEntropyTest, StaysFiniteForHugeLogitsAndShowsWhatIsNotFinite) {
   const auto loss = [](float first, float second, int64_t label) {
-    return ops::linear_cross_entropy(at::ones({1, 1}), at::tensor({first, second}).view({2, 1}), at::tensor({label})).item<float>();
+    return ops::linear_cross_entropy(at::ones({1, 1}), at::tensor({first, second}).view({2, 1}), at::tensor({label}))
+        .item<float>();
   };
   EXPECT_FLOAT_EQ(loss(1e4f, -1e4f, 1), 2e4f);
   EXPECT_NEAR(loss(0, 0, 0), std::log(2.0), 1e-6);
@@ -128,23 +132,27 @@ TEST_P(GroupedLinearTest, EqualsOneProductPerExpert) {
 
 TEST(PermuteTest, ThereAndBackEqualIndexing) {
   // 4 tokens, 2 slots; one slot is not here.
-  const at::Tensor slot_rows = at::tensor({int64_t{3}, int64_t{0}, int64_t{1}, int64_t{4}, int64_t{-1}, int64_t{2}, int64_t{6},
-                                           int64_t{5}}).view({4, 2});
-  const at::Tensor row_tokens = at::tensor({int64_t{0}, int64_t{1}, int64_t{2}, int64_t{0}, int64_t{1}, int64_t{3}, int64_t{3}});
+  const at::Tensor slot_rows =
+      at::tensor({int64_t{3}, int64_t{0}, int64_t{1}, int64_t{4}, int64_t{-1}, int64_t{2}, int64_t{6}, int64_t{5}})
+          .view({4, 2});
+  const at::Tensor row_tokens =
+      at::tensor({int64_t{0}, int64_t{1}, int64_t{2}, int64_t{0}, int64_t{1}, int64_t{3}, int64_t{3}});
   expect_same_function([&](const auto& in) { return ops::permute(in[0], row_tokens, slot_rows); },
                        [&](const auto& in) { return in[0].index_select(0, row_tokens); }, {random_normal({4, 19}, 1)});
-  expect_same_function([&](const auto& in) { return ops::unpermute(in[0], slot_rows, in[1]); },
-                       [&](const auto& in) {
-                         const at::Tensor here = slot_rows.ge(0).to(at::kDouble);
-                         const at::Tensor rows = in[0].index_select(0, slot_rows.clamp_min(0).flatten()).view({4, 2, 19});
-                         return (rows * (in[1] * here).unsqueeze(2)).sum(1);
-                       },
-                       {random_normal({7, 19}, 2), random_normal({4, 2}, 3)});
+  expect_same_function(
+      [&](const auto& in) { return ops::unpermute(in[0], slot_rows, in[1]); },
+      [&](const auto& in) {
+        const at::Tensor here = slot_rows.ge(0).to(at::kDouble);
+        const at::Tensor rows = in[0].index_select(0, slot_rows.clamp_min(0).flatten()).view({4, 2, 19});
+        return (rows * (in[1] * here).unsqueeze(2)).sum(1);
+      },
+      {random_normal({7, 19}, 2), random_normal({4, 2}, 3)});
 }
 
 TEST(OpsTest, UnpermuteInBf16TakesWeightsOfEitherType) {
   const at::Tensor slot_rows = at::tensor({int64_t{2}, int64_t{0}, int64_t{1}, int64_t{-1}}).view({2, 2});
-  const at::Tensor rows_RD = random_normal({3, 37}, 1, at::kBFloat16), weights_TK = random_normal({2, 2}, 2, at::kBFloat16);
+  const at::Tensor rows_RD = random_normal({3, 37}, 1, at::kBFloat16),
+                   weights_TK = random_normal({2, 2}, 2, at::kBFloat16);
   const at::Tensor dy_TD = random_normal({2, 37}, 3, at::kBFloat16);
   // The same in double, from the same rounded inputs.
   const at::Tensor rows = rows_RD.to(at::kDouble), weights = weights_TK.to(at::kDouble), dy = dy_TD.to(at::kDouble);

@@ -144,7 +144,8 @@ TEST_P(LogicalViewsOfTest, OnlyMatricesDecayAndOnlyExpertsAreOwned) {
     const bool is_bias = parameter.name.ends_with("bias");
     EXPECT_EQ(parameter.decays, parameter.name.find("norm") == std::string::npos && !is_bias) << parameter.name;
     EXPECT_EQ(parameter.is_expert, parameter.name.find(".experts.") != std::string::npos) << parameter.name;
-    EXPECT_EQ(parameter.layer, parameter.name.rfind("model.layers.", 0) == 0 ? parameter.name[13] - '0' : -1) << parameter.name;
+    EXPECT_EQ(parameter.layer, parameter.name.rfind("model.layers.", 0) == 0 ? parameter.name[13] - '0' : -1)
+        << parameter.name;
   }
 }
 

@@ -13,10 +13,14 @@ namespace {
 using testing::near;
 using testing::random_normal;
 
-at::Tensor ids_of(std::vector<int64_t> ids, int64_t top_k) { return at::tensor(ids, at::kLong).view({-1, top_k}); }
+at::Tensor ids_of(std::vector<int64_t> ids, int64_t top_k) {
+  return at::tensor(ids, at::kLong).view({-1, top_k});
+}
 
 // With the identity as router, a token's logits are the token itself.
-at::Tensor identity(int64_t experts) { return at::eye(experts, at::kFloat); }
+at::Tensor identity(int64_t experts) {
+  return at::eye(experts, at::kFloat);
+}
 
 TEST(RouterTest, LowestIdWinsTies) {
   const at::Tensor x = at::tensor({1.f, 1.f, 1.f, 1.f, /**/ 0.f, 2.f, 3.f, 2.f, /**/ 5.f, 4.f, 5.f, 4.f}).view({3, 4});
@@ -28,7 +32,8 @@ TEST(RouterTest, ChoosesAsAFullSortWould) {
   const at::Tensor x = random_normal({200, 16}, 1, at::kFloat);
   for (const int64_t top_k : {1, 2, 5, 16}) {
     const Routing routing = route(x, identity(16), top_k, TopkNorm::kRenorm);
-    const at::Tensor sorted = std::get<1>(at::sort(x, /*stable=*/true, /*dim=*/1, /*descending=*/true)).narrow(1, 0, top_k);
+    const at::Tensor sorted =
+        std::get<1>(at::sort(x, /*stable=*/true, /*dim=*/1, /*descending=*/true)).narrow(1, 0, top_k);
     EXPECT_TRUE(routing.expert_ids_TK.equal(sorted)) << "top_k " << top_k;
   }
 }
@@ -45,7 +50,8 @@ TEST(RouterTest, RenormedWeightsAreTheSoftmaxOfTheChosen) {
 TEST(RouterTest, RawWeightsAreTheSoftmaxOverAll) {
   const at::Tensor x = random_normal({50, 6}, 2), router = random_normal({8, 6}, 3);
   const Routing routing = route(x, router, 3, TopkNorm::kRaw);
-  EXPECT_TRUE(near(routing.weights_TK, at::softmax(at::matmul(x, router.t()), 1).gather(1, routing.expert_ids_TK), 1e-12));
+  EXPECT_TRUE(
+      near(routing.weights_TK, at::softmax(at::matmul(x, router.t()), 1).gather(1, routing.expert_ids_TK), 1e-12));
   EXPECT_LT(routing.weights_TK.sum(1).max().item<double>(), 1);
   EXPECT_EQ(parse_topk_norm("raw"), TopkNorm::kRaw);
 }
@@ -98,7 +104,9 @@ TEST(RouterTest, NoTokens) {
   EXPECT_EQ(routing.expert_ids_TK.sizes(), (std::vector<int64_t>{0, 2}));
 }
 
-TEST(RouterTest, UnknownNormIsRefusedByName) { EXPECT_THROW(parse_topk_norm("none"), InvalidArgument); }
+TEST(RouterTest, UnknownNormIsRefusedByName) {
+  EXPECT_THROW(parse_topk_norm("none"), InvalidArgument);
+}
 
 /// Statistics of given choices and probabilities.
 RouterStats stats_of(const at::Tensor& ids_TK, const at::Tensor& probabilities_TE) {
@@ -122,7 +130,8 @@ TEST(BalanceLossTest, IsOneAtUniformRoutingAndExpertsOverTopKAtCollapse) {
 
 TEST(BalanceLossTest, SharesOfRanksSumToTheLossOfAllTokensAndSoDoGradients) {
   const int64_t tokens = 30, experts = 5;
-  const at::Tensor ids = at::argsort(random_normal({tokens, experts}, 1), int64_t{1}, /*descending=*/false).narrow(1, 0, 2).contiguous();
+  const at::Tensor ids =
+      at::argsort(random_normal({tokens, experts}, 1), int64_t{1}, /*descending=*/false).narrow(1, 0, 2).contiguous();
   const at::Tensor logits = random_normal({tokens, experts}, 2).requires_grad_(true);
   const auto layer = [&](int64_t first, int64_t count) {
     return stats_of(ids.narrow(0, first, count), at::softmax(logits.narrow(0, first, count), 1));
@@ -136,7 +145,8 @@ TEST(BalanceLossTest, SharesOfRanksSumToTheLossOfAllTokensAndSoDoGradients) {
   whole.backward();
   const at::Tensor expected = logits.grad().clone();
   logits.mutable_grad() = at::Tensor();
-  const at::Tensor shares = balance_loss({layer(0, 11)}, counts, tokens, 2) + balance_loss({layer(11, 19)}, counts, tokens, 2);
+  const at::Tensor shares =
+      balance_loss({layer(0, 11)}, counts, tokens, 2) + balance_loss({layer(11, 19)}, counts, tokens, 2);
   EXPECT_NEAR(shares.item<double>(), whole.item<double>(), 1e-12);
   shares.backward();
   EXPECT_TRUE(near(logits.grad(), expected, 1e-10));

@@ -20,9 +20,9 @@ constexpr int64_t kExperts = 8, kHidden = 5, kLayers = 2;
 /// How the tokens lie on the ranks and choose their experts.
 struct Case {
   std::string name;
-  std::vector<int64_t> tokens;   ///< of each rank
+  std::vector<int64_t> tokens;  ///< of each rank
   int64_t top_k = 2;
-  bool one_expert = false;       ///< all tokens choose expert 3
+  bool one_expert = false;  ///< all tokens choose expert 3
 };
 
 std::vector<Case> cases(int ranks) {
@@ -40,9 +40,9 @@ std::vector<Case> cases(int ranks) {
 
 /// The data of all ranks, the same on each.
 struct Problem {
-  at::Tensor x, direction;                    ///< [T, D]
-  std::vector<at::Tensor> ids, weights;       ///< [layers] of [T, K]
-  std::vector<at::Tensor> experts;            ///< [layers] of [E, D, D]
+  at::Tensor x, direction;               ///< [T, D]
+  std::vector<at::Tensor> ids, weights;  ///< [layers] of [T, K]
+  std::vector<at::Tensor> experts;       ///< [layers] of [E, D, D]
 };
 
 Problem make_problem(const Case& c) {
@@ -65,7 +65,9 @@ Problem make_problem(const Case& c) {
   return p;
 }
 
-at::Tensor leaf(const at::Tensor& tensor) { return tensor.detach().clone().set_requires_grad(true); }
+at::Tensor leaf(const at::Tensor& tensor) {
+  return tensor.detach().clone().set_requires_grad(true);
+}
 
 at::Tensor gradient_or_zeros(const at::Tensor& tensor) {
   return tensor.grad().defined() ? tensor.grad() : at::zeros_like(tensor);
@@ -130,7 +132,8 @@ int64_t count_destinations(const at::Tensor& ids, int64_t experts_per_rank) {
 
 void check_case(Mesh& mesh, const std::string& name, const Case& c) {
   Communicator& world = mesh.world();
-  SCOPED_TRACE(concat(name, ", ", c.name, ", ", mesh.replicas(), " x ", mesh.expert_parallel(), " ranks, rank ", world.rank()));
+  SCOPED_TRACE(
+      concat(name, ", ", c.name, ", ", mesh.replicas(), " x ", mesh.expert_parallel(), " ranks, rank ", world.rank()));
   const Problem p = make_problem(c);
   const Solution expected = solve_plainly(p);
   const int64_t first = std::accumulate(c.tokens.begin(), c.tokens.begin() + world.rank(), int64_t{0});
@@ -155,7 +158,8 @@ void check_case(Mesh& mesh, const std::string& name, const Case& c) {
   EXPECT_TRUE(near(h, mine(expected.y), 1e-12));
   EXPECT_TRUE(near(gradient_or_zeros(x), mine(expected.x_gradient), 1e-10));
   for (int64_t layer = 0; layer < kLayers; ++layer) {
-    EXPECT_TRUE(near(gradient_or_zeros(weights[layer]), mine(expected.weight_gradients[layer]), 1e-10)) << "layer " << layer;
+    EXPECT_TRUE(near(gradient_or_zeros(weights[layer]), mine(expected.weight_gradients[layer]), 1e-10))
+        << "layer " << layer;
     at::Tensor sum = at::zeros({kExperts, kHidden, kHidden}, at::kDouble);
     sum.narrow(0, owned.first, owned.count).copy_(gradient_or_zeros(experts[layer]));
     world.all_reduce_sum(sum, "expert gradients of the test");
@@ -163,7 +167,8 @@ void check_case(Mesh& mesh, const std::string& name, const Case& c) {
   }
   if (const auto* all_to_all = dynamic_cast<const AllToAllDispatcher*>(dispatcher.get())) {
     EXPECT_EQ(all_to_all->traffic().rows_sent, rows_sent);
-    at::Tensor difference = at::full({1}, all_to_all->traffic().rows_sent - all_to_all->traffic().rows_received, at::kLong);
+    at::Tensor difference =
+        at::full({1}, all_to_all->traffic().rows_sent - all_to_all->traffic().rows_received, at::kLong);
     world.all_reduce_sum(difference, "traffic of the test");
     EXPECT_EQ(difference.item<int64_t>(), 0);
   }
@@ -173,7 +178,7 @@ void check_case(Mesh& mesh, const std::string& name, const Case& c) {
 
 void check_dispatch(Communicator& world, const std::string& name) {
   for (int expert_parallel = 1; expert_parallel <= world.size(); expert_parallel *= 2) {
-    if (name == "local" && expert_parallel > 1) continue;   // it holds all experts
+    if (name == "local" && expert_parallel > 1) continue;  // it holds all experts
     Mesh mesh(world, expert_parallel);
     for (const Case& c : cases(world.size())) check_case(mesh, name, c);
   }
@@ -184,7 +189,8 @@ void check_dispatch_bits(Communicator& world, const std::string& name) {
   Mesh mesh(world, name == "local" ? 1 : world.size());
   const auto dispatcher = dispatchers().at(name)(mesh);
   const at::Tensor x = random_normal({tokens, hidden}, seed, at::kFloat);
-  const at::Tensor ids = random_normal({tokens, kExperts}, seed + 50).argsort(int64_t{1}, false).narrow(1, 0, 2).contiguous();
+  const at::Tensor ids =
+      random_normal({tokens, kExperts}, seed + 50).argsort(int64_t{1}, false).narrow(1, 0, 2).contiguous();
   const at::Tensor weights = random_normal({tokens, 2}, seed + 90, at::kFloat).softmax(1);
   // Experts that scale each element have the same bits whatever the rows beside it.
   const at::Tensor scales = random_normal({kExperts, hidden}, 7, at::kFloat);
@@ -201,7 +207,8 @@ void check_dispatch_bits(Communicator& world, const std::string& name) {
   LocalDispatcher local;
   const at::Tensor expected = pass(local), actual = pass(*dispatcher);
   ASSERT_EQ(actual.sizes(), expected.sizes());
-  EXPECT_EQ(rows_that_differ(actual, expected), 0) << "of " << tokens << " on rank " << world.rank() << " of " << world.size();
+  EXPECT_EQ(rows_that_differ(actual, expected), 0)
+      << "of " << tokens << " on rank " << world.rank() << " of " << world.size();
 }
 
 }  // namespace moe::testing

@@ -24,10 +24,11 @@ at::Tensor seeded(std::vector<int64_t> shape, at::ScalarType dtype, int64_t salt
 }
 
 struct Outcome {
-  at::Tensor y, dx, router, gate_up, down;   ///< of all tokens and experts, in global order
+  at::Tensor y, dx, router, gate_up, down;  ///< of all tokens and experts, in global order
 };
 
-/// The MoE layer on `tokens` tokens spread over `ranks` as `first_tokens` says, through one dispatcher; `to_one`: all tokens to expert 0.
+/// The MoE layer on `tokens` tokens spread over `ranks` as `first_tokens` says, through one dispatcher; `to_one`: all
+/// tokens to expert 0.
 Outcome run(const std::string& name, int ranks, const std::vector<int64_t>& shares, at::ScalarType dtype, bool to_one) {
   Outcome outcome;
   std::mutex mutex;
@@ -43,8 +44,14 @@ Outcome run(const std::string& name, int ranks, const std::vector<int64_t>& shar
     at::Tensor router = seeded({kExperts, kHidden}, dtype, 1);
     if (to_one) router[0] += 1000;
     MoeWeights weights{router.set_requires_grad(true),
-                       seeded({kExperts, 2 * kWidth, kHidden}, dtype, 2).narrow(0, owned.first, owned.count).clone().set_requires_grad(true),
-                       seeded({kExperts, kHidden, kWidth}, dtype, 3).narrow(0, owned.first, owned.count).clone().set_requires_grad(true),
+                       seeded({kExperts, 2 * kWidth, kHidden}, dtype, 2)
+                           .narrow(0, owned.first, owned.count)
+                           .clone()
+                           .set_requires_grad(true),
+                       seeded({kExperts, kHidden, kWidth}, dtype, 3)
+                           .narrow(0, owned.first, owned.count)
+                           .clone()
+                           .set_requires_grad(true),
                        std::nullopt};
     at::Tensor all = seeded({tokens, kHidden}, dtype, 4);
     if (to_one) all = all.abs();
@@ -59,7 +66,8 @@ Outcome run(const std::string& name, int ranks, const std::vector<int64_t>& shar
     parameters[1].is_expert = parameters[2].is_expert = true;
     sum_gradients(parameters, mesh);
     const auto gathered = [&](const at::Tensor& part) { return world.all_gather(part.detach(), "gather"); };
-    Outcome mine{gathered(out.y_TD), gathered(x.grad()), weights.router.grad(), weights.gate_up.grad(), weights.down.grad()};
+    Outcome mine{gathered(out.y_TD), gathered(x.grad()), weights.router.grad(), weights.gate_up.grad(),
+                 weights.down.grad()};
     if (owned.count < kExperts) {
       mine.gate_up = gathered(mine.gate_up);
       mine.down = gathered(mine.down);
@@ -75,8 +83,13 @@ struct Spread {
   std::vector<int64_t> shares;
   bool to_one = false;
 };
-const Spread kSpreads[] = {{"even2", {12, 12}}, {"even4", {6, 6, 6, 6}}, {"zero tokens on a rank", {24, 0}}, {"zero on two", {0, 20, 0, 4}},
-                           {"no tokens", {0, 0}}, {"all to one expert", {12, 12}, true}, {"one rank", {24}}};
+const Spread kSpreads[] = {{"even2", {12, 12}},
+                           {"even4", {6, 6, 6, 6}},
+                           {"zero tokens on a rank", {24, 0}},
+                           {"zero on two", {0, 20, 0, 4}},
+                           {"no tokens", {0, 0}},
+                           {"all to one expert", {12, 12}, true},
+                           {"one rank", {24}}};
 
 class DispatcherTest : public ::testing::TestWithParam<std::string> {};
 
@@ -85,7 +98,8 @@ TEST_P(DispatcherTest, ValuesAndGradientsEqualOneRankInDouble) {
     int64_t tokens = 0;
     for (const int64_t share : spread.shares) tokens += share;
     const Outcome expected = run("local", 1, {tokens}, at::kDouble, spread.to_one);
-    const Outcome actual = run(GetParam(), static_cast<int>(spread.shares.size()), spread.shares, at::kDouble, spread.to_one);
+    const Outcome actual =
+        run(GetParam(), static_cast<int>(spread.shares.size()), spread.shares, at::kDouble, spread.to_one);
     EXPECT_TRUE(testing::near(actual.y, expected.y, 1e-12)) << spread.name;
     EXPECT_TRUE(testing::near(actual.dx, expected.dx, 1e-10)) << spread.name;
     EXPECT_TRUE(testing::near(actual.router, expected.router, 1e-10)) << spread.name;
@@ -109,7 +123,8 @@ TEST_P(DispatcherTest, IdentityExpertsGiveTheTokensBack) {
       const auto dispatcher = dispatchers().at(GetParam())(mesh);
       const int64_t tokens = world.rank() == 1 ? 0 : 10 + world.rank();
       const at::Tensor x = seeded({tokens, kHidden}, at::kDouble, world.rank());
-      const at::Tensor ids = at::stack({at::arange(tokens, at::kLong) % kExperts, (at::arange(tokens, at::kLong) * 3 + 1) % kExperts}, 1);
+      const at::Tensor ids =
+          at::stack({at::arange(tokens, at::kLong) % kExperts, (at::arange(tokens, at::kLong) * 3 + 1) % kExperts}, 1);
       const at::Tensor weights = at::full({tokens, kTopK}, 0.5, at::kDouble);
       const DispatchedTokens dispatched = dispatcher->dispatch(x, ids, weights, kExperts, 3);
       const at::Tensor y = dispatcher->combine(dispatched.rows_RD, dispatched, 3);

@@ -16,10 +16,16 @@ namespace {
 constexpr int64_t kExperts = 8, kRows = 3, kColumns = 4;
 
 /// What rank `rank` adds to the gradient of a dense parameter, of an expert.
-at::Tensor dense_part(int rank) { return random_normal({kRows, kColumns}, 1000 + rank); }
-at::Tensor expert_part(int rank, int64_t expert) { return random_normal({kRows, kColumns}, 2000 + 100 * rank + expert); }
+at::Tensor dense_part(int rank) {
+  return random_normal({kRows, kColumns}, 1000 + rank);
+}
+at::Tensor expert_part(int rank, int64_t expert) {
+  return random_normal({kRows, kColumns}, 2000 + 100 * rank + expert);
+}
 /// Only the last rank has a gradient for the second dense parameter.
-at::Tensor lonely_part() { return random_normal({7}, 3000); }
+at::Tensor lonely_part() {
+  return random_normal({7}, 3000);
+}
 
 double square_sum(const at::Tensor& tensor) {
   const at::Tensor flat = tensor.contiguous();
@@ -77,7 +83,8 @@ void check_layout(Communicator& world, int expert_parallel) {
 
   const double norm = global_gradient_norm(parameters, mesh);
   EXPECT_NEAR(norm, std::sqrt(squares), 1e-12 * std::sqrt(squares));
-  for (const std::string& bits : world.all_gather_bytes(std::string(reinterpret_cast<const char*>(&norm), sizeof norm), "norms")) {
+  for (const std::string& bits :
+       world.all_gather_bytes(std::string(reinterpret_cast<const char*>(&norm), sizeof norm), "norms")) {
     EXPECT_EQ(std::memcmp(bits.data(), &norm, sizeof norm), 0) << "the ranks disagree on the norm";
   }
 }
@@ -120,7 +127,8 @@ void check_many_elements(Communicator& world) {
   sum_gradients(parameters, mesh);
   const int64_t ranks = world.size();
   for (const Parameter& summed : parameters) {
-    const at::Tensor expected = (at::arange(summed.value.numel()).remainder(1000) * ranks + ranks * (ranks - 1) / 2).to(at::kFloat);
+    const at::Tensor expected =
+        (at::arange(summed.value.numel()).remainder(1000) * ranks + ranks * (ranks - 1) / 2).to(at::kFloat);
     EXPECT_TRUE(summed.value.grad().equal(expected)) << summed.name << " elements";
   }
 }
@@ -128,7 +136,8 @@ void check_many_elements(Communicator& world) {
 }  // namespace
 
 void check_gradient_sync(Communicator& world) {
-  for (int expert_parallel = 1; expert_parallel <= world.size(); expert_parallel *= 2) check_layout(world, expert_parallel);
+  for (int expert_parallel = 1; expert_parallel <= world.size(); expert_parallel *= 2)
+    check_layout(world, expert_parallel);
   check_norm_bits(world);
   check_many_elements(world);
 }

@@ -20,7 +20,9 @@ TEST(RanksOfMpi, OutputsHaveTheBitsOfOneRank) {
   for (const std::string& name : dispatchers().names()) testing::check_dispatch_bits(testing::mpi_world(), name);
 }
 
-TEST(RanksOfMpi, GradientsEqualAPlainSum) { testing::check_gradient_sync(testing::mpi_world()); }
+TEST(RanksOfMpi, GradientsEqualAPlainSum) {
+  testing::check_gradient_sync(testing::mpi_world());
+}
 
 }  // namespace
 }  // namespace moe

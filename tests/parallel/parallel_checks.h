@@ -4,12 +4,12 @@
 
 #include "comm/communicator.h"
 
-/// What the layer of ranks must give, on any communicator: each function is collective over `world` and compares with a plain
-/// computation of its own on the data of all ranks, which every rank can make from the seed.
+/// What the layer of ranks must give, on any communicator: each function is collective over `world` and compares with a
+/// plain computation of its own on the data of all ranks, which every rank can make from the seed.
 namespace moe::testing {
 
-/// Two layers of dispatch, experts and combine through dispatcher `name` on every layout of `world`: values, traffic and the
-/// gradients of tokens, weights and experts against a loop over tokens.
+/// Two layers of dispatch, experts and combine through dispatcher `name` on every layout of `world`: values, traffic
+/// and the gradients of tokens, weights and experts against a loop over tokens.
 void check_dispatch(Communicator& world, const std::string& name);
 
 /// float32 outputs of dispatcher `name` have the bits of LocalDispatcher's.

@@ -1,6 +1,6 @@
-// Chat templates against jinja2 and transformers: the text of 400 random conversations (in the full run 2,000) for every template, from its
-// Jinja source; SmolLM2's own template through apply_chat_template; label masks on SmolLM2's tokenizer and on a
-// SentencePiece one.
+// Chat templates against jinja2 and transformers: the text of 400 random conversations (in the full run 2,000) for
+// every template, from its Jinja source; SmolLM2's own template through apply_chat_template; label masks on SmolLM2's
+// tokenizer and on a SentencePiece one.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -164,7 +164,8 @@ void compare_masks(const fs::path& model, const std::string& name, const fs::pat
   EXPECT_EQ(differences, 0U);
 }
 
-/// Two chats of the file after each other as one, the answers of every other one context only: "weight" 0 and 1 in turn.
+/// Two chats of the file after each other as one, the answers of every other one context only: "weight" 0 and 1 in
+/// turn.
 void write_weighted_chats(const fs::path& chats, const fs::path& weighted) {
   std::string text;
   json before;
@@ -207,7 +208,9 @@ TEST_P(ChatMaskPeerTest, SameIdsAndLabels) {
   const fs::path shared = kRoot / "../shared/data/sft/chat.valid.jsonl";
   const testing::TempDir folder;
   const fs::path chats = folder / "chats.jsonl";
-  write_weighted_chats(fs::exists(shared) && std::string(test.name) != "llama2" ? shared : kRoot / "examples/data/maths.valid.jsonl", chats);
+  write_weighted_chats(
+      fs::exists(shared) && std::string(test.name) != "llama2" ? shared : kRoot / "examples/data/maths.valid.jsonl",
+      chats);
   if (std::string(test.name) == "plain_markers") {
     run_oracle({"markers", model, chats, folder / "masks.jsonl", "300"});
   } else {

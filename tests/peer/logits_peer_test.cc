@@ -1,5 +1,5 @@
-// Logits against transformers on models that people use, run by the peers' Python on the same machine. families_peer_test.cc has small
-// random ones of every family.
+// Logits against transformers on models that people use, run by the peers' Python on the same machine.
+// families_peer_test.cc has small random ones of every family.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "checkpoint/safetensors.h"
-#include "testing/compare.h"
 #include "peer/transformers_oracle.h"
+#include "testing/compare.h"
 #include "testing/full_run.h"
 #include "testing/peer_python.h"
 #include "testing/temp_dir.h"
@@ -28,17 +28,19 @@ using testing::run_oracle;
 using testing::TempDir;
 using testing::wrong_choices;
 
-constexpr double kRelative = 1e-5;   ///< of max |logit|
+constexpr double kRelative = 1e-5;  ///< of max |logit|
 constexpr double kAbsolute = 2e-4;
-constexpr double kClearGap = 1e-3;   ///< between the two best logits: the argmax must be the same
+constexpr double kClearGap = 1e-3;  ///< between the two best logits: the argmax must be the same
 
 /// Compares with the oracle's logits and prints a row of figures.
-void expect_same_logits(const std::string& name, const std::filesystem::path& model, const std::filesystem::path& oracle) {
+void expect_same_logits(const std::string& name, const std::filesystem::path& model,
+                        const std::filesystem::path& oracle) {
   const SafetensorsFile file(oracle);
   const at::Tensor theirs = file.tensor("logits"), ours = our_logits(model, file.tensor("ids"));
   const double difference = max_difference(ours, theirs), scale = max_abs(theirs);
-  std::cout << name << ": tokens=" << ours.size(0) << " max_abs_difference=" << difference << " of_max_logit=" << difference / scale
-            << " wrong_choices=" << wrong_choices(ours, theirs, kClearGap) << "\n";
+  std::cout << name << ": tokens=" << ours.size(0) << " max_abs_difference=" << difference
+            << " of_max_logit=" << difference / scale << " wrong_choices=" << wrong_choices(ours, theirs, kClearGap)
+            << "\n";
   EXPECT_LE(difference, kRelative * scale) << name;
   EXPECT_LE(difference, kAbsolute) << name;
   EXPECT_EQ(wrong_choices(ours, theirs, kClearGap), 0) << name;
@@ -87,9 +89,10 @@ class SmolLm2Test : public ::testing::Test {
   }
 
   void expect_as_exact_as_transformers(int64_t tokens) const {
-    std::cout << "SmolLM2: tokens=" << ours_.tokens << " max_error ours=" << ours_.largest << " transformers=" << theirs_.largest
-              << " ratio=" << ours_.largest / theirs_.largest << "; sum of mean errors ours=" << ours_.mean_sum
-              << " transformers=" << theirs_.mean_sum << " ratio=" << ours_.mean_sum / theirs_.mean_sum << "\n";
+    std::cout << "SmolLM2: tokens=" << ours_.tokens << " max_error ours=" << ours_.largest
+              << " transformers=" << theirs_.largest << " ratio=" << ours_.largest / theirs_.largest
+              << "; sum of mean errors ours=" << ours_.mean_sum << " transformers=" << theirs_.mean_sum
+              << " ratio=" << ours_.mean_sum / theirs_.mean_sum << "\n";
     EXPECT_EQ(ours_.tokens, tokens);
     EXPECT_LE(ours_.mean_sum, 2 * theirs_.mean_sum);
     EXPECT_LE(ours_.largest, 2 * theirs_.largest);

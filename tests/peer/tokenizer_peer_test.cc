@@ -1,7 +1,7 @@
-// Ids, offsets and decoded text against PyPI tokenizers: 40,000 fuzzed strings and 1 MB of text (in the full run 200,000 and
-// 10 MB) for a tokenizer of each family and for SmolLM2's own; 40,000 for variants of their pipelines. The same against PyPI
-// sentencepiece for three real models, and fewer for models written by the test that reach the settings which those three do
-// not use. Nearly all of the time is the oracles'.
+// Ids, offsets and decoded text against PyPI tokenizers: 40,000 fuzzed strings and 1 MB of text (in the full run
+// 200,000 and 10 MB) for a tokenizer of each family and for SmolLM2's own; 40,000 for variants of their pipelines. The
+// same against PyPI sentencepiece for three real models, and fewer for models written by the test that reach the
+// settings which those three do not use. Nearly all of the time is the oracles'.
 
 #include <gtest/gtest.h>
 
@@ -24,9 +24,15 @@ namespace fs = std::filesystem;
 const fs::path kRoot = MOE_SOURCE_DIR;
 
 /// How much a tokenizer is compared on.
-const char* strings() { return testing::sized("40000", "200000"); }
-const char* text_bytes() { return testing::sized("1000000", "10000000"); }
-int64_t least_encodings() { return testing::sized<int64_t>(48000, 240000); }
+const char* strings() {
+  return testing::sized("40000", "200000");
+}
+const char* text_bytes() {
+  return testing::sized("1000000", "10000000");
+}
+int64_t least_encodings() {
+  return testing::sized<int64_t>(48000, 240000);
+}
 
 /// Has the oracle tokenise fuzzed strings and `text_bytes` of the example data, and compares.
 testing::OracleComparison compare_with_oracle(const std::string& script, const fs::path& model,

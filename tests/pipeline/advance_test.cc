@@ -121,7 +121,7 @@ TEST(AdvanceTest, ARetriedStageRunsAgainAndThePipelineGoesOn) {
   PipelineState state = sample();
   act(state, Start{});
   act(state, StageFailed{"convert", "no such model", true});
-  EXPECT_THAT(act(state, StageRetried{"convert"}), IsEmpty());   // the caller starts it
+  EXPECT_THAT(act(state, StageRetried{"convert"}), IsEmpty());  // the caller starts it
   EXPECT_EQ(state.phase, PipelinePhase::kRunning);
   EXPECT_EQ(state.reason, "");
   EXPECT_THROW(act(state, StageRetried{"convert"}), InvalidArgument);
@@ -132,13 +132,14 @@ TEST(AdvanceTest, AStageCanceledBeforeItsTurnFailsThePipeline) {
   PipelineState state = sample();
   act(state, Start{});
   EXPECT_THAT(act(state, StageFailed{"evaluate", "canceled", true}), ElementsAre("finish FAILED"));
-  EXPECT_THROW(act(state, StageFailed{"stage1", "lost a rank", false}), InvalidArgument);   // it does not run
-  EXPECT_THAT(act(state, StageFailed{"convert", "too", true}), IsEmpty());                  // kept, and nothing follows
+  EXPECT_THROW(act(state, StageFailed{"stage1", "lost a rank", false}), InvalidArgument);  // it does not run
+  EXPECT_THAT(act(state, StageFailed{"convert", "too", true}), IsEmpty());                 // kept, and nothing follows
   EXPECT_THAT(act(state, StageRetried{"convert"}), IsEmpty());
   act(state, StageSucceeded{"convert", {}});
   act(state, kGoodParity);
   // What is left of the other failure ends it, once nothing works any more.
-  EXPECT_THAT(act(state, StageSucceeded{"stage1", {{"dead_expert_fraction", 0.0}}}), ElementsAre("PASSED balance", "finish FAILED"));
+  EXPECT_THAT(act(state, StageSucceeded{"stage1", {{"dead_expert_fraction", 0.0}}}),
+              ElementsAre("PASSED balance", "finish FAILED"));
   EXPECT_EQ(state.reason, "stage 'evaluate' failed: canceled");
 }
 

@@ -17,7 +17,9 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using std::chrono::seconds;
 
-std::string program(const char* name) { return std::string(MOE_BINARY_DIR) + "/bin/" + name; }
+std::string program(const char* name) {
+  return std::string(MOE_BINARY_DIR) + "/bin/" + name;
+}
 
 }  // namespace
 
@@ -28,12 +30,18 @@ Cluster::Cluster(ClusterOptions options) : options_(options), port_(free_port())
 
 void Cluster::start_coordinator() {
   coordinator_ = std::make_unique<BackgroundProcess>(
-      std::vector<std::string>{program("moe-coordinator"), "--data-root", data_root(), "--store", folder_ / "store.db", "--port", std::to_string(port_), "--http-port",
-                               std::to_string(http_port_), "--lease", std::to_string(options_.lease_seconds), "--heartbeat", std::to_string(options_.heartbeat_seconds),
-                               "--retry-backoff", std::to_string(options_.retry_backoff_seconds)},
-      folder_ / ("coordinator-" + std::to_string(++starts_) + ".log"), std::map<std::string, std::string>{}, MOE_SOURCE_DIR);
-  const bool serves = eventually(seconds(20), [this] { return coordinator_->output().find("event=serving") != std::string::npos || !coordinator_->is_running(); });
-  if (!serves || !coordinator_->is_running()) throw std::runtime_error("moe-coordinator does not serve: " + coordinator_->output());
+      std::vector<std::string>{program("moe-coordinator"), "--data-root", data_root(), "--store", folder_ / "store.db",
+                               "--port", std::to_string(port_), "--http-port", std::to_string(http_port_), "--lease",
+                               std::to_string(options_.lease_seconds), "--heartbeat",
+                               std::to_string(options_.heartbeat_seconds), "--retry-backoff",
+                               std::to_string(options_.retry_backoff_seconds)},
+      folder_ / ("coordinator-" + std::to_string(++starts_) + ".log"), std::map<std::string, std::string>{},
+      MOE_SOURCE_DIR);
+  const bool serves = eventually(seconds(20), [this] {
+    return coordinator_->output().find("event=serving") != std::string::npos || !coordinator_->is_running();
+  });
+  if (!serves || !coordinator_->is_running())
+    throw std::runtime_error("moe-coordinator does not serve: " + coordinator_->output());
 }
 
 void Cluster::kill_coordinator() {
@@ -41,15 +49,19 @@ void Cluster::kill_coordinator() {
   coordinator_->wait(seconds(5));
 }
 
-std::unique_ptr<BackgroundProcess> Cluster::start_gang(int ranks, const std::string& name, bool restarting, const std::string& coordinator) {
-  std::vector<std::string> command{"bash", std::string(MOE_SOURCE_DIR) + "/deploy/gang.sh", "--ranks", std::to_string(ranks), "--threads", "1"};
+std::unique_ptr<BackgroundProcess> Cluster::start_gang(int ranks, const std::string& name, bool restarting,
+                                                       const std::string& coordinator) {
+  std::vector<std::string> command{
+      "bash", std::string(MOE_SOURCE_DIR) + "/deploy/gang.sh", "--ranks", std::to_string(ranks), "--threads", "1"};
   if (!restarting) command.emplace_back("--once");
-  for (const std::string& word : std::vector<std::string>{"--", worker_path(), "serve", "--coordinator", coordinator.empty() ? address() : coordinator, "--data-root",
-                                                          data_root(), "--orphan-limit", std::to_string(options_.orphan_seconds), "--hang-timeout",
-                                                          std::to_string(options_.hang_seconds)}) {
+  for (const std::string& word : std::vector<std::string>{
+           "--", worker_path(), "serve", "--coordinator", coordinator.empty() ? address() : coordinator, "--data-root",
+           data_root(), "--orphan-limit", std::to_string(options_.orphan_seconds), "--hang-timeout",
+           std::to_string(options_.hang_seconds)}) {
     command.push_back(word);
   }
-  return std::make_unique<BackgroundProcess>(command, folder_ / ("gang-" + name + ".log"), std::map<std::string, std::string>{}, MOE_SOURCE_DIR);
+  return std::make_unique<BackgroundProcess>(command, folder_ / ("gang-" + name + ".log"),
+                                             std::map<std::string, std::string>{}, MOE_SOURCE_DIR);
 }
 
 std::vector<pid_t> Cluster::ranks_of(const BackgroundProcess& gang, int ranks) {
@@ -91,14 +103,16 @@ std::string Cluster::submit(const std::string& yaml, std::vector<std::string> ar
 }
 
 std::string Cluster::wait_for(const std::string& pipeline, int timeout_seconds) {
-  const ProcessResult result = moectl({"wait", pipeline, "--for", "ended", "--timeout", std::to_string(timeout_seconds)});
+  const ProcessResult result =
+      moectl({"wait", pipeline, "--for", "ended", "--timeout", std::to_string(timeout_seconds)});
   if (result.exit_code == 6) return "NOT ENDED: " + result.err;
   return moectl_json({"describe", pipeline}).value("phase", "?");
 }
 
 std::string small_pipeline(const std::string& name, int steps, int ranks, int seed, bool evaluates) {
-  std::string text = "apiVersion: moe/v1\nkind: Pipeline\nname: " + name + "\ninputs: {dense: {path: examples/base-7m}}\ndefaults: {gang: {ranks: " +
-                     std::to_string(ranks) + ", expert_parallel: " + std::to_string(ranks) + "}, seed: " + std::to_string(seed) + R"(}
+  std::string text = "apiVersion: moe/v1\nkind: Pipeline\nname: " + name +
+                     "\ninputs: {dense: {path: examples/base-7m}}\ndefaults: {gang: {ranks: " + std::to_string(ranks) +
+                     ", expert_parallel: " + std::to_string(ranks) + "}, seed: " + std::to_string(seed) + R"(}
 stages:
   - name: convert
     convert: {input: dense, method: independent_random, experts: 8, top_k: 2, scale_mode: energy, router_init: kaiming}
@@ -109,7 +123,8 @@ stages:
       sequence_length: 128
       micro_batch_rows: 4
       checkpoint_every: 5
-      steps: )" + std::to_string(steps) + "\n";
+      steps: )" + std::to_string(steps) +
+                     "\n";
   if (evaluates) {
     text += R"(  - name: evaluate
     evaluate: {input: train.model, baseline: dense, max_tokens: 1000, data: [{path: examples/data/maths.valid.jsonl}]}

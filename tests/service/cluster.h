@@ -32,8 +32,10 @@ class Cluster {
   void kill_coordinator();
   BackgroundProcess& coordinator() { return *coordinator_; }
 
-  /// One mpirun, or with `restarting` the loop of deploy/gang.sh. `coordinator`: another address than the coordinator's own.
-  std::unique_ptr<BackgroundProcess> start_gang(int ranks, const std::string& name, bool restarting = false, const std::string& coordinator = "");
+  /// One mpirun, or with `restarting` the loop of deploy/gang.sh. `coordinator`: another address than the coordinator's
+  /// own.
+  std::unique_ptr<BackgroundProcess> start_gang(int ranks, const std::string& name, bool restarting = false,
+                                                const std::string& coordinator = "");
   /// The ranks of a gang in the order of their numbers; empty until all are there.
   static std::vector<pid_t> ranks_of(const BackgroundProcess& gang, int ranks);
 
@@ -61,7 +63,8 @@ class Cluster {
   std::unique_ptr<BackgroundProcess> coordinator_;
 };
 
-/// A conversion, a training of `steps` steps with a checkpoint every 5, and (with `evaluates`) an evaluation: seconds on two ranks.
+/// A conversion, a training of `steps` steps with a checkpoint every 5, and (with `evaluates`) an evaluation: seconds
+/// on two ranks.
 std::string small_pipeline(const std::string& name, int steps, int ranks, int seed = 11, bool evaluates = false);
 
 }  // namespace moe::testing

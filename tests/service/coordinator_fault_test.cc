@@ -27,7 +27,8 @@ TEST(CoordinatorFaultTest, KilledAtRandomInstantsEveryPipelineFinishesOnce) {
   const auto gang = cluster.start_gang(2, "a", /*restarting=*/true);
   std::mt19937 random(kSeed);
   std::vector<std::string> pipelines;
-  for (int i = 0; i < 2; ++i) pipelines.push_back(cluster.submit(testing::small_pipeline("p" + std::to_string(i), 6, 2, i, /*evaluates=*/true)));
+  for (int i = 0; i < 2; ++i)
+    pipelines.push_back(cluster.submit(testing::small_pipeline("p" + std::to_string(i), 6, 2, i, /*evaluates=*/true)));
   int kills = 0;
   while (kills < kKills) {
     std::this_thread::sleep_for(milliseconds(std::uniform_int_distribution<int>(50, 1500)(random)));
@@ -36,9 +37,11 @@ TEST(CoordinatorFaultTest, KilledAtRandomInstantsEveryPipelineFinishesOnce) {
     std::this_thread::sleep_for(milliseconds(std::uniform_int_distribution<int>(0, 300)(random)));
     cluster.start_coordinator();
     bool all_ended = true;
-    for (const std::string& id : pipelines) all_ended = all_ended && cluster.moectl_json({"describe", id})["phase"] != "RUNNING";
+    for (const std::string& id : pipelines)
+      all_ended = all_ended && cluster.moectl_json({"describe", id})["phase"] != "RUNNING";
     // There is always something to disturb.
-    if (all_ended) pipelines.push_back(cluster.submit(testing::small_pipeline("more" + std::to_string(kills), 6, 2, kills, true)));
+    if (all_ended)
+      pipelines.push_back(cluster.submit(testing::small_pipeline("more" + std::to_string(kills), 6, 2, kills, true)));
   }
   std::cout << kills << " kills, seed " << kSeed << ", " << pipelines.size() << " pipelines\n";
   for (const std::string& id : pipelines) {

@@ -1,5 +1,5 @@
-// Gangs that die, stand still, are asked to leave or lose their coordinator: the job goes on elsewhere and its result is that of
-// an undisturbed run, bit for bit.
+// Gangs that die, stand still, are asked to leave or lose their coordinator: the job goes on elsewhere and its result
+// is that of an undisturbed run, bit for bit.
 
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -22,7 +22,7 @@ using testing::eventually;
 
 constexpr int kSteps = 40;
 constexpr int kRanks = 2;
-constexpr int kEndWithin = 150;   // seconds, on a machine that others use too
+constexpr int kEndWithin = 150;  // seconds, on a machine that others use too
 
 struct Result {
   std::map<int64_t, std::string> losses;
@@ -39,7 +39,8 @@ class GangFaultTest : public ::testing::Test {
     const std::filesystem::path output = cluster.data_root() / job["output_path"].get<std::string>();
     char attempt[16];
     std::snprintf(attempt, sizeof attempt, "%04d", job["attempt"].get<int>());
-    return {testing::losses_of(cluster.data_root() / train_job(pipeline) / "attempts" / attempt / "metrics.jsonl"), testing::weights_of(output)};
+    return {testing::losses_of(cluster.data_root() / train_job(pipeline) / "attempts" / attempt / "metrics.jsonl"),
+            testing::weights_of(output)};
   }
 
   static Result run_without_disturbance(Cluster& cluster) {
@@ -78,7 +79,8 @@ class GangFaultTest : public ::testing::Test {
     EXPECT_EQ(expected, kSteps + 1);
   }
 
-  static bool has_event(const Cluster& cluster, const std::string& pipeline, const std::string& type, const std::string& text) {
+  static bool has_event(const Cluster& cluster, const std::string& pipeline, const std::string& type,
+                        const std::string& text) {
     const std::string events = cluster.moectl({"watch", pipeline, "--no-follow"}).out;
     size_t line = 0;
     while (line < events.size()) {
@@ -93,7 +95,7 @@ class GangFaultTest : public ::testing::Test {
 };
 
 TEST_F(GangFaultTest, KilledRankIsReplacedAtOnceAndTheBitsAreTheSame) {
-  Cluster cluster({.lease_seconds = 60});   // so long that no expiry can be what requeues
+  Cluster cluster({.lease_seconds = 60});  // so long that no expiry can be what requeues
   const auto gang = cluster.start_gang(kRanks, "a", /*restarting=*/true);
   const Result& expected = undisturbed(cluster);
   const std::string id = cluster.submit(testing::small_pipeline("killed", kSteps, kRanks));
@@ -102,9 +104,12 @@ TEST_F(GangFaultTest, KilledRankIsReplacedAtOnceAndTheBitsAreTheSame) {
   ASSERT_EQ(ranks.size(), static_cast<size_t>(kRanks));
   const auto killed = std::chrono::steady_clock::now();
   ASSERT_EQ(kill(ranks[1], SIGKILL), 0);
-  ASSERT_TRUE(eventually(seconds(30), [&] { return cluster.job(train_job(id))["attempt"].get<int>() >= 2 || cluster.job(train_job(id))["state"] == "JOB_STATE_QUEUED"; }))
-      << cluster.job(train_job(id)).dump(1);
-  std::cout << "requeued " << std::chrono::duration<double>(std::chrono::steady_clock::now() - killed).count() << " s after the kill\n";
+  ASSERT_TRUE(eventually(seconds(30), [&] {
+    return cluster.job(train_job(id))["attempt"].get<int>() >= 2 ||
+           cluster.job(train_job(id))["state"] == "JOB_STATE_QUEUED";
+  })) << cluster.job(train_job(id)).dump(1);
+  std::cout << "requeued " << std::chrono::duration<double>(std::chrono::steady_clock::now() - killed).count()
+            << " s after the kill\n";
   ASSERT_EQ(cluster.wait_for(id, kEndWithin), "SUCCEEDED") << gang->output();
   expect_same(expected, result_of(cluster, id));
   expect_steps_once(cluster, id);
@@ -134,9 +139,10 @@ TEST_F(GangFaultTest, GangThatIsToldToEndGivesItsJobBackAtOnce) {
   auto gang = cluster.start_gang(kRanks, "a");
   const std::string id = cluster.submit(testing::small_pipeline("told-to-end", kSteps, kRanks));
   ASSERT_TRUE(reaches_step(cluster, id, 2));
-  gang->signal(SIGTERM);   // gang.sh --once is mpirun itself
+  gang->signal(SIGTERM);  // gang.sh --once is mpirun itself
   ASSERT_TRUE(gang->wait(seconds(30)).has_value()) << gang->output();
-  ASSERT_TRUE(eventually(seconds(20), [&] { return cluster.job(train_job(id))["state"] == "JOB_STATE_QUEUED"; })) << cluster.job(train_job(id)).dump(1);
+  ASSERT_TRUE(eventually(seconds(20), [&] { return cluster.job(train_job(id))["state"] == "JOB_STATE_QUEUED"; }))
+      << cluster.job(train_job(id)).dump(1);
   const std::string message = cluster.job(train_job(id))["attempts"][0].value("message", "");
   EXPECT_EQ(message, "the gang left: its leader was told to end (SIGTERM)");
 }
@@ -152,7 +158,9 @@ TEST_F(GangFaultTest, StoppedLeaderLosesItsJobAndIsFenced) {
   ASSERT_EQ(kill(ranks[0], SIGSTOP), 0);
   const auto other = cluster.start_gang(kRanks, "b");
   ASSERT_EQ(cluster.wait_for(id, kEndWithin), "SUCCEEDED") << other->output();
-  const auto digests = [&] { return std::pair(result_of(cluster, id), cluster.job(train_job(id))["checkpoints"].dump()); };
+  const auto digests = [&] {
+    return std::pair(result_of(cluster, id), cluster.job(train_job(id))["checkpoints"].dump());
+  };
   const auto before = digests();
   ASSERT_EQ(kill(ranks[0], SIGCONT), 0);
   const std::optional<int> code = gang->wait(seconds(60));
@@ -195,7 +203,7 @@ TEST_F(GangFaultTest, PreemptedGangSavesLeavesAndNothingIsCharged) {
   const Result& expected = undisturbed(cluster);
   const std::string id = cluster.submit(testing::small_pipeline("preempted", kSteps, kRanks));
   ASSERT_TRUE(reaches_step(cluster, id, 8));
-  gang->signal(SIGUSR1);   // gang.sh --once is mpirun itself
+  gang->signal(SIGUSR1);  // gang.sh --once is mpirun itself
   const std::optional<int> code = gang->wait(seconds(60));
   ASSERT_TRUE(code.has_value()) << gang->output();
   EXPECT_EQ(*code, 75) << gang->output();
@@ -227,7 +235,8 @@ TEST_F(GangFaultTest, PauseTakesEffectWithinTwoStepsAndResumeGoesOn) {
   const int64_t heard = std::stoll(log.substr(log.find(key) + key.size()));
   std::cout << "heard at step " << heard << ", saved at step " << saved << "\n";
   EXPECT_LE(saved, heard + 2);
-  const auto last_step = testing::losses_of(cluster.data_root() / train_job(id) / "attempts" / "0001" / "metrics.jsonl").rbegin()->first;
+  const auto last_step =
+      testing::losses_of(cluster.data_root() / train_job(id) / "attempts" / "0001" / "metrics.jsonl").rbegin()->first;
   EXPECT_EQ(saved, last_step) << "what was trained was saved";
   EXPECT_EQ(cluster.moectl_json({"describe", id})["phase"], "PAUSED");
   EXPECT_EQ(cluster.moectl({"pause", id}).exit_code, 0) << "it is paused already, which is what was asked for";
@@ -260,7 +269,8 @@ TEST_F(GangFaultTest, AnotherJobBeforeLeavesNoTrace) {
   Cluster cluster;
   auto gang = cluster.start_gang(kRanks, "a");
   const Result& fresh = undisturbed(cluster);
-  const std::string different = cluster.submit(testing::small_pipeline("different", 6, kRanks, /*seed=*/99, /*evaluates=*/true));
+  const std::string different =
+      cluster.submit(testing::small_pipeline("different", 6, kRanks, /*seed=*/99, /*evaluates=*/true));
   ASSERT_EQ(cluster.wait_for(different, kEndWithin), "SUCCEEDED") << gang->output();
   const Result after_others = run_without_disturbance(cluster);
   expect_same(fresh, after_others);

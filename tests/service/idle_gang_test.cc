@@ -49,17 +49,21 @@ double share_of_a_core(const std::vector<pid_t>& ranks) {
 TEST(IdleGangTest, UsesLessThanTwoPercentOfACore) {
   Cluster cluster;
   const auto gang = cluster.start_gang(kRanks, "a");
-  ASSERT_TRUE(testing::eventually(seconds(20), [&] { return gang->output().find("event=gang_ready") != std::string::npos; })) << gang->output();
+  ASSERT_TRUE(testing::eventually(seconds(20), [&] {
+    return gang->output().find("event=gang_ready") != std::string::npos;
+  })) << gang->output();
   const std::vector<pid_t> ranks = Cluster::ranks_of(*gang, kRanks);
   ASSERT_EQ(ranks.size(), static_cast<size_t>(kRanks));
-  std::this_thread::sleep_for(seconds(1));   // the start is behind it
+  std::this_thread::sleep_for(seconds(1));  // the start is behind it
   ASSERT_GT(cpu_seconds(ranks[0]), 0);
   const double fresh = share_of_a_core(ranks);
-  ASSERT_EQ(cluster.wait_for(cluster.submit(testing::small_pipeline("before", 4, kRanks, 11, /*evaluates=*/true)), 60), "SUCCEEDED") << gang->output();
+  ASSERT_EQ(cluster.wait_for(cluster.submit(testing::small_pipeline("before", 4, kRanks, 11, /*evaluates=*/true)), 60),
+            "SUCCEEDED")
+      << gang->output();
   std::this_thread::sleep_for(seconds(1));
   const double after_a_job = share_of_a_core(ranks);
-  std::cout << kRanks << " idle ranks together: " << 100 * fresh << " % of a core when fresh, " << 100 * after_a_job << " % after a job, over " << kMeasured.count()
-            << " s each\n";
+  std::cout << kRanks << " idle ranks together: " << 100 * fresh << " % of a core when fresh, " << 100 * after_a_job
+            << " % after a job, over " << kMeasured.count() << " s each\n";
   EXPECT_LT(fresh, kMostShare);
   EXPECT_LT(after_a_job, kMostShare);
   EXPECT_TRUE(gang->is_running());

@@ -1,4 +1,5 @@
-// What users do wrong, and what goes wrong around them: each a clear message and the exit code that the documents promise.
+// What users do wrong, and what goes wrong around them: each a clear message and the exit code that the documents
+// promise.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -13,19 +14,21 @@
 namespace moe {
 namespace {
 
-using ::testing::AllOf;
-using ::testing::HasSubstr;
-using ::testing::Not;
 using nlohmann::json;
 using std::chrono::seconds;
+using ::testing::AllOf;
 using testing::BackgroundProcess;
 using testing::Cluster;
 using testing::eventually;
+using ::testing::HasSubstr;
+using ::testing::Not;
 using testing::ProcessResult;
 
 constexpr int kRanks = 2;
 
-std::string program(const char* name) { return std::string(MOE_BINARY_DIR) + "/bin/" + name; }
+std::string program(const char* name) {
+  return std::string(MOE_BINARY_DIR) + "/bin/" + name;
+}
 
 std::string replaced(std::string text, const std::string& from, const std::string& to) {
   const size_t at = text.find(from);
@@ -36,9 +39,11 @@ std::string replaced(std::string text, const std::string& from, const std::strin
 class MistakesTest : public ::testing::Test {
  protected:
   /// A second coordinator, which shall not come up.
-  ProcessResult start_another(const std::string& store, const std::string& port, const std::string& http_port, const std::string& root = "") const {
-    return testing::run_process({"timeout", "20", program("moe-coordinator"), "--data-root", root.empty() ? cluster_.data_root() : cluster_.folder() / root, "--store", cluster_.folder() / store, "--port", port,
-                                 "--http-port", http_port});
+  ProcessResult start_another(const std::string& store, const std::string& port, const std::string& http_port,
+                              const std::string& root = "") const {
+    return testing::run_process({"timeout", "20", program("moe-coordinator"), "--data-root",
+                                 root.empty() ? cluster_.data_root() : cluster_.folder() / root, "--store",
+                                 cluster_.folder() / store, "--port", port, "--http-port", http_port});
   }
 
   std::string write(const std::string& name, const std::string& text) const {
@@ -50,7 +55,9 @@ class MistakesTest : public ::testing::Test {
   std::unique_ptr<BackgroundProcess> background_moectl(const std::string& name, const std::string& arguments) const {
     const std::string file = (cluster_.folder() / name).string();
     return std::make_unique<BackgroundProcess>(
-        std::vector<std::string>{"bash", "-c", "exec " + program("moectl") + " --coordinator " + cluster_.address() + " " + arguments + " >" + file + ".out 2>" + file + ".err"},
+        std::vector<std::string>{"bash", "-c",
+                                 "exec " + program("moectl") + " --coordinator " + cluster_.address() + " " +
+                                     arguments + " >" + file + ".out 2>" + file + ".err"},
         cluster_.folder() / (name + ".log"));
   }
   /// "" before the shell has made the file.
@@ -69,7 +76,8 @@ TEST_F(MistakesTest, APortInUseEndsTheCoordinatorWith64) {
   const std::string http = cluster_.http().substr(cluster_.http().rfind(':') + 1);
   const ProcessResult grpc = start_another("other.db", port, "0", "other");
   EXPECT_EQ(grpc.exit_code, 64);
-  EXPECT_THAT(grpc.err, AllOf(HasSubstr("cannot listen on 127.0.0.1:" + port), HasSubstr("in use"), HasSubstr("--port")));
+  EXPECT_THAT(grpc.err,
+              AllOf(HasSubstr("cannot listen on 127.0.0.1:" + port), HasSubstr("in use"), HasSubstr("--port")));
   const ProcessResult pages = start_another("other.db", "0", http, "other");
   EXPECT_EQ(pages.exit_code, 64);
   EXPECT_THAT(pages.err, AllOf(HasSubstr("cannot listen on 127.0.0.1:" + http), HasSubstr("in use")));
@@ -79,7 +87,8 @@ TEST_F(MistakesTest, APortInUseEndsTheCoordinatorWith64) {
 TEST_F(MistakesTest, TwoCoordinatorsOnOneStoreEndWith65) {
   const ProcessResult result = start_another("store.db", "0", "0");
   EXPECT_EQ(result.exit_code, 65);
-  EXPECT_THAT(result.err, AllOf(HasSubstr((cluster_.folder() / "store.db").string()), HasSubstr("in use by another moe-coordinator"), HasSubstr("--store")));
+  EXPECT_THAT(result.err, AllOf(HasSubstr((cluster_.folder() / "store.db").string()),
+                                HasSubstr("in use by another moe-coordinator"), HasSubstr("--store")));
   EXPECT_EQ(cluster_.moectl({"health"}).exit_code, 0);
 }
 
@@ -88,7 +97,8 @@ TEST_F(MistakesTest, ADataRootThatIsNotUtf8EndsWith64) {
   const std::filesystem::path latin = cluster_.folder() / "caf\xE9";
   std::filesystem::create_directory(latin);
   for (const std::vector<std::string>& command :
-       {std::vector<std::string>{program("moe-coordinator"), "--store", cluster_.folder() / "other.db", "--port", "0", "--http-port", "0", "--data-root", "root"},
+       {std::vector<std::string>{program("moe-coordinator"), "--store", cluster_.folder() / "other.db", "--port", "0",
+                                 "--http-port", "0", "--data-root", "root"},
         {testing::worker_path(), "serve", "--coordinator", cluster_.address(), "--data-root", "root"}}) {
     std::vector<std::string> limited{"timeout", "20"};
     limited.insert(limited.end(), command.begin(), command.end());
@@ -122,13 +132,18 @@ TEST_F(MistakesTest, NoCoordinator) {
   // Gangs wait 20 s for one that is just being started; a whole gang and a single rank, at the same time.
   const auto begun = std::chrono::steady_clock::now();
   const auto gang = cluster_.start_gang(kRanks, "lost", /*restarting=*/false, nobody);
-  BackgroundProcess alone({testing::worker_path(), "serve", "--coordinator", nobody, "--data-root", cluster_.data_root()}, cluster_.folder() / "alone.log");
-  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{{"health"}, {"get", "pipelines"}, {"wait", "some-pipeline"}, {"logs", "x", "-f"}}) {
+  BackgroundProcess alone(
+      {testing::worker_path(), "serve", "--coordinator", nobody, "--data-root", cluster_.data_root()},
+      cluster_.folder() / "alone.log");
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {"health"}, {"get", "pipelines"}, {"wait", "some-pipeline"}, {"logs", "x", "-f"}}) {
     std::vector<std::string> command{program("moectl"), "--coordinator", nobody};
     command.insert(command.end(), arguments.begin(), arguments.end());
     const ProcessResult result = testing::run_process(command);
     EXPECT_EQ(result.exit_code, 5) << arguments[0];
-    EXPECT_THAT(result.err, AllOf(HasSubstr("no coordinator at " + nobody), HasSubstr("start one with moe-coordinator"))) << arguments[0];
+    EXPECT_THAT(result.err,
+                AllOf(HasSubstr("no coordinator at " + nobody), HasSubstr("start one with moe-coordinator")))
+        << arguments[0];
     EXPECT_EQ(result.out, "");
   }
   for (BackgroundProcess* worker : {gang.get(), &alone}) {
@@ -149,7 +164,11 @@ TEST_F(MistakesTest, TheCoordinatorIsKilledDuringLogsFollow) {
   ASSERT_TRUE(testing::reaches_step(cluster_, job, 3, seconds(60))) << gang->output();
   const auto impatient = background_moectl("impatient", "--outage 2 logs " + job + " -f");
   const auto patient = background_moectl("patient", "logs " + job + " -f");
-  const auto has_read = [&](const char* name) { return eventually(seconds(10), [&] { return told(std::string(name) + ".out").find("event=attempt_started") != std::string::npos; }); };
+  const auto has_read = [&](const char* name) {
+    return eventually(seconds(10), [&] {
+      return told(std::string(name) + ".out").find("event=attempt_started") != std::string::npos;
+    });
+  };
   ASSERT_TRUE(has_read("impatient"));
   ASSERT_TRUE(has_read("patient"));
   cluster_.kill_coordinator();
@@ -165,9 +184,14 @@ TEST_F(MistakesTest, TheCoordinatorIsKilledDuringLogsFollow) {
 }
 
 TEST_F(MistakesTest, AnUnknownIdEndsWith3) {
-  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
-           {"describe", "no-such-job"}, {"logs", "no-such-job"}, {"wait", "no-such-job"}, {"metrics", "no-such-job"}, {"cancel", "no-such-job"}, {"pause", "no-such-job"},
-           {"retry", "no-such-job"}, {"approve", "no-such-job"}}) {
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{{"describe", "no-such-job"},
+                                                                                         {"logs", "no-such-job"},
+                                                                                         {"wait", "no-such-job"},
+                                                                                         {"metrics", "no-such-job"},
+                                                                                         {"cancel", "no-such-job"},
+                                                                                         {"pause", "no-such-job"},
+                                                                                         {"retry", "no-such-job"},
+                                                                                         {"approve", "no-such-job"}}) {
     const ProcessResult result = cluster_.moectl(arguments);
     EXPECT_EQ(result.exit_code, 3) << arguments[0] << ": " << result.err;
     EXPECT_THAT(result.err, AllOf(HasSubstr("'no-such-job'"), HasSubstr("moectl get"))) << arguments[0];
@@ -175,10 +199,15 @@ TEST_F(MistakesTest, AnUnknownIdEndsWith3) {
 }
 
 TEST_F(MistakesTest, AMisspeltFieldIsNamedWithItsLine) {
-  const std::string file = write("misspelt.yaml", replaced(testing::small_pipeline("misspelt", 6, kRanks), "sequence_length", "sequence_lenght"));
+  const std::string file = write(
+      "misspelt.yaml", replaced(testing::small_pipeline("misspelt", 6, kRanks), "sequence_length", "sequence_lenght"));
   const ProcessResult result = cluster_.moectl({"submit", file});
   EXPECT_EQ(result.exit_code, 2);
-  EXPECT_THAT(result.err, HasSubstr(file + ":13: stages.train.train.sequence_lenght: unknown key (sequence_lenght); did you mean 'sequence_length'?"));
+  EXPECT_THAT(
+      result.err,
+      HasSubstr(
+          file +
+          ":13: stages.train.train.sequence_lenght: unknown key (sequence_lenght); did you mean 'sequence_length'?"));
   EXPECT_EQ(result.out, "");
   expect_nothing_stored();
 }
@@ -186,7 +215,8 @@ TEST_F(MistakesTest, AMisspeltFieldIsNamedWithItsLine) {
 TEST_F(MistakesTest, DryRunListsAllProblemsAtOnce) {
   // The names of methods are known to the coordinator once a gang has told it.
   const auto gang = cluster_.start_gang(kRanks, "a");
-  ASSERT_TRUE(eventually(seconds(20), [&] { return testing::discovered_ranks(cluster_).size() == kRanks; })) << gang->output();
+  ASSERT_TRUE(eventually(seconds(20), [&] { return testing::discovered_ranks(cluster_).size() == kRanks; }))
+      << gang->output();
   std::string text = testing::small_pipeline("wrong", 6, kRanks, 11, /*evaluates=*/true);
   text = replaced(text, "top_k: 2", "top_k: 9");
   text = replaced(text, "independent_random", "independant_random");
@@ -196,13 +226,16 @@ TEST_F(MistakesTest, DryRunListsAllProblemsAtOnce) {
   const std::string file = write("wrong.yaml", text);
   const ProcessResult result = cluster_.moectl({"submit", file, "--dry-run"});
   EXPECT_EQ(result.exit_code, 2);
-  EXPECT_THAT(result.err, AllOf(HasSubstr("5 problems"), HasSubstr(file + ":8: stages.convert.convert.top_k: top_k 9 is greater than experts 8"),
-                                HasSubstr("independant_random"), HasSubstr("did you mean 'independent_random'"), HasSubstr("many"), HasSubstr("trian.model"),
-                                HasSubstr("evaluate.beauty")));
+  EXPECT_THAT(result.err, AllOf(HasSubstr("5 problems"),
+                                HasSubstr(file + ":8: stages.convert.convert.top_k: top_k 9 is greater than experts 8"),
+                                HasSubstr("independant_random"), HasSubstr("did you mean 'independent_random'"),
+                                HasSubstr("many"), HasSubstr("trian.model"), HasSubstr("evaluate.beauty")));
   expect_nothing_stored();
-  const ProcessResult good = cluster_.moectl({"submit", write("good.yaml", testing::small_pipeline("good", 6, kRanks)), "--dry-run"});
+  const ProcessResult good =
+      cluster_.moectl({"submit", write("good.yaml", testing::small_pipeline("good", 6, kRanks)), "--dry-run"});
   EXPECT_EQ(good.exit_code, 0) << good.err;
-  EXPECT_THAT(good.out, AllOf(HasSubstr("valid"), HasSubstr("independent_random, 8 experts, top-2"), HasSubstr("6 steps on 1 files")));
+  EXPECT_THAT(good.out, AllOf(HasSubstr("valid"), HasSubstr("independent_random, 8 experts, top-2"),
+                              HasSubstr("6 steps on 1 files")));
   expect_nothing_stored();
 }
 
@@ -211,7 +244,8 @@ TEST_F(MistakesTest, ADataPathThatIsNotOnTheWorkerFailsTheJobForGood) {
   // The coordinator's machine has that folder, so that it can tell that nobody need wait for the file.
   std::filesystem::create_directories(cluster_.folder() / "nowhere" / "else");
   const std::string missing = (cluster_.folder() / "nowhere" / "maths.jsonl").string();
-  const std::string pipeline = cluster_.submit(replaced(testing::small_pipeline("missing", 6, kRanks), "examples/data/maths.train.jsonl", missing));
+  const std::string pipeline = cluster_.submit(
+      replaced(testing::small_pipeline("missing", 6, kRanks), "examples/data/maths.train.jsonl", missing));
   const ProcessResult waited = cluster_.moectl({"wait", pipeline, "--timeout", "60"});
   EXPECT_EQ(waited.exit_code, 1) << waited.err << gang->output();
   EXPECT_THAT(waited.err, HasSubstr("FAILED"));
@@ -229,8 +263,8 @@ TEST_F(MistakesTest, ADataPathThatIsNotOnTheWorkerFailsTheJobForGood) {
   EXPECT_EQ(cluster_.wait_for(pipeline, 60), "SUCCEEDED") << gang->output();
 }
 
-/// Bytes that no message can carry as they are, and a line that no message can carry at all: each job fails once, in words, and the
-/// gang goes on to the next.
+/// Bytes that no message can carry as they are, and a line that no message can carry at all: each job fails once, in
+/// words, and the gang goes on to the next.
 TEST_F(MistakesTest, BytesThatAreNoUtf8FailTheJobAndNotTheGang) {
   const auto gang = cluster_.start_gang(kRanks, "a");
   const std::string model = std::string(MOE_SOURCE_DIR) + "/examples/base-7m";
@@ -250,7 +284,10 @@ TEST_F(MistakesTest, BytesThatAreNoUtf8FailTheJobAndNotTheGang) {
   const std::vector<std::pair<std::string, std::string>> bad{
       {evaluate("latin", model, latin), latin + ":2: not valid JSON"},
       {evaluate("cut", model, cut), cut + ":1: not valid JSON"},
-      {submitted("calibrated", "convert: {input: " + model + ", method: independent_random, experts: 8, top_k: 2, calibration: [{path: " + latin + "}]}"), latin + ":2: not valid JSON"},
+      {submitted("calibrated", "convert: {input: " + model +
+                                   ", method: independent_random, experts: 8, top_k: 2, calibration: [{path: " + latin +
+                                   "}]}"),
+       latin + ":2: not valid JSON"},
       {evaluate("tokenizer", spoilt, good), "tokenizer.json: not valid JSON"}};
   const std::string last = evaluate("good", model, good);
   EXPECT_EQ(cluster_.wait_for(last, 100), "SUCCEEDED") << gang->output();
@@ -268,15 +305,18 @@ TEST_F(MistakesTest, BytesThatAreNoUtf8FailTheJobAndNotTheGang) {
 
 TEST_F(MistakesTest, MoreRanksThanAnyGangHas) {
   const auto gang = cluster_.start_gang(kRanks, "a");
-  ASSERT_TRUE(eventually(seconds(20), [&] { return testing::discovered_ranks(cluster_).size() == kRanks; })) << gang->output();
+  ASSERT_TRUE(eventually(seconds(20), [&] { return testing::discovered_ranks(cluster_).size() == kRanks; }))
+      << gang->output();
   const ProcessResult result = cluster_.moectl({"submit", write("large.yaml", testing::small_pipeline("large", 6, 8))});
   ASSERT_EQ(result.exit_code, 0) << result.err;
-  EXPECT_THAT(result.err, AllOf(HasSubstr("warning"), HasSubstr("a gang of 8 cpu ranks"), HasSubstr("connected gangs have 2 cpu ranks")));
+  EXPECT_THAT(result.err, AllOf(HasSubstr("warning"), HasSubstr("a gang of 8 cpu ranks"),
+                                HasSubstr("connected gangs have 2 cpu ranks")));
   const std::string pipeline = result.out.substr(0, result.out.find('\n'));
   const json job = cluster_.job(pipeline + "-convert");
   EXPECT_EQ(job["state"], "JOB_STATE_QUEUED");
   const std::string why = job["pending_explanation"];
-  EXPECT_THAT(why, AllOf(HasSubstr("needs a gang of 8 cpu ranks"), HasSubstr("connected gangs have 2 cpu ranks"), HasSubstr("gang.sh --ranks 8")));
+  EXPECT_THAT(why, AllOf(HasSubstr("needs a gang of 8 cpu ranks"), HasSubstr("connected gangs have 2 cpu ranks"),
+                         HasSubstr("gang.sh --ranks 8")));
   EXPECT_THAT(cluster_.moectl({"describe", pipeline + "-convert"}).out, HasSubstr(why));
   EXPECT_EQ(cluster_.moectl({"wait", pipeline, "--timeout", "1"}).exit_code, 6);
   std::cout << why << "\n";

@@ -1,5 +1,5 @@
-// The live pages of a coordinator that has finished one pipeline and runs another, over HTTP and in a real browser. Screenshots
-// stay in the build folder.
+// The live pages of a coordinator that has finished one pipeline and runs another, over HTTP and in a real browser.
+// Screenshots stay in the build folder.
 
 #include <gtest/gtest.h>
 
@@ -21,13 +21,21 @@ constexpr int kRanks = 2;
 std::string console_of(const std::string& log) {
   static const std::regex kConsole("[^\n]*CONSOLE[^\n]*");
   std::string lines;
-  for (std::sregex_iterator found(log.begin(), log.end(), kConsole), end; found != end; ++found) lines += found->str() + "\n";
+  for (std::sregex_iterator found(log.begin(), log.end(), kConsole), end; found != end; ++found)
+    lines += found->str() + "\n";
   return lines;
 }
 
 /// Headless Chromium on an address. Fails the test if the page writes to the console.
 testing::ProcessResult browse(const Cluster& cluster, const std::vector<std::string>& arguments) {
-  std::vector<std::string> command{"timeout", "60", "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--hide-scrollbars",
+  std::vector<std::string> command{"timeout",
+                                   "60",
+                                   "chromium",
+                                   "--headless=new",
+                                   "--no-sandbox",
+                                   "--disable-gpu",
+                                   "--enable-logging=stderr",
+                                   "--hide-scrollbars",
                                    "--user-data-dir=" + (cluster.folder() / "chromium").string()};
   command.insert(command.end(), arguments.begin(), arguments.end());
   command.push_back(cluster.http() + "/");
@@ -48,11 +56,13 @@ std::string card_of(const std::string& page, const std::string& pipeline) {
 /// The step at which the page shows a job; -1: it does not.
 int64_t shown_step(const std::string& page, int steps) {
   std::smatch found;
-  return std::regex_search(page, found, std::regex("step (\\d+) of " + std::to_string(steps))) ? std::stoll(found[1]) : -1;
+  return std::regex_search(page, found, std::regex("step (\\d+) of " + std::to_string(steps))) ? std::stoll(found[1])
+                                                                                               : -1;
 }
 
 TEST(StatusPageTest, ARunningAndAFinishedPipelineInABrowser) {
-  if (!testing::is_installed("chromium")) GTEST_SKIP() << "chromium is not installed (bash deploy/install_deps.sh --peers)";
+  if (!testing::is_installed("chromium"))
+    GTEST_SKIP() << "chromium is not installed (bash deploy/install_deps.sh --peers)";
   constexpr int kSteps = 2000;
   Cluster cluster;
   const auto gang = cluster.start_gang(kRanks, "a");
@@ -78,7 +88,9 @@ TEST(StatusPageTest, ARunningAndAFinishedPipelineInABrowser) {
   EXPECT_GE(step, 3) << page;
   EXPECT_NE(page.find("<svg"), std::string::npos) << "a loss curve";
   // The page is the present, not the past.
-  ASSERT_TRUE(eventually(seconds(30), [&] { return shown_step(testing::fetch(cluster.http(), "/").body, kSteps) > step; })) << gang->output();
+  ASSERT_TRUE(eventually(seconds(30), [&] {
+    return shown_step(testing::fetch(cluster.http(), "/").body, kSteps) > step;
+  })) << gang->output();
   std::cout << "step " << step << " of " << kSteps << " on a page of " << page.size() << " bytes\n";
 }
 
@@ -94,7 +106,8 @@ TEST(StatusPageTest, HealthAndDiscoveryOverHttp) {
   EXPECT_NE(unknown.body.find("/sd/workers"), std::string::npos) << unknown.body;
 
   const auto gang = cluster.start_gang(kRanks, "a");
-  ASSERT_TRUE(eventually(seconds(20), [&] { return testing::discovered_ranks(cluster).size() == kRanks; })) << gang->output();
+  ASSERT_TRUE(eventually(seconds(20), [&] { return testing::discovered_ranks(cluster).size() == kRanks; }))
+      << gang->output();
   const std::string gang_id = cluster.moectl_json({"get", "gangs"})["gangs"][0]["id"];
   const json ranks = testing::discovered_ranks(cluster);
   for (int rank = 0; rank < kRanks; ++rank) {
@@ -102,7 +115,8 @@ TEST(StatusPageTest, HealthAndDiscoveryOverHttp) {
     EXPECT_EQ(labels["rank"], "000" + std::to_string(rank));
     EXPECT_EQ(labels["gang_id"], gang_id);
     EXPECT_FALSE(labels["node"].get<std::string>().empty());
-    const httplib::Response metrics = testing::fetch("http://" + ranks[rank]["targets"][0].get<std::string>(), "/metrics");
+    const httplib::Response metrics =
+        testing::fetch("http://" + ranks[rank]["targets"][0].get<std::string>(), "/metrics");
     EXPECT_EQ(metrics.status, 200);
     EXPECT_NE(metrics.body.find("moe_worker_info"), std::string::npos) << metrics.body;
   }

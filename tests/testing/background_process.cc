@@ -22,7 +22,7 @@ struct ProcessEntry {
   pid_t pid;
   pid_t parent;
   pid_t session;
-  std::string command;   ///< NUL-separated words
+  std::string command;  ///< NUL-separated words
 };
 
 std::vector<ProcessEntry> all_processes() {
@@ -45,7 +45,8 @@ std::vector<ProcessEntry> all_processes() {
 
 }  // namespace
 
-BackgroundProcess::BackgroundProcess(const std::vector<std::string>& arguments, fs::path log, const std::map<std::string, std::string>& environment,
+BackgroundProcess::BackgroundProcess(const std::vector<std::string>& arguments, fs::path log,
+                                     const std::map<std::string, std::string>& environment,
                                      const std::string& working_directory)
     : log_(std::move(log)) {
   std::vector<char*> argv;
@@ -73,7 +74,9 @@ BackgroundProcess::~BackgroundProcess() {
   if (!exit_code_) reap(true);
 }
 
-void BackgroundProcess::signal(int number) const { ::kill(pid_, number); }
+void BackgroundProcess::signal(int number) const {
+  ::kill(pid_, number);
+}
 
 bool BackgroundProcess::reap(bool block) {
   if (exit_code_) return true;
@@ -83,7 +86,9 @@ bool BackgroundProcess::reap(bool block) {
   return true;
 }
 
-bool BackgroundProcess::is_running() { return !reap(false); }
+bool BackgroundProcess::is_running() {
+  return !reap(false);
+}
 
 std::optional<int> BackgroundProcess::wait(std::chrono::milliseconds timeout) {
   eventually(timeout, [this] { return reap(false); });
@@ -101,11 +106,13 @@ std::vector<pid_t> descendants(pid_t root, const std::string& program) {
   std::set<pid_t> family{root};
   for (bool grew = true; grew;) {
     grew = false;
-    for (const ProcessEntry& process : all) grew = (family.contains(process.parent) && family.insert(process.pid).second) || grew;
+    for (const ProcessEntry& process : all)
+      grew = (family.contains(process.parent) && family.insert(process.pid).second) || grew;
   }
   std::vector<pid_t> found;
   for (const ProcessEntry& process : all) {
-    if (process.pid != root && family.contains(process.pid) && process.command.rfind(program, 0) == 0) found.push_back(process.pid);
+    if (process.pid != root && family.contains(process.pid) && process.command.rfind(program, 0) == 0)
+      found.push_back(process.pid);
   }
   std::sort(found.begin(), found.end());
   return found;

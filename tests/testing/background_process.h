@@ -11,11 +11,12 @@
 
 namespace moe::testing {
 
-/// A real program that runs beside the test, in a session of its own, its output in a file. With the object everything that it
-/// started ends.
+/// A real program that runs beside the test, in a session of its own, its output in a file. With the object everything
+/// that it started ends.
 class BackgroundProcess {
  public:
-  BackgroundProcess(const std::vector<std::string>& arguments, std::filesystem::path log, const std::map<std::string, std::string>& environment = {},
+  BackgroundProcess(const std::vector<std::string>& arguments, std::filesystem::path log,
+                    const std::map<std::string, std::string>& environment = {},
                     const std::string& working_directory = ".");
   BackgroundProcess(const BackgroundProcess&) = delete;
   BackgroundProcess& operator=(const BackgroundProcess&) = delete;

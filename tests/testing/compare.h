@@ -14,7 +14,9 @@ inline double max_difference(const at::Tensor& a, const at::Tensor& b) {
   return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
 }
 
-inline double max_abs(const at::Tensor& a) { return a.numel() == 0 ? 0 : a.abs().max().item<double>(); }
+inline double max_abs(const at::Tensor& a) {
+  return a.numel() == 0 ? 0 : a.abs().max().item<double>();
+}
 
 /// max |actual - expected| <= tolerance * max |expected| (and both are finite, of one shape).
 inline ::testing::AssertionResult near(const at::Tensor& actual, const at::Tensor& expected, double tolerance) {
@@ -24,8 +26,8 @@ inline ::testing::AssertionResult near(const at::Tensor& actual, const at::Tenso
   }
   const double difference = max_difference(actual, expected), limit = tolerance * std::max(max_abs(expected), 1e-30);
   if (std::isfinite(difference) && difference <= limit) return ::testing::AssertionSuccess();
-  return ::testing::AssertionFailure() << "max |difference| " << difference << ", allowed " << limit << " (max |expected| "
-                                       << max_abs(expected) << ")";
+  return ::testing::AssertionFailure() << "max |difference| " << difference << ", allowed " << limit
+                                       << " (max |expected| " << max_abs(expected) << ")";
 }
 
 /// Rows of two matrices that differ in any bit.

@@ -11,7 +11,8 @@ namespace moe::testing {
 class FakeClock final : public Clock {
  public:
   std::chrono::system_clock::time_point wall() const override {
-    return std::chrono::system_clock::time_point(std::chrono::seconds(1'764'000'000)) + std::chrono::microseconds(elapsed_);
+    return std::chrono::system_clock::time_point(std::chrono::seconds(1'764'000'000)) +
+           std::chrono::microseconds(elapsed_);
   }
   std::chrono::steady_clock::time_point steady() const override {
     return std::chrono::steady_clock::time_point(std::chrono::hours(1)) + std::chrono::microseconds(elapsed_);
@@ -20,7 +21,7 @@ class FakeClock final : public Clock {
   void advance(std::chrono::microseconds by) { elapsed_ += by.count(); }
 
  private:
-  std::atomic<int64_t> elapsed_{0};   ///< microseconds
+  std::atomic<int64_t> elapsed_{0};  ///< microseconds
 };
 
 }  // namespace moe::testing

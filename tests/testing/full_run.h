@@ -3,8 +3,8 @@
 #include <cstdlib>
 #include <string>
 
-/// Two sizes of one test: the default run proves the claim on a sample, `bash deploy/test.sh --full` (which sets MOE_FULL=1) on all
-/// that the README counts. docs/testing.md lists what the full run adds.
+/// Two sizes of one test: the default run proves the claim on a sample, `bash deploy/test.sh --full` (which sets
+/// MOE_FULL=1) on all that the README counts. docs/testing.md lists what the full run adds.
 namespace moe::testing {
 
 inline bool is_full_run() {

@@ -18,8 +18,8 @@ inline double memory_of_process(const std::string& field) {
   return 0;
 }
 
-/// How far this process's resident memory, mapped files included, rises above where it stood while `work` runs; -1 if it cannot
-/// be told.
+/// How far this process's resident memory, mapped files included, rises above where it stood while `work` runs; -1 if
+/// it cannot be told.
 inline double peak_growth(const std::function<void()>& work) {
   std::ofstream("/proc/self/clear_refs") << "5" << std::flush;  // VmHWM starts anew
   const double before = memory_of_process("VmRSS");

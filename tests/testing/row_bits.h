@@ -15,9 +15,10 @@ namespace moe::testing {
 /// A differentiable function of the rows [first, first + in.size(0)) of the input.
 using RowFunction = std::function<at::Tensor(const at::Tensor& in, int64_t first)>;
 
-/// What makes layouts of expert parallelism agree bit for bit: every row of x computed alone, and in batches of 13, equals the row
-/// computed with all, forward and (for the gradient dy) backward.
-inline void expect_rows_alone(const std::map<std::string, RowFunction>& functions, const at::Tensor& x, const at::Tensor& dy) {
+/// What makes layouts of expert parallelism agree bit for bit: every row of x computed alone, and in batches of 13,
+/// equals the row computed with all, forward and (for the gradient dy) backward.
+inline void expect_rows_alone(const std::map<std::string, RowFunction>& functions, const at::Tensor& x,
+                              const at::Tensor& dy) {
   const int64_t rows = x.size(0);
   const auto run = [&](const RowFunction& function, int64_t first, int64_t count) {
     const at::Tensor in = x.narrow(0, first, count).clone().requires_grad_(true);

@@ -14,7 +14,8 @@ namespace moe::testing {
 using TensorFunction = std::function<at::Tensor(const std::vector<at::Tensor>&)>;
 
 /// Value and gradients of `ours` equal those of `reference` to 1e-10, for a random gradient of the result.
-inline void expect_same_function(const TensorFunction& ours, const TensorFunction& reference, const std::vector<at::Tensor>& inputs) {
+inline void expect_same_function(const TensorFunction& ours, const TensorFunction& reference,
+                                 const std::vector<at::Tensor>& inputs) {
   constexpr double kTolerance = 1e-10;
   std::vector<at::Tensor> values;
   std::vector<std::vector<at::Tensor>> gradients;

@@ -13,8 +13,8 @@
 
 namespace moe::testing {
 
-ProcessResult run_process(const std::vector<std::string>& arguments, const std::map<std::string, std::string>& environment,
-                          const std::string& working_directory) {
+ProcessResult run_process(const std::vector<std::string>& arguments,
+                          const std::map<std::string, std::string>& environment, const std::string& working_directory) {
   const TempDir folder;
   const std::string out_file = folder / "out", err_file = folder / "err";
   std::vector<char*> argv;
@@ -24,7 +24,8 @@ ProcessResult run_process(const std::vector<std::string>& arguments, const std::
   const pid_t child = fork();
   if (child < 0) throw std::runtime_error("fork failed");
   if (child == 0) {
-    const int out = open(out_file.c_str(), O_WRONLY | O_CREAT, 0600), err = open(err_file.c_str(), O_WRONLY | O_CREAT, 0600);
+    const int out = open(out_file.c_str(), O_WRONLY | O_CREAT, 0600),
+              err = open(err_file.c_str(), O_WRONLY | O_CREAT, 0600);
     const int in = open("/dev/null", O_RDONLY);
     if (out < 0 || err < 0 || in < 0 || chdir(working_directory.c_str()) != 0) _exit(127);
     dup2(in, 0);
@@ -39,12 +40,17 @@ ProcessResult run_process(const std::vector<std::string>& arguments, const std::
   return {WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status), read_file(out_file), read_file(err_file)};
 }
 
-std::string worker_path() { return std::string(MOE_BINARY_DIR) + "/bin/moe-worker"; }
+std::string worker_path() {
+  return std::string(MOE_BINARY_DIR) + "/bin/moe-worker";
+}
 
 std::vector<std::string> worker_command(int ranks, std::vector<std::string> arguments) {
   std::vector<std::string> command;
   if (ranks > 1) {
-    command = {"bash", std::string(MOE_SOURCE_DIR) + "/deploy/gang.sh", "--ranks", std::to_string(ranks), "--threads", "1", "--once", "--"};
+    command = {"bash",      std::string(MOE_SOURCE_DIR) + "/deploy/gang.sh",
+               "--ranks",   std::to_string(ranks),
+               "--threads", "1",
+               "--once",    "--"};
   }
   command.push_back(worker_path());
   for (std::string& argument : arguments) command.push_back(std::move(argument));

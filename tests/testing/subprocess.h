@@ -7,13 +7,14 @@
 namespace moe::testing {
 
 struct ProcessResult {
-  int exit_code = 0;        ///< 128 + signal if a signal ended it
+  int exit_code = 0;  ///< 128 + signal if a signal ended it
   std::string out;
   std::string err;
 };
 
 /// Runs a real program to its end. `environment` is added to ours.
-ProcessResult run_process(const std::vector<std::string>& arguments, const std::map<std::string, std::string>& environment = {},
+ProcessResult run_process(const std::vector<std::string>& arguments,
+                          const std::map<std::string, std::string>& environment = {},
                           const std::string& working_directory = ".");
 
 /// The moe-worker of this build.

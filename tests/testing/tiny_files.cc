@@ -10,21 +10,23 @@
 
 namespace moe::testing {
 
-void write_tiny_model(const std::filesystem::path& path, const ModelConfig& config, uint64_t seed, at::ScalarType dtype) {
+void write_tiny_model(const std::filesystem::path& path, const ModelConfig& config, uint64_t seed,
+                      at::ScalarType dtype) {
   Decoder decoder(config, dtype, {0, config.moe ? config.moe->num_experts : 0});
   fill_random(decoder, seed);
   const std::unique_ptr<Communicator> self = make_self_communicator();
   write_model(path, path.parent_path(), decoder, config, dtype, *self, /*writes_experts=*/true);
 }
 
-void write_random_documents(const std::filesystem::path& path, int64_t count, int64_t shortest, int64_t longest, int64_t vocab_size,
-                            uint64_t seed) {
+void write_random_documents(const std::filesystem::path& path, int64_t count, int64_t shortest, int64_t longest,
+                            int64_t vocab_size, uint64_t seed) {
   CounterRng rng(seed, kStreamTest, 2);
   std::string lines;
   for (int64_t d = 0; d < count; ++d) {
     const auto length = shortest + static_cast<int64_t>(rng.below(static_cast<uint64_t>(longest - shortest + 1)));
     lines += "{\"ids\": [";
-    for (int64_t i = 0; i < length; ++i) lines += (i == 0 ? "" : ", ") + std::to_string(rng.below(static_cast<uint64_t>(vocab_size)));
+    for (int64_t i = 0; i < length; ++i)
+      lines += (i == 0 ? "" : ", ") + std::to_string(rng.below(static_cast<uint64_t>(vocab_size)));
     lines += "]}\n";
   }
   write_file_atomically(path, lines);

@@ -12,10 +12,11 @@
 namespace moe::testing {
 
 /// A model directory of this config, filled as fill_random() does.
-void write_tiny_model(const std::filesystem::path& path, const ModelConfig& config, uint64_t seed, at::ScalarType dtype);
+void write_tiny_model(const std::filesystem::path& path, const ModelConfig& config, uint64_t seed,
+                      at::ScalarType dtype);
 
 /// A JSONL file of {"ids"}: `count` documents of `shortest` to `longest` random tokens.
-void write_random_documents(const std::filesystem::path& path, int64_t count, int64_t shortest, int64_t longest, int64_t vocab_size,
-                            uint64_t seed);
+void write_random_documents(const std::filesystem::path& path, int64_t count, int64_t shortest, int64_t longest,
+                            int64_t vocab_size, uint64_t seed);
 
 }  // namespace moe::testing

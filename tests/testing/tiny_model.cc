@@ -45,14 +45,20 @@ nlohmann::json tiny_json(const std::string& kind) {
   if (has_biases) json.update({{"attention_bias", true}, {"mlp_bias", true}});
   if (family == "phi") {
     json.erase("rms_norm_eps");
-    json.update({{"layer_norm_eps", 1e-5}, {"hidden_act", "gelu_new"}, {"partial_rotary_factor", 0.5}, {"num_key_value_heads", nullptr}});
+    json.update({{"layer_norm_eps", 1e-5},
+                 {"hidden_act", "gelu_new"},
+                 {"partial_rotary_factor", 0.5},
+                 {"num_key_value_heads", nullptr}});
   }
   return json;
 }
 
-ModelConfig tiny_config(const std::string& kind) { return parse_model_config(tiny_json(kind).dump(), "tiny " + kind); }
+ModelConfig tiny_config(const std::string& kind) {
+  return parse_model_config(tiny_json(kind).dump(), "tiny " + kind);
+}
 
-ModelConfig tiny_moe_config(int64_t num_experts, int64_t top_k, int64_t expert_width, int64_t shared_width, const std::string& kind) {
+ModelConfig tiny_moe_config(int64_t num_experts, int64_t top_k, int64_t expert_width, int64_t shared_width,
+                            const std::string& kind) {
   ModelConfig config = tiny_config(kind);
   MoeConfig moe;
   moe.base_model_type = config.model_type;

@@ -10,8 +10,8 @@
 
 namespace moe::testing {
 
-/// config.json of a model of a few thousand parameters: hidden 32, FFN 48, 2 layers, 4 heads of 8, 2 KV heads (phi: 4), vocabulary 61,
-/// untied. Kinds: "llama", "llama_biases" (of attention and FFN), "qwen2", "phi".
+/// config.json of a model of a few thousand parameters: hidden 32, FFN 48, 2 layers, 4 heads of 8, 2 KV heads (phi: 4),
+/// vocabulary 61, untied. Kinds: "llama", "llama_biases" (of attention and FFN), "qwen2", "phi".
 nlohmann::json tiny_json(const std::string& kind = "llama");
 /// All of them.
 inline constexpr const char* kTinyKinds[] = {"llama", "llama_biases", "qwen2", "phi"};
@@ -21,8 +21,8 @@ ModelConfig tiny_config(const std::string& kind = "llama");
 ModelConfig tiny_moe_config(int64_t num_experts, int64_t top_k, int64_t expert_width, int64_t shared_width = 0,
                             const std::string& kind = "llama");
 
-/// Fills every logical tensor with numbers that depend on `seed` and its name alone, so that each layout of ranks holds the
-/// same model: matrices normal with variance 1 / columns, norms around 1, biases around 0.
+/// Fills every logical tensor with numbers that depend on `seed` and its name alone, so that each layout of ranks holds
+/// the same model: matrices normal with variance 1 / columns, norms around 1, biases around 0.
 void fill_random(Decoder& decoder, uint64_t seed);
 
 /// Sequences of these lengths with random tokens, positions from 0 in each.

@@ -14,8 +14,8 @@
 /// What a training leaves behind, in a form in which two runs are compared bit for bit.
 namespace moe::testing {
 
-/// Loss by step of a finished or interrupted attempt's metrics.jsonl, as it is written there; fails the test on a step that stands
-/// twice.
+/// Loss by step of a finished or interrupted attempt's metrics.jsonl, as it is written there; fails the test on a step
+/// that stands twice.
 inline std::map<int64_t, std::string> losses_of(const std::filesystem::path& metrics_file) {
   std::map<int64_t, std::string> found;
   std::ifstream in(metrics_file);

@@ -7,8 +7,8 @@ namespace {
 
 TEST(LrScheduleTest, GoldenNumbersOfThePaper) {
   const LrSchedule schedule{.peak = 2e-4, .floor = 0.1, .warmup_steps = 100, .steps = 13623};
-  const std::pair<int64_t, double> expected[] = {{0, 0},           {50, 1e-4},    {100, 2e-4},  {6861, 1.000116e-4},
-                                                 {10000, 3.337864e-5}, {10854, 2e-5}, {13623, 2e-5}};
+  const std::pair<int64_t, double> expected[] = {
+      {0, 0}, {50, 1e-4}, {100, 2e-4}, {6861, 1.000116e-4}, {10000, 3.337864e-5}, {10854, 2e-5}, {13623, 2e-5}};
   for (const auto& [step, rate] : expected) EXPECT_NEAR(learning_rate(schedule, step), rate, 5e-11) << "step " << step;
 }
 

@@ -60,14 +60,14 @@ TEST_F(MetricsLogTest, WithoutACheckpointItStartsEmpty) {
 
 TEST_F(MetricsLogTest, AnAttemptThatDiedEarlyDoesNotHideTheOneBefore) {
   run(1, 0, 9);
-  run(2, 4, 4);   // took an older checkpoint and died at once
+  run(2, 4, 4);  // took an older checkpoint and died at once
   run(3, 8, 9);
   EXPECT_EQ(steps_in(attempt(3)), (std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7, 8, 9}));
 }
 
 TEST_F(MetricsLogTest, TheAttemptOfTheCheckpointIsTheOneToGoOnFrom) {
   run(1, 0, 9);
-  run(2, 0, 9);   // another configuration, begun beside the first
+  run(2, 0, 9);  // another configuration, begun beside the first
   run(3, 6, 8, 1);
   std::vector<int> writers;
   for (const json& line : read_json_lines(attempt(3) / "metrics.jsonl")) writers.push_back(line.at("attempt"));

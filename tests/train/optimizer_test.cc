@@ -28,14 +28,17 @@ struct NaiveAdamW {
       const double g = numbers.const_data_ptr<double>()[i] * scale;
       m[i] = options.beta1 * m[i] + (1 - options.beta1) * g;
       v[i] = options.beta2 * v[i] + (1 - options.beta2) * g * g;
-      const double m_hat = m[i] / (1 - std::pow(options.beta1, step)), v_hat = v[i] / (1 - std::pow(options.beta2, step));
+      const double m_hat = m[i] / (1 - std::pow(options.beta1, step)),
+                   v_hat = v[i] / (1 - std::pow(options.beta2, step));
       if (decays) value[i] *= 1 - rate * options.weight_decay;
       value[i] -= rate * m_hat / (std::sqrt(v_hat) + options.epsilon);
     }
   }
 };
 
-at::Tensor as_tensor(const std::vector<double>& numbers, const at::Tensor& like) { return at::tensor(numbers, at::kDouble).view_as(like); }
+at::Tensor as_tensor(const std::vector<double>& numbers, const at::Tensor& like) {
+  return at::tensor(numbers, at::kDouble).view_as(like);
+}
 
 Parameter parameter(const std::string& name, const at::Tensor& value, bool decays) {
   Parameter made;
@@ -83,7 +86,8 @@ INSTANTIATE_TEST_SUITE_P(Types, AdamWTest, ::testing::Values(at::kDouble, at::kF
                          [](const auto& test) { return std::string(c10::toString(test.param)); });
 
 TEST(AdamWTest, WithoutGradientOnlyMatricesShrink) {
-  std::vector<Parameter> parameters{parameter("matrix", at::ones({4, 4}, at::kDouble), true), parameter("norm", at::ones({4}, at::kDouble), false)};
+  std::vector<Parameter> parameters{parameter("matrix", at::ones({4, 4}, at::kDouble), true),
+                                    parameter("norm", at::ones({4}, at::kDouble), false)};
   AdamW optimizer(parameters, {.weight_decay = 0.5});
   for (Parameter& p : parameters) p.value.mutable_grad() = at::zeros_like(p.value);
   optimizer.update(0.1, 1, 1);

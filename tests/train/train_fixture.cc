@@ -17,7 +17,8 @@ namespace fs = std::filesystem;
 
 TinyTraining::TinyTraining(const std::string& dtype, const std::string& kind) : dtype_(dtype) {
   set_log_level(LogLevel::kError);
-  write_tiny_model(folder_ / "model", tiny_moe_config(/*num_experts=*/4, /*top_k=*/2, /*expert_width=*/12, /*shared_width=*/0, kind), 5,
+  write_tiny_model(folder_ / "model",
+                   tiny_moe_config(/*num_experts=*/4, /*top_k=*/2, /*expert_width=*/12, /*shared_width=*/0, kind), 5,
                    dtype == "float64" ? at::kDouble : at::kFloat);
   write_random_documents(folder_ / "train.jsonl", 60, 3, 40, 61, 1);
   write_random_documents(folder_ / "held.jsonl", 20, 3, 40, 61, 2);
@@ -138,7 +139,8 @@ std::map<std::string, at::Tensor> TinyTraining::checkpoint(const Options& option
   for (const auto& entry : fs::directory_iterator(job(options) / "checkpoints" / name)) {
     if (entry.path().extension() != ".safetensors") continue;
     const SafetensorsFile file(entry.path());
-    for (const SafetensorsEntry& tensor : file.header().entries) tensors[tensor.name] = file.tensor(tensor.name).clone();
+    for (const SafetensorsEntry& tensor : file.header().entries)
+      tensors[tensor.name] = file.tensor(tensor.name).clone();
   }
   return tensors;
 }

@@ -14,7 +14,8 @@
 
 namespace moe::testing {
 
-/// A training job on a tiny mixture (top-2 of 4) and random documents, run as often as wanted, each job in a folder of its own.
+/// A training job on a tiny mixture (top-2 of 4) and random documents, run as often as wanted, each job in a folder of
+/// its own.
 class TinyTraining {
  public:
   /// `kind` is a model of testing/tiny_model.h.
@@ -26,8 +27,8 @@ class TinyTraining {
     int attempt = 1;
     int ranks = 1;
     int expert_parallel = 1;
-    std::string digest = "config";               ///< stands for a configuration
-    nlohmann::json configuration = nullptr;      ///< a real one; then `checkpoints` says what counts
+    std::string digest = "config";           ///< stands for a configuration
+    nlohmann::json configuration = nullptr;  ///< a real one; then `checkpoints` says what counts
     CheckpointAuthority checkpoints = {};
     std::function<void(const TrainRequest::Progress&)> progress = {};
     std::function<bool(int rank)> should_stop = {};
@@ -40,7 +41,9 @@ class TinyTraining {
   void run_and_kill(Options options, int64_t step) const;
 
   std::filesystem::path job(const Options& options) const { return folder_ / options.job; }
-  std::filesystem::path output(const Options& options) const { return job(options) / ("output-t" + std::to_string(options.attempt)); }
+  std::filesystem::path output(const Options& options) const {
+    return job(options) / ("output-t" + std::to_string(options.attempt));
+  }
   const std::filesystem::path& folder() const { return folder_.path(); }
   /// Lines of an attempt's metrics.jsonl without what a clock says.
   std::vector<nlohmann::json> lines(const Options& options) const;
@@ -51,7 +54,7 @@ class TinyTraining {
   /// Every tensor of a checkpoint.
   std::map<std::string, at::Tensor> checkpoint(const Options& options, int64_t step, int attempt) const;
 
-  v1::TrainSpec spec;   ///< effective; change before run()
+  v1::TrainSpec spec;  ///< effective; change before run()
 
  private:
   std::filesystem::path attempt_path(const Options& options) const;

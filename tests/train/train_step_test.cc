@@ -27,7 +27,7 @@ const std::string kRoot = MOE_SOURCE_DIR;
 
 struct StepRun {
   StepOutcome outcome;
-  std::map<std::string, at::Tensor> gradients;   ///< by logical name
+  std::map<std::string, at::Tensor> gradients;  ///< by logical name
 };
 
 class TrainStepTest : public ::testing::Test {
@@ -46,7 +46,8 @@ class TrainStepTest : public ::testing::Test {
     return DataLoader({{kRoot + "/examples/data/maths.valid.jsonl", 1, "chats", 30}}, tokenizer, packing);
   }
 
-  StepRun run(const ModelConfig& config, int ranks, int expert_parallel, const StepOptions& options, int64_t first_row = 3) const {
+  StepRun run(const ModelConfig& config, int ranks, int expert_parallel, const StepOptions& options,
+              int64_t first_row = 3) const {
     StepRun result;
     std::mutex mutex;
     testing::run_ranks(ranks, [&](Communicator& world) {
@@ -77,7 +78,8 @@ class TrainStepTest : public ::testing::Test {
     EXPECT_EQ(a.outcome.tokens, b.outcome.tokens);
     EXPECT_EQ(a.outcome.expert_load, b.outcome.expert_load);
     ASSERT_EQ(a.gradients.size(), b.gradients.size());
-    for (const auto& [name, gradient] : a.gradients) EXPECT_TRUE(testing::near(gradient, b.gradients.at(name), 1e-10)) << name;
+    for (const auto& [name, gradient] : a.gradients)
+      EXPECT_TRUE(testing::near(gradient, b.gradients.at(name), 1e-10)) << name;
   }
 
   void expect_naive_computation(const ModelConfig& config) const;
@@ -124,7 +126,8 @@ void TrainStepTest::expect_naive_computation(const ModelConfig& config) const {
     for (const RouterStats& stats : out.router) {
       for (int64_t e = 0; e < 8; ++e) {
         const double fraction = static_cast<double>(stats.tokens_per_expert_E[e].item<int64_t>()) / (2 * batch_tokens);
-        balance = balance + 8 * fraction * stats.probability_sum_E[e] / batch_tokens / 2 / 3;   // 2 layers, 3 micro-steps
+        balance =
+            balance + 8 * fraction * stats.probability_sum_E[e] / batch_tokens / 2 / 3;  // 2 layers, 3 micro-steps
       }
     }
   }

@@ -99,8 +99,10 @@ TEST(TrainerTest, TheWrittenModelIsTheTrainedOne) {
   v1::GangSpec gang;
   gang.set_expert_parallel(1);
   const std::unique_ptr<Communicator> self = make_self_communicator();
-  const json evaluated = evaluate({.spec = spec, .gang = gang, .model = training.output(options), .baseline = {}, .progress = {}}, *self);
-  EXPECT_EQ(evaluated["loss"].get<double>(), outcome->metrics.at("validation_loss")) << "same rows, same weights, same bits";
+  const json evaluated =
+      evaluate({.spec = spec, .gang = gang, .model = training.output(options), .baseline = {}, .progress = {}}, *self);
+  EXPECT_EQ(evaluated["loss"].get<double>(), outcome->metrics.at("validation_loss"))
+      << "same rows, same weights, same bits";
 }
 
 TEST(TrainerTest, KilledAtAnyStepItResumesBitForBit) {
@@ -245,7 +247,8 @@ TEST(TrainerTest, SkipsStepsThatAreNotFiniteAndGivesUpAfterThree) {
   ASSERT_EQ(before.size(), after.size());
   for (const auto& [name, tensor] : before) {
     // Bits, since NaN is not equal to itself.
-    EXPECT_TRUE(at::equal(tensor.contiguous().view(at::kInt), after.at(name).contiguous().view(at::kInt))) << name << " changed in a skipped step";
+    EXPECT_TRUE(at::equal(tensor.contiguous().view(at::kInt), after.at(name).contiguous().view(at::kInt)))
+        << name << " changed in a skipped step";
   }
   options.attempt = 2;
   try {
@@ -293,12 +296,14 @@ TEST(TrainerTest, ErrorsOfModelAndDataAreKnownToAllRanks) {
   EXPECT_FALSE(std::filesystem::exists(training.folder() / "job/attempts")) << "nothing half-written";
 }
 
-/// Puts a file where the folder of checkpoints should be when step 1 is done: nothing can be saved as long as it stands there.
-/// `until`: the step at which it goes again.
-std::function<void(const TrainRequest::Progress&)> blocked_checkpoints(const std::filesystem::path& job, int64_t until) {
+/// Puts a file where the folder of checkpoints should be when step 1 is done: nothing can be saved as long as it stands
+/// there. `until`: the step at which it goes again.
+std::function<void(const TrainRequest::Progress&)> blocked_checkpoints(const std::filesystem::path& job,
+                                                                       int64_t until) {
   return [job, until](const TrainRequest::Progress& at) {
     std::error_code ignored;
-    if (at.step == 1) std::filesystem::create_symlink("/dev/null", job / "checkpoints", ignored);  // of both ranks one makes it
+    if (at.step == 1)
+      std::filesystem::create_symlink("/dev/null", job / "checkpoints", ignored);  // of both ranks one makes it
     if (at.step == until) std::filesystem::remove(job / "checkpoints", ignored);
   };
 }
@@ -344,7 +349,8 @@ TEST(TrainerTest, TwoFailedCheckpointsInARowEndTheAttempt) {
     training.run(options);
     FAIL() << "it went on";
   } catch (const StorageError& error) {
-    EXPECT_THAT(error.what(), ::testing::HasSubstr("2 checkpoints in a row could not be written, the last one after step 6"));
+    EXPECT_THAT(error.what(),
+                ::testing::HasSubstr("2 checkpoints in a row could not be written, the last one after step 6"));
     EXPECT_NE(dynamic_cast<const AgreedError*>(&error), nullptr) << "every rank must know";
   }
   EXPECT_EQ(training.lines(options).size(), 6U);
@@ -375,8 +381,9 @@ TEST(TrainerTest, RanksThatComputedOtherWeightsAreNamedAndSaveNothing) {
     training.run(options);
     FAIL() << "nobody noticed";
   } catch (const HardwareError& error) {
-    EXPECT_THAT(error.what(), ::testing::AllOf(::testing::HasSubstr("after step 6"), ::testing::HasSubstr(" on rank 0 ("), ::testing::HasSubstr(" on rank 1 ("),
-                                               ::testing::HasSubstr("model.layers.0.")));
+    EXPECT_THAT(error.what(),
+                ::testing::AllOf(::testing::HasSubstr("after step 6"), ::testing::HasSubstr(" on rank 0 ("),
+                                 ::testing::HasSubstr(" on rank 1 ("), ::testing::HasSubstr("model.layers.0.")));
     EXPECT_NE(dynamic_cast<const AgreedError*>(&error), nullptr) << "every rank must know";
   }
   EXPECT_FALSE(training.checkpoint(options, 3, 1).empty());

@@ -1,5 +1,5 @@
-// What a user's mistakes look like: each is one short message that names file, field and value, the right exit code, from one
-// rank only, and nothing half-written stays behind. Every case runs the real program.
+// What a user's mistakes look like: each is one short message that names file, field and value, the right exit code,
+// from one rank only, and nothing half-written stays behind. Every case runs the real program.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -32,15 +32,20 @@ std::string pipeline(const fs::path& model, const fs::path& data) {
   return "apiVersion: moe/v1\n"
          "kind: Pipeline\n"
          "name: bad\n"
-         "inputs: {dense: {path: " + model.string() + "}}\n"
+         "inputs: {dense: {path: " +
+         model.string() +
+         "}}\n"
          "defaults: {gang: {expert_parallel: 1}}\n"
          "stages:\n"
          "  - name: convert\n"
-         "    convert: {input: dense, method: sequential, experts: 8, top_k: 2, scale_mode: energy, router_init: kaiming}\n"
+         "    convert: {input: dense, method: sequential, experts: 8, top_k: 2, scale_mode: energy, router_init: "
+         "kaiming}\n"
          "  - name: train\n"
          "    train:\n"
          "      input: convert.model\n"
-         "      data: [{path: " + data.string() + "}]\n"
+         "      data: [{path: " +
+         data.string() +
+         "}]\n"
          "      steps: 2\n"
          "      sequence_length: 64\n"
          "      micro_batch_rows: 2\n"
@@ -65,7 +70,8 @@ std::vector<std::string> leftovers(const fs::path& root) {
   if (!fs::exists(root)) return found;
   for (const auto& entry : fs::recursive_directory_iterator(root)) {
     const std::string name = entry.path().filename();
-    if (name.find(".tmp") != std::string::npos || name.find(".partial") != std::string::npos) found.push_back(entry.path());
+    if (name.find(".tmp") != std::string::npos || name.find(".partial") != std::string::npos)
+      found.push_back(entry.path());
   }
   return found;
 }
@@ -74,7 +80,8 @@ class BadInputTest : public ::testing::Test {
  protected:
   BadInputTest() : data_(folder_ / "data.jsonl"), out_(folder_ / "out") {
     std::string lines;
-    for (int i = 0; i < 40; ++i) lines += "{\"text\": \"The old man and the sea, number " + std::to_string(i) + ", went home.\"}\n";
+    for (int i = 0; i < 40; ++i)
+      lines += "{\"text\": \"The old man and the sea, number " + std::to_string(i) + ", went home.\"}\n";
     write_file_atomically(data_, lines);
   }
 
@@ -178,7 +185,8 @@ TEST_F(BadInputTest, ALineOfMegabytesIsToldInAFewHundredBytes) {
 }
 
 TEST_F(BadInputTest, AConfigFileInLatin1NamesTheLine) {
-  const std::string yaml = replaced(pipeline(kModel, data_), "data: [{path: " + data_.string() + "}]", "data: [{path: " + data_.string() + ", domain: \"caf\xE9\"}]");
+  const std::string yaml = replaced(pipeline(kModel, data_), "data: [{path: " + data_.string() + "}]",
+                                    "data: [{path: " + data_.string() + ", domain: \"caf\xE9\"}]");
   expect_refused(run(yaml), 65, {"bad.yaml:12: not UTF-8 ('caf\\xE9'); save the file as UTF-8"});
 }
 
@@ -197,8 +205,9 @@ TEST_F(BadInputTest, AllYamlProblemsAtOnceFromOneRank) {
   yaml = replaced(yaml, "      steps: 2\n", "      steps: two\n      stepps: 3\n      sequence_length: 32\n");
   yaml = replaced(yaml, "top_k: 2", "top_k: 9");
   yaml = replaced(yaml, "metric: train.loss", "metric: train.wisdom");
-  expect_refused(run(yaml, 2), 65,
-                 {"bad.yaml:", "steps", "two", "stepps", "sequence_length", "top_k", "9", "experts", "8", "train.wisdom"});
+  expect_refused(
+      run(yaml, 2), 65,
+      {"bad.yaml:", "steps", "two", "stepps", "sequence_length", "top_k", "9", "experts", "8", "train.wisdom"});
   EXPECT_FALSE(fs::exists(out_ / "convert")) << "nothing may start before the file is right";
 }
 
@@ -216,7 +225,8 @@ TEST_F(BadInputTest, GangOfAnotherSize) {
 }
 
 TEST_F(BadInputTest, MissingConfigFile) {
-  const testing::ProcessResult result = testing::run_process(testing::worker_command(2, {"run", (folder_ / "no.yaml").string()}));
+  const testing::ProcessResult result =
+      testing::run_process(testing::worker_command(2, {"run", (folder_ / "no.yaml").string()}));
   expect_refused(result, 65, {"no.yaml"});
 }
 

@@ -135,7 +135,9 @@ TEST_F(ChatCommandsTest, EveryEndTokenOfBothConfigsEndsTheText) {
   json all = json::array();
   for (int id = 0; id < 4096; ++id) all.push_back(id);
   EXPECT_EQ(continuation(all), "\n") << "whatever comes first ends it";
-  EXPECT_THAT(continuation("two"), HasSubstr("generation_config.json: `eos_token_id` is \"two\"; expected an integer or a list of integers"));
+  EXPECT_THAT(
+      continuation("two"),
+      HasSubstr("generation_config.json: `eos_token_id` is \"two\"; expected an integer or a list of integers"));
 }
 
 }  // namespace

@@ -43,7 +43,8 @@ TEST(InspectCommandTest, CountsTheParametersOfTheFile) {
 TEST(ScoreCommandTest, LogProbabilitiesOfTextAndIdsAgree) {
   const testing::TempDir folder;
   write_file_atomically(folder / "t.jsonl", "{\"text\": \"The old man went home.\"}\n{\"text\": \"\"}\n");
-  const testing::ProcessResult text = worker({"score", kModel, "--text", folder / "t.jsonl", "--out", folder / "scores.jsonl"});
+  const testing::ProcessResult text =
+      worker({"score", kModel, "--text", folder / "t.jsonl", "--out", folder / "scores.jsonl"});
   ASSERT_EQ(text.exit_code, 0) << text.err;
   std::istringstream lines(read_file(folder / "scores.jsonl"));
   std::string first, second;
@@ -70,7 +71,9 @@ TEST(GenerateCommandTest, ContinuesThePromptAndSeedsRepeat) {
   EXPECT_EQ(greedy.out.rfind("The old man", 0), 0U) << greedy.out;
   EXPECT_GT(greedy.out.size(), std::string("The old man").size() + 5);
   const auto drawn = [](const std::string& seed) {
-    return worker({"generate", kModel, "--prompt", "The old man", "--max-tokens", "12", "--temperature", "1", "--seed", seed}).out;
+    return worker({"generate", kModel, "--prompt", "The old man", "--max-tokens", "12", "--temperature", "1", "--seed",
+                   seed})
+        .out;
   };
   EXPECT_EQ(drawn("3"), drawn("3"));
   EXPECT_NE(drawn("3"), drawn("4"));
@@ -78,18 +81,22 @@ TEST(GenerateCommandTest, ContinuesThePromptAndSeedsRepeat) {
 
 /// A shell's command line, `worker` in it standing for the program.
 testing::ProcessResult shell(const std::string& command) {
-  return testing::run_process({"bash", "-c", "set -o pipefail; worker() { " + testing::worker_path() + " \"$@\"; }; " + command});
+  return testing::run_process(
+      {"bash", "-c", "set -o pipefail; worker() { " + testing::worker_path() + " \"$@\"; }; " + command});
 }
 
 TEST(OutputTest, WhatCannotBeWrittenIsTold) {
   const testing::TempDir folder;
   write_file_atomically(folder / "i.jsonl", "{\"ids\": [1, 2]}\n");
-  for (const std::string& command : {"score " + kModel + " --ids " + (folder / "i.jsonl").string(), "inspect " + kModel + " -o json --tensors",
-                                     "generate " + kModel + " --prompt a --max-tokens 2",
-                                     "logits " + kModel + " --ids " + (folder / "i.jsonl").string() + " --out " + (folder / "l").string(), std::string("--help")}) {
+  for (const std::string& command :
+       {"score " + kModel + " --ids " + (folder / "i.jsonl").string(), "inspect " + kModel + " -o json --tensors",
+        "generate " + kModel + " --prompt a --max-tokens 2",
+        "logits " + kModel + " --ids " + (folder / "i.jsonl").string() + " --out " + (folder / "l").string(),
+        std::string("--help")}) {
     const testing::ProcessResult result = shell("worker " + command + " >/dev/full");
     EXPECT_EQ(result.exit_code, 74) << command << "\n" << result.err;
-    EXPECT_EQ(result.err, "moe-worker: cannot write to standard output: No space left on device; is the disk full?\n") << command;
+    EXPECT_EQ(result.err, "moe-worker: cannot write to standard output: No space left on device; is the disk full?\n")
+        << command;
   }
   const testing::ProcessResult closed = shell("worker inspect " + kModel + " >&-");
   EXPECT_EQ(closed.exit_code, 74) << closed.err;
@@ -97,7 +104,8 @@ TEST(OutputTest, WhatCannotBeWrittenIsTold) {
 }
 
 TEST(OutputTest, AReaderThatWentAwayEndsItQuietly) {
-  const testing::ProcessResult result = shell("worker inspect " + kModel + " -o json --tensors | head -c 1; echo ${PIPESTATUS[0]}");
+  const testing::ProcessResult result =
+      shell("worker inspect " + kModel + " -o json --tensors | head -c 1; echo ${PIPESTATUS[0]}");
   EXPECT_EQ(result.err, "");
   // What was written before the reader left is in the pipe; a program that comes later is told by the signal.
   const testing::ProcessResult gone = shell("(sleep 0.2; worker inspect " + kModel + "; echo $? >&2) | true");
@@ -118,8 +126,13 @@ TEST(OutputTest, OutMayBeAPipeALinkOrADescriptor) {
   EXPECT_EQ(shell(both + ">> both; cat both").out, "before\n" + plain.out + "after\nbefore\n" + plain.out + "after\n");
   EXPECT_EQ(shell(both + "3> third 1>&3; cat third").out, "before\n" + plain.out + "after\n");
   EXPECT_EQ(shell(score + "/dev/full").exit_code, 74);
-  EXPECT_EQ(shell("mkfifo " + (folder / "pipe").string() + "; " + score + (folder / "pipe").string() + " & cat " + (folder / "pipe").string()).out, plain.out);
-  EXPECT_EQ(shell("cd " + folder.path().string() + "; umask 0; touch kept; chmod 600 kept; ln -s kept link; " + score + "link; stat -c %a%F kept link").out,
+  EXPECT_EQ(shell("mkfifo " + (folder / "pipe").string() + "; " + score + (folder / "pipe").string() + " & cat " +
+                  (folder / "pipe").string())
+                .out,
+            plain.out);
+  EXPECT_EQ(shell("cd " + folder.path().string() + "; umask 0; touch kept; chmod 600 kept; ln -s kept link; " + score +
+                  "link; stat -c %a%F kept link")
+                .out,
             "600regular file\n777symbolic link\n");
   EXPECT_EQ(read_file(folder / "kept"), plain.out);
 }
@@ -135,12 +148,15 @@ TEST(CommandsTest, ABlankLineIsNoDocumentAndKeepsItsNumber) {
 TEST(CommandsTest, WordsThatAreNotUtf8AreUsage) {
   const testing::ProcessResult result = worker({"inspect", "caf\xE9"});
   EXPECT_EQ(result.exit_code, 64);
-  EXPECT_EQ(result.err, "moe-worker: argument 2 is not UTF-8 ('caf\\xE9'); rename the file or folder, or write the text as UTF-8\n");
+  EXPECT_EQ(
+      result.err,
+      "moe-worker: argument 2 is not UTF-8 ('caf\\xE9'); rename the file or folder, or write the text as UTF-8\n");
 }
 
 /// The bundled model, as links, with another tokenizer or files beside it.
 void lay_out(const std::filesystem::path& folder, const std::string& tokenizer) {
-  for (const char* name : {"config.json", "model.safetensors"}) std::filesystem::create_symlink(kModel + "/" + name, folder / name);
+  for (const char* name : {"config.json", "model.safetensors"})
+    std::filesystem::create_symlink(kModel + "/" + name, folder / name);
   std::filesystem::copy_file(tokenizer, folder / "tokenizer.model");
 }
 
@@ -157,7 +173,8 @@ TEST(GenerateCommandTest, GoesOnOverRowsBeyondTheTokenizer) {
 TEST(CommandsTest, ATokenWithoutARowIsAnErrorWhereItOccurs) {
   const testing::TempDir folder;
   lay_out(folder.path(), kModel + "/tokenizer.model");
-  write_file_atomically(folder / "tokenizer_config.json", R"({"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"})");
+  write_file_atomically(folder / "tokenizer_config.json",
+                        R"({"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"})");
   write_file_atomically(folder / "t.jsonl", "{\"text\": \"Once\"}\n{\"text\": \"Once <pad>\"}\n");
   const std::string model = folder.path().string(), text = folder / "t.jsonl";
   EXPECT_EQ(worker({"generate", model, "--prompt", "Once <pad>", "--max-tokens", "1"}).exit_code, 0);

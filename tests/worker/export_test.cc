@@ -41,7 +41,8 @@ class ExportStageTest : public ::testing::Test {
  protected:
   static std::string pipeline() {
     std::string text = kPipeline;
-    for (size_t at = text.find("ROOT"); at != std::string::npos; at = text.find("ROOT")) text.replace(at, 4, MOE_SOURCE_DIR);
+    for (size_t at = text.find("ROOT"); at != std::string::npos; at = text.find("ROOT"))
+      text.replace(at, 4, MOE_SOURCE_DIR);
     return text;
   }
   testing::TempDir folder_;
@@ -55,7 +56,8 @@ TEST_F(ExportStageTest, AStageGivesAModelMetricsAndAPlaceInTheReport) {
   EXPECT_THAT(result.err, HasSubstr("format        mixtral (the first that is exact)"));
   const json evaluation = json::parse(read_file(folder_ / "out/evaluate/output-t0001/evaluation.json"));
   EXPECT_NEAR(evaluation["loss"].get<double>(), evaluation["baseline"]["loss"].get<double>(), 1e-6);
-  EXPECT_EQ(json::parse(read_file(folder_ / "out/export/output-t0001/config.json"))["architectures"][0], "MixtralForCausalLM");
+  EXPECT_EQ(json::parse(read_file(folder_ / "out/export/output-t0001/config.json"))["architectures"][0],
+            "MixtralForCausalLM");
   const json record = json::parse(read_file(folder_ / "out/export/output-t0001/STAGE.json"));
   EXPECT_EQ(record["metrics"]["shards"], 1);
   EXPECT_EQ(record["details"]["export"]["format"], "mixtral");
@@ -64,26 +66,34 @@ TEST_F(ExportStageTest, AStageGivesAModelMetricsAndAPlaceInTheReport) {
 
   // The commands on what the stages left.
   const std::string converted = folder_ / "out/convert/output-t0001";
-  const testing::ProcessResult again = worker({"export", converted, "-o", folder_ / "again", "--dtype", "float32", "--max-shard-size", "4MB"});
+  const testing::ProcessResult again =
+      worker({"export", converted, "-o", folder_ / "again", "--dtype", "float32", "--max-shard-size", "4MB"});
   EXPECT_EQ(again.exit_code, 0) << again.err;
-  EXPECT_THAT(again.out, AllOf(HasSubstr("CLIENT"), HasSubstr("transformers"), HasSubstr("vLLM"), HasSubstr("llama.cpp"), HasSubstr("passed over")));
+  EXPECT_THAT(again.out, AllOf(HasSubstr("CLIENT"), HasSubstr("transformers"), HasSubstr("vLLM"),
+                               HasSubstr("llama.cpp"), HasSubstr("passed over")));
   EXPECT_TRUE(std::filesystem::exists(folder_ / "again/model.safetensors.index.json"));
   write_file_atomically(folder_ / "ids.jsonl", "{\"ids\": [1, 5, 9]}\n{\"ids\": [1, 2, 3]}\n");
-  EXPECT_EQ(worker({"logits", folder_ / "again", "--ids", folder_ / "ids.jsonl", "--out", folder_ / "a.safetensors"}).exit_code, 0);
-  EXPECT_EQ(worker({"logits", converted, "--ids", folder_ / "ids.jsonl", "--out", folder_ / "b.safetensors"}).exit_code, 0);
-  EXPECT_EQ(read_file(folder_ / "a.safetensors"), read_file(folder_ / "b.safetensors")) << "a scale of 2 folds without rounding";
+  EXPECT_EQ(worker({"logits", folder_ / "again", "--ids", folder_ / "ids.jsonl", "--out", folder_ / "a.safetensors"})
+                .exit_code,
+            0);
+  EXPECT_EQ(worker({"logits", converted, "--ids", folder_ / "ids.jsonl", "--out", folder_ / "b.safetensors"}).exit_code,
+            0);
+  EXPECT_EQ(read_file(folder_ / "a.safetensors"), read_file(folder_ / "b.safetensors"))
+      << "a scale of 2 folds without rounding";
 }
 
 TEST_F(ExportStageTest, WhatIsRefusedAndHow) {
   const std::string dense = MOE_SOURCE_DIR "/examples/base-7m";
   const testing::ProcessResult refused = worker({"export", dense, "-o", folder_ / "x"});
   EXPECT_EQ(refused.exit_code, 65);
-  EXPECT_THAT(refused.err, AllOf(HasSubstr("no stock architecture holds"), HasSubstr("it is a dense model"), HasSubstr("--format native")));
+  EXPECT_THAT(refused.err, AllOf(HasSubstr("no stock architecture holds"), HasSubstr("it is a dense model"),
+                                 HasSubstr("--format native")));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "x"));
   EXPECT_EQ(worker({"export", dense, "-o", folder_ / "x", "--format", "gguf"}).exit_code, 64);
   EXPECT_EQ(worker({"export", dense}).exit_code, 64);
   write_file_atomically(folder_ / "ids.jsonl", "{\"ids\": [1, 5, 9]}\n{\"ids\": [1]}\n");
-  const testing::ProcessResult uneven = worker({"logits", dense, "--ids", folder_ / "ids.jsonl", "--out", folder_ / "a.safetensors"});
+  const testing::ProcessResult uneven =
+      worker({"logits", dense, "--ids", folder_ / "ids.jsonl", "--out", folder_ / "a.safetensors"});
   EXPECT_EQ(uneven.exit_code, 65);
   EXPECT_THAT(uneven.err, HasSubstr("ids.jsonl:2: 1 ids; all documents must have the same number"));
 }

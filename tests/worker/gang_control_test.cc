@@ -78,7 +78,7 @@ class GangControlTest : public ::testing::Test {
  protected:
   /// gRPC does not work in a child that is forked after it has started.
   static void SetUpTestSuite() {
-    attached = std::make_unique<RankProcess>([](GangControlClient&) {});   // in no other call
+    attached = std::make_unique<RankProcess>([](GangControlClient&) {});  // in no other call
     waiting = std::make_unique<RankProcess>([](GangControlClient& client) {
       const v1::RankOrder order = client.next_order(v1::RANK_PHASE_IDLE, 0, {});
       client.next_order(v1::RANK_PHASE_READY, order.order_id(), {});
@@ -128,7 +128,7 @@ TEST_F(GangControlTest, AfterALeaderStoodStillItsRanksHaveTimeToConnectAgain) {
   server.await_ranks(kLong);
   EXPECT_EQ(trouble_of(server), "");
   client.reset();
-  std::this_thread::sleep_for(milliseconds(5500));   // the leader did not look for so long: it stood still
+  std::this_thread::sleep_for(milliseconds(5500));  // the leader did not look for so long: it stood still
   const auto woken = std::chrono::steady_clock::now();
   EXPECT_EQ(trouble_of(server), "");
   ASSERT_TRUE(eventually(seconds(20), [&] { return !trouble_of(server).empty(); }));
@@ -142,14 +142,16 @@ TEST_F(GangControlTest, SilenceIsTroubleUnlessTheRankWaitsForAnOrder) {
   server.await_ranks(kLong);
   std::thread waits([&] { client.next_order(v1::RANK_PHASE_IDLE, 0, {}); });
   std::this_thread::sleep_for(2 * kShort);
-  ASSERT_TRUE(eventually(seconds(20), [&] { return trouble_of(server, kShort).empty(); })) << "its call has not arrived";
-  std::this_thread::sleep_for(2 * kShort);   // in its call, which the leader keeps for 5 s
+  ASSERT_TRUE(eventually(seconds(20), [&] { return trouble_of(server, kShort).empty(); }))
+      << "its call has not arrived";
+  std::this_thread::sleep_for(2 * kShort);  // in its call, which the leader keeps for 5 s
   EXPECT_EQ(trouble_of(server, kShort), "");
-  EXPECT_THROW(server.prepare("a lease", milliseconds(1000)), Timeout);   // takes the order, and answers no more
+  EXPECT_THROW(server.prepare("a lease", milliseconds(1000)), Timeout);  // takes the order, and answers no more
   waits.join();
   server.start();
   ASSERT_TRUE(eventually(seconds(20), [&] { return !trouble_of(server, kShort).empty(); }));
-  EXPECT_TRUE(trouble_of(server, kShort).starts_with("rank 1 gives no sign of life for ")) << trouble_of(server, kShort);
+  EXPECT_TRUE(trouble_of(server, kShort).starts_with("rank 1 gives no sign of life for "))
+      << trouble_of(server, kShort);
 }
 
 TEST_F(GangControlTest, ARankThatNeverComesIsNamed) {
@@ -159,7 +161,8 @@ TEST_F(GangControlTest, ARankThatNeverComesIsNamed) {
     server.await_ranks(milliseconds(1000));
     FAIL() << "rank 2 is missing";
   } catch (const Timeout& error) {
-    EXPECT_NE(std::string(error.what()).find("rank 2 did not reach the leader's control port "), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("rank 2 did not reach the leader's control port "), std::string::npos)
+        << error.what();
   }
 }
 

@@ -31,20 +31,24 @@ std::vector<std::string> programs() {
   std::vector<std::string> names;
   for (const auto& entry : fs::directory_iterator(fs::path(MOE_BINARY_DIR) / "bin")) {
     const std::string name = entry.path().filename();
-    const bool is_program = entry.is_regular_file() && access(entry.path().c_str(), X_OK) == 0 && name.find(".so") == std::string::npos;
+    const bool is_program =
+        entry.is_regular_file() && access(entry.path().c_str(), X_OK) == 0 && name.find(".so") == std::string::npos;
     if (is_program && !name.ends_with("_tests")) names.push_back(name);
   }
   std::sort(names.begin(), names.end());
   return names;
 }
 
-std::string path_of(const std::string& program) { return std::string(MOE_BINARY_DIR) + "/bin/" + program; }
+std::string path_of(const std::string& program) {
+  return std::string(MOE_BINARY_DIR) + "/bin/" + program;
+}
 
 TEST(ProgramsTest, EveryProgramHasHelpAndDoesNothingElse) {
   EXPECT_THAT(programs(), IsSupersetOf({"moe-worker", "moe-coordinator", "moectl"}));
   for (const std::string& program : programs()) {
     const testing::TempDir folder;
-    const testing::ProcessResult help = testing::run_process({path_of(program), "--help"}, {{"TMPDIR", folder.path()}}, folder.path());
+    const testing::ProcessResult help =
+        testing::run_process({path_of(program), "--help"}, {{"TMPDIR", folder.path()}}, folder.path());
     EXPECT_EQ(help.exit_code, 0) << program << ": " << help.err;
     std::string text = help.out;
     std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
@@ -77,14 +81,17 @@ TEST(ProgramsTest, ThreadsThatWaitSleepUnlessTheUserChoseOtherwise) {
   }
   EXPECT_THAT(with_openmp, IsSupersetOf({"moe-worker"}));
   const std::string worker = testing::worker_path();
-  EXPECT_THAT(spins({"env", "GOMP_SPINCOUNT=77", worker, "--help"}), AllOf(Not(IsEmpty()), Each("GOMP_SPINCOUNT = '77'")));
-  EXPECT_THAT(spins({"env", "OMP_WAIT_POLICY=active", worker, "--help"}), AllOf(Not(IsEmpty()), Each(Not("GOMP_SPINCOUNT = '0'"))));
+  EXPECT_THAT(spins({"env", "GOMP_SPINCOUNT=77", worker, "--help"}),
+              AllOf(Not(IsEmpty()), Each("GOMP_SPINCOUNT = '77'")));
+  EXPECT_THAT(spins({"env", "OMP_WAIT_POLICY=active", worker, "--help"}),
+              AllOf(Not(IsEmpty()), Each(Not("GOMP_SPINCOUNT = '0'"))));
 }
 
 TEST(ProgramsTest, AWorkerThatStartedItselfAnewIsStillItself) {
   // Its arguments, whatever bytes they hold; its standard input; its name; its process.
   const std::string plain = "env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT ", worker = testing::worker_path();
-  const testing::ProcessResult result = testing::run_process({"bash", "-c", plain + worker + " inspect $'/no \"such\" \\n folder'"});
+  const testing::ProcessResult result =
+      testing::run_process({"bash", "-c", plain + worker + " inspect $'/no \"such\" \\n folder'"});
   EXPECT_EQ(result.exit_code, 65);
   EXPECT_THAT(result.err, AllOf(HasSubstr("such"), HasSubstr("folder")));
   const testing::TempDir folder;
@@ -95,7 +102,8 @@ TEST(ProgramsTest, AWorkerThatStartedItselfAnewIsStillItself) {
   EXPECT_EQ(served.out, "moe-worker\nOMP_WAIT_POLICY=PASSIVE\n") << served.err;
   const testing::ProcessResult ranks = testing::run_process(
       {"bash", "-c",
-       plain + "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun --oversubscribe --quiet -n 2 " + worker + " inspect /nowhere"});
+       plain + "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun --oversubscribe --quiet -n 2 " +
+           worker + " inspect /nowhere"});
   EXPECT_EQ(ranks.exit_code, 64);
   EXPECT_THAT(ranks.err, HasSubstr("mpirun started 2"));
 }
@@ -137,7 +145,8 @@ TEST(ProgramsTest, AWorkerMayBeStartedThroughTheLoaderByName) {
 
 TEST(CollectiveTimeoutTest, IsBounded) {
   for (const char* value : {"0", "86401"}) {
-    const testing::ProcessResult result = testing::run_process({testing::worker_path(), "run", "p.yaml", "--collective-timeout", value});
+    const testing::ProcessResult result =
+        testing::run_process({testing::worker_path(), "run", "p.yaml", "--collective-timeout", value});
     EXPECT_EQ(result.exit_code, 64) << value;
     EXPECT_THAT(result.err, HasSubstr("--collective-timeout")) << value;
   }

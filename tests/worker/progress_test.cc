@@ -19,7 +19,8 @@ TEST(ProgressTest, PlainLinesComeAtEveryTenthAndNotMore) {
   ::testing::internal::CaptureStderr();
   {
     ProgressLine line(true);
-    for (int64_t step = 1; step <= 100; ++step) line.update({.stage = "train", .step = step, .steps = 100, .loss = 2.5});
+    for (int64_t step = 1; step <= 100; ++step)
+      line.update({.stage = "train", .step = step, .steps = 100, .loss = 2.5});
   }
   const std::string text = ::testing::internal::GetCapturedStderr();
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 11) << text;

@@ -29,21 +29,29 @@ std::string pipeline(const std::string& gate) {
   return "apiVersion: moe/v1\n"
          "kind: Pipeline\n"
          "name: small\n"
-         "inputs: {dense: {path: " + root + "/examples/base-7m}}\n"
+         "inputs: {dense: {path: " +
+         root +
+         "/examples/base-7m}}\n"
          "stages:\n"
          "  - name: convert\n"
          "    convert: {input: dense, method: independent_random, experts: 4, top_k: 2, calibration_tokens: 512,\n"
-         "              calibration: [{path: " + root + "/examples/data/maths.train.jsonl, max_documents: 20}]}\n"
+         "              calibration: [{path: " +
+         root +
+         "/examples/data/maths.train.jsonl, max_documents: 20}]}\n"
          "  - name: train\n"
          "    train: {input: convert.model, steps: 4, sequence_length: 128, micro_batch_rows: 2,\n"
-         "            data: [{path: " + root + "/examples/data/maths.train.jsonl, max_documents: 50}]}\n"
+         "            data: [{path: " +
+         root +
+         "/examples/data/maths.train.jsonl, max_documents: 50}]}\n"
          "  - name: evaluate\n"
          "    evaluate: {input: train.model, baseline: dense, max_tokens: 1000, sequence_length: 128,\n"
-         "               data: [{path: " + root + "/examples/data/maths.valid.jsonl}]}\n" + gate;
+         "               data: [{path: " +
+         root + "/examples/data/maths.valid.jsonl}]}\n" + gate;
 }
 
 constexpr char kOpenGate[] = "  - gate: {name: fine, metric: evaluate.loss, op: \"<\", value: 100}\n";
-constexpr char kHoldingGate[] = "  - gate: {name: strict, metric: evaluate.loss_ratio_to_baseline, op: \"<\", value: 0.1}\n";
+constexpr char kHoldingGate[] =
+    "  - gate: {name: strict, metric: evaluate.loss_ratio_to_baseline, op: \"<\", value: 0.1}\n";
 constexpr char kFailingGate[] =
     "  - gate: {name: strict, metric: evaluate.loss_ratio_to_baseline, op: \"<\", value: 0.1, on_fail: FAIL}\n";
 
@@ -65,7 +73,9 @@ class RunTest : public ::testing::Test {
 TEST_F(RunTest, LeavesSummaryReportAndMetricsAndDoesNothingTwice) {
   const testing::ProcessResult first = run(pipeline(kOpenGate), {}, 2);
   ASSERT_EQ(first.exit_code, 0) << first.err;
-  EXPECT_THAT(first.err, ::testing::ContainsRegex("event=data_loaded documents=50 .* rows_planned=[1-9][0-9]* fill=[01].* rows_per_pass=[1-9]"));
+  EXPECT_THAT(first.err,
+              ::testing::ContainsRegex(
+                  "event=data_loaded documents=50 .* rows_planned=[1-9][0-9]* fill=[01].* rows_per_pass=[1-9]"));
   EXPECT_THAT(first.out, HasSubstr("after train"));
   EXPECT_THAT(first.out, HasSubstr("report.html"));
   EXPECT_EQ(summary()["state"], "SUCCEEDED");
@@ -86,8 +96,8 @@ TEST_F(RunTest, LeavesSummaryReportAndMetricsAndDoesNothingTwice) {
   // How often to save and where a file lies decide nothing.
   const std::string copied = folder_ / "maths.train.jsonl";
   fs::copy(std::string(MOE_SOURCE_DIR) + "/examples/data/maths.train.jsonl", copied);
-  const testing::ProcessResult kept =
-      run(pipeline(kOpenGate), {"--set", "stages.train.train.keep_checkpoints=3", "--set", "stages.train.train.data.0.path=" + copied});
+  const testing::ProcessResult kept = run(pipeline(kOpenGate), {"--set", "stages.train.train.keep_checkpoints=3",
+                                                                "--set", "stages.train.train.data.0.path=" + copied});
   ASSERT_EQ(kept.exit_code, 0) << kept.err;
   EXPECT_FALSE(fs::exists(out_ / "convert/output-t0002")) << "a finished stage ran again";
   EXPECT_FALSE(fs::exists(out_ / "train/output-t0002"));
@@ -98,7 +108,8 @@ TEST_F(RunTest, LeavesSummaryReportAndMetricsAndDoesNothingTwice) {
   ASSERT_EQ(changed.exit_code, 0) << changed.err;
   EXPECT_FALSE(fs::exists(out_ / "convert/output-t0002"));
   EXPECT_TRUE(fs::exists(out_ / "train/output-t0002/config.json"));
-  EXPECT_THAT(changed.err, HasSubstr("output-t0001 stays and does not count: train.learning_rate was 0.0002 and is 0.001"));
+  EXPECT_THAT(changed.err,
+              HasSubstr("output-t0001 stays and does not count: train.learning_rate was 0.0002 and is 0.001"));
 
   // Begun afresh under deploy/gang.sh, and killed before training wrote its record.
   const std::map<std::string, std::string> launcher{{"MOE_LAUNCHER_ID", "gang-1"}};
@@ -171,9 +182,13 @@ TEST_F(RunTest, AFailingGateExitsWithOne) {
 
 TEST_F(RunTest, AJobFileIsAPipelineOfOneStage) {
   const std::string root = MOE_SOURCE_DIR;
-  const std::string job = "apiVersion: moe/v1\nkind: Job\nname: just-evaluate\n"
-                          "evaluate: {input: " + root + "/examples/base-7m, max_tokens: 500, sequence_length: 128,\n"
-                          "           data: [{path: " + root + "/examples/data/maths.valid.jsonl}]}\n";
+  const std::string job =
+      "apiVersion: moe/v1\nkind: Job\nname: just-evaluate\n"
+      "evaluate: {input: " +
+      root +
+      "/examples/base-7m, max_tokens: 500, sequence_length: 128,\n"
+      "           data: [{path: " +
+      root + "/examples/data/maths.valid.jsonl}]}\n";
   const testing::ProcessResult result = run(job);
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_EQ(summary()["state"], "SUCCEEDED");

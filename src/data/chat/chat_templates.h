@@ -37,8 +37,8 @@ struct RenderedChat {
   struct Turn {
     size_t begin =
         0;  ///< where generation of this answer would start; for templates with a space before it, at that space
-    size_t end = 0;         ///< one past the last byte of the content
-    size_t marker_end = 0;  ///< one past the turn's end marker, which is learned, too; `end` if the text has none
+    size_t end = 0;          ///< one past the last byte of the content
+    size_t marker_end = 0;   ///< one past the turn's end marker, which is learned, too; `end` if the text has none
     bool is_learned = true;  ///< set by encode_chat
   };
   std::string text;

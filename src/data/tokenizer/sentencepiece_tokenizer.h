@@ -77,8 +77,8 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::string bos_token_, eos_token_;
   bool adds_bos_ = true, adds_eos_ = false, is_legacy_ = true, adds_prefix_space_ = true;
   std::unordered_map<std::string_view, int32_t> unmergeable_;  ///< control pieces and the unknown one; keys into model_
-  std::unordered_map<std::string_view, int32_t> mergeable_;  ///< what merging may give; keys into model_
-  std::vector<uint32_t> ranks_;                              ///< of merging, by id
+  std::unordered_map<std::string_view, int32_t> mergeable_;    ///< what merging may give; keys into model_
+  std::vector<uint32_t> ranks_;                                ///< of merging, by id
   /// User-defined pieces by their first byte, the longest first.
   std::array<std::vector<std::string_view>, 256> user_defined_;
   bool has_user_defined_ = false;

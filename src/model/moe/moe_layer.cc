@@ -4,19 +4,24 @@
 
 namespace moe {
 
-MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD, TokenDispatcher& dispatcher,
-                    int64_t layer) {
+MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD,
+                    TokenDispatcher& dispatcher, int64_t layer) {
   const Routing routing = route(x_TD, weights.router, options.top_k, options.topk_norm);
   // The scale goes into the weights: T x K products instead of T x D.
-  const at::Tensor weights_TK = options.output_scale == 1 ? routing.weights_TK : routing.weights_TK * options.output_scale;
-  const DispatchedTokens dispatched = dispatcher.dispatch(x_TD, routing.expert_ids_TK, weights_TK, options.num_experts, layer);
-  const at::Tensor in = ops::grouped_linear(dispatched.rows_RD, weights.gate_up, dispatched.rows_per_expert, weights.gate_up_bias);
+  const at::Tensor weights_TK =
+      options.output_scale == 1 ? routing.weights_TK : routing.weights_TK * options.output_scale;
+  const DispatchedTokens dispatched =
+      dispatcher.dispatch(x_TD, routing.expert_ids_TK, weights_TK, options.num_experts, layer);
+  const at::Tensor in =
+      ops::grouped_linear(dispatched.rows_RD, weights.gate_up, dispatched.rows_per_expert, weights.gate_up_bias);
   const at::Tensor hidden = options.is_gated ? ops::swiglu(in) : ops::gelu_new(in);
-  at::Tensor y = dispatcher.combine(ops::grouped_linear(hidden, weights.down, dispatched.rows_per_expert), dispatched, layer);
+  at::Tensor y =
+      dispatcher.combine(ops::grouped_linear(hidden, weights.down, dispatched.rows_per_expert), dispatched, layer);
   if (weights.shared) y = feed_forward(*weights.shared, x_TD).add_(y);
   if (weights.output_bias.defined()) y = ops::add_bias(y, weights.output_bias);
   return {y,
-          {at::bincount(routing.expert_ids_TK.flatten(), /*weights=*/{}, options.num_experts), routing.probabilities_TE.sum(0)}};
+          {at::bincount(routing.expert_ids_TK.flatten(), /*weights=*/{}, options.num_experts),
+           routing.probabilities_TE.sum(0)}};
 }
 
 }  // namespace moe

@@ -14,17 +14,17 @@ namespace moe {
 
 /// How one MoE layer routed this rank's tokens; what the balance loss is made of.
 struct RouterStats {
-  at::Tensor tokens_per_expert_E;      ///< int64: (token, slot) pairs of this rank's tokens per global expert
-  at::Tensor probability_sum_E;        ///< sum over tokens of softmax over all experts; differentiable
+  at::Tensor tokens_per_expert_E;  ///< int64: (token, slot) pairs of this rank's tokens per global expert
+  at::Tensor probability_sum_E;    ///< sum over tokens of softmax over all experts; differentiable
 };
 
 struct MoeWeights {
-  at::Tensor router;                          ///< [E, D]
-  at::Tensor gate_up;                         ///< [owned experts, 2I, D], the gate's rows first; without a gate [owned experts, I, D]
-  at::Tensor down;                            ///< [owned experts, D, I]
-  std::optional<FeedForwardWeights> shared;   ///< sees every token, weight 1, not scaled
-  at::Tensor gate_up_bias{};                  ///< of the rows of gate_up; undefined where there is none
-  at::Tensor output_bias{};                   ///< [D]: added once per token, not scaled; undefined where there is none
+  at::Tensor router;   ///< [E, D]
+  at::Tensor gate_up;  ///< [owned experts, 2I, D], the gate's rows first; without a gate [owned experts, I, D]
+  at::Tensor down;     ///< [owned experts, D, I]
+  std::optional<FeedForwardWeights> shared;  ///< sees every token, weight 1, not scaled
+  at::Tensor gate_up_bias{};                 ///< of the rows of gate_up; undefined where there is none
+  at::Tensor output_bias{};                  ///< [D]: added once per token, not scaled; undefined where there is none
 };
 
 struct MoeOptions {
@@ -32,7 +32,7 @@ struct MoeOptions {
   int64_t top_k = 0;
   double output_scale = 1;
   TopkNorm topk_norm = TopkNorm::kRenorm;
-  bool is_gated = true;                ///< down(silu(gate x) * up x); otherwise down(gelu_new(up x))
+  bool is_gated = true;  ///< down(silu(gate x) * up x); otherwise down(gelu_new(up x))
 };
 
 struct MoeOutput {
@@ -40,9 +40,9 @@ struct MoeOutput {
   RouterStats stats;
 };
 
-/// y = output_scale * sum over the chosen experts of weight * expert(x), + shared(x) + output_bias: route, dispatch, experts, combine.
-/// `layer` names the collectives of the dispatcher.
-MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD, TokenDispatcher& dispatcher,
-                    int64_t layer);
+/// y = output_scale * sum over the chosen experts of weight * expert(x), + shared(x) + output_bias: route, dispatch,
+/// experts, combine. `layer` names the collectives of the dispatcher.
+MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD,
+                    TokenDispatcher& dispatcher, int64_t layer);
 
 }  // namespace moe

@@ -10,9 +10,9 @@ namespace moe {
 
 /// Which experts each token goes to, and with what weight.
 struct Routing {
-  at::Tensor expert_ids_TK;        ///< int64, by falling logit; the lowest id wins a tie
-  at::Tensor weights_TK;           ///< of the activations' dtype; differentiable
-  at::Tensor probabilities_TE;     ///< softmax over all experts; differentiable
+  at::Tensor expert_ids_TK;     ///< int64, by falling logit; the lowest id wins a tie
+  at::Tensor weights_TK;        ///< of the activations' dtype; differentiable
+  at::Tensor probabilities_TE;  ///< softmax over all experts; differentiable
 };
 
 /// How the chosen logits become weights.

@@ -30,7 +30,8 @@ void check_multipliers(const JsonFields& fields, const ModelConfig& config) {
   }
 }
 
-void read_granite_config(const std::string& model_type, const json& source, const std::string& where, ModelConfig& config) {
+void read_granite_config(const std::string& model_type, const json& source, const std::string& where,
+                         ModelConfig& config) {
   const JsonFields fields(source, where);
   read_dense_base(source, where, "llama",
                   {"num_local_experts", "num_experts_per_tok", "shared_intermediate_size", "embedding_multiplier",
@@ -93,13 +94,14 @@ std::vector<StockTensor> granite_tensors(const ModelConfig& config, const StockF
 }  // namespace
 
 StockLayout granite_moe_layout(const std::string& model_type) {
-  return {
-      architecture_of(model_type),
-      [model_type](const json& source, const std::string& where, ModelConfig& config) {
-        read_granite_config(model_type, source, where, config);
-      },
-      [model_type](const ModelConfig& config, const StockForm& form) { return write_granite_config(model_type, config, form); },
-      granite_tensors};
+  return {architecture_of(model_type),
+          [model_type](const json& source, const std::string& where, ModelConfig& config) {
+            read_granite_config(model_type, source, where, config);
+          },
+          [model_type](const ModelConfig& config, const StockForm& form) {
+            return write_granite_config(model_type, config, form);
+          },
+          granite_tensors};
 }
 
 }  // namespace moe
