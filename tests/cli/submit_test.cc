@@ -220,7 +220,7 @@ TEST_F(SubmitTest, ADryRunWithoutACoordinatorShowsWhatIsKnownHere) {
   EXPECT_THAT(result.out, Not(HasSubstr("valid")));
   EXPECT_THAT(result.err, Not(HasSubstr("warning:")));
   result = submit({"--dry-run", "--set", "defaults.gang.ranks=12"});
-  EXPECT_THAT(result.err, HasSubstr("warning: stage stage1: 4 of gang.ranks 12 get no rows"));
+  EXPECT_THAT(result.err, HasSubstr("warning: stage stage1: gang.ranks: 4 of 12 ranks get no row"));
 }
 
 TEST_F(SubmitTest, ARefusalIsExplainedByLine) {
