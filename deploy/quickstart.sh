@@ -44,9 +44,13 @@ build_preset release moe-worker moe-coordinator moectl
 if ((standalone)); then
   announce "3/4 $config on $ranks ranks, results in $out"
   extra=("${assignments[@]}")
-  ((fresh)) && extra+=(--fresh)
+  again="The same command"
+  if ((fresh)); then
+    extra+=(--fresh)
+    again+=" without --fresh"
+  fi
   bash deploy/gang.sh --ranks "$ranks" --threads 1 --once -- "$bin/moe-worker" run "$config" --out "$out" "${extra[@]}" ||
-    give_up "the pipeline did not finish; the reason is above. The same command goes on where it stopped"
+    give_up "the pipeline did not finish; the reason is above. $again goes on where it stopped"
   announce "4/4 done"
   exit 0
 fi

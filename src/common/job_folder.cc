@@ -76,6 +76,7 @@ int JobFolder::next_attempt() const {
   int highest = 0;
   for (const auto& [attempt, path] : numbered(path_ / "attempts", "")) highest = std::max(highest, attempt);
   for (const auto& [attempt, path] : numbered(path_, kOutputPrefix)) highest = std::max(highest, attempt);
+  for (const nlohmann::json& entry : fresh()) highest = std::max(highest, entry["attempt"].get<int>() - 1);
   return highest + 1;
 }
 

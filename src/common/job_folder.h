@@ -30,7 +30,7 @@ class JobFolder {
   std::vector<nlohmann::json> records() const;
   /// Attempts that were begun, newest first.
   std::vector<int> attempts() const;
-  /// Highest attempt so far + 1.
+  /// Highest attempt so far + 1, and never below one that fresh() names: what is made from now on is to count.
   int next_attempt() const;
   std::filesystem::path attempt_path(int attempt) const;
   std::filesystem::path output_path(int attempt) const;
@@ -40,7 +40,7 @@ class JobFolder {
   /// Written first: {"config": .., "inputs": ..} as attempts/<n>/stage.json (the effective stage) and inputs.json
   /// (digests). Makes the attempt's folder.
   void record_begun(int attempt, const nlohmann::json& configuration) const;
-  /// What was begun with --fresh, [{"attempt", "launcher", "config", "inputs"}] as fresh.json has it: attempts below
+  /// What was begun with --fresh, [{"attempt", "launchers", "config", "inputs"}] as fresh.json has it: attempts below
   /// `attempt` do not count for that configuration. Empty if there is nothing.
   std::vector<nlohmann::json> fresh() const;
   void record_fresh(const std::vector<nlohmann::json>& entries) const;

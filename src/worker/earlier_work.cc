@@ -1,6 +1,7 @@
 #include "worker/earlier_work.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "checkpoint/checkpointer.h"
@@ -48,12 +49,13 @@ Judged judge(const JobFolder& folder, const StoredCheckpoint& checkpoint, const 
   return judged;
 }
 
-/// A result that training could have reached from what this was made with is there: nothing is lost by leaving the
-/// checkpoint alone.
-bool is_finished(const std::optional<Configuration>& made_with, const std::vector<json>& records) {
-  return made_with && std::any_of(records.begin(), records.end(), [&](const json& record) {
+/// A result that training could have reached from what this was made with has been there since: nothing is lost by
+/// leaving the checkpoint alone. An older result is not what the checkpoint was on its way to: --fresh began it anew.
+bool is_finished(const Judged& judged, const std::vector<json>& records) {
+  return judged.made_with && std::any_of(records.begin(), records.end(), [&](const json& record) {
            const std::optional<Configuration> done = configuration_from(record);
-           return done && may_go_on(changes(*made_with, *done));
+           return done && record["attempt"].get<int>() >= judged.checkpoint->attempt &&
+                  may_go_on(changes(*judged.made_with, *done));
          });
 }
 
@@ -93,25 +95,31 @@ std::string output_of(const json& record) {
 
 }  // namespace
 
-void begin_afresh(const JobFolder& folder, const Configuration& now, const std::string& launcher) {
+bool begin_afresh(const JobFolder& folder, const Configuration& now, const std::string& launcher) {
   std::vector<json> entries = folder.fresh();
-  const auto is_of_launcher = [&](const json& entry) { return entry.value("launcher", "") == launcher; };
-  if (!launcher.empty() && std::any_of(entries.begin(), entries.end(), is_of_launcher)) return;
-  // One for each configuration: the file does not grow with the runs.
+  // One for each configuration, with all launchers that asked: the file does not grow with the runs. A configuration
+  // that measures something else has its own, since the results of the other one count on their own.
+  std::set<std::string> launchers;
   std::erase_if(entries, [&](const json& entry) {
     const std::optional<Configuration> begun = configuration_from(entry);
-    return begun && digest_of(*begun) == digest_of(now);
+    if (!begun || !is_same_result(changes(*begun, now))) return false;
+    launchers.merge(entry.value("launchers", std::set<std::string>()));
+    return true;
   });
+  if (launchers.contains(launcher)) return false;
+  if (!launcher.empty()) launchers.insert(launcher);
   json entry = to_json(now);
-  entry.update({{"attempt", folder.next_attempt()}, {"launcher", launcher}});
+  entry.update({{"attempt", folder.next_attempt()}, {"launchers", launchers}});
   entries.push_back(std::move(entry));
   folder.record_fresh(entries);
+  return true;
 }
 
 EarlierWork earlier_work(const JobFolder& folder, const Configuration& now) {
   const std::vector<StoredCheckpoint> checkpoints = stored_checkpoints(folder.checkpoints_path());
   const Floor floor = floor_of(folder, now);
   EarlierWork work;
+  work.first_attempt = floor.checkpoints;
   const std::vector<json> records = folder.records();
   std::string unlike_result;  // how the newest result differs
   for (const json& record : records) {
@@ -139,7 +147,7 @@ EarlierWork earlier_work(const JobFolder& folder, const Configuration& now) {
       continue;
     }
     tell_skipped(folder, judged);
-    if (!other && !is_finished(judged.made_with, records)) {
+    if (!other && !is_finished(judged, records)) {
       other = std::move(judged);
     }
   }
@@ -194,9 +202,9 @@ std::vector<std::string> resumable_of(const JobFolder& folder, const std::vector
   return resumable;
 }
 
-bool may_go_on_from(const json& scalars, const Configuration& now) {
+bool may_go_on_from(const json& scalars, const Configuration& now, int first_attempt) {
   const std::optional<Configuration> before = configuration_from(scalars);
-  return before && may_go_on(changes(*before, now));
+  return before && scalars.value("attempt", 0) >= first_attempt && may_go_on(changes(*before, now));
 }
 
 }  // namespace moe

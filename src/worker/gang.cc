@@ -9,6 +9,7 @@
 #include "comm/agreement.h"
 #include "common/data_root.h"
 #include "common/error.h"
+#include "common/exit_code.h"
 #include "common/log.h"
 #include "common/version.h"
 #include "metrics/http_server.h"
@@ -59,11 +60,12 @@ v1::Gang describe_gang(const std::vector<std::string>& ranks) {
 /// The id of the data root that this rank sees, or why that cannot be told: the others learn it before anybody ends of
 /// it.
 json root_of(const std::filesystem::path& data_root) {
-  json root = {{"id", ""}, {"error", ""}};
+  json root = {{"id", ""}, {"error", ""}, {"code", 0}};
   try {
     root["id"] = read_root_id(data_root).value_or("");
-  } catch (const StorageError& error) {
+  } catch (const Error& error) {
     root["error"] = error.what();
+    root["code"] = static_cast<int>(exit_code_for(error));
   }
   return root;
 }
@@ -73,7 +75,10 @@ void compare_roots(const std::vector<std::string>& ranks, const std::filesystem:
   for (const std::string& rank : ranks) {
     const json told = json::parse(rank);
     const std::string error = told["root"]["error"];
-    if (!error.empty()) throw_agreed<StorageError>(concat(error, " (on ", told["node"].get<std::string>(), ")"));
+    if (error.empty()) continue;
+    const std::string message = concat(error, " (on ", told["node"].get<std::string>(), ")");
+    if (told["root"]["code"] == static_cast<int>(ExitCode::kBadInput)) throw_agreed<InvalidArgument>(message);
+    throw_agreed<StorageError>(message);
   }
   const std::string expected = json::parse(ranks[0])["root"]["id"];
   if (expected.empty()) return;  // no coordinator has been there yet, or none of ours: the leader will be told

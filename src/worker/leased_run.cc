@@ -173,7 +173,9 @@ class LeasedJob {
   CheckpointAuthority authority(const std::vector<std::string>& resumable, const Configuration& configuration) {
     CheckpointAuthority authority;
     authority.resumable = resumable;
-    authority.is_ours = [configuration](const json& scalars) { return may_go_on_from(scalars, configuration); };
+    authority.is_ours = [configuration](const json& scalars) {
+      return may_go_on_from(scalars, configuration, /*first_attempt=*/0);
+    };
     authority.commit = [this](const SavedCheckpoint& saved) {
       const auto begun = std::chrono::steady_clock::now();
       const bool committed = run_.agent->commit(saved);

@@ -63,7 +63,7 @@ class Run {
           feed(Approve{hold->gate});
           write_summary();  // which said HELD
         } else {
-          progress_.message(concat("to go on: the same command with --approve ", hold->gate));
+          progress_.message(concat("to go on: ", same_command(), " with --approve ", hold->gate));
         }
       } else if (const auto* start = std::get_if<StartStage>(&action)) {
         const std::optional<Event> event = run_stage(start->name);
@@ -86,9 +86,12 @@ class Run {
  private:
   ExitCode release(const std::string& stage) {
     write_summary();
-    progress_.message(stage + ": stopped after a checkpoint, as asked; the same command goes on from there");
+    progress_.message(stage + ": stopped after a checkpoint, as asked; " + same_command() + " goes on from there");
     return ExitCode::kReleased;
   }
+
+  /// By hand, --fresh would begin anew once more.
+  std::string same_command() const { return settings_.fresh ? "the same command without --fresh" : "the same command"; }
 
   const v1::Stage& stage_named(const std::string& name) const {
     for (const v1::Stage& stage : spec_.stages()) {
@@ -101,12 +104,15 @@ class Run {
   /// gives what its configuration says, so that those behind it are known too.
   void begin_all_afresh() {
     StageInputs inputs = *inputs_;
+    bool is_asked_anew = false;
     for (const v1::Stage& stage : spec_.stages()) {
       if (stage.has_gate()) continue;
       const Configuration configuration = inputs.configuration_of(stage);
-      begin_afresh(JobFolder(settings_.root, stage.name()), configuration, settings_.launcher);
+      is_asked_anew |= begin_afresh(JobFolder(settings_.root, stage.name()), configuration, settings_.launcher);
       inputs.add_output(stage.name(), {}, digest_of(configuration));
     }
+    progress_.message(is_asked_anew ? "--fresh is recorded; without it the same command goes on with what begins now"
+                                    : "--fresh counted when this launcher asked for it first; what began then goes on");
   }
 
   /// Rank 0: where and with what the stage will run, or its record if it is done already.
@@ -118,7 +124,10 @@ class Run {
     const int attempt = folder.next_attempt();
     json begun = to_json(configuration);
     folder.record_begun(attempt, begun);
-    begun.update({{"attempt", attempt}, {"resumable", earlier.resumable}, {"note", earlier.note}});
+    begun.update({{"attempt", attempt},
+                  {"resumable", earlier.resumable},
+                  {"first_attempt", earlier.first_attempt},
+                  {"note", earlier.note}});
     return begun;
   }
 
@@ -154,7 +163,10 @@ class Run {
           .should_stop = stop_signalled,
           .on_metrics = nullptr,
           .checkpoints = {.resumable = begun["resumable"].get<std::vector<std::string>>(),
-                          .is_ours = [&](const json& scalars) { return may_go_on_from(scalars, configuration); },
+                          .is_ours =
+                              [&](const json& scalars) {
+                                return may_go_on_from(scalars, configuration, begun["first_attempt"]);
+                              },
                           .commit = nullptr}};
       const std::optional<JobOutcome> outcome = run_job(context);
       if (!outcome) return std::nullopt;

@@ -12,7 +12,6 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "common/log.h"
-#include "common/printable.h"
 #include "pipeline/defaults.h"
 #include "pipeline/spec.h"
 #include "pipeline/warnings.h"
@@ -55,7 +54,7 @@ void check_ranks(const v1::PipelineSpec& spec, int ranks, const std::string& fil
 /// deploy/gang.sh starts the same flags again after the gang ended: what --fresh began is to be gone on with then.
 std::string launcher() {
   const char* id = std::getenv("MOE_LAUNCHER_ID");
-  return id == nullptr ? "" : excerpt(id);
+  return id == nullptr ? "" : xxh3_hex(id);  // whatever its length and bytes: only equality is asked
 }
 
 /// Before the first stage. Ranks are left out: the trainer, who knows how many there are, tells of those without rows.

@@ -55,10 +55,10 @@ TEST(MpiCommunicatorTest, RanksInDifferentOperationsTimeOutAndNeverTakeEachOther
 
 TEST(MpiCommunicatorTest, WhoIsWaitedForBeyondTheLimitIsNamed) {
   Communicator& world = testing::mpi_world();
-  const auto hasty = make_mpi_world(std::chrono::milliseconds(500))->split(0, "hasty");
+  const auto hasty = make_mpi_world(std::chrono::milliseconds(1000))->split(0, "hasty");
   world.barrier("before the work");
   if (world.rank() == 1)
-    std::this_thread::sleep_for(std::chrono::milliseconds(1700));  // stopped, or at work: who knows
+    std::this_thread::sleep_for(std::chrono::milliseconds(2500));  // stopped, or at work: who knows
   if (world.rank() == 0) ::testing::internal::CaptureStderr();
   const std::vector<std::string> all = hasty->all_gather_bytes_after_work(concat(world.rank()), "hash weights");
   EXPECT_EQ(all.back(), concat(world.size() - 1)) << "it is waited for all the same";

@@ -68,10 +68,11 @@ TEST(JobFolderTest, KeepsWhatWasBegunAfresh) {
   const testing::TempDir root;
   const JobFolder job(root.path(), "train");
   EXPECT_TRUE(job.fresh().empty());
-  const std::vector<nlohmann::json> entries{{{"attempt", 2}, {"launcher", "a"}}, {{"attempt", 3}, {"launcher", ""}}};
+  const std::vector<nlohmann::json> entries{{{"attempt", 2}, {"launchers", {"a"}}}, {{"attempt", 3}}};
   job.record_fresh(entries);
   EXPECT_EQ(job.fresh(), entries);
   EXPECT_TRUE(job.attempts().empty()) << "nothing runs yet";
+  EXPECT_EQ(job.next_attempt(), 3) << "an attempt below would not count";
   write_file_atomically(job.path() / "fresh.json", "[{\"attempt\": 2}, 3, {}, {\"attempt\": \"x\"}]");
   EXPECT_EQ(job.fresh().size(), 1U);
   write_file_atomically(job.path() / "fresh.json", "[{");

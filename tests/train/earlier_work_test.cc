@@ -134,11 +134,11 @@ TEST_F(EarlierWorkTest, WhatFreshBeganIsGoneOnWithAndNotTheOldOutput) {
   const Ran done = run(stage_, "job");
   ASSERT_TRUE(done.earlier.record) << "it is finished now";
   EXPECT_EQ((*done.earlier.record)["attempt"], last.options.attempt);
-  // The other configuration keeps all that it made.
+  // Nothing that was there is gone: neither the other configuration's, nor what --fresh began beside.
   EXPECT_TRUE(run(other, "job").earlier.record);
   const auto after = contents(folder("job"));
   for (const auto& [name, digest] : before) {
-    if (name.starts_with("output-") || name.ends_with("-t0002/MANIFEST.json")) {
+    if (name.starts_with("output-") || name.ends_with("/MANIFEST.json")) {
       EXPECT_TRUE(after.contains(name) && after.at(name) == digest) << name;
     }
   }
@@ -160,18 +160,52 @@ TEST_F(EarlierWorkTest, FreshCountsOnceForALauncher) {
   run(stage_, "job");
   const JobFolder job(folder("job"));
   const Configuration now = configuration_of(stage_);
-  begin_afresh(job, now, "gang-1");
+  EXPECT_TRUE(begin_afresh(job, now, "gang-1"));
   EXPECT_FALSE(earlier_work(job, now).record);
   run(stage_, "job");
-  begin_afresh(job, now, "gang-1");  // started again with the same flags
+  EXPECT_FALSE(begin_afresh(job, now, "gang-1"));  // started again with the same flags
   ASSERT_TRUE(earlier_work(job, now).record);
   EXPECT_EQ((*earlier_work(job, now).record)["attempt"], 2);
   for (const std::string launcher : {"gang-2", "", ""}) {
-    begin_afresh(job, now, launcher);
+    EXPECT_TRUE(begin_afresh(job, now, launcher));
     EXPECT_FALSE(earlier_work(job, now).record) << "asked for once more";
     EXPECT_EQ(job.fresh().size(), 1U);
     run(stage_, "job");
   }
+  EXPECT_FALSE(begin_afresh(job, now, "gang-1")) << "whoever asked meanwhile, it asked already";
+  EXPECT_TRUE(earlier_work(job, now).record);
+  v1::Stage other = stage_;
+  other.set_seed(4);
+  EXPECT_TRUE(begin_afresh(job, configuration_of(other), "gang-1")) << "of this configuration it did not";
+}
+
+TEST_F(EarlierWorkTest, WhatFreshBeganStaysBegunWhenSomethingElseIsMeasuredAfresh) {
+  run(stage_, "job");
+  v1::Stage measured = stage_;
+  measured.mutable_train()->add_validation()->set_path(training_.folder() / "train.jsonl");
+  const JobFolder job(folder("job"));
+  begin_afresh(job, configuration_of(stage_), "");
+  begin_afresh(job, configuration_of(measured), "");
+  EXPECT_FALSE(earlier_work(job, configuration_of(stage_)).record);
+}
+
+TEST_F(EarlierWorkTest, AnOlderResultDoesNotFinishWhatFreshBegan) {
+  run(stage_, "job");
+  run(stage_, "job", /*fresh=*/true, 5);
+  v1::Stage other = stage_;
+  other.set_seed(4);
+  EXPECT_THROW(run(other, "job"), InvalidArgument);
+}
+
+TEST_F(EarlierWorkTest, WhatFreshBeganCountsThoughOlderAttemptsWereRemoved) {
+  run(stage_, "job");
+  run(stage_, "job");
+  run(stage_, "job", /*fresh=*/true, 2);
+  for (const char* gone : {"attempts", "checkpoints", "output-t0001"})
+    std::filesystem::remove_all(folder("job") / gone);
+  run(stage_, "job", false, 5);
+  EXPECT_EQ(run(stage_, "job").first_step(), 4);
+  EXPECT_TRUE(run(stage_, "job").earlier.record);
 }
 
 TEST_F(EarlierWorkTest, DataThatIsChangedAfterItWasRecordedIsNotTrainedOn) {

@@ -83,9 +83,11 @@ class StageRuns : public ::testing::Test {
     ran.options.ranks = stage.gang().ranks();
     ran.options.expert_parallel = stage.gang().expert_parallel();
     ran.options.configuration = to_json(now);
-    ran.options.checkpoints = {.resumable = ran.earlier.resumable,
-                               .is_ours = [now](const nlohmann::json& scalars) { return may_go_on_from(scalars, now); },
-                               .commit = nullptr};
+    ran.options.checkpoints = {
+        .resumable = ran.earlier.resumable,
+        .is_ours = [now, first = ran.earlier.first_attempt](
+                       const nlohmann::json& scalars) { return may_go_on_from(scalars, now, first); },
+        .commit = nullptr};
     files.record_begun(ran.options.attempt, ran.options.configuration);
     ran.options.on_data_read = [now](const auto& read) { require_recorded(now, read); };
     if (before_training) before_training();

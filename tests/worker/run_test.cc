@@ -238,7 +238,7 @@ class UnlikeRanksTest : public RunTest {
     write_file_atomically(folder_ / "job.yaml", "apiVersion: moe/v1\nkind: Job\nname: job\n" + job);
     const std::string command = "cd " + folder_.path().string() + "/$OMPI_COMM_WORLD_RANK && exec " +
                                 testing::worker_path() + " run " + folder_.path().string() + "/job.yaml --out " +
-                                out_.string();
+                                out_.string() + " --collective-timeout 15";
     return testing::run_process(
         {"bash", std::string(MOE_SOURCE_DIR) + "/deploy/gang.sh", "--ranks", "2", "--once", "--", "sh", "-c", command});
   }
