@@ -9,6 +9,7 @@
 
 #include "common/error.h"
 #include "common/file_io.h"
+#include "common/write_all.h"
 
 namespace moe {
 namespace {
@@ -22,9 +23,7 @@ constexpr char kHexDigits[] = "0123456789abcdef";
 bool create_alone(const fs::path& file, const std::string& text) {
   const int descriptor = ::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   if (descriptor < 0 && errno == EEXIST) return false;
-  const bool is_written = descriptor >= 0 &&
-                          ::write(descriptor, text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
-                          ::fsync(descriptor) == 0;
+  const bool is_written = descriptor >= 0 && write_all(descriptor, text) && ::fsync(descriptor) == 0;
   const int reason = errno;
   if (descriptor >= 0) ::close(descriptor);
   if (is_written) return true;
@@ -65,10 +64,11 @@ std::string create_root_id(const fs::path& root) {
     sync_directory(root);
     return id;
   }
-  const bool has_links = reason != EPERM && reason != EOPNOTSUPP && reason != ENOSYS;
-  if (has_links && reason != EEXIST)
-    throw StorageError(concat("cannot create ", file.string(), ": ", std::strerror(reason)));
-  if (!has_links && create_alone(file, id + "\n")) return id;
+  // File systems that have no links say so in many ways; why nothing can be made at all is told by trying.
+  if (reason != EEXIST && create_alone(file, id + "\n")) {
+    sync_directory(root);
+    return id;
+  }
   if (const std::optional<std::string> other = read_root_id(root)) return *other;
   throw StorageError(concat(file.string(), " was there and is gone: somebody removes it while it is made"));
 }

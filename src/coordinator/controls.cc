@@ -192,6 +192,23 @@ absl::StatusOr<v1::ControlResponse> Coordinator::retry(const v1::ControlRequest&
       });
 }
 
+bool Coordinator::let_jobs_back(Operation& operation, const std::string& launcher) {
+  bool is_any = false;
+  for (auto& [id, job] : jobs_) {
+    auto& names = *job.mutable_failed_on();
+    const auto end = is_terminal(job.state()) ? names.end() : std::remove(names.begin(), names.end(), launcher);
+    if (end == names.end()) continue;
+    const bool is_queued = job.state() == v1::JOB_STATE_QUEUED;
+    if (is_queued) queue_.erase(queue_entry(job));
+    names.erase(end, names.end());
+    if (names.empty()) job.clear_avoid_until();
+    if (is_queued) queue_.insert(queue_entry(job));
+    operation.changed(job);
+    is_any = true;
+  }
+  return is_any;
+}
+
 absl::StatusOr<v1::ControlResponse> Coordinator::readmit_gang(const v1::ControlRequest& request) {
   return once<v1::ControlRequest, v1::ControlResponse>(
       "ReadmitGang", request, [&](Operation& operation) -> Result<v1::ControlResponse> {
@@ -204,14 +221,15 @@ absl::StatusOr<v1::ControlResponse> Coordinator::readmit_gang(const v1::ControlR
           return shown_gang(gangs_.at(*id), lease == leases_.end() ? "" : lease->first).state();
         };
         const std::string launcher = launcher_of(*id);
-        if (!health_.is_quarantined(launcher, now_micros())) {
+        const bool was_quarantined = health_.is_quarantined(launcher, now_micros());
+        health_.forgive(launcher);
+        if (!let_jobs_back(operation, launcher) && !was_quarantined) {
           v1::ControlResponse response;
           response.set_id(*id);
           response.set_state(state());
-          response.set_note("it was not quarantined; nothing was left to do");
+          response.set_note("it was not quarantined and no job was kept from it; nothing was left to do");
           return response;
         }
-        health_.forgive(launcher);
         operation.event("", "", "GANG_READMITTED", concat("gang ", *id, " ", said(request, "readmitted")));
         v1::ControlResponse response;
         response.set_id(*id);

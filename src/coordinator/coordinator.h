@@ -182,6 +182,10 @@ class Coordinator {
   /// Names that the connected gangs know.
   KnownNames known_names() const;
 
+  // controls.cc
+  /// Jobs that keep away from this launcher's gangs do so no more; whether there was one.
+  bool let_jobs_back(Operation& operation, const std::string& launcher);
+
   // leases.cc
   /// First thing under the lock of every call that asks how long gangs were silent: whichever comes first after a
   /// stall.

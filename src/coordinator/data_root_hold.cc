@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <fstream>
 
 #include "common/command_line.h"
@@ -30,10 +29,14 @@ fs::path lock_file(const fs::path& root) {
 /// A store that no program with root ids has used yet belongs to no root; where its work is, a part of that is.
 void require_earlier_work(const fs::path& root, const Store& store) {
   const std::vector<std::string> begun = store.begun_jobs();
-  std::error_code error;
-  if (begun.empty() ||
-      std::any_of(begun.begin(), begun.end(), [&](const std::string& job) { return fs::exists(root / job, error); }))
-    return;
+  if (begun.empty()) return;
+  for (const std::string& job : begun) {
+    std::error_code error;
+    const fs::file_status status = fs::status(root / job, error);
+    if (fs::exists(status)) return;
+    if (status.type() == fs::file_type::none)
+      throw StorageError(concat("cannot look at ", (root / job).string(), ": ", error.message()));
+  }
   const std::string file = root_id_file(root).string();
   throw InvalidArgument(concat("the store knows of ", begun.size(),
                                begun.size() == 1 ? " job that was" : " jobs that were", " begun (", begun.front(),
@@ -53,6 +56,9 @@ fs::path opened(const fs::path& path, const Store& store) {
     throw StorageError(concat("cannot look at --data-root ", root.string(), ": ", error.message()));
   if (type != fs::file_type::directory) {
     if (const std::string known = store.root_id(); !known.empty()) throw_other_root(root, known, " is not there");
+    require_earlier_work(root, store);
+  } else if (!read_root_id(root)) {  // looked at again under the lock, whose file is not to stand in a mount point
+    if (const std::string known = store.root_id(); !known.empty()) throw_other_root(root, known, " is missing");
     require_earlier_work(root, store);
   }
   make_last_directory(path, "--data-root");

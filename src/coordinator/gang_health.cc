@@ -61,11 +61,7 @@ std::vector<std::string> GangHealth::failed(const std::string& gang, const v1::G
 
 std::vector<std::string> GangHealth::worked(const std::string& gang, const std::string& job, int64_t step,
                                             int64_t now_micros) {
-  if (const auto sound = faults_.find(gang); sound != faults_.end()) {
-    for (const auto& [other, fault] : sound->second) unlink(gang, other);
-    faults_.erase(sound);
-    changed_.insert(gang);
-  }
+  forgive(gang);
   std::vector<std::string> begun;
   const auto gangs = gangs_of_job_.find(job);
   if (gangs == gangs_of_job_.end()) return begun;
@@ -95,7 +91,9 @@ void GangHealth::drop(const std::string& gang, const std::string& job) {
   const auto others = gangs_of_job_.find(job);
   if (others == gangs_of_job_.end()) return;
   for (const std::string& other : others->second) {
-    faults_.at(other).at(job).set_could_run_elsewhere(false);
+    v1::GangFault& fault = faults_.at(other).at(job);
+    if (fault.is_proven() || !fault.could_run_elsewhere()) continue;
+    fault.set_could_run_elsewhere(false);
     changed_.insert(other);
   }
 }
@@ -107,6 +105,7 @@ void GangHealth::forgive(const std::string& gang) {
 void GangHealth::forget_old(int64_t now_micros) {
   std::vector<std::pair<std::string, std::string>> old;
   for (const auto& [gang, faults] : faults_) {
+    if (is_quarantined(gang, now_micros)) continue;  // when it ends was told
     for (const auto& [job, fault] : faults) {
       if (now_micros - time_of(fault) >= std::max(kForgetMicros, quarantine_micros_)) old.emplace_back(gang, job);
     }

@@ -249,6 +249,14 @@ void Coordinator::tick() {
         "", "", "GANG_LOST",
         concat("gang ", id, " was not heard of for ", kForgetGangLeases * options_.lease.count() / 1000.0, " s"));
   }
+  // The grace of inputs that nobody sees runs while nobody is there who might: whoever came may be at other work.
+  const std::vector<GangShape> shapes = gang_shapes();
+  for (const QueuedJob& entry : queue_) {
+    v1::Job& job = jobs_.at(entry.id);
+    if (!job.has_inputs_missing_since() || !another_could_run(entry.need, entry.failed_on, "", shapes)) continue;
+    job.clear_inputs_missing_since();
+    operation.changed(job);
+  }
   operation.commit();
 }
 

@@ -149,6 +149,7 @@ absl::StatusOr<v1::Job> Coordinator::get_job(const v1::GetRequest& request) {
   v1::Job job;
   {
     const std::lock_guard lock(mutex_);
+    notice_stall();
     const Result<std::string> id = resolve_job(request.id());
     if (!id.ok()) return id.status();
     job = full_job(jobs_.at(*id));

@@ -60,6 +60,8 @@ Coordinator::Coordinator(CoordinatorOptions options, const Clock& clock, Store& 
     // Gangs get time to come back before anything is taken from them.
     if (is_leased(job.state())) leases_[id] = {job.gang_id(), now + kGraceLeases * options_.lease};
     if (job.state() == v1::JOB_STATE_QUEUED) queue_.insert(queue_entry(job));
+    if (job.has_inputs_missing_since())
+      touch(job.mutable_inputs_missing_since());  // no gang could come while we were away
     changed_pipelines_.insert(job.pipeline_id());
   }
   for (auto& [id, entry] : pipelines_) sort_in(entry);

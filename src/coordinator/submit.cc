@@ -66,6 +66,7 @@ std::string problems_text(const Problems& problems) {
 absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& request) {
   const InputCheck inputs = check_inputs(request.spec(), options_.data_root);  // before the lock is taken
   const auto check = [&](v1::SubmitResponse& response) {
+    notice_stall();
     Problems problems;
     // A Job comes as the pipeline of one stage that load_pipeline makes of it.
     v1::PipelineSpec top = request.spec();
@@ -73,7 +74,7 @@ absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& 
     check_top_level(top, SourceMap("the request"), problems);
     if (request.spec().kind() == "Job" &&
         (top.stages_size() != 1 || top.stages(0).kind_case() == v1::Stage::KIND_NOT_SET)) {
-      problems.push_back({"", "stages", "a Job comes as exactly one stage: convert, train or evaluate"});
+      problems.push_back({"", "stages", "a Job comes as exactly one stage that says what it does"});
     }
     check_stages(request.spec(), SourceMap("the request"), known_names(), problems);
     for (const v1::Stage& stage : request.spec().stages()) {

@@ -131,6 +131,7 @@ absl::Status Coordinator::apply(Operation& operation, v1::Job& job, JobEvent eve
         concat("job ", job.id(), " is ", state_name(from.state), ": ", event_name(event), " is not possible there"));
   }
   if (from.state == v1::JOB_STATE_QUEUED) queue_.erase(queue_entry(job));
+  if (event == JobEvent::kResume) job.clear_inputs_missing_since();  // nobody looked meanwhile
   job.set_state(to->state);
   job.set_intent(to->intent);
   job.set_reason(reason);
@@ -211,6 +212,10 @@ v1::AttemptFault Coordinator::charge(Operation& operation, v1::Job& job, const A
   const auto after = [&](int failures) { return after_each(options_.retry_backoff, failures); };
   // A job that broke a gang comes back to it only when no other gets free for long: it would break it again.
   const std::chrono::milliseconds long_wait = std::max(options_.retry_backoff, options_.quarantine);
+  // One time for all gangs that failed it: the last of them shortens nobody's.
+  const auto avoid = [&](const google::protobuf::Timestamp& until) {
+    if (!job.has_avoid_until() || to_micros(job.avoid_until()) < to_micros(until)) *job.mutable_avoid_until() = until;
+  };
   const v1::Attempt* attempt = current_attempt(job);
   const std::string launcher =
       attempt != nullptr && !attempt->launcher_id().empty() ? attempt->launcher_id() : launcher_of(job.gang_id());
@@ -245,17 +250,20 @@ v1::AttemptFault Coordinator::charge(Operation& operation, v1::Job& job, const A
   const bool waits = end.suspect == Suspect::kRoom || end.exit_code == static_cast<int>(ExitCode::kStorage);
   if (waits && !has_other) {
     job.set_room_failures(job.room_failures() + 1);
-    *job.mutable_avoid_until() = after(job.room_failures());
-    *job.mutable_not_before() = job.avoid_until();  // nobody else to give it to at once
+    avoid(after(job.room_failures()));
+    *job.mutable_not_before() = after(job.room_failures());  // nobody else to give it to at once
     return v1::ATTEMPT_FAULT_ROOM;
   }
   if (has_other || (is_sure && job.uncharged_failures() < kMaxUncharged)) {
     job.set_uncharged_failures(job.uncharged_failures() + 1);
     const bool brought_it_on = std::any_of(job.checkpoints().begin(), job.checkpoints().end(),
                                            [&](const v1::Checkpoint& made) { return made.attempt() == job.attempt(); });
-    *job.mutable_avoid_until() = end.suspect == Suspect::kSilentGang || brought_it_on
-                                     ? after(job.uncharged_failures())
-                                     : after_each(long_wait, job.uncharged_failures());
+    const auto broke = std::count_if(job.attempts().begin(), job.attempts().end(), [&](const v1::Attempt& before) {
+      return before.launcher_id() == launcher &&
+             (before.fault() == v1::ATTEMPT_FAULT_GANG || before.fault() == v1::ATTEMPT_FAULT_GANG_PROVEN);
+    });
+    avoid(end.suspect == Suspect::kSilentGang || brought_it_on ? after(job.uncharged_failures())
+                                                               : after_each(long_wait, static_cast<int>(broke) + 1));
     if (!has_other) *job.mutable_not_before() = after(job.uncharged_failures());
     if (is_sure) return v1::ATTEMPT_FAULT_GANG_PROVEN;
     return end.suspect == Suspect::kSilentGang ? v1::ATTEMPT_FAULT_SILENCE : v1::ATTEMPT_FAULT_GANG;
@@ -265,7 +273,7 @@ v1::AttemptFault Coordinator::charge(Operation& operation, v1::Job& job, const A
     const int64_t now = now_micros(), ends = to_micros(job.inputs_missing_since()) +
                                              std::chrono::microseconds(options_.input_grace).count();
     if (now < ends) {
-      *job.mutable_avoid_until() = after_each(long_wait, 1);  // whoever comes has it first
+      avoid(after_each(long_wait, 1));  // whoever comes has it first
       *job.mutable_not_before() = at(std::min(
           ends, now + std::chrono::microseconds(std::max(options_.retry_backoff, options_.input_grace / kLooksInGrace))
                           .count()));

@@ -112,6 +112,27 @@ TEST(GangHealthTest, WhatALauncherThatNeverReturnsDidIsForgottenToo) {
   EXPECT_TRUE(is_quarantined(strict, "g", 30 * kHour));
 }
 
+TEST(GangHealthTest, AQuarantineLastsUntilTheTimeThatWasTold) {
+  constexpr int64_t kDay = 24 * 3600;
+  GangHealth health(kQuarantine * kSecond);
+  health.failed("g", fault("a", 10));
+  health.failed("g", fault("b", kDay - 600));
+  health.forget_old((kDay + 60) * kSecond);
+  EXPECT_TRUE(is_quarantined(health, "g", kDay + 60));
+  health.forget_old((kDay - 600 + kQuarantine) * kSecond);
+  EXPECT_THAT(health.failed("g", fault("c", kDay - 600 + kQuarantine)), ElementsAre("g")) << "b is young";
+  EXPECT_EQ(health.record("g")->faults_size(), 2) << "a is not";
+}
+
+TEST(GangHealthTest, WhatASoundGangFailedTooIsNotHeldAgainstTheOther) {
+  GangHealth health(kQuarantine * kSecond);
+  for (const char* gang : {"bad?", "sound"}) {
+    for (const char* job : {"a", "b"}) health.failed(gang, fault(job, 10));
+  }
+  EXPECT_THAT(health.worked("sound", "c", 1, 11 * kSecond), IsEmpty());
+  EXPECT_FALSE(is_quarantined(health, "bad?", 11)) << "a gang that works failed both jobs";
+}
+
 TEST(GangHealthTest, WhatAnotherGangProvedIsNotUndoneByFailingOnceMore) {
   GangHealth health(kQuarantine * kSecond);
   health.failed("g", fault("a", 10));

@@ -149,8 +149,9 @@ TEST(QuarantineTest, AnInputThatNobodySeesWaitsForAGangThatIsAwayForAMoment) {
     EXPECT_FALSE(fixture.acquire("no-mount"));
     fixture.pass(31s);
   }
-  EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
+  fixture.clock().advance(5min);
   fixture.restart();
+  EXPECT_THAT(fixture.job(job).pending_explanation(), HasSubstr("ends FAILED in 121 s")) << "nobody could come";
   fixture.register_gang("no-mount");
   fixture.register_gang("good");
   EXPECT_FALSE(fixture.acquire("no-mount")) << "whoever comes has it first";
@@ -195,6 +196,80 @@ TEST(QuarantineTest, AnInputThatNobodySeesFailsWhenTheGraceIsOverOrTwoRefusedIt)
   fixture.pass(30s);
   ASSERT_TRUE(refuse(fixture, "b", fixture.must_acquire("b"), v1::REFUSAL_KIND_INPUTS, "/no/such/file.jsonl").ok());
   EXPECT_EQ(fixture.state(job), "FAILED") << "two gangs do not have it";
+}
+
+TEST(QuarantineTest, TheGraceRunsWhileNobodyIsThereWhoMightSeeTheInputs) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("no-mount");
+  const std::string job = submit_many(fixture, 1)[0];
+  const auto refuse_it = [&] {
+    std::optional<v1::Lease> lease;
+    for (int i = 0; i < 20 && !(lease = fixture.acquire("no-mount")); ++i) fixture.pass(10s);
+    ASSERT_TRUE(lease);
+    ASSERT_TRUE(refuse(fixture, "no-mount", *lease, v1::REFUSAL_KIND_INPUTS, "/only/on/good/gangs.jsonl").ok());
+    EXPECT_EQ(fixture.state(job), "QUEUED");
+  };
+  refuse_it();
+  // Another gang comes, has older work for longer than the grace, and is away for a moment.
+  fixture.register_gang("good");
+  for (int i = 0; i < 30; ++i) {
+    fixture.pass(10s);
+    EXPECT_FALSE(fixture.acquire("no-mount"));
+    fixture.register_gang("good");  // heard
+  }
+  v1::DeregisterGangRequest leave;
+  leave.set_gang_id("good");
+  ASSERT_TRUE(fixture.coordinator().deregister_gang(leave).ok());
+  refuse_it();
+  // A user holds the job, to mount the storage.
+  ASSERT_TRUE(fixture.coordinator().pause(fixture.control(job)).ok());
+  for (int i = 0; i < 30; ++i) {
+    fixture.pass(10s);
+    EXPECT_FALSE(fixture.acquire("no-mount"));
+  }
+  ASSERT_TRUE(fixture.coordinator().resume(fixture.control(job)).ok());
+  refuse_it();
+}
+
+TEST(QuarantineTest, AMilderFailureElsewhereDoesNotBringAJobBackToTheGangThatItBroke) {
+  CoordinatorFixture fixture;
+  for (const char* id : {"a", "b", "c"}) fixture.register_gang(id);
+  submit_many(fixture, 1);
+  const v1::Lease work = fixture.must_acquire("c");  // for days
+  const std::string job = submit_many(fixture, 1)[0];
+  ASSERT_TRUE(fail(fixture, "a", fixture.must_acquire("a"), kHardware).ok());
+  ASSERT_TRUE(refuse(fixture, "b", fixture.must_acquire("b"), v1::REFUSAL_KIND_ROOM).ok());
+  for (int i = 0; i < 4; ++i) {
+    fixture.pass(10s);
+    ASSERT_TRUE(fixture.heartbeat("c", work).ok());
+    EXPECT_FALSE(fixture.acquire("a")) << "others did not fail it";
+  }
+  EXPECT_EQ(fixture.must_acquire("b").job_id(), job);
+}
+
+TEST(QuarantineTest, GangsThatWereToldToEndDoNotLengthenTheWaitOfOneThatAJobBroke) {
+  CoordinatorFixture fixture;
+  for (int i = 0; i < 5; ++i) {
+    fixture.register_gang("ended");
+    if (i == 0) submit_many(fixture, 1);
+    fixture.must_acquire("ended");
+    v1::DeregisterGangRequest leave;
+    leave.set_gang_id("ended");
+    ASSERT_TRUE(fixture.coordinator().deregister_gang(leave).ok());
+  }
+  fixture.register_gang("bad");
+  fixture.register_gang("busy");
+  const v1::Lease lease = fixture.must_acquire("bad");
+  submit_many(fixture, 1);
+  const v1::Lease work = fixture.must_acquire("busy");
+  ASSERT_EQ(fixture.job(lease.job_id()).uncharged_failures(), 5);
+  ASSERT_TRUE(fail(fixture, "bad", lease, kHardware).ok());
+  int waited = 0;
+  for (; !fixture.acquire("bad") && waited < 3 * 3600; waited += 10) {
+    fixture.pass(10s);
+    ASSERT_TRUE(fixture.heartbeat("busy", work).ok());
+  }
+  EXPECT_EQ(waited, 30 * 60);
 }
 
 TEST(QuarantineTest, AJobThatBrokeAGangWaitsForABusyOneThatItDidNotBreak) {
@@ -291,6 +366,20 @@ TEST(QuarantineTest, FaultsOfADayAgoLeaveTheStore) {
     fixture.coordinator().tick();
     EXPECT_EQ(fixture.stored_faults(), std::set<std::string>{});
   }
+}
+
+TEST(QuarantineTest, AGangThatIsReadmittedGetsTheJobsThatWereKeptFromIt) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("bad", 1, "bad-launcher");
+  fixture.register_gang("good");
+  const std::string job = submit_many(fixture, 1)[0];
+  ASSERT_TRUE(fail(fixture, "bad", fixture.must_acquire("bad"), kHardware).ok());
+  ASSERT_FALSE(fixture.acquire("bad"));
+  const auto answer = fixture.coordinator().readmit_gang(fixture.control("bad"));
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->note(), "");
+  EXPECT_EQ(fixture.must_acquire("bad").job_id(), job);
+  EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
 }
 
 TEST(QuarantineTest, AnOperatorEndsIt) {
