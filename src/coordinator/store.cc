@@ -279,8 +279,7 @@ void Store::write(const Changes& changes) {
   for (const v1::Job& job : changes.jobs) {
     prepared(
         "INSERT INTO job VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = excluded.state, attempt = "
-        "excluded.attempt, "
-        "record = excluded.record")
+        "excluded.attempt, record = excluded.record")
         .text(1, job.id())
         .text(2, job.pipeline_id())
         .integer(3, job.state())

@@ -91,8 +91,7 @@ void add_models(const PipelineReport& report, int width, std::string& out) {
   if (layers == 0) return;
   out += wrapped(
       "Load: least-greatest share of its layer's tokens that an expert gets, as a multiple of an even share; 1 is "
-      "even, "
-      "0 is a dead expert.",
+      "even, 0 is a dead expert.",
       width);
 }
 

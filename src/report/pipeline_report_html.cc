@@ -118,8 +118,7 @@ std::string figures(const PipelineReport& report) {
   if (!loads.empty()) {
     html += concat(
         "<p class=\"muted\">Each expert's share of its layer's tokens as a multiple of an even share: 1 is even, 0 is "
-        "a "
-        "dead expert.</p>\n<div class=\"grid\">\n",
+        "a dead expert.</p>\n<div class=\"grid\">\n",
         loads, "</div>\n");
   }
   if (!table.empty()) html += table;

@@ -88,10 +88,8 @@ std::shared_ptr<double> add_collective_timeout(CLI::App& command) {
   command
       .add_option("--collective-timeout", *seconds,
                   "Seconds that ranks wait for one that computes as they do, before the gang ends with 86. What one "
-                  "rank does alone "
-                  "(hashing, reading, writing) does not count: it is waited for up to 24 h, with a warning that names "
-                  "the ranks "
-                  "each time that these seconds are over")
+                  "rank does alone (hashing, reading, writing) does not count: it is waited for up to 24 h, with a "
+                  "warning that names the ranks each time that these seconds are over")
       ->capture_default_str()
       ->check(CLI::Range(1.0, 86400.0));
   return seconds;
@@ -110,8 +108,8 @@ Subcommand add_run_command(CLI::App& app) {
   command->add_option("--approve", options->approved, "Let this gate pass although it holds")->take_all()->expected(1);
   command->add_flag("--fresh", options->fresh,
                     "Run finished stages again and train from step 1; deletes nothing. Started again, with or without "
-                    "it, by the same "
-                    "launcher (MOE_LAUNCHER_ID), or without it by hand, the run goes on with what it began");
+                    "it, by the same launcher (MOE_LAUNCHER_ID), or without it by hand, the run goes on with what it "
+                    "began");
   const std::shared_ptr<double> timeout = add_collective_timeout(*command);
   command->footer(
       "A finished stage is not run again as long as what decides its result is the same; an interrupted training goes "

@@ -68,8 +68,7 @@ void require_recorded(const Configuration& configuration, const std::map<std::st
       concat("stage ", configuration.stage.name(),
              ": data changed between the start of the run and the moment it was read:", changed,
              "\nNothing was made of it. Put back what it held, or start again: then what it holds now counts, and a "
-             "training that "
-             "has checkpoints of what it held stops and asks"));
+             "training that has checkpoints of what it held stops and asks"));
 }
 
 StageInputs::StageInputs(const v1::PipelineSpec& effective) {
