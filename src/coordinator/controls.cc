@@ -217,23 +217,17 @@ absl::StatusOr<v1::ControlResponse> Coordinator::readmit_gang(const v1::ControlR
         if (!id.ok()) return id.status();
         const auto lease =
             std::find_if(leases_.begin(), leases_.end(), [&](const auto& held) { return held.second.gang_id == *id; });
-        const auto state = [&] {
-          return shown_gang(gangs_.at(*id), lease == leases_.end() ? "" : lease->first).state();
-        };
         const std::string launcher = launcher_of(*id);
         const bool was_quarantined = health_.is_quarantined(launcher, now_micros());
         health_.forgive(launcher);
-        if (!let_jobs_back(operation, launcher) && !was_quarantined) {
-          v1::ControlResponse response;
-          response.set_id(*id);
-          response.set_state(state());
-          response.set_note("it was not quarantined and no job was kept from it; nothing was left to do");
-          return response;
-        }
-        operation.event("", "", "GANG_READMITTED", concat("gang ", *id, " ", said(request, "readmitted")));
         v1::ControlResponse response;
         response.set_id(*id);
-        response.set_state(state());
+        response.set_state(shown_gang(gangs_.at(*id), lease == leases_.end() ? "" : lease->first).state());
+        if (let_jobs_back(operation, launcher) || was_quarantined) {
+          operation.event("", "", "GANG_READMITTED", concat("gang ", *id, " ", said(request, "readmitted")));
+        } else {
+          response.set_note("it was not quarantined and no job was kept from it; nothing was left to do");
+        }
         return response;
       });
 }

@@ -47,6 +47,15 @@ void require_earlier_work(const fs::path& root, const Store& store) {
                                random_hex(16), " > ", file));
 }
 
+/// The id that the root has; nullopt: it has none, and this store may give it one.
+std::optional<std::string> root_id_or_right_to_make_it(const fs::path& root, const Store& store) {
+  std::optional<std::string> found = read_root_id(root);
+  if (found) return found;
+  if (const std::string known = store.root_id(); !known.empty()) throw_other_root(root, known, " is missing");
+  require_earlier_work(root, store);
+  return std::nullopt;
+}
+
 /// The folder as an absolute path. Made if need be, but never by a store that has results somewhere.
 fs::path opened(const fs::path& path, const Store& store) {
   const fs::path root = absolute_path(path).lexically_normal();
@@ -57,9 +66,9 @@ fs::path opened(const fs::path& path, const Store& store) {
   if (type != fs::file_type::directory) {
     if (const std::string known = store.root_id(); !known.empty()) throw_other_root(root, known, " is not there");
     require_earlier_work(root, store);
-  } else if (!read_root_id(root)) {  // looked at again under the lock, whose file is not to stand in a mount point
-    if (const std::string known = store.root_id(); !known.empty()) throw_other_root(root, known, " is missing");
-    require_earlier_work(root, store);
+  } else {
+    root_id_or_right_to_make_it(root,
+                                store);  // asked again under the lock, whose file is not to stand in a mount point
   }
   make_last_directory(path, "--data-root");
   return root;
@@ -88,15 +97,10 @@ std::unique_ptr<FileLock> locked(const fs::path& root) {
 
 std::string identified(const fs::path& root, Store& store) {
   const std::string known = store.root_id();
-  std::optional<std::string> found = read_root_id(root);
+  std::optional<std::string> found = root_id_or_right_to_make_it(root, store);
   if (known.empty()) {
-    if (!found) {
-      require_earlier_work(root, store);
-      found = create_root_id(root);
-    }
+    if (!found) found = create_root_id(root);
     store.set_root_id(*found);
-  } else if (!found) {
-    throw_other_root(root, known, " is missing");
   } else if (*found != known) {
     throw_other_root(root, known, " says " + *found);
   }
