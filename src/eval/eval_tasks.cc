@@ -29,8 +29,7 @@ nlohmann::json perplexity(const EvalSubject& subject) {
     options.packing.vocab_size = config.vocab_size;
     options.max_tokens = subject.spec.max_tokens();
     data.emplace(data_files(subject.spec.data()), subject.tokenizer, options);
-    for (const HeldOutData::Part& part : data->parts())
-      files.insert(part.loader->file_digests().begin(), part.loader->file_digests().end());
+    files = data->file_digests();
     facts = files;
     facts["tokenizer of " + subject.model.string()] = subject.tokenizer ? subject.tokenizer->digest() : "none";
   });

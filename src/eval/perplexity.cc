@@ -77,6 +77,12 @@ int64_t HeldOutData::rows() const {
   return rows;
 }
 
+std::map<std::string, std::string> HeldOutData::file_digests() const {
+  std::map<std::string, std::string> digests;
+  for (const Part& part : parts_) digests.merge(std::map(part.loader->file_digests()));
+  return digests;
+}
+
 LossReport measure_loss(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
                         const std::function<void(int64_t, int64_t)>& progress) {
   const at::NoGradGuard no_grad;

@@ -45,6 +45,8 @@ class HeldOutData {
   };
   std::vector<Part>& parts() { return parts_; }
   int64_t rows() const;
+  /// XXH3 of each file as it was read, by its path.
+  std::map<std::string, std::string> file_digests() const;
 
  private:
   std::vector<Part> parts_;

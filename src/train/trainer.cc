@@ -190,10 +190,7 @@ class Trainer {
   /// Files that differ between nodes would train on in silence: every rank its own.
   void compare_ranks() {
     std::map<std::string, std::string> files = loader_->file_digests();
-    if (held_out_) {
-      for (const HeldOutData::Part& part : held_out_->parts())
-        files.insert(part.loader->file_digests().begin(), part.loader->file_digests().end());
-    }
+    if (held_out_) files.merge(held_out_->file_digests());
     if (world_.size() > 1) {
       std::map<std::string, std::string> facts;
       agree(world_, "read fingerprints", [&] {
