@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+"""Two builds of the program, one job: is every number and every file the same? For changes that must keep the bits.
+
+    python3 tools/compare_builds.py OLD NEW                 OLD, NEW: build folders (build/release) of the two versions
+    python3 tools/compare_builds.py OLD NEW --quick         12 steps a stage instead of 50
+    python3 tools/compare_builds.py OLD NEW --rounds 5      and the times: the job five times with each, in turns; pairs compared
+    python3 tools/compare_builds.py --self-test             a changed number, byte, file or line of text is found
+
+Runs the main job (convert, two training stages, evaluations, export) without a coordinator on two ranks with expert parallelism 2,
+then commands on what it left: inspect, score, logits, generate, every export format, and conversions by each method in float32 on one
+rank without calibration. Both builds run at the same paths, one after the other, on the data of this checkout. Every file is compared:
+weights, checkpoints, exports and other binary files byte for byte; JSON, metrics, pages and text after what may differ is taken
+out, which is the tables below and nothing else. Ends with one line; exit 1 if anything differs.
+"""
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = "configs/base-7m_independent-random_cpu.yaml"
+FULL_STEPS, QUICK_STEPS = 50, 12
+METHODS = ["independent_random", "sequential"]  # of the builds that are compared, the older one's
+FORMATS = ["mixtral", "granitemoeshared", "qwen2_moe", "native", "dense"]
+
+# What may differ between two runs of one build: when it ran and how long that took.
+TIMES = {"seconds", "step_seconds", "tokens_per_second", "finished_at", "started_at", "eta_seconds", "time", "rows_per_second"}
+# What a step of the code renames on purpose, old key -> new key, by file name ("" stands for all); the older build's files are
+# read with these. Keys that only one build has are named with None on the other side.
+RENAMED_KEYS = {}
+# Values that follow from a renamed key: digests of configurations and of files that hold them.
+FOLLOWING_KEYS = set()
+# Lines of texts and pages that tell times.
+TEXT_TIMES = [
+    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?( UTC|Z)?"), "<time>"),
+    (re.compile(r"\b\d+(\.\d+)? (ms|s|min|h)\b( \d+ (s|min)\b)?"), "<duration>"),
+    (re.compile(r"\b[\d.,]+k? (tokens/s|tok/s|steps/s|tokens per second)"), "<rate>"),
+]
+
+
+def say(*words):
+    print(*words, flush=True)
+
+
+def run(command, log, env=None):
+    with open(log, "ab") as out:
+        code = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=env).returncode
+    if code:
+        sys.exit(f"compare_builds: {' '.join(map(str, command))}\nended with {code}; its words are in {log}")
+
+
+def gang(build, ranks, arguments, log):
+    run(["bash", "deploy/gang.sh", "--ranks", str(ranks), "--threads", "1", "--once", "--", build / "bin/moe-worker", *arguments], log)
+
+
+def main_job(build, work, steps):
+    log = work / "job.log.txt"
+    approved = ["--approve", "recovered"] if steps < FULL_STEPS else []  # a short training does not pass the job's gate
+    gang(build, 2, ["run", CONFIG, "--out", work / "job", "--set", f"stages.stage1.train.steps={steps}",
+                    "--set", f"stages.stage2.train.steps={steps}", *approved], log)
+    log.unlink()
+
+
+def commands(build, work):
+    """What the commands print and write about the job's models."""
+    worker, out = build / "bin/moe-worker", work / "commands"
+    out.mkdir()
+    model = work / "job/stage2/output-t0001"
+
+    def keep(name, *arguments):
+        with open(out / name, "wb") as file:
+            code = subprocess.run([worker, *arguments], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT).returncode
+        if code:  # what fails alike proves nothing
+            sys.exit(f"compare_builds: moe-worker {' '.join(map(str, arguments))}\nended with {code}; its words are in {out / name}")
+
+    keep("inspect.txt", "inspect", model, "--tensors")
+    keep("inspect.json.txt", "inspect", model, "-o", "json", "--tensors")
+    with open(ROOT / "examples/data/books.valid.jsonl") as source:
+        text = [line for line, _ in zip(source, range(8))]
+    (out / "text.jsonl").write_text("".join(text))
+    keep("score.txt", "score", model, "--text", out / "text.jsonl", "--out", out / "scores.jsonl")
+    (out / "ids.jsonl").write_text("".join(json.dumps({"ids": [1, *range(40 + row, 100 + row)]}) + "\n" for row in range(3)))
+    for name, directory in [("dense", ROOT / "examples/base-7m"), ("moe", model)]:
+        keep(f"logits-{name}.txt", "logits", directory, "--ids", out / "ids.jsonl", "--out", out / f"logits-{name}.safetensors")
+    keep("greedy.txt", "generate", model, "--prompt", "The old man", "--max-tokens", "40")
+    keep("drawn.txt", "generate", model, "--prompt", "Once", "--max-tokens", "40", "--temperature", "0.8", "--seed", "3")
+    for form in FORMATS:
+        keep(f"export-{form}.txt", "export", model, "-o", out / f"export-{form}", "--format", form, "--dtype", "float32")
+    for method in METHODS:
+        config = work / "plain.yaml"
+        config.write_text(f"""apiVersion: moe/v1
+kind: Pipeline
+name: plain
+inputs: {{dense: {{path: {ROOT / 'examples/base-7m'}}}}}
+defaults: {{gang: {{ranks: 1, device: cpu}}, seed: 11}}
+stages:
+  - name: convert
+    convert: {{input: dense, method: {method}, experts: 4, top_k: 2, router_init: kaiming, scale_mode: n_over_k, dtype: float32}}
+""")
+        keep(f"convert-{method}.txt", "run", config, "--out", out / f"convert-{method}")
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {key: without_times(inner) for key, inner in value.items() if key not in TIMES and key not in FOLLOWING_KEYS}
+    if isinstance(value, list):
+        return [without_times(inner) for inner in value]
+    return value
+
+
+def renamed(value, file):
+    if isinstance(value, list):
+        return [renamed(inner, file) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    names = {**RENAMED_KEYS.get("", {}), **RENAMED_KEYS.get(file, {})}
+    return {names.get(key, key): renamed(inner, file) for key, inner in value.items() if names.get(key, key) is not None}
+
+
+def content(path, is_old):
+    """What of a file must be the same: text in lines, or the digest of its bytes."""
+    data = path.read_bytes()
+    if path.suffix in {".safetensors", ".model"}:
+        return [f"xxh {hashlib.sha256(data).hexdigest()} of {len(data)} bytes"]
+    text = data.decode("utf-8", "replace")
+    if path.suffix in {".json", ".jsonl"}:
+        documents = text.splitlines() if path.suffix == ".jsonl" else [text]
+        values = [json.loads(document) for document in documents if document.strip()]
+        return [json.dumps(without_times(renamed(value, path.name) if is_old else value), sort_keys=True) for value in values]
+    for pattern, stand_in in TEXT_TIMES:
+        text = pattern.sub(stand_in, text)
+    return text.splitlines()
+
+
+def first_difference(old, new):
+    for number, (a, b) in enumerate(zip(old, new), 1):
+        if a == b:
+            continue
+        at = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+        return f"line {number}: ...{a[max(0, at - 60):at + 60]!r} became ...{b[max(0, at - 60):at + 60]!r}"
+    return f"{len(old)} lines became {len(new)}"
+
+
+def compare(old, new):
+    """One line for each thing that differs, and the number of files compared."""
+    def files(folder):
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+    names_old, names_new = files(old), files(new)
+    found = [f"{name}: only the old build leaves it" for name in sorted(names_old - names_new)]
+    found += [f"{name}: only the new build leaves it" for name in sorted(names_new - names_old)]
+    both = sorted(names_old & names_new)
+    for name in both:
+        a, b = content(old / name, True), content(new / name, False)
+        if a != b:
+            found.append(f"{name}: {first_difference(a, b)}")
+    return found, len(both)
+
+
+def step_seconds(work):
+    """Median seconds of a step of each stage, and the seconds of the conversion."""
+    times = {}
+    for stage in ["stage1", "stage2"]:
+        lines = (work / f"job/{stage}/attempts/0001/metrics.jsonl").read_text().splitlines()
+        steps = [json.loads(line) for line in lines]
+        times[stage] = statistics.median(step["step_seconds"] for step in steps if "step_seconds" in step)
+    summary = json.loads((work / "job/summary.json").read_text())
+    times["convert"] = next(stage["seconds"] for stage in summary["stages"] if stage["stage"] == "convert")
+    return times
+
+
+def one_run(build, work, keep_as, steps, with_commands):
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    main_job(build, work, steps)
+    if with_commands:
+        commands(build, work)
+    times = step_seconds(work)
+    shutil.rmtree(keep_as, ignore_errors=True)
+    work.rename(keep_as)
+    return times
+
+
+def compare_builds(options):
+    for build in (options.old, options.new):
+        if not (build / "bin/moe-worker").exists():
+            sys.exit(f"compare_builds: {build}/bin/moe-worker is missing; build it first")
+    folder = Path(options.out or tempfile.mkdtemp(prefix="compare_builds."))
+    steps = QUICK_STEPS if options.quick else FULL_STEPS
+    pairs = []
+    for number in range(options.rounds):
+        # In turns, and the first one changes: what the machine does meanwhile falls on both.
+        order = [("old", options.old), ("new", options.new)]
+        times = {}
+        for name, build in order if number % 2 == 0 else order[::-1]:
+            say(f"round {number + 1}/{options.rounds}: {name} build, {build}")
+            times[name] = one_run(build.resolve(), folder / "run", folder / name, steps, number == 0)
+        pairs.append(times)
+        if number == 0:
+            found, files = compare(folder / "old", folder / "new")
+            for line in found:
+                say("differs:", line)
+            say(f"{files} files compared, {len(found)} differ; both runs lie in {folder}")
+    if options.rounds > 1:
+        say(f"{'':10} {'old s':>9} {'new s':>9} {'new/old':>8}  (medians of {options.rounds} pairs)")
+        for what in pairs[0]["old"]:
+            old, new = ([times[name][what] for times in pairs] for name in ("old", "new"))
+            ratio = statistics.median(b / a for a, b in zip(old, new))
+            say(f"{what:10} {statistics.median(old):9.4f} {statistics.median(new):9.4f} {ratio:8.3f}")
+    if not found and not options.out:
+        shutil.rmtree(folder)
+    say("the same" if not found else f"{len(found)} DIFFERENCES")
+    return 1 if found else 0
+
+
+def self_test():
+    with tempfile.TemporaryDirectory() as name:
+        old, new = Path(name) / "old", Path(name) / "new"
+        for folder in (old, new):
+            folder.mkdir()
+            (folder / "a.json").write_text('{"loss": 1.25, "seconds": %d}' % len(str(folder)))
+            (folder / "m.jsonl").write_text('{"step": 1, "step_seconds": 0.%d}\n' % (1 if folder == old else 2))
+            (folder / "w.safetensors").write_bytes(b"weights")
+            (folder / "r.html").write_text(f"<p>took {'58' if folder == old else '1 min 2'} s</p>")
+        assert compare(old, new) == ([], 4), compare(old, new)
+        changes = {
+            "a.json": b'{"loss": 1.2500000000000002, "seconds": 1}',
+            "m.jsonl": b'{"step": 2, "step_seconds": 0.2}\n',
+            "w.safetensors": b"weighty",
+            "r.html": b"<p>took 4 s</p> more",
+            "extra.json": b"{}",
+        }
+        for file, data in changes.items():
+            before = (new / file).read_bytes() if (new / file).exists() else None
+            (new / file).write_bytes(data)
+            found, _ = compare(old, new)
+            assert len(found) == 1 and found[0].startswith(file), (file, found)
+            (new / file).unlink() if before is None else (new / file).write_bytes(before)
+        (new / "m.jsonl").unlink()
+        assert compare(old, new)[0] == ["m.jsonl: only the old build leaves it"]
+    say("self-test passed: 6 kinds of difference found, times passed over")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("old", type=Path, nargs="?")
+    parser.add_argument("new", type=Path, nargs="?")
+    parser.add_argument("--quick", action="store_true", help="12 steps a stage instead of 50")
+    parser.add_argument("--rounds", type=int, default=1, help="runs of each build; more than one: times are compared")
+    parser.add_argument("--out", help="folder of the runs, kept; default: a temporary one, kept if something differs")
+    parser.add_argument("--self-test", action="store_true")
+    options = parser.parse_args()
+    if options.self_test:
+        return self_test()
+    if options.old is None or options.new is None:
+        parser.error("give two build folders, or --self-test")
+    return compare_builds(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
