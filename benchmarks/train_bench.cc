@@ -157,12 +157,12 @@ class ModelSubject final : public Subject {
  private:
   static Decoder decoder_in(const std::string& path) {
     const ModelDirectory directory(path);
-    const auto& moe = directory.config().moe;
-    return load_decoder(directory, at::kFloat, {0, moe ? moe->num_experts : 0});
+    return load_decoder(directory, at::kFloat, all_experts(directory.config()));
   }
 
   static Decoder decoder_of(const json& c) {
-    Decoder decoder(config_of(c), at::kFloat, {0, c["experts"]});
+    const ModelConfig config = config_of(c);
+    Decoder decoder(config, at::kFloat, all_experts(config));
     for (Parameter& parameter : decoder.parameters()) {
       if (parameter.decays) {
         parameter.value.normal_(0, 0.02);

@@ -122,7 +122,7 @@ std::string ModelDirectory::digest() const {
   return xxh3_hex(text);
 }
 
-Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, ExpertRange experts) {
+Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, const OwnedExperts& experts) {
   const at::NoGradGuard no_grad;
   Decoder decoder(directory.config(), dtype, experts);
   for (const Parameter& parameter : decoder.parameters()) {

@@ -49,6 +49,6 @@ class ModelDirectory {
 };
 
 /// Loads `experts` of every layer (ignored for a dense model) into aligned tensors of `dtype`.
-Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, ExpertRange experts);
+Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, const OwnedExperts& experts);
 
 }  // namespace moe

@@ -35,7 +35,7 @@ LoadedModel load_model(const std::filesystem::path& path, const v1::GangSpec& ga
     const ModelConfig& config = directory.config();
     spec.set_sequence_length(static_cast<int32_t>(sequence_length_for(config, spec.sequence_length())));
     spec.set_template_(chat_template_for(path, config, spec.template_()).name);
-    const ExpertRange experts = config.moe ? mesh.owned_experts(config.moe->num_experts) : ExpertRange{};
+    const OwnedExperts experts = mesh.owned_experts(config);
     model.dispatcher = config.moe ? make_dispatcher(mesh) : std::make_unique<LocalDispatcher>();
     model.decoder = std::make_unique<Decoder>(load_decoder(directory, compute_type(gang), experts));
     model.tokenizer = tokenizer_for(path);

@@ -34,7 +34,7 @@ struct Decoder::State {
     MoeOptions options;
   };
 
-  State(ModelConfig config_in, at::ScalarType dtype, ExpertRange experts)
+  State(ModelConfig config_in, at::ScalarType dtype, const OwnedExperts& experts)
       : config(std::move(config_in)), parameters(allocate_parameters(config, dtype, experts)), rope(config, dtype) {}
 
   ModelConfig config;
@@ -64,7 +64,7 @@ MoeWeights moe_weights(const ModelConfig& config, int64_t layer, const TensorSou
 
 }  // namespace
 
-Decoder::Decoder(ModelConfig config, at::ScalarType dtype, ExpertRange experts)
+Decoder::Decoder(ModelConfig config, at::ScalarType dtype, const OwnedExperts& experts)
     : state_(std::make_unique<State>(std::move(config), dtype, experts)) {
   State& s = *state_;
   std::map<std::string, at::Tensor> by_name;

@@ -37,8 +37,8 @@ struct KvCache {
 /// of ranks beyond the dispatcher it is handed. Not for concurrent use.
 class Decoder {
  public:
-  /// Allocates the parameters, contents undefined, of `dtype` (kFloat or kDouble); with `experts` of each MoE layer.
-  Decoder(ModelConfig config, at::ScalarType dtype, ExpertRange experts);
+  /// Allocates the parameters, contents undefined, of `dtype` (kFloat or kDouble); with `experts` of each layer.
+  Decoder(ModelConfig config, at::ScalarType dtype, const OwnedExperts& experts);
   ~Decoder();
   Decoder(Decoder&&) noexcept;
 
@@ -49,7 +49,7 @@ class Decoder {
   /// Lets gradients be computed, or no longer.
   void set_requires_grad(bool requires_grad);
 
-  /// `dispatcher.owned_experts` must be the range given at construction. With a cache (one sequence), the batch
+  /// `dispatcher.owned_experts` must be those given at construction. With a cache (one sequence), the batch
   /// continues it.
   DecoderOutput forward(const TokenBatch& batch, TokenDispatcher& dispatcher, KvCache* cache = nullptr) const;
 

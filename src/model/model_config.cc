@@ -15,12 +15,6 @@
 namespace moe {
 namespace {
 
-/// E of "model.layers.L.mlp.experts.E.…".
-int64_t expert_of(const std::string& name) {
-  constexpr char kExperts[] = ".mlp.experts.";
-  return std::stoll(name.substr(name.find(kExperts) + sizeof kExperts - 1));
-}
-
 constexpr char kNativeType[] = "dense2moe";
 constexpr char kNativeArchitecture[] = "Dense2MoeForCausalLM";
 
@@ -102,10 +96,9 @@ ParameterCount count_parameters(const ModelConfig& config) {
   ParameterCount count;
   for (const TensorSpec& spec : logical_tensor_specs(config)) {
     const int64_t size = std::accumulate(spec.shape.begin(), spec.shape.end(), int64_t{1}, std::multiplies<>());
-    const bool is_routed = spec.name.find(".mlp.experts.") != std::string::npos;
     count.total += size;
     // The experts of a layer are of one size, so that any top_k of them hold as much.
-    count.active += is_routed && expert_of(spec.name) >= config.moe->top_k ? 0 : size;
+    count.active += spec.id.is_routed() && spec.id.expert >= config.moe->top_k ? 0 : size;
   }
   return count;
 }

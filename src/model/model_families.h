@@ -9,7 +9,7 @@
 namespace moe {
 
 /// What a family calls its tensors, where families differ; `.weight` and `.bias` follow. The others are called alike
-/// everywhere (model/parameters.cc). Parts of a layer stand below "model.layers.L.".
+/// everywhere (model/tensor_id.cc, which makes all names). Parts of a layer stand below "model.layers.L.".
 struct TensorNames {
   std::string final_norm = "model.norm";
   std::string attention_out = "self_attn.o_proj";

@@ -7,10 +7,19 @@
 #include <vector>
 
 #include "model/model_config.h"
-#include "model/moe/token_dispatcher.h"
+#include "model/owned_experts.h"
 #include "model/tensor_specs.h"
 
 namespace moe {
+
+/// Where a logical tensor lies in a stack: entries [first, first + count) of dimension `dim` of the expert at `index`.
+struct StackedTensor {
+  std::string name;
+  int64_t index = 0;
+  int64_t dim = 0;
+  int64_t first = 0;
+  int64_t count = 0;
+};
 
 /// A trained tensor as it lies in memory: a dense weight under its own name, or the stacked experts of a layer:
 /// `...mlp.experts.gate_up_proj` [E, 2I, D] with the gate's rows first (`...up_proj` [E, I, D] where the FFN has no
@@ -19,17 +28,18 @@ namespace moe {
 /// (`...up_proj_bias` [E, I]).
 struct Parameter {
   std::string name;
-  at::Tensor value;          ///< leaf; requires grad while training
-  bool is_expert = false;    ///< owned by part of the ranks: its gradient sums over the replicas of its experts
-  bool decays = false;       ///< weight decay applies (matrices; not norms, not biases)
-  int64_t layer = -1;        ///< -1 for embedding, final norm, head
-  ExpertRange experts{};     ///< global ids along dim 0, if is_expert
-  int64_t expert_width = 0;  ///< I without padding, if is_expert
+  at::Tensor value;        ///< leaf; requires grad while training
+  bool is_expert = false;  ///< owned by part of the ranks: its gradient sums over the replicas of its experts
+  bool decays = false;     ///< weight decay applies (matrices; not norms, not biases)
+  TensorId id{};
+  ExpertRange experts{};                 ///< global ids along dim 0, if is_expert
+  std::vector<StackedTensor> stacked{};  ///< the logical tensors within, if is_expert
 };
 
-/// The parameters of a model that owns `experts` of each MoE layer, in the order of the logical tensors. Contents
+/// The parameters of a model that owns `experts` of each layer, in the order of the logical tensors. Contents
 /// undefined, but zero in stacked experts.
-std::vector<Parameter> allocate_parameters(const ModelConfig& config, at::ScalarType dtype, ExpertRange experts);
+std::vector<Parameter> allocate_parameters(const ModelConfig& config, at::ScalarType dtype,
+                                           const OwnedExperts& experts);
 
 /// A logical tensor and where it lies inside a parameter (or inside a tensor of the same shape, such as a moment).
 struct LogicalView {

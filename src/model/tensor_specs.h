@@ -5,14 +5,16 @@
 #include <vector>
 
 #include "model/model_config.h"
+#include "model/tensor_id.h"
 
-/// The names and shapes of a model's tensors, from its config alone. No Torch.
+/// The tensors of a model with their names and shapes, from its config alone. No Torch.
 namespace moe {
 
 /// A tensor as it stands in a model directory or a checkpoint: name and shape do not depend on the layout of ranks.
 struct TensorSpec {
   std::string name;
   std::vector<int64_t> shape;
+  TensorId id{};  ///< of a logical tensor; what a stock architecture stores has a name alone
 };
 
 /// Every tensor that a model directory of this config holds, in writing order.

@@ -28,6 +28,11 @@ ExpertRange Mesh::owned_experts(int64_t num_experts) const {
   return {expert_group_->rank() * count, count};
 }
 
+OwnedExperts Mesh::owned_experts(const ModelConfig& config) const {
+  if (!config.moe) return {};
+  return {.ffn = owned_experts(config.moe->num_experts)};
+}
+
 Mesh::Share Mesh::share_of(int64_t count) const {
   const int64_t begin = count * world_.rank() / world_.size(), end = count * (world_.rank() + 1) / world_.size();
   return {begin, end - begin};

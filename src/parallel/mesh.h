@@ -28,6 +28,8 @@ class Mesh {
 
   /// This rank's experts of a layer with `num_experts`. Throws InvalidArgument if they cannot be spread evenly.
   ExpertRange owned_experts(int64_t num_experts) const;
+  /// Of each layer of a model, by kind of expert; none of a dense model.
+  OwnedExperts owned_experts(const ModelConfig& config) const;
 
   /// This rank's share of `count` things split contiguously over the world: [first, first + count).
   struct Share {

@@ -84,7 +84,7 @@ class Trainer {
     agree(world_, "load " + request_.model.string(), [&] {
       const ModelDirectory directory(request_.model);
       const ModelConfig& config = directory.config();
-      const ExpertRange experts = config.moe ? mesh_.owned_experts(config.moe->num_experts) : ExpertRange{};
+      const OwnedExperts experts = mesh_.owned_experts(config);
       dispatcher_ = config.moe ? make_dispatcher(mesh_) : std::make_unique<LocalDispatcher>();
       decoder_ = std::make_unique<Decoder>(load_decoder(directory, compute_type(request_.gang), experts));
       load_data(config);

@@ -123,7 +123,7 @@ ExitCode generate(const GenerateOptions& options) {
   }
 
   const at::NoGradGuard no_grad;
-  const Decoder decoder = load_decoder(directory, at::kFloat, {0, config.moe ? config.moe->num_experts : 0});
+  const Decoder decoder = load_decoder(directory, at::kFloat, all_experts(config));
   LocalDispatcher dispatcher;
   KvCache cache;
   CounterRng rng(options.seed, kStreamSampling);

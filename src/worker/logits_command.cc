@@ -46,7 +46,7 @@ ExitCode write_logits(const LogitsOptions& options) {
   const at::Tensor ids = at::tensor(all, at::kLong).view({rows, length});
 
   const at::NoGradGuard no_grad;
-  const Decoder decoder = load_decoder(directory, at::kFloat, {0, config.moe ? config.moe->num_experts : 0});
+  const Decoder decoder = load_decoder(directory, at::kFloat, all_experts(config));
   LocalDispatcher dispatcher;
   at::Tensor logits = at::empty({rows, length, config.vocab_size});
   for (int64_t row = 0; row < rows; ++row) {

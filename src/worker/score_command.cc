@@ -63,8 +63,7 @@ ExitCode score(const ScoreOptions& options) {
   for (const IdLine& line : documents) check_length(directory.config(), line.ids, concat(file, ":", line.number));
 
   const at::NoGradGuard no_grad;
-  const auto& moe = directory.config().moe;
-  const Decoder decoder = load_decoder(directory, at::kFloat, {0, moe ? moe->num_experts : 0});
+  const Decoder decoder = load_decoder(directory, at::kFloat, all_experts(directory.config()));
   std::optional<AtomicFile> output;
   if (!options.output.empty()) output.emplace(options.output);
   for (const IdLine& document : documents) {

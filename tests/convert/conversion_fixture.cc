@@ -68,8 +68,7 @@ nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const fs::pat
 at::Tensor logits_of(const fs::path& model, const TokenBatch& batch, at::ScalarType dtype) {
   const at::NoGradGuard no_grad;
   const ModelDirectory directory(model);
-  const Decoder decoder =
-      load_decoder(directory, dtype, {0, directory.config().moe ? directory.config().moe->num_experts : 0});
+  const Decoder decoder = load_decoder(directory, dtype, all_experts(directory.config()));
   LocalDispatcher dispatcher;
   return decoder.logits(decoder.forward(batch, dispatcher).hidden_TD);
 }

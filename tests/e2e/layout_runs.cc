@@ -64,7 +64,7 @@ struct Setup {
   Setup(Communicator& world, int expert_parallel, at::ScalarType dtype, const std::string& kind)
       : mesh(world, expert_parallel),
         dispatcher(make_dispatcher(mesh)),
-        decoder(small_config(kind), dtype, mesh.owned_experts(8)) {
+        decoder(small_config(kind), dtype, mesh.owned_experts(small_config(kind))) {
     fill_random(decoder, kSeed);
   }
   Mesh mesh;

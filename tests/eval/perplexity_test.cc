@@ -38,7 +38,7 @@ class PerplexityTest : public ::testing::Test {
     testing::run_ranks(ranks, [&](Communicator& world) {
       Mesh mesh(world, expert_parallel);
       const std::unique_ptr<TokenDispatcher> dispatcher = make_dispatcher(mesh);
-      Decoder decoder(config, at::kDouble, config.moe ? mesh.owned_experts(4) : ExpertRange{});
+      Decoder decoder(config, at::kDouble, mesh.owned_experts(config));
       testing::fill_random(decoder, 9);
       HeldOutData data(files(), nullptr, options(max_tokens));
       int64_t reported = 0;

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "common/error.h"
 #include "testing/tiny_model.h"
 
 namespace moe {
@@ -77,6 +78,24 @@ TEST(LogicalTensorSpecsTest, NamesOfPhi) {
   EXPECT_EQ(moe.count("model.layers.0.mlp.experts.2.down_proj.bias"), 0u);
 }
 
+// Where families differ, and where they do not: a name is made from its id in one place.
+TEST(TensorNameTest, FollowsTheIdAndTheFamily) {
+  const ModelConfig llama = tiny_moe_config(3, 2, 12), phi = tiny_moe_config(3, 2, 12, 6, "phi");
+  const TensorId out{TensorPart::kAttentionOut, 1}, up{TensorPart::kUp, 0, 2};
+  EXPECT_EQ(tensor_name(llama, out), "model.layers.1.self_attn.o_proj.weight");
+  EXPECT_EQ(tensor_name(phi, out.bias()), "model.layers.1.self_attn.dense.bias");
+  EXPECT_EQ(tensor_name(phi, {TensorPart::kUp, 1}), "model.layers.1.mlp.fc1.weight");
+  EXPECT_EQ(tensor_name(phi, TensorId{TensorPart::kFinalNorm}.bias()), "model.final_layernorm.bias");
+  EXPECT_EQ(tensor_name(llama, up), "model.layers.0.mlp.experts.2.up_proj.weight");
+  EXPECT_EQ(tensor_name(phi, up.bias()), "model.layers.0.mlp.experts.2.up_proj.bias");
+  EXPECT_EQ(tensor_name(phi, {TensorPart::kDown, 1, kSharedExpert}),
+            "model.layers.1.mlp.shared_expert.down_proj.weight");
+  EXPECT_EQ(tensor_name(llama, {TensorPart::kGateUp, 0, kStack}), "model.layers.0.mlp.experts.gate_up_proj");
+  EXPECT_EQ(tensor_name(phi, TensorId{TensorPart::kUp, 0, kStack}.bias()), "model.layers.0.mlp.experts.up_proj_bias");
+  EXPECT_EQ(tensor_name(phi, {TensorPart::kOutputBias, 1, kNoExpert, true}), "model.layers.1.mlp.output_bias");
+  EXPECT_THROW(tensor_name(llama, {TensorPart::kQuery, 0, 1}), Internal) << "experts of attention have no names yet";
+}
+
 // Whatever the ranks own, together their parameters hold every logical tensor once, with its shape.
 class LogicalViewsOfTest : public ::testing::TestWithParam<const char*> {
  protected:
@@ -85,11 +104,24 @@ class LogicalViewsOfTest : public ::testing::TestWithParam<const char*> {
 INSTANTIATE_TEST_SUITE_P(Kinds, LogicalViewsOfTest, ::testing::ValuesIn(testing::kTinyKinds),
                          [](const auto& test) { return std::string(test.param); });
 
+// Two tensors never share an id, and everything that is asked of an id agrees with the name that is written.
+TEST_P(LogicalViewsOfTest, IdsTellTheTensorsApart) {
+  for (const ModelConfig& config : {LogicalViewsOfTest::config(), tiny_config(GetParam())}) {
+    std::set<TensorId> seen;
+    for (const TensorSpec& spec : logical_tensor_specs(config)) {
+      EXPECT_TRUE(seen.insert(spec.id).second) << spec.name;
+      EXPECT_EQ(spec.id.layer >= 0, spec.name.starts_with("model.layers.")) << spec.name;
+      EXPECT_EQ(spec.id.is_routed(), spec.name.find(".experts.") != std::string::npos) << spec.name;
+      EXPECT_EQ(spec.id.is_bias, spec.name.ends_with("bias")) << spec.name;
+    }
+  }
+}
+
 TEST_P(LogicalViewsOfTest, RanksTogetherHoldEveryTensorOnce) {
   const ModelConfig config = LogicalViewsOfTest::config();
   std::map<std::string, std::vector<int64_t>> experts, others;
   for (const ExpertRange range : {ExpertRange{0, 1}, ExpertRange{1, 3}}) {
-    const Decoder decoder(config, at::kFloat, range);
+    const Decoder decoder(config, at::kFloat, {range});
     for (const Parameter& parameter : decoder.parameters()) {
       for (const LogicalView& logical : logical_views(parameter, parameter.value)) {
         auto& where = parameter.is_expert ? experts : others;
@@ -144,7 +176,7 @@ TEST_P(LogicalViewsOfTest, OnlyMatricesDecayAndOnlyExpertsAreOwned) {
     const bool is_bias = parameter.name.ends_with("bias");
     EXPECT_EQ(parameter.decays, parameter.name.find("norm") == std::string::npos && !is_bias) << parameter.name;
     EXPECT_EQ(parameter.is_expert, parameter.name.find(".experts.") != std::string::npos) << parameter.name;
-    EXPECT_EQ(parameter.layer, parameter.name.rfind("model.layers.", 0) == 0 ? parameter.name[13] - '0' : -1)
+    EXPECT_EQ(parameter.id.layer, parameter.name.rfind("model.layers.", 0) == 0 ? parameter.name[13] - '0' : -1)
         << parameter.name;
   }
 }

@@ -108,7 +108,7 @@ class ExportPeerTest : public ::testing::TestWithParam<Peer> {
   static void write_ours(const std::filesystem::path& model, const std::filesystem::path& file) {
     const at::NoGradGuard no_grad;
     const ModelDirectory directory(model);
-    const Decoder decoder = load_decoder(directory, at::kFloat, {0, directory.config().moe->num_experts});
+    const Decoder decoder = load_decoder(directory, at::kFloat, all_experts(directory.config()));
     const int64_t vocab = directory.config().vocab_size;
     const at::Tensor ids =
         testing::random_batch({kSequences * kLength}, vocab, 21).tokens_T.view({kSequences, kLength});

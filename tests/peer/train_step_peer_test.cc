@@ -97,7 +97,7 @@ void expect_oracle(const std::filesystem::path& folder, Communicator& world, int
   const ModelDirectory directory(folder / "model");
   Mesh mesh(world, expert_parallel);
   const std::unique_ptr<TokenDispatcher> dispatcher = make_dispatcher(mesh);
-  Decoder decoder = load_decoder(directory, at::kDouble, mesh.owned_experts(4));
+  Decoder decoder = load_decoder(directory, at::kDouble, mesh.owned_experts(directory.config()));
   decoder.set_requires_grad(true);
   AdamW optimizer(decoder.parameters(), kAdamW);
   DataLoader data = loader();

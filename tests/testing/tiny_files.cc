@@ -12,7 +12,7 @@ namespace moe::testing {
 
 void write_tiny_model(const std::filesystem::path& path, const ModelConfig& config, uint64_t seed,
                       at::ScalarType dtype) {
-  Decoder decoder(config, dtype, {0, config.moe ? config.moe->num_experts : 0});
+  Decoder decoder(config, dtype, all_experts(config));
   fill_random(decoder, seed);
   const std::unique_ptr<Communicator> self = make_self_communicator();
   write_model(path, path.parent_path(), decoder, config, dtype, *self, /*writes_experts=*/true);

@@ -53,7 +53,7 @@ class TrainStepTest : public ::testing::Test {
     testing::run_ranks(ranks, [&](Communicator& world) {
       Mesh mesh(world, expert_parallel);
       const std::unique_ptr<TokenDispatcher> dispatcher = make_dispatcher(mesh);
-      Decoder decoder(config, at::kDouble, config.moe ? mesh.owned_experts(config.moe->num_experts) : ExpertRange{});
+      Decoder decoder(config, at::kDouble, mesh.owned_experts(config));
       testing::fill_random(decoder, kSeed);
       decoder.set_requires_grad(true);
       DataLoader data = loader();
@@ -180,7 +180,7 @@ TEST_F(TrainStepTest, FrozenWeightsStayAsTheyAre) {
       SCOPED_TRACE(concat(ranks, " ranks, expert parallelism ", expert_parallel, ", rank ", world.rank()));
       Mesh mesh(world, expert_parallel);
       const std::unique_ptr<TokenDispatcher> dispatcher = make_dispatcher(mesh);
-      Decoder decoder(kMoe, at::kDouble, mesh.owned_experts(8));
+      Decoder decoder(kMoe, at::kDouble, mesh.owned_experts(kMoe));
       testing::fill_random(decoder, kSeed);
       decoder.set_requires_grad(true);
       const auto is_frozen = [](const Parameter& p) {

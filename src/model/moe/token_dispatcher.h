@@ -7,14 +7,10 @@
 #include <string_view>
 #include <vector>
 
+#include "model/owned_experts.h"
+
 // T tokens, D hidden, E experts, K top-k, R rows in expert order on this rank.
 namespace moe {
-
-/// The experts that a rank owns: global ids [first, first + count).
-struct ExpertRange {
-  int64_t first = 0;
-  int64_t count = 0;
-};
 
 /// What a dispatcher must remember from dispatch to combine (and its backward). Opaque to the layer.
 class DispatchPlan {

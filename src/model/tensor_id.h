@@ -1,0 +1,56 @@
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <string>
+
+#include "model/model_config.h"
+
+namespace moe {
+
+/// The parts that a model is made of, one a matrix or norm.
+enum class TensorPart {
+  // of the model
+  kEmbedding,
+  kFinalNorm,
+  kHead,
+  // of a layer
+  kInputNorm,
+  kQuery,
+  kKey,
+  kValue,
+  kAttentionOut,
+  kPostAttentionNorm,
+  kRouter,
+  kGate,        ///< of a gated FFN: the dense one, an expert or the shared expert
+  kUp,          ///< the same
+  kDown,        ///< the same
+  kGateUp,      ///< gate and up in one matrix, the gate's rows first: a parameter in memory, in no file
+  kOutputBias,  ///< of a mixture's FFN: added once per token
+};
+
+/// What TensorId::expert says beside the number of an expert.
+inline constexpr int64_t kNoExpert = -1;      ///< of the layer itself
+inline constexpr int64_t kSharedExpert = -2;  ///< of the expert that sees every token
+inline constexpr int64_t kStack = -3;  ///< the routed experts of a rank, one after another: a parameter in memory
+
+/// Which tensor of a model. Code asks an id what a tensor is; names are made from ids (tensor_name) and never read
+/// back. No Torch.
+struct TensorId {
+  TensorPart part = TensorPart::kEmbedding;
+  int64_t layer = -1;          ///< -1: of the model
+  int64_t expert = kNoExpert;  ///< global number of a routed expert, or one of the constants above
+  bool is_bias = false;        ///< of the part's rows, or of a LayerNorm
+
+  bool is_routed() const { return expert >= 0; }
+  /// The bias beside this weight.
+  TensorId bias() const { return {part, layer, expert, true}; }
+
+  auto operator<=>(const TensorId&) const = default;
+};
+
+/// The tensor's name in model directories and checkpoints, whose family-dependent parts are those of the config's
+/// family; of a stack, the parameter's name.
+std::string tensor_name(const ModelConfig& config, const TensorId& id);
+
+}  // namespace moe
