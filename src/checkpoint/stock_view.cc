@@ -1,6 +1,7 @@
 #include "checkpoint/stock_view.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/error.h"
 #include "model/stock/stock_layouts.h"
@@ -8,15 +9,8 @@
 namespace moe {
 namespace {
 
-constexpr char kSharedDown[] = ".mlp.shared_expert.down_proj.weight";
 /// A gate smaller than this is constant: sigmoid(gate . x) is 0.5 in fp32.
 constexpr double kNothing = 1e-12;
-
-bool is_shared_down(const StockPiece& piece) {
-  constexpr std::string_view kSuffix = kSharedDown;
-  return piece.native.size() > kSuffix.size() &&
-         piece.native.compare(piece.native.size() - kSuffix.size(), kSuffix.size(), kSuffix) == 0;
-}
 
 }  // namespace
 
@@ -24,7 +18,7 @@ StockView::StockView(const ModelConfig& config)
     : form_(stored_form(config)),
       layout_(config.stock_layout),
       tensors_(stock_layouts().at(layout_).tensors(config, form_)) {
-  for (const TensorSpec& spec : logical_tensor_specs(config)) shapes_[spec.name] = spec.shape;
+  for (TensorSpec& spec : logical_tensor_specs(config)) logical_.emplace(spec.name, std::move(spec));
   index_pieces();
 }
 
@@ -51,7 +45,7 @@ at::Tensor StockView::native_part(const std::string& native, const at::Tensor& s
   if (place == places_.end()) return stored;
   const StockPiece& piece = tensors_[place->second.tensor].pieces[place->second.piece];
   const at::Tensor slice = piece.index < 0 ? stored : stored.select(0, piece.index);
-  const at::Tensor part = slice.narrow(0, piece.row, shapes_.at(native).front());
+  const at::Tensor part = slice.narrow(0, piece.row, logical_.at(native).shape.front());
   return piece.factor == 1 ? part : part / piece.factor;
 }
 
@@ -69,7 +63,9 @@ void StockView::check_constants(const Reader& read, const std::string& where) co
 bool StockView::is_shared_expert_zero(const Reader& read) const {
   bool is_seen = false;
   for (const StockTensor& tensor : tensors_) {
-    if (tensor.pieces.empty() || !is_shared_down(tensor.pieces.front())) continue;
+    if (tensor.pieces.empty()) continue;
+    const TensorId& id = logical_.at(tensor.pieces.front().native).id;
+    if (id.part != TensorPart::kDown || id.expert != kSharedExpert) continue;
     is_seen = true;
     if (read(tensor.name).count_nonzero().item<int64_t>() > 0) return false;
   }

@@ -46,8 +46,8 @@ class StockView {
   StockForm form_;
   std::string layout_;
   std::vector<StockTensor> tensors_;
-  std::map<std::string, Place> places_;                 ///< by logical name
-  std::map<std::string, std::vector<int64_t>> shapes_;  ///< of logical tensors
+  std::map<std::string, Place> places_;        ///< by logical name
+  std::map<std::string, TensorSpec> logical_;  ///< by name
 };
 
 }  // namespace moe

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <map>
 
 #include "checkpoint/conversion_files.h"
 #include "checkpoint/safetensors.h"
@@ -66,31 +65,27 @@ std::vector<std::string> reasons_against(const ModelDirectory& model, const v1::
   return reasons;
 }
 
-/// How a tensor of the dense FFN is made of the experts' tensors.
-struct Part {
-  const char* expert_name;
-  int64_t neuron_dim;
-};
-
-/// By what follows "model.layers.L.", with the family's names.
-std::map<std::string, Part> parts_of(const TensorNames& names) {
-  return {{names.gate + ".weight", {"gate_proj.weight", 0}},
-          {names.gate + ".bias", {"gate_proj.bias", 0}},
-          {names.up + ".weight", {"up_proj.weight", 0}},
-          {names.up + ".bias", {"up_proj.bias", 0}},
-          {names.down + ".weight", {"down_proj.weight", 1}}};
+/// Whether the experts hold the neurons of this tensor of the dense FFN. The down bias is of no neuron.
+bool is_of_neurons(const TensorId& id) {
+  return id.part == TensorPart::kGate || id.part == TensorPart::kUp || (id.part == TensorPart::kDown && !id.is_bias);
 }
 
-ExportTensor gathered(const TensorSpec& spec, const Part& part, const std::string& layer_prefix,
-                      const at::Tensor& neurons) {
+/// A tensor of the dense FFN, made of the experts' tensors.
+ExportTensor gathered(const TensorSpec& spec, const ModelConfig& config, const at::Tensor& neurons) {
   ExportTensor tensor{spec.name, spec.shape, {}};
   for (int64_t expert = 0; expert < neurons.size(0); ++expert) {
     ExportPiece& piece = tensor.pieces.emplace_back();
-    piece.place.native = concat(layer_prefix, "mlp.experts.", expert, ".", part.expert_name);
+    piece.place.native = tensor_name(config, {spec.id.part, spec.id.layer, expert, spec.id.is_bias});
     piece.neurons = neurons.select(0, expert).contiguous();
-    piece.neuron_dim = part.neuron_dim;
+    piece.neuron_dim = spec.id.part == TensorPart::kDown ? 1 : 0;
   }
   return tensor;
+}
+
+/// The tensor of the mixture that a tensor of the dense model without neurons is.
+std::string native_name(const TensorSpec& spec, const ModelConfig& config) {
+  if (spec.id.part != TensorPart::kDown) return spec.name;
+  return tensor_name(config, {TensorPart::kOutputBias, spec.id.layer, kNoExpert, true});
 }
 
 ExportContents contents_of(const ModelDirectory& model, const v1::ExportSpec&) {
@@ -102,19 +97,10 @@ ExportContents contents_of(const ModelDirectory& model, const v1::ExportSpec&) {
   dense.source["model_type"] = dense.model_type;
   dense.source["architectures"] = {family.architecture};
   ExportContents contents{.config = to_json(dense), .tensors = {}, .notes = {}};
-  const std::map<std::string, Part> parts = parts_of(family.names);
-  constexpr std::string_view kLayers = "model.layers.";
   for (const TensorSpec& spec : logical_tensor_specs(dense)) {
-    const size_t dot = spec.name.rfind(kLayers, 0) == 0 ? spec.name.find('.', kLayers.size()) : std::string::npos;
-    const std::string prefix = dot == std::string::npos ? "" : spec.name.substr(0, dot + 1),
-                      rest = spec.name.substr(prefix.size());
-    if (const auto part = parts.find(rest); part != parts.end()) {
-      contents.tensors.push_back(
-          gathered(spec, part->second, prefix, neurons_of(artefact, std::stoll(spec.name.substr(kLayers.size())))));
-    } else {
-      const std::string native = rest == family.names.down + ".bias" ? prefix + "mlp.output_bias" : spec.name;
-      contents.tensors.push_back(export_tensor({spec.name, spec.shape, {{native}}}));
-    }
+    contents.tensors.push_back(is_of_neurons(spec.id)
+                                   ? gathered(spec, dense, neurons_of(artefact, spec.id.layer))
+                                   : export_tensor({spec.name, spec.shape, {{native_name(spec, dense)}}}));
   }
   contents.notes.emplace_back(
       "routers and output scales are left out: every expert counts with weight 1, as before the conversion");
