@@ -55,18 +55,19 @@ void CalibrationStream::embed(const at::Tensor& embedding_VD) {
   converted_ = dense_;
 }
 
-void CalibrationStream::attend(const DenseLayer& layer) {
+void CalibrationStream::attend(const Layer& layer) {
   const bool is_same = dense_.is_same(converted_);
-  const AttendedBlock dense = attend_block(config_, layer.block, rope_, dense_, cu_seqlens_);
-  const AttendedBlock converted = is_same ? dense : attend_block(config_, layer.block, rope_, converted_, cu_seqlens_);
+  const LayerContext context{config_, rope_, cu_seqlens_, dispatcher_};
+  const AttendedLayer dense = attend_layer(layer, dense_, context);
+  const AttendedLayer converted = is_same ? dense : attend_layer(layer, converted_, context);
   dense_ = dense.x_TD;
   converted_ = converted.x_TD;
   features_.local_TD = dense.ffn_input_TD;
   converted_input_ = converted.ffn_input_TD;
 }
 
-void CalibrationStream::advance(const DenseLayer& layer, const at::Tensor& converted_output_TD) {
-  dense_ = dense_ + feed_forward(layer.ffn, features_.local_TD);
+void CalibrationStream::advance(const Layer& layer, const at::Tensor& converted_output_TD) {
+  dense_ = dense_ + feed_forward(std::get<FeedForwardWeights>(layer.ffn), features_.local_TD);
   converted_ = converted_ + converted_output_TD;
 }
 

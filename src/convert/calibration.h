@@ -12,18 +12,11 @@
 #include "convert/router_init.h"
 #include "data/chat/directory_template.h"
 #include "data/tokenizer/tokenizer.h"
-#include "model/block.h"
-#include "model/feed_forward.h"
+#include "model/layer.h"
 #include "model/model_config.h"
 #include "moe/v1/job.pb.h"
 
 namespace moe {
-
-/// A dense layer's weights, in float.
-struct DenseLayer {
-  BlockWeights block;
-  FeedForwardWeights ffn;
-};
 
 /// How calibration files become tokens.
 struct CalibrationText {
@@ -46,8 +39,8 @@ class CalibrationStream {
                     Communicator& world);
 
   void embed(const at::Tensor& embedding_VD);
-  /// Through the layer's attention; afterwards features() and ffn_inputs() are those of this layer.
-  void attend(const DenseLayer& layer);
+  /// Through the attention of a dense layer in float; afterwards features() and ffn_inputs() are those of this layer.
+  void attend(const Layer& layer);
   /// MLP inputs of the dense stream.
   const CalibrationFeatures& features() const { return features_; }
   /// MLP inputs of the converted stream. [T, D]
@@ -59,13 +52,14 @@ class CalibrationStream {
   /// The template of the chats; empty if no file has any.
   const std::string& chat_template() const { return chat_template_; }
   /// Ends the layer: adds each stream's FFN output.
-  void advance(const DenseLayer& layer, const at::Tensor& converted_output_TD);
+  void advance(const Layer& layer, const at::Tensor& converted_output_TD);
 
  private:
   const ModelConfig& config_;
   at::Tensor tokens_;
   std::vector<int64_t> cu_seqlens_;
   RopeAngles rope_;
+  LocalDispatcher dispatcher_;
   std::string data_digest_, chat_template_;
   std::map<std::string, std::string> file_digests_;
   at::Tensor dense_, converted_, converted_input_;

@@ -19,6 +19,7 @@
 #include "convert/placed_specs.h"
 #include "convert/request_check.h"
 #include "convert/router_init.h"
+#include "model/layer_weights.h"
 #include "model/model_families.h"
 #include "model/moe/moe_layer.h"
 
@@ -145,18 +146,19 @@ class Converter {
     });
   }
 
-  DenseLayer load_layer(int64_t layer) const {
-    const TensorSource get = [&](const std::string& name) {
-      return request_.source.tensor(name).to(at::kFloat).contiguous();
-    };
-    return {block_weights(config_, layer, get), dense_ffn_weights(config_, layer, get)};
+  /// Of the dense model, in float.
+  Layer load_layer(int64_t layer) const {
+    const ModelConfig& dense = request_.source.config();
+    return layer_weights(dense, layer, [&](const TensorId& id) {
+      return request_.source.tensor(tensor_name(dense, id)).to(at::kFloat).contiguous();
+    });
   }
 
   void convert_layer(int64_t layer) {
     const SplitRequest split_request{config_.intermediate_size, spec_.experts(), layer, request_.seed};
     const Split split = method_.split(split_request);
     check_split(split, method_, split_request);
-    DenseLayer dense;
+    Layer dense;
     agree(world_, concat("load layer ", layer), [&] {
       if (!stream_) return;
       dense = load_layer(layer);
@@ -219,10 +221,11 @@ class Converter {
   }
 
   /// Runs the new layer on the calibration tokens: scale, relative error, load.
-  double calibrate_layer(int64_t layer, const DenseLayer& dense, const Split& split, const at::Tensor& router,
+  double calibrate_layer(int64_t layer, const Layer& dense, const Split& split, const at::Tensor& router,
                          json& layer_report) {
     // The output bias is the same in both and not scaled: the fit is of what it is added to.
-    FeedForwardWeights ffn = dense.ffn;
+    const auto& dense_ffn = std::get<FeedForwardWeights>(dense.ffn);
+    FeedForwardWeights ffn = dense_ffn;
     ffn.down_bias = at::Tensor();
     MoeWeights weights = stack_experts(ffn, split);
     weights.router = router;
@@ -251,7 +254,7 @@ class Converter {
     layer_report["expert_load"] =
         std::vector<int64_t>(load.const_data_ptr<int64_t>(), load.const_data_ptr<int64_t>() + load.numel());
     at::Tensor output = out.y_TD * scale;
-    if (dense.ffn.down_bias.defined()) output.add_(dense.ffn.down_bias);
+    if (dense_ffn.down_bias.defined()) output.add_(dense_ffn.down_bias);
     stream_->advance(dense, output);
     return scale;
   }

@@ -16,9 +16,10 @@ at::Tensor attend_to_cache(const at::Tensor& q, const at::Tensor& keys, const at
   return at::scaled_dot_product_attention(by_head(q), by_head(keys), by_head(values)).squeeze(0).transpose(0, 1);
 }
 
-/// `window` 0: all.
+/// Of one sequence; `window` 0: all.
 at::Tensor attend_with_cache(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t window,
                              LayerKvCache& cache) {
+  if (q.size(0) == 0) return q;
   const bool is_first = !cache.keys.defined();
   MOE_CHECK(is_first || q.size(0) == 1, "a cache is continued one token at a time, after a prompt of any length");
   const auto seen_later = [&](const at::Tensor& all) {
@@ -30,10 +31,23 @@ at::Tensor attend_with_cache(const at::Tensor& q, const at::Tensor& k, const at:
                   : attend_to_cache(q, cache.keys, cache.values);
 }
 
+at::Tensor attend_with_caches(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const std::vector<int64_t>& cu_seqlens, int64_t window,
+                              const std::vector<LayerKvCache*>& caches) {
+  MOE_CHECK(caches.size() + 1 == cu_seqlens.size(), "one cache per sequence");
+  std::vector<at::Tensor> attended;
+  for (size_t s = 0; s < caches.size(); ++s) {
+    const auto rows = [&](const at::Tensor& all) { return all.slice(0, cu_seqlens[s], cu_seqlens[s + 1]); };
+    attended.push_back(attend_with_cache(rows(q), rows(k), rows(v), window, *caches[s]));
+  }
+  return attended.size() == 1 ? attended.front() : at::cat(attended);
+}
+
 }  // namespace
 
 at::Tensor attention(const ModelConfig& config, const AttentionWeights& weights, const RopeAngles& rope,
-                     const at::Tensor& x_TD, const std::vector<int64_t>& cu_seqlens, LayerKvCache* cache) {
+                     const at::Tensor& x_TD, const std::vector<int64_t>& cu_seqlens,
+                     const std::vector<LayerKvCache*>& caches) {
   const int64_t tokens = x_TD.size(0), window = config.attention_window.value_or(0);
   const auto heads = [&](const at::Tensor& weight, const at::Tensor& bias, int64_t count) {
     return ops::linear(x_TD, weight, bias).view({tokens, count, config.head_dim});
@@ -41,8 +55,8 @@ at::Tensor attention(const ModelConfig& config, const AttentionWeights& weights,
   const at::Tensor q = ops::rope(heads(weights.q, weights.q_bias, config.num_heads), rope.cos, rope.sin);
   const at::Tensor k = ops::rope(heads(weights.k, weights.k_bias, config.num_kv_heads), rope.cos, rope.sin);
   const at::Tensor v = heads(weights.v, weights.v_bias, config.num_kv_heads);
-  const at::Tensor attended = cache != nullptr ? attend_with_cache(q, k, v, window, *cache)
-                                               : ops::causal_attention(q, k, v, cu_seqlens, window);
+  const at::Tensor attended = caches.empty() ? ops::causal_attention(q, k, v, cu_seqlens, window)
+                                             : attend_with_caches(q, k, v, cu_seqlens, window, caches);
   return ops::linear(attended.reshape({tokens, config.num_heads * config.head_dim}), weights.o, weights.o_bias);
 }
 

@@ -5,17 +5,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "model/kv_cache.h"
 #include "model/model_config.h"
 #include "model/rope.h"
 
 namespace moe {
-
-/// Keys and values of one layer's tokens so far, the last of them where attention has a window. [tokens, kv heads,
-/// head_dim]; undefined while empty.
-struct LayerKvCache {
-  at::Tensor keys;
-  at::Tensor values;
-};
 
 struct AttentionWeights {
   at::Tensor q, k, v, o;  ///< [heads * head_dim, D], [kv heads * head_dim, D] twice, [D, heads * head_dim]
@@ -23,11 +17,13 @@ struct AttentionWeights {
 };
 
 /// Grouped-query attention, causal within each sequence and never across (ops::causal_attention), over the config's
-/// window. With a cache, the batch is one sequence that continues it.
+/// window. With `caches`, one a sequence, each sequence continues its own: with a prompt of any length first, then with
+/// one token at a time, or none.
 ///
 /// Shapes   x [T, D], cu_seqlens [sequences + 1] -> [T, D]
 /// Source   Ainslie et al. 2023, arXiv:2305.13245.
 at::Tensor attention(const ModelConfig& config, const AttentionWeights& weights, const RopeAngles& rope,
-                     const at::Tensor& x_TD, const std::vector<int64_t>& cu_seqlens, LayerKvCache* cache = nullptr);
+                     const at::Tensor& x_TD, const std::vector<int64_t>& cu_seqlens,
+                     const std::vector<LayerKvCache*>& caches = {});
 
 }  // namespace moe

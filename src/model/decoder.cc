@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <map>
-#include <string>
+#include <utility>
 
 #include "common/error.h"
-#include "model/block.h"
+#include "model/layer.h"
+#include "model/layer_weights.h"
 #include "model/ops.h"
 
 namespace moe {
@@ -24,16 +25,19 @@ void check_tokens(const at::Tensor& tokens_T, int64_t vocab_size) {
                                " (`vocab_size` of config.json): the tokenizer or the ids are not this model's"));
 }
 
+/// A cache that is empty begins with the batch's sequences.
+void open_cache(KvCache& cache, size_t sequences, size_t layers) {
+  if (cache.sequences.empty()) cache.sequences.resize(sequences);
+  MOE_CHECK(cache.sequences.size() == sequences, "a batch of ", sequences, " sequences continues a cache of ",
+            cache.sequences.size());
+  for (SequenceKvCache& sequence : cache.sequences) {
+    if (sequence.layers.empty()) sequence.layers.resize(layers);
+  }
+}
+
 }  // namespace
 
 struct Decoder::State {
-  struct Layer {
-    BlockWeights block;
-    FeedForwardWeights dense;  ///< of a dense model
-    MoeWeights moe;            ///< of a mixture of experts
-    MoeOptions options;
-  };
-
   State(ModelConfig config_in, at::ScalarType dtype, const OwnedExperts& experts)
       : config(std::move(config_in)), parameters(allocate_parameters(config, dtype, experts)), rope(config, dtype) {}
 
@@ -45,49 +49,18 @@ struct Decoder::State {
   RopeTable rope;
 };
 
-namespace {
-
-MoeWeights moe_weights(const ModelConfig& config, int64_t layer, const TensorSource& get) {
-  const std::string prefix = "model.layers." + std::to_string(layer) + ".mlp.";
-  const std::string in = prefix + (config.is_gated ? "experts.gate_up_proj" : "experts.up_proj");
-  MoeWeights weights;
-  weights.router = get(prefix + "router.weight");
-  weights.gate_up = get(in);
-  weights.down = get(prefix + "experts.down_proj");
-  if (config.moe->shared_widths[layer] > 0) weights.shared = shared_expert_weights(config, layer, get);
-  if (config.mlp_bias) {
-    weights.gate_up_bias = get(in + "_bias");
-    weights.output_bias = get(prefix + "output_bias");
-  }
-  return weights;
-}
-
-}  // namespace
-
 Decoder::Decoder(ModelConfig config, at::ScalarType dtype, const OwnedExperts& experts)
     : state_(std::make_unique<State>(std::move(config), dtype, experts)) {
   State& s = *state_;
-  std::map<std::string, at::Tensor> by_name;
-  for (const Parameter& parameter : s.parameters) by_name[parameter.name] = parameter.value;
-  const TensorSource get = [&by_name](const std::string& name) { return by_name.at(name); };
+  std::map<TensorId, at::Tensor> by_id;
+  for (const Parameter& parameter : s.parameters) by_id[parameter.id] = parameter.value;
+  const TensorSource get = [&by_id](const TensorId& id) { return by_id.at(id); };
 
-  s.embedding = get("model.embed_tokens.weight");
+  s.embedding = get({TensorPart::kEmbedding});
   s.final_norm = final_norm_weights(s.config, get);
-  s.head = s.config.tie_word_embeddings ? s.embedding : get("lm_head.weight");
-  if (s.config.head_bias) s.head_bias = get("lm_head.bias");
-  for (int64_t index = 0; index < s.config.num_layers; ++index) {
-    State::Layer layer;
-    layer.block = block_weights(s.config, index, get);
-    if (s.config.moe) {
-      const MoeConfig& moe = *s.config.moe;
-      layer.moe = moe_weights(s.config, index, get);
-      layer.options = {moe.num_experts, moe.top_k, moe.output_scale[index], parse_topk_norm(moe.topk_norm),
-                       s.config.is_gated};
-    } else {
-      layer.dense = dense_ffn_weights(s.config, index, get);
-    }
-    s.layers.push_back(std::move(layer));
-  }
+  s.head = s.config.tie_word_embeddings ? s.embedding : get({TensorPart::kHead});
+  if (s.config.head_bias) s.head_bias = get(TensorId{TensorPart::kHead}.bias());
+  for (int64_t index = 0; index < s.config.num_layers; ++index) s.layers.push_back(layer_weights(s.config, index, get));
 }
 
 Decoder::~Decoder() = default;
@@ -107,26 +80,19 @@ void Decoder::set_requires_grad(bool requires_grad) {
   for (Parameter& parameter : state_->parameters) parameter.value.set_requires_grad(requires_grad);
 }
 
-DecoderOutput Decoder::forward(const TokenBatch& batch, TokenDispatcher& dispatcher, KvCache* cache) const {
+DecoderOutput Decoder::forward(const TokenBatch& batch, TokenDispatcher& dispatcher,
+                               const ForwardOptions& options) const {
   State& s = *state_;
-  if (cache != nullptr && cache->layers.empty()) cache->layers.resize(s.layers.size());
+  if (options.cache != nullptr) open_cache(*options.cache, batch.cu_seqlens.size() - 1, s.layers.size());
   const RopeAngles rope = s.rope.angles(batch.positions_T, batch.cu_seqlens);
+  const LayerContext context{s.config, rope, batch.cu_seqlens, dispatcher, options};
   DecoderOutput output;
   check_tokens(batch.tokens_T, s.config.vocab_size);
   at::Tensor x = at::embedding(s.embedding, batch.tokens_T);
-  for (size_t index = 0; index < s.layers.size(); ++index) {
-    const State::Layer& layer = s.layers[index];
-    const AttendedBlock attended = attend_block(s.config, layer.block, rope, x, batch.cu_seqlens,
-                                                cache != nullptr ? &cache->layers[index] : nullptr);
-    // The residual is added to the FFN's result in its own memory: nothing saved that for the backward.
-    if (s.config.moe) {
-      MoeOutput moe =
-          moe_layer(layer.moe, layer.options, attended.ffn_input_TD, dispatcher, static_cast<int64_t>(index));
-      output.router.push_back(std::move(moe.stats));
-      x = moe.y_TD.add_(attended.x_TD);
-    } else {
-      x = feed_forward(layer.dense, attended.ffn_input_TD).add_(attended.x_TD);
-    }
+  for (const Layer& layer : s.layers) {
+    LayerOutput ran = run_layer(layer, x, context);
+    x = std::move(ran.x_TD);
+    for (RouterStats& router : ran.routers) output.router.push_back(std::move(router));
   }
   output.hidden_TD = normalize(s.config, s.final_norm, x);
   return output;

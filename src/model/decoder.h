@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "model/attention.h"
+#include "model/layer_context.h"
 #include "model/model_config.h"
 #include "model/moe/moe_layer.h"
 #include "model/moe/token_dispatcher.h"
@@ -28,11 +28,6 @@ struct DecoderOutput {
   std::vector<RouterStats> router;  ///< one per MoE layer; empty for a dense model
 };
 
-/// Keys and values of the tokens seen so far, for generation: one entry per layer.
-struct KvCache {
-  std::vector<LayerKvCache> layers;
-};
-
 /// A decoder of any family of model/model_families.cc, dense or MoE, on one device. Owns its parameters; knows nothing
 /// of ranks beyond the dispatcher it is handed. Not for concurrent use.
 class Decoder {
@@ -49,9 +44,8 @@ class Decoder {
   /// Lets gradients be computed, or no longer.
   void set_requires_grad(bool requires_grad);
 
-  /// `dispatcher.owned_experts` must be those given at construction. With a cache (one sequence), the batch
-  /// continues it.
-  DecoderOutput forward(const TokenBatch& batch, TokenDispatcher& dispatcher, KvCache* cache = nullptr) const;
+  /// `dispatcher.owned_experts` must be those given at construction.
+  DecoderOutput forward(const TokenBatch& batch, TokenDispatcher& dispatcher, const ForwardOptions& options = {}) const;
 
   /// [T, V]; chunked by the caller where T*V is large.
   at::Tensor logits(const at::Tensor& hidden_TD) const;

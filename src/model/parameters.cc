@@ -30,17 +30,17 @@ class ParameterBuilder {
     const int64_t width = config_.moe->expert_widths[layer], hidden = config_.hidden_size, count = experts_.ffn.count;
     const TensorId in{config_.is_gated ? TensorPart::kGateUp : TensorPart::kUp, layer, kStack};
     const int64_t rows = config_.is_gated ? 2 * width : width;
-    std::vector<Part> of_in{{TensorPart::kUp, 0, rows - width, width}};
-    if (config_.is_gated) of_in.insert(of_in.begin(), {TensorPart::kGate, 0, 0, width});
+    std::vector<Part> of_in{{TensorPart::kUp, 0, rows - width}};
+    if (config_.is_gated) of_in.insert(of_in.begin(), {TensorPart::kGate, 0, 0});
     add_stack(in, {count, rows, hidden}, of_in);
     if (config_.mlp_bias) add_stack(in.bias(), {count, rows}, of_in);
-    add_stack({TensorPart::kDown, layer, kStack}, {count, hidden, width}, {{TensorPart::kDown, 1, 0, width}});
+    add_stack({TensorPart::kDown, layer, kStack}, {count, hidden, width}, {{TensorPart::kDown, 1, 0}});
   }
 
-  /// A matrix of an expert within a stack: entries [first, first + count) of dimension `dim`.
+  /// A matrix of an expert within a stack: its neurons begin at `first` of dimension `dim`.
   struct Part {
     TensorPart part;
-    int64_t dim, first, count;
+    int64_t dim, first;
   };
 
   void add_stack(const TensorId& id, std::vector<int64_t> shape, const std::vector<Part>& parts) {
@@ -53,7 +53,8 @@ class ParameterBuilder {
     for (int64_t index = 0; index < experts_.ffn.count; ++index) {
       for (const Part& part : parts) {
         const TensorId expert{part.part, id.layer, experts_.ffn.first + index, id.is_bias};
-        stack.stacked.push_back({tensor_name(config_, expert), index, part.dim, part.first, part.count});
+        const int64_t width = config_.moe->expert_widths[id.layer];
+        stack.stacked.push_back({tensor_name(config_, expert), index, part.dim, part.first, width});
       }
     }
     parameters_.push_back(std::move(stack));

@@ -138,7 +138,7 @@ ExitCode generate(const GenerateOptions& options) {
     const auto count = static_cast<int64_t>(pending.size());
     const TokenBatch batch{
         at::tensor(pending, at::kLong), at::arange(position, position + count, at::kLong), {0, count}};
-    const at::Tensor hidden = decoder.forward(batch, dispatcher, &cache).hidden_TD;
+    const at::Tensor hidden = decoder.forward(batch, dispatcher, {.cache = &cache}).hidden_TD;
     position += count;
     const int64_t next =
         choose(decoder.logits(hidden.slice(0, count - 1, count)).select(0, 0), options.temperature, rng);

@@ -7,6 +7,7 @@
 
 #include "convert/conversion_fixture.h"
 #include "data/data_loader.h"
+#include "model/layer_weights.h"
 #include "testing/compare.h"
 #include "testing/tiny_model.h"
 
@@ -51,11 +52,10 @@ TEST_P(CalibrationStreamTest, SecondLayersFfnInputIsTheFirstLayersOutputNormalis
   const auto world = make_self_communicator();
   CalibrationStream stream(spec, 3, config, {}, *world);
   stream.embed(tensors.at("model.embed_tokens.weight"));
-  const TensorSource get = [&](const std::string& name) { return tensors.at(name); };
-  const DenseLayer layers[] = {{block_weights(config, 0, get), dense_ffn_weights(config, 0, get)},
-                               {block_weights(config, 1, get), dense_ffn_weights(config, 1, get)}};
+  const TensorSource get = [&](const TensorId& id) { return tensors.at(tensor_name(config, id)); };
+  const Layer layers[] = {layer_weights(config, 0, get), layer_weights(config, 1, get)};
   stream.attend(layers[0]);
-  stream.advance(layers[0], feed_forward(layers[0].ffn, stream.ffn_inputs()));
+  stream.advance(layers[0], feed_forward(std::get<FeedForwardWeights>(layers[0].ffn), stream.ffn_inputs()));
   stream.attend(layers[1]);
 
   PackingOptions packing;

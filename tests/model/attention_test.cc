@@ -148,7 +148,9 @@ TEST_P(AttentionTest, ACacheContinuesTheSequence) {
   const at::Tensor x = random_normal({9, config.hidden_size}, 5);
   const auto from = [&](int64_t first, int64_t count, LayerKvCache* cache) {
     const RopeAngles angles = rope.angles(at::arange(first, first + count, at::kLong), {0, count});
-    return attention(config, w, angles, x.narrow(0, first, count), {0, count}, cache);
+    std::vector<LayerKvCache*> caches;
+    if (cache != nullptr) caches.push_back(cache);
+    return attention(config, w, angles, x.narrow(0, first, count), {0, count}, caches);
   };
   const at::Tensor whole = from(0, 9, nullptr);
   LayerKvCache cache;

@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "common/error.h"
 #include "common/rng.h"
 #include "testing/compare.h"
 #include "testing/tiny_model.h"
@@ -28,7 +29,7 @@ std::map<std::string, at::Tensor> by_name(Decoder& decoder) {
 at::Tensor logits_of(const Decoder& decoder, const TokenBatch& batch, KvCache* cache = nullptr) {
   const at::NoGradGuard no_grad;
   LocalDispatcher dispatcher;
-  return decoder.logits(decoder.forward(batch, dispatcher, cache).hidden_TD);
+  return decoder.logits(decoder.forward(batch, dispatcher, {.cache = cache}).hidden_TD);
 }
 
 /// Labels: the next token of each sequence, none for its last.
@@ -132,7 +133,54 @@ TEST_P(DecoderTest, CachedLogitsOfAWindowEqualThoseOfTheWholeSequence) {
   EXPECT_TRUE(near(logits_of(model, part(0, 6), &cache), whole.narrow(0, 0, 6), 1e-5));
   for (int64_t t = 6; t < 12; ++t)
     EXPECT_TRUE(near(logits_of(model, part(t, 1), &cache), whole.narrow(0, t, 1), 1e-5)) << t;
-  EXPECT_EQ(cache.layers[0].keys.size(0), 3) << "keys that no later query sees are dropped";
+  EXPECT_EQ(cache.sequences[0].layers[0].keys.size(0), 3) << "keys that no later query sees are dropped";
+}
+
+/// The next tokens of several sequences, as a batch that continues a cache in which `seen` of each stand already.
+TokenBatch continuation(const std::vector<std::vector<int64_t>>& tokens, const std::vector<int64_t>& seen) {
+  std::vector<int64_t> all, positions, cu_seqlens{0};
+  for (size_t s = 0; s < tokens.size(); ++s) {
+    all.insert(all.end(), tokens[s].begin(), tokens[s].end());
+    for (size_t i = 0; i < tokens[s].size(); ++i) positions.push_back(seen[s] + static_cast<int64_t>(i));
+    cu_seqlens.push_back(static_cast<int64_t>(all.size()));
+  }
+  return {at::tensor(all, at::kLong), at::tensor(positions, at::kLong), cu_seqlens};
+}
+
+// Prompts of several lengths together, then a token each: a sequence waits, one forks, one leaves, one begins. The
+// logits of every step are, bit for bit, those of each sequence with a cache of its own.
+TEST_P(DecoderTest, SequencesOfACacheAreContinuedTogetherAsAlone) {
+  const Decoder model = decoder(at::kFloat);
+  KvCache together;
+  std::vector<KvCache> alone(4);
+  std::vector<int64_t> seen(4, 0);
+  int64_t differ = 0;
+  const auto step = [&](const std::vector<size_t>& who, const std::vector<std::vector<int64_t>>& tokens) {
+    std::vector<int64_t> places;
+    for (const size_t s : who) places.push_back(seen[s]);
+    const TokenBatch batch = continuation(tokens, places);
+    const at::Tensor logits = logits_of(model, batch, &together);
+    for (size_t i = 0; i < who.size(); ++i) {
+      if (tokens[i].empty()) continue;
+      const at::Tensor own = logits_of(model, continuation({tokens[i]}, {places[i]}), &alone[who[i]]);
+      differ += testing::rows_that_differ(own, logits.slice(0, batch.cu_seqlens[i], batch.cu_seqlens[i + 1]));
+      seen[who[i]] += static_cast<int64_t>(tokens[i].size());
+    }
+  };
+  step({0, 1, 2}, {{5, 17, 3, 40, 8}, {60}, {2, 9, 33, 12, 12, 4, 7}});
+  step({0, 1, 2}, {{11}, {12}, {13}});
+  step({0, 1, 2}, {{14}, {}, {15}});
+  together.sequences.erase(together.sequences.begin() + 1);
+  together.sequences.push_back(together.sequences[0]);
+  alone[3] = alone[0];
+  seen[3] = seen[0];
+  step({0, 2, 3}, {{21}, {22}, {23}});
+  together.sequences.emplace_back();
+  alone[1] = {};
+  seen[1] = 0;
+  step({0, 2, 3, 1}, {{31}, {32}, {}, {33, 34}});
+  EXPECT_EQ(differ, 0);
+  EXPECT_THROW(logits_of(model, continuation({{1}}, {0}), &together), Internal) << "one sequence for four";
 }
 
 TEST_P(DecoderTest, LaterTokensDoNotChangeEarlierLogits) {

@@ -136,14 +136,14 @@ class ExportPeerTest : public ::testing::TestWithParam<Peer> {
   static at::Tensor continuation(const Decoder& decoder, const at::Tensor& prompt) {
     LocalDispatcher dispatcher;
     KvCache cache;
-    cache.layers.resize(decoder.config().num_layers);
     std::vector<int64_t> generated;
     at::Tensor next = prompt;
     for (int64_t position = 0; static_cast<int64_t>(generated.size()) < kGenerated;) {
       const int64_t count = next.size(0);
-      const at::Tensor hidden =
-          decoder.forward({next, at::arange(position, position + count, at::kLong), {0, count}}, dispatcher, &cache)
-              .hidden_TD;
+      const at::Tensor hidden = decoder
+                                    .forward({next, at::arange(position, position + count, at::kLong), {0, count}},
+                                             dispatcher, {.cache = &cache})
+                                    .hidden_TD;
       generated.push_back(decoder.logits(hidden.slice(0, count - 1)).argmax(1).item<int64_t>());
       next = at::tensor({generated.back()}, at::kLong);
       position += count;

@@ -151,7 +151,7 @@ void FamilyPeerTest::expect_greedy_texts() const {
         const TokenBatch batch{
             at::tensor(tokens, at::kLong), at::arange(position, position + count, at::kLong), {0, count}};
         position += count;
-        return decoder.logits(decoder.forward(batch, dispatcher, &cache).hidden_TD)[count - 1];
+        return decoder.logits(decoder.forward(batch, dispatcher, {.cache = &cache}).hidden_TD)[count - 1];
       };
       EXPECT_EQ(agreeing_tokens(with_cache, prompt, text), text.numel())
           << GetParam() << " " << number << ", prompt " << i;

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+namespace moe {
+
+/// Keys and values of one sequence's tokens in one layer so far, the last of them where attention has a window.
+/// [tokens, kv heads, head_dim]; undefined while empty. Never written in place.
+struct LayerKvCache {
+  at::Tensor keys;
+  at::Tensor values;
+};
+
+/// One sequence so far. A copy is a second sequence that begins alike: it shares the memory of what both have.
+struct SequenceKvCache {
+  std::vector<LayerKvCache> layers;  ///< empty: nothing yet
+};
+
+/// Keys and values of the tokens seen so far, for generation. Sequence s of every batch continues sequences[s]; between
+/// batches the caller may take sequences out, add empty ones and copy or reorder them. An empty cache becomes that of
+/// the first batch's sequences. A sequence that has no rows in a batch waits.
+struct KvCache {
+  std::vector<SequenceKvCache> sequences;
+};
+
+}  // namespace moe

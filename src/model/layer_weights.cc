@@ -1,0 +1,73 @@
+#include "model/layer_weights.h"
+
+namespace moe {
+namespace {
+
+NormWeights norm_weights(const ModelConfig& config, const TensorId& id, const TensorSource& get) {
+  return {get(id), config.norm == NormKind::kLayer ? get(id.bias()) : at::Tensor()};
+}
+
+AttentionWeights attention_weights(const ModelConfig& config, int64_t layer, const TensorSource& get) {
+  const TensorId q{TensorPart::kQuery, layer}, k{TensorPart::kKey, layer}, v{TensorPart::kValue, layer},
+      o{TensorPart::kAttentionOut, layer};
+  AttentionWeights weights{get(q), get(k), get(v), get(o)};
+  if (config.qkv_bias) {
+    weights.q_bias = get(q.bias());
+    weights.k_bias = get(k.bias());
+    weights.v_bias = get(v.bias());
+  }
+  if (config.o_bias) weights.o_bias = get(o.bias());
+  return weights;
+}
+
+/// Of a dense FFN (kNoExpert) or of the shared expert, which has no down bias.
+FeedForwardWeights ffn_weights(const ModelConfig& config, int64_t layer, int64_t expert, const TensorSource& get) {
+  const TensorId gate{TensorPart::kGate, layer, expert}, up{TensorPart::kUp, layer, expert},
+      down{TensorPart::kDown, layer, expert};
+  FeedForwardWeights weights;
+  if (config.is_gated) weights.gate = get(gate);
+  weights.up = get(up);
+  weights.down = get(down);
+  if (config.mlp_bias && config.is_gated) weights.gate_bias = get(gate.bias());
+  if (config.mlp_bias) weights.up_bias = get(up.bias());
+  if (config.mlp_bias && expert == kNoExpert) weights.down_bias = get(down.bias());
+  return weights;
+}
+
+MoeFeedForward mixture(const ModelConfig& config, int64_t layer, const TensorSource& get) {
+  const MoeConfig& moe = *config.moe;
+  const TensorId in{config.is_gated ? TensorPart::kGateUp : TensorPart::kUp, layer, kStack};
+  MoeWeights weights;
+  weights.router = get({TensorPart::kRouter, layer});
+  weights.gate_up = get(in);
+  weights.down = get({TensorPart::kDown, layer, kStack});
+  if (moe.shared_widths[layer] > 0) weights.shared = ffn_weights(config, layer, kSharedExpert, get);
+  if (config.mlp_bias) {
+    weights.gate_up_bias = get(in.bias());
+    weights.output_bias = get({TensorPart::kOutputBias, layer, kNoExpert, true});
+  }
+  return {std::move(weights),
+          {moe.num_experts, moe.top_k, moe.output_scale[layer], parse_topk_norm(moe.topk_norm), config.is_gated}};
+}
+
+}  // namespace
+
+Layer layer_weights(const ModelConfig& config, int64_t index, const TensorSource& get) {
+  Layer layer;
+  layer.index = index;
+  layer.input_norm = norm_weights(config, {TensorPart::kInputNorm, index}, get);
+  if (!config.is_parallel) layer.post_norm = norm_weights(config, {TensorPart::kPostAttentionNorm, index}, get);
+  layer.attention = attention_weights(config, index, get);
+  if (config.moe) {
+    layer.ffn = mixture(config, index, get);
+  } else {
+    layer.ffn = ffn_weights(config, index, kNoExpert, get);
+  }
+  return layer;
+}
+
+NormWeights final_norm_weights(const ModelConfig& config, const TensorSource& get) {
+  return norm_weights(config, {TensorPart::kFinalNorm}, get);
+}
+
+}  // namespace moe
