@@ -30,7 +30,8 @@ std::span<std::byte> writable_bytes_of(T* data, int64_t count) {
   return std::as_writable_bytes(std::span(data, static_cast<size_t>(count)));
 }
 
-/// parts[r * stride + i] summed over r, in the order of r.
+/// parts[r * stride + i] summed over r, in the order of r: of floats, (a + b) + c is not a + (b + c), so a sum in the
+/// order of arrival, or along a tree that a library chooses by size, would make runs differ that should be the same.
 template <typename T>
 void add_in_rank_order(const std::vector<T>& parts, int64_t stride, int64_t ranks, T* sum) {
   std::copy_n(parts.data(), stride, sum);
@@ -74,7 +75,8 @@ void ExchangeCommunicator::reduce(T* data, int64_t count, std::string_view op) {
     add_in_rank_order(parts, count, ranks, data);
     return;
   }
-  // Rank r sums slice r; then everybody collects the sums.
+  // Rank r sums slice r; then everybody collects the sums. Each sum is made once and copied, so replicas hold the same
+  // bits by construction, for two passes of the data over the wire instead of one per rank.
   const auto begin = [&](int64_t r) { return count * r / ranks; };
   const auto length = [&](int64_t r) { return begin(r + 1) - begin(r); };
   const int64_t mine = length(me);

@@ -49,7 +49,9 @@ MOE_INLINE double exponential(double x) {
   return std::exp(x);
 }
 
-/// Sum of term(i) for i in [0, width): lane i % 16 sums its own, then the lanes are added pairwise.
+/// Sum of term(i) for i in [0, width): lane i % 16 sums its own, then the lanes are added pairwise. Written out, since
+/// a compiler that may reorder a sum orders it by the vectors of the processor, and the same row would differ between
+/// two.
 template <typename T, typename Term>
 MOE_INLINE T lane_sum(int64_t width, const Term& term) {
   T lanes[kLanes] = {};
@@ -85,7 +87,8 @@ void for_each_row(int64_t rows, int64_t width, const Body& body) {
 }
 
 /// Calls body(row, sum) for every row, where sum [width] starts at 0 for each block of rows and body adds to it;
-/// `total` becomes the sum of the blocks in order. Without a total, sum is null.
+/// `total` becomes the sum of the blocks in order. Without a total, sum is null. Blocks are cut by rows and not by
+/// threads: a sum per thread would have other bits on another number of them.
 template <typename T, typename Body>
 void sum_over_rows(int64_t rows, int64_t width, T* total, const Body& body) {
   const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;

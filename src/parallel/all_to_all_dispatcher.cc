@@ -21,6 +21,10 @@ struct SendOrder {
   std::vector<int64_t> rows_per_rank;  ///< [ranks]
 };
 
+/// Two passes: how many rows each rank gets is known only when all tokens are counted, and an exchange wants the rows
+/// of one destination side by side. Within a destination rows keep the order of tokens, and ranks hold consecutive
+/// shares of the batch; so a receiver, which gets rows by source rank, has them in the order of the global batch, and
+/// an expert's weight gradient adds the rows in the order that one rank with all these tokens would.
 SendOrder order_sends(const at::Tensor& ids_TK, int64_t experts_per_rank, int64_t ranks) {
   const at::Tensor ids_tensor = ids_TK.contiguous();
   const int64_t tokens = ids_tensor.size(0), top_k = ids_tensor.size(1);
@@ -33,6 +37,7 @@ SendOrder order_sends(const at::Tensor& ids_TK, int64_t experts_per_rank, int64_
   for (int64_t slot = 0; slot < tokens * top_k; ++slot) {
     const int64_t rank = ids[slot] / experts_per_rank;
     int64_t& row = slot_rows[slot / top_k * ranks + rank];
+    // The first slot that leads to this rank takes the row; the token's others there share it: rows are wide, ids not.
     if (row < 0) row = order.rows_per_rank[rank]++;
   }
   std::vector<int64_t> first(ranks, 0);
@@ -101,6 +106,8 @@ at::Tensor AllToAllDispatcher::combine(const at::Tensor& expert_out_RD, const Di
                                        int64_t layer) {
   const auto* plan = dynamic_cast<const AllToAllPlan*>(dispatched.plan.get());
   MOE_CHECK(plan != nullptr, "combine needs what this dispatcher's dispatch returned");
+  // Summed at the owner, one row goes back instead of one per expert. A token's terms are then added by rank, not by
+  // slot: two terms have the same bits in either order, three or more may differ from one rank's sum in the last bit.
   const at::Tensor sums_ND = ops::unpermute(expert_out_RD, plan->slot_rows_NK, plan->weights_NK);
   const std::vector<at::Tensor> returned = exchange_rows(mesh_.expert_group(), {sums_ND}, plan->counts.reversed(),
                                                          "combine rows layer " + std::to_string(layer));

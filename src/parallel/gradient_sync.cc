@@ -13,6 +13,7 @@ namespace {
 /// Elements of one collective: large enough that latency does not count, small enough to bound the copy.
 constexpr int64_t kBucketElements = int64_t{1} << 22;
 
+/// Each element is summed by itself in the order of ranks, so where buckets begin and end changes no bit.
 void sum_bucket(const std::vector<at::Tensor>& gradients, Communicator& group, const std::string& op) {
   std::vector<at::Tensor> flat;
   for (const at::Tensor& gradient : gradients) flat.push_back(gradient.reshape(-1));
@@ -41,6 +42,8 @@ void sum_group(const std::vector<at::Tensor>& gradients, Communicator& group, co
   if (!bucket.empty()) sum_bucket(bucket, group, op);
 }
 
+/// In double: a norm decides over clipping on every rank alike, and a sum of millions of squares in float would lose
+/// the small ones.
 double squares(const at::Tensor& gradient) {
   const at::Tensor dense = gradient.contiguous();  // itself, as our operations make gradients
   double sum = 0;

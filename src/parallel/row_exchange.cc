@@ -35,6 +35,8 @@ class ExchangeFunction : public torch::autograd::Function<ExchangeFunction> {
     const auto capsule = context->saved_data["exchange"].toCapsule();
     const auto* exchange = static_cast<const Exchange*>(capsule.get());
     variable_list returned;
+    // One after the other in the order of the forward, whatever order autograd made them in: every rank must reach the
+    // same collectives in the same order.
     for (const at::Tensor& gradient : gradients)
       returned.push_back(exchange->run(gradient, exchange->counts.reversed(), " gradient"));
     returned.emplace_back();

@@ -23,6 +23,7 @@ SlotOrder sort_slots(const at::Tensor& ids_TK, ExpertRange experts) {
   order.slot_rows_TK = at::empty(ids_tensor.sizes(), at::kLong);
   int64_t* const row_tokens = order.row_tokens_R.mutable_data_ptr<int64_t>();
   int64_t* const slot_rows = order.slot_rows_TK.mutable_data_ptr<int64_t>();
+  // Stable: an expert's rows keep the order of tokens, which its weight gradient is summed in.
   for (int64_t slot = 0; slot < slots; ++slot) {
     slot_rows[slot] = is_here(slot) ? next[local(slot)]++ : -1;
     if (slot_rows[slot] >= 0) row_tokens[slot_rows[slot]] = slot / top_k;
