@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "model/moe/aux_loss.h"
-#include "parallel/gradient_sync.h"
 
 namespace moe {
 namespace {
@@ -56,8 +55,6 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
     loss.backward();
   }
   mesh.world().all_reduce_sum(shares, "step losses");
-  sum_gradients(decoder.parameters(), mesh);
-  outcome.gradient_norm = global_gradient_norm(decoder.parameters(), mesh);
   outcome.loss = shares[0].item<double>();
   outcome.balance_loss = shares[1].item<double>();
   outcome.expert_load = to_rows(load_LE);

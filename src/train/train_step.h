@@ -17,17 +17,16 @@ struct StepOptions {
 
 /// What a step measured; the same on every rank.
 struct StepOutcome {
-  double loss = 0;           ///< mean over the target tokens of the whole step, without the balance loss
-  double balance_loss = 0;   ///< mean over micro-steps, without its coefficient; 0 for a dense model
-  double gradient_norm = 0;  ///< before clipping
+  double loss = 0;          ///< mean over the target tokens of the whole step, without the balance loss
+  double balance_loss = 0;  ///< mean over micro-steps, without its coefficient; 0 for a dense model
   int64_t tokens = 0;
   std::vector<std::vector<int64_t>> expert_load;  ///< [MoE layers][experts]
 };
 
-/// Forward and backward of one optimizer step whose rows start at `first_row`; leaves the summed gradients in the
-/// parameters. Rank r takes a contiguous share of each micro-batch's rows. The loss is the sum of token losses over the
-/// target tokens of the global step, so it does not depend on how rows are spread over ranks and micro-steps.
-/// Collective over mesh.world().
+/// Forward and backward of one optimizer step of language modelling whose rows start at `first_row`; leaves this rank's
+/// gradients in the parameters, which the ranks must still sum (parallel/gradient_sync.h). Rank r takes a contiguous
+/// share of each micro-batch's rows. The loss is the sum of token losses over the target tokens of the global step, so
+/// it does not depend on how rows are spread over ranks and micro-steps. Collective over mesh.world().
 StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mesh& mesh, DataLoader& loader,
                               int64_t first_row, const StepOptions& options);
 

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "model/parameters.h"
+
+/// What is trained, and on what: the part of a training that the loop (trainer.h) does not know. The loop has the
+/// steps, the optimizer and its schedule, records, checkpoints and stops; it sums the gradients of the ranks, clips
+/// them and leaves out steps that are not finite. A recipe (recipes.h has the list) has a model, data, a loss and an
+/// output.
+namespace moe {
+
+/// What the forward and backward passes of one step came to; the same on every rank.
+struct RecipeStep {
+  double loss = 0;     ///< what curves and gates show; a step whose loss is not finite changes no weight
+  int64_t tokens = 0;  ///< of all ranks
+  nlohmann::json measures = nlohmann::json::object();  ///< of the recipe's own, as metrics.jsonl names them
+};
+
+/// What the lines of metrics.jsonl come to. Rank 0 has it read them all, in order, those of earlier attempts included.
+class RunSummary {
+ public:
+  virtual ~RunSummary() = default;
+  virtual void add(const nlohmann::json& line) = 0;
+  /// Behind the last line: adds its numbers to `metrics`, which gates may name, and to `details`, which reports draw.
+  virtual void finish(nlohmann::json& metrics, nlohmann::json& details) = 0;
+};
+
+/// One kind of training. Made by every rank together and used by one thread; what is collective says so, and is called
+/// by all ranks alike.
+class Recipe {
+ public:
+  virtual ~Recipe() = default;
+
+  /// The weights that this rank holds, in the order in which they are summed and saved: the same list at every call.
+  virtual std::vector<Parameter>& parameters() = 0;
+
+  /// Path -> XXH3-128 of every data file as it was read.
+  virtual std::map<std::string, std::string> data_digests() const = 0;
+  /// Name -> value of what else the ranks must have read alike, besides weights and configuration. May read files.
+  virtual std::map<std::string, std::string> facts() const = 0;
+
+  /// Forward and backward passes of the step after `finished` ones; leaves in the parameters this rank's gradients,
+  /// whose sum over the ranks is the gradient of the loss. Collective.
+  virtual RecipeStep step(int64_t finished) = 0;
+
+  /// Measures of the held-out data, as metrics.jsonl names them; none where there is none. Collective; must not touch
+  /// what step() depends on.
+  virtual nlohmann::json validate() = 0;
+
+  /// What a checkpoint after `finished` steps keeps of it besides the weights, under names that the loop does not use
+  /// (save() in trainer.cc has those): with the weights it is all that the next step depends on.
+  virtual nlohmann::json state(int64_t finished) = 0;
+  /// Goes on where the scalars of a checkpoint, the loop's included, left it. Collective; throws agreed errors.
+  virtual void restore(const nlohmann::json& scalars) = 0;
+
+  virtual std::unique_ptr<RunSummary> summary() const = 0;
+
+  /// Writes what the training is for: whole, or nothing. Collective.
+  virtual void write_output() = 0;
+};
+
+}  // namespace moe

@@ -1,0 +1,172 @@
+#include "train/recipes/language_model.h"
+
+#include <deque>
+#include <utility>
+
+#include "checkpoint/model_directory.h"
+#include "checkpoint/model_writer.h"
+#include "comm/agreement.h"
+#include "common/error.h"
+#include "common/file_io.h"
+#include "common/idle_ranks.h"
+#include "common/log.h"
+#include "eval/load_statistics.h"
+#include "eval/model_settings.h"
+#include "parallel/dispatchers.h"
+#include "train/train_step.h"
+
+namespace moe {
+namespace {
+
+using nlohmann::json;
+
+/// Steps whose expert load is summed for the closing figures.
+constexpr size_t kLoadWindow = 20;
+
+/// The last losses, every validation, and the load of the last steps: what is held does not grow with the steps.
+class LanguageModelSummary final : public RunSummary {
+ public:
+  void add(const json& line) override {
+    balance_loss_ = line.value("balance_loss", json());
+    last_validation_ = nullptr;
+    if (line.contains("validation")) {
+      last_validation_ = {{"step", line["step"]}, {"loss", line["validation_loss"]}, {"domains", line["validation"]}};
+      validation_.push_back(last_validation_);
+    }
+    if (!line.contains("expert_load")) return;
+    recent_load_.push_back(line["expert_load"]);
+    if (recent_load_.size() > kLoadWindow) recent_load_.pop_front();
+  }
+
+  void finish(json& metrics, json& details) override {
+    const std::vector<std::vector<int64_t>> load = summed_load();
+    metrics["balance_loss"] = balance_loss_;
+    metrics["dead_expert_fraction"] = dead_expert_fraction(load);
+    metrics["load_max_over_mean"] = load_max_over_mean(load);
+    if (!last_validation_.is_null()) {
+      metrics["validation_loss"] = last_validation_["loss"];
+      for (const auto& [domain, loss] : last_validation_["domains"].items())
+        metrics["validation_loss." + domain] = loss;
+    }
+    details["validation"] = validation_;
+    details["expert_load"] = load;
+  }
+
+ private:
+  std::vector<std::vector<int64_t>> summed_load() const {
+    std::vector<std::vector<int64_t>> sum;
+    for (const json& line : recent_load_) {
+      const auto load = line.get<std::vector<std::vector<int64_t>>>();
+      if (sum.empty()) sum.assign(load.size(), std::vector<int64_t>(load.front().size(), 0));
+      for (size_t layer = 0; layer < load.size(); ++layer) {
+        for (size_t expert = 0; expert < load[layer].size(); ++expert) sum[layer][expert] += load[layer][expert];
+      }
+    }
+    return sum;
+  }
+
+  json balance_loss_, last_validation_, validation_ = json::array();
+  std::deque<json> recent_load_;
+};
+
+}  // namespace
+
+LanguageModel::LanguageModel(const TrainRequest& request, Mesh& mesh)
+    : request_(request), spec_(request.spec), mesh_(mesh) {
+  agree(mesh_.world(), "load " + request_.model.string(), [this] { load(); });
+  const std::string idle = idle_ranks(mesh_.world().size(), spec_.micro_batch_rows());
+  if (mesh_.world().rank() == 0 && !idle.empty()) log_warning("event=ranks_without_rows; " + idle);
+}
+
+void LanguageModel::load() {
+  const ModelDirectory directory(request_.model);
+  const ModelConfig& config = directory.config();
+  const OwnedExperts experts = mesh_.owned_experts(config);
+  dispatcher_ = config.moe ? make_dispatcher(mesh_) : std::make_unique<LocalDispatcher>();
+  decoder_ = std::make_unique<Decoder>(load_decoder(directory, compute_type(request_.gang), experts));
+  load_data(config);
+}
+
+void LanguageModel::load_data(const ModelConfig& config) {
+  const std::shared_ptr<const Tokenizer> tokenizer = tokenizer_for(request_.model);
+  tokenizer_digest_ = tokenizer ? tokenizer->digest() : "none";
+  PackingOptions packing;
+  packing.sequence_length = sequence_length_for(config, spec_.sequence_length());
+  packing.append_eos = spec_.append_eos();
+  packing.chat_template = chat_template_for(request_.model, config, spec_.template_());
+  if (spec_.has_supervise()) packing.chat.supervise = spec_.supervise();
+  packing.chat.drop_system = spec_.drop_system();
+  packing.long_chats = spec_.long_documents();
+  packing.seed = request_.seed;
+  packing.vocab_size = config.vocab_size;
+  loader_ = std::make_unique<DataLoader>(data_files(spec_.data()), tokenizer, packing);
+  chat_template_ = packing.chat_template.name;
+  if (loader_->has_chats()) {
+    jinja_ =
+        chat_template_to_write(request_.model, chat_template_, tokenizer != nullptr && tokenizer->bos_id().has_value());
+  }
+  if (mesh_.world().rank() == 0) log_info("event=data_loaded " + loader_->summary());
+  if (!spec_.validation().empty()) {
+    held_out_ = std::make_unique<HeldOutData>(data_files(spec_.validation()), tokenizer,
+                                              HeldOutOptions{packing, spec_.validation_tokens()});
+  }
+}
+
+std::map<std::string, std::string> LanguageModel::data_digests() const {
+  std::map<std::string, std::string> files = loader_->file_digests();
+  if (held_out_) files.merge(held_out_->file_digests());
+  return files;
+}
+
+std::map<std::string, std::string> LanguageModel::facts() const {
+  const std::filesystem::path config = request_.model / "config.json";
+  return {{config.string(), xxh3_hex_of_file(config)}, {"tokenizer of " + request_.model.string(), tokenizer_digest_}};
+}
+
+int64_t LanguageModel::first_row(int64_t finished) const {
+  return finished * spec_.micro_batch_rows() * spec_.micro_steps();
+}
+
+RecipeStep LanguageModel::step(int64_t finished) {
+  const StepOptions options{spec_.micro_batch_rows(), spec_.micro_steps(), spec_.balance_loss()};
+  const StepOutcome outcome = compute_gradients(*decoder_, *dispatcher_, mesh_, *loader_, first_row(finished), options);
+  RecipeStep step{outcome.loss, outcome.tokens, {{"balance_loss", outcome.balance_loss}}};
+  if (!outcome.expert_load.empty()) step.measures["expert_load"] = outcome.expert_load;
+  return step;
+}
+
+json LanguageModel::validate() {
+  if (!held_out_) return json::object();
+  const LossReport report = measure_loss(*decoder_, *dispatcher_, *held_out_, mesh_);
+  json domains = json::object();
+  for (const auto& [name, sum] : report.domains) domains[name] = sum.mean();
+  return {{"validation_loss", report.total().mean()}, {"validation", domains}};
+}
+
+json LanguageModel::state(int64_t finished) {
+  return {{"data", loader_->fingerprint()}, {"place", loader_->place_of(first_row(finished))}};
+}
+
+void LanguageModel::restore(const json& scalars) {
+  // A version that recorded no digests of the inputs recorded this one.
+  if (!scalars.contains("inputs") && scalars.value("data", "") != loader_->fingerprint()) {
+    throw_agreed<InvalidArgument>(concat("the checkpoints in ", request_.checkpoints_path().string(),
+                                         " were made from other data; restore it, or begin anew"));
+  }
+  agree(mesh_.world(), "go to the place in the data", [&] {
+    if (scalars.contains("place")) loader_->go_to(scalars.at("place"));
+  });
+}
+
+std::unique_ptr<RunSummary> LanguageModel::summary() const {
+  return std::make_unique<LanguageModelSummary>();
+}
+
+void LanguageModel::write_output() {
+  ModelConfig config = decoder_->config();
+  if (!chat_template_.empty()) config.source["chat_template_name"] = chat_template_;
+  write_model(request_.output, request_.model, *decoder_, config, compute_type(request_.gang), mesh_.world(),
+              mesh_.replica_group().rank() == 0, jinja_);
+}
+
+}  // namespace moe

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "data/data_loader.h"
+#include "eval/perplexity.h"
+#include "model/decoder.h"
+#include "parallel/mesh.h"
+#include "train/recipe.h"
+#include "train/train_request.h"
+
+namespace moe {
+
+/// Next-token prediction on packed documents and chats, with the balance loss of the routers: continual pre-training
+/// and supervised post-training, whose only difference is the data. Its output is a model directory.
+class LanguageModel final : public Recipe {
+ public:
+  /// Loads model, tokenizer, training and held-out data. Collective; throws agreed errors.
+  LanguageModel(const TrainRequest& request, Mesh& mesh);
+
+  std::vector<Parameter>& parameters() override { return decoder_->parameters(); }
+  std::map<std::string, std::string> data_digests() const override;
+  std::map<std::string, std::string> facts() const override;
+  /// Measures balance_loss and expert_load [MoE layers][experts].
+  RecipeStep step(int64_t finished) override;
+  /// validation_loss over all held-out data, and validation, by domain.
+  nlohmann::json validate() override;
+  nlohmann::json state(int64_t finished) override;
+  void restore(const nlohmann::json& scalars) override;
+  std::unique_ptr<RunSummary> summary() const override;
+  void write_output() override;
+
+ private:
+  void load();
+  void load_data(const ModelConfig& config);
+  int64_t first_row(int64_t finished) const;
+
+  const TrainRequest& request_;
+  const v1::TrainSpec& spec_;
+  Mesh& mesh_;
+  std::unique_ptr<TokenDispatcher> dispatcher_;
+  std::unique_ptr<Decoder> decoder_;
+  std::unique_ptr<DataLoader> loader_;
+  std::unique_ptr<HeldOutData> held_out_;
+  std::string tokenizer_digest_;
+  std::string chat_template_;  ///< name; empty: none that we know, and no chats
+  std::string jinja_;          ///< text to write beside the model, where it has none or another
+};
+
+}  // namespace moe
