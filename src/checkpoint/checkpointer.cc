@@ -2,12 +2,9 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <map>
-#include <memory>
 
-#include "checkpoint/dtypes.h"
+#include "checkpoint/checkpoint_shards.h"
 #include "checkpoint/manifest.h"
-#include "checkpoint/safetensors.h"
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
@@ -24,20 +21,6 @@ std::string shard_name(int index, int count) {
   char text[64];
   std::snprintf(text, sizeof text, "shard-%05d-of-%05d.safetensors", index + 1, count);
   return text;
-}
-
-/// Calls `visit(logical name, view)` for every logical tensor of parameter and moments.
-void for_each_logical(const TrainingTensors& tensors, const std::function<bool(const Parameter&)>& wanted,
-                      const std::function<void(const std::string&, const at::Tensor&)>& visit) {
-  for (size_t i = 0; i < tensors.parameters.size(); ++i) {
-    const Parameter& parameter = tensors.parameters[i];
-    if (!wanted(parameter)) continue;
-    const std::pair<const char*, at::Tensor> parts[] = {
-        {"", parameter.value.detach()}, {".m", tensors.first_moments[i]}, {".v", tensors.second_moments[i]}};
-    for (const auto& [suffix, storage] : parts) {
-      for (const LogicalView& logical : logical_views(parameter, storage)) visit(logical.name + suffix, logical.view);
-    }
-  }
 }
 
 /// A checkpoint, or what a killed writer left of one.
@@ -92,53 +75,6 @@ void remove_old(const fs::path& root, int attempt, int keep, const CheckpointAut
   }
 }
 
-/// Writes this rank's shard and returns its part of the manifest.
-json write_shard(const fs::path& path, const TrainingTensors& tensors,
-                 const std::function<bool(const Parameter&)>& wanted) {
-  std::vector<SafetensorsWriter::Spec> specs;
-  for_each_logical(tensors, wanted, [&](const std::string& name, const at::Tensor& view) {
-    specs.push_back({name, view.scalar_type(), view.sizes().vec()});
-  });
-  SafetensorsWriter writer(path, specs);
-  json described = json::object();
-  for_each_logical(tensors, wanted, [&](const std::string& name, const at::Tensor& view) {
-    const at::Tensor data = view.contiguous();
-    if (!at::isfinite(data).all().item<bool>()) {
-      throw Diverged(concat("'", name, "' holds values that are not finite; no checkpoint is written of it"));
-    }
-    writer.write(name, data);
-    described[name] = to_json(
-        ManifestTensor{dtype_name(data.scalar_type()), data.sizes().vec(), path.filename(), chunk_digests(data)});
-  });
-  writer.finish();
-  return described;
-}
-
-/// Fills every view this rank holds from the files, checking each chunk.
-void read_tensors(const fs::path& folder, const Manifest& manifest, const TrainingTensors& tensors) {
-  std::map<std::string, std::unique_ptr<SafetensorsFile>> files;
-  for_each_logical(
-      tensors, [](const Parameter&) { return true; },
-      [&](const std::string& name, at::Tensor view) {
-        const auto found = manifest.tensors.find(name);
-        if (found == manifest.tensors.end())
-          throw Corruption(concat(folder.string(), ": tensor '", name, "' is missing"));
-        const ManifestTensor& expected = found->second;
-        auto& file = files[expected.file];
-        if (!file) file = std::make_unique<SafetensorsFile>(folder / expected.file);
-        const at::Tensor stored = file->tensor(name);
-        if (stored.sizes() != view.sizes() || stored.scalar_type() != view.scalar_type()) {
-          throw Corruption(concat((folder / expected.file).string(), ": tensor '", name,
-                                  "' has another shape or type than the model's"));
-        }
-        if (chunk_digests(stored) != expected.chunks) {
-          throw Corruption(
-              concat((folder / expected.file).string(), ": tensor '", name, "' does not match its digest"));
-        }
-        view.copy_(stored);
-      });
-}
-
 }  // namespace
 
 StoredCheckpoint stored_checkpoint(const fs::path& root, const std::string& name) {
@@ -162,19 +98,17 @@ std::vector<StoredCheckpoint> stored_checkpoints(const fs::path& root) {
   return stored;
 }
 
-void save_checkpoint(const fs::path& root, int64_t step, int attempt, const TrainingTensors& tensors,
-                     const json& scalars, Communicator& world, bool writes_experts, int keep,
-                     const CheckpointAuthority& authority) {
+void save_checkpoint(const fs::path& root, int64_t step, int attempt, const std::vector<TensorRange>& ranges,
+                     const json& scalars, Communicator& world, int keep, const CheckpointAuthority& authority) {
   const at::NoGradGuard no_grad;
   const fs::path folder = root / JobFolder::checkpoint_name(step, attempt);
   agree(world, "check checkpoint folder", [&] {
     MOE_CHECK(world.rank() != 0 || !fs::exists(folder / kManifestName), folder.string(),
               " is a checkpoint already; none is written twice");
+    for (const TensorRange& range : ranges) require_sound(range);
   });
-  const auto wanted = [&](const Parameter& parameter) {
-    return parameter.is_expert ? writes_experts : world.rank() == 0;
-  };
-  const bool writes = std::any_of(tensors.parameters.begin(), tensors.parameters.end(), wanted);
+  const bool writes =
+      std::any_of(ranges.begin(), ranges.end(), [](const TensorRange& range) { return range.is_written; });
   const std::vector<std::string> writers = world.all_gather_bytes(writes ? "w" : "", "checkpoint writers");
   const auto is_writer = [](const std::string& answer) { return !answer.empty(); };
   const auto count = static_cast<int>(std::count_if(writers.begin(), writers.end(), is_writer));
@@ -189,7 +123,9 @@ void save_checkpoint(const fs::path& root, int64_t step, int attempt, const Trai
     });
     json described = json::object();
     agree(world, "write checkpoint shards", [&] {
-      if (writes) described = write_shard(folder / shard_name(mine, count), tensors, wanted);
+      if (!writes) return;
+      for (const auto& [name, tensor] : write_shard(folder / shard_name(mine, count), ranges))
+        described[name] = to_json(tensor);
     });
     const std::vector<std::string> all = world.all_gather_bytes(described.dump(), "gather checkpoint manifest");
     agree(world, "commit checkpoint", [&] {
@@ -197,10 +133,10 @@ void save_checkpoint(const fs::path& root, int64_t step, int attempt, const Trai
       Manifest manifest{.step = step, .attempt = attempt, .scalars = scalars, .files = {}, .tensors = {}};
       for (const std::string& part : all) {
         const json tensors_of_rank = json::parse(part);
-        for (const auto& [name, tensor] : tensors_of_rank.items()) {
-          MOE_CHECK(manifest.tensors.emplace(name, tensor_from_json(tensor)).second, "two ranks wrote '", name, "'");
-        }
+        for (const auto& [name, tensor] : tensors_of_rank.items())
+          add_parts(manifest.tensors, name, tensor_from_json(tensor));
       }
+      require_complete(manifest.tensors);
       for (int i = 0; i < count; ++i)
         manifest.files[shard_name(i, count)] = fs::file_size(folder / shard_name(i, count));
       const std::string text = manifest.to_text();
@@ -227,8 +163,8 @@ void save_checkpoint(const fs::path& root, int64_t step, int attempt, const Trai
   });
 }
 
-std::optional<json> load_newest_checkpoint(const fs::path& root, TrainingTensors tensors, Communicator& world,
-                                           const CheckpointAuthority& authority) {
+std::optional<json> load_newest_checkpoint(const fs::path& root, const std::vector<TensorRange>& ranges,
+                                           Communicator& world, const CheckpointAuthority& authority) {
   const at::NoGradGuard no_grad;
   const json candidates = json::parse(agree_on_result(world, "list checkpoints", [&] {
     if (authority.resumable) return json(*authority.resumable).dump();
@@ -252,7 +188,7 @@ std::optional<json> load_newest_checkpoint(const fs::path& root, TrainingTensors
         }
         scalars = manifest.scalars;
         accepted = authority.resumable || !authority.is_ours || authority.is_ours(scalars);
-        if (accepted) read_tensors(folder, manifest, tensors);
+        if (accepted) read_ranges(folder, manifest, ranges);
       });
     } catch (const InvalidArgument& error) {  // agree() throws the same on every rank
       if (world.rank() == 0)

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -10,20 +8,13 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/tensor_range.h"
 #include "comm/communicator.h"
-#include "model/parameters.h"
 
 /// Training checkpoints (docs/model_directory.md): immutable folders s<step>-t<attempt>, shards under logical names,
-/// MANIFEST.json renamed last. What is stored does not depend on the layout of ranks, so any layout may load what any
-/// other saved.
+/// MANIFEST.json renamed last. What is stored are logical tensors, whichever rank held which part of them, so any
+/// layout may load what any other saved.
 namespace moe {
-
-/// What training consists of besides scalars: parameters and, for each, AdamW's moments in the same layout.
-struct TrainingTensors {
-  std::vector<Parameter>& parameters;
-  std::vector<at::Tensor>& first_moments;
-  std::vector<at::Tensor>& second_moments;
-};
 
 /// A checkpoint that is complete on disk.
 struct SavedCheckpoint {
@@ -60,17 +51,19 @@ std::vector<StoredCheckpoint> stored_checkpoints(const std::filesystem::path& ro
 StoredCheckpoint stored_checkpoint(const std::filesystem::path& root, const std::string& name);
 
 /// Writes <root>/s<step>-t<attempt>, has it committed, and then removes all of ours but the newest `keep`; those of
-/// another configuration, and damaged ones, which may be another's, stay. Collective: rank 0 writes the dense
-/// parameters, ranks with `writes_experts` their experts. A failure on any rank is thrown on all (StorageError), leaves
-/// no part of the new checkpoint and keeps the old ones.
-void save_checkpoint(const std::filesystem::path& root, int64_t step, int attempt, const TrainingTensors& tensors,
-                     const nlohmann::json& scalars, Communicator& world, bool writes_experts, int keep,
-                     const CheckpointAuthority& authority = {});
+/// another configuration, and damaged ones, which may be another's, stay. Collective: every rank writes those of its
+/// ranges that say so. A failure on any rank is thrown on all (StorageError), leaves no part of the new checkpoint and
+/// keeps the old ones.
+void save_checkpoint(const std::filesystem::path& root, int64_t step, int attempt,
+                     const std::vector<TensorRange>& ranges, const nlohmann::json& scalars, Communicator& world,
+                     int keep, const CheckpointAuthority& authority = {});
 
-/// Loads the newest checkpoint below `root` that is ours and whose every chunk that any rank reads verifies; an
-/// unreadable one is named in a warning and the next older is taken. Collective. Returns its scalars; nullopt if there
-/// is none. Throws NoReadableCheckpoint if there are some and none can be read.
-std::optional<nlohmann::json> load_newest_checkpoint(const std::filesystem::path& root, TrainingTensors tensors,
-                                                     Communicator& world, const CheckpointAuthority& authority = {});
+/// Loads the newest checkpoint below `root` that is ours and whose every chunk that any rank reads verifies into the
+/// ranges, from whatever ranges other ranks saved; an unreadable one is named in a warning and the next older is taken.
+/// Collective. Returns its scalars; nullopt if there is none. Throws NoReadableCheckpoint if there are some and none
+/// can be read.
+std::optional<nlohmann::json> load_newest_checkpoint(const std::filesystem::path& root,
+                                                     const std::vector<TensorRange>& ranges, Communicator& world,
+                                                     const CheckpointAuthority& authority = {});
 
 }  // namespace moe

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/tensor_range.h"
 #include "model/parameters.h"
 
 /// What is trained, and on what: the part of a training that the loop (trainer.h) does not know. The loop has the
@@ -57,6 +58,8 @@ class Recipe {
   /// What a checkpoint after `finished` steps keeps of it besides the weights, under names that the loop does not use
   /// (save() in trainer.cc has those): with the weights it is all that the next step depends on.
   virtual nlohmann::json state(int64_t finished) = 0;
+  /// Tensors of that state: saved from and loaded into, under names that no weight has.
+  virtual std::vector<TensorRange> state_tensors() { return {}; }
   /// Goes on where the scalars of a checkpoint, the loop's included, left it. Collective; throws agreed errors.
   virtual void restore(const nlohmann::json& scalars) = 0;
 

@@ -19,6 +19,7 @@
 #include "train/lr_schedule.h"
 #include "train/metrics_log.h"
 #include "train/optimizer.h"
+#include "train/training_state.h"
 
 namespace moe {
 namespace {
@@ -86,8 +87,11 @@ class Trainer {
         recipe_->parameters(), AdamWOptions{spec_.beta1(), spec_.beta2(), spec_.epsilon(), spec_.weight_decay()});
   }
 
-  TrainingTensors tensors() {
-    return {recipe_->parameters(), optimizer_->first_moments(), optimizer_->second_moments()};
+  /// The tensors of a checkpoint.
+  std::vector<TensorRange> tensors() {
+    std::vector<TensorRange> ranges = training_state(recipe_->parameters(), *optimizer_, mesh_);
+    for (TensorRange& own : recipe_->state_tensors()) ranges.push_back(std::move(own));
+    return ranges;
   }
 
   void resume() {
@@ -238,8 +242,6 @@ class Trainer {
     return votes.item<int64_t>() > 0;
   }
 
-  bool writes_experts() const { return mesh_.replica_group().rank() == 0; }
-
   /// False: it could not be written, which training survives once.
   bool save() {
     compare_replicas();
@@ -255,7 +257,7 @@ class Trainer {
         if (metrics_) metrics_->flush();
       });
       save_checkpoint(request_.checkpoints_path(), position_.step, request_.attempt, tensors(), scalars, world_,
-                      writes_experts(), spec_.keep_checkpoints(), request_.checkpoints);
+                      spec_.keep_checkpoints(), request_.checkpoints);
     } catch (const StorageError& error) {
       if (dynamic_cast<const AgreedError*>(&error) == nullptr) throw;
       if (request_.on_failed_save) request_.on_failed_save();

@@ -34,7 +34,9 @@ struct Layout {
 /// What rank `rank` of a layout holds: experts by rank modulo ep, moments of its parameters.
 struct RankState {
   RankState(int rank, const Layout& layout, uint64_t seed, at::ScalarType dtype = at::kFloat)
-      : decoder(
+      : writes_dense(rank == 0),
+        writes_experts(rank < layout.expert_parallel),
+        decoder(
             testing::tiny_moe_config(kExperts, 2, 11), dtype,
             {kExperts / layout.expert_parallel * (rank % layout.expert_parallel), kExperts / layout.expert_parallel}) {
     const at::NoGradGuard no_grad;
@@ -44,8 +46,19 @@ struct RankState {
       second.push_back(parameter.value.square());
     }
   }
-  TrainingTensors tensors() { return {decoder.parameters(), first, second}; }
+  std::vector<TensorRange> ranges() {
+    std::vector<TensorRange> all;
+    for (size_t i = 0; i < first.size(); ++i) {
+      const Parameter& parameter = decoder.parameters()[i];
+      const bool is_written = parameter.is_expert ? writes_experts : writes_dense;
+      append_logical(all, parameter, parameter.value.detach(), "", is_written);
+      append_logical(all, parameter, first[i], ".m", is_written);
+      append_logical(all, parameter, second[i], ".v", is_written);
+    }
+    return all;
+  }
 
+  bool writes_dense, writes_experts;
   Decoder decoder;
   std::vector<at::Tensor> first, second;
 };
@@ -53,8 +66,7 @@ struct RankState {
 void save(const fs::path& root, const Layout& layout, int64_t step, int attempt, uint64_t seed, int keep = 5) {
   testing::run_ranks(layout.ranks(), [&](Communicator& world) {
     RankState state(world.rank(), layout, seed);
-    save_checkpoint(root, step, attempt, state.tensors(), {{"step", step}, {"seed", seed}}, world,
-                    world.rank() < layout.expert_parallel, keep);
+    save_checkpoint(root, step, attempt, state.ranges(), {{"step", step}, {"seed", seed}}, world, keep);
   });
 }
 
@@ -64,7 +76,7 @@ std::map<std::string, std::string> load(const fs::path& root, const Layout& layo
   std::mutex mutex;
   testing::run_ranks(layout.ranks(), [&](Communicator& world) {
     RankState state(world.rank(), layout, /*seed=*/999);
-    const auto loaded = load_newest_checkpoint(root, state.tensors(), world);
+    const auto loaded = load_newest_checkpoint(root, state.ranges(), world);
     const std::lock_guard<std::mutex> lock(mutex);
     if (!loaded) return;
     if (scalars != nullptr) *scalars = *loaded;
@@ -204,7 +216,7 @@ TEST(CheckpointLayoutsTest, OneRankThatCannotWriteFailsAllAndLeavesTheOldOnes) {
   testing::run_ranks(2, [&](Communicator& world) {
     RankState state(world.rank(), {2, 1}, 2);
     try {
-      save_checkpoint(root.path(), 2, 1, state.tensors(), {{"step", 2}}, world, true, 5);
+      save_checkpoint(root.path(), 2, 1, state.ranges(), {{"step", 2}}, world, 5);
     } catch (const StorageError& error) {
       EXPECT_THAT(error.what(), HasSubstr("rank 1"));
       ++failures;
@@ -223,7 +235,7 @@ TEST(CheckpointLayoutsTest, NoCheckpointOfNumbersThatAreNotFinite) {
     RankState state(0, {1, 1}, 2);
     state.second[3].view({-1})[0] = std::nanf("");
     try {
-      save_checkpoint(root.path(), 2, 1, state.tensors(), {}, world, true, 5);
+      save_checkpoint(root.path(), 2, 1, state.ranges(), {}, world, 5);
       ADD_FAILURE() << "saved";
     } catch (const Diverged& error) {
       EXPECT_THAT(error.what(), HasSubstr(state.decoder.parameters()[3].name + ".v"));
@@ -271,7 +283,7 @@ TEST(CheckpointLayoutsTest, AnotherTypeIsRefusedNotCast) {
   save(root.path(), {1, 1}, 1, 1, 1);
   testing::run_ranks(1, [&](Communicator& world) {
     RankState state(0, {1, 1}, 2, at::kDouble);
-    EXPECT_THROW(load_newest_checkpoint(root.path(), state.tensors(), world), NoReadableCheckpoint);
+    EXPECT_THROW(load_newest_checkpoint(root.path(), state.ranges(), world), NoReadableCheckpoint);
   });
 }
 

@@ -22,7 +22,16 @@ struct State {
       second.push_back(parameter.value.square());
     }
   }
-  TrainingTensors tensors() { return {decoder.parameters(), first, second}; }
+  std::vector<TensorRange> ranges() {
+    std::vector<TensorRange> all;
+    for (size_t i = 0; i < first.size(); ++i) {
+      const Parameter& parameter = decoder.parameters()[i];
+      append_logical(all, parameter, parameter.value, "", true);
+      append_logical(all, parameter, first[i], ".m", true);
+      append_logical(all, parameter, second[i], ".v", true);
+    }
+    return all;
+  }
   bool equals(const State& other) const {
     for (size_t i = 0; i < first.size(); ++i) {
       if (!decoder.parameters()[i].value.equal(other.decoder.parameters()[i].value) ||
@@ -39,10 +48,10 @@ class CheckpointerTest : public ::testing::Test {
  protected:
   void save(int64_t step, uint64_t seed, int keep = 5) {
     State state(seed);
-    save_checkpoint(root_.path(), step, 1, state.tensors(), {{"step", step}}, *self_, true, keep);
+    save_checkpoint(root_.path(), step, 1, state.ranges(), {{"step", step}}, *self_, keep);
   }
   std::optional<nlohmann::json> load(State& state) {
-    return load_newest_checkpoint(root_.path(), state.tensors(), *self_);
+    return load_newest_checkpoint(root_.path(), state.ranges(), *self_);
   }
   fs::path shard(int64_t step) {
     return root_ / ("s0000000" + std::to_string(step) + "-t0001") / "shard-00001-of-00001.safetensors";
@@ -103,7 +112,7 @@ TEST_F(CheckpointerTest, ThoseOfAnotherConfigAreNotTaken) {
   State state(99);
   CheckpointAuthority authority;
   authority.is_ours = [](const nlohmann::json& scalars) { return scalars["step"] == 7; };
-  EXPECT_FALSE(load_newest_checkpoint(root_.path(), state.tensors(), *self_, authority));
+  EXPECT_FALSE(load_newest_checkpoint(root_.path(), state.ranges(), *self_, authority));
 }
 
 TEST_F(CheckpointerTest, ThoseOfAnotherConfigAreNeverRemoved) {
@@ -113,7 +122,7 @@ TEST_F(CheckpointerTest, ThoseOfAnotherConfigAreNeverRemoved) {
   authority.is_ours = [](const nlohmann::json& scalars) { return scalars["step"] > 3; };
   for (const int64_t step : {4, 5, 6}) {
     State state(step);
-    save_checkpoint(root_.path(), step, 1, state.tensors(), {{"step", step}}, *self_, true, /*keep=*/1, authority);
+    save_checkpoint(root_.path(), step, 1, state.ranges(), {{"step", step}}, *self_, /*keep=*/1, authority);
   }
   for (const int64_t step : {1, 2, 3, 6}) EXPECT_TRUE(fs::exists(shard(step))) << step;
   for (const int64_t step : {4, 5}) EXPECT_FALSE(fs::exists(shard(step))) << step;

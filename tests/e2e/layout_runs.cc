@@ -17,6 +17,7 @@
 #include "testing/tiny_model.h"
 #include "train/optimizer.h"
 #include "train/train_step.h"
+#include "train/training_state.h"
 
 namespace moe::testing {
 namespace {
@@ -110,9 +111,8 @@ LayoutRun run_layout(Communicator& world, int expert_parallel, at::ScalarType dt
       run.state = state_of(setup.decoder, optimizer);
   }
   if (!checkpoint_root.empty()) {
-    save_checkpoint(checkpoint_root, steps, 1,
-                    {setup.decoder.parameters(), optimizer.first_moments(), optimizer.second_moments()},
-                    {{"steps", steps}}, world, setup.mesh.replica_group().rank() == 0, 1);
+    save_checkpoint(checkpoint_root, steps, 1, training_state(setup.decoder.parameters(), optimizer, setup.mesh),
+                    {{"steps", steps}}, world, 1);
   }
   return run;
 }
@@ -121,8 +121,8 @@ std::map<std::string, std::string> load_at_layout(Communicator& world, int exper
                                                   const std::filesystem::path& root, const std::string& kind) {
   Setup setup(world, expert_parallel, dtype, kind);
   AdamW optimizer(setup.decoder.parameters(), {});
-  const auto scalars = load_newest_checkpoint(
-      root, {setup.decoder.parameters(), optimizer.first_moments(), optimizer.second_moments()}, world);
+  const auto scalars =
+      load_newest_checkpoint(root, training_state(setup.decoder.parameters(), optimizer, setup.mesh), world);
   EXPECT_TRUE(scalars) << "no checkpoint below " << root;
   nlohmann::json mine = nlohmann::json::object();
   for (size_t i = 0; i < setup.decoder.parameters().size(); ++i) {
