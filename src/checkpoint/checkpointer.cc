@@ -98,69 +98,108 @@ std::vector<StoredCheckpoint> stored_checkpoints(const fs::path& root) {
   return stored;
 }
 
-void save_checkpoint(const fs::path& root, int64_t step, int attempt, const std::vector<TensorRange>& ranges,
-                     const json& scalars, Communicator& world, int keep, const CheckpointAuthority& authority) {
-  const at::NoGradGuard no_grad;
-  const fs::path folder = root / JobFolder::checkpoint_name(step, attempt);
-  agree(world, "check checkpoint folder", [&] {
-    MOE_CHECK(world.rank() != 0 || !fs::exists(folder / kManifestName), folder.string(),
+CheckpointSave::CheckpointSave(const fs::path& root, int64_t step, int attempt, const std::vector<TensorRange>& ranges,
+                               json scalars, Communicator& world, SnapshotOf snapshot)
+    : root_(root),
+      folder_(root / JobFolder::checkpoint_name(step, attempt)),
+      step_(step),
+      attempt_(attempt),
+      scalars_(std::move(scalars)),
+      world_(world) {
+  agree(world_, "check checkpoint folder", [&] {
+    MOE_CHECK(world_.rank() != 0 || !fs::exists(folder_ / kManifestName), folder_.string(),
               " is a checkpoint already; none is written twice");
-    for (const TensorRange& range : ranges) require_sound(range);
+    for (const TensorRange& range : ranges) {
+      require_sound(range);
+      if (!range.is_written) continue;
+      written_.push_back(range);
+      if (snapshot == SnapshotOf::kCopies) written_.back().part = range.part.detach().clone();
+    }
   });
-  const bool writes =
-      std::any_of(ranges.begin(), ranges.end(), [](const TensorRange& range) { return range.is_written; });
-  const std::vector<std::string> writers = world.all_gather_bytes(writes ? "w" : "", "checkpoint writers");
-  const auto is_writer = [](const std::string& answer) { return !answer.empty(); };
-  const auto count = static_cast<int>(std::count_if(writers.begin(), writers.end(), is_writer));
-  const auto mine = static_cast<int>(std::count_if(writers.begin(), writers.begin() + world.rank(), is_writer));
-  bool is_committed = true;
+  const std::vector<std::string> writers = world_.all_gather_bytes(written_.empty() ? "" : "w", "checkpoint writers");
+  const auto count = static_cast<int>(
+      std::count_if(writers.begin(), writers.end(), [](const std::string& answer) { return !answer.empty(); }));
+  for (int rank = 0; rank < world_.size(); ++rank) {
+    if (writers[rank].empty()) continue;
+    shards_.push_back(shard_name(static_cast<int>(shards_.size()), count));
+    if (rank == world_.rank()) mine_ = shards_.back();
+  }
   try {
-    agree(world, "create checkpoint", [&] {
-      if (world.rank() != 0) return;
-      const bool is_first = !fs::exists(root);
-      make_directories(folder);
-      if (is_first) sync_directory(fs::absolute(root).parent_path());
-    });
-    json described = json::object();
-    agree(world, "write checkpoint shards", [&] {
-      if (!writes) return;
-      for (const auto& [name, tensor] : write_shard(folder / shard_name(mine, count), ranges))
-        described[name] = to_json(tensor);
-    });
-    const std::vector<std::string> all = world.all_gather_bytes(described.dump(), "gather checkpoint manifest");
-    agree(world, "commit checkpoint", [&] {
-      if (world.rank() != 0) return;
-      Manifest manifest{.step = step, .attempt = attempt, .scalars = scalars, .files = {}, .tensors = {}};
-      for (const std::string& part : all) {
-        const json tensors_of_rank = json::parse(part);
-        for (const auto& [name, tensor] : tensors_of_rank.items())
-          add_parts(manifest.tensors, name, tensor_from_json(tensor));
-      }
-      require_complete(manifest.tensors);
-      for (int i = 0; i < count; ++i)
-        manifest.files[shard_name(i, count)] = fs::file_size(folder / shard_name(i, count));
-      const std::string text = manifest.to_text();
-      write_file_atomically(folder / kManifestName, text);
-      sync_directory(root);
-      if (!authority.commit) return;
-      int64_t bytes = 0;
-      for (const auto& [name, size] : manifest.files) bytes += static_cast<int64_t>(size);
-      is_committed = authority.commit({folder.filename().string(), step, xxh3_hex(text), bytes});
+    agree(world_, "create checkpoint", [&] {
+      if (world_.rank() != 0) return;
+      const bool is_first = !fs::exists(root_);
+      make_directories(folder_);
+      if (is_first) sync_directory(fs::absolute(root_).parent_path());
     });
   } catch (const AgreedError&) {
     std::error_code ignored;
-    if (world.rank() == 0) fs::remove_all(folder, ignored);
+    if (world_.rank() == 0) fs::remove_all(folder_, ignored);
+    throw;
+  }
+}
+
+void CheckpointSave::write() {
+  if (mine_.empty()) return;
+  const at::NoGradGuard no_grad;
+  try {
+    json described = json::object();
+    for (const auto& [name, tensor] : write_shard(folder_ / mine_, written_)) described[name] = to_json(tensor);
+    described_ = described.dump();
+  } catch (...) {
+    failure_ = std::current_exception();
+  }
+  written_.clear();  // copies need not wait for the others
+}
+
+void CheckpointSave::commit(int keep, const CheckpointAuthority& authority) {
+  try {
+    agree(world_, "write checkpoint shards", [&] {
+      if (failure_) std::rethrow_exception(failure_);
+      MOE_CHECK(written_.empty(), "commit() before write()");
+    });
+    const std::vector<std::string> described = world_.all_gather_bytes(described_, "gather checkpoint manifest");
+    agree(world_, "commit checkpoint", [&] {
+      if (world_.rank() == 0) write_manifest(described, authority);
+    });
+  } catch (const AgreedError&) {
+    std::error_code ignored;
+    if (world_.rank() == 0) fs::remove_all(folder_, ignored);
     throw;
   }
   // Files may take long to delete: the others wait here, not in a collective of the next step.
-  agree(world, "remove old checkpoints", [&] {
-    if (world.rank() != 0 || !is_committed) return;
+  agree(world_, "remove old checkpoints", [&] {
+    if (world_.rank() != 0 || !is_committed_) return;
     try {
-      remove_old(root, attempt, keep, authority);
+      remove_old(root_, attempt_, keep, authority);
     } catch (const std::exception& error) {  // the new one is safe; a full disk will speak for itself
       log_warning(concat("event=old_checkpoints_not_removed reason=\"", error.what(), "\""));
     }
   });
+}
+
+void CheckpointSave::write_manifest(const std::vector<std::string>& described, const CheckpointAuthority& authority) {
+  Manifest manifest{.step = step_, .attempt = attempt_, .scalars = scalars_, .files = {}, .tensors = {}};
+  for (const std::string& part : described) {
+    const json tensors_of_rank = json::parse(part);
+    for (const auto& [name, tensor] : tensors_of_rank.items())
+      add_parts(manifest.tensors, name, tensor_from_json(tensor));
+  }
+  require_complete(manifest.tensors);
+  for (const std::string& shard : shards_) manifest.files[shard] = fs::file_size(folder_ / shard);
+  const std::string text = manifest.to_text();
+  write_file_atomically(folder_ / kManifestName, text);
+  sync_directory(root_);
+  if (!authority.commit) return;
+  int64_t bytes = 0;
+  for (const auto& [name, size] : manifest.files) bytes += static_cast<int64_t>(size);
+  is_committed_ = authority.commit({folder_.filename().string(), step_, xxh3_hex(text), bytes});
+}
+
+void save_checkpoint(const fs::path& root, int64_t step, int attempt, const std::vector<TensorRange>& ranges,
+                     const json& scalars, Communicator& world, int keep, const CheckpointAuthority& authority) {
+  CheckpointSave save(root, step, attempt, ranges, scalars, world, SnapshotOf::kTensors);
+  save.write();
+  save.commit(keep, authority);
 }
 
 std::optional<json> load_newest_checkpoint(const fs::path& root, const std::vector<TensorRange>& ranges,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -50,10 +51,48 @@ std::vector<StoredCheckpoint> stored_checkpoints(const std::filesystem::path& ro
 /// One of them, by its name.
 StoredCheckpoint stored_checkpoint(const std::filesystem::path& root, const std::string& name);
 
-/// Writes <root>/s<step>-t<attempt>, has it committed, and then removes all of ours but the newest `keep`; those of
-/// another configuration, and damaged ones, which may be another's, stay. Collective: every rank writes those of its
-/// ranges that say so. A failure on any rank is thrown on all (StorageError), leaves no part of the new checkpoint and
-/// keeps the old ones.
+/// Whether a save takes copies first.
+enum class SnapshotOf {
+  kTensors,  ///< none: nobody may change the tensors until write() has returned
+  kCopies    ///< in host memory: training may go on; costs the bytes of what this rank writes
+};
+
+/// A checkpoint on its way to <root>/s<step>-t<attempt>, in three parts, of which the long one needs no other rank:
+///   the constructor    collective: takes what this rank writes, and makes the folder
+///   write()            this rank's file; on any thread, beside collectives of others. Its error is told by commit()
+///   commit()           collective, when write() has returned: the manifest, which makes the folder a checkpoint
+/// A failure on any rank is thrown on all (StorageError), leaves no part of the new checkpoint and keeps the old ones.
+/// Killed or destroyed before commit(), it leaves a folder that is no checkpoint; a later attempt removes it.
+class CheckpointSave {
+ public:
+  /// Every rank writes those of `ranges` that say so.
+  CheckpointSave(const std::filesystem::path& root, int64_t step, int attempt, const std::vector<TensorRange>& ranges,
+                 nlohmann::json scalars, Communicator& world, SnapshotOf snapshot);
+
+  /// Throws nothing.
+  void write();
+
+  /// Has it committed, and then removes all of ours but the newest `keep`; those of another configuration, and damaged
+  /// ones, which may be another's, stay.
+  void commit(int keep, const CheckpointAuthority& authority = {});
+
+ private:
+  void write_manifest(const std::vector<std::string>& described, const CheckpointAuthority& authority);
+
+  std::filesystem::path root_, folder_;
+  int64_t step_;
+  int attempt_;
+  std::vector<TensorRange> written_;
+  nlohmann::json scalars_;
+  Communicator& world_;
+  std::vector<std::string> shards_;  ///< of all ranks, in the order of those that write
+  std::string mine_;                 ///< ours; empty if we write nothing
+  std::string described_ = "{}";     ///< what the manifest tells of it, as JSON
+  std::exception_ptr failure_;       ///< of write()
+  bool is_committed_ = true;
+};
+
+/// The three in a row. Collective.
 void save_checkpoint(const std::filesystem::path& root, int64_t step, int attempt,
                      const std::vector<TensorRange>& ranges, const nlohmann::json& scalars, Communicator& world,
                      int keep, const CheckpointAuthority& authority = {});

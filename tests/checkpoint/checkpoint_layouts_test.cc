@@ -7,6 +7,7 @@
 #include <iostream>
 #include <map>
 #include <mutex>
+#include <thread>
 
 #include "checkpoint/checkpointer.h"
 #include "common/error.h"
@@ -285,6 +286,150 @@ TEST(CheckpointLayoutsTest, AnotherTypeIsRefusedNotCast) {
     RankState state(0, {1, 1}, 2, at::kDouble);
     EXPECT_THROW(load_newest_checkpoint(root.path(), state.ranges(), world), NoReadableCheckpoint);
   });
+}
+
+/// A weight that all ranks hold, its moments cut into as many runs of elements as there are ranks, a frozen weight that
+/// has none, and a tensor of a recipe's own.
+struct ShardedState {
+  ShardedState(int rank, int ranks, double value) {
+    const auto numbers = [&](int64_t count, double from) { return value + from + at::arange(count, at::kDouble); };
+    const at::Tensor weight = numbers(35, 0).view({7, 5}), frozen = numbers(6, 100), own = numbers(4, 200).view({2, 2});
+    const int64_t first = 35 * rank / ranks, end = 35 * (rank + 1) / ranks;
+    ranges.push_back(whole_tensor("weight", weight, rank == 0));
+    for (const auto& [suffix, from] : {std::pair{".m", 300}, {".v", 400}}) {
+      const at::Tensor part = numbers(end - first, from + static_cast<double>(first));
+      ranges.push_back({std::string("weight") + suffix, {7, 5}, first, ranks == 1 ? part.view({7, 5}) : part, true});
+    }
+    // Of one element: most ranks hold none of it.
+    ranges.push_back({"bias.m", {1}, rank == 0 ? 0 : 1, numbers(rank == 0 ? 1 : 0, 500), true});
+    ranges.push_back(whole_tensor("frozen", frozen, rank == ranks - 1));
+    ranges.push_back(whole_tensor("own state", own, rank == 0));
+  }
+  std::vector<TensorRange> ranges;
+};
+
+TEST(CheckpointRangesTest, AnyShardingLoadsWhatAnyOtherSaved) {
+  for (const int writers : {1, 3, 4}) {
+    const testing::TempDir root;
+    testing::run_ranks(writers, [&](Communicator& world) {
+      save_checkpoint(root.path(), 1, 1, ShardedState(world.rank(), writers, 0.5).ranges, {}, world, 5);
+    });
+    const json manifest = json::parse(read_file(root / "s00000001-t0001/MANIFEST.json"));
+    EXPECT_EQ(manifest["format"], writers == 1 ? "moe-checkpoint-1" : "moe-checkpoint-2");
+    EXPECT_EQ(manifest["tensors"].size(), 6U) << "no moments of what is frozen";
+    for (const int readers : {1, 2, 4, 50}) {
+      testing::run_ranks(readers, [&](Communicator& world) {
+        ShardedState state(world.rank(), readers, 1000);
+        ASSERT_TRUE(load_newest_checkpoint(root.path(), state.ranges, world));
+        const ShardedState expected(world.rank(), readers, 0.5);
+        for (size_t i = 0; i < state.ranges.size(); ++i) {
+          EXPECT_TRUE(state.ranges[i].part.equal(expected.ranges[i].part))
+              << state.ranges[i].name << " of rank " << world.rank() << ", " << writers << " -> " << readers;
+        }
+      });
+    }
+  }
+}
+
+TEST(CheckpointRangesTest, ADamagedPartIsFoundByWhoReadsIt) {
+  const testing::TempDir root;
+  testing::run_ranks(2, [&](Communicator& world) {
+    save_checkpoint(root.path(), 1, 1, ShardedState(world.rank(), 2, 0.5).ranges, {}, world, 5);
+  });
+  const fs::path shard = root / "s00000001-t0001/shard-00002-of-00002.safetensors";
+  std::string bytes = read_file(shard);
+  const double damaged = 0.5 + 400 + 30;  // element 30 of weight.v
+  const size_t at = bytes.find(std::string(reinterpret_cast<const char*>(&damaged), sizeof damaged));
+  ASSERT_NE(at, std::string::npos);
+  bytes[at] ^= 1;
+  std::ofstream(shard, std::ios::binary) << bytes;
+  testing::run_ranks(1, [&](Communicator& world) {
+    ShardedState state(0, 1, 1000);
+    try {
+      load_newest_checkpoint(root.path(), state.ranges, world);
+      ADD_FAILURE() << "loaded";
+    } catch (const NoReadableCheckpoint& error) {
+      EXPECT_THAT(error.what(), HasSubstr("tensor 'weight.v' does not match its digest"));
+    }
+  });
+}
+
+TEST(CheckpointRangesTest, ElementsThatNobodyOrTwoWroteAreNoCheckpoint) {
+  const auto save_parts = [](const fs::path& root, int64_t second_first, int64_t second_count) {
+    testing::run_ranks(2, [&](Communicator& world) {
+      const int64_t first = world.rank() == 0 ? 0 : second_first, count = world.rank() == 0 ? 4 : second_count;
+      const std::vector<TensorRange> ranges{{"w.m", {10}, first, at::ones({count}), true}};
+      save_checkpoint(root, 1, 1, ranges, {}, world, 5);
+    });
+  };
+  const std::tuple<int64_t, int64_t, const char*> cases[] = {{3, 7, "two ranks wrote 'w.m'"},
+                                                             {5, 5, "nobody wrote elements 4 to 5 of 'w.m'"},
+                                                             {4, 5, "nobody wrote elements 9 to 10 of 'w.m'"},
+                                                             {4, 7, "'w.m': elements from 4 to 11 of 10"}};
+  for (const auto& [first, count, message] : cases) {
+    const testing::TempDir root;
+    try {
+      save_parts(root.path(), first, count);
+      ADD_FAILURE() << message;
+    } catch (const Internal& error) {
+      EXPECT_THAT(error.what(), HasSubstr(message));
+    }
+    EXPECT_FALSE(fs::exists(root / "s00000001-t0001"));
+  }
+  const testing::TempDir root;
+  save_parts(root.path(), 4, 6);
+  EXPECT_TRUE(fs::exists(root / "s00000001-t0001/MANIFEST.json"));
+}
+
+std::map<std::string, std::string> contents_of(const fs::path& folder) {
+  std::map<std::string, std::string> contents;
+  for (const fs::path& file : files_of(folder)) contents[file.filename()] = read_file(file);
+  return contents;
+}
+
+TEST(CheckpointSaveTest, WrittenByAThreadWhileTrainingGoesOnItIsTheSameBytes) {
+  const testing::TempDir root, beside, killed;
+  save(root.path(), {2, 1}, 3, 1, 7);
+  testing::run_ranks(2, [&](Communicator& world) {
+    RankState state(world.rank(), {2, 1}, 7);
+    CheckpointSave saving(beside.path(), 3, 1, state.ranges(), {{"step", 3}, {"seed", 7}}, world, SnapshotOf::kCopies);
+    std::thread writer([&] { saving.write(); });
+    // The next step: its collectives, and other weights.
+    for (const TensorRange& range : state.ranges()) range.part.fill_(99);
+    world.barrier("step 4");
+    writer.join();
+    world.barrier("written");
+    if (world.rank() == 0) fs::copy(beside.path(), killed.path(), fs::copy_options::recursive);
+    saving.commit(/*keep=*/5);
+  });
+  EXPECT_EQ(contents_of(beside / "s00000003-t0001"), contents_of(root / "s00000003-t0001"));
+  // What a kill between writing and committing leaves.
+  EXPECT_EQ(files_of(killed / "s00000003-t0001").size(), 2U) << "both shards";
+  json scalars;
+  EXPECT_TRUE(load(killed.path(), {2, 1}, &scalars).empty()) << "half a checkpoint was loaded";
+  save(killed.path(), {2, 1}, 2, 2, 5);
+  EXPECT_FALSE(fs::exists(killed / "s00000003-t0001")) << "the next attempt removes it";
+  load(killed.path(), {2, 1}, &scalars);
+  EXPECT_EQ(scalars["step"], 2);
+}
+
+TEST(CheckpointSaveTest, AWriteThatFailsInItsThreadFailsAllAtTheCommit) {
+  const testing::TempDir root;
+  fs::create_directories(root / "s00000002-t0001/shard-00002-of-00002.safetensors.tmp");  // in the way of rank 1
+  std::atomic<int> failures{0};
+  testing::run_ranks(2, [&](Communicator& world) {
+    RankState state(world.rank(), {2, 1}, 2);
+    CheckpointSave saving(root.path(), 2, 1, state.ranges(), {{"step", 2}}, world, SnapshotOf::kCopies);
+    std::thread([&] { saving.write(); }).join();
+    try {
+      saving.commit(/*keep=*/5);
+    } catch (const StorageError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("rank 1"));
+      ++failures;
+    }
+  });
+  EXPECT_EQ(failures, 2);
+  EXPECT_FALSE(fs::exists(root / "s00000002-t0001"));
 }
 
 }  // namespace
