@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "checkpoint/tensor_range.h"
-#include "model/parameters.h"
+#include "train/parameter_groups.h"
 
 /// What is trained, and on what: the part of a training that the loop (trainer.h) does not know. The loop has the
 /// steps, the optimizer and its schedule, records, checkpoints and stops; it sums the gradients of the ranks, clips
@@ -39,8 +39,8 @@ class Recipe {
  public:
   virtual ~Recipe() = default;
 
-  /// The weights that this rank holds, in the order in which they are summed and saved: the same list at every call.
-  virtual std::vector<Parameter>& parameters() = 0;
+  /// The weights that this rank holds, those that are not trained included: the same at every call.
+  virtual TrainedParameters& parameters() = 0;
 
   /// Path -> XXH3-128 of every data file as it was read.
   virtual std::map<std::string, std::string> data_digests() const = 0;

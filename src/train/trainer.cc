@@ -82,14 +82,17 @@ class Trainer {
 
  private:
   void prepare() {
-    for (Parameter& parameter : recipe_->parameters()) parameter.value.set_requires_grad(true);
+    TrainedParameters& trained = recipe_->parameters();
+    require_gradients(trained);
     optimizer_ = std::make_unique<AdamW>(
-        recipe_->parameters(), AdamWOptions{spec_.beta1(), spec_.beta2(), spec_.epsilon(), spec_.weight_decay()});
+        trained.all, AdamWOptions{spec_.beta1(), spec_.beta2(), spec_.epsilon(), spec_.weight_decay()}, trained.groups);
   }
+
+  std::vector<Parameter>& parameters() { return recipe_->parameters().all; }
 
   /// The tensors of a checkpoint.
   std::vector<TensorRange> tensors() {
-    std::vector<TensorRange> ranges = training_state(recipe_->parameters(), *optimizer_, mesh_);
+    std::vector<TensorRange> ranges = training_state(parameters(), *optimizer_, mesh_);
     for (TensorRange& own : recipe_->state_tensors()) ranges.push_back(std::move(own));
     return ranges;
   }
@@ -158,7 +161,7 @@ class Trainer {
         facts["effective config"] =
             xxh3_hex(concat(spec_.SerializeAsString(), request_.gang.SerializeAsString(), request_.seed));
         facts["moe-worker"] = kVersion;
-        for (const auto& [name, digest] : replica_digests(recipe_->parameters()))
+        for (const auto& [name, digest] : replica_digests(parameters()))
           facts[name + " of " + request_.model.string()] = digest;
       });
       require_same_files(world_, "before the first step", facts);
@@ -169,7 +172,7 @@ class Trainer {
   /// Hashing takes long: the others wait here, not in the collective that compares.
   std::map<std::string, std::string> hashed_weights() {
     std::map<std::string, std::string> digests;
-    agree(world_, "hash weights", [&] { digests = replica_digests(recipe_->parameters()); });
+    agree(world_, "hash weights", [&] { digests = replica_digests(parameters()); });
     return digests;
   }
 
@@ -191,8 +194,8 @@ class Trainer {
     const auto started = std::chrono::steady_clock::now();
     optimizer_->zero_gradients();
     const RecipeStep done = recipe_->step(position_.step);
-    sum_gradients(recipe_->parameters(), mesh_);
-    const double norm = global_gradient_norm(recipe_->parameters(), mesh_);
+    sum_gradients(parameters(), mesh_);
+    const double norm = global_gradient_norm(parameters(), mesh_);
     ++position_.step;
     position_.tokens += done.tokens;
     const double rate = learning_rate(schedule_, position_.step);

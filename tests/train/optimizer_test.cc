@@ -85,6 +85,37 @@ TEST_P(AdamWTest, FollowsANaiveImplementation) {
 INSTANTIATE_TEST_SUITE_P(Types, AdamWTest, ::testing::Values(at::kDouble, at::kFloat),
                          [](const auto& test) { return std::string(c10::toString(test.param)); });
 
+TEST(AdamWTest, GroupsHaveRatesAndDecaysOfTheirOwnOrAreNotTrained) {
+  const std::vector<ParameterGroup> groups{
+      {}, {.learning_rate_factor = 0.5}, {.is_trained = false}, {.learning_rate_factor = 2, .weight_decay_factor = 0}};
+  std::vector<Parameter> parameters;
+  std::vector<NaiveAdamW> naive;
+  const AdamWOptions options{.weight_decay = 0.1};
+  for (size_t i = 0; i < groups.size(); ++i) {
+    parameters.push_back(parameter(std::to_string(i), testing::random_normal({5, 3}, i), true));
+    AdamWOptions own = options;
+    own.weight_decay *= groups[i].weight_decay_factor;
+    naive.emplace_back(parameters[i].value, own, true);
+  }
+  const at::Tensor frozen = parameters[2].value.detach().clone();
+  AdamW optimizer(parameters, options, groups);
+  for (int step = 1; step <= 5; ++step) {
+    optimizer.zero_gradients();
+    for (size_t i = 0; i < groups.size(); ++i) {
+      const at::Tensor gradient = testing::random_normal({5, 3}, 10 * step + i);
+      parameters[i].value.mutable_grad() = gradient.clone();
+      naive[i].update(gradient, 1e-2 * groups[i].learning_rate_factor, 1, step);
+    }
+    optimizer.update(1e-2, 1, step);
+  }
+  for (const size_t i : {0, 1, 3}) {
+    EXPECT_TRUE(testing::near(parameters[i].value.detach(), as_tensor(naive[i].value, frozen), 1e-13)) << i;
+  }
+  EXPECT_TRUE(at::equal(parameters[2].value.detach(), frozen)) << "a gradient moved what is not trained";
+  EXPECT_FALSE(optimizer.first_moments()[2].defined());
+  EXPECT_FALSE(optimizer.second_moments()[2].defined());
+}
+
 TEST(AdamWTest, WithoutGradientOnlyMatricesShrink) {
   std::vector<Parameter> parameters{parameter("matrix", at::ones({4, 4}, at::kDouble), true),
                                     parameter("norm", at::ones({4}, at::kDouble), false)};

@@ -83,7 +83,8 @@ std::optional<TrainOutcome> TinyTraining::run(const Options& options) const {
                                .on_line = {},
                                .checkpoints = checkpoints,
                                .on_data_read = options.on_data_read,
-                               .on_failed_save = options.on_failed_save};
+                               .on_failed_save = options.on_failed_save,
+                               .recipe = options.recipe};
     std::optional<TrainOutcome> mine = train(request, world);
     const std::lock_guard<std::mutex> lock(mutex);
     if (!is_first) {

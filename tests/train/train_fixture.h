@@ -34,6 +34,7 @@ class TinyTraining {
     std::function<bool(int rank)> should_stop = {};
     std::function<void()> on_failed_save = {};
     std::function<void(const std::map<std::string, std::string>& digests)> on_data_read = {};
+    RecipeMaker recipe = recipes().at(kDefaultRecipe);
   };
   /// On `ranks` threads; all must return the same metrics. Throws what the ranks threw.
   std::optional<TrainOutcome> run(const Options& options) const;

@@ -71,9 +71,10 @@ class LanguageModelSummary final : public RunSummary {
 
 }  // namespace
 
-LanguageModel::LanguageModel(const TrainRequest& request, Mesh& mesh)
+LanguageModel::LanguageModel(const TrainRequest& request, Mesh& mesh, const GroupOf& group_of)
     : request_(request), spec_(request.spec), mesh_(mesh) {
   agree(mesh_.world(), "load " + request_.model.string(), [this] { load(); });
+  parameters_ = in_groups(decoder_->parameters(), group_of);
   const std::string idle = idle_ranks(mesh_.world().size(), spec_.micro_batch_rows());
   if (mesh_.world().rank() == 0 && !idle.empty()) log_warning("event=ranks_without_rows; " + idle);
 }

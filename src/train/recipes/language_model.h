@@ -20,10 +20,11 @@ namespace moe {
 /// and supervised post-training, whose only difference is the data. Its output is a model directory.
 class LanguageModel final : public Recipe {
  public:
-  /// Loads model, tokenizer, training and held-out data. Collective; throws agreed errors.
-  LanguageModel(const TrainRequest& request, Mesh& mesh);
+  /// Loads model, tokenizer, training and held-out data. `group_of`: how each weight is trained, all alike if empty.
+  /// Collective; throws agreed errors.
+  LanguageModel(const TrainRequest& request, Mesh& mesh, const GroupOf& group_of = {});
 
-  std::vector<Parameter>& parameters() override { return decoder_->parameters(); }
+  TrainedParameters& parameters() override { return parameters_; }
   std::map<std::string, std::string> data_digests() const override;
   std::map<std::string, std::string> facts() const override;
   /// Measures balance_loss and expert_load [MoE layers][experts].
@@ -45,6 +46,7 @@ class LanguageModel final : public Recipe {
   Mesh& mesh_;
   std::unique_ptr<TokenDispatcher> dispatcher_;
   std::unique_ptr<Decoder> decoder_;
+  TrainedParameters parameters_;  ///< the decoder's
   std::unique_ptr<DataLoader> loader_;
   std::unique_ptr<HeldOutData> held_out_;
   std::string tokenizer_digest_;
