@@ -166,7 +166,7 @@ class Trainer {
       });
       require_same_files(world_, "before the first step", facts);
     }
-    if (request_.on_data_read) request_.on_data_read(files);
+    request_.monitor.data_read(files);
   }
 
   /// Hashing takes long: the others wait here, not in the collective that compares.
@@ -232,15 +232,13 @@ class Trainer {
 
   void log(const json& line) {
     if (metrics_) metrics_->write(line);  // throws nothing that the others would have to know
-    if (request_.on_line) request_.on_line(line);
-    if (request_.progress) {
-      request_.progress({position_.step, spec_.steps(), line["loss"].is_number() ? line["loss"].get<double>() : 0.0,
-                         line["tokens_per_second"]});
-    }
+    request_.monitor.record(line);
+    request_.monitor.progress({position_.step, spec_.steps(),
+                               line["loss"].is_number() ? line["loss"].get<double>() : 0.0, line["tokens_per_second"]});
   }
 
   bool stop_requested() {
-    at::Tensor votes = at::full({1}, request_.should_stop && request_.should_stop() ? 1 : 0, at::kLong);
+    at::Tensor votes = at::full({1}, request_.monitor.should_stop() ? 1 : 0, at::kLong);
     world_.all_reduce_sum(votes, "stop votes");
     return votes.item<int64_t>() > 0;
   }
@@ -263,7 +261,7 @@ class Trainer {
                       spec_.keep_checkpoints(), request_.checkpoints);
     } catch (const StorageError& error) {
       if (dynamic_cast<const AgreedError*>(&error) == nullptr) throw;
-      if (request_.on_failed_save) request_.on_failed_save();
+      request_.monitor.save_failed();
       if (++failed_saves_ == kMaxFailedSaves) {
         throw_agreed<StorageError>(concat(kMaxFailedSaves,
                                           " checkpoints in a row could not be written, the last one after step ",

@@ -3,8 +3,41 @@
 #include "worker/stage_inputs.h"
 
 namespace moe {
+namespace {
+
+/// Tells whoever runs the job what its training tells.
+class JobMonitor final : public TrainMonitor {
+ public:
+  explicit JobMonitor(const JobContext& context) : context_(context) {}
+
+  void data_read(const std::map<std::string, std::string>& digests) override {
+    require_recorded(context_.configuration, digests);
+  }
+  void record(const nlohmann::json& line) override {
+    if (context_.on_metrics) context_.on_metrics(line);
+  }
+  void progress(const Progress& at) override {
+    context_.progress({.stage = context_.stage.name(),
+                       .phase = "training",
+                       .step = at.step,
+                       .steps = at.steps,
+                       .unit = "step",
+                       .loss = at.loss,
+                       .tokens_per_second = at.tokens_per_second});
+  }
+  bool should_stop() override { return context_.should_stop && context_.should_stop(); }
+  void save_failed() override {
+    if (context_.on_failed_save) context_.on_failed_save();
+  }
+
+ private:
+  const JobContext& context_;
+};
+
+}  // namespace
 
 std::optional<JobOutcome> run_train_job(const JobContext& context) {
+  JobMonitor monitor(context);
   const TrainRequest request{.spec = context.stage.train(),
                              .gang = context.stage.gang(),
                              .seed = context.stage.seed(),
@@ -14,21 +47,8 @@ std::optional<JobOutcome> run_train_job(const JobContext& context) {
                              .output = context.output_path,
                              .attempt = context.attempt,
                              .configuration = to_json(context.configuration),
-                             .progress =
-                                 [&](const TrainRequest::Progress& at) {
-                                   context.progress({.stage = context.stage.name(),
-                                                     .phase = "training",
-                                                     .step = at.step,
-                                                     .steps = at.steps,
-                                                     .unit = "step",
-                                                     .loss = at.loss,
-                                                     .tokens_per_second = at.tokens_per_second});
-                                 },
-                             .should_stop = context.should_stop,
-                             .on_line = context.on_metrics,
                              .checkpoints = context.checkpoints,
-                             .on_data_read = [&](const auto& read) { require_recorded(context.configuration, read); },
-                             .on_failed_save = context.on_failed_save};
+                             .monitor = monitor};
   const std::optional<TrainOutcome> trained = train(request, context.world);
   if (!trained) return std::nullopt;
   return JobOutcome{trained->metrics, trained->details, trained->history};

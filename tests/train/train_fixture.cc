@@ -48,6 +48,31 @@ TinyTraining::TinyTraining(const std::string& dtype, const std::string& kind) : 
   spec.set_long_documents("drop");
 }
 
+namespace {
+
+/// Calls what the options have for it.
+class OptionsMonitor final : public TrainMonitor {
+ public:
+  OptionsMonitor(const TinyTraining::Options& options, int rank) : options_(options), rank_(rank) {}
+
+  void data_read(const std::map<std::string, std::string>& digests) override {
+    if (options_.on_data_read) options_.on_data_read(digests);
+  }
+  void progress(const Progress& at) override {
+    if (options_.progress) options_.progress(at);
+  }
+  bool should_stop() override { return options_.should_stop && options_.should_stop(rank_); }
+  void save_failed() override {
+    if (options_.on_failed_save) options_.on_failed_save();
+  }
+
+ private:
+  const TinyTraining::Options& options_;
+  int rank_;
+};
+
+}  // namespace
+
 fs::path TinyTraining::attempt_path(const Options& options) const {
   char name[16];
   std::snprintf(name, sizeof name, "%04d", options.attempt);
@@ -69,6 +94,7 @@ std::optional<TrainOutcome> TinyTraining::run(const Options& options) const {
   bool is_first = true;
   std::mutex mutex;
   run_ranks(options.ranks, [&](Communicator& world) {
+    OptionsMonitor monitor(options, world.rank());
     const TrainRequest request{.spec = spec,
                                .gang = gang,
                                .seed = 3,
@@ -78,12 +104,8 @@ std::optional<TrainOutcome> TinyTraining::run(const Options& options) const {
                                .output = output(options),
                                .attempt = options.attempt,
                                .configuration = configuration,
-                               .progress = options.progress,
-                               .should_stop = [&] { return options.should_stop && options.should_stop(world.rank()); },
-                               .on_line = {},
                                .checkpoints = checkpoints,
-                               .on_data_read = options.on_data_read,
-                               .on_failed_save = options.on_failed_save,
+                               .monitor = monitor,
                                .recipe = options.recipe};
     std::optional<TrainOutcome> mine = train(request, world);
     const std::lock_guard<std::mutex> lock(mutex);
@@ -103,7 +125,7 @@ void TinyTraining::run_and_kill(Options options, int64_t step) const {
   struct KilledError : std::runtime_error {
     KilledError() : std::runtime_error("killed by the test") {}
   };
-  options.progress = [&](const TrainRequest::Progress& at) {
+  options.progress = [&](const TrainMonitor::Progress& at) {
     if (at.step == step) throw KilledError();
   };
   EXPECT_THROW(run(options), KilledError);
