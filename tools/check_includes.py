@@ -21,12 +21,14 @@ ALLOWED = {
     "data": set(),
     "checkpoint": {"model", "comm"},
     "parallel": {"model", "comm", "kernels"},
-    "convert": {"model", "checkpoint", "data", "comm", "proto"},
-    "export": {"model", "checkpoint", "comm", "proto"},
-    "eval": {"model", "parallel", "data", "checkpoint", "comm", "metrics", "proto"},
-    "train": {"model", "parallel", "data", "checkpoint", "comm", "metrics", "eval", "proto"},
-    "worker": {"pipeline", "report", "comm", "model", "data", "checkpoint", "parallel", "convert", "export", "eval", "train",
-               "metrics", "proto"},
+    # A model on a mesh. Convert and export reach experts that are spread over ranks through it alone.
+    "runtime": {"model", "parallel", "data", "checkpoint", "comm", "proto"},
+    "convert": {"model", "checkpoint", "data", "comm", "runtime", "proto"},
+    "export": {"model", "checkpoint", "comm", "runtime", "proto"},
+    "eval": {"model", "parallel", "data", "checkpoint", "comm", "runtime", "metrics", "proto"},
+    "train": {"model", "parallel", "data", "checkpoint", "comm", "runtime", "metrics", "eval", "proto"},
+    "worker": {"pipeline", "report", "comm", "model", "data", "checkpoint", "parallel", "runtime", "convert", "export", "eval",
+               "train", "metrics", "proto"},
     "coordinator": {"pipeline", "report", "metrics", "proto"},
     "cli": {"pipeline", "report", "proto"},
 }
@@ -34,7 +36,7 @@ ALLOWED = {
 ONLY_HEADERS = {("kernels", "common"): {"common/error.h"}, ("comm", "kernels"): {"kernels/cuda_check.h"}}
 
 # library: (pattern of its headers, modules that may include them)
-TORCH = {"comm", "model", "data", "checkpoint", "parallel", "convert", "export", "eval", "train", "worker"}
+TORCH = {"comm", "model", "data", "checkpoint", "parallel", "runtime", "convert", "export", "eval", "train", "worker"}
 LIBRARIES = {
     "Torch": (r"(torch|ATen|c10|caffe2)/", TORCH),
     "MPI": (r"mpi\.h", {"comm"}),

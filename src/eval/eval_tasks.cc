@@ -7,7 +7,8 @@
 
 #include "comm/agreement.h"
 #include "eval/load_statistics.h"
-#include "eval/model_settings.h"
+#include "eval/perplexity.h"
+#include "runtime/model_settings.h"
 
 namespace moe {
 namespace {
@@ -18,24 +19,23 @@ nlohmann::json loss_json(const LossSum& sum) {
 
 /// Loss and perplexity over the files, per domain and in all.
 nlohmann::json perplexity(const EvalSubject& subject) {
-  const ModelConfig& config = subject.decoder.config();
+  const ModelConfig& config = subject.model.config();
   std::optional<HeldOutData> data;
-  std::map<std::string, std::string> files, facts;
+  std::map<std::string, std::string> files;
   agree(subject.mesh.world(), "read evaluation data", [&] {
     HeldOutOptions options;
     options.packing.sequence_length = sequence_length_for(config, subject.spec.sequence_length());
     options.packing.append_eos = subject.spec.append_eos();
-    options.packing.chat_template = chat_template_for(subject.model, config, subject.spec.template_());
+    options.packing.chat_template = chat_template_for(subject.model.path, config, subject.spec.template_());
     options.packing.vocab_size = config.vocab_size;
     options.max_tokens = subject.spec.max_tokens();
-    data.emplace(data_files(subject.spec.data()), subject.tokenizer, options);
+    data.emplace(data_files(subject.spec.data()), subject.model.tokenizer, options);
     files = data->file_digests();
-    facts = files;
-    facts["tokenizer of " + subject.model.string()] = subject.tokenizer ? subject.tokenizer->digest() : "none";
   });
-  require_same_files(subject.mesh.world(), "before the evaluation", facts);
+  require_same_files(subject.mesh.world(), "before the evaluation", files);
   if (subject.on_data_read) subject.on_data_read(files);
-  const LossReport report = measure_loss(subject.decoder, subject.dispatcher, *data, subject.mesh, subject.progress);
+  const LossReport report =
+      measure_loss(subject.model.decoder, *subject.model.dispatcher, *data, subject.mesh, subject.progress);
 
   nlohmann::json result = loss_json(report.total());
   for (const auto& [name, sum] : report.domains) result["domains"][name] = loss_json(sum);

@@ -6,19 +6,17 @@
 #include <string>
 
 #include "common/registry.h"
-#include "eval/perplexity.h"
 #include "moe/v1/job.pb.h"
+#include "parallel/mesh.h"
+#include "runtime/loaded_model.h"
 
 namespace moe {
 
 /// A model under evaluation, and what the job file says about it.
 struct EvalSubject {
-  const Decoder& decoder;
-  TokenDispatcher& dispatcher;
+  const LoadedModel& model;
   Mesh& mesh;
-  std::filesystem::path model;  ///< its folder: tokenizer, config
   const v1::EvaluateSpec& spec;
-  std::shared_ptr<const Tokenizer> tokenizer;  ///< may be null
   std::function<void(int64_t done, int64_t all)> progress;
   /// As EvaluateRequest has it.
   std::function<void(const std::map<std::string, std::string>& digests)> on_data_read = {};

@@ -1,49 +1,25 @@
 #include "eval/evaluator.h"
 
-#include <map>
 #include <memory>
 #include <string>
 
-#include "checkpoint/model_directory.h"
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "eval/eval_tasks.h"
-#include "eval/model_settings.h"
-#include "parallel/dispatchers.h"
-#include "parallel/replicas.h"
+#include "runtime/loaded_model.h"
+#include "runtime/model_settings.h"
 
 namespace moe {
 namespace {
 
 using nlohmann::json;
 
-struct LoadedModel {
-  std::filesystem::path path;
-  std::unique_ptr<Decoder> decoder;
-  std::unique_ptr<TokenDispatcher> dispatcher;
-  std::shared_ptr<const Tokenizer> tokenizer;  ///< may be null
-};
-
-/// Collective. Fills in what `spec` leaves to the model.
-LoadedModel load_model(const std::filesystem::path& path, const v1::GangSpec& gang, Mesh& mesh,
-                       v1::EvaluateSpec& spec) {
-  LoadedModel model;
-  model.path = path;
-  std::map<std::string, std::string> facts;
-  agree(mesh.world(), "load " + path.string(), [&] {
-    const ModelDirectory directory(path);
-    const ModelConfig& config = directory.config();
-    spec.set_sequence_length(static_cast<int32_t>(sequence_length_for(config, spec.sequence_length())));
-    spec.set_template_(chat_template_for(path, config, spec.template_()).name);
-    const OwnedExperts experts = mesh.owned_experts(config);
-    model.dispatcher = config.moe ? make_dispatcher(mesh) : std::make_unique<LocalDispatcher>();
-    model.decoder = std::make_unique<Decoder>(load_decoder(directory, compute_type(gang), experts));
-    model.tokenizer = tokenizer_for(path);
-    for (const auto& [name, digest] : replica_digests(model.decoder->parameters()))
-      facts[name + " of " + path.string()] = digest;
+/// Fills in what `spec` leaves to the model.
+void settle(const LoadedModel& model, Communicator& world, v1::EvaluateSpec& spec) {
+  agree(world, "settings of " + model.path.string(), [&] {
+    spec.set_sequence_length(static_cast<int32_t>(sequence_length_for(model.config(), spec.sequence_length())));
+    spec.set_template_(chat_template_for(model.path, model.config(), spec.template_()).name);
   });
-  require_same_files(mesh.world(), "load " + path.string(), facts);
-  return model;
 }
 
 /// `part` counts the tasks that are done, of this model and of one before: together they are one work, shown once.
@@ -52,12 +28,7 @@ json run_tasks(const LoadedModel& model, const EvaluateRequest& request, const v
   json result = json::object();
   const int64_t parts = spec.tasks_size() * (request.baseline ? 2 : 1);
   for (const std::string& task : spec.tasks()) {
-    const EvalSubject subject{*model.decoder,
-                              *model.dispatcher,
-                              mesh,
-                              model.path,
-                              spec,
-                              model.tokenizer,
+    const EvalSubject subject{model, mesh, spec,
                               [&](int64_t done, int64_t all) {
                                 if (request.progress) request.progress(part * all + done, parts * all);
                               },
@@ -93,12 +64,14 @@ json evaluate(const EvaluateRequest& request, Communicator& world) {
   std::string tokenizer;
   int64_t part = 0;
   {
-    const LoadedModel model = load_model(request.model, request.gang, mesh, spec);
+    const LoadedModel model = load_model(request.model, mesh, compute_type(request.gang));
+    settle(model, world, spec);
     tokenizer = digest_of(model.tokenizer);
     result = run_tasks(model, request, spec, mesh, part);
   }
   if (!request.baseline) return result;
-  const LoadedModel baseline = load_model(*request.baseline, request.gang, mesh, spec);
+  const LoadedModel baseline = load_model(*request.baseline, mesh, compute_type(request.gang));
+  settle(baseline, world, spec);
   if (digest_of(baseline.tokenizer) != tokenizer) {
     throw_agreed<InvalidArgument>(
         concat("baseline ", request.baseline->string(), " has another tokenizer than ", request.model.string(),

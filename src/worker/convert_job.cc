@@ -5,8 +5,8 @@
 #include "checkpoint/model_directory.h"
 #include "comm/agreement.h"
 #include "convert/converter.h"
-#include "eval/model_settings.h"
 #include "model/model_config.h"
+#include "runtime/model_settings.h"
 #include "worker/jobs.h"
 #include "worker/stage_inputs.h"
 

@@ -8,7 +8,8 @@
 #include "checkpoint/safetensors.h"
 #include "common/error.h"
 #include "data/documents.h"
-#include "model/decoder.h"
+#include "eval/scorer.h"
+#include "runtime/loaded_model.h"
 #include "worker/commands.h"
 
 namespace moe {
@@ -45,15 +46,9 @@ ExitCode write_logits(const LogitsOptions& options) {
   for (const IdLine& line : documents) all.insert(all.end(), line.ids.begin(), line.ids.end());
   const at::Tensor ids = at::tensor(all, at::kLong).view({rows, length});
 
-  const at::NoGradGuard no_grad;
-  const Decoder decoder = load_decoder(directory, at::kFloat, all_experts(config));
-  LocalDispatcher dispatcher;
+  const LoadedModel model = load_model(directory, nullptr);
   at::Tensor logits = at::empty({rows, length, config.vocab_size});
-  for (int64_t row = 0; row < rows; ++row) {
-    const at::Tensor hidden =
-        decoder.forward({ids.select(0, row), at::arange(length, at::kLong), {0, length}}, dispatcher).hidden_TD;
-    logits.select(0, row).copy_(decoder.logits(hidden));
-  }
+  for (int64_t row = 0; row < rows; ++row) logits.select(0, row).copy_(sequence_logits(model, ids.select(0, row)));
   SafetensorsWriter writer(options.output,
                            {{"input_ids", at::kLong, {rows, length}}, {"logits", at::kFloat, logits.sizes().vec()}});
   writer.write("input_ids", ids);

@@ -1,11 +1,8 @@
-#include <ATen/Parallel.h>
-
 #include <CLI/App.hpp>
 #include <fstream>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,7 +12,8 @@
 #include "common/file_io.h"
 #include "data/documents.h"
 #include "data/tokenizer/tokenizer.h"
-#include "model/decoder.h"
+#include "eval/scorer.h"
+#include "runtime/loaded_model.h"
 #include "worker/commands.h"
 
 namespace moe {
@@ -29,26 +27,6 @@ struct ScoreOptions {
   bool parses_specials = false;
 };
 
-/// Natural log of p(ids[i] | ids[0..i)) for i >= 1, in fp32.
-std::vector<float> log_probabilities(const Decoder& decoder, const std::vector<int32_t>& ids) {
-  const auto length = static_cast<int64_t>(ids.size());
-  if (length < 2) return {};
-  const at::Tensor all = at::tensor(std::vector<int64_t>(ids.begin(), ids.end()), at::kLong);
-  LocalDispatcher dispatcher;
-  const TokenBatch batch{all.slice(0, 0, length - 1), at::arange(length - 1, at::kLong), {0, length - 1}};
-  const at::Tensor hidden = decoder.forward(batch, dispatcher).hidden_TD;
-  const at::Tensor losses = decoder.token_losses(hidden, all.slice(0, 1, length)).neg().to(at::kFloat).contiguous();
-  const float* values = losses.const_data_ptr<float>();
-  return {values, values + losses.numel()};
-}
-
-void check_length(const ModelConfig& config, const std::vector<int32_t>& ids, const std::string& where) {
-  if (static_cast<int64_t>(ids.size()) - 1 > config.max_positions) {
-    throw InvalidArgument(concat(where, ": ", ids.size(), " tokens are more than the model's max_position_embeddings ",
-                                 config.max_positions, " and one; split the document"));
-  }
-}
-
 ExitCode score(const ScoreOptions& options) {
   const ModelDirectory directory(options.model);
   const std::string& file = options.text_file.empty() ? options.ids_file : options.text_file;
@@ -60,15 +38,15 @@ ExitCode score(const ScoreOptions& options) {
   const std::vector<IdLine> documents = options.text_file.empty()
                                             ? read_id_documents(file, directory.config().vocab_size)
                                             : read_text_documents(file, *tokenizer, reading);
-  for (const IdLine& line : documents) check_length(directory.config(), line.ids, concat(file, ":", line.number));
+  for (const IdLine& line : documents)
+    check_scored_length(directory.config(), line.ids.size(), concat(file, ":", line.number));
 
-  const at::NoGradGuard no_grad;
-  const Decoder decoder = load_decoder(directory, at::kFloat, all_experts(directory.config()));
+  const LoadedModel model = load_model(directory, tokenizer);
   std::optional<AtomicFile> output;
   if (!options.output.empty()) output.emplace(options.output);
   for (const IdLine& document : documents) {
     const std::vector<int32_t>& ids = document.ids;
-    const std::string line = nlohmann::json{{"ids", ids}, {"logprobs", log_probabilities(decoder, ids)}}.dump() + "\n";
+    const std::string line = nlohmann::json{{"ids", ids}, {"logprobs", log_probabilities(model, ids)}}.dump() + "\n";
     if (output) {
       output->write(line);
     } else {

@@ -11,7 +11,7 @@
 #include "common/file_io.h"
 #include "data/chat/chat_templates.h"
 #include "eval/eval_tasks.h"
-#include "eval/model_settings.h"
+#include "runtime/model_settings.h"
 #include "testing/run_ranks.h"
 #include "testing/sentencepiece_writer.h"
 #include "testing/temp_dir.h"

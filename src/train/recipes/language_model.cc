@@ -11,8 +11,8 @@
 #include "common/idle_ranks.h"
 #include "common/log.h"
 #include "eval/load_statistics.h"
-#include "eval/model_settings.h"
 #include "parallel/dispatchers.h"
+#include "runtime/model_settings.h"
 #include "train/train_step.h"
 
 namespace moe {

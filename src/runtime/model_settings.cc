@@ -1,4 +1,4 @@
-#include "eval/model_settings.h"
+#include "runtime/model_settings.h"
 
 #include <algorithm>
 

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <memory>
+
+#include "checkpoint/model_directory.h"
+#include "data/tokenizer/tokenizer.h"
+#include "model/decoder.h"
+#include "model/moe/token_dispatcher.h"
+#include "parallel/mesh.h"
+
+/// The one way from a model directory to something that computes. Whoever trains, evaluates, scores, generates, or
+/// converts with the model's own gradients takes it from here and need not know how experts are spread.
+namespace moe {
+
+/// A model that is ready to run on the ranks of a mesh, or in one process.
+struct LoadedModel {
+  std::filesystem::path path;
+  Decoder decoder;                              ///< with this rank's experts
+  std::unique_ptr<TokenDispatcher> dispatcher;  ///< to those of the others
+  std::shared_ptr<const Tokenizer> tokenizer;   ///< null if there is none: text must then come as ids
+
+  const ModelConfig& config() const { return decoder.config(); }
+};
+
+/// Loads the experts that `mesh` gives this rank, in `dtype` (kFloat or kDouble). Collective; the mesh must outlive the
+/// result. Throws, on every rank, what opening the directory throws on one, and StorageError if the ranks read unlike
+/// weights, config.json or tokenizer.
+LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, at::ScalarType dtype);
+
+/// All of it, for one process. Directory and tokenizer are opened by the caller, who can then find what speaks against
+/// the text before the weights are read.
+LoadedModel load_model(const ModelDirectory& directory, std::shared_ptr<const Tokenizer> tokenizer,
+                       at::ScalarType dtype = at::kFloat);
+
+}  // namespace moe
