@@ -1,13 +1,21 @@
 #pragma once
 
+#include <map>
+#include <memory>
+#include <string>
+
 #include "metrics/series.h"
 
-/// Every series a worker rank exposes, besides process_*: the one place that names them. All but the two info series
-/// carry job_id and stage in front of the labels given here; rank, node and gang_id come from service discovery.
+/// Every series a worker rank exposes, besides process_*: what common/measures.h says of a step's or an evaluation's
+/// numbers, and what stands here. All but the two info series carry job_id and stage in front of the labels given here;
+/// rank, node and gang_id come from service discovery.
 namespace moe {
 
 struct WorkerCatalogue : Catalogue {
-  using Catalogue::Catalogue;
+  explicit WorkerCatalogue(prometheus::Registry& registry);
+
+  /// Gauges of the measures that have a series, by its name.
+  std::map<std::string, std::unique_ptr<GaugeFamily>> measured;
 
   // Every rank.
   GaugeFamily build_info{*this, "moe_build_info", "1; what was built (version, git_sha, torch, nccl)."};
@@ -37,15 +45,8 @@ struct WorkerCatalogue : Catalogue {
   GaugeFamily dead_experts{*this, "moe_router_dead_experts", "Experts without a token in the last step (layer)."};
 
   // Training.
-  GaugeFamily train_loss{
-      *this, "moe_train_loss",
-      "Loss of the last step: lm per token, aux the unscaled balance loss, total as trained on (component)."};
-  GaugeFamily grad_norm{*this, "moe_train_grad_norm", "Global gradient norm of the last step, before clipping."};
   GaugeFamily train_step{*this, "moe_train_step", "Last finished optimizer step of the job."};
   GaugeFamily target_steps{*this, "moe_train_target_steps", "Steps that the job asks for."};
-  GaugeFamily consumed_tokens{*this, "moe_train_consumed_tokens",
-                              "Tokens trained on since step 0, restored on resume."};
-  GaugeFamily learning_rate{*this, "moe_train_learning_rate", "Learning rate of the last step (group)."};
   CounterFamily steps{*this, "moe_train_steps_total", "Optimizer steps run by this process."};
   CounterFamily tokens{*this, "moe_train_tokens_total", "Tokens trained on by this gang in this process's life."};
   CounterFamily nonfinite_steps{*this, "moe_train_nonfinite_steps_total",
@@ -55,7 +56,6 @@ struct WorkerCatalogue : Catalogue {
                                 "moe_step_duration_seconds",
                                 "Wall time of an optimizer step.",
                                 {.1, .25, .5, 1, 1.5, 2, 3, 4, 6, 8, 12, 20, 40, 80}};
-  GaugeFamily eval_loss{*this, "moe_eval_loss", "Held-out loss per token (dataset)."};
 
   // Checkpoints and conversion.
   HistogramFamily checkpoint_duration{*this,

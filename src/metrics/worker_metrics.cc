@@ -6,6 +6,8 @@
 #include <mutex>
 #include <utility>
 
+#include "common/error.h"
+#include "common/measures.h"
 #include "metrics/router_load.h"
 #include "metrics/worker_catalogue.h"
 
@@ -40,6 +42,20 @@ size_t widest(const ExpertLoad& load) {
 
 }  // namespace
 
+WorkerCatalogue::WorkerCatalogue(prometheus::Registry& registry) : Catalogue(registry) {
+  // A series of several measures, told apart by a label, has the sentences of all of them.
+  std::map<std::string, std::string> helps;
+  for (const Measure& measure : measures()) {
+    if (measure.series.empty()) continue;
+    std::string& help = helps[measure.series];
+    if (help.find(measure.help) != std::string::npos) continue;
+    if (!help.empty()) help += ' ';
+    help += measure.help;
+    for (const auto& [label, value] : measure.labels) help += concat(" (", label, " ", value, ")");
+  }
+  for (const auto& [name, help] : helps) measured[name] = std::make_unique<GaugeFamily>(*this, name, help);
+}
+
 struct WorkerMetrics::Impl {
   Impl(prometheus::Registry& registry, bool leader) : series(registry), is_leader(leader) {}
 
@@ -57,7 +73,8 @@ struct WorkerMetrics::Impl {
   }
 
   void begin_counters(const std::string& kind);
-  void train_scalars(const TrainStepSample& sample);
+  void set(const std::string& kind, const std::string& name, double value);
+  void train_scalars(const StepRecord& record);
   void router_load_of(const ExpertLoad& load);
   void routed_tokens_of(const ExpertLoad& load);
 
@@ -85,21 +102,30 @@ void WorkerMetrics::Impl::begin_counters(const std::string& kind) {
   if (is_leader && kind == "convert") series.convert_units.at(with("unit", kConvertUnit));
 }
 
-void WorkerMetrics::Impl::train_scalars(const TrainStepSample& sample) {
-  series.train_loss.at(with("component", "lm")).Set(sample.loss);
-  series.train_loss.at(with("component", "aux")).Set(sample.balance_loss);
-  series.train_loss.at(with("component", "total")).Set(sample.loss + sample.balance_coefficient * sample.balance_loss);
-  series.grad_norm.at(job).Set(sample.grad_norm);
-  series.train_step.at(job).Set(static_cast<double>(sample.step));
-  series.target_steps.at(job).Set(static_cast<double>(sample.target_steps));
-  series.consumed_tokens.at(job).Set(static_cast<double>(sample.tokens_total));
-  series.learning_rate.at(with("group", "all")).Set(sample.learning_rate);
+/// The gauge of a number of a job of `kind`, if it has one; `name` may end with a domain.
+void WorkerMetrics::Impl::set(const std::string& kind, const std::string& name, double value) {
+  const std::string plain = name.substr(0, name.find('.'));
+  for (const Measure& measure : measures()) {
+    if (measure.kind != kind || measure.name != plain || measure.series.empty()) continue;
+    // A series by domain has no row for the whole: it would be counted twice where rows are summed.
+    if (measure.domain_label.empty() != (plain == name)) continue;
+    Labels labels = job;
+    labels.insert(measure.labels.begin(), measure.labels.end());
+    if (plain != name) labels.emplace(measure.domain_label, name.substr(plain.size() + 1));
+    series.measured.at(measure.series)->at(labels).Set(value);
+  }
+}
+
+void WorkerMetrics::Impl::train_scalars(const StepRecord& record) {
+  for (const auto& [name, value] : values_of(record)) set("train", name, value);
+  series.measured.at("moe_train_loss")->at(with("component", "total")).Set(record.total_loss);
+  series.train_step.at(job).Set(static_cast<double>(record.step));
+  series.target_steps.at(job).Set(static_cast<double>(record.steps));
   series.steps.at(job).Increment();
-  series.tokens.at(job).Increment(static_cast<double>(sample.tokens_this_step));
-  const bool is_finite = std::isfinite(sample.loss) && std::isfinite(sample.grad_norm);
-  series.nonfinite_steps.at(job).Increment(is_finite ? 0 : 1);
-  series.skipped_steps.at(job).Increment(sample.skipped ? 1 : 0);
-  series.step_duration.at(job).Observe(sample.step_seconds);
+  series.tokens.at(job).Increment(static_cast<double>(record.step_tokens));
+  series.nonfinite_steps.at(job).Increment(record.is_finite() ? 0 : 1);
+  series.skipped_steps.at(job).Increment(record.skipped ? 1 : 0);
+  series.step_duration.at(job).Observe(record.seconds);
 }
 
 void WorkerMetrics::Impl::router_load_of(const ExpertLoad& load) {
@@ -169,15 +195,15 @@ void WorkerMetrics::end_job() {
   impl_->end_job();
 }
 
-void WorkerMetrics::train_step(const TrainStepSample& sample) {
+void WorkerMetrics::train_step(const StepRecord& record) {
   const std::lock_guard lock(impl_->mutex);
   if (!impl_->is_running()) return;
-  impl_->series.step.at(impl_->job).Set(static_cast<double>(sample.step));
+  impl_->series.step.at(impl_->job).Set(static_cast<double>(record.step));
   impl_->series.last_step_timestamp.at(impl_->job).Set(unix_time());
   if (!impl_->is_leader) return;
-  impl_->train_scalars(sample);
-  impl_->router_load_of(sample.expert_load);
-  impl_->routed_tokens_of(sample.expert_load);
+  impl_->train_scalars(record);
+  impl_->router_load_of(record.expert_load);
+  impl_->routed_tokens_of(record.expert_load);
 }
 
 void WorkerMetrics::units(int64_t done, int64_t total, const std::string& unit) {
@@ -189,10 +215,10 @@ void WorkerMetrics::units(int64_t done, int64_t total, const std::string& unit) 
   impl_->series.convert_target.at(labels).Set(static_cast<double>(total));
 }
 
-void WorkerMetrics::eval_loss(const std::string& dataset, double loss) {
+void WorkerMetrics::result(const std::string& kind, const std::map<std::string, double>& values) {
   const std::lock_guard lock(impl_->mutex);
   if (!impl_->is_running() || !impl_->is_leader) return;
-  impl_->series.eval_loss.at(impl_->with("dataset", dataset)).Set(loss);
+  for (const auto& [name, value] : values) impl_->set(kind, name, value);
 }
 
 void WorkerMetrics::checkpoint(double seconds, const std::string& phase, int64_t bytes, bool ok) {

@@ -1,17 +1,19 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "common/step_record.h"
 #include "metrics/metrics.h"
 
 /// What a worker rank tells Prometheus about the job it runs. The worker owns one per rank; the job code calls it at
 /// unit boundaries. Every series of a job carries its job_id and stage and disappears with end_job(), since one gang
 /// serves many jobs; what is reported while no job runs is dropped. Only the leader exposes per-layer, per-expert and
-/// whole-gang series: on other ranks those calls do nothing. Names and help texts: worker_catalogue.h. Safe to call
-/// from any thread.
+/// whole-gang series: on other ranks those calls do nothing. Names and help texts: common/measures.h,
+/// worker_catalogue.h. Safe to call from any thread.
 namespace moe {
 
 struct BuildInfo {
@@ -19,22 +21,6 @@ struct BuildInfo {
   std::string git_sha;
   std::string torch;
   std::string nccl;  ///< empty: built without
-};
-
-/// One optimizer step, all ranks together.
-struct TrainStepSample {
-  int64_t step = 0;
-  int64_t target_steps = 0;
-  double loss = 0;                 ///< language-model loss per target token, without the balance loss
-  double balance_loss = 0;         ///< as the router defines it: 1 is even
-  double balance_coefficient = 0;  ///< total loss = loss + balance_coefficient * balance_loss
-  double grad_norm = 0;            ///< before clipping
-  double learning_rate = 0;
-  int64_t tokens_total = 0;  ///< consumed since the first step, also before a resume
-  int64_t tokens_this_step = 0;
-  double step_seconds = 0;
-  bool skipped = false;                           ///< no update was made
-  std::vector<std::vector<int64_t>> expert_load;  ///< routed tokens of this step, [layer][expert]; empty if dense
 };
 
 /// The collectives and the phases of a checkpoint that are told apart, and what conversions count.
@@ -64,10 +50,11 @@ class WorkerMetrics {
   void end_job();
 
   /// Ranks other than the leader may leave everything but `step` out.
-  void train_step(const TrainStepSample& sample);
+  void train_step(const StepRecord& record);
   /// Finished work of a conversion, absolute: `done` of `total`, in units of e.g. "layer".
   void units(int64_t done, int64_t total, const std::string& unit);
-  void eval_loss(const std::string& dataset, double loss);
+  /// Numbers of a finished job of `kind`, by the names of common/measures.h ("loss.books").
+  void result(const std::string& kind, const std::map<std::string, double>& values);
   /// phase: one of kCheckpointPhases; bytes 0: not known in this phase. A failed one counts only as a failure.
   void checkpoint(double seconds, const std::string& phase, int64_t bytes, bool ok);
   /// One finished collective of kCommOps.

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,9 +20,17 @@ namespace moe {
 
 /// What the forward and backward passes of one step came to; the same on every rank.
 struct RecipeStep {
-  double loss = 0;     ///< what curves and gates show; a step whose loss is not finite changes no weight
-  int64_t tokens = 0;  ///< of all ranks
-  nlohmann::json measures = nlohmann::json::object();  ///< of the recipe's own, as metrics.jsonl names them
+  double loss = 0;        ///< what curves and gates show; a step whose loss is not finite changes no weight
+  double total_loss = 0;  ///< with all that is added to it: what was trained on
+  int64_t tokens = 0;     ///< of all ranks
+  std::map<std::string, double> statistics;       ///< of the recipe's own, by the names of common/measures.h
+  std::vector<std::vector<int64_t>> expert_load;  ///< routed tokens, [MoE layers][experts]; empty if there are none
+};
+
+/// What held-out data came to.
+struct Validation {
+  double loss = 0;  ///< over all of it
+  std::map<std::string, double> domains;
 };
 
 /// What the lines of metrics.jsonl come to. Rank 0 has it read them all, in order, those of earlier attempts included.
@@ -51,9 +60,8 @@ class Recipe {
   /// whose sum over the ranks is the gradient of the loss. Collective.
   virtual RecipeStep step(int64_t finished) = 0;
 
-  /// Measures of the held-out data, as metrics.jsonl names them; none where there is none. Collective; must not touch
-  /// what step() depends on.
-  virtual nlohmann::json validate() = 0;
+  /// Nothing where there is no held-out data. Collective; must not touch what step() depends on.
+  virtual std::optional<Validation> validate() = 0;
 
   /// What a checkpoint after `finished` steps keeps of it besides the weights, under names that the loop does not use
   /// (save() in trainer.cc has those): with the weights it is all that the next step depends on.

@@ -1,9 +1,9 @@
 #pragma once
 
-#include <cstdint>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
+
+#include "common/step_record.h"
 
 namespace moe {
 
@@ -17,17 +17,8 @@ class TrainMonitor {
   /// all of them: nothing is written then.
   virtual void data_read(const std::map<std::string, std::string>& /*digests*/) {}
 
-  /// Every line of metrics.jsonl as it is written.
-  virtual void record(const nlohmann::json& /*line*/) {}
-
-  struct Progress {
-    int64_t step = 0;
-    int64_t steps = 0;
-    double loss = 0;
-    double tokens_per_second = 0;
-  };
-  /// After every step, behind its record.
-  virtual void progress(const Progress& /*at*/) {}
+  /// After every step, and its validation if it has one.
+  virtual void record(const StepRecord& /*record*/) {}
 
   /// Asked after every step; if any rank's says yes, all save and leave.
   virtual bool should_stop() { return false; }

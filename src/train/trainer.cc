@@ -13,6 +13,7 @@
 #include "common/json_lines.h"
 #include "common/log.h"
 #include "common/memory_reuse.h"
+#include "common/step_record.h"
 #include "common/version.h"
 #include "parallel/gradient_sync.h"
 #include "parallel/replicas.h"
@@ -66,10 +67,11 @@ class Trainer {
     compare_ranks();
     resume();
     while (position_.step < spec_.steps()) {
-      json line = step();
+      StepRecord record = step();
       const bool is_last = position_.step == spec_.steps();
-      if (is_due(spec_.validate_every()) || is_last) add_own(line, recipe_->validate());
-      log(line);
+      if (is_due(spec_.validate_every()) || is_last) validate(record);
+      if (metrics_) metrics_->write(json_line(record));  // throws nothing that the others would have to know
+      request_.monitor.record(record);
       const bool stop = stop_requested();
       if (is_last || (!stop && !is_due(spec_.checkpoint_every()))) continue;
       // Who is asked to leave and cannot save trains on, and tries again after the next step.
@@ -190,7 +192,7 @@ class Trainer {
 
   bool is_due(int64_t every) const { return every > 0 && position_.step % every == 0; }
 
-  json step() {
+  StepRecord step() {
     const auto started = std::chrono::steady_clock::now();
     optimizer_->zero_gradients();
     const RecipeStep done = recipe_->step(position_.step);
@@ -208,13 +210,27 @@ class Trainer {
       skip(done.loss, norm);
     }
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-    json line = {{"step", position_.step},     {"loss", done.loss},
-                 {"gradient_norm", norm},      {"learning_rate", rate},
-                 {"tokens", position_.tokens}, {"tokens_per_second", static_cast<double>(done.tokens) / seconds},
-                 {"step_seconds", seconds}};
-    if (!is_finite) line["skipped"] = true;
-    add_own(line, done.measures);
-    return line;
+    return {.step = position_.step,
+            .steps = spec_.steps(),
+            .loss = done.loss,
+            .total_loss = done.total_loss,
+            .gradient_norm = norm,
+            .learning_rate = rate,
+            .tokens = position_.tokens,
+            .step_tokens = done.tokens,
+            .seconds = seconds,
+            .skipped = !is_finite,
+            .expert_load = done.expert_load,
+            .validation_loss = {},
+            .validation = {},
+            .statistics = done.statistics};
+  }
+
+  void validate(StepRecord& record) {
+    const std::optional<Validation> validation = recipe_->validate();
+    if (!validation) return;
+    record.validation_loss = validation->loss;
+    record.validation = validation->domains;
   }
 
   /// Every rank saw the same numbers, so all skip, and all give up, together.
@@ -228,13 +244,6 @@ class Trainer {
                                   " gave no finite loss or gradient (loss ", loss, ", gradient norm ", norm,
                                   "); lower learning_rate ", spec_.learning_rate(), " or clip_norm ",
                                   spec_.clip_norm()));
-  }
-
-  void log(const json& line) {
-    if (metrics_) metrics_->write(line);  // throws nothing that the others would have to know
-    request_.monitor.record(line);
-    request_.monitor.progress({position_.step, spec_.steps(),
-                               line["loss"].is_number() ? line["loss"].get<double>() : 0.0, line["tokens_per_second"]});
   }
 
   bool stop_requested() {

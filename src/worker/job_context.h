@@ -8,6 +8,7 @@
 
 #include "checkpoint/checkpointer.h"
 #include "comm/communicator.h"
+#include "common/step_record.h"
 #include "moe/v1/pipeline.pb.h"
 #include "pipeline/configuration.h"
 #include "pipeline/gate.h"
@@ -27,8 +28,8 @@ struct JobContext {
       model_path;  ///< "dense", "convert.model", a folder
   Communicator& world;
   std::function<void(const ProgressUpdate&)> progress;
-  std::function<bool()> should_stop;                           ///< asked at every work unit; one rank's yes stops all
-  std::function<void(const nlohmann::json& line)> on_metrics;  ///< every line of metrics.jsonl; may be empty
+  std::function<bool()> should_stop;               ///< asked at every work unit; one rank's yes stops all
+  std::function<void(const StepRecord&)> on_step;  ///< after every step of a training; may be empty
   CheckpointAuthority checkpoints;
   std::function<void()> on_failed_save = {};  ///< a checkpoint could not be written, and training goes on
 };

@@ -57,28 +57,18 @@ void LeaseAgent::set_progress(const ProgressUpdate& update) {
   progress_.set_tokens_per_second(update.tokens_per_second);
 }
 
-void LeaseAgent::add_line(const nlohmann::json& line) {
+void LeaseAgent::add_step(const StepRecord& record) {
   v1::MetricPoint point;
-  point.set_step(line.value("step", int64_t{0}));
-  for (const auto& [name, value] : line.items()) {
-    if (value.is_number() && name != "step") (*point.mutable_values())[name] = value.get<double>();
-  }
-  if (const auto validation = line.find("validation"); validation != line.end()) {
-    for (const auto& [domain, loss] : validation->items()) {
-      if (loss.is_number()) (*point.mutable_values())["validation_loss." + domain] = loss.get<double>();
-    }
-  }
+  point.set_step(record.step);
+  for (const auto& [name, value] : values_of(record)) (*point.mutable_values())[name] = value;
   const std::lock_guard lock(mutex_);
   *metrics_.add_points() = std::move(point);
   if (metrics_.points_size() > kMostPoints)
     metrics_.mutable_points()->DeleteSubrange(0, metrics_.points_size() - kMostPoints);
-  if (const auto load = line.find("expert_load"); load != line.end()) {
-    metrics_.clear_expert_load();
-    for (const auto& layer : *load) {
-      v1::LayerLoad* added = metrics_.add_expert_load();
-      for (const auto& tokens : layer) added->add_tokens(tokens.get<int64_t>());
-    }
-  }
+  if (record.expert_load.empty()) return;
+  metrics_.clear_expert_load();
+  for (const std::vector<int64_t>& layer : record.expert_load)
+    metrics_.add_expert_load()->mutable_tokens()->Add(layer.begin(), layer.end());
 }
 
 bool LeaseAgent::commit(const SavedCheckpoint& saved) {

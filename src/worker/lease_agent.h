@@ -3,10 +3,10 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "checkpoint/checkpointer.h"
+#include "common/step_record.h"
 #include "worker/coordinator_client.h"
 #include "worker/progress.h"
 
@@ -27,7 +27,7 @@ class LeaseAgent {
 
   // Called by the job's thread.
   void set_progress(const ProgressUpdate& update);
-  void add_line(const nlohmann::json& line);
+  void add_step(const StepRecord& record);
   /// Makes a checkpoint the one to resume from. False: the coordinator is away; it is committed as soon as it is back.
   /// Throws Fenced.
   bool commit(const SavedCheckpoint& checkpoint);

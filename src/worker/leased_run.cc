@@ -17,6 +17,7 @@
 #include "common/log.h"
 #include "model/model_config.h"
 #include "pipeline/configuration.h"
+#include "pipeline/spec.h"
 #include "worker/earlier_work.h"
 #include "worker/jobs.h"
 #include "worker/preflight.h"
@@ -45,26 +46,6 @@ v1::PipelineSpec spec_of(const v1::Lease& lease, const fs::path& data_root) {
     if (!used.contains(reference)) spec.mutable_inputs()->erase(reference);
   }
   return spec;
-}
-
-TrainStepSample sample_of(const json& line, const v1::TrainSpec& spec) {
-  TrainStepSample sample;
-  const auto number = [&line](const char* name) {
-    return line.contains(name) && line[name].is_number() ? line[name].get<double>() : 0.0;
-  };
-  sample.step = line["step"];
-  sample.target_steps = spec.steps();
-  sample.loss = number("loss");
-  sample.balance_loss = number("balance_loss");
-  sample.balance_coefficient = spec.balance_loss();
-  sample.grad_norm = number("gradient_norm");
-  sample.learning_rate = number("learning_rate");
-  sample.tokens_total = line["tokens"];
-  sample.step_seconds = number("step_seconds");
-  sample.tokens_this_step = static_cast<int64_t>(number("tokens_per_second") * sample.step_seconds + 0.5);
-  sample.skipped = line.value("skipped", false);
-  if (line.contains("expert_load")) sample.expert_load = line["expert_load"].get<std::vector<std::vector<int64_t>>>();
-  return sample;
 }
 
 /// One leased job on one rank.
@@ -127,7 +108,11 @@ class LeasedJob {
         .world = run_.world,
         .progress = [this](const ProgressUpdate& update) { show(update); },
         .should_stop = [this] { return stop_signalled() || (run_.agent != nullptr && run_.agent->should_stop()); },
-        .on_metrics = [this](const json& line) { count(line); },
+        .on_step =
+            [this](const StepRecord& record) {
+              run_.metrics.train_step(record);
+              if (run_.agent != nullptr) run_.agent->add_step(record);
+            },
         .checkpoints = authority(begun["resumable"].get<std::vector<std::string>>(), configuration),
         .on_failed_save = [this] { run_.metrics.checkpoint(0, "write", 0, /*ok=*/false); }};
     const std::optional<JobOutcome> outcome = run_job(context);
@@ -144,7 +129,7 @@ class LeasedJob {
       if (run_.world.rank() != 0) return;
       folder_.record_finished(lease_.attempt(), record_of(context, *outcome, seconds));
     });
-    count_results(*outcome);
+    run_.metrics.result(stage_kind(lease_.stage()), outcome->metrics);
     end.set_outcome(v1::ATTEMPT_OUTCOME_SUCCEEDED);
     end.set_output_path(fs::relative(folder_.output_path(lease_.attempt()), run_.data_root).string());
     end.set_output_digest(digest_of(configuration, outcome->history));
@@ -199,24 +184,6 @@ class LeasedJob {
     if (update.tokens_per_second > 0)
       line += concat(" tokens_per_second=", static_cast<int64_t>(update.tokens_per_second));
     log_info(line);
-  }
-
-  void count(const json& line) {
-    run_.metrics.train_step(sample_of(line, lease_.stage().train()));
-    if (line.contains("validation")) {
-      for (const auto& [domain, loss] : line["validation"].items()) {
-        if (loss.is_number()) run_.metrics.eval_loss(domain, loss);
-      }
-    }
-    if (run_.agent != nullptr) run_.agent->add_line(line);
-  }
-
-  void count_results(const JobOutcome& outcome) {
-    if (!lease_.stage().has_evaluate()) return;
-    const json domains = outcome.details.value("domains", json::object());
-    for (const auto& [domain, values] : domains.items()) {
-      if (values.contains("loss") && values["loss"].is_number()) run_.metrics.eval_loss(domain, values["loss"]);
-    }
   }
 
   const LeasedRun& run_;

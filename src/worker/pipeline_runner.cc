@@ -161,7 +161,7 @@ class Run {
           .world = world_,
           .progress = [this](const ProgressUpdate& update) { progress_.update(update); },
           .should_stop = stop_signalled,
-          .on_metrics = nullptr,
+          .on_step = nullptr,
           .checkpoints = {.resumable = begun["resumable"].get<std::vector<std::string>>(),
                           .is_ours =
                               [&](const json& scalars) {

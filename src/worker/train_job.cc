@@ -13,17 +13,15 @@ class JobMonitor final : public TrainMonitor {
   void data_read(const std::map<std::string, std::string>& digests) override {
     require_recorded(context_.configuration, digests);
   }
-  void record(const nlohmann::json& line) override {
-    if (context_.on_metrics) context_.on_metrics(line);
-  }
-  void progress(const Progress& at) override {
+  void record(const StepRecord& record) override {
+    if (context_.on_step) context_.on_step(record);
     context_.progress({.stage = context_.stage.name(),
                        .phase = "training",
-                       .step = at.step,
-                       .steps = at.steps,
+                       .step = record.step,
+                       .steps = record.steps,
                        .unit = "step",
-                       .loss = at.loss,
-                       .tokens_per_second = at.tokens_per_second});
+                       .loss = record.loss,
+                       .tokens_per_second = record.tokens_per_second()});
   }
   bool should_stop() override { return context_.should_stop && context_.should_stop(); }
   void save_failed() override {

@@ -40,11 +40,11 @@ int hammer(const MetricsPage& page, const std::function<void(int, int)>& work) {
   return scrapes;
 }
 
-TrainStepSample sample() {
-  TrainStepSample sample;
+StepRecord sample() {
+  StepRecord sample;
   sample.loss = 1;
-  sample.tokens_this_step = 10;
-  sample.step_seconds = 0.5;
+  sample.step_tokens = 10;
+  sample.seconds = 0.5;
   sample.expert_load = {{1, 2, 3, 4}, {4, 3, 2, 1}};
   return sample;
 }

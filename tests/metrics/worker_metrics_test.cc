@@ -49,18 +49,18 @@ const std::set<std::string> kLeader{"moe_expert_routed_tokens_total",
                                     "moe_convert_units_total",
                                     "moe_convert_units_target"};
 
-TrainStepSample sample(int64_t step = 7) {
-  TrainStepSample sample;
+StepRecord sample(int64_t step = 7) {
+  StepRecord sample;
   sample.step = step;
-  sample.target_steps = 200;
+  sample.steps = 200;
   sample.loss = 2.5;
-  sample.balance_loss = 1.5;
-  sample.balance_coefficient = 0.01;
-  sample.grad_norm = 0.75;
+  sample.total_loss = 2.515;
+  sample.statistics["balance_loss"] = 1.5;
+  sample.gradient_norm = 0.75;
   sample.learning_rate = 2e-4;
-  sample.tokens_total = 7168;
-  sample.tokens_this_step = 1024;
-  sample.step_seconds = 0.3;
+  sample.tokens = 7168;
+  sample.step_tokens = 1024;
+  sample.seconds = 0.3;
   sample.expert_load = {{8, 4, 2, 2}, {4, 4, 4, 4}};
   return sample;
 }
@@ -70,7 +70,7 @@ void feed_everything(WorkerMetrics& metrics) {
   metrics.worker_info("none", 1, 0);
   metrics.train_step(sample());
   metrics.units(3, 12, "layer");
-  metrics.eval_loss("books", 3.25);
+  metrics.result("evaluate", {{"loss", 3.5}, {"loss.books", 3.25}});
   metrics.checkpoint(0.7, "write", 1 << 20, true);
   metrics.comm("dispatch", 0.25, 4096);
   metrics.set_comm_inflight(1.5);
@@ -113,8 +113,8 @@ TEST_F(WorkerMetricsTest, TellsTheStepAsItWas) {
   const double before = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   metrics_.begin_job("tiny-stage1", "stage1", "train");
   metrics_.train_step(sample(7));
-  TrainStepSample next = sample(8);
-  next.step_seconds = 5;
+  StepRecord next = sample(8);
+  next.seconds = 5;
   metrics_.train_step(next);
   const Exposition text = page();
   const std::string job = "{" + kJob + "}";
@@ -160,12 +160,12 @@ TEST_F(WorkerMetricsTest, CountsRoutedTokensAndTellsHowEvenTheyAre) {
 
 TEST_F(WorkerMetricsTest, NonFiniteStepsAreCountedAndShown) {
   metrics_.begin_job("tiny-stage1", "stage1", "train");
-  TrainStepSample bad = sample();
-  bad.loss = std::numeric_limits<double>::quiet_NaN();
+  StepRecord bad = sample();
+  bad.loss = bad.total_loss = std::numeric_limits<double>::quiet_NaN();
   bad.skipped = true;
   metrics_.train_step(bad);
-  TrainStepSample worse = sample();
-  worse.grad_norm = std::numeric_limits<double>::infinity();
+  StepRecord worse = sample();
+  worse.gradient_norm = std::numeric_limits<double>::infinity();
   metrics_.train_step(worse);
   const Exposition text = page();
   EXPECT_EQ(text.at("moe_train_nonfinite_steps_total{" + kJob + "}"), 2);
@@ -177,7 +177,7 @@ TEST_F(WorkerMetricsTest, NonFiniteStepsAreCountedAndShown) {
 
 TEST_F(WorkerMetricsTest, LabelsSortAsNumbersAtEverySize) {
   metrics_.begin_job("wide", "s", "train");
-  TrainStepSample wide = sample();
+  StepRecord wide = sample();
   wide.expert_load.assign(3, std::vector<int64_t>(1200, 1));
   metrics_.train_step(wide);
   EXPECT_TRUE(page().has("moe_expert_routed_tokens_total{expert=\"0007\",job_id=\"wide\",layer=\"02\",stage=\"s\"}"));
@@ -192,7 +192,7 @@ TEST_F(WorkerMetricsTest, LabelsSortAsNumbersAtEverySize) {
 
 TEST_F(WorkerMetricsTest, TooManyExpertsAreSummedUpPerLayer) {
   metrics_.begin_job("huge", "s", "train");
-  TrainStepSample huge = sample();
+  StepRecord huge = sample();
   huge.expert_load.assign(64, std::vector<int64_t>(64, 1));
   metrics_.train_step(huge);
   EXPECT_EQ(page().count("moe_expert_routed_tokens_total{"), 4096u);
@@ -205,7 +205,7 @@ TEST_F(WorkerMetricsTest, TooManyExpertsAreSummedUpPerLayer) {
 
 TEST_F(WorkerMetricsTest, DenseModelsHaveNoRouterSeries) {
   metrics_.begin_job("dense", "s", "train");
-  TrainStepSample dense = sample();
+  StepRecord dense = sample();
   dense.expert_load.clear();
   metrics_.train_step(dense);
   EXPECT_EQ(page().count("moe_router_"), 0u);
@@ -259,7 +259,9 @@ TEST_F(WorkerMetricsTest, EveryCounterIsThereWithZeroBeforeTheFirstEvent) {
                                                        metrics_.checkpoint(0.7, "write", 1, false);
                                                      }},
                                                     {"convert", [this] { metrics_.units(1, 12, kConvertUnit); }},
-                                                    {"evaluate", [this] { metrics_.eval_loss("books", 3); }}}) {
+                                                    {"evaluate", [this] {
+                                                       metrics_.result("evaluate", {{"loss.books", 3}});
+                                                     }}}) {
     metrics_.begin_job("tiny-x", "x", kind);
     if (kind == "train") metrics_.expect_experts({4, 4});
     const std::map<std::string, double> before = counters();
@@ -277,7 +279,7 @@ TEST_F(WorkerMetricsTest, ExpectedExpertsHaveTheSeriesOfTheFirstStep) {
   metrics_.expect_experts({0, 3, 3});
   EXPECT_EQ(page().count("moe_expert_routed_tokens_total{"), 6u);
   EXPECT_EQ(page().at("moe_expert_routed_tokens_total{expert=\"002\",job_id=\"tiny-x\",layer=\"01\",stage=\"x\"}"), 0);
-  TrainStepSample step = sample();
+  StepRecord step = sample();
   step.expert_load = {{}, {1, 2, 3}, {4, 5, 6}};
   metrics_.train_step(step);
   EXPECT_EQ(page().count("moe_expert_routed_tokens_total{"), 6u);

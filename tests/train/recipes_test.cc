@@ -105,7 +105,7 @@ TEST(RecipesTest, OfWhatIsNotTrainedNoGradientIsComputed) {
       }
       return step;
     }
-    json validate() override { return recipe_->validate(); }
+    std::optional<Validation> validate() override { return recipe_->validate(); }
     json state(int64_t finished) override { return recipe_->state(finished); }
     void restore(const json& scalars) override { recipe_->restore(scalars); }
     std::unique_ptr<RunSummary> summary() const override { return recipe_->summary(); }
@@ -146,11 +146,11 @@ class WithMeanLoss final : public Recipe {
   RecipeStep step(int64_t finished) override {
     RecipeStep step = model_.step(finished);
     mean_.mul_(0.9).add_(0.1 * step.loss);
-    step.measures["mean_loss"] = mean_.item<double>();
-    step.measures["seen"] = ++seen_;
+    step.statistics["mean_loss"] = mean_.item<double>();
+    step.statistics["seen"] = static_cast<double>(++seen_);
     return step;
   }
-  json validate() override { return model_.validate(); }
+  std::optional<Validation> validate() override { return model_.validate(); }
   json state(int64_t finished) override {
     json state = model_.state(finished);
     state["seen"] = seen_;

@@ -91,7 +91,7 @@ class StageRuns : public ::testing::Test {
     files.record_begun(ran.options.attempt, ran.options.configuration);
     ran.options.on_data_read = [now](const auto& read) { require_recorded(now, read); };
     if (before_training) before_training();
-    ran.options.progress = [&](const TrainMonitor::Progress& at) {
+    ran.options.progress = [&](const StepRecord& at) {
       ran.steps.push_back(at.step);
       if (at.step == kill_at) throw std::runtime_error("killed by the test");
     };

@@ -58,7 +58,7 @@ class OptionsMonitor final : public TrainMonitor {
   void data_read(const std::map<std::string, std::string>& digests) override {
     if (options_.on_data_read) options_.on_data_read(digests);
   }
-  void progress(const Progress& at) override {
+  void record(const StepRecord& at) override {
     if (options_.progress) options_.progress(at);
   }
   bool should_stop() override { return options_.should_stop && options_.should_stop(rank_); }
@@ -125,7 +125,7 @@ void TinyTraining::run_and_kill(Options options, int64_t step) const {
   struct KilledError : std::runtime_error {
     KilledError() : std::runtime_error("killed by the test") {}
   };
-  options.progress = [&](const TrainMonitor::Progress& at) {
+  options.progress = [&](const StepRecord& at) {
     if (at.step == step) throw KilledError();
   };
   EXPECT_THROW(run(options), KilledError);

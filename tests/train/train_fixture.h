@@ -30,7 +30,7 @@ class TinyTraining {
     std::string digest = "config";           ///< stands for a configuration
     nlohmann::json configuration = nullptr;  ///< a real one; then `checkpoints` says what counts
     CheckpointAuthority checkpoints = {};
-    std::function<void(const TrainMonitor::Progress&)> progress = {};
+    std::function<void(const StepRecord&)> progress = {};
     std::function<bool(int rank)> should_stop = {};
     std::function<void()> on_failed_save = {};
     std::function<void(const std::map<std::string, std::string>& digests)> on_data_read = {};

@@ -41,10 +41,10 @@ TEST(TrainerTest, LearnsAndTellsWhatItDid) {
   TinyTraining training;
   add_validation(training, 4);
   std::vector<int64_t> steps_reported;
-  const Options options{.progress = [&](const TrainMonitor::Progress& at) {
+  const Options options{.progress = [&](const StepRecord& at) {
     steps_reported.push_back(at.step);
     EXPECT_EQ(at.steps, 10);
-    EXPECT_GT(at.tokens_per_second, 0);
+    EXPECT_GT(at.tokens_per_second(), 0);
   }};
   const std::optional<TrainOutcome> outcome = training.run(options);
   ASSERT_TRUE(outcome);
@@ -176,7 +176,7 @@ TEST(TrainerTest, ACheckpointOfAnotherConfigIsNotResumedFrom) {
   options.attempt = 2;
   options.digest = "another config";
   std::vector<int64_t> steps;
-  options.progress = [&](const TrainMonitor::Progress& at) { steps.push_back(at.step); };
+  options.progress = [&](const StepRecord& at) { steps.push_back(at.step); };
   ASSERT_TRUE(training.run(options));
   EXPECT_EQ(steps.front(), 1);
   EXPECT_EQ(training.lines(options).size(), 10U);
@@ -298,9 +298,8 @@ TEST(TrainerTest, ErrorsOfModelAndDataAreKnownToAllRanks) {
 
 /// Puts a file where the folder of checkpoints should be when step 1 is done: nothing can be saved as long as it stands
 /// there. `until`: the step at which it goes again.
-std::function<void(const TrainMonitor::Progress&)> blocked_checkpoints(const std::filesystem::path& job,
-                                                                       int64_t until) {
-  return [job, until](const TrainMonitor::Progress& at) {
+std::function<void(const StepRecord&)> blocked_checkpoints(const std::filesystem::path& job, int64_t until) {
+  return [job, until](const StepRecord& at) {
     std::error_code ignored;
     if (at.step == 1)
       std::filesystem::create_symlink("/dev/null", job / "checkpoints", ignored);  // of both ranks one makes it
@@ -327,7 +326,7 @@ TEST(TrainerTest, AfterAFailedCheckpointTheOneBeforeIsResumedFrom) {
   ASSERT_TRUE(training.run(undisturbed));
   Options options;
   // In the way of the second checkpoint alone.
-  options.progress = [&](const TrainMonitor::Progress& at) {
+  options.progress = [&](const StepRecord& at) {
     if (at.step == 5) write_file_atomically(training.job(options) / "checkpoints/s00000006-t0001", "in the way");
     if (at.step == 8) throw std::runtime_error("killed by the test");
   };
@@ -335,7 +334,7 @@ TEST(TrainerTest, AfterAFailedCheckpointTheOneBeforeIsResumedFrom) {
   EXPECT_FALSE(training.checkpoint(options, 3, 1).empty());
   std::vector<int64_t> steps;
   options.attempt = 2;
-  options.progress = [&](const TrainMonitor::Progress& at) { steps.push_back(at.step); };
+  options.progress = [&](const StepRecord& at) { steps.push_back(at.step); };
   ASSERT_TRUE(training.run(options));
   EXPECT_EQ(steps.front(), 4);
   training.expect_same(options, undisturbed);

@@ -131,17 +131,19 @@ int64_t LanguageModel::first_row(int64_t finished) const {
 RecipeStep LanguageModel::step(int64_t finished) {
   const StepOptions options{spec_.micro_batch_rows(), spec_.micro_steps(), spec_.balance_loss()};
   const StepOutcome outcome = compute_gradients(*decoder_, *dispatcher_, mesh_, *loader_, first_row(finished), options);
-  RecipeStep step{outcome.loss, outcome.tokens, {{"balance_loss", outcome.balance_loss}}};
-  if (!outcome.expert_load.empty()) step.measures["expert_load"] = outcome.expert_load;
-  return step;
+  return {.loss = outcome.loss,
+          .total_loss = outcome.loss + spec_.balance_loss() * outcome.balance_loss,
+          .tokens = outcome.tokens,
+          .statistics = {{"balance_loss", outcome.balance_loss}},
+          .expert_load = outcome.expert_load};
 }
 
-json LanguageModel::validate() {
-  if (!held_out_) return json::object();
+std::optional<Validation> LanguageModel::validate() {
+  if (!held_out_) return std::nullopt;
   const LossReport report = measure_loss(*decoder_, *dispatcher_, *held_out_, mesh_);
-  json domains = json::object();
-  for (const auto& [name, sum] : report.domains) domains[name] = sum.mean();
-  return {{"validation_loss", report.total().mean()}, {"validation", domains}};
+  Validation validation{.loss = report.total().mean(), .domains = {}};
+  for (const auto& [name, sum] : report.domains) validation.domains[name] = sum.mean();
+  return validation;
 }
 
 json LanguageModel::state(int64_t finished) {

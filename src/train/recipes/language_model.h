@@ -27,10 +27,9 @@ class LanguageModel final : public Recipe {
   TrainedParameters& parameters() override { return parameters_; }
   std::map<std::string, std::string> data_digests() const override;
   std::map<std::string, std::string> facts() const override;
-  /// Measures balance_loss and expert_load [MoE layers][experts].
+  /// Measures balance_loss.
   RecipeStep step(int64_t finished) override;
-  /// validation_loss over all held-out data, and validation, by domain.
-  nlohmann::json validate() override;
+  std::optional<Validation> validate() override;
   nlohmann::json state(int64_t finished) override;
   void restore(const nlohmann::json& scalars) override;
   std::unique_ptr<RunSummary> summary() const override;

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace moe {
+
+/// Something that a job measures. The one place that knows its name for people and programs: in gates, metrics.jsonl,
+/// STAGE.json, summary.json and `moectl metrics` (name), and in Prometheus (series, with the job's own labels and
+/// these). A job kind, a layer or a task makes the number; whatever shows, keeps or sends it finds it here.
+struct Measure {
+  std::string kind;  ///< of the job that measures it: "train"
+  std::string name;  ///< "validation_loss"; of each domain of the data it is "<name>.<domain>", if it has by_domain
+  std::string unit;  ///< "nats/token", "tokens", "s"; empty: a ratio, or a number without one
+  std::string help;  ///< one sentence
+  bool of_steps = false;   ///< one number for each step: a line of metrics.jsonl, a point of `moectl metrics`
+  bool of_result = false;  ///< one number for the job: gates may name it
+  bool by_domain = false;
+  bool needs_baseline = false;  ///< only there if the stage names a baseline
+  /// Gauge of the last step's value; empty: Prometheus does not get it under a name of its own.
+  std::string series{};
+  std::map<std::string, std::string> labels{};
+  std::string domain_label{};  ///< label that takes the domain, for a series by domain
+};
+
+/// THE table of what is measured. (Series that are no number of a step or a result - infos, counters, histograms, those
+/// of single experts - are declared in metrics/*_catalogue.h.)
+const std::vector<Measure>& measures();
+
+/// Those whose job is of `kind` and that stand in its result, in the order of the table.
+std::vector<Measure> result_measures(std::string_view kind);
+
+/// The measure of a step of `kind` that `name` means; null if it is none.
+const Measure* step_measure(std::string_view kind, std::string_view name);
+
+}  // namespace moe

@@ -1,0 +1,40 @@
+#include "common/step_record.h"
+
+#include "common/error.h"
+
+namespace moe {
+namespace {
+
+/// Those that stand in a line as they are named.
+std::map<std::string, double> plain_values(const StepRecord& record) {
+  std::map<std::string, double> values{{"loss", record.loss},
+                                       {"gradient_norm", record.gradient_norm},
+                                       {"learning_rate", record.learning_rate},
+                                       {"tokens_per_second", record.tokens_per_second()},
+                                       {"step_seconds", record.seconds}};
+  if (record.validation_loss) values["validation_loss"] = *record.validation_loss;
+  for (const auto& [name, value] : record.statistics)
+    MOE_CHECK(values.emplace(name, value).second, "the statistic '", name, "' has the name of a number of the loop's");
+  return values;
+}
+
+}  // namespace
+
+nlohmann::json json_line(const StepRecord& record) {
+  nlohmann::json line = plain_values(record);
+  line["step"] = record.step;
+  line["tokens"] = record.tokens;
+  if (record.skipped) line["skipped"] = true;
+  if (record.validation_loss) line["validation"] = record.validation;
+  if (!record.expert_load.empty()) line["expert_load"] = record.expert_load;
+  return line;
+}
+
+std::map<std::string, double> values_of(const StepRecord& record) {
+  std::map<std::string, double> values = plain_values(record);
+  values["tokens"] = static_cast<double>(record.tokens);
+  for (const auto& [domain, loss] : record.validation) values["validation_loss." + domain] = loss;
+  return values;
+}
+
+}  // namespace moe
