@@ -50,6 +50,11 @@ MUTATIONS = [
              "0 / 0 where a chosen probability underflows"),
     Mutation("straight-through-shares", "src/model/moe/router.cc", "log_p - log_p.detach() + 1", "(log_p - log_p.detach()) / static_cast<double>(top_k) + 1",
              "moe_model_tests", "RouterTest.StraightThrough*", "right at top_k 1 only"),
+    # Layers.
+    Mutation("sequences-share-a-cache", "src/model/attention.cc", "*caches[s]", "*caches[0]", "moe_model_tests", "DecoderTest.SequencesOfACache*",
+             "each sequence continues its own"),
+    Mutation("masks-of-the-first-layer", "src/model/layer.cc", "if (mask.defined())", "if (mask.defined() && layer == 0)", "moe_model_tests",
+             "Kinds/LayerTest.*Mask*", "every layer has a mask of its own"),
     # Optimizer and gradients.
     Mutation("norms-decay", "src/train/optimizer.cc", "decays ? options_.weight_decay * group.weight_decay_factor : 0.0", "options_.weight_decay * group.weight_decay_factor", "moe_peer_logits_tests",
              "TrainStepPeerTest.*", "the whole step against PyTorch"),

@@ -56,18 +56,22 @@ void CalibrationStream::embed(const at::Tensor& embedding_VD) {
 }
 
 void CalibrationStream::attend(const Layer& layer) {
-  const bool is_same = dense_.is_same(converted_);
   const LayerContext context{config_, rope_, cu_seqlens_, dispatcher_};
-  const AttendedLayer dense = attend_layer(layer, dense_, context);
+  LayerContext observed = context;
+  AttendedLayer dense;
+  observed.options.observer = [&dense](int64_t /*layer*/, LayerPoint point, const at::Tensor& values) {
+    if (point == LayerPoint::kAttended) dense.x_TD = values;
+    if (point == LayerPoint::kFfnInput) dense.ffn_input_TD = values;
+  };
+  const bool is_same = dense_.is_same(converted_);
+  dense_ = run_layer(layer, dense_, observed).x_TD;
   const AttendedLayer converted = is_same ? dense : attend_layer(layer, converted_, context);
-  dense_ = dense.x_TD;
   converted_ = converted.x_TD;
   features_.local_TD = dense.ffn_input_TD;
   converted_input_ = converted.ffn_input_TD;
 }
 
-void CalibrationStream::advance(const Layer& layer, const at::Tensor& converted_output_TD) {
-  dense_ = dense_ + feed_forward(std::get<FeedForwardWeights>(layer.ffn), features_.local_TD);
+void CalibrationStream::advance(const at::Tensor& converted_output_TD) {
   converted_ = converted_ + converted_output_TD;
 }
 

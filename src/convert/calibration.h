@@ -39,7 +39,8 @@ class CalibrationStream {
                     Communicator& world);
 
   void embed(const at::Tensor& embedding_VD);
-  /// Through the attention of a dense layer in float; afterwards features() and ffn_inputs() are those of this layer.
+  /// The dense stream through a dense layer in float, the converted one through its attention; afterwards features()
+  /// and ffn_inputs() are those of this layer.
   void attend(const Layer& layer);
   /// MLP inputs of the dense stream.
   const CalibrationFeatures& features() const { return features_; }
@@ -51,8 +52,8 @@ class CalibrationStream {
   const std::map<std::string, std::string>& file_digests() const { return file_digests_; }
   /// The template of the chats; empty if no file has any.
   const std::string& chat_template() const { return chat_template_; }
-  /// Ends the layer: adds each stream's FFN output.
-  void advance(const Layer& layer, const at::Tensor& converted_output_TD);
+  /// Ends the layer: adds the FFN output of the converted stream.
+  void advance(const at::Tensor& converted_output_TD);
 
  private:
   const ModelConfig& config_;

@@ -255,7 +255,7 @@ class Converter {
         std::vector<int64_t>(load.const_data_ptr<int64_t>(), load.const_data_ptr<int64_t>() + load.numel());
     at::Tensor output = out.y_TD * scale;
     if (dense_ffn.down_bias.defined()) output.add_(dense_ffn.down_bias);
-    stream_->advance(dense, output);
+    stream_->advance(output);
     return scale;
   }
 

@@ -9,6 +9,9 @@ struct FeedForwardWeights {
   at::Tensor gate_bias{}, up_bias{}, down_bias{};  ///< [I], [I], [D]; undefined where there is none
 };
 
+/// What a neuron gives for each token: silu(gate x) * up x, without a gate gelu_new(up x). x [T, D] -> [T, I].
+at::Tensor neuron_activations(const FeedForwardWeights& weights, const at::Tensor& x_TD);
+
 /// down(silu(gate x) * up x), without a gate down(gelu_new(up x)), for a dense layer or a shared expert. x [T, D] ->
 /// [T, D].
 at::Tensor feed_forward(const FeedForwardWeights& weights, const at::Tensor& x_TD);

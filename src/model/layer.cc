@@ -2,6 +2,9 @@
 
 #include <utility>
 
+#include "common/error.h"
+#include "model/ops.h"
+
 namespace moe {
 namespace {
 
@@ -18,14 +21,21 @@ at::Tensor attend(const AttentionWeights& weights, int64_t layer, const at::Tens
 }
 
 /// An FFN's result leaves in `output.x_TD`, without the stream.
-void feed(const FeedForwardWeights& weights, int64_t /*layer*/, const at::Tensor& x_TD, const LayerContext& /*context*/,
+void feed(const FeedForwardWeights& weights, int64_t layer, const at::Tensor& x_TD, const LayerContext& context,
           LayerOutput& output) {
-  output.x_TD = feed_forward(weights, x_TD);
+  at::Tensor activations = neuron_activations(weights, x_TD);
+  if (context.options.neuron_mask) {
+    const at::Tensor mask = context.options.neuron_mask(layer, x_TD);
+    if (mask.defined()) activations = activations * mask;
+  }
+  context.observe(layer, LayerPoint::kFfnActivations, activations);
+  output.x_TD = ops::linear(activations, weights.down, weights.down_bias);
 }
 
 void feed(const MoeFeedForward& ffn, int64_t layer, const at::Tensor& x_TD, const LayerContext& context,
           LayerOutput& output) {
-  MoeOutput moe = moe_layer(ffn.weights, ffn.options, x_TD, context.dispatcher, layer);
+  MOE_CHECK(!context.options.neuron_mask, "a mask is over the neurons of a dense FFN");
+  MoeOutput moe = moe_layer(ffn.weights, ffn.options, x_TD, context.dispatcher, layer, context.options.statistics);
   output.x_TD = std::move(moe.y_TD);
   output.routers.push_back(std::move(moe.stats));
 }
@@ -33,12 +43,16 @@ void feed(const MoeFeedForward& ffn, int64_t layer, const at::Tensor& x_TD, cons
 }  // namespace
 
 AttendedLayer attend_layer(const Layer& layer, const at::Tensor& x_TD, const LayerContext& context) {
+  context.observe(layer.index, LayerPoint::kInput, x_TD);
   const at::Tensor normed = normalize(context.config, layer.input_norm, x_TD);
   at::Tensor x =
       std::visit([&](const auto& form) { return attend(form, layer.index, normed, context); }, layer.attention);
   // The residual is added to a branch's result in its own memory: nothing saved that for the backward.
   x.add_(x_TD);
-  return {x, context.config.is_parallel ? normed : normalize(context.config, layer.post_norm, x)};
+  context.observe(layer.index, LayerPoint::kAttended, x);
+  const at::Tensor ffn_input = context.config.is_parallel ? normed : normalize(context.config, layer.post_norm, x);
+  context.observe(layer.index, LayerPoint::kFfnInput, ffn_input);
+  return {x, ffn_input};
 }
 
 LayerOutput run_layer(const Layer& layer, const at::Tensor& x_TD, const LayerContext& context) {
@@ -46,6 +60,7 @@ LayerOutput run_layer(const Layer& layer, const at::Tensor& x_TD, const LayerCon
   LayerOutput output;
   std::visit([&](const auto& form) { feed(form, layer.index, attended.ffn_input_TD, context, output); }, layer.ffn);
   output.x_TD.add_(attended.x_TD);  // in its own memory, as above
+  context.observe(layer.index, LayerPoint::kOutput, output.x_TD);
   return output;
 }
 

@@ -35,11 +35,13 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
   at::Tensor load_LE;
   // This rank's shares of the loss and of the balance loss, summed over the ranks at the end.
   at::Tensor shares = at::zeros({2}, at::kDouble);
+  LayerStatistics statistics;
   for (int64_t micro_step = 0; micro_step < options.micro_steps; ++micro_step) {
     const int64_t first = first_row + micro_step * rows;
     const Mesh::Share share = mesh.share_of(rows);
     const PackedBatch batch = loader.batch(first + share.first, share.count);
-    const DecoderOutput out = decoder.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher);
+    const DecoderOutput out =
+        decoder.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher, {.statistics = &statistics});
     at::Tensor loss = decoder.token_losses(out.hidden_TD, batch.labels_T).sum() / targets;
     shares[0] += loss.detach().to(at::kDouble);
     if (!out.router.empty()) {
@@ -54,10 +56,13 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
     }
     loss.backward();
   }
-  mesh.world().all_reduce_sum(shares, "step losses");
-  outcome.loss = shares[0].item<double>();
-  outcome.balance_loss = shares[1].item<double>();
+  const at::Tensor measured_N2 = statistics.totals();
+  at::Tensor sums = at::cat({shares, measured_N2.flatten()});
+  mesh.world().all_reduce_sum(sums, "step losses");
+  outcome.loss = sums[0].item<double>();
+  outcome.balance_loss = sums[1].item<double>();
   outcome.expert_load = to_rows(load_LE);
+  outcome.layers = statistics.means(sums.slice(0, 2).view_as(measured_N2));
   return outcome;
 }
 

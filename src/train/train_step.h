@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "data/data_loader.h"
@@ -21,6 +23,7 @@ struct StepOutcome {
   double balance_loss = 0;  ///< mean over micro-steps, without its coefficient; 0 for a dense model
   int64_t tokens = 0;
   std::vector<std::vector<int64_t>> expert_load;  ///< [MoE layers][experts]
+  std::map<std::string, double> layers;           ///< means of what the layers measured (model/layer_statistics.h)
 };
 
 /// Forward and backward of one optimizer step of language modelling whose rows start at `first_row`; leaves this rank's

@@ -55,7 +55,7 @@ TEST_P(CalibrationStreamTest, SecondLayersFfnInputIsTheFirstLayersOutputNormalis
   const TensorSource get = [&](const TensorId& id) { return tensors.at(tensor_name(config, id)); };
   const Layer layers[] = {layer_weights(config, 0, get), layer_weights(config, 1, get)};
   stream.attend(layers[0]);
-  stream.advance(layers[0], feed_forward(std::get<FeedForwardWeights>(layers[0].ffn), stream.ffn_inputs()));
+  stream.advance(feed_forward(std::get<FeedForwardWeights>(layers[0].ffn), stream.ffn_inputs()));
   stream.attend(layers[1]);
 
   PackingOptions packing;

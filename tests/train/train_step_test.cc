@@ -82,6 +82,8 @@ class TrainStepTest : public ::testing::Test {
     EXPECT_NEAR(a.gradient_norm / b.gradient_norm, 1, 1e-10);
     EXPECT_EQ(a.outcome.tokens, b.outcome.tokens);
     EXPECT_EQ(a.outcome.expert_load, b.outcome.expert_load);
+    ASSERT_EQ(a.outcome.layers.size(), b.outcome.layers.size());
+    for (const auto& [name, mean] : a.outcome.layers) EXPECT_NEAR(mean / b.outcome.layers.at(name), 1, 1e-12) << name;
     ASSERT_EQ(a.gradients.size(), b.gradients.size());
     for (const auto& [name, gradient] : a.gradients)
       EXPECT_TRUE(testing::near(gradient, b.gradients.at(name), 1e-10)) << name;
@@ -113,9 +115,19 @@ void TrainStepTest::expect_naive_computation(const ModelConfig& config) const {
   DataLoader data = loader();
   at::Tensor loss_sum = at::zeros({}, at::kDouble), balance = at::zeros({}, at::kDouble);
   int64_t targets = 0, tokens = 0;
+  double entropy = 0;
+  const auto look = [&](int64_t layer, LayerPoint point, const at::Tensor& x) {
+    if (point != LayerPoint::kFfnInput) return;
+    for (const Parameter& parameter : decoder.parameters()) {
+      if (parameter.id != TensorId{TensorPart::kRouter, layer}) continue;
+      const at::Tensor p = at::softmax(at::matmul(x, parameter.value.t()), 1).detach();
+      entropy -= (p * p.log()).sum().item<double>();
+    }
+  };
   for (int64_t micro_step = 0; micro_step < 3; ++micro_step) {
     const PackedBatch batch = data.batch(3 + 4 * micro_step, 4);
-    const DecoderOutput out = decoder.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher);
+    const DecoderOutput out =
+        decoder.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher, {.observer = look});
     const at::Tensor log_p = at::log_softmax(decoder.logits(out.hidden_TD), 1);
     std::vector<int64_t> with_target, labels;
     for (int64_t t = 0; t < batch.labels_T.size(0); ++t, ++tokens) {
@@ -143,6 +155,8 @@ void TrainStepTest::expect_naive_computation(const ModelConfig& config) const {
   EXPECT_NEAR(step.outcome.balance_loss, balance.item<double>(), 1e-12);
   EXPECT_GE(step.outcome.balance_loss, 1 - 1e-9);
   EXPECT_EQ(step.outcome.tokens, tokens);
+  EXPECT_NEAR(step.outcome.layers.at("router_entropy"), entropy / static_cast<double>(2 * tokens), 1e-12)
+      << "a mean over the tokens of both layers";
   double squares = 0;
   for (const Parameter& parameter : decoder.parameters()) {
     squares += parameter.value.grad().square().sum().item<double>();
@@ -248,6 +262,7 @@ TEST_F(TrainStepTest, ADenseModelHasNoBalanceLoss) {
   const StepRun single = run(testing::tiny_config(), 1, 1, options);
   EXPECT_EQ(single.outcome.balance_loss, 0);
   EXPECT_TRUE(single.outcome.expert_load.empty());
+  EXPECT_TRUE(single.outcome.layers.empty());
   expect_equal(run(testing::tiny_config(), 4, 1, options), single);
 }
 

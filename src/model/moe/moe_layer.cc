@@ -5,8 +5,12 @@
 namespace moe {
 
 MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD,
-                    TokenDispatcher& dispatcher, int64_t layer) {
+                    TokenDispatcher& dispatcher, int64_t layer, LayerStatistics* statistics) {
   const Routing routing = route(x_TD, weights.router, options.top_k, options.topk_norm);
+  if (statistics != nullptr) {
+    statistics->add("router_entropy", at::special_entr(routing.probabilities_TE.detach()).sum(at::kDouble),
+                    x_TD.size(0));
+  }
   // The scale goes into the weights: T x K products instead of T x D.
   const at::Tensor weights_TK =
       options.output_scale == 1 ? routing.weights_TK : routing.weights_TK * options.output_scale;

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "model/feed_forward.h"
+#include "model/layer_statistics.h"
 #include "model/moe/router.h"
 #include "model/moe/token_dispatcher.h"
 
@@ -41,8 +42,9 @@ struct MoeOutput {
 };
 
 /// y = output_scale * sum over the chosen experts of weight * expert(x), + shared(x) + output_bias: route, dispatch,
-/// experts, combine. `layer` names the collectives of the dispatcher.
+/// experts, combine. `layer` names the collectives of the dispatcher. Adds to `statistics`, if there are any:
+///   router_entropy   of the probabilities over all experts, in nats, mean over tokens
 MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD,
-                    TokenDispatcher& dispatcher, int64_t layer);
+                    TokenDispatcher& dispatcher, int64_t layer, LayerStatistics* statistics = nullptr);
 
 }  // namespace moe
