@@ -15,7 +15,7 @@ ALLOWED = {
     "kernels": set(),
     "metrics": set(),
     "pipeline": {"proto"},
-    "report": {"proto"},
+    "report": {"pipeline", "proto"},
     "comm": {"kernels"},
     "model": {"kernels"},
     "data": set(),

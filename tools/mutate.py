@@ -106,7 +106,7 @@ MUTATIONS = [
     Mutation("bf16-by-accident", "src/model/ops_dtype.h", 'default: throw InvalidArgument(concat("row operations take float32 and float64, not ", tensor.dtype().name()));',
              "default: return body(float{});", "moe_model_tests", "BFloat16Test.*", "operations that have no bf16 say so"),
     # Plans.
-    Mutation("router-without-gradient-untold", "src/pipeline/warnings.cc", "convert.top_k() != 1 ||", "convert.top_k() >= 1 ||", "moe_pipeline_tests",
+    Mutation("router-without-gradient-untold", "src/pipeline/kinds/convert.cc", "convert.top_k() != 1 ||", "convert.top_k() >= 1 ||", "moe_pipeline_tests",
              "WarningsTest.*", "renorm at top_k 1 teaches the router nothing"),
     Mutation("idle-ranks-untold", "src/common/idle_ranks.h", "ranks <= micro_batch_rows", "ranks <= 8 * micro_batch_rows", "moe_train_tests",
              "TrainerTest.RanksWithoutRows*", "ranks that get no rows are told"),

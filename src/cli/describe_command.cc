@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/describe.h"
+#include "pipeline/kinds/kinds.h"
 
 namespace moe {
 namespace {
@@ -43,7 +44,7 @@ ExitStatus run_describe(const std::string& id, Shell& shell) {
     return ExitStatus::kDone;
   }
   v1::QueryMetricsResponse metrics;
-  if (job.kind() == "train") {
+  if (const JobKind* kind = kind_named(job.kind()); kind != nullptr && kind->has_steps) {
     v1::QueryMetricsRequest request;
     request.set_job_id(job.id());
     request.add_names("loss");

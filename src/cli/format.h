@@ -32,7 +32,7 @@ std::string bytes_text(int64_t bytes);
 /// "training step 120/220  loss 2.1034  5210 tokens/s", or "" before the first report.
 std::string progress_text(const v1::Progress& progress);
 
-/// "convert", "train", "evaluate", "export" or "gate".
+/// Name of the job kind, or "gate"; "-" if it says nothing.
 std::string kind_text(const v1::Stage& stage);
 
 }  // namespace moe

@@ -7,6 +7,8 @@
 #include "cli/format.h"
 #include "common/error.h"
 #include "common/file_io.h"
+#include "pipeline/inputs.h"
+#include "pipeline/kinds/kinds.h"
 #include "pipeline/paths.h"
 #include "pipeline/validate.h"
 #include "report/text.h"
@@ -21,22 +23,12 @@ bool has(const Problems& problems, const v1::SpecProblem& problem) {
 }
 
 std::string work_text(const v1::Stage& stage) {
-  switch (stage.kind_case()) {
-    case v1::Stage::kConvert:
-      return concat(stage.convert().method(), ", ", stage.convert().experts(), " experts, top-",
-                    stage.convert().top_k());
-    case v1::Stage::kTrain: return concat(stage.train().steps(), " steps on ", stage.train().data_size(), " files");
-    case v1::Stage::kEvaluate: {
-      const auto& tasks = stage.evaluate().tasks();
-      return concat(comma_separated({tasks.begin(), tasks.end()}), " on ", stage.evaluate().data_size(), " files");
-    }
-    case v1::Stage::kExport: return concat("as ", stage.export_().format(), ", ", stage.export_().dtype());
-    case v1::Stage::kGate:
-      return concat(stage.gate().metric(), " ", stage.gate().op(), " ", short_number(stage.gate().value()), ", else ",
-                    stage.gate().on_fail());
-    case v1::Stage::KIND_NOT_SET: break;
+  if (stage.has_gate()) {
+    return concat(stage.gate().metric(), " ", stage.gate().op(), " ", short_number(stage.gate().value()), ", else ",
+                  stage.gate().on_fail());
   }
-  return "";
+  const JobKind* kind = kind_of(stage);
+  return kind == nullptr ? "" : kind->plan(stage);
 }
 
 std::string input_text(const v1::Stage& stage) {

@@ -10,6 +10,8 @@
 #include "common/job_folder.h"
 #include "coordinator/input_check.h"
 #include "coordinator/operation.h"
+#include "pipeline/inputs.h"
+#include "pipeline/kinds/kinds.h"
 
 /// What the holder of a lease reports: heartbeats, metrics, checkpoints, the end. Every write checks that it is still
 /// the holder.
@@ -199,7 +201,7 @@ absl::StatusOr<v1::CommitCheckpointResponse> Coordinator::commit_checkpoint(
 void Coordinator::add_artifact(Operation& operation, const v1::Job& job) {
   v1::Artifact artifact;
   artifact.set_id(job.output_path());
-  artifact.set_kind(job.stage().has_evaluate() ? "evaluation" : "model");
+  if (const JobKind* kind = kind_of(job.stage())) artifact.set_kind(to_string(kind->leaves));
   artifact.set_digest(job.output_digest());
   artifact.set_job_id(job.id());
   artifact.set_attempt(job.attempt());

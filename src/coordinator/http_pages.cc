@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/utc_time.h"
+#include "pipeline/kinds/kinds.h"
 
 namespace moe {
 namespace {
@@ -55,7 +56,7 @@ CoordinatorSnapshot snapshot_of(const Coordinator::View& view, double now) {
       const v1::Checkpoint& last = job.checkpoints(job.checkpoints_size() - 1);
       row.last_checkpoint_timestamp = seconds(last.committed());
       row.last_checkpoint_step = last.step();
-    } else if (job.kind() == "train" && job.has_started()) {
+    } else if (const JobKind* kind = kind_named(job.kind()); kind != nullptr && kind->has_steps && job.has_started()) {
       row.last_checkpoint_timestamp = seconds(job.started());
     }
     snapshot.jobs.push_back(std::move(row));

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "common/error.h"
+#include "pipeline/inputs.h"
 #include "pipeline/spec.h"
 
 namespace moe {
@@ -47,14 +48,15 @@ class Checker {
       : spec_(spec), data_root_(fs::absolute(data_root).lexically_normal()) {}
 
   void stage(const v1::Stage& stage) {
-    const std::string kind = stage_kind(stage);
-    const std::string section = join_path(spec_.kind() == "Job" ? "" : concat("stages.", stage_name(stage)), kind);
-    const std::vector<std::string> models = model_references(stage);
-    for (size_t i = 0; i < models.size(); ++i) model(models[i], join_path(section, i == 0 ? "input" : "baseline"));
-    data(stage.convert().calibration(), join_path(section, "calibration"));
-    data(stage.train().data(), join_path(section, "data"));
-    data(stage.train().validation(), join_path(section, "validation"));
-    data(stage.evaluate().data(), join_path(section, "data"));
+    const std::string section = spec_.kind() == "Job" ? "" : concat("stages.", stage_name(stage));
+    for (const StageInput& input : inputs_of(stage)) {
+      const std::string field = join_path(section, input.field);
+      if (input.is_model) {
+        model(input.value, field);
+      } else {
+        look(input.value, field, false);
+      }
+    }
   }
 
   InputCheck take() {
@@ -73,10 +75,6 @@ class Checker {
     } else if (reference.find('/') != std::string::npos) {
       look(reference, field, true);
     }
-  }
-
-  void data(const google::protobuf::RepeatedPtrField<v1::DataSource>& sources, const std::string& field) {
-    for (int i = 0; i < sources.size(); ++i) look(sources[i].path(), concat(field, ".", i, ".path"), false);
   }
 
   void look(const std::string& written, const std::string& field, bool is_model) {

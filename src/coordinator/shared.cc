@@ -277,12 +277,8 @@ void Coordinator::put_state(const PipelineEntry& entry, v1::Pipeline& pipeline) 
 KnownNames Coordinator::known_names() const {
   KnownNames names;
   for (const auto& [id, gang] : gangs_) {
-    const v1::Capabilities& known = gang.record.capabilities();
-    names.methods.insert(known.methods().begin(), known.methods().end());
-    names.router_inits.insert(known.router_inits().begin(), known.router_inits().end());
-    names.templates.insert(known.templates().begin(), known.templates().end());
-    names.tasks.insert(known.tasks().begin(), known.tasks().end());
-    names.export_formats.insert(known.export_formats().begin(), known.export_formats().end());
+    for (const auto& [list, known] : gang.record.capabilities().known())
+      names[list].insert(known.names().begin(), known.names().end());
   }
   return names;
 }

@@ -68,12 +68,10 @@ absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& 
   const auto check = [&](v1::SubmitResponse& response) {
     notice_stall();
     Problems problems;
-    // A Job comes as the pipeline of one stage that load_pipeline makes of it.
-    v1::PipelineSpec top = request.spec();
-    if (top.kind() == "Job") top.set_kind("Pipeline");
-    check_top_level(top, SourceMap("the request"), problems);
+    check_top_level(request.spec(), SourceMap("the request"), problems);
+    // It comes as the pipeline of one stage that load_pipeline makes of it.
     if (request.spec().kind() == "Job" &&
-        (top.stages_size() != 1 || top.stages(0).kind_case() == v1::Stage::KIND_NOT_SET)) {
+        (request.spec().stages_size() != 1 || stage_kind(request.spec().stages(0)).empty())) {
       problems.push_back({"", "stages", "a Job comes as exactly one stage that says what it does"});
     }
     check_stages(request.spec(), SourceMap("the request"), known_names(), problems);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/error.h"
+#include "pipeline/inputs.h"
 #include "pipeline/problem.h"
 #include "pipeline/spec.h"
 

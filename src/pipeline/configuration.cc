@@ -10,6 +10,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "pipeline/defaults.h"
+#include "pipeline/kinds/kinds.h"
 #include "pipeline/spec.h"
 
 namespace moe {
@@ -121,27 +122,6 @@ std::string shown(const std::string& value) {
   return value.empty() ? "''" : value;
 }
 
-/// A warm-up that nobody gave is a share of the steps; more steps alone must not look like another warm-up.
-bool is_default_warmup(const v1::TrainSpec& train) {
-  v1::TrainSpec bare;
-  bare.set_steps(train.steps());
-  return with_defaults(bare).warmup_steps() == train.warmup_steps();
-}
-
-void judge_steps(const v1::TrainSpec& before, const v1::TrainSpec& now, std::vector<FieldChange>& found) {
-  for (FieldChange& change : found) {
-    if (change.path == "train.steps" && now.steps() < before.steps()) {
-      change.effect = FieldEffect::kResult;
-      change.text += " (more steps continue a training, fewer do not)";
-    }
-    if (change.path == "train.warmup_steps" && before.steps() != now.steps() && is_default_warmup(before) &&
-        is_default_warmup(now)) {
-      change.effect = FieldEffect::kMore;
-      change.text = "train.warmup_steps stays as it was begun";
-    }
-  }
-}
-
 }  // namespace
 
 nlohmann::json to_json(const Configuration& configuration) {
@@ -210,9 +190,8 @@ std::vector<FieldChange> changes(const Configuration& before, const Configuratio
       found.push_back({path, concat(path, " was ", shown(was), " and is ", shown(is)), leaf.effect});
     }
   }
-  if (now.stage.has_train()) {
-    judge_steps(with_all_defaults(before.stage).train(), with_all_defaults(now.stage).train(), found);
-  }
+  if (const JobKind* row = kind_of(now.stage); row != nullptr && row->judge)
+    row->judge(with_all_defaults(before.stage), with_all_defaults(now.stage), found);
   return found;
 }
 

@@ -36,13 +36,6 @@ void visit_contents(const v1::Stage& stage,
 /// way has another learning rate in its earlier steps); empty, as it mostly is, it changes nothing.
 std::string digest_of(const Configuration& configuration, const std::string& history = "");
 
-/// One field that differs. `effect` is never kContents: another content is kResult, or the class of what it is in.
-struct FieldChange {
-  std::string path;  ///< "train.data.0.path"
-  std::string text;  ///< "train.learning_rate was 0.0002 and is 0.001"
-  FieldEffect effect;
-};
-
 std::vector<FieldChange> changes(const Configuration& before, const Configuration& now);
 
 /// A finished result stands for the new configuration too.

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <google/protobuf/repeated_field.h>
+
 #include <string>
 
 #include "moe/v1/pipeline.pb.h"
@@ -9,10 +11,16 @@
 namespace moe {
 
 v1::GangSpec with_defaults(const v1::GangSpec& gang, const v1::GangSpec& inherited);
-v1::ConvertSpec with_defaults(const v1::ConvertSpec& convert);
-v1::TrainSpec with_defaults(const v1::TrainSpec& train);
-v1::EvaluateSpec with_defaults(const v1::EvaluateSpec& evaluate);
-v1::ExportSpec with_defaults(const v1::ExportSpec& spec);
+
+/// A job's own message (v1::TrainSpec, ...), as its kind's row fills it in.
+void fill_defaults(google::protobuf::Message& spec);
+
+template <typename Spec>
+Spec with_defaults(const Spec& spec) {
+  Spec filled = spec;
+  fill_defaults(filled);
+  return filled;
+}
 
 /// The whole pipeline, every stage with its own gang and seed. Applying it twice changes nothing.
 v1::PipelineSpec effective_spec(const v1::PipelineSpec& spec);
@@ -23,5 +31,8 @@ std::string to_json(const google::protobuf::Message& message);
 
 /// Name under which the losses of a source are reported: its `domain`, else its file's name up to the first dot.
 std::string domain_of(const v1::DataSource& source);
+
+/// For the rows of job kinds: weight, domain, and the rest of what a source may leave out.
+void fill_sources(google::protobuf::RepeatedPtrField<v1::DataSource>& sources);
 
 }  // namespace moe

@@ -18,9 +18,17 @@ enum class FieldEffect {
   kBookkeeping,  ///< how often to save, names: goes on, with the same bits
 };
 
-/// THE table: "Message.field" -> class. A field that holds messages stands in it only if its class holds for all
-/// inside. "section.field.field", as a file spells it below a stage, wins over the field's own row. A test walks the
-/// schema and finds every field that has no row, and every row that has no field.
+/// One field that differs. `effect` is never kContents: another content is kResult, or the class of what it is in.
+struct FieldChange {
+  std::string path;  ///< "train.data.0.path"
+  std::string text;  ///< "train.learning_rate was 0.0002 and is 0.001"
+  FieldEffect effect;
+};
+
+/// THE table: "Message.field" -> class, of what stands around jobs and of every job kind's own row (kinds/kinds.h). A
+/// field that holds messages stands in it only if its class holds for all inside. "section.field.field", as a file
+/// spells it below a stage, wins over the field's own row. A test walks the schema and finds every field that has no
+/// row, and every row that has no field.
 const std::map<std::string, FieldEffect>& field_effects();
 
 /// The class of a field at a path without indices ("train.data.domain"); one without a row is kResult.

@@ -74,6 +74,15 @@ std::string comma_separated(const std::vector<std::string>& items) {
   return text;
 }
 
+std::string alternatives(const std::vector<std::string>& items) {
+  std::string text;
+  for (size_t i = 0; i < items.size(); ++i) {
+    if (i > 0) text += i + 1 == items.size() ? " or " : ", ";
+    text += items[i];
+  }
+  return text;
+}
+
 std::string join_path(std::string_view section, std::string_view field) {
   return section.empty() ? std::string(field) : concat(section, ".", field);
 }

@@ -48,6 +48,9 @@ class SourceMap {
 /// "a, b, c".
 std::string comma_separated(const std::vector<std::string>& items);
 
+/// "a, b or c".
+std::string alternatives(const std::vector<std::string>& items);
+
 /// "a.b", or "b" when `section` is empty.
 std::string join_path(std::string_view section, std::string_view field);
 

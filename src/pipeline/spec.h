@@ -1,24 +1,15 @@
 #pragma once
 
-#include <set>
 #include <string>
 #include <vector>
 
 #include "moe/v1/pipeline.pb.h"
+#include "pipeline/known_names.h"
 #include "pipeline/problem.h"
 
 /// A pipeline file -> checked messages. The caller reads the file; nothing here touches a disk or a clock, so the
 /// worker and the coordinator check a file in the same way.
 namespace moe {
-
-/// Names that other modules know; this one links none of them. An empty set is not checked.
-struct KnownNames {
-  std::set<std::string> methods;
-  std::set<std::string> router_inits;
-  std::set<std::string> templates;
-  std::set<std::string> tasks;
-  std::set<std::string> export_formats;
-};
 
 struct LoadedPipeline {
   /// As written, defaults not filled in (defaults.h does). A `kind: Job` has become a pipeline with one stage that
@@ -39,9 +30,6 @@ v1::PipelineSpec load_pipeline_or_throw(const std::string& text, const std::stri
 
 /// "convert", "train", ...: name of the message that the stage holds, "gate" for a gate; "" if it holds none.
 std::string stage_kind(const v1::Stage& stage);
-
-/// The models that a stage reads, as it names them; none for a gate.
-std::vector<std::string> model_references(const v1::Stage& stage);
 
 /// Name of a stage: its own or, for a gate, the gate's.
 const std::string& stage_name(const v1::Stage& stage);

@@ -2,14 +2,16 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <regex>
 #include <vector>
 
 #include "common/error.h"
 #include "pipeline/defaults.h"
 #include "pipeline/gate.h"
+#include "pipeline/inputs.h"
+#include "pipeline/kinds/kinds.h"
 #include "pipeline/metrics.h"
-#include "pipeline/validate_fields.h"
 
 namespace moe {
 namespace {
@@ -35,8 +37,18 @@ std::vector<std::string> labels_of_stages(const v1::PipelineSpec& spec) {
   return item_labels(names);
 }
 
-bool makes_model(const v1::Stage& stage) {
-  return stage.has_convert() || stage.has_train() || stage.has_export_();
+void check_gang(const v1::GangSpec& gang, const FieldChecks& checks) {
+  checks.at_least("ranks", gang.has_ranks(), gang.ranks(), 0);
+  checks.at_least("expert_parallel", gang.has_expert_parallel(), gang.expert_parallel(), 0);
+  checks.choice("device", gang.has_device(), gang.device(), {"cpu", "cuda"});
+  checks.choice("dtype", gang.has_dtype(), gang.dtype(), {"float32", "float64"});
+}
+
+// "convert, train or export": what a stage must be to offer a model.
+std::string kinds_that_make_models() {
+  std::vector<std::string> names = job_kinds().names();
+  std::erase_if(names, [](const std::string& name) { return !is_model(job_kinds().at(name).leaves); });
+  return alternatives(names);
 }
 
 // What the checks of one stage need to know of the others.
@@ -50,35 +62,21 @@ class StageChecker {
   void check(int i) {
     const v1::Stage& stage = spec_.stages(i);
     const std::string path = stage_path(spec_, i);
-    const auto at = [&](const char* field) { return join_path(path, field); };
+    if (stage.has_gang()) check_gang(stage.gang(), {join_path(path, "gang"), known_, sink_});
     check_stage_name(i, path);
-    switch (stage.kind_case()) {
-      case v1::Stage::kConvert:
-        check_reference(i, stage.convert().input(), join_path(at("convert"), "input"));
-        check_convert(stage.convert(), at("convert"), known_, sink_);
-        break;
-      case v1::Stage::kTrain:
-        check_reference(i, stage.train().input(), join_path(at("train"), "input"));
-        check_train(stage.train(), at("train"), known_, sink_);
-        break;
-      case v1::Stage::kEvaluate:
-        check_reference(i, stage.evaluate().input(), join_path(at("evaluate"), "input"));
-        if (stage.evaluate().has_baseline()) {
-          check_reference(i, stage.evaluate().baseline(), join_path(at("evaluate"), "baseline"));
-        }
-        check_evaluate(stage.evaluate(), at("evaluate"), known_, sink_);
-        break;
-      case v1::Stage::kExport:
-        check_reference(i, stage.export_().input(), join_path(at("export"), "input"));
-        check_export(stage.export_(), at("export"), known_, sink_);
-        break;
-      case v1::Stage::kGate: check_gate(i, at("gate")); return;
-      case v1::Stage::KIND_NOT_SET:
-        // A Job without a kind is reported at the top level.
-        if (spec_.kind() != "Job")
-          sink_.add(path, "nothing to do; add one of convert, train, evaluate, export or gate");
-        return;
+    if (stage.has_gate()) return check_gate(i, join_path(path, "gate"));
+    const JobKind* kind = kind_of(stage);
+    if (kind == nullptr) {
+      std::vector<std::string> all = job_kinds().names();
+      all.emplace_back("gate");
+      // A Job without a kind is reported at the top level.
+      if (spec_.kind() != "Job") sink_.add(path, concat("nothing to do; add one of ", alternatives(all)));
+      return;
     }
+    for (const StageInput& input : inputs_of(stage)) {
+      if (input.is_model) check_reference(i, input.value, join_path(path, input.field));
+    }
+    kind->check(stage, {join_path(path, stage_kind(stage)), known_, sink_});
     check_layout(i, path);
   }
 
@@ -138,7 +136,7 @@ class StageChecker {
         if (!makes_model(stage)) {
           return sink_.add(path,
                            concat("stage '", stage_name(stage), "' makes no model (", reference, "); it is of kind ",
-                                  stage_kind(stage), ", name a convert, train or export stage"));
+                                  stage_kind(stage), ", name a ", kinds_that_make_models(), " stage"));
         }
         return;
       }
@@ -152,14 +150,11 @@ class StageChecker {
 
   void check_gate(int i, const std::string& path) {
     const v1::GateSpec& gate = spec_.stages(i).gate();
-    const std::string op_path = join_path(path, "op");
-    if (gate.op().empty()) {
-      sink_.add(op_path, "missing; one of <, <=, >, >=, == in quotes");
-    } else {
-      check_choice(gate.op(), gate_operators(), op_path, sink_);
-    }
-    if (gate.has_on_fail()) check_choice(gate.on_fail(), {"HOLD", "FAIL", "WARN"}, join_path(path, "on_fail"), sink_);
-    check_metric(i, gate.metric(), join_path(path, "metric"));
+    const FieldChecks checks(path, known_, sink_);
+    if (gate.op().empty()) checks.add("op", "missing; one of <, <=, >, >=, == in quotes");
+    checks.choice("op", !gate.op().empty(), gate.op(), gate_operators());
+    checks.choice("on_fail", gate.has_on_fail(), gate.on_fail(), {"HOLD", "FAIL", "WARN"});
+    check_metric(i, gate.metric(), checks.path("metric"));
   }
 
   void check_metric(int i, const std::string& metric, const std::string& path) {
@@ -196,8 +191,9 @@ class StageChecker {
   // Experts that the model of a stage has per layer, or 0 where it comes from outside.
   int experts_of(int i) const {
     const v1::Stage& stage = spec_.stages(i);
-    if (stage.has_convert()) return stage.convert().experts();
-    if (stage.has_export_() && stage.export_().format() == "dense") return 0;
+    if (const JobKind* kind = kind_of(stage); kind != nullptr && kind->experts) {
+      if (const std::optional<int> experts = kind->experts(stage)) return *experts;
+    }
     const std::vector<std::string> models = model_references(stage);
     const std::string input = models.empty() ? "" : models.front();
     const size_t dot = input.rfind('.');
@@ -231,16 +227,11 @@ class StageChecker {
 
   // "1, 2 or 4": what divides n and, when ranks are known, the ranks too.
   static std::string divisors(int n, int ranks) {
-    std::vector<int> found;
+    std::vector<std::string> found;
     for (int d = 1; d <= n; ++d) {
-      if (n % d == 0 && (ranks < 1 || ranks % d == 0)) found.push_back(d);
+      if (n % d == 0 && (ranks < 1 || ranks % d == 0)) found.push_back(std::to_string(d));
     }
-    std::string text;
-    for (size_t i = 0; i < found.size(); ++i) {
-      if (i > 0) text += i + 1 == found.size() ? " or " : ", ";
-      text += std::to_string(found[i]);
-    }
-    return text;
+    return alternatives(found);
   }
 
   const v1::PipelineSpec& spec_;
@@ -269,39 +260,17 @@ void check_top_level(const v1::PipelineSpec& spec, const SourceMap& sources, Pro
     check_name(name, path, "an input needs a name", sink);
     if (input.path().empty()) sink.add(join_path(path, "path"), "missing; name a model directory");
   }
-  check_gang(spec.defaults().gang(), "defaults.gang", sink);
-  if (spec.kind() == "Job") {
-    check_gang(spec.gang(), "gang", sink);
-    if (spec.job_case() == v1::PipelineSpec::JOB_NOT_SET)
-      sink.add("", "nothing to do; a Job needs one of convert, train, evaluate or export");
-    if (!spec.stages().empty())
-      sink.add("stages", "a Job has no stages; write kind: Pipeline or put the job at the top level");
-  } else if (spec.kind() == "Pipeline") {
-    if (spec.stages().empty()) sink.add("stages", "missing; a Pipeline needs at least one stage");
-    if (spec.job_case() != v1::PipelineSpec::JOB_NOT_SET) {
-      const char* job = spec.has_convert()    ? "convert"
-                        : spec.has_train()    ? "train"
-                        : spec.has_evaluate() ? "evaluate"
-                                              : "export";
-      sink.add(job, "a Pipeline has its jobs under stages; move it there, or write kind: Job");
-    }
-    if (spec.has_seed()) sink.add("seed", "a Pipeline sets the seed in defaults or in a stage; move it");
-    if (spec.has_gang()) sink.add("gang", "a Pipeline sets the gang in defaults or in a stage; move it");
-  } else if (spec.kind().empty()) {
-    sink.add("kind", "missing; write kind: Pipeline or kind: Job");
-  } else {
-    check_choice(spec.kind(), {"Pipeline", "Job"}, "kind", sink);
-  }
+  check_gang(spec.defaults().gang(), {"defaults.gang", {}, sink});
+  if (spec.kind().empty()) sink.add("kind", "missing; write kind: Pipeline or kind: Job");
+  FieldChecks("", {}, sink).choice("kind", !spec.kind().empty(), spec.kind(), {"Pipeline", "Job"});
+  if (spec.kind() == "Pipeline" && spec.stages().empty())
+    sink.add("stages", "missing; a Pipeline needs at least one stage");
 }
 
 void check_stages(const v1::PipelineSpec& spec, const SourceMap& sources, const KnownNames& known, Problems& problems) {
   ProblemSink sink(sources, problems);
   StageChecker checker(spec, known, sink);
-  for (int i = 0; i < spec.stages_size(); ++i) {
-    if (spec.kind() != "Job" && spec.stages(i).has_gang())
-      check_gang(spec.stages(i).gang(), join_path(stage_path(spec, i), "gang"), sink);
-    checker.check(i);
-  }
+  for (int i = 0; i < spec.stages_size(); ++i) checker.check(i);
 }
 
 }  // namespace moe

@@ -9,7 +9,7 @@
 /// Checks of a pipeline's meaning; load_pipeline (spec.h) runs them all. Each adds what it finds and never stops early.
 namespace moe {
 
-/// apiVersion, kind, name, and what may stand at the top level of which kind. Before a Job becomes one stage.
+/// apiVersion, kind, name, inputs and defaults.
 void check_top_level(const v1::PipelineSpec& spec, const SourceMap& sources, Problems& problems);
 
 /// Names, order, references, gates and every field of every stage.

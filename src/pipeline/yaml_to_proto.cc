@@ -21,7 +21,8 @@ using google::protobuf::Reflection;
 
 class Walker {
  public:
-  Walker(SourceMap& sources, Problems& problems) : sources_(sources), problems_(problems) {}
+  Walker(SourceMap& sources, Problems& problems, const std::vector<std::string>& also_known)
+      : sources_(sources), problems_(problems), also_known_(also_known) {}
 
   void fill(const YamlNode& node, const std::string& path, Message& message) {
     sources_.add(path, node.where);
@@ -70,6 +71,7 @@ class Walker {
       if (field->name() == key.scalar || (field->has_json_name() && field->json_name() == key.scalar)) return field;
       known.push_back(field->has_json_name() ? field->json_name() : field->name());
     }
+    if (path.empty()) known.insert(known.end(), also_known_.begin(), also_known_.end());
     report(key, join_path(path, key.scalar), concat("unknown key (", key.scalar, ")", suggestion(key.scalar, known)));
     return nullptr;
   }
@@ -204,12 +206,14 @@ class Walker {
 
   SourceMap& sources_;
   Problems& problems_;
+  const std::vector<std::string>& also_known_;
 };
 
 }  // namespace
 
-void yaml_to_proto(const YamlNode& node, Message& message, SourceMap& sources, Problems& problems) {
-  Walker(sources, problems).fill(node, "", message);
+void yaml_to_proto(const YamlNode& node, Message& message, SourceMap& sources, Problems& problems,
+                   const std::vector<std::string>& also_known) {
+  Walker(sources, problems, also_known).fill(node, "", message);
 }
 
 }  // namespace moe

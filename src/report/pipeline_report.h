@@ -17,7 +17,7 @@ namespace moe {
 /// One stage or gate, in the order of the file.
 struct StageReport {
   std::string name;
-  /// "convert", "train", "evaluate", "export" or "gate", whether it has run or not.
+  /// Name of the job kind, or "gate", whether it has run or not.
   std::string kind;
   /// "SUCCEEDED", "SKIPPED", "FAILED", "PENDING", ...; for a gate "PASSED", "HELD", "APPROVED", "WARNED", "FAILED",
   /// "PENDING".

@@ -1,6 +1,5 @@
 #include "report/run_summary.h"
 
-#include <google/protobuf/util/json_util.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -14,6 +13,10 @@
 #include "common/file_io.h"
 #include "common/job_folder.h"
 #include "common/json_lines.h"
+#include "pipeline/defaults.h"
+#include "pipeline/inputs.h"
+#include "pipeline/kinds/kinds.h"
+#include "pipeline/spec.h"
 #include "report/pipeline_report.h"
 #include "report/status_sections.h"
 
@@ -57,18 +60,16 @@ std::vector<LossPoint> loss_curve(const json& details) {
   return curve;
 }
 
-/// "convert", "train", ..., "gate": name of the message that the stage holds.
-std::string kind_of(const v1::Stage& stage) {
-  const auto* field =
-      stage.GetReflection()->GetOneofFieldDescriptor(stage, stage.GetDescriptor()->FindOneofByName("kind"));
-  return field == nullptr ? "" : field->name();
+bool leaves(const v1::Stage& stage, Artifact artifact) {
+  const JobKind* kind = kind_of(stage);
+  return kind != nullptr && kind->leaves == artifact;
 }
 
 StageReport stage_report(const v1::Stage& spec, const v1::StageState& state, const json* record) {
   StageReport report;
   report.name = state.name();
   report.message = state.message();
-  report.kind = kind_of(spec);
+  report.kind = stage_kind(spec);
   report.state = shown_state(state);
   report.metrics = {state.metrics().begin(), state.metrics().end()};
   if (record == nullptr) return report;
@@ -99,14 +100,15 @@ ModelReport model_report(const json& result) {
 class MeasuredModels {
  public:
   explicit MeasuredModels(const v1::PipelineSpec& spec) {
-    const auto conversions = std::count_if(spec.stages().begin(), spec.stages().end(),
-                                           [](const v1::Stage& stage) { return stage.has_convert(); });
+    const auto conversions = std::count_if(spec.stages().begin(), spec.stages().end(), [](const v1::Stage& stage) {
+      return leaves(stage, Artifact::kConvertedModel);
+    });
     for (int i = 0; i < spec.stages_size(); ++i) {
       const v1::Stage& stage = spec.stages(i);
       Maker maker{i, "after " + stage.name(), ModelRole::kTrained};
-      if (stage.has_convert())
+      if (leaves(stage, Artifact::kConvertedModel))
         maker = {i, conversions > 1 ? "after " + stage.name() : "converted", ModelRole::kConverted};
-      if (stage.has_export_()) maker = {i, "exported", ModelRole::kOther};
+      if (leaves(stage, Artifact::kExportedModel)) maker = {i, "exported", ModelRole::kOther};
       makers_[stage.name() + ".model"] = maker;
     }
   }
@@ -179,10 +181,12 @@ std::vector<ModelReport> model_reports(const v1::PipelineSpec& spec, const std::
   MeasuredModels models(spec);
   for (const v1::Stage& stage : spec.stages()) {
     const json* record = record_of(records, stage.name());
-    if (!stage.has_evaluate() || record == nullptr) continue;
+    if (!leaves(stage, Artifact::kEvaluation) || record == nullptr) continue;
     const json& result = (*record)["details"];
-    if (result.contains("baseline")) models.add(stage.evaluate().baseline(), result["baseline"], stage.name());
-    models.add(stage.evaluate().input(), result, stage.name());
+    std::vector<std::string> measured = model_references(stage);
+    measured.resize(2);  // the model and, if there is one, what it is compared with
+    if (result.contains("baseline")) models.add(measured[1], result["baseline"], stage.name());
+    models.add(measured[0], result, stage.name());
   }
   return models.take();
 }
@@ -191,8 +195,10 @@ std::vector<ModelReport> model_reports(const v1::PipelineSpec& spec, const std::
 std::vector<std::string> domain_order(const v1::PipelineSpec& spec) {
   std::vector<std::string> order;
   for (const v1::Stage& stage : spec.stages()) {
-    if (!stage.has_evaluate()) continue;
-    for (const v1::DataSource& source : stage.evaluate().data()) order.push_back(source.domain());
+    if (!leaves(stage, Artifact::kEvaluation)) continue;
+    for (const StageInput& input : inputs_of(stage)) {
+      if (!input.is_model) order.push_back(input.domain);
+    }
     break;
   }
   return order;
@@ -202,7 +208,8 @@ std::vector<std::string> domain_order(const v1::PipelineSpec& spec) {
 void write_metrics(const fs::path& root, const std::vector<json>& records, const FolderOf& folder_of) {
   std::string text;
   for (const json& record : records) {
-    if (record["kind"] != "train") continue;
+    const JobKind* kind = kind_named(record["kind"].get<std::string>());
+    if (kind == nullptr || !kind->has_steps) continue;
     const JobFolder folder(folder_of(record["stage"]));
     for (json line : read_json_lines(folder.attempt_path(record["attempt"]) / "metrics.jsonl")) {
       line["stage"] = record["stage"];
@@ -210,18 +217,6 @@ void write_metrics(const fs::path& root, const std::vector<json>& records, const
     }
   }
   write_file_atomically(root / "metrics.jsonl", text);
-}
-
-/// Every field with the schema's name, also those that are zero.
-std::string config_text(const v1::PipelineSpec& spec) {
-  google::protobuf::util::JsonPrintOptions options;
-  options.add_whitespace = true;
-  options.preserve_proto_field_names = true;
-  options.always_print_primitive_fields = true;
-  std::string text;
-  const auto status = google::protobuf::util::MessageToJsonString(spec, &text, options);
-  MOE_CHECK(status.ok(), status.ToString());
-  return text;
 }
 
 std::string reason_of(const v1::Pipeline& state) {
@@ -240,7 +235,7 @@ std::string write_run_summary(const fs::path& root, const v1::PipelineSpec& effe
   report.name = effective.name();
   report.state = state.phase();
   report.reason = reason_of(state);
-  report.config = config_text(effective);
+  report.config = to_json(effective);
   json gates = json::array();
   for (int i = 0; i < state.stages_size(); ++i) {
     const v1::StageState& stage = state.stages(i);
@@ -251,18 +246,20 @@ std::string write_run_summary(const fs::path& root, const v1::PipelineSpec& effe
   }
   report.models = model_reports(effective, records);
   report.domain_order = domain_order(effective);
-  std::vector<std::pair<std::string, std::string>> exports;
+  std::vector<std::pair<std::string, std::string>> finals;
   for (const json& record : records) {
     report.finished_at = record["finished_at"];
-    if (record["kind"] == "evaluate") continue;
+    const std::string kind = record["kind"];
+    const JobKind* row = kind_named(kind);
+    if (row == nullptr || row->leaves == Artifact::kEvaluation) continue;  // an evaluation stands in the tables
     const std::string output = JobFolder(job_folder(record["stage"])).output_path(record["attempt"]).string();
-    if (record["kind"] == "export") {
-      exports.emplace_back("export", output);
+    if (row->leaves == Artifact::kExportedModel || row->leaves == Artifact::kReport) {
+      finals.emplace_back(kind, output);
     } else {
-      report.paths = {{"model", output}};
+      report.paths = {{"model", output}};  // the others were steps on the way to the last
     }
   }
-  report.paths.insert(report.paths.end(), exports.begin(), exports.end());
+  report.paths.insert(report.paths.end(), finals.begin(), finals.end());
   report.paths.emplace_back("report", (root / "report.html").string());
   write_metrics(root, records, job_folder);
   const json summary = {{"name", report.name}, {"state", report.state}, {"reason", report.reason},

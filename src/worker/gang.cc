@@ -47,13 +47,8 @@ v1::Gang describe_gang(const std::vector<std::string>& ranks) {
     added->set_pid(told["pid"]);
     added->set_metrics_endpoint(told["metrics"]);
   }
-  const KnownNames names = known_names();
-  v1::Capabilities& known = *gang.mutable_capabilities();
-  known.mutable_methods()->Add(names.methods.begin(), names.methods.end());
-  known.mutable_router_inits()->Add(names.router_inits.begin(), names.router_inits.end());
-  known.mutable_templates()->Add(names.templates.begin(), names.templates.end());
-  known.mutable_tasks()->Add(names.tasks.begin(), names.tasks.end());
-  known.mutable_export_formats()->Add(names.export_formats.begin(), names.export_formats.end());
+  for (const auto& [list, names] : known_names())
+    (*gang.mutable_capabilities()->mutable_known())[list].mutable_names()->Add(names.begin(), names.end());
   return gang;
 }
 

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -42,6 +43,6 @@ struct JobOutcome {
 };
 
 /// Runs one kind of job to its end; nullopt if it was asked to stop and saved a checkpoint. Collective over the world.
-using JobKind = std::function<std::optional<JobOutcome>(const JobContext& context)>;
+using JobRunner = std::function<std::optional<JobOutcome>(const JobContext& context)>;
 
 }  // namespace moe

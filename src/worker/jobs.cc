@@ -17,19 +17,25 @@ class StopRequested : public Error {
 
 }  // namespace
 
-const Registry<JobKind>& job_kinds() {
-  static const Registry<JobKind> kinds("job kind", {
-                                                       {"convert", run_convert_job},
-                                                       {"train", run_train_job},
-                                                       {"evaluate", run_evaluate_job},
-                                                       {"export", run_export_job},
-                                                   });
-  return kinds;
+// One file each: convert_job.cc, train_job.cc, evaluate_job.cc, export_job.cc.
+std::optional<JobOutcome> run_convert_job(const JobContext& context);
+std::optional<JobOutcome> run_train_job(const JobContext& context);
+std::optional<JobOutcome> run_evaluate_job(const JobContext& context);
+std::optional<JobOutcome> run_export_job(const JobContext& context);
+
+const Registry<JobRunner>& job_runners() {
+  static const Registry<JobRunner> runners("job kind", {
+                                                           {"convert", run_convert_job},
+                                                           {"train", run_train_job},
+                                                           {"evaluate", run_evaluate_job},
+                                                           {"export", run_export_job},
+                                                       });
+  return runners;
 }
 
 std::optional<JobOutcome> run_job(const JobContext& context) {
   try {
-    return job_kinds().at(stage_kind(context.stage))(context);
+    return job_runners().at(stage_kind(context.stage))(context);
   } catch (const StopRequested&) {
     return std::nullopt;
   }

@@ -1,6 +1,5 @@
 #include "worker/known_names.h"
 
-#include <set>
 #include <string>
 #include <vector>
 
@@ -13,11 +12,16 @@
 namespace moe {
 
 KnownNames known_names() {
-  const auto set_of = [](const std::vector<std::string>& names) {
-    return std::set<std::string>(names.begin(), names.end());
+  KnownNames names;
+  const auto add = [&names](const std::string& list, const std::vector<std::string>& all) {
+    names[list] = {all.begin(), all.end()};
   };
-  return {set_of(conversion_methods().names()), set_of(router_inits().names()), set_of(chat_templates().names()),
-          set_of(eval_tasks().names()), set_of(export_format_names())};
+  add("methods", conversion_methods().names());
+  add("router_inits", router_inits().names());
+  add("templates", chat_templates().names());
+  add("tasks", eval_tasks().names());
+  add("export_formats", export_format_names());
+  return names;
 }
 
 }  // namespace moe

@@ -1,10 +1,10 @@
 #pragma once
 
-#include "pipeline/spec.h"
+#include "pipeline/known_names.h"
 
 namespace moe {
 
-/// Every name of this program's registries that a pipeline file may use.
+/// Every name of this program's registries that a pipeline file may use. A gang tells them when it registers.
 KnownNames known_names();
 
 }  // namespace moe

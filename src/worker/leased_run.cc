@@ -1,9 +1,9 @@
 #include "worker/leased_run.h"
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -17,6 +17,8 @@
 #include "common/log.h"
 #include "model/model_config.h"
 #include "pipeline/configuration.h"
+#include "pipeline/inputs.h"
+#include "pipeline/kinds/kinds.h"
 #include "pipeline/spec.h"
 #include "worker/earlier_work.h"
 #include "worker/jobs.h"
@@ -39,11 +41,9 @@ v1::PipelineSpec spec_of(const v1::Lease& lease, const fs::path& data_root) {
     (*spec.mutable_inputs())[reference].set_path(path.string());
   *spec.add_stages() = lease.stage();
   // Models of other stages are none of this job's business, and may be gone.
-  std::set<std::string> used;
-  visit_inputs(
-      lease.stage(), [&](const std::string& reference) { used.insert(reference); }, [](const std::string&) {});
+  const std::vector<std::string> used = model_references(lease.stage());
   for (const auto& [reference, model] : lease.models()) {
-    if (!used.contains(reference)) spec.mutable_inputs()->erase(reference);
+    if (std::find(used.begin(), used.end(), reference) == used.end()) spec.mutable_inputs()->erase(reference);
   }
   return spec;
 }
@@ -140,8 +140,10 @@ class LeasedJob {
 
   /// Every expert is counted from 0, before the first step adds to it.
   void expect_experts() {
-    if (!lease_.stage().has_train()) return;
-    const ModelConfig config = ModelDirectory(inputs_->model_path(lease_.stage().train().input())).config();
+    const JobKind* kind = kind_of(lease_.stage());
+    if (kind == nullptr || !kind->has_steps) return;
+    const std::string trained = model_references(lease_.stage()).front();
+    const ModelConfig config = ModelDirectory(inputs_->model_path(trained)).config();
     if (!config.moe) return;
     std::vector<int64_t> experts;
     for (const int64_t width : config.moe->expert_widths) experts.push_back(width > 0 ? config.moe->num_experts : 0);

@@ -6,17 +6,13 @@
 
 #include "common/data_root.h"
 #include "common/error.h"
-#include "worker/stage_inputs.h"
+#include "pipeline/inputs.h"
+#include "pipeline/kinds/kinds.h"
 
 namespace moe {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// Room that a job's results need, as a multiple of the model it reads: training keeps checkpoints of weights and two
-/// moments.
-constexpr double kTrainRoom = 8;
-constexpr double kOtherRoom = 2;
 
 uintmax_t bytes_below(const fs::path& folder) {
   uintmax_t bytes = 0;
@@ -80,24 +76,23 @@ v1::Refusal preflight(const v1::Lease& lease, const fs::path& data_root, int ran
   }
   const std::map<std::string, fs::path> known = model_paths(lease, data_root);
   uintmax_t model_bytes = 0;
-  visit_inputs(
-      lease.stage(),
-      [&](const std::string& reference) {
-        const auto model = known.find(reference);
-        const fs::path folder = model == known.end() ? fs::path(reference) : model->second;
-        if (!is_readable(folder / "config.json")) {
-          refuse(v1::REFUSAL_KIND_INPUTS, concat("model '", reference, "': ", folder.string(),
-                                                 " is not a model directory: config.json is missing", here));
-          found.add_unreadable((folder / "config.json").string());
-          return;
-        }
-        model_bytes = std::max(model_bytes, bytes_below(folder));
-      },
-      [&](const std::string& path) {
-        if (is_readable(path)) return;
-        refuse(v1::REFUSAL_KIND_INPUTS, concat("data file ", path, " is missing or cannot be read", here));
-        found.add_unreadable(path);
-      });
+  for (const StageInput& input : inputs_of(lease.stage())) {
+    if (!input.is_model) {
+      if (is_readable(input.value)) continue;
+      refuse(v1::REFUSAL_KIND_INPUTS, concat("data file ", input.value, " is missing or cannot be read", here));
+      found.add_unreadable(input.value);
+      continue;
+    }
+    const auto model = known.find(input.value);
+    const fs::path folder = model == known.end() ? fs::path(input.value) : model->second;
+    if (is_readable(folder / "config.json")) {
+      model_bytes = std::max(model_bytes, bytes_below(folder));
+    } else {
+      refuse(v1::REFUSAL_KIND_INPUTS, concat("model '", input.value, "': ", folder.string(),
+                                             " is not a model directory: config.json is missing", here));
+      found.add_unreadable((folder / "config.json").string());
+    }
+  }
   std::error_code error;
   fs::create_directories(data_root / lease.job_id(), error);
   if (error || ::access((data_root / lease.job_id()).c_str(), W_OK) != 0) {
@@ -105,8 +100,8 @@ v1::Refusal preflight(const v1::Lease& lease, const fs::path& data_root, int ran
     return found;
   }
   const fs::space_info room = fs::space(data_root, error);
-  const auto wanted =
-      static_cast<uintmax_t>(static_cast<double>(model_bytes) * (lease.stage().has_train() ? kTrainRoom : kOtherRoom));
+  const JobKind* kind = kind_of(lease.stage());
+  const auto wanted = static_cast<uintmax_t>(static_cast<double>(model_bytes) * (kind == nullptr ? 0 : kind->room));
   if (!error && room.available < wanted) {
     refuse(v1::REFUSAL_KIND_ROOM,
            concat("the data root ", data_root.string(), " has ", room.available >> 20,

@@ -1,6 +1,5 @@
 #include "worker/stage_inputs.h"
 
-#include <functional>
 #include <set>
 #include <vector>
 
@@ -10,7 +9,7 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
-#include "pipeline/spec.h"
+#include "pipeline/inputs.h"
 
 namespace moe {
 namespace {
@@ -38,22 +37,6 @@ std::string digest_of_model(const fs::path& folder) {
 
 }  // namespace
 
-void visit_inputs(const v1::Stage& stage, const std::function<void(const std::string&)>& model,
-                  const std::function<void(const std::string&)>& data) {
-  const auto all = [&data](const auto& sources) {
-    for (const v1::DataSource& source : sources) data(source.path());
-  };
-  for (const std::string& reference : model_references(stage)) model(reference);
-  if (stage.has_convert()) {
-    all(stage.convert().calibration());
-  } else if (stage.has_train()) {
-    all(stage.train().data());
-    all(stage.train().validation());
-  } else if (stage.has_evaluate()) {
-    all(stage.evaluate().data());
-  }
-}
-
 void require_recorded(const Configuration& configuration, const std::map<std::string, std::string>& read) {
   std::string changed;
   visit_contents(configuration.stage, [&](const std::string& field, const std::string& value, bool is_file) {
@@ -75,16 +58,12 @@ StageInputs::StageInputs(const v1::PipelineSpec& effective) {
   std::set<std::string> stage_outputs;
   for (const auto& [name, input] : effective.inputs()) input_paths_[name] = input.path();
   for (const v1::Stage& stage : effective.stages()) {
-    visit_inputs(
-        stage,
-        [&](const std::string& reference) {
-          if (stage_outputs.contains(reference)) return;
-          const std::string path = model_path(reference);
-          if (!file_digests_.contains(path)) file_digests_[path] = digest_of_model(path);
-        },
-        [&](const std::string& path) {
-          if (!file_digests_.contains(path)) file_digests_[path] = xxh3_hex_of_file(path);
-        });
+    for (const StageInput& input : inputs_of(stage)) {
+      if (stage_outputs.contains(input.value)) continue;
+      const std::string path = input.is_model ? model_path(input.value).string() : input.value;
+      if (!file_digests_.contains(path))
+        file_digests_[path] = input.is_model ? digest_of_model(path) : xxh3_hex_of_file(path);
+    }
     stage_outputs.insert(stage.name() + ".model");
   }
 }

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <string>
 
@@ -9,10 +8,6 @@
 #include "pipeline/configuration.h"
 
 namespace moe {
-
-/// Calls `model` for every model reference and `data` for every data file of a stage.
-void visit_inputs(const v1::Stage& stage, const std::function<void(const std::string&)>& model,
-                  const std::function<void(const std::string&)>& data);
 
 /// Throws InvalidArgument, on every rank, that names each data file of which a job read something else (`read`: path ->
 /// digest, the same on all ranks) than its configuration records: the file was changed after it was recorded, and the

@@ -1,5 +1,5 @@
 #include "train/trainer.h"
-#include "worker/jobs.h"
+#include "worker/job_context.h"
 #include "worker/stage_inputs.h"
 
 namespace moe {

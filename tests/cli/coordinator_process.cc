@@ -78,8 +78,9 @@ void PretendedGang::join() {
     gang.add_ranks()->set_rank(rank);
     gang.mutable_ranks(rank)->set_node("here");
   }
-  gang.mutable_capabilities()->add_methods("sequential");
-  gang.mutable_capabilities()->add_tasks("perplexity");
+  auto& known = *gang.mutable_capabilities()->mutable_known();
+  known["methods"].add_names("sequential");
+  known["tasks"].add_names("perplexity");
   call(&v1::WorkerService::StubInterface::RegisterGang, request, v1::RegisterGangResponse());
 }
 

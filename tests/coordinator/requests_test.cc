@@ -198,7 +198,7 @@ TEST(RequestsTest, NamesAreCheckedAgainstWhatGangsKnow) {
   gang.mutable_gang()->set_id("g");
   gang.mutable_gang()->set_device("cpu");
   gang.mutable_gang()->add_ranks();
-  gang.mutable_gang()->mutable_capabilities()->add_methods("sequential");
+  (*gang.mutable_gang()->mutable_capabilities()->mutable_known())["methods"].add_names("sequential");
   ASSERT_TRUE(fixture.coordinator().register_gang(gang).ok());
   EXPECT_THAT(problems_of(fixture, chain()), ::testing::ElementsAre("stages.convert.convert.method"));
   gang.mutable_gang()->clear_ranks();

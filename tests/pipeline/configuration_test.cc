@@ -75,7 +75,8 @@ TEST(FieldEffectsTest, EveryFieldOfTheSchemaHasOneClassAndEveryRowAField) {
   for (const std::string& leaf : leaves) {
     // Inside a measure all is one; such a field needs no row of its own.
     EXPECT_TRUE(field_effects().contains(leaf))
-        << leaf << " has no class: give it one in src/pipeline/field_effects.cc";
+        << leaf
+        << " has no class: give it one in the row of its kind (src/pipeline/kinds) or in src/pipeline/field_effects.cc";
   }
   const std::set<std::string> paths{"convert.calibration.domain", "train.data.domain"};
   for (const auto& [row, effect] : field_effects()) {

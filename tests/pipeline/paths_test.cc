@@ -58,11 +58,9 @@ TEST(PathsTest, WhatVisitWritesIsKept) {
   EXPECT_EQ(spec.stages(2).evaluate().baseline(), "other");
 }
 
-TEST(PathsTest, AJobAtTheTopLevelAndMissingPaths) {
-  v1::PipelineSpec spec;
-  spec.mutable_evaluate()->set_input("models/m");
-  spec.mutable_evaluate()->add_data()->set_path("d.jsonl");
-  spec.mutable_evaluate()->add_data();
+TEST(PathsTest, AJobAndMissingPaths) {
+  v1::PipelineSpec spec =
+      load_pipeline("kind: Job\nevaluate: {input: models/m, data: [{path: d.jsonl}, {}]}\n", "a.yaml", {}, {}).spec;
   (*spec.mutable_inputs())["empty"];
   EXPECT_THAT(visited(spec), UnorderedElementsAre("models/m", "d.jsonl"));
 }

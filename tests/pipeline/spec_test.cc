@@ -15,6 +15,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
 
 std::vector<std::string> texts(const LoadedPipeline& loaded) {
   std::vector<std::string> all;
@@ -38,8 +39,6 @@ convert: {input: dense, method: sequential, experts: 4, top_k: 2, calibration: [
   EXPECT_EQ(spec.stages(0).seed(), 5u);
   EXPECT_EQ(spec.stages(0).gang().ranks(), 2);
   EXPECT_EQ(spec.stages(0).convert().top_k(), 3);
-  EXPECT_FALSE(spec.has_convert());
-  EXPECT_FALSE(spec.has_gang());
 }
 
 TEST(SpecTest, ProblemsOfAJobHaveItsOwnPaths) {
@@ -51,6 +50,24 @@ TEST(SpecTest, ProblemsOfAJobHaveItsOwnPaths) {
       ElementsAre(
           "job.yaml:8: train.steps: must be at least 1 (0); it has no default",
           "job.yaml:4: gang.expert_parallel: expert_parallel 2 does not divide ranks 3 (stage 'a'); use 1 or 3"));
+}
+
+TEST(SpecTest, KeysOfAJobAreThoseOfItsStage) {
+  const std::string job = "apiVersion: moe/v1\nkind: Job\nname: a\n";
+  EXPECT_THAT(texts(load_pipeline(job + "evalute: {input: ./m}\nsed: 3\n", "a.yaml", {}, {})),
+              ElementsAre("a.yaml:4: evalute: unknown key (evalute); did you mean 'evaluate'?",
+                          "a.yaml:5: sed: unknown key (sed); did you mean 'seed'?",
+                          HasSubstr("nothing to do; a Job needs one of convert, train, evaluate or export")));
+  EXPECT_THAT(texts(load_pipeline(job + "gate: {name: g}\nexport: {input: ./m}\n", "a.yaml", {}, {})),
+              ElementsAre("a.yaml:4: gate: unknown key (gate); did you mean 'name'?"));
+  EXPECT_THAT(
+      texts(load_pipeline(job + "export: {input: ./m}\nevaluate: {input: ./m, data: [{path: a}]}\nseed: 1\n"
+                                "seed: -2\n",
+                          "a.yaml", {"export.dtype=float16", "gang.ranks=-1"}, {})),
+      UnorderedElementsAre("a.yaml:5: evaluate: 'evaluate' beside 'export' (a.yaml:4); only one of them may stand here",
+                           "a.yaml:7: seed: duplicate key (seed); it is already set at a.yaml:6",
+                           HasSubstr("--set export.dtype=float16: export.dtype: unknown value (float16)"),
+                           "--set gang.ranks=-1: gang.ranks: must be at least 0 (-1)"));
 }
 
 TEST(SpecTest, EmptyFilesAndFilesOfOtherThings) {

@@ -201,11 +201,11 @@ TEST(ValidateTest, FieldsOfEvaluateAndDomains) {
 }
 
 TEST(ValidateTest, NamesThatOtherModulesKnow) {
-  const KnownNames known{{"independent_random", "sequential"},
-                         {"kaiming", "random_selection"},
-                         {"plain_markers"},
-                         {"perplexity"},
-                         {"auto", "mixtral"}};
+  const KnownNames known{{"methods", {"independent_random", "sequential"}},
+                         {"router_inits", {"kaiming", "random_selection"}},
+                         {"templates", {"plain_markers"}},
+                         {"tasks", {"perplexity"}},
+                         {"export_formats", {"auto", "mixtral"}}};
   EXPECT_THAT(
       problems_of(convert("method: sequentiel, experts: 4, top_k: 2, router_init: zeros, scale_mode: k") +
                       train("steps: 1, data: [{path: a}], template: chatml") +

@@ -40,8 +40,13 @@ std::vector<std::string> problems_of(const std::string& yaml) {
   return problems_of(yaml, spec);
 }
 
+std::vector<std::string> problems_of_stage(const std::string& yaml) {
+  v1::Stage stage;
+  return problems_of(yaml, stage);
+}
+
 TEST(YamlToProtoTest, UnknownKeySuggestsTheNearest) {
-  EXPECT_THAT(problems_of("name: a\ntrain:\n  input: ./m\n  stepz: 3\n"),
+  EXPECT_THAT(problems_of_stage("name: a\ntrain:\n  input: ./m\n  stepz: 3\n"),
               ElementsAre("a.yaml:4: train.stepz: unknown key (stepz); did you mean 'steps'?"));
 }
 
@@ -65,18 +70,19 @@ TEST(YamlToProtoTest, DuplicateKeysInMessagesAndMaps) {
 }
 
 TEST(YamlToProtoTest, AnchorsAliasesTagsAndMergeKeysAreRefused) {
-  EXPECT_THAT(problems_of("name: &n a\nkind: *n\napiVersion: !str moe/v1\ndefaults: &d\n  seed: 1\ngang: {<<: *d}"),
-              ElementsAre(HasSubstr("a.yaml:1: an anchor (&name)"), HasSubstr("a.yaml:2: an alias (*name)"),
-                          HasSubstr("a.yaml:3: a tag (!str)"), HasSubstr("a.yaml:4: an anchor (&name)"),
-                          HasSubstr("a.yaml:6: an alias"), HasSubstr("a.yaml:2: kind: no value"),
-                          HasSubstr("a.yaml:6: gang.<<: unknown key (<<)")));
+  EXPECT_THAT(
+      problems_of("name: &n a\nkind: *n\napiVersion: !str moe/v1\ndefaults: &d\n  seed: 1\nstages: [{gang: {<<: *d}}]"),
+      ElementsAre(HasSubstr("a.yaml:1: an anchor (&name)"), HasSubstr("a.yaml:2: an alias (*name)"),
+                  HasSubstr("a.yaml:3: a tag (!str)"), HasSubstr("a.yaml:4: an anchor (&name)"),
+                  HasSubstr("a.yaml:6: an alias"), HasSubstr("a.yaml:2: kind: no value"),
+                  HasSubstr("a.yaml:6: stages.0.gang.<<: unknown key (<<)")));
 }
 
 TEST(YamlToProtoTest, WrongTypesNameTheValue) {
   EXPECT_THAT(
-      problems_of("train:\n  steps: many\n  learning_rate: fast\n  append_eos: yes\n  micro_steps: 1.5\n  "
-                  "sequence_length: '64'\n"
-                  "  warmup_steps: 1e2\n  data: x.jsonl\n  template: [a]\n  balance_loss: .nan\n  beta1:\n"),
+      problems_of_stage("train:\n  steps: many\n  learning_rate: fast\n  append_eos: yes\n  micro_steps: 1.5\n  "
+                        "sequence_length: '64'\n"
+                        "  warmup_steps: 1e2\n  data: x.jsonl\n  template: [a]\n  balance_loss: .nan\n  beta1:\n"),
       ElementsAre("a.yaml:2: train.steps: expected a whole number, found 'many'",
                   "a.yaml:3: train.learning_rate: expected a number, found 'fast'",
                   "a.yaml:4: train.append_eos: expected true or false, found 'yes'",
@@ -90,8 +96,8 @@ TEST(YamlToProtoTest, WrongTypesNameTheValue) {
 }
 
 TEST(YamlToProtoTest, SectionsAndListItemsOfTheWrongKind) {
-  EXPECT_THAT(problems_of("train: 3\ninputs: [a]\nstages:\n  - just text\n  - evaluate:\n"),
-              ElementsAre("a.yaml:1: train: expected a section of keys, found '3'",
+  EXPECT_THAT(problems_of("defaults: 3\ninputs: [a]\nstages:\n  - just text\n  - evaluate:\n"),
+              ElementsAre("a.yaml:1: defaults: expected a section of keys, found '3'",
                           "a.yaml:2: inputs: expected a section of names, found a list of 1",
                           "a.yaml:4: stages.0: expected a section of keys, found 'just text'",
                           "a.yaml:5: stages.1.evaluate: no value; write a section of keys or remove the key"));
@@ -99,19 +105,19 @@ TEST(YamlToProtoTest, SectionsAndListItemsOfTheWrongKind) {
 
 TEST(YamlToProtoTest, NumbersOutOfRange) {
   EXPECT_THAT(
-      problems_of("seed: -1\ngang: {ranks: 3000000000}\ntrain: {steps: 99999999999999999999}\n"),
+      problems_of_stage("seed: -1\ngang: {ranks: 3000000000}\ntrain: {steps: 99999999999999999999}\n"),
       ElementsAre(
           HasSubstr("a.yaml:1: seed: out of range (-1); at least 0 and at most 18446744073709551615"),
           HasSubstr("a.yaml:2: gang.ranks: out of range (3000000000); at least -2147483648 and at most 2147483647"),
           HasSubstr("a.yaml:3: train.steps: out of range (99999999999999999999)")));
-  v1::PipelineSpec spec;
-  EXPECT_THAT(problems_of("seed: 18446744073709551615\ntrain: {steps: -9223372036854775808}", spec), IsEmpty());
-  EXPECT_EQ(spec.seed(), UINT64_MAX);
-  EXPECT_EQ(spec.train().steps(), INT64_MIN);
+  v1::Stage stage;
+  EXPECT_THAT(problems_of("seed: 18446744073709551615\ntrain: {steps: -9223372036854775808}", stage), IsEmpty());
+  EXPECT_EQ(stage.seed(), UINT64_MAX);
+  EXPECT_EQ(stage.train().steps(), INT64_MIN);
 }
 
 TEST(YamlToProtoTest, TwoMembersOfAOneof) {
-  EXPECT_THAT(problems_of("train:\n  input: ./a\nevaluate:\n  input: ./b\n"),
+  EXPECT_THAT(problems_of_stage("train:\n  input: ./a\nevaluate:\n  input: ./b\n"),
               ElementsAre("a.yaml:3: evaluate: 'evaluate' beside 'train' (a.yaml:1); only one of them may stand here"));
 }
 

@@ -1,5 +1,5 @@
 // A training that was killed, and then asked for with one field changed: every field of the schema, by reflection.
-// docs/resume.md has the rule for users; src/pipeline/field_effects.cc the class of each field.
+// docs/resume.md has the rule for users; src/pipeline/kinds/train.cc the class of each field.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

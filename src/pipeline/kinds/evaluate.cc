@@ -1,0 +1,72 @@
+#include "common/error.h"
+#include "pipeline/defaults.h"
+#include "pipeline/kinds/kinds.h"
+#include "pipeline/metrics.h"
+
+/// evaluate: held-out loss and perplexity by domain, beside a baseline's.
+namespace moe {
+namespace {
+
+v1::EvaluateSpec filled_evaluate(const v1::EvaluateSpec& evaluate) {
+  v1::EvaluateSpec filled = evaluate;
+  fill_sources(*filled.mutable_data());
+  if (filled.tasks().empty()) filled.add_tasks("perplexity");
+  if (!filled.has_max_tokens()) filled.set_max_tokens(0);
+  if (!filled.has_append_eos()) filled.set_append_eos(true);
+  return filled;
+}
+
+void check_evaluate(const v1::Stage& stage, const FieldChecks& checks) {
+  const v1::EvaluateSpec& evaluate = stage.evaluate();
+  if (evaluate.data().empty()) checks.add("data", "missing; list at least one JSONL file: [{path: FILE.jsonl}]");
+  checks.sources("data", evaluate.data(), true);
+  for (int i = 0; i < evaluate.tasks_size(); ++i) checks.known(concat("tasks.", i), evaluate.tasks(i), "tasks");
+  checks.at_least("sequence_length", evaluate.has_sequence_length(), evaluate.sequence_length(), 2);
+  checks.at_least<int64_t>("max_tokens", evaluate.has_max_tokens(), evaluate.max_tokens(), 0);
+  checks.known("template", evaluate.template_(), "templates");
+}
+
+std::vector<std::string> evaluate_metrics(const v1::Stage& stage) {
+  const auto& data = stage.evaluate().data();
+  std::vector<std::string> names{"loss", "perplexity", "tokens", "dead_expert_fraction", "load_max_over_mean"};
+  for (const char* metric : {"loss", "perplexity", "tokens"}) add_by_domain(metric, data, names);
+  if (!stage.evaluate().has_baseline()) return names;
+  for (const char* metric : {"baseline_loss", "loss_ratio_to_baseline"}) {
+    names.push_back(metric);
+    add_by_domain(metric, data, names);
+  }
+  add_by_domain("baseline_perplexity", data, names);
+  return names;
+}
+
+}  // namespace
+
+JobKind evaluate_kind() {
+  using enum FieldEffect;
+  return {
+      .leaves = Artifact::kEvaluation,
+      .models = {"input", "baseline"},
+      .data = {"data"},
+      .effects =
+          {
+              {"EvaluateSpec.input", kContents},
+              {"EvaluateSpec.baseline", kContents},
+              {"EvaluateSpec.tasks", kResult},
+              {"EvaluateSpec.sequence_length", kResult},
+              {"EvaluateSpec.max_tokens", kResult},
+              {"EvaluateSpec.template", kResult},
+              {"EvaluateSpec.append_eos", kResult},
+          },
+      .fill = [](v1::Stage& stage) { *stage.mutable_evaluate() = filled_evaluate(stage.evaluate()); },
+      .check = check_evaluate,
+      .metrics = evaluate_metrics,
+      .plan =
+          [](const v1::Stage& stage) {
+            const auto& tasks = stage.evaluate().tasks();
+            return concat(comma_separated({tasks.begin(), tasks.end()}), " on ", stage.evaluate().data_size(),
+                          " files");
+          },
+  };
+}
+
+}  // namespace moe

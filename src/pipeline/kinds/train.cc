@@ -1,0 +1,162 @@
+#include <algorithm>
+
+#include "common/error.h"
+#include "common/idle_ranks.h"
+#include "pipeline/defaults.h"
+#include "pipeline/kinds/kinds.h"
+#include "pipeline/metrics.h"
+
+/// train: continual pre-training and supervised post-training.
+namespace moe {
+namespace {
+
+v1::TrainSpec filled_train(const v1::TrainSpec& train) {
+  v1::TrainSpec filled = train;
+  const int64_t steps = filled.steps();
+  fill_sources(*filled.mutable_data());
+  fill_sources(*filled.mutable_validation());
+  if (!filled.has_micro_batch_rows()) filled.set_micro_batch_rows(8);
+  if (!filled.has_micro_steps()) filled.set_micro_steps(1);
+  if (!filled.has_learning_rate()) filled.set_learning_rate(2e-4);
+  if (!filled.has_learning_rate_floor()) filled.set_learning_rate_floor(0.1);
+  if (!filled.has_warmup_steps()) filled.set_warmup_steps(steps / 20);
+  if (!filled.has_beta1()) filled.set_beta1(0.9);
+  if (!filled.has_beta2()) filled.set_beta2(0.95);
+  if (!filled.has_epsilon()) filled.set_epsilon(1e-8);
+  if (!filled.has_weight_decay()) filled.set_weight_decay(0.1);
+  if (!filled.has_clip_norm()) filled.set_clip_norm(1);
+  if (!filled.has_balance_loss()) filled.set_balance_loss(0.01);
+  if (!filled.has_validate_every()) filled.set_validate_every(std::max<int64_t>(1, steps / 10));
+  if (!filled.has_validation_tokens()) filled.set_validation_tokens(16384);
+  if (!filled.has_checkpoint_every()) filled.set_checkpoint_every(std::max<int64_t>(1, steps / 5));
+  if (!filled.has_keep_checkpoints()) filled.set_keep_checkpoints(2);
+  if (!filled.has_append_eos()) filled.set_append_eos(true);
+  if (!filled.has_long_documents()) filled.set_long_documents("drop");
+  if (!filled.has_supervise()) filled.set_supervise("all");
+  if (!filled.has_drop_system()) filled.set_drop_system(false);
+  return filled;
+}
+
+void check_train(const v1::Stage& stage, const FieldChecks& checks) {
+  const v1::TrainSpec& train = stage.train();
+  if (train.data().empty()) checks.add("data", "missing; list at least one JSONL file: [{path: FILE.jsonl}]");
+  checks.sources("data", train.data(), false);
+  checks.sources("validation", train.validation(), true);
+  if (train.steps() < 1) checks.add("steps", concat("must be at least 1 (", train.steps(), "); it has no default"));
+  checks.at_least("sequence_length", train.has_sequence_length(), train.sequence_length(), 2);
+  checks.at_least("micro_batch_rows", train.has_micro_batch_rows(), train.micro_batch_rows(), 1);
+  checks.at_least("micro_steps", train.has_micro_steps(), train.micro_steps(), 1);
+  checks.positive("learning_rate", train.has_learning_rate(), train.learning_rate());
+  checks.share("learning_rate_floor", train.has_learning_rate_floor(), train.learning_rate_floor());
+  checks.at_least<int64_t>("warmup_steps", train.has_warmup_steps(), train.warmup_steps(), 0);
+  if (train.steps() >= 1 && train.warmup_steps() > train.steps()) {
+    checks.add("warmup_steps", concat("warmup_steps ", train.warmup_steps(), " is greater than steps ", train.steps()));
+  }
+  checks.decay("beta1", train.has_beta1(), train.beta1());
+  checks.decay("beta2", train.has_beta2(), train.beta2());
+  checks.positive("epsilon", train.has_epsilon(), train.epsilon());
+  checks.at_least("weight_decay", train.has_weight_decay(), train.weight_decay(), 0.0);
+  checks.at_least("clip_norm", train.has_clip_norm(), train.clip_norm(), 0.0);
+  checks.at_least("balance_loss", train.has_balance_loss(), train.balance_loss(), 0.0);
+  checks.at_least<int64_t>("validate_every", train.has_validate_every(), train.validate_every(), 0);
+  checks.at_least<int64_t>("validation_tokens", train.has_validation_tokens(), train.validation_tokens(), 1);
+  checks.at_least<int64_t>("checkpoint_every", train.has_checkpoint_every(), train.checkpoint_every(), 0);
+  checks.at_least("keep_checkpoints", train.has_keep_checkpoints(), train.keep_checkpoints(), 1);
+  checks.known("template", train.template_(), "templates");
+  checks.choice("long_documents", train.has_long_documents(), train.long_documents(), {"drop", "truncate", "split"});
+  checks.choice("supervise", train.has_supervise(), train.supervise(), {"all", "last", "whole"});
+}
+
+std::vector<std::string> train_metrics(const v1::Stage& stage) {
+  std::vector<std::string> names{
+      "loss",  "loss_first", "balance_loss",     "dead_expert_fraction", "load_max_over_mean",
+      "steps", "tokens",     "tokens_per_second"};
+  if (!stage.train().validation().empty()) {
+    names.push_back("validation_loss");
+    add_by_domain("validation_loss", stage.train().validation(), names);
+  }
+  return names;
+}
+
+std::vector<std::string> idle_ranks_warning(const v1::Stage& stage) {
+  const std::string idle = idle_ranks(stage.gang().ranks(), stage.train().micro_batch_rows());
+  if (idle.empty()) return {};
+  return {concat("gang.ranks: ", idle)};
+}
+
+/// A warm-up that nobody gave is a share of the steps; more steps alone must not look like another warm-up.
+bool is_default_warmup(const v1::TrainSpec& train) {
+  v1::TrainSpec bare;
+  bare.set_steps(train.steps());
+  return filled_train(bare).warmup_steps() == train.warmup_steps();
+}
+
+void judge_steps(const v1::Stage& old, const v1::Stage& stage, std::vector<FieldChange>& found) {
+  const v1::TrainSpec& before = old.train();
+  const v1::TrainSpec& now = stage.train();
+  for (FieldChange& change : found) {
+    if (change.path == "train.steps" && now.steps() < before.steps()) {
+      change.effect = FieldEffect::kResult;
+      change.text += " (more steps continue a training, fewer do not)";
+    }
+    if (change.path == "train.warmup_steps" && before.steps() != now.steps() && is_default_warmup(before) &&
+        is_default_warmup(now)) {
+      change.effect = FieldEffect::kMore;
+      change.text = "train.warmup_steps stays as it was begun";
+    }
+  }
+}
+
+}  // namespace
+
+JobKind train_kind() {
+  using enum FieldEffect;
+  return {
+      .leaves = Artifact::kTrainedModel,
+      .models = {"input"},
+      .data = {"data", "validation"},
+      .effects =
+          {
+              {"TrainSpec.input", kContents},
+              {"TrainSpec.validation", kMeasure},
+              {"TrainSpec.steps", kMore},
+              {"TrainSpec.sequence_length", kResult},
+              {"TrainSpec.micro_batch_rows", kResult},
+              {"TrainSpec.micro_steps", kResult},
+              {"TrainSpec.learning_rate", kResult},
+              {"TrainSpec.learning_rate_floor", kResult},
+              {"TrainSpec.warmup_steps", kResult},
+              {"TrainSpec.beta1", kResult},
+              {"TrainSpec.beta2", kResult},
+              {"TrainSpec.epsilon", kResult},
+              {"TrainSpec.weight_decay", kResult},
+              {"TrainSpec.clip_norm", kResult},
+              {"TrainSpec.balance_loss", kResult},
+              {"TrainSpec.validate_every", kBookkeeping},
+              {"TrainSpec.validation_tokens", kMeasure},
+              {"TrainSpec.checkpoint_every", kBookkeeping},
+              {"TrainSpec.keep_checkpoints", kBookkeeping},
+              {"TrainSpec.template", kResult},
+              {"TrainSpec.append_eos", kResult},
+              {"TrainSpec.long_documents", kResult},
+              {"TrainSpec.supervise", kResult},
+              {"TrainSpec.drop_system", kResult},
+              // Nothing is reported under the names of these.
+              {"train.data.domain", kBookkeeping},
+          },
+      .fill = [](v1::Stage& stage) { *stage.mutable_train() = filled_train(stage.train()); },
+      .check = check_train,
+      .metrics = train_metrics,
+      .plan =
+          [](const v1::Stage& stage) {
+            return concat(stage.train().steps(), " steps on ", stage.train().data_size(), " files");
+          },
+      .warnings = idle_ranks_warning,
+      .judge = judge_steps,
+      .has_steps = true,
+      // Checkpoints of weights and two moments.
+      .room = 8,
+  };
+}
+
+}  // namespace moe

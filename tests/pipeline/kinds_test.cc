@@ -1,0 +1,160 @@
+#include "pipeline/kinds/kinds.h"
+
+#include <gmock/gmock.h>
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/util/message_differencer.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "common/error.h"
+#include "pipeline/configuration.h"
+#include "pipeline/defaults.h"
+#include "pipeline/inputs.h"
+#include "pipeline/metrics.h"
+#include "pipeline/spec.h"
+
+namespace moe {
+namespace {
+
+using google::protobuf::Descriptor;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::OneofDescriptor;
+using google::protobuf::util::MessageDifferencer;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::UnorderedElementsAreArray;
+
+const OneofDescriptor& oneof() {
+  return *v1::Stage::descriptor()->FindOneofByName("kind");
+}
+
+/// Every section, list and optional field there, each text another.
+void fill_all(Message& message, const std::string& path) {
+  const auto& reflection = *message.GetReflection();
+  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
+    const FieldDescriptor* field = message.GetDescriptor()->field(i);
+    const std::string text = path + "-" + field->name();
+    if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      const int count = field->is_repeated() ? 2 : 1;
+      for (int k = 0; k < count; ++k) {
+        fill_all(field->is_repeated() ? *reflection.AddMessage(&message, field)
+                                      : *reflection.MutableMessage(&message, field),
+                 text + std::to_string(k));
+      }
+    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
+      field->is_repeated() ? reflection.AddString(&message, field, text) : reflection.SetString(&message, field, text);
+    }
+  }
+}
+
+v1::Stage stage_of(const std::string& kind, bool is_filled = false) {
+  v1::Stage stage;
+  stage.set_name("s");
+  Message& inside = *stage.GetReflection()->MutableMessage(&stage, v1::Stage::descriptor()->FindFieldByName(kind));
+  if (is_filled) fill_all(inside, kind);
+  return stage;
+}
+
+class EveryKindTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  const JobKind& kind() const { return job_kinds().at(GetParam()); }
+};
+
+INSTANTIATE_TEST_SUITE_P(Kinds, EveryKindTest, ::testing::ValuesIn(job_kinds().names()),
+                         [](const auto& test) { return test.param; });
+
+TEST(KindsTest, EveryMessageOfAStageButTheGateHasARowAndEveryRowAMessage) {
+  std::vector<std::string> messages;
+  for (int i = 0; i < oneof().field_count(); ++i) {
+    if (oneof().field(i)->name() != "gate") messages.push_back(oneof().field(i)->name());
+  }
+  EXPECT_THAT(job_kinds().names(), UnorderedElementsAreArray(messages));
+  for (const std::string& name : messages) EXPECT_EQ(kind_of(stage_of(name)), kind_named(name));
+  EXPECT_EQ(kind_of(stage_of("gate")), nullptr);
+  EXPECT_EQ(kind_of(v1::Stage()), nullptr);
+  EXPECT_EQ(kind_named("analyse"), nullptr);
+}
+
+TEST(KindsTest, NoFieldHasTwoClasses) {
+  std::set<std::string> seen;
+  for (const std::string& name : job_kinds().names()) {
+    for (const auto& [field, effect] : job_kinds().at(name).effects) EXPECT_TRUE(seen.insert(field).second) << field;
+  }
+}
+
+// A kind that writes JSON is nobody's model.
+TEST(KindsTest, WhatJobsLeave) {
+  std::vector<std::string> kinds;
+  for (const Artifact artifact : {Artifact::kConvertedModel, Artifact::kTrainedModel, Artifact::kExportedModel,
+                                  Artifact::kEvaluation, Artifact::kReport}) {
+    kinds.emplace_back(to_string(artifact));
+    EXPECT_EQ(is_model(artifact), kinds.back() == "model");
+  }
+  EXPECT_THAT(kinds, ElementsAre("model", "model", "model", "evaluation", "report"));
+  for (const char* name : {"convert", "train", "export"}) EXPECT_TRUE(makes_model(stage_of(name))) << name;
+  EXPECT_FALSE(makes_model(stage_of("evaluate")));
+  EXPECT_FALSE(makes_model(stage_of("gate")));
+}
+
+// What the row says it reads is what the classes of its fields say names something.
+TEST_P(EveryKindTest, ReadsWhatItsFieldsName) {
+  const v1::Stage stage = stage_of(GetParam(), true);
+  std::set<std::pair<std::string, bool>> named, read;
+  visit_contents(stage, [&](const std::string& path, const std::string& value, bool is_file) {
+    EXPECT_THAT(value, Not(IsEmpty())) << path;
+    named.emplace(path, is_file);
+  });
+  for (const StageInput& input : inputs_of(stage)) {
+    EXPECT_THAT(input.value, Not(IsEmpty())) << input.field;
+    EXPECT_EQ(input.domain.empty(), input.is_model) << input.field;
+    read.emplace(input.field, !input.is_model);
+  }
+  EXPECT_EQ(read, named);
+}
+
+TEST_P(EveryKindTest, ReadsOnlyWhatIsThereAndMakesNoSections) {
+  const v1::Stage stage = stage_of(GetParam());
+  for (const StageInput& input : inputs_of(stage)) EXPECT_TRUE(input.is_model && input.value.empty()) << input.field;
+  v1::Stage visited = stage;
+  visit_inputs(visited, [](StageInput&) {});
+  EXPECT_TRUE(MessageDifferencer::Equals(visited, stage));
+}
+
+TEST_P(EveryKindTest, WrittenInputsAreKept) {
+  v1::Stage stage = stage_of(GetParam(), true);
+  const std::vector<StageInput> before = inputs_of(stage);
+  visit_inputs(stage, [](StageInput& input) { input.value = "/root/" + input.value; });
+  const std::vector<StageInput> after = inputs_of(stage);
+  ASSERT_EQ(after.size(), before.size());
+  for (size_t i = 0; i < after.size(); ++i) EXPECT_EQ(after[i].value, "/root/" + before[i].value);
+}
+
+TEST_P(EveryKindTest, HasDefaultsMetricsAndAPlan) {
+  v1::Stage once = stage_of(GetParam(), true);
+  kind().fill(once);
+  v1::Stage twice = once;
+  kind().fill(twice);
+  EXPECT_TRUE(MessageDifferencer::Equals(once, twice));
+  EXPECT_THAT(kind().plan(once), Not(IsEmpty()));
+  const std::vector<std::string> metrics = metrics_of(once);
+  EXPECT_THAT(metrics, Not(IsEmpty()));
+  EXPECT_EQ(std::set<std::string>(metrics.begin(), metrics.end()).size(), metrics.size());
+  EXPECT_GT(kind().room, 0);
+}
+
+TEST_P(EveryKindTest, AnEmptyMessageIsNotEnough) {
+  const LoadedPipeline loaded = load_pipeline(
+      "apiVersion: moe/v1\nkind: Pipeline\nname: p\nstages: [{name: s, " + GetParam() + ": {}}]\n", "a.yaml", {}, {});
+  ASSERT_FALSE(loaded.problems.empty());
+  for (const Problem& problem : loaded.problems) EXPECT_TRUE(problem.path.starts_with("stages.s." + GetParam() + "."));
+}
+
+TEST(KindsTest, TheMessageOfNoKindHasNoDefaults) {
+  EXPECT_THROW(with_defaults(v1::Input()), Internal);
+}
+
+}  // namespace
+}  // namespace moe
