@@ -11,14 +11,15 @@ namespace moe {
 /// STAGE.json, summary.json and `moectl metrics` (name), and in Prometheus (series, with the job's own labels and
 /// these). A job kind, a layer or a task makes the number; whatever shows, keeps or sends it finds it here.
 struct Measure {
-  std::string kind;  ///< of the job that measures it: "train"
-  std::string name;  ///< "validation_loss"; of each domain of the data it is "<name>.<domain>", if it has by_domain
-  std::string unit;  ///< "nats/token", "tokens", "s"; empty: a ratio, or a number without one
-  std::string help;  ///< one sentence
+  std::string kind;        ///< of the job that measures it: "train"
+  std::string name;        ///< "validation_loss"; of each domain of the data it is "<name>.<domain>", if it has domains
+  std::string unit;        ///< "nats/token", "tokens", "s"; empty: a ratio, or a number without one
+  std::string help;        ///< one sentence
   bool of_steps = false;   ///< one number for each step: a line of metrics.jsonl, a point of `moectl metrics`
   bool of_result = false;  ///< one number for the job: gates may name it
-  bool by_domain = false;
-  bool needs_baseline = false;  ///< only there if the stage names a baseline
+  std::string domains{};   ///< field of the kind's message that lists data, by whose domains it is told apart too
+  bool has_whole = true;   ///< false: only by domain
+  std::string needs{};     ///< field of the kind's message without which it is not measured
   /// Gauge of the last step's value; empty: Prometheus does not get it under a name of its own.
   std::string series{};
   std::map<std::string, std::string> labels{};

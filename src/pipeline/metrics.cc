@@ -1,18 +1,36 @@
 #include "pipeline/metrics.h"
 
-#include "pipeline/defaults.h"
-#include "pipeline/kinds/kinds.h"
+#include <algorithm>
+
+#include "common/measures.h"
+#include "pipeline/inputs.h"
+#include "pipeline/spec.h"
 
 namespace moe {
+namespace {
 
-std::vector<std::string> metrics_of(const v1::Stage& stage) {
-  const JobKind* kind = kind_of(stage);
-  return kind == nullptr ? std::vector<std::string>() : kind->metrics(stage);
+/// Whether an input stands in this field of the stage's message, or in the list that it is.
+bool is_in(const StageInput& input, const std::string& field) {
+  return input.field == field || input.field.starts_with(field + ".");
 }
 
-void add_by_domain(const std::string& metric, const google::protobuf::RepeatedPtrField<v1::DataSource>& sources,
-                   std::vector<std::string>& names) {
-  for (const v1::DataSource& source : sources) names.push_back(metric + "." + domain_of(source));
+}  // namespace
+
+std::vector<std::string> metrics_of(const v1::Stage& stage) {
+  const std::string kind = stage_kind(stage);
+  const std::vector<StageInput> inputs = inputs_of(stage);
+  std::vector<std::string> names;
+  for (const Measure& measure : result_measures(kind)) {
+    const std::string needed = join_path(kind, measure.needs), domains = join_path(kind, measure.domains);
+    const auto is_needed = [&](const StageInput& input) { return is_in(input, needed); };
+    if (!measure.needs.empty() && std::none_of(inputs.begin(), inputs.end(), is_needed)) continue;
+    if (measure.has_whole) names.push_back(measure.name);
+    if (measure.domains.empty()) continue;
+    for (const StageInput& input : inputs) {
+      if (is_in(input, domains)) names.push_back(measure.name + "." + input.domain);
+    }
+  }
+  return names;
 }
 
 }  // namespace moe

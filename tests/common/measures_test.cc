@@ -47,7 +47,7 @@ TEST(MeasuresTest, NoTwoOfAKindShareASeries) {
       continue;
     }
     EXPECT_TRUE(measure.series.starts_with("moe_")) << measure.series;
-    EXPECT_TRUE(measure.domain_label.empty() || measure.by_domain) << measure.name;
+    EXPECT_TRUE(measure.domain_label.empty() || !measure.domains.empty()) << measure.name;
     std::string key = measure.kind + " " + measure.series;
     for (const auto& [label, value] : measure.labels) key += " " + label + "=" + value;
     EXPECT_TRUE(seen.insert(key).second) << key;
@@ -60,7 +60,7 @@ TEST(MeasuresTest, EveryNumberOfAStepIsInTheTableAndTheOtherWayRound) {
     const std::string plain = name.substr(0, name.find('.'));
     const Measure* measure = step_measure("train", plain);
     ASSERT_NE(measure, nullptr) << name;
-    EXPECT_TRUE(plain == name || measure->by_domain) << name;
+    EXPECT_TRUE(plain == name || !measure->domains.empty()) << name;
   }
   for (const Measure& measure : measures()) {
     EXPECT_TRUE(!measure.of_steps || values.contains(measure.name)) << measure.name;

@@ -114,11 +114,6 @@ JobKind convert_kind() {
           },
       .fill = [](v1::Stage& stage) { *stage.mutable_convert() = filled_convert(stage.convert()); },
       .check = check_convert,
-      .metrics =
-          [](const v1::Stage&) {
-            return std::vector<std::string>{"parameters_total", "parameters_active", "mean_scale", "min_scale",
-                                            "max_scale"};
-          },
       .plan =
           [](const v1::Stage& stage) {
             const v1::ConvertSpec& convert = stage.convert();

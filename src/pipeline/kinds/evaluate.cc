@@ -1,7 +1,6 @@
 #include "common/error.h"
 #include "pipeline/defaults.h"
 #include "pipeline/kinds/kinds.h"
-#include "pipeline/metrics.h"
 
 /// evaluate: held-out loss and perplexity by domain, beside a baseline's.
 namespace moe {
@@ -26,19 +25,6 @@ void check_evaluate(const v1::Stage& stage, const FieldChecks& checks) {
   checks.known("template", evaluate.template_(), "templates");
 }
 
-std::vector<std::string> evaluate_metrics(const v1::Stage& stage) {
-  const auto& data = stage.evaluate().data();
-  std::vector<std::string> names{"loss", "perplexity", "tokens", "dead_expert_fraction", "load_max_over_mean"};
-  for (const char* metric : {"loss", "perplexity", "tokens"}) add_by_domain(metric, data, names);
-  if (!stage.evaluate().has_baseline()) return names;
-  for (const char* metric : {"baseline_loss", "loss_ratio_to_baseline"}) {
-    names.push_back(metric);
-    add_by_domain(metric, data, names);
-  }
-  add_by_domain("baseline_perplexity", data, names);
-  return names;
-}
-
 }  // namespace
 
 JobKind evaluate_kind() {
@@ -59,7 +45,6 @@ JobKind evaluate_kind() {
           },
       .fill = [](v1::Stage& stage) { *stage.mutable_evaluate() = filled_evaluate(stage.evaluate()); },
       .check = check_evaluate,
-      .metrics = evaluate_metrics,
       .plan =
           [](const v1::Stage& stage) {
             const auto& tasks = stage.evaluate().tasks();

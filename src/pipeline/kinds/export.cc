@@ -47,10 +47,6 @@ JobKind export_kind() {
           },
       .fill = fill_export,
       .check = check_export,
-      .metrics =
-          [](const v1::Stage&) {
-            return std::vector<std::string>{"bytes", "shards", "padded_size_ratio", "max_relative_rounding"};
-          },
       .plan =
           [](const v1::Stage& stage) { return concat("as ", stage.export_().format(), ", ", stage.export_().dtype()); },
       .experts = experts_of_export,

@@ -46,8 +46,6 @@ struct JobKind {
   std::function<void(v1::Stage& stage)> fill;
   /// Adds what is wrong with its own fields, models aside. `checks` are at the section of its message.
   std::function<void(const v1::Stage& stage, const FieldChecks& checks)> check;
-  /// Names of the metrics that it produces, as gates write them after "<stage>.".
-  std::function<std::vector<std::string>(const v1::Stage& stage)> metrics;
   /// Its work in one line, for a plan: "independent_random, 8 experts, top-2".
   std::function<std::string(const v1::Stage& effective)> plan;
 

@@ -4,7 +4,6 @@
 #include "common/idle_ranks.h"
 #include "pipeline/defaults.h"
 #include "pipeline/kinds/kinds.h"
-#include "pipeline/metrics.h"
 
 /// train: continual pre-training and supervised post-training.
 namespace moe {
@@ -65,17 +64,6 @@ void check_train(const v1::Stage& stage, const FieldChecks& checks) {
   checks.known("template", train.template_(), "templates");
   checks.choice("long_documents", train.has_long_documents(), train.long_documents(), {"drop", "truncate", "split"});
   checks.choice("supervise", train.has_supervise(), train.supervise(), {"all", "last", "whole"});
-}
-
-std::vector<std::string> train_metrics(const v1::Stage& stage) {
-  std::vector<std::string> names{
-      "loss",  "loss_first", "balance_loss",     "dead_expert_fraction", "load_max_over_mean",
-      "steps", "tokens",     "tokens_per_second"};
-  if (!stage.train().validation().empty()) {
-    names.push_back("validation_loss");
-    add_by_domain("validation_loss", stage.train().validation(), names);
-  }
-  return names;
 }
 
 std::vector<std::string> idle_ranks_warning(const v1::Stage& stage) {
@@ -146,7 +134,6 @@ JobKind train_kind() {
           },
       .fill = [](v1::Stage& stage) { *stage.mutable_train() = filled_train(stage.train()); },
       .check = check_train,
-      .metrics = train_metrics,
       .plan =
           [](const v1::Stage& stage) {
             return concat(stage.train().steps(), " steps on ", stage.train().data_size(), " files");
