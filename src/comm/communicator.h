@@ -14,6 +14,22 @@
 
 namespace moe {
 
+/// A collective that was begun and goes on beside what its rank does meanwhile. Several may be in flight, of one
+/// communicator too; all ranks begin them in the same order, each may wait for them in its own. The tensors handed in
+/// are kept until then, and must not be changed. Destroyed without a wait it does no harm: what this rank owes the
+/// others still reaches them, and what they send is thrown away. It may outlive its communicator. Used by the thread
+/// that uses the communicator.
+class Work {
+ public:
+  virtual ~Work() = default;
+
+  /// This rank's result, once. Throws what a collective throws: Timeout if it is not there within `limit` from now,
+  /// HardwareError if a peer died or the fabric broke, Internal if the ranks disagree or it was waited for before.
+  virtual at::Tensor wait(std::chrono::milliseconds limit) = 0;
+  /// The same within the time limit of the communicator.
+  virtual at::Tensor wait() = 0;
+};
+
 /// A group of ranks that call the same collectives in the same order. Passed by reference, never global. Every call
 /// names itself in `op` (with its layer where it has one) and ends within the communicator's time limit: Timeout then
 /// says which operation, its sequence number and how long it waited. The limit is for ranks that compute alike: where
@@ -36,14 +52,31 @@ class Communicator {
   /// In place: every rank gets `root`'s contents. Contiguous tensor, any dtype.
   virtual void broadcast(at::Tensor& tensor, int root, std::string_view op) = 0;
 
-  /// [n, ...] on each rank, n may differ -> [sum n, ...] in rank order.
+  /// Begins the sum over all ranks of a [n, ...] tensor, of the same shape everywhere and of float, double or int64,
+  /// of which rank r gets rows[r] rows, in rank order: [rows[rank()], ...]. `rows` is the same everywhere, sums to n
+  /// and may hold zeros. Cost     bytes on the wire per rank: the rows of the others, once.
+  virtual std::unique_ptr<Work> start_reduce_scatter_sum(const at::Tensor& tensor, std::span<const int64_t> rows,
+                                                         std::string_view op) = 0;
+  at::Tensor reduce_scatter_sum(const at::Tensor& tensor, std::span<const int64_t> rows, std::string_view op) {
+    return start_reduce_scatter_sum(tensor, rows, op)->wait();
+  }
+
+  /// Begins to collect [rows[r], ...] of each rank r -> [sum of rows, ...] in rank order. `rows` is the same everywhere
+  /// and may hold zeros.
+  virtual std::unique_ptr<Work> start_all_gather(const at::Tensor& tensor, std::span<const int64_t> rows,
+                                                 std::string_view op) = 0;
+  /// [n, ...] on each rank, where the others need not know n -> [sum n, ...] in rank order.
   virtual at::Tensor all_gather(const at::Tensor& tensor, std::string_view op) = 0;
 
-  /// Sends the first send_rows[0] rows of `rows` to rank 0, the next send_rows[1] to rank 1, ... and returns what
-  /// arrived, in rank order, recv_rows[r] rows from rank r (they must equal what rank r sends here). Counts may be 0;
-  /// every rank calls. Cost     bytes on the wire per rank: the rows that change ranks, once.
-  virtual at::Tensor all_to_all(const at::Tensor& rows, std::span<const int64_t> send_rows,
-                                std::span<const int64_t> recv_rows, std::string_view op) = 0;
+  /// Begins to send the first send_rows[0] rows of `rows` to rank 0, the next send_rows[1] to rank 1, ... and returns
+  /// what arrived, in rank order, recv_rows[r] rows from rank r (they must equal what rank r sends here). Counts may be
+  /// 0; every rank calls. Cost     bytes on the wire per rank: the rows that change ranks, once.
+  virtual std::unique_ptr<Work> start_all_to_all(const at::Tensor& rows, std::span<const int64_t> send_rows,
+                                                 std::span<const int64_t> recv_rows, std::string_view op) = 0;
+  at::Tensor all_to_all(const at::Tensor& rows, std::span<const int64_t> send_rows, std::span<const int64_t> recv_rows,
+                        std::string_view op) {
+    return start_all_to_all(rows, send_rows, recv_rows, op)->wait();
+  }
 
   /// Each rank's bytes, in rank order.
   virtual std::vector<std::string> all_gather_bytes(std::string_view bytes, std::string_view op) = 0;

@@ -16,7 +16,7 @@ std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
   return {static_cast<const std::byte*>(tensor.const_data_ptr()), static_cast<size_t>(tensor.nbytes())};
 }
 
-std::span<std::byte> writable_bytes_of(at::Tensor& tensor) {
+std::span<std::byte> writable_bytes_of(const at::Tensor& tensor) {
   return {static_cast<std::byte*>(tensor.mutable_data_ptr()), static_cast<size_t>(tensor.nbytes())};
 }
 
@@ -33,11 +33,29 @@ std::span<std::byte> writable_bytes_of(T* data, int64_t count) {
 /// parts[r * stride + i] summed over r, in the order of r: of floats, (a + b) + c is not a + (b + c), so a sum in the
 /// order of arrival, or along a tree that a library chooses by size, would make runs differ that should be the same.
 template <typename T>
-void add_in_rank_order(const std::vector<T>& parts, int64_t stride, int64_t ranks, T* sum) {
-  std::copy_n(parts.data(), stride, sum);
+void add_in_rank_order(const at::Tensor& parts, const at::Tensor& sum) {
+  const int64_t ranks = parts.size(0), stride = sum.numel();
+  const T* part = parts.const_data_ptr<T>();
+  T* const total = sum.mutable_data_ptr<T>();
+  std::copy_n(part, stride, total);
   for (int64_t r = 1; r < ranks; ++r) {
-    const T* part = parts.data() + r * stride;
-    for (int64_t i = 0; i < stride; ++i) sum[i] += part[i];
+    part += stride;
+    for (int64_t i = 0; i < stride; ++i) total[i] += part[i];
+  }
+}
+
+void require_summable(const at::Tensor& tensor, const char* collective, std::string_view op) {
+  const at::ScalarType type = tensor.scalar_type();
+  if (type == at::kFloat || type == at::kDouble || type == at::kLong) return;
+  throw Internal(concat(op, ": ", collective, " takes float, double and int64, not ", tensor.dtype().name()));
+}
+
+/// parts [ranks, ...] -> sum [...], both contiguous.
+void sum_parts(const at::Tensor& parts, const at::Tensor& sum) {
+  switch (sum.scalar_type()) {
+    case at::kFloat: return add_in_rank_order<float>(parts, sum);
+    case at::kDouble: return add_in_rank_order<double>(parts, sum);
+    default: return add_in_rank_order<int64_t>(parts, sum);
   }
 }
 
@@ -45,64 +63,147 @@ void require_cpu_contiguous(const at::Tensor& tensor, std::string_view op) {
   MOE_CHECK(tensor.is_contiguous() && tensor.device().is_cpu(), op, ": contiguous CPU tensor expected");
 }
 
+/// Throws Internal unless there is one count for each of `ranks`, none is negative and they sum to `all`.
+void require_counts(std::span<const int64_t> counts, int ranks, int64_t all, std::string_view op) {
+  MOE_CHECK(static_cast<int>(counts.size()) == ranks, op, ": one count per rank expected");
+  MOE_CHECK(std::all_of(counts.begin(), counts.end(), [](int64_t count) { return count >= 0; }), op,
+            ": a negative count");
+  MOE_CHECK(std::accumulate(counts.begin(), counts.end(), int64_t{0}) == all, op, ": counts do not sum to the rows");
+}
+
+/// `rows` rows of `like`, uninitialised.
+at::Tensor empty_rows(const at::Tensor& like, int64_t rows) {
+  std::vector<int64_t> shape = like.sizes().vec();
+  shape[0] = rows;
+  return at::empty(shape, like.options().requires_grad(false));
+}
+
+/// The bytes of the first counts[0] rows of a contiguous tensor, of the next counts[1], ...
+std::vector<std::span<const std::byte>> sends_of(const at::Tensor& tensor, std::span<const int64_t> counts) {
+  std::vector<std::span<const std::byte>> spans;
+  int64_t first = 0;
+  for (const int64_t count : counts) {
+    spans.push_back(bytes_of(tensor.narrow(0, first, count)));
+    first += count;
+  }
+  return spans;
+}
+
+std::vector<std::span<std::byte>> receives_of(const at::Tensor& tensor, std::span<const int64_t> counts) {
+  std::vector<std::span<std::byte>> spans;
+  int64_t first = 0;
+  for (const int64_t count : counts) {
+    spans.push_back(writable_bytes_of(tensor.narrow(0, first, count)));
+    first += count;
+  }
+  return spans;
+}
+
+class ExchangeWork final : public Work {
+ public:
+  ExchangeWork(std::string op, uint64_t number, int64_t sent_bytes, std::chrono::milliseconds timeout,
+               std::shared_ptr<OperationLog> log, std::unique_ptr<ExchangeCommunicator::Transfer> transfer,
+               std::function<at::Tensor()> result)
+      : op_(std::move(op)),
+        number_(number),
+        sent_bytes_(sent_bytes),
+        timeout_(timeout),
+        log_(std::move(log)),
+        transfer_(std::move(transfer)),
+        result_(std::move(result)) {}
+
+  at::Tensor wait(std::chrono::milliseconds limit) override {
+    MOE_CHECK(transfer_ != nullptr, op_, " (operation ", number_, ") was waited for before");
+    log_->begin_wait(op_, number_);
+    transfer_->finish({limit});
+    log_->end(sent_bytes_);
+    transfer_.reset();
+    return result_();
+  }
+  at::Tensor wait() override { return wait(timeout_); }
+
+ private:
+  std::string op_;
+  uint64_t number_;
+  int64_t sent_bytes_;
+  std::chrono::milliseconds timeout_;
+  std::shared_ptr<OperationLog> log_;
+  std::unique_ptr<ExchangeCommunicator::Transfer> transfer_;
+  std::function<at::Tensor()> result_;
+};
+
 }  // namespace
 
-std::string ExchangeCommunicator::describe_operation() const {
-  return concat(operations_->current(), " (operation ", operations_->sequence(), " of rank ", rank(), " of ", size(),
-                "; the last ones: ", operations_->recent(5), ")");
+std::string ExchangeCommunicator::Operation::describe() const {
+  return concat(name, " (operation ", number, " of rank ", rank, " of ", size, "; the last ones: ", log->recent(5),
+                ")");
+}
+
+ExchangeCommunicator::Operation ExchangeCommunicator::operation(std::string_view op, uint64_t number) const {
+  return {std::string(op), number, rank(), size(), operations_};
+}
+
+int64_t ExchangeCommunicator::bytes_to_others(std::span<const Send> sends) const {
+  int64_t sent = 0;
+  for (int r = 0; r < size(); ++r) sent += r == rank() ? 0 : static_cast<int64_t>(sends[r].size());
+  return sent;
 }
 
 void ExchangeCommunicator::run(std::string_view op, std::span<const Send> sends, std::span<const Receive> receives) {
-  operations_->begin(op, limit_ != timeout_);
-  exchange(sends, receives);
-  int64_t sent = 0;
-  for (int r = 0; r < size(); ++r) sent += r == rank() ? 0 : static_cast<int64_t>(sends[r].size());
-  operations_->end(sent);
+  run(op, sends, receives, {timeout_});
 }
 
-template <typename T>
-void ExchangeCommunicator::reduce(T* data, int64_t count, std::string_view op) {
-  const int64_t ranks = size(), me = rank();
-  std::vector<Send> sends(ranks);
-  std::vector<Receive> receives(ranks);
-  if (count <= kSmallReduction) {
-    std::vector<T> parts(ranks * count);
-    for (int64_t r = 0; r < ranks; ++r) {
-      sends[r] = bytes_of(data, count);
-      receives[r] = writable_bytes_of(parts.data() + r * count, count);
-    }
-    run(op, sends, receives);
-    add_in_rank_order(parts, count, ranks, data);
-    return;
-  }
-  // Rank r sums slice r; then everybody collects the sums. Each sum is made once and copied, so replicas hold the same
-  // bits by construction, for two passes of the data over the wire instead of one per rank.
-  const auto begin = [&](int64_t r) { return count * r / ranks; };
-  const auto length = [&](int64_t r) { return begin(r + 1) - begin(r); };
-  const int64_t mine = length(me);
-  std::vector<T> parts(ranks * mine);
-  for (int64_t r = 0; r < ranks; ++r) {
-    sends[r] = bytes_of(data + begin(r), length(r));
-    receives[r] = writable_bytes_of(parts.data() + r * mine, mine);
-  }
-  run(op, sends, receives);
-  std::vector<T> sum(mine);
-  add_in_rank_order(parts, mine, ranks, sum.data());
-  for (int64_t r = 0; r < ranks; ++r) {
-    sends[r] = bytes_of(sum.data(), mine);
-    receives[r] = writable_bytes_of(data + begin(r), length(r));
-  }
-  run(op, sends, receives);
+void ExchangeCommunicator::run(std::string_view op, std::span<const Send> sends, std::span<const Receive> receives,
+                               const Limit& limit) {
+  const uint64_t number = operations_->begin(op, limit.is_after_work);
+  begin(operation(op, number), sends, receives, {})->finish(limit);
+  operations_->end(bytes_to_others(sends));
+}
+
+std::unique_ptr<Work> ExchangeCommunicator::start(std::string_view op, std::span<const Send> sends,
+                                                  std::span<const Receive> receives, std::vector<at::Tensor> kept,
+                                                  std::function<at::Tensor()> result) {
+  const uint64_t number = operations_->start(op);
+  return std::make_unique<ExchangeWork>(std::string(op), number, bytes_to_others(sends), timeout_, operations_,
+                                        begin(operation(op, number), sends, receives, std::move(kept)),
+                                        std::move(result));
 }
 
 void ExchangeCommunicator::all_reduce_sum(at::Tensor& tensor, std::string_view op) {
   require_cpu_contiguous(tensor, op);
-  switch (tensor.scalar_type()) {
-    case at::kFloat: return reduce(tensor.mutable_data_ptr<float>(), tensor.numel(), op);
-    case at::kDouble: return reduce(tensor.mutable_data_ptr<double>(), tensor.numel(), op);
-    case at::kLong: return reduce(tensor.mutable_data_ptr<int64_t>(), tensor.numel(), op);
-    default: throw Internal(concat(op, ": all_reduce_sum takes float, double and int64, not ", tensor.dtype().name()));
+  require_summable(tensor, "all_reduce_sum", op);
+  const at::Tensor flat = tensor.detach().view(-1);
+  const int64_t ranks = size(), count = flat.numel();
+  if (count <= kSmallReduction) {
+    const at::Tensor parts = at::empty({ranks, count}, flat.options());
+    const std::vector<Send> sends(ranks, bytes_of(flat));
+    std::vector<Receive> receives;
+    for (int64_t r = 0; r < ranks; ++r) receives.push_back(writable_bytes_of(parts.select(0, r)));
+    run(op, sends, receives);
+    return sum_parts(parts, flat);
   }
+  // Rank r sums slice r; then everybody collects the sums. Each sum is made once and copied, so replicas hold the same
+  // bits by construction, for two passes of the data over the wire instead of one per rank.
+  std::vector<int64_t> lengths;
+  for (int64_t r = 0; r < ranks; ++r) lengths.push_back(count * (r + 1) / ranks - count * r / ranks);
+  const at::Tensor sum = reduce_scatter_sum(flat, lengths, op);
+  run(op, std::vector<Send>(ranks, bytes_of(sum)), receives_of(flat, lengths));
+}
+
+std::unique_ptr<Work> ExchangeCommunicator::start_reduce_scatter_sum(const at::Tensor& tensor,
+                                                                     std::span<const int64_t> rows,
+                                                                     std::string_view op) {
+  const at::Tensor all = tensor.detach().contiguous();
+  require_cpu_contiguous(all, op);
+  require_summable(all, "reduce_scatter_sum", op);
+  require_counts(rows, size(), all.size(0), op);
+  const at::Tensor mine = empty_rows(all, rows[rank()]), parts = at::empty({size(), mine.numel()}, mine.options());
+  std::vector<Receive> receives;
+  for (int r = 0; r < size(); ++r) receives.push_back(writable_bytes_of(parts.select(0, r)));
+  return start(op, sends_of(all, rows), receives, {all, parts}, [parts, mine] {
+    sum_parts(parts, mine);
+    return mine;
+  });
 }
 
 void ExchangeCommunicator::broadcast(at::Tensor& tensor, int root, std::string_view op) {
@@ -119,68 +220,50 @@ void ExchangeCommunicator::broadcast(at::Tensor& tensor, int root, std::string_v
   run(op, sends, receives);
 }
 
-std::vector<int64_t> ExchangeCommunicator::gather_sizes(int64_t mine, std::string_view op) {
+std::vector<int64_t> ExchangeCommunicator::gather_sizes(int64_t mine, std::string_view op, const Limit& limit) {
   std::vector<int64_t> all(size());
   std::vector<Send> sends(size(), bytes_of(&mine, 1));
   std::vector<Receive> receives;
   for (int64_t& value : all) receives.push_back(writable_bytes_of(&value, 1));
-  run(op, sends, receives);
+  run(op, sends, receives, limit);
   return all;
+}
+
+std::unique_ptr<Work> ExchangeCommunicator::start_all_gather(const at::Tensor& tensor, std::span<const int64_t> rows,
+                                                             std::string_view op) {
+  const at::Tensor mine = tensor.contiguous();
+  require_counts(rows, size(), std::accumulate(rows.begin(), rows.end(), int64_t{0}), op);
+  MOE_CHECK(mine.size(0) == rows[rank()], op, ": ", mine.size(0), " rows where ", rows[rank()], " were announced");
+  const at::Tensor all = empty_rows(mine, std::accumulate(rows.begin(), rows.end(), int64_t{0}));
+  return start(op, std::vector<Send>(size(), bytes_of(mine)), receives_of(all, rows), {mine, all},
+               [all] { return all; });
 }
 
 at::Tensor ExchangeCommunicator::all_gather(const at::Tensor& tensor, std::string_view op) {
-  const at::Tensor mine = tensor.contiguous();
-  const std::vector<int64_t> counts = gather_sizes(mine.size(0), op);
-  std::vector<int64_t> shape = mine.sizes().vec();
-  shape[0] = std::accumulate(counts.begin(), counts.end(), int64_t{0});
-  at::Tensor all = at::empty(shape, mine.options());
-  std::vector<Send> sends(size(), bytes_of(mine));
-  std::vector<Receive> receives;
-  int64_t first = 0;
-  for (const int64_t count : counts) {
-    at::Tensor part = all.narrow(0, first, count);
-    receives.push_back(writable_bytes_of(part));
-    first += count;
-  }
-  run(op, sends, receives);
-  return all;
+  return start_all_gather(tensor, gather_sizes(tensor.size(0), op, {timeout_}), op)->wait();
 }
 
-at::Tensor ExchangeCommunicator::all_to_all(const at::Tensor& rows_in, std::span<const int64_t> send_rows,
-                                            std::span<const int64_t> recv_rows, std::string_view op) {
+std::unique_ptr<Work> ExchangeCommunicator::start_all_to_all(const at::Tensor& rows_in,
+                                                             std::span<const int64_t> send_rows,
+                                                             std::span<const int64_t> recv_rows, std::string_view op) {
   const at::Tensor rows = rows_in.contiguous();
-  const auto ranks = static_cast<size_t>(size());
-  MOE_CHECK(send_rows.size() == ranks && recv_rows.size() == ranks, op, ": one count per rank expected");
-  MOE_CHECK(std::accumulate(send_rows.begin(), send_rows.end(), int64_t{0}) == rows.size(0), op,
-            ": counts do not sum to the rows");
-  std::vector<int64_t> shape = rows.sizes().vec();
-  shape[0] = std::accumulate(recv_rows.begin(), recv_rows.end(), int64_t{0});
-  at::Tensor received = at::empty(shape, rows.options());
-  std::vector<Send> sends;
-  std::vector<Receive> receives;
-  int64_t sent = 0, arrived = 0;
-  for (int r = 0; r < size(); ++r) {
-    sends.push_back(bytes_of(rows.narrow(0, sent, send_rows[r])));
-    at::Tensor part = received.narrow(0, arrived, recv_rows[r]);
-    receives.push_back(writable_bytes_of(part));
-    sent += send_rows[r];
-    arrived += recv_rows[r];
-  }
-  run(op, sends, receives);
-  return received;
+  const int64_t arriving = std::accumulate(recv_rows.begin(), recv_rows.end(), int64_t{0});
+  require_counts(send_rows, size(), rows.size(0), op);
+  require_counts(recv_rows, size(), arriving, op);
+  const at::Tensor received = empty_rows(rows, arriving);
+  return start(op, sends_of(rows, send_rows), receives_of(received, recv_rows), {rows, received},
+               [received] { return received; });
 }
 
 std::vector<std::string> ExchangeCommunicator::all_gather_bytes(std::string_view bytes, std::string_view op) {
-  return gather_bytes(bytes, gather_sizes(static_cast<int64_t>(bytes.size()), op), op);
+  return gather_bytes(bytes, gather_sizes(static_cast<int64_t>(bytes.size()), op, {timeout_}), op);
 }
 
 std::vector<std::string> ExchangeCommunicator::all_gather_bytes_after_work(std::string_view bytes,
                                                                            std::string_view op) {
   // Once the sizes are there, so are all ranks.
-  limit_ = std::max<std::chrono::milliseconds>(timeout_, kLocalWorkLimit);
-  const std::vector<int64_t> sizes = gather_sizes(static_cast<int64_t>(bytes.size()), op);
-  limit_ = timeout_;
-  return gather_bytes(bytes, sizes, op);
+  const Limit limit{std::max<std::chrono::milliseconds>(timeout_, kLocalWorkLimit), /*is_after_work=*/true};
+  return gather_bytes(bytes, gather_sizes(static_cast<int64_t>(bytes.size()), op, limit), op);
 }
 
 std::vector<std::string> ExchangeCommunicator::gather_bytes(std::string_view bytes, const std::vector<int64_t>& sizes,
@@ -195,7 +278,7 @@ std::vector<std::string> ExchangeCommunicator::gather_bytes(std::string_view byt
 }
 
 void ExchangeCommunicator::barrier(std::string_view op) {
-  gather_sizes(0, op);
+  gather_sizes(0, op, {timeout_});
 }
 
 }  // namespace moe

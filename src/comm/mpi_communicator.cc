@@ -45,54 +45,119 @@ class OwnedComm {
   bool owned_;
 };
 
-class MpiCommunicator final : public ExchangeCommunicator {
- public:
-  MpiCommunicator(MPI_Comm comm, bool owned, std::chrono::milliseconds timeout, int64_t max_message_bytes,
-                  std::shared_ptr<OperationLog> log)
-      : ExchangeCommunicator(timeout, std::move(log)), comm_(comm, owned), max_message_bytes_(max_message_bytes) {
-    MOE_MPI_CHECK(MPI_Comm_rank(comm, &rank_));
-    MOE_MPI_CHECK(MPI_Comm_size(comm, &size_));
+/// What a communicator and its transfers share; lives as long as any of them.
+struct MpiGroup {
+  MpiGroup(MPI_Comm comm_in, bool owned) : comm(comm_in, owned) {
+    MOE_MPI_CHECK(MPI_Comm_rank(comm_in, &rank));
+    MOE_MPI_CHECK(MPI_Comm_size(comm_in, &size));
+  }
+  MpiGroup(const MpiGroup&) = delete;
+  MpiGroup& operator=(const MpiGroup&) = delete;
+  ~MpiGroup() {
+    collect();
+    // MPI owns the buffers of what is still under way: they must outlive it, whoever forgot them.
+    static auto& never_freed = *new std::vector<std::vector<at::Tensor>>;
+    for (Abandoned& one : abandoned) never_freed.push_back(std::move(one.kept));
   }
 
-  int rank() const override { return rank_; }
-  int size() const override { return size_; }
-
-  std::unique_ptr<Communicator> split(int color, std::string_view op) override {
-    barrier(op);  // bounded, unlike the split itself
-    MPI_Comm part = MPI_COMM_NULL;
-    MOE_MPI_CHECK(MPI_Comm_split(comm_.get(), color, rank_, &part));
-    MOE_MPI_CHECK(MPI_Comm_set_errhandler(part, MPI_ERRORS_RETURN));
-    return std::make_unique<MpiCommunicator>(part, /*owned=*/true, timeout(), max_message_bytes_, operations());
-  }
-
- protected:
-  void exchange(std::span<const Send> sends, std::span<const Receive> receives) override {
-    MOE_CHECK(sends[rank_].size() == receives[rank_].size(), describe_operation(),
-              ": sizes to and from oneself differ");
+  /// Messages that nobody waits for, and the tensors that they lie in.
+  struct Abandoned {
     std::vector<MPI_Request> requests;
-    std::vector<int> expected, sources;  // bytes and rank of each receive; these come first
-    for (int step = 1; step < size_; ++step) {
-      const int source = (rank_ - step + size_) % size_;
+    std::vector<at::Tensor> kept;
+  };
+
+  /// Lets go of those that have arrived.
+  void collect() {
+    int finalized = 0;
+    MPI_Finalized(&finalized);
+    if (finalized != 0) return;
+    std::erase_if(abandoned, [](Abandoned& one) {
+      int done = 0;
+      const int status =
+          MPI_Testall(static_cast<int>(one.requests.size()), one.requests.data(), &done, MPI_STATUSES_IGNORE);
+      return status == MPI_SUCCESS && done != 0;
+    });
+  }
+
+  OwnedComm comm;
+  int rank = 0, size = 0;
+  std::vector<Abandoned> abandoned;
+};
+
+/// Messages on their way.
+class MpiTransfer final : public ExchangeCommunicator::Transfer {
+ public:
+  using Send = ExchangeCommunicator::Send;
+  using Receive = ExchangeCommunicator::Receive;
+
+  MpiTransfer(std::shared_ptr<MpiGroup> group, ExchangeCommunicator::Operation operation,
+              std::chrono::milliseconds tell_after, int64_t max_message_bytes, std::vector<at::Tensor> kept)
+      : group_(std::move(group)),
+        operation_(std::move(operation)),
+        tell_after_(tell_after),
+        max_message_bytes_(max_message_bytes),
+        kept_(std::move(kept)) {}
+
+  ~MpiTransfer() override {
+    if (!requests_.empty()) group_->abandoned.push_back({std::move(requests_), std::move(kept_)});
+  }
+
+  void post(std::span<const Send> sends, std::span<const Receive> receives) {
+    const int rank = group_->rank, size = group_->size;
+    for (int step = 1; step < size; ++step) {
+      const int source = (rank - step + size) % size;
       for (Receive rest = receives[source]; !rest.empty();) {
         const int count = next_message(rest.size());
-        requests.push_back(MPI_REQUEST_NULL);
-        expected.push_back(count);
-        sources.push_back(source);
-        MOE_MPI_CHECK(MPI_Irecv(rest.data(), count, MPI_BYTE, source, tag(), comm_.get(), &requests.back()));
+        requests_.push_back(MPI_REQUEST_NULL);
+        expected_.push_back(count);
+        sources_.push_back(source);
+        MOE_MPI_CHECK(MPI_Irecv(rest.data(), count, MPI_BYTE, source, tag(), group_->comm.get(), &requests_.back()));
         rest = rest.subspan(count);
       }
     }
-    for (int step = 1; step < size_; ++step) {
-      const int target = (rank_ + step) % size_;
+    for (int step = 1; step < size; ++step) {
+      const int target = (rank + step) % size;
       for (Send rest = sends[target]; !rest.empty();) {
         const int count = next_message(rest.size());
-        requests.push_back(MPI_REQUEST_NULL);
-        MOE_MPI_CHECK(MPI_Isend(rest.data(), count, MPI_BYTE, target, tag(), comm_.get(), &requests.back()));
+        requests_.push_back(MPI_REQUEST_NULL);
+        MOE_MPI_CHECK(MPI_Isend(rest.data(), count, MPI_BYTE, target, tag(), group_->comm.get(), &requests_.back()));
         rest = rest.subspan(count);
       }
     }
-    if (!receives[rank_].empty()) std::memcpy(receives[rank_].data(), sends[rank_].data(), receives[rank_].size());
-    wait(requests, expected, sources);
+    if (!receives[rank].empty()) std::memcpy(receives[rank].data(), sends[rank].data(), receives[rank].size());
+  }
+
+  void finish(const ExchangeCommunicator::Limit& limit) override {
+    std::vector<MPI_Status> statuses(requests_.size());
+    const auto started = std::chrono::steady_clock::now();
+    std::chrono::nanoseconds told = tell_after_;
+    while (true) {
+      int done = 0;
+      const int status = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, statuses.data());
+      if (status == MPI_ERR_IN_STATUS) throw_for(statuses);
+      MOE_MPI_CHECK(status);
+      if (done != 0) break;
+      const auto waited = std::chrono::steady_clock::now() - started;
+      if (waited > limit.time) {
+        throw Timeout(concat("no answer within ", limit.time.count(), " ms in ", operation_.describe()));
+      }
+      if (limit.is_after_work && waited > told) {
+        tell_missing(std::chrono::duration_cast<std::chrono::seconds>(waited), limit);
+        told += tell_after_;
+      }
+      if (waited < kYieldFor) {
+        sched_yield();
+      } else {
+        std::this_thread::sleep_for(kSleep);
+      }
+    }
+    requests_.clear();
+    for (size_t i = 0; i < expected_.size(); ++i) {
+      int count = 0;
+      MOE_MPI_CHECK(MPI_Get_count(&statuses[i], MPI_BYTE, &count));
+      if (count != expected_[i])
+        throw_size_mismatch(statuses[i].MPI_SOURCE, concat(count, " bytes where ", expected_[i], " were expected"));
+    }
   }
 
  private:
@@ -101,58 +166,27 @@ class MpiCommunicator final : public ExchangeCommunicator {
   }
 
   /// From the operation's name: ranks in different operations never take each other's bytes, but wait and say where.
-  int tag() const { return static_cast<int>(std::hash<std::string>()(operations()->current()) % kTags); }
+  /// Operations of one name that are under way together keep their order, since MPI's messages do not overtake.
+  int tag() const { return static_cast<int>(std::hash<std::string>()(operation_.name) % kTags); }
 
   /// A rank that was stopped in the midst of its own work looks like one that works: whoever waits says for whom. Of
   /// several the lowest.
-  void tell_missing(std::span<MPI_Request> requests, std::span<const int> sources, std::chrono::seconds waited) const {
+  void tell_missing(std::chrono::seconds waited, const ExchangeCommunicator::Limit& limit) const {
     std::set<int> missing;
-    for (size_t i = 0; i < sources.size(); ++i) {
+    for (size_t i = 0; i < sources_.size(); ++i) {
       int arrived = 0;
-      MOE_MPI_CHECK(MPI_Request_get_status(requests[i], &arrived, MPI_STATUS_IGNORE));
-      if (arrived == 0) missing.insert(sources[i]);
+      MOE_MPI_CHECK(MPI_Request_get_status(requests_[i], &arrived, MPI_STATUS_IGNORE));
+      if (arrived == 0) missing.insert(sources_[i]);
     }
     std::string ranks;
     for (const int rank : missing) ranks += concat(ranks.empty() ? "" : ",", rank);
-    const auto lower = std::distance(missing.begin(), missing.lower_bound(rank_));
-    if (ranks.empty() || lower != rank_) return;
+    const auto lower = std::distance(missing.begin(), missing.lower_bound(group_->rank));
+    if (ranks.empty() || lower != group_->rank) return;
     log(LogLevel::kWarning,
-        concat("event=waiting_for_ranks ranks=", ranks, " seconds=", waited.count(), " operation=\"",
-               operations()->current(), "\"; what a rank does alone (hashing, reading, writing) may take up to ",
-               limit() / std::chrono::hours(1),
+        concat("event=waiting_for_ranks ranks=", ranks, " seconds=", waited.count(), " operation=\"", operation_.name,
+               "\"; what a rank does alone (hashing, reading, writing) may take up to ",
+               limit.time / std::chrono::hours(1),
                " h; if they are stopped or hang, end the gang: it goes on at its last checkpoint"));
-  }
-
-  void wait(std::vector<MPI_Request>& requests, std::span<const int> expected, std::span<const int> sources) {
-    std::vector<MPI_Status> statuses(requests.size());
-    const auto started = std::chrono::steady_clock::now();
-    std::chrono::nanoseconds told = timeout();
-    while (true) {
-      int done = 0;
-      const int status = MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, statuses.data());
-      if (status == MPI_ERR_IN_STATUS) throw_for(statuses);
-      MOE_MPI_CHECK(status);
-      if (done != 0) break;
-      const auto waited = std::chrono::steady_clock::now() - started;
-      if (waited > limit()) {
-        throw Timeout(concat("no answer within ", limit().count(), " ms in ", describe_operation()));
-      }
-      if (waited > told) {
-        tell_missing(requests, sources, std::chrono::duration_cast<std::chrono::seconds>(waited));
-        told += timeout();
-      }
-      if (waited < kYieldFor) {
-        sched_yield();
-      } else {
-        std::this_thread::sleep_for(kSleep);
-      }
-    }
-    for (size_t i = 0; i < expected.size(); ++i) {
-      int count = 0;
-      MOE_MPI_CHECK(MPI_Get_count(&statuses[i], MPI_BYTE, &count));
-      if (count != expected[i])
-        throw_size_mismatch(statuses[i].MPI_SOURCE, concat(count, " bytes where ", expected[i], " were expected"));
-    }
   }
 
   [[noreturn]] void throw_for(std::span<const MPI_Status> statuses) const {
@@ -166,13 +200,52 @@ class MpiCommunicator final : public ExchangeCommunicator {
   }
 
   [[noreturn]] void throw_size_mismatch(int source, const std::string& what) const {
-    throw Internal(concat("rank ", source, " sent ", what, " in ", describe_operation()));
+    throw Internal(concat("rank ", source, " sent ", what, " in ", operation_.describe()));
   }
 
-  OwnedComm comm_;
+  std::shared_ptr<MpiGroup> group_;
+  ExchangeCommunicator::Operation operation_;
+  std::chrono::milliseconds tell_after_;
   int64_t max_message_bytes_;
-  int rank_ = 0;
-  int size_ = 0;
+  std::vector<at::Tensor> kept_;
+  std::vector<MPI_Request> requests_;    ///< receives come first; empty when all is done
+  std::vector<int> expected_, sources_;  ///< bytes and rank of each receive
+};
+
+class MpiCommunicator final : public ExchangeCommunicator {
+ public:
+  MpiCommunicator(MPI_Comm comm, bool owned, std::chrono::milliseconds timeout, int64_t max_message_bytes,
+                  std::shared_ptr<OperationLog> log)
+      : ExchangeCommunicator(timeout, std::move(log)),
+        group_(std::make_shared<MpiGroup>(comm, owned)),
+        max_message_bytes_(max_message_bytes) {}
+
+  int rank() const override { return group_->rank; }
+  int size() const override { return group_->size; }
+
+  std::unique_ptr<Communicator> split(int color, std::string_view op) override {
+    barrier(op);  // bounded, unlike the split itself
+    MPI_Comm part = MPI_COMM_NULL;
+    MOE_MPI_CHECK(MPI_Comm_split(group_->comm.get(), color, group_->rank, &part));
+    MOE_MPI_CHECK(MPI_Comm_set_errhandler(part, MPI_ERRORS_RETURN));
+    return std::make_unique<MpiCommunicator>(part, /*owned=*/true, timeout(), max_message_bytes_, operations());
+  }
+
+ protected:
+  std::unique_ptr<Transfer> begin(Operation operation, std::span<const Send> sends, std::span<const Receive> receives,
+                                  std::vector<at::Tensor> kept) override {
+    MOE_CHECK(sends[group_->rank].size() == receives[group_->rank].size(), operation.describe(),
+              ": sizes to and from oneself differ");
+    group_->collect();
+    auto transfer =
+        std::make_unique<MpiTransfer>(group_, std::move(operation), timeout(), max_message_bytes_, std::move(kept));
+    transfer->post(sends, receives);
+    return transfer;
+  }
+
+ private:
+  std::shared_ptr<MpiGroup> group_;
+  int64_t max_message_bytes_;
 };
 
 }  // namespace

@@ -4,21 +4,38 @@
 
 namespace moe {
 
-void OperationLog::begin(std::string_view op, bool is_after_work) {
+uint64_t OperationLog::add(std::string_view op) {
+  names_[count_ % kKept] = op;
+  return ++count_;
+}
+
+void OperationLog::set_current(std::string_view op, uint64_t number, bool is_after_work) {
+  current_ = {std::string(op), number, /*is_in_flight=*/true, is_after_work, std::chrono::steady_clock::now()};
+}
+
+uint64_t OperationLog::begin(std::string_view op, bool is_after_work) {
   const std::lock_guard lock(mutex_);
-  names_[count_++ % kKept] = op;
-  is_in_flight_ = true;
-  is_after_work_ = is_after_work;
-  since_ = std::chrono::steady_clock::now();
+  const uint64_t number = add(op);
+  set_current(op, number, is_after_work);
+  return number;
+}
+
+uint64_t OperationLog::start(std::string_view op) {
+  const std::lock_guard lock(mutex_);
+  return add(op);
+}
+
+void OperationLog::begin_wait(std::string_view op, uint64_t number) {
+  const std::lock_guard lock(mutex_);
+  set_current(op, number, /*is_after_work=*/false);
 }
 
 void OperationLog::end(int64_t sent_bytes) {
   const std::lock_guard lock(mutex_);
   const auto now = std::chrono::steady_clock::now();
-  if (observer_)
-    observer_(names_[(count_ - 1) % kKept], std::chrono::duration<double>(now - since_).count(), sent_bytes);
-  is_in_flight_ = false;
-  since_ = now;
+  if (observer_) observer_(current_.name, std::chrono::duration<double>(now - current_.since).count(), sent_bytes);
+  current_.is_in_flight = false;
+  current_.since = now;
 }
 
 void OperationLog::observe(Observer observer) {
@@ -33,13 +50,12 @@ uint64_t OperationLog::sequence() const {
 
 std::string OperationLog::current() const {
   const std::lock_guard lock(mutex_);
-  return count_ == 0 ? "" : names_[(count_ - 1) % kKept];
+  return current_.name;
 }
 
 OperationState OperationLog::state() const {
   const std::lock_guard lock(mutex_);
-  if (count_ == 0) return {};
-  return {names_[(count_ - 1) % kKept], count_, is_in_flight_, is_after_work_, since_};
+  return current_;
 }
 
 std::string OperationLog::recent(uint64_t how_many) const {

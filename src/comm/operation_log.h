@@ -10,13 +10,13 @@
 
 namespace moe {
 
-/// The operation that a rank is in, or was last in.
+/// The operation that a rank waits for, or last waited for.
 struct OperationState {
   std::string name;
   uint64_t number = 0;  ///< 0: none yet
   bool is_in_flight = false;
   bool is_after_work = false;                   ///< ranks come to it from work of their own: its age says nothing
-  std::chrono::steady_clock::time_point since;  ///< when it began, or ended
+  std::chrono::steady_clock::time_point since;  ///< when the wait began, or ended
 
   /// Since when a rank waits for others that should have come: what a gauge of stuck collectives shows.
   double seconds_in_flight() const {
@@ -30,28 +30,36 @@ struct OperationState {
 /// message of a wait that failed and for the watchdog, which reads it from another thread. Thread-safe.
 class OperationLog {
  public:
-  /// Called on the communicator's thread after each operation.
+  /// Called on the communicator's thread after each operation that was waited for, with the seconds of the wait.
   using Observer = std::function<void(std::string_view op, double seconds, int64_t sent_bytes)>;
 
-  void begin(std::string_view op, bool is_after_work = false);
+  /// An operation is begun and waited for. Returns its sequence number.
+  uint64_t begin(std::string_view op, bool is_after_work = false);
+  /// One is begun, and nobody waits for it yet. Returns its sequence number.
+  uint64_t start(std::string_view op);
+  /// Now somebody does.
+  void begin_wait(std::string_view op, uint64_t number);
+  /// What is waited for is done.
   void end(int64_t sent_bytes);
   void observe(Observer observer);
 
-  /// How many operations were begun; the current one has this sequence number.
+  /// How many operations were begun.
   uint64_t sequence() const;
+  /// The one that is, or was last, waited for.
   std::string current() const;
   OperationState state() const;
   /// "12 a, 13 b, 14 c".
   std::string recent(uint64_t how_many) const;
 
  private:
+  uint64_t add(std::string_view op);
+  void set_current(std::string_view op, uint64_t number, bool is_after_work);
+
   static constexpr uint64_t kKept = 32;
   mutable std::mutex mutex_;
   std::array<std::string, kKept> names_;
   uint64_t count_ = 0;
-  bool is_in_flight_ = false;
-  bool is_after_work_ = false;
-  std::chrono::steady_clock::time_point since_;
+  OperationState current_;
   Observer observer_;
 };
 

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <cstddef>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <optional>
 
@@ -28,28 +30,130 @@ constexpr std::chrono::milliseconds kFailureCheck{20};
 }  // namespace
 
 struct ThreadCommunicator::Group {
+  /// What one rank hands out in an exchange, and what it expects.
   struct Posted {
-    std::span<const Send> sends;
     std::string op;
+    std::vector<std::shared_ptr<const std::vector<std::byte>>> sends;  ///< [ranks]
+    std::vector<size_t> expected;                                      ///< [ranks]: bytes
+  };
+  /// One collective, or a part of one: the n-th that each rank begins.
+  struct Exchange {
+    std::vector<Posted> posted;  ///< [ranks]
+    int arrived = 0, left = 0;
+    bool is_complete = false;  ///< all have posted, and none had given up
+    std::string mismatch;      ///< empty if they fit each other
   };
 
   explicit Group(int size_in, std::shared_ptr<Failure> failure_in)
-      : size(size_in), posted(size_in), offered(size_in), failure(std::move(failure_in)) {}
+      : size(size_in), begun(size_in), offered(size_in), failure(std::move(failure_in)) {}
+
+  /// What two ranks of a complete exchange do not agree on; empty if all fits.
+  std::string disagreement(const Exchange& exchange) const {
+    const std::vector<Posted>& posted = exchange.posted;
+    for (int me = 0; me < size; ++me) {
+      for (int r = 0; r < size; ++r) {
+        if (posted[r].op != posted[me].op) {
+          return concat("rank ", r, " is in '", posted[r].op, "' while rank ", me, " is in '", posted[me].op, "'");
+        }
+        if (posted[r].sends[me]->size() != posted[me].expected[r]) {
+          return concat("rank ", r, " sends ", posted[r].sends[me]->size(), " bytes where rank ", me, " expects ",
+                        posted[me].expected[r], " in '", posted[me].op, "'");
+        }
+      }
+    }
+    return "";
+  }
+
+  /// The rank needs nothing more of the exchange. Under the mutex.
+  void leave(uint64_t number) {
+    if (++exchanges.at(number).left == size) exchanges.erase(number);
+  }
 
   const int size;
   std::mutex mutex;
   std::condition_variable all_here;
-  int waiting = 0;
-  uint64_t round = 0;
-  /// What each rank hands out; read by all between the two meetings of an exchange.
-  std::vector<Posted> posted;
-  /// Where two ranks did not agree, and the wait of the first that gave up: once set, every later call of the group
+  std::vector<uint64_t> begun;             ///< [ranks]: exchanges that the rank began
+  std::map<uint64_t, Exchange> exchanges;  ///< by number; nodes stay where they are
+  /// Where two ranks did not agree, and the wait of the first that gave up: once set, every later exchange of the group
   /// throws it.
   std::string mismatch, late;
   /// Sub-groups made in a split, by the rank that made them.
   std::vector<std::shared_ptr<Group>> offered;
   std::shared_ptr<Failure> failure;
 };
+
+class ThreadCommunicator::ThreadTransfer final : public ExchangeCommunicator::Transfer {
+ public:
+  ThreadTransfer(std::shared_ptr<Group> group, Operation operation, uint64_t number, std::span<const Receive> receives,
+                 std::vector<at::Tensor> kept)
+      : group_(std::move(group)),
+        operation_(std::move(operation)),
+        number_(number),
+        receives_(receives.begin(), receives.end()),
+        kept_(std::move(kept)) {}
+
+  ~ThreadTransfer() override {
+    const std::lock_guard<std::mutex> lock(group_->mutex);
+    if (!has_left_) group_->leave(number_);
+  }
+
+  /// Ends early, for all ranks, when one is late or has failed.
+  void finish(const Limit& limit) override {
+    Group& group = *group_;
+    std::unique_lock<std::mutex> lock(group.mutex);
+    const Group::Exchange& exchange = group.exchanges.at(number_);
+    const auto deadline = std::chrono::steady_clock::now() + limit.time;
+    while (!exchange.is_complete) {
+      if (const auto reason = group.failure->get()) throw HardwareError("another rank failed: " + *reason);
+      if (!group.late.empty()) throw Timeout(group.late);
+      if (std::chrono::steady_clock::now() > deadline) {
+        group.late = concat("no answer within ", limit.time.count(), " ms in ", operation_.describe());
+        throw Timeout(group.late);
+      }
+      group.all_here.wait_for(lock, kFailureCheck);
+    }
+    if (!exchange.mismatch.empty()) throw Internal(exchange.mismatch);
+    lock.unlock();
+    // Nobody changes what was posted any more.
+    for (int r = 0; r < group.size; ++r) {
+      if (!receives_[r].empty())
+        std::memcpy(receives_[r].data(), exchange.posted[r].sends[operation_.rank]->data(), receives_[r].size());
+    }
+    lock.lock();
+    group.leave(number_);
+    has_left_ = true;
+  }
+
+ private:
+  std::shared_ptr<Group> group_;
+  Operation operation_;
+  uint64_t number_;
+  std::vector<Receive> receives_;
+  std::vector<at::Tensor> kept_;
+  bool has_left_ = false;
+};
+
+namespace {
+
+/// An exchange with oneself is over when it is begun.
+class DoneTransfer final : public ExchangeCommunicator::Transfer {
+ public:
+  void finish(const ExchangeCommunicator::Limit& /*limit*/) override {}
+};
+
+/// Copies of the buffers; of the same buffer one.
+std::vector<std::shared_ptr<const std::vector<std::byte>>> copies_of(
+    std::span<const ExchangeCommunicator::Send> sends) {
+  std::vector<std::shared_ptr<const std::vector<std::byte>>> copies;
+  for (size_t r = 0; r < sends.size(); ++r) {
+    const bool is_same = r > 0 && sends[r].data() == sends[r - 1].data() && sends[r].size() == sends[r - 1].size();
+    copies.push_back(is_same ? copies.back()
+                             : std::make_shared<const std::vector<std::byte>>(sends[r].begin(), sends[r].end()));
+  }
+  return copies;
+}
+
+}  // namespace
 
 std::vector<std::unique_ptr<ThreadCommunicator>> ThreadCommunicator::make_world(int size,
                                                                                 std::chrono::milliseconds timeout) {
@@ -73,65 +177,30 @@ void ThreadCommunicator::abort(const std::string& reason) {
   if (!group_->failure->reason) group_->failure->reason = reason;
 }
 
-/// Returns when every rank of the group has come. The first meeting of an exchange ends early, for all, when a rank is
-/// late or has failed; a rank that leaves it has handed out nothing that another one still reads. Nothing can hold up
-/// the second one.
-void ThreadCommunicator::meet(Meeting meeting) {
+std::unique_ptr<ExchangeCommunicator::Transfer> ThreadCommunicator::begin(Operation operation,
+                                                                          std::span<const Send> sends,
+                                                                          std::span<const Receive> receives,
+                                                                          std::vector<at::Tensor> kept) {
   Group& group = *group_;
-  std::unique_lock<std::mutex> lock(group.mutex);
-  if (meeting == Meeting::kSecond) {
-    const uint64_t round = group.round;
-    if (++group.waiting < group.size) return group.all_here.wait(lock, [&] { return group.round != round; });
-  } else {
-    const auto deadline = std::chrono::steady_clock::now() + limit();
-    const uint64_t round = group.round;
-    ++group.waiting;
-    while (group.round == round) {
-      if (const auto reason = group.failure->get()) throw HardwareError("another rank failed: " + *reason);
-      if (!group.late.empty()) throw Timeout(group.late);
-      if (group.waiting == group.size) break;
-      if (std::chrono::steady_clock::now() > deadline) {
-        group.late = concat("no answer within ", limit().count(), " ms in ", describe_operation());
-        throw Timeout(group.late);
-      }
-      group.all_here.wait_for(lock, kFailureCheck);
-    }
-    if (group.round != round) return;
+  if (group.size == 1) {
+    MOE_CHECK(sends[0].size() == receives[0].size(), operation.describe(), ": sizes to and from oneself differ");
+    if (!sends[0].empty()) std::memcpy(receives[0].data(), sends[0].data(), sends[0].size());
+    return std::make_unique<DoneTransfer>();
   }
-  group.waiting = 0;
-  ++group.round;
-  group.all_here.notify_all();
-}
-
-std::string ThreadCommunicator::disagreement(std::span<const Receive> receives) const {
-  const std::string mine = operations()->current();
-  for (int r = 0; r < size(); ++r) {
-    const Group::Posted& peer = group_->posted[r];
-    if (peer.op != mine) return concat("rank ", r, " is in '", peer.op, "' while rank ", rank_, " is in '", mine, "'");
-    if (peer.sends[rank_].size() != receives[r].size()) {
-      return concat("rank ", r, " sends ", peer.sends[rank_].size(), " bytes where rank ", rank_, " expects ",
-                    receives[r].size(), " in '", mine, "'");
-    }
-  }
-  return "";
-}
-
-void ThreadCommunicator::exchange(std::span<const Send> sends, std::span<const Receive> receives) {
-  Group& group = *group_;
-  group.posted[rank_] = {sends, operations()->current()};
-  meet(Meeting::kFirst);
-  if (const std::string mismatch = disagreement(receives); !mismatch.empty()) {
-    const std::lock_guard<std::mutex> lock(group.mutex);
-    if (group.mismatch.empty()) group.mismatch = mismatch;
-  } else {
-    for (int r = 0; r < size(); ++r) {
-      if (!receives[r].empty())
-        std::memcpy(receives[r].data(), group.posted[r].sends[rank_].data(), receives[r].size());
-    }
-  }
-  meet(Meeting::kSecond);
+  Group::Posted mine{operation.name, copies_of(sends), {}};
+  for (const Receive& receive : receives) mine.expected.push_back(receive.size());
   const std::lock_guard<std::mutex> lock(group.mutex);
-  if (!group.mismatch.empty()) throw Internal(group.mismatch);
+  const uint64_t number = group.begun[rank_]++;
+  Group::Exchange& exchange = group.exchanges[number];
+  exchange.posted.resize(group.size);
+  exchange.posted[rank_] = std::move(mine);
+  if (++exchange.arrived == group.size && group.late.empty() && !group.failure->get()) {
+    if (group.mismatch.empty()) group.mismatch = group.disagreement(exchange);
+    exchange.mismatch = group.mismatch;
+    exchange.is_complete = true;
+    group.all_here.notify_all();
+  }
+  return std::make_unique<ThreadTransfer>(group_, std::move(operation), number, receives, std::move(kept));
 }
 
 std::unique_ptr<Communicator> ThreadCommunicator::split(int color, std::string_view op) {

@@ -10,9 +10,10 @@
 namespace moe {
 
 /// N ranks as threads of one process: the same collectives as over MPI, for tests. Each rank's object is used by its
-/// own thread. A rank that names another operation than its peers, or sends another size than they expect, makes all of
-/// them throw Internal; a wait that passes its limit throws Timeout in all of them, late ones included; a rank that
-/// fails elsewhere tells the others through abort().
+/// own thread. What is sent is copied when it is handed in, so that no rank waits for a reader. A rank that names
+/// another operation than its peers, or sends another size than they expect, makes all of them throw Internal; a wait
+/// that passes its limit throws Timeout in all of them, late ones included; a rank that fails elsewhere tells the
+/// others through abort().
 class ThreadCommunicator final : public ExchangeCommunicator {
  public:
   /// The communicators of ranks 0 .. size-1.
@@ -27,17 +28,14 @@ class ThreadCommunicator final : public ExchangeCommunicator {
   void abort(const std::string& reason);
 
  protected:
-  void exchange(std::span<const Send> sends, std::span<const Receive> receives) override;
+  std::unique_ptr<Transfer> begin(Operation operation, std::span<const Send> sends, std::span<const Receive> receives,
+                                  std::vector<at::Tensor> kept) override;
 
  private:
   struct Group;
+  class ThreadTransfer;
   ThreadCommunicator(std::shared_ptr<Group> group, int rank, std::chrono::milliseconds timeout,
                      std::shared_ptr<OperationLog> log);
-  enum class Meeting { kFirst, kSecond };
-  void meet(Meeting meeting);
-  /// What another rank posted that does not fit this rank's call; empty if all fits.
-  std::string disagreement(std::span<const Receive> receives) const;
-
   std::shared_ptr<Group> group_;
   int rank_;
 };

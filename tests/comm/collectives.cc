@@ -2,9 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <map>
+#include <memory>
+#include <numeric>
 #include <string>
+#include <vector>
 
 #include "comm/agreement.h"
 #include "common/error.h"
@@ -102,6 +107,87 @@ void check_all_to_alls(Communicator& world) {
   }
 }
 
+/// Rows of rank r in a tensor spread unevenly: rank 1 gets none.
+std::vector<int64_t> uneven_rows(int ranks) {
+  std::vector<int64_t> rows;
+  for (int r = 0; r < ranks; ++r) rows.push_back(r == 1 ? 0 : 3 + 2 * r);
+  return rows;
+}
+
+template <typename T>
+void check_reduce_scatter(Communicator& world) {
+  const std::vector<int64_t> rows = uneven_rows(world.size());
+  const int64_t width = 7, all = std::accumulate(rows.begin(), rows.end(), int64_t{0});
+  const at::Tensor mine = at::empty({all, width}, c10::CppTypeToScalarType<T>::value);
+  std::vector<T> sums(all * width);
+  for (int64_t i = 0; i < all * width; ++i) {
+    mine.mutable_data_ptr<T>()[i] = static_cast<T>(element(world.rank(), i));
+    for (int r = 0; r < world.size(); ++r) sums[i] = static_cast<T>(sums[i] + static_cast<T>(element(r, i)));
+  }
+  const at::Tensor before = mine.clone();
+  const at::Tensor part = world.reduce_scatter_sum(mine, rows, "reduce-scatter");
+  EXPECT_EQ(part.sizes(), (std::vector<int64_t>{rows[world.rank()], width}));
+  const int64_t first = std::accumulate(rows.begin(), rows.begin() + world.rank(), int64_t{0});
+  EXPECT_TRUE(part.numel() == 0 ||
+              std::memcmp(part.const_data_ptr<T>(), sums.data() + first * width, part.nbytes()) == 0)
+      << c10::toString(part.scalar_type()) << ": not the sums in rank order, to the bit";
+  EXPECT_TRUE(mine.equal(before)) << "what was handed in was changed";
+  EXPECT_EQ(world.reduce_scatter_sum(at::empty({0, 4}), std::vector<int64_t>(world.size(), 0), "of nothing").sizes(),
+            (std::vector<int64_t>{0, 4}));
+}
+
+/// What is in flight together: three kinds, two of each under one name, begun in the same order everywhere and waited
+/// for in an order of each rank's own, while other collectives go on.
+void check_works_in_flight(Communicator& world) {
+  const int n = world.size(), me = world.rank();
+  const std::vector<int64_t> rows = uneven_rows(n);
+  const int64_t all = std::accumulate(rows.begin(), rows.end(), int64_t{0});
+  std::vector<std::unique_ptr<Work>> works;
+  std::vector<at::Tensor> expected;
+  for (int round = 0; round < 2; ++round) {
+    const double base = 10'000 * round;
+    works.push_back(world.start_reduce_scatter_sum(at::full({all, 2}, base + me, at::kDouble), rows, "in flight: sum"));
+    expected.push_back(at::full({rows[me], 2}, n * base + n * (n - 1) / 2.0, at::kDouble));
+
+    works.push_back(world.start_all_gather(at::full({rows[me], 3}, base + me, at::kDouble), rows, "in flight: gather"));
+    std::vector<at::Tensor> parts;
+    for (int r = 0; r < n; ++r) parts.push_back(at::full({rows[r], 3}, base + r, at::kDouble));
+    expected.push_back(at::cat(parts));
+
+    // Rank s sends (s + t) % 3 rows to rank t.
+    std::vector<int64_t> send, receive;
+    std::vector<at::Tensor> sent, received;
+    for (int peer = 0; peer < n; ++peer) {
+      send.push_back((me + peer + round) % 3);
+      receive.push_back(send.back());
+      sent.push_back(at::full({send.back(), 300}, base + row_value(me, peer, 0), at::kDouble));
+      received.push_back(at::full({receive.back(), 300}, base + row_value(peer, me, 0), at::kDouble));
+    }
+    works.push_back(world.start_all_to_all(at::cat(sent), send, receive, "in flight: rows"));
+    expected.push_back(at::cat(received));
+  }
+  world.barrier("while they are in flight");
+  std::vector<size_t> order;
+  for (size_t i = 0; i < works.size(); ++i) order.push_back((i + me) % works.size());
+  if (me % 2 == 1) std::reverse(order.begin(), order.end());
+  for (const size_t i : order) {
+    const at::Tensor result = works[i]->wait(std::chrono::seconds(30));
+    EXPECT_TRUE(result.equal(expected[i])) << "work " << i << " of rank " << me;
+    EXPECT_THROW(works[i]->wait(), Internal) << "a result is given once";
+  }
+  works.clear();
+
+  // Who forgets one owes the others nothing; what he begins next under that name is not mixed up with it.
+  std::unique_ptr<Work> forgotten = world.start_all_gather(at::full({rows[me]}, 1.0), rows, "forgotten");
+  if (me == 0) forgotten.reset();
+  const std::unique_ptr<Work> next = world.start_all_gather(at::full({rows[me]}, 2.0), rows, "forgotten");
+  EXPECT_TRUE(next->wait().equal(at::full({all}, 2.0)));
+  if (forgotten) {
+    EXPECT_TRUE(forgotten->wait().equal(at::full({all}, 1.0)));
+  }
+  world.barrier("after the forgotten one");
+}
+
 void check_bytes(Communicator& world) {
   const int n = world.size(), me = world.rank();
   // Rank 0 gives nothing, the others bytes that are not text.
@@ -195,6 +281,10 @@ void check_refusals(Communicator& world) {
   counts.push_back(0);
   EXPECT_THROW(world.exchange_counts(counts, "a count too many"), Internal);
   EXPECT_THROW(world.all_to_all(at::zeros({world.size(), 1}), counts, counts, "a target too many"), Internal);
+  const std::vector<int64_t> ones(world.size(), 1);
+  EXPECT_THROW(world.start_reduce_scatter_sum(at::zeros({world.size()}, at::kInt), ones, "ints"), Internal);
+  EXPECT_THROW(world.start_reduce_scatter_sum(at::zeros({world.size() + 1}), ones, "a row too many"), Internal);
+  EXPECT_THROW(world.start_all_gather(at::zeros({2}), ones, "a row too many"), Internal);
 }
 
 }  // namespace
@@ -208,6 +298,10 @@ void check_collectives(Communicator& world) {
   check_broadcasts(world);
   check_all_gather(world);
   check_all_to_alls(world);
+  check_reduce_scatter<float>(world);
+  check_reduce_scatter<double>(world);
+  check_reduce_scatter<int64_t>(world);
+  check_works_in_flight(world);
   check_bytes(world);
   check_splits(world);
   check_agreements(world);

@@ -68,6 +68,48 @@ TEST(MpiCommunicatorTest, WhoIsWaitedForBeyondTheLimitIsNamed) {
               AllOf(HasSubstr("event=waiting_for_ranks ranks=1 "), HasSubstr("hash weights"), HasSubstr("up to 24 h")));
 }
 
+TEST(MpiCommunicatorTest, AWorkThatNobodyElseBeginsTimesOutAtItsWaitAndMayBeForgotten) {
+  Communicator& world = testing::mpi_world();
+  const auto hasty = make_mpi_world(kPatience)->split(0, "hasty");
+  if (world.rank() == 0) {
+    const std::vector<int64_t> rows(world.size(), 1);
+    std::unique_ptr<Work> sums = hasty->start_reduce_scatter_sum(at::ones({world.size()}), rows, "step 7 gradients");
+    const std::unique_ptr<Work> other = hasty->start_all_gather(at::ones({1}), rows, "parameters");
+    try {
+      sums->wait(std::chrono::milliseconds(200));
+      ADD_FAILURE();
+    } catch (const Timeout& error) {
+      EXPECT_THAT(error.what(), AllOf(HasSubstr("within 200 ms"), HasSubstr("step 7 gradients (operation 2 of rank 0"),
+                                      HasSubstr("parameters")));
+    }
+    sums.reset();
+  }
+  world.barrier("after the timeout");
+}
+
+TEST(MpiCommunicatorTest, AWorkOfAnotherSizeIsInternalAtItsWait) {
+  Communicator& world = testing::mpi_world();
+  const auto group = make_mpi_world(kPatience)->split(0, "sizes");
+  const int n = world.size();
+  // Rank 0 sends two rows to each where one is expected.
+  const std::vector<int64_t> send(n, world.rank() == 0 ? 2 : 1), receive(n, 1);
+  std::vector<int64_t> from(receive);
+  if (world.rank() == 0) from[0] = 2;
+  const std::unique_ptr<Work> rows =
+      group->start_all_to_all(at::ones({n * send[0], 1}, at::kDouble), send, from, "rows");
+  if (world.rank() == 0) {
+    EXPECT_EQ(rows->wait().size(0), n + 1);
+  } else {
+    try {
+      rows->wait();
+      ADD_FAILURE();
+    } catch (const Internal& error) {
+      EXPECT_THAT(error.what(), HasSubstr("rank 0 sent more bytes than were expected in rows"));
+    }
+  }
+  world.barrier("after the error");
+}
+
 TEST(MpiCommunicatorTest, DifferentShapesAreInternal) {
   Communicator& world = testing::mpi_world();
   const auto group = make_mpi_world(kPatience)->split(0, "shapes");

@@ -36,5 +36,26 @@ TEST(OperationLogTest, KeepsTheLastOnesInOrder) {
   EXPECT_EQ(all.substr(0, all.find(',')), "69 op69") << "the ring keeps 32";
 }
 
+TEST(OperationLogTest, WhatNobodyWaitsForIsNotInFlight) {
+  OperationLog log;
+  std::string seen;
+  log.observe([&](std::string_view op, double, int64_t) { seen += std::string(op) + " "; });
+  EXPECT_EQ(log.start("a"), 1);
+  EXPECT_EQ(log.start("b"), 2);
+  EXPECT_EQ(log.state().seconds_in_flight(), 0) << "its rank computes";
+  EXPECT_EQ(log.state().number, 0);
+  EXPECT_EQ(log.recent(5), "1 a, 2 b");
+  log.begin_wait("a", 1);
+  EXPECT_GT(log.state().seconds_in_flight(), 0);
+  EXPECT_EQ(log.current(), "a");
+  EXPECT_EQ(log.state().number, 1);
+  log.end(8);
+  EXPECT_EQ(log.begin("c"), 3);
+  log.end(8);
+  log.begin_wait("b", 2);
+  log.end(8);
+  EXPECT_EQ(seen, "a c b ") << "in the order of the waits";
+}
+
 }  // namespace
 }  // namespace moe

@@ -136,6 +136,59 @@ TEST(ThreadCommunicatorTest, DifferentShapesAreNamedOnEveryRank) {
   }
 }
 
+const std::vector<int64_t> kOneRowEach{1, 1, 1};
+
+TEST(ThreadCommunicatorTest, AWorkThatARankNeverBeginsIsATimeoutOfItsWait) {
+  const auto thrown = failures(3, [](Communicator& world) {
+    world.barrier("together");
+    if (world.rank() == 2) return;
+    const auto sums = world.start_reduce_scatter_sum(at::ones({3}), kOneRowEach, "step 7 gradients");
+    sums->wait(std::chrono::milliseconds(100));
+  });
+  for (int rank = 0; rank < 2; ++rank) {
+    EXPECT_THAT(thrown[rank],
+                AllOf(HasSubstr("Timeout: no answer within 100 ms in step 7 gradients (operation 2 of rank")));
+  }
+}
+
+TEST(ThreadCommunicatorTest, WorksThatDoNotFitAreNamedOnEveryRankAndSpareWhatCameBefore) {
+  const auto thrown = failures(3, [](Communicator& world) {
+    const auto before = world.start_all_gather(at::ones({1}), kOneRowEach, "before");
+    const std::string name = world.rank() == 1 ? "combine" : "dispatch";
+    const auto different = world.start_all_to_all(at::ones({3}), kOneRowEach, kOneRowEach, name);
+    try {
+      different->wait();
+    } catch (const Internal&) {
+      EXPECT_EQ(before->wait().numel(), 3);
+      throw;
+    }
+  });
+  for (const std::string& what : thrown)
+    EXPECT_THAT(what, AllOf(HasSubstr("Internal: "), HasSubstr("'combine'"), HasSubstr("'dispatch'")));
+  const auto mixed = failures(2, [](Communicator& world) {
+    // Sizes that only rank 1 sees to be wrong.
+    const std::vector<int64_t> send{1, world.rank() == 0 ? 2 : 1}, receive{1, 1};
+    world.start_all_to_all(at::ones({send[0] + send[1]}), send, receive, "rows")->wait();
+  });
+  for (const std::string& what : mixed) EXPECT_THAT(what, HasSubstr("Internal: rank 0 sends 8 bytes where rank 1"));
+}
+
+TEST(ThreadCommunicatorTest, ARankThatFailsIsToldAtTheWait) {
+  std::vector<std::string> others(3);
+  EXPECT_THROW(testing::run_ranks(3,
+                                  [&](Communicator& world) {
+                                    if (world.rank() == 1) throw InvalidArgument("bad luck");
+                                    try {
+                                      world.start_all_gather(at::ones({1}), kOneRowEach, "gather")->wait();
+                                    } catch (const HardwareError& error) {
+                                      others[world.rank()] = error.what();
+                                      throw;
+                                    }
+                                  }),
+               InvalidArgument);
+  for (const int rank : {0, 2}) EXPECT_THAT(others[rank], HasSubstr("bad luck"));
+}
+
 TEST(ThreadCommunicatorTest, AFailedRankEndsTheOthersWithItsReasonAlsoInSubgroups) {
   std::vector<std::string> others(4);
   try {
