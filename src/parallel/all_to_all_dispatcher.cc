@@ -85,14 +85,16 @@ DispatchedTokens AllToAllDispatcher::dispatch(const at::Tensor& x_TD, const at::
   plan->send_row_tokens_S = sends.row_tokens_S;
   plan->send_slot_rows_TP = sends.slot_rows_TP;
   plan->counts = {sends.rows_per_rank, group.exchange_counts(sends.rows_per_rank, "dispatch counts" + where)};
-  const at::Tensor received_ids_NK =
-      group.all_to_all(sends.local_ids_SK, plan->counts.send, plan->counts.receive, "dispatch ids" + where);
+  // On their way while the rows are laid out and travel.
+  const std::unique_ptr<Work> ids_on_their_way =
+      group.start_all_to_all(sends.local_ids_SK, plan->counts.send, plan->counts.receive, "dispatch ids" + where);
 
   const at::Tensor rows_SD = ops::permute(x_TD, sends.row_tokens_S, sends.slot_rows_TP);
   const at::Tensor weights_SK = ops::permute(weights_TK, sends.row_tokens_S, sends.slot_rows_TP);
   const std::vector<at::Tensor> received =
       exchange_rows(group, {rows_SD, weights_SK}, plan->counts, "dispatch rows" + where);
   plan->weights_NK = received[1];
+  const at::Tensor received_ids_NK = ids_on_their_way->wait();
 
   SlotOrder order = sort_slots(received_ids_NK, {0, owned.count});
   plan->slot_rows_NK = order.slot_rows_TK;

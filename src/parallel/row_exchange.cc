@@ -11,8 +11,14 @@ struct Exchange : torch::CustomClassHolder {
   Exchange(Communicator& group_in, ExchangeCounts counts_in, std::string op_in)
       : group(group_in), counts(std::move(counts_in)), op(std::move(op_in)) {}
 
-  at::Tensor run(const at::Tensor& tensor, const ExchangeCounts& which, const char* suffix) const {
-    return group.all_to_all(tensor, which.send, which.receive, op + suffix);
+  /// All are on their way before the first one is waited for.
+  variable_list run(at::ArrayRef<at::Tensor> tensors, const ExchangeCounts& which, const char* suffix) const {
+    std::vector<std::unique_ptr<Work>> works;
+    for (const at::Tensor& tensor : tensors)
+      works.push_back(group.start_all_to_all(tensor, which.send, which.receive, op + suffix));
+    variable_list received;
+    for (const std::unique_ptr<Work>& work : works) received.push_back(work->wait());
+    return received;
   }
 
   Communicator& group;
@@ -26,19 +32,15 @@ class ExchangeFunction : public torch::autograd::Function<ExchangeFunction> {
     // The context owns a copy: the caller's ends with the call.
     context->saved_data["exchange"] =
         c10::IValue::make_capsule(c10::make_intrusive<Exchange>(exchange->group, exchange->counts, exchange->op));
-    variable_list received;
-    for (const at::Tensor& tensor : tensors) received.push_back(exchange->run(tensor, exchange->counts, ""));
-    return received;
+    return exchange->run(tensors, exchange->counts, "");
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const auto capsule = context->saved_data["exchange"].toCapsule();
     const auto* exchange = static_cast<const Exchange*>(capsule.get());
-    variable_list returned;
-    // One after the other in the order of the forward, whatever order autograd made them in: every rank must reach the
-    // same collectives in the same order.
-    for (const at::Tensor& gradient : gradients)
-      returned.push_back(exchange->run(gradient, exchange->counts.reversed(), " gradient"));
+    // In the order of the forward, whatever order autograd made them in: every rank must begin the same collectives in
+    // the same order.
+    variable_list returned = exchange->run(gradients, exchange->counts.reversed(), " gradient");
     returned.emplace_back();
     return returned;
   }
