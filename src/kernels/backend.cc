@@ -18,4 +18,9 @@ const Backend& backend(DeviceType device) {
   return *cuda;
 }
 
+void throw_no_version(const char* name, DeviceType device) {
+  throw InvalidArgument(concat(name, " has no ", device == DeviceType::kCpu ? "CPU" : "CUDA",
+                               " version: move its tensors to the ", device == DeviceType::kCpu ? "GPU" : "CPU"));
+}
+
 }  // namespace moe::kernels

@@ -17,16 +17,18 @@ int device_count() {
   return count;
 }
 
-cudaStream_t as_stream(void* stream) {
-  return static_cast<cudaStream_t>(stream);
+/// A version that takes the queue as what it is here, a stream.
+template <auto function, typename Args>
+void on_stream(const Args& args, const Queue& queue) {
+  function(args, static_cast<cudaStream_t>(queue.stream));
 }
 
+/// An op that is not here has no CUDA version yet: run() says so.
 constexpr Backend kCudaBackend{
-    .matmul = [](const Product& product, void* stream) { matmul_cuda(product, as_stream(stream)); },
-    .permute = [](const PermuteArgs& args, void* stream) { permute_cuda(args, as_stream(stream)); },
-    .unpermute = [](const UnpermuteArgs& args, void* stream) { unpermute_cuda(args, as_stream(stream)); },
-    .unpermute_gradient = [](const UnpermuteGradientArgs& args,
-                             void* stream) { unpermute_gradient_cuda(args, as_stream(stream)); },
+    .matmul = on_stream<matmul_cuda>,
+    .permute = on_stream<permute_cuda>,
+    .unpermute = on_stream<unpermute_cuda>,
+    .unpermute_gradient = on_stream<unpermute_gradient_cuda>,
     .device_count = device_count,
 };
 

@@ -28,9 +28,9 @@ void check_linear(const char* op, const ConstMatrixView& in, const ConstMatrixVi
   }
 }
 
-void run(const Product& product, Queue queue) {
+void multiply(const Product& product, const Queue& queue) {
   if (product.m > 0 && product.n > 0) {
-    backend(queue.device).matmul(product, queue.stream);
+    run(&Backend::matmul, "matmul", product, queue);
   }
 }
 
@@ -38,23 +38,23 @@ void run(const Product& product, Queue queue) {
 
 void linear_forward(ConstMatrixView x, ConstMatrixView weight, MatrixView y, Queue queue) {
   check_linear("linear_forward", x, weight, y, "x", "weight", "y");
-  run({x.dtype, x.rows, weight.rows, x.cols, operand(x, false), operand(weight, true), y.data,
-       std::max(y.stride, y.cols)},
-      queue);
+  multiply({x.dtype, x.rows, weight.rows, x.cols, operand(x, false), operand(weight, true), y.data,
+            std::max(y.stride, y.cols)},
+           queue);
 }
 
 void linear_input_gradient(ConstMatrixView dy, ConstMatrixView weight, MatrixView dx, Queue queue) {
   check_linear("linear_input_gradient", dx, weight, dy, "dx", "weight", "dy");
-  run({dy.dtype, dy.rows, weight.cols, dy.cols, operand(dy, false), operand(weight, false), dx.data,
-       std::max(dx.stride, dx.cols)},
-      queue);
+  multiply({dy.dtype, dy.rows, weight.cols, dy.cols, operand(dy, false), operand(weight, false), dx.data,
+            std::max(dx.stride, dx.cols)},
+           queue);
 }
 
 void linear_weight_gradient(ConstMatrixView dy, ConstMatrixView x, MatrixView dweight, Queue queue) {
   check_linear("linear_weight_gradient", x, dweight, dy, "x", "dweight", "dy");
-  run({dy.dtype, dy.cols, x.cols, dy.rows, operand(dy, true), operand(x, false), dweight.data,
-       std::max(dweight.stride, dweight.cols)},
-      queue);
+  multiply({dy.dtype, dy.cols, x.cols, dy.rows, operand(dy, true), operand(x, false), dweight.data,
+            std::max(dweight.stride, dweight.cols)},
+           queue);
 }
 
 }  // namespace moe::kernels

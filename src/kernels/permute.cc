@@ -30,7 +30,7 @@ void check_weights(const char* op, const char* name, const ConstMatrixView& weig
   if (weights.data == nullptr) {
     return;
   }
-  const ConstMatrixView expected{weights.data, weight_dtype(rows_dtype), tokens, slots, slots};
+  const ConstMatrixView expected{weights.data, sum_dtype(rows_dtype), tokens, slots, slots};
   if (weights.dtype != expected.dtype || weights.rows != tokens || weights.cols != slots ||
       (tokens > 1 && weights.stride != slots)) {
     throw InvalidArgument(concat(op, ": ", describe(name, weights), " with rows ", weights.stride,
@@ -39,10 +39,6 @@ void check_weights(const char* op, const char* name, const ConstMatrixView& weig
 }
 
 }  // namespace
-
-DType weight_dtype(DType dtype) {
-  return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-}
 
 void permute(ConstMatrixView x, const int64_t* row_tokens, MatrixView rows, Queue queue) {
   check_view("permute", "x", x);
@@ -55,7 +51,7 @@ void permute(ConstMatrixView x, const int64_t* row_tokens, MatrixView rows, Queu
     throw InvalidArgument(concat("permute: ", describe("rows", rows), " from ", describe("x", x),
                                  row_tokens == nullptr ? " without row_tokens" : ": there is no token to copy"));
   }
-  backend(queue.device).permute({x, row_tokens, rows}, queue.stream);
+  run(&Backend::permute, "permute", {x, row_tokens, rows}, queue);
 }
 
 void unpermute(ConstMatrixView rows, const int64_t* slot_rows, int64_t slots, ConstMatrixView weights, MatrixView y,
@@ -66,7 +62,7 @@ void unpermute(ConstMatrixView rows, const int64_t* slot_rows, int64_t slots, Co
   check_slots("unpermute", slot_rows, slots, y.rows);
   check_weights("unpermute", "weights", weights, rows.dtype, y.rows, slots);
   if (y.rows > 0) {
-    backend(queue.device).unpermute({rows, slot_rows, slots, weights.data, y}, queue.stream);
+    run(&Backend::unpermute, "unpermute", {rows, slot_rows, slots, weights.data, y}, queue);
   }
 }
 
@@ -81,8 +77,8 @@ void unpermute_gradient(ConstMatrixView dy, ConstMatrixView rows, const int64_t*
   check_weights("unpermute_gradient", "weights", weights, rows.dtype, dy.rows, slots);
   check_weights("unpermute_gradient", "dweights", dweights, rows.dtype, dy.rows, slots);
   if (dy.rows > 0 && slots > 0) {
-    backend(queue.device)
-        .unpermute_gradient({dy, rows, slot_rows, slots, weights.data, drows, dweights.data}, queue.stream);
+    run(&Backend::unpermute_gradient, "unpermute_gradient",
+        {dy, rows, slot_rows, slots, weights.data, drows, dweights.data}, queue);
   }
 }
 

@@ -23,13 +23,10 @@ void permute(ConstMatrixView x, const int64_t* row_tokens, MatrixView rows, Queu
 /// y[t] = sum over k of weights[t, k] * rows[slot_rows[t, k]], in the order of k, each product rounded before it is
 /// added (so that a sum of two terms has the same bits in either order).
 ///
-/// Shapes   rows [R, D], slot_rows [T, K], y [T, D]; weights [T, K] of weight_dtype(rows), rows without gaps; a view
+/// Shapes   rows [R, D], slot_rows [T, K], y [T, D]; weights [T, K] of sum_dtype(rows), rows without gaps; a view
 ///          without data stands for all ones.
 void unpermute(ConstMatrixView rows, const int64_t* slot_rows, int64_t slots, ConstMatrixView weights, MatrixView y,
                Queue queue = {});
-
-/// In which type the weights of rows of `dtype` lie, and their gradients: the one that sums are made in.
-DType weight_dtype(DType dtype);
 
 /// Gradients of unpermute: drows[slot_rows[t, k]] = weights[t, k] * dy[t], and
 /// dweights[t, k] = <dy[t], rows[slot_rows[t, k]]>, 0 where slot_rows is -1.

@@ -1,33 +1,21 @@
 // Tokens to expert order and back on the CPU. T tokens, D hidden, K slots, R rows. Work is split by whole rows or
 // tokens, so no bit depends on the number of threads.
-#include "kernels/permute_cpu.h"
-
 #include <algorithm>
 #include <array>
 #include <cstring>
 
 #include "common/error.h"
-#include "kernels/bfloat16.h"
-
-/// Compiles a function for several widths of vectors; the processor's is taken when the program starts. Every width
-/// gives the same bits: sums keep the order that the source says.
-#if defined(__x86_64__)
-#define MOE_WIDEST_VECTORS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define MOE_WIDEST_VECTORS
-#endif
+#include "kernels/cpu_kernels.h"
+#include "kernels/row_loops.h"
 
 namespace moe::kernels {
 namespace {
 
-/// Below this many elements a second thread costs more than it brings.
-constexpr int64_t kParallelElements = 1 << 15;
+/// Below this many elements that are moved a second thread costs more than it brings.
+constexpr int64_t kParallelMoves = 1 << 15;
 
 /// Columns summed at a time: small enough for the first-level cache, whole vectors of any width.
 constexpr int64_t kChunk = 512;
-
-/// Partial sums of a dot product: two vectors of 8 floats or more, in an order that is fixed.
-constexpr int64_t kLanes = 16;
 
 void check_indices(const char* op, const char* name, const int64_t* indices, int64_t count, int64_t lowest,
                    int64_t limit) {
@@ -57,10 +45,10 @@ MOE_WIDEST_VECTORS void scale(T* __restrict out, const From* __restrict in, Sum 
 
 template <typename T>
 void unpermute_rows(const UnpermuteArgs& args) {
-  using Sum = typename Accumulate<T>::Type;
+  using Sum = SumOf<T>;
   const Sum* const weights = static_cast<const Sum*>(args.weights);
   const int64_t D = args.y.cols;
-#pragma omp parallel for schedule(static) if (args.y.rows * D > kParallelElements)
+#pragma omp parallel for schedule(static) if (args.y.rows * D > kParallelMoves)
   for (int64_t t = 0; t < args.y.rows; ++t) {
     T* const y = static_cast<T*>(args.y.data) + t * args.y.stride;
     for (int64_t begin = 0; begin < D; begin += kChunk) {
@@ -80,33 +68,18 @@ void unpermute_rows(const UnpermuteArgs& args) {
   }
 }
 
-template <typename T, typename Sum = typename Accumulate<T>::Type>
-MOE_WIDEST_VECTORS Sum dot(const T* a, const T* b, int64_t size) {
-  std::array<Sum, kLanes> lanes{};
-  int64_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      lanes[lane] += static_cast<Sum>(a[i + lane]) * static_cast<Sum>(b[i + lane]);
-    }
-  }
-  for (int64_t lane = 0; i < size; ++i, ++lane) {
-    lanes[lane] += static_cast<Sum>(a[i]) * static_cast<Sum>(b[i]);
-  }
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t lane = 0; lane < half; ++lane) {
-      lanes[lane] += lanes[lane + half];
-    }
-  }
-  return lanes[0];
+template <typename T>
+MOE_WIDEST_VECTORS SumOf<T> dot(const T* a, const T* b, int64_t size) {
+  return lane_sum<SumOf<T>>(size, [=](int64_t i) { return widened(a[i]) * widened(b[i]); });
 }
 
 template <typename T>
 void unpermute_gradient_rows(const UnpermuteGradientArgs& args) {
-  using Sum = typename Accumulate<T>::Type;
+  using Sum = SumOf<T>;
   const Sum* const weights = static_cast<const Sum*>(args.weights);
   Sum* const dweights = static_cast<Sum*>(args.dweights);
   const int64_t D = args.dy.cols;
-#pragma omp parallel for schedule(static) if (args.dy.rows * D > kParallelElements)
+#pragma omp parallel for schedule(static) if (args.dy.rows * D > kParallelMoves)
   for (int64_t t = 0; t < args.dy.rows; ++t) {
     const T* const dy = static_cast<const T*>(args.dy.data) + t * args.dy.stride;
     for (int64_t slot = t * args.slots; slot < (t + 1) * args.slots; ++slot) {
@@ -132,7 +105,7 @@ void permute_cpu(const PermuteArgs& args) {
   if (row_bytes == 0) {
     return;
   }
-#pragma omp parallel for schedule(static) if (args.rows.rows * args.x.cols > kParallelElements)
+#pragma omp parallel for schedule(static) if (args.rows.rows * args.x.cols > kParallelMoves)
   for (int64_t r = 0; r < args.rows.rows; ++r) {
     std::memcpy(static_cast<char*>(args.rows.data) + r * args.rows.stride * size,
                 static_cast<const char*>(args.x.data) + args.row_tokens[r] * args.x.stride * size, row_bytes);

@@ -22,6 +22,14 @@ const char* dtype_name(DType dtype) {
   throw InvalidArgument(concat("unknown dtype ", static_cast<int>(dtype)));
 }
 
+DType sum_dtype(DType dtype) {
+  return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+}
+
+std::string describe(const char* name, const ConstVectorView& view) {
+  return concat(name, " [", view.size, "] ", dtype_name(view.dtype));
+}
+
 std::string describe(const char* name, const ConstMatrixView& view) {
   return concat(name, " [", view.rows, ", ", view.cols, "] ", dtype_name(view.dtype));
 }
@@ -35,6 +43,25 @@ void check_view(const char* op, const char* name, const ConstMatrixView& view) {
                                  " elements apart, fewer than its columns: rows would overlap"));
   }
   if (view.data == nullptr && view.rows > 0 && view.cols > 0) {
+    throw InvalidArgument(concat(op, ": ", describe(name, view), " has no data"));
+  }
+}
+
+void check_like(const char* op, const char* name, const ConstMatrixView& view, const char* like_name,
+                const ConstMatrixView& like) {
+  check_view(op, name, view);
+  if (view.rows != like.rows || view.cols != like.cols || view.dtype != like.dtype) {
+    throw InvalidArgument(
+        concat(op, ": ", describe(name, view), " must have the shape and dtype of ", describe(like_name, like)));
+  }
+}
+
+void check_vector(const char* op, const char* name, const ConstVectorView& view, int64_t size, DType dtype) {
+  if (view.size != size || view.dtype != dtype) {
+    throw InvalidArgument(
+        concat(op, ": ", describe(name, view), "; expected ", describe(name, {nullptr, dtype, size})));
+  }
+  if (view.data == nullptr && size > 0) {
     throw InvalidArgument(concat(op, ": ", describe(name, view), " has no data"));
   }
 }

@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
+
 #include "common/error.h"
 #include "kernels/views.h"
 
@@ -15,6 +17,11 @@ inline kernels::DType kernel_dtype(const at::Tensor& tensor) {
     case at::kBFloat16: return kernels::DType::kBFloat16;
     default: throw InvalidArgument(concat("kernels take float32, float64 and bfloat16, not ", tensor.dtype().name()));
   }
+}
+
+/// In which type sums over elements of `type` lie, and what is kept of them (kernels::sum_dtype).
+inline at::ScalarType sum_type(at::ScalarType type) {
+  return type == at::kDouble ? at::kDouble : at::kFloat;
 }
 
 /// Rows with unit stride along columns.
@@ -32,6 +39,26 @@ inline kernels::ConstMatrixView const_view(const at::Tensor& matrix) {
 inline kernels::MatrixView mutable_view(at::Tensor& matrix) {
   return {matrix.mutable_data_ptr(), kernel_dtype(matrix), matrix.size(0), matrix.size(1),
           std::max(matrix.stride(0), matrix.size(1))};
+}
+
+/// A dense tensor [T, heads, d] as the matrix [T, heads * d].
+inline kernels::ConstMatrixView const_heads_view(const at::Tensor& x) {
+  const int64_t width = x.size(1) * x.size(2);
+  return {x.const_data_ptr(), kernel_dtype(x), x.size(0), width, width};
+}
+inline kernels::MatrixView mutable_heads_view(at::Tensor& x) {
+  const int64_t width = x.size(1) * x.size(2);
+  return {x.mutable_data_ptr(), kernel_dtype(x), x.size(0), width, width};
+}
+
+/// A dense tensor, whatever its shape.
+inline kernels::ConstVectorView const_vector(const at::Tensor& dense) {
+  return {dense.const_data_ptr(), kernel_dtype(dense), dense.numel()};
+}
+/// Without data for an undefined one: not wanted.
+inline kernels::VectorView mutable_vector(at::Tensor& dense) {
+  if (!dense.defined()) return {};
+  return {dense.mutable_data_ptr(), kernel_dtype(dense), dense.numel()};
 }
 
 }  // namespace moe

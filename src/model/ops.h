@@ -5,11 +5,11 @@
 #include <cstdint>
 #include <vector>
 
-/// Differentiable operations of the decoder: Torch autograd around src/kernels and, for operations on rows,
-/// model/row_math. Every result row depends on its own input row only, bit for bit; sums over rows stand in weight
-/// gradients alone. Dtypes: float or double, the same in all arguments; products without a bias and moves of rows take
-/// bfloat16 too, the others refuse it with InvalidArgument. T, R rows (may be 0), D hidden, I width, E experts, K
-/// slots.
+/// Differentiable operations of the decoder: Torch autograd around src/kernels. Every result row depends on its own
+/// input row only, bit for bit; sums over rows stand in weight gradients alone. All tensors of a call lie on one
+/// device, whose kernels run on its current stream (op_queue.h). Dtypes: float, double or bfloat16, the same in all
+/// arguments; in bfloat16 sums, norms and softmax are made in fp32, losses are fp32, and a result is rounded where it
+/// is written (a product before its bias). T, R rows (may be 0), D hidden, I width, E experts, K slots.
 namespace moe::ops {
 
 /// y = x W^T + b. Shapes x [T, I], weight [O, I], bias [O] or undefined -> [T, O].

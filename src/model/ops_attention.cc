@@ -1,6 +1,8 @@
-#include "model/causal_attention.h"
+#include "common/error.h"
+#include "kernels/attention.h"
+#include "model/kernel_views.h"
+#include "model/op_queue.h"
 #include "model/ops.h"
-#include "model/ops_dtype.h"
 
 namespace moe::ops {
 namespace {
@@ -8,20 +10,21 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-AttentionShape shape_of(const at::Tensor& q, const at::Tensor& k, std::vector<int64_t> cu_seqlens, int64_t window) {
-  return {q.size(1), k.size(1), q.size(2), std::move(cu_seqlens), window};
+kernels::AttentionShape shape_of(const at::Tensor& q, const at::Tensor& k, const std::vector<int64_t>& cu_seqlens,
+                                 int64_t window) {
+  return {q.size(1), k.size(1), q.size(2), cu_seqlens, window};
 }
 
 class CausalAttentionFunction : public torch::autograd::Function<CausalAttentionFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q_in, const at::Tensor& k_in,
                             const at::Tensor& v_in, const std::vector<int64_t>& cu_seqlens, int64_t window) {
+    const kernels::Queue queue = queue_of("causal_attention", {{"q", q_in}, {"k", k_in}, {"v", v_in}});
     const at::Tensor q = q_in.contiguous(), k = k_in.contiguous(), v = v_in.contiguous();
-    at::Tensor out = at::empty(q.sizes(), q.options()), log_sums = at::empty({q.size(1), q.size(0)}, q.options());
-    for_dtype(q, [&]<typename T>(T) {
-      causal_attention_forward<T>(shape_of(q, k, cu_seqlens, window), q.const_data_ptr<T>(), k.const_data_ptr<T>(),
-                                  v.const_data_ptr<T>(), out.mutable_data_ptr<T>(), log_sums.mutable_data_ptr<T>());
-    });
+    at::Tensor out = at::empty(q.sizes(), q.options()),
+               log_sums = at::empty({q.size(1), q.size(0)}, q.options().dtype(sum_type(q.scalar_type())));
+    kernels::causal_attention(shape_of(q, k, cu_seqlens, window), const_heads_view(q), const_heads_view(k),
+                              const_heads_view(v), mutable_heads_view(out), mutable_view(log_sums), queue);
     context->save_for_backward({q, k, v, out, log_sums});
     context->saved_data["cu_seqlens"] = cu_seqlens;
     context->saved_data["window"] = window;
@@ -32,15 +35,15 @@ class CausalAttentionFunction : public torch::autograd::Function<CausalAttention
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3], &log_sums = saved[4];
     const at::Tensor dout = gradients[0].contiguous();
-    const AttentionShape shape =
-        shape_of(q, k, context->saved_data["cu_seqlens"].toIntVector(), context->saved_data["window"].toInt());
+    const kernels::Queue queue =
+        queue_of("causal_attention's gradient", {{"dout", dout}, {"q", q}, {"k", k}, {"v", v}});
+    const std::vector<int64_t> cu_seqlens = context->saved_data["cu_seqlens"].toIntVector();
     at::Tensor dq = at::empty(q.sizes(), q.options()), dk = at::empty(k.sizes(), k.options()),
                dv = at::empty(v.sizes(), v.options());
-    for_dtype(q, [&]<typename T>(T) {
-      causal_attention_backward<T>(shape, q.const_data_ptr<T>(), k.const_data_ptr<T>(), v.const_data_ptr<T>(),
-                                   out.const_data_ptr<T>(), log_sums.const_data_ptr<T>(), dout.const_data_ptr<T>(),
-                                   {dq.mutable_data_ptr<T>(), dk.mutable_data_ptr<T>(), dv.mutable_data_ptr<T>()});
-    });
+    kernels::causal_attention_gradient(shape_of(q, k, cu_seqlens, context->saved_data["window"].toInt()),
+                                       const_heads_view(dout), const_heads_view(q), const_heads_view(k),
+                                       const_heads_view(v), const_heads_view(out), const_view(log_sums),
+                                       mutable_heads_view(dq), mutable_heads_view(dk), mutable_heads_view(dv), queue);
     return {dq, dk, dv, at::Tensor(), at::Tensor()};
   }
 };

@@ -1,6 +1,7 @@
 #include "kernels/grouped_matmul.h"
 #include "kernels/matmul.h"
 #include "model/kernel_views.h"
+#include "model/op_queue.h"
 #include "model/ops.h"
 #include "model/ops_bias.h"
 
@@ -19,11 +20,12 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_in, const at::Tensor& weight_in,
                             const std::optional<at::Tensor>& bias) {
+    const kernels::Queue queue = queue_of("linear", {{"x", x_in}, {"weight", weight_in}, {"bias", or_undefined(bias)}});
     const at::Tensor x = row_major(x_in), weight = row_major(weight_in);
     at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options());
-    kernels::linear_forward(const_view(x), const_view(weight), mutable_view(y));
+    kernels::linear_forward(const_view(x), const_view(weight), mutable_view(y), queue);
     if (bias) {
-      add_bias_to(y, 0, y.size(0), bias->contiguous());
+      add_bias_to(y, *bias, queue);
       context->saved_data[kHasBias] = true;
     }
     context->save_for_backward({x, weight});
@@ -33,19 +35,17 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], dy = row_major(gradients[0]);
+    const kernels::Queue queue = queue_of("linear's gradient", {{"dy", dy}, {"x", x}, {"weight", weight}});
     at::Tensor dx, dweight, dbias;
     if (context->needs_input_grad(0)) {
       dx = at::empty(x.sizes(), x.options());
-      kernels::linear_input_gradient(const_view(dy), const_view(weight), mutable_view(dx));
+      kernels::linear_input_gradient(const_view(dy), const_view(weight), mutable_view(dx), queue);
     }
     if (context->needs_input_grad(1)) {
       dweight = at::empty(weight.sizes(), weight.options());
-      kernels::linear_weight_gradient(const_view(dy), const_view(x), mutable_view(dweight));
+      kernels::linear_weight_gradient(const_view(dy), const_view(x), mutable_view(dweight), queue);
     }
-    if (needs_bias_gradient(*context)) {
-      dbias = at::empty({dy.size(1)}, dy.options());
-      sum_rows(dy, 0, dy.size(0), dbias);
-    }
+    if (needs_bias_gradient(*context)) dbias = bias_gradient(dy, queue);
     return {dx, dweight, dbias};
   }
 };
@@ -53,17 +53,16 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
 class AddBiasFunction : public torch::autograd::Function<AddBiasFunction> {
  public:
   static at::Tensor forward(AutogradContext* /*context*/, const at::Tensor& x, const at::Tensor& bias) {
+    const kernels::Queue queue = queue_of("add_bias", {{"x", x}, {"bias", bias}});
     at::Tensor y = x.clone(at::MemoryFormat::Contiguous);
-    add_bias_to(y, 0, y.size(0), bias.contiguous());
+    add_bias_to(y, bias, queue);
     return y;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     at::Tensor dbias;
     if (context->needs_input_grad(1)) {
-      const at::Tensor dy = row_major(gradients[0]);
-      dbias = at::empty({dy.size(1)}, dy.options());
-      sum_rows(dy, 0, dy.size(0), dbias);
+      dbias = bias_gradient(row_major(gradients[0]), queue_of("add_bias's gradient", {{"dy", gradients[0]}}));
     }
     return {gradients[0], dbias};
   }
@@ -86,14 +85,18 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& rows_in, const at::Tensor& weight_in,
                             const std::optional<at::Tensor>& bias_in, const std::vector<int64_t>& rows_per_expert) {
+    const kernels::Queue queue =
+        queue_of("grouped_linear", {{"rows", rows_in}, {"weight", weight_in}, {"bias", or_undefined(bias_in)}});
     const at::Tensor rows = row_major(rows_in), weight = weight_in.contiguous();
     at::Tensor y = at::empty({rows.size(0), weight.size(1)}, rows.options());
-    kernels::grouped_linear_forward(const_view(rows), const_view(stacked(weight)), mutable_view(y), rows_per_expert);
+    kernels::grouped_linear_forward(const_view(rows), const_view(stacked(weight)), mutable_view(y), rows_per_expert,
+                                    queue);
     if (bias_in) {
-      const at::Tensor bias = bias_in->contiguous();
       context->saved_data[kHasBias] = true;
-      for_each_expert(rows_per_expert,
-                      [&](int64_t e, int64_t first, int64_t count) { add_bias_to(y, first, count, bias[e]); });
+      for_each_expert(rows_per_expert, [&](int64_t e, int64_t first, int64_t count) {
+        at::Tensor part = y.narrow(0, first, count);
+        add_bias_to(part, (*bias_in)[e], queue);
+      });
     }
     context->save_for_backward({rows, weight});
     context->saved_data["rows_per_expert"] = rows_per_expert;
@@ -103,22 +106,27 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &rows = saved[0], &weight = saved[1], dy = row_major(gradients[0]);
+    const kernels::Queue queue =
+        queue_of("grouped_linear's gradient", {{"dy", dy}, {"rows", rows}, {"weight", weight}});
     const std::vector<int64_t> rows_per_expert = context->saved_data["rows_per_expert"].toIntVector();
     at::Tensor drows, dweight, dbias;
     if (context->needs_input_grad(0)) {
       drows = at::empty(rows.sizes(), rows.options());
       kernels::grouped_linear_input_gradient(const_view(dy), const_view(stacked(weight)), mutable_view(drows),
-                                             rows_per_expert);
+                                             rows_per_expert, queue);
     }
     if (context->needs_input_grad(1)) {
       dweight = at::empty(weight.sizes(), weight.options());
       at::Tensor matrix = stacked(dweight);
-      kernels::grouped_linear_weight_gradient(const_view(dy), const_view(rows), mutable_view(matrix), rows_per_expert);
+      kernels::grouped_linear_weight_gradient(const_view(dy), const_view(rows), mutable_view(matrix), rows_per_expert,
+                                              queue);
     }
     if (needs_bias_gradient(*context)) {
       dbias = at::empty({weight.size(0), weight.size(1)}, dy.options());
-      for_each_expert(rows_per_expert,
-                      [&](int64_t e, int64_t first, int64_t count) { sum_rows(dy, first, count, dbias[e]); });
+      for_each_expert(rows_per_expert, [&](int64_t e, int64_t first, int64_t count) {
+        at::Tensor part = dbias[e];
+        kernels::sum_rows(const_view(dy.narrow(0, first, count)), mutable_vector(part), queue);
+      });
     }
     return {drows, dweight, dbias, at::Tensor()};
   }

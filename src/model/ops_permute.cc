@@ -1,5 +1,6 @@
 #include "kernels/permute.h"
 #include "model/kernel_views.h"
+#include "model/op_queue.h"
 #include "model/ops.h"
 
 namespace moe::ops {
@@ -16,17 +17,20 @@ class PermuteFunction : public torch::autograd::Function<PermuteFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_in, const at::Tensor& row_tokens,
                             const at::Tensor& slot_rows) {
+    const kernels::Queue queue =
+        queue_of("permute", {{"x", x_in}, {"row_tokens", row_tokens}, {"slot_rows", slot_rows}});
     const at::Tensor x = row_major(x_in);
     at::Tensor rows = at::empty({row_tokens.size(0), x.size(1)}, x.options());
-    kernels::permute(const_view(x), indices(row_tokens), mutable_view(rows));
+    kernels::permute(const_view(x), indices(row_tokens), mutable_view(rows), queue);
     context->save_for_backward({slot_rows});
     return rows;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const at::Tensor slot_rows = context->get_saved_variables()[0], drows = row_major(gradients[0]);
+    const kernels::Queue queue = queue_of("permute's gradient", {{"drows", drows}, {"slot_rows", slot_rows}});
     at::Tensor dx = at::empty({slot_rows.size(0), drows.size(1)}, drows.options());
-    kernels::unpermute(const_view(drows), indices(slot_rows), slot_rows.size(1), {}, mutable_view(dx));
+    kernels::unpermute(const_view(drows), indices(slot_rows), slot_rows.size(1), {}, mutable_view(dx), queue);
     return {dx, at::Tensor(), at::Tensor()};
   }
 };
@@ -35,9 +39,12 @@ class UnpermuteFunction : public torch::autograd::Function<UnpermuteFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& rows_in, const at::Tensor& slot_rows,
                             const at::Tensor& weights_in) {
+    const kernels::Queue queue =
+        queue_of("unpermute", {{"rows", rows_in}, {"slot_rows", slot_rows}, {"weights", weights_in}});
     const at::Tensor rows = row_major(rows_in), weights = weights_in.contiguous();
     at::Tensor y = at::empty({slot_rows.size(0), rows.size(1)}, rows.options());
-    kernels::unpermute(const_view(rows), indices(slot_rows), slot_rows.size(1), const_view(weights), mutable_view(y));
+    kernels::unpermute(const_view(rows), indices(slot_rows), slot_rows.size(1), const_view(weights), mutable_view(y),
+                       queue);
     context->save_for_backward({rows, slot_rows, weights});
     return y;
   }
@@ -45,10 +52,12 @@ class UnpermuteFunction : public torch::autograd::Function<UnpermuteFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &rows = saved[0], &slot_rows = saved[1], &weights = saved[2], dy = row_major(gradients[0]);
+    const kernels::Queue queue =
+        queue_of("unpermute's gradient", {{"dy", dy}, {"rows", rows}, {"slot_rows", slot_rows}, {"weights", weights}});
     at::Tensor drows = at::empty(rows.sizes(), rows.options()),
                dweights = at::empty(weights.sizes(), weights.options());
     kernels::unpermute_gradient(const_view(dy), const_view(rows), indices(slot_rows), slot_rows.size(1),
-                                const_view(weights), mutable_view(drows), mutable_view(dweights));
+                                const_view(weights), mutable_view(drows), mutable_view(dweights), queue);
     return {drows, at::Tensor(), dweights};
   }
 };
@@ -58,17 +67,20 @@ class SumSlotsFunction : public torch::autograd::Function<SumSlotsFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& rows_in, const at::Tensor& row_tokens,
                             const at::Tensor& slot_rows) {
+    const kernels::Queue queue =
+        queue_of("sum_slots", {{"rows", rows_in}, {"row_tokens", row_tokens}, {"slot_rows", slot_rows}});
     const at::Tensor rows = row_major(rows_in);
     at::Tensor y = at::empty({slot_rows.size(0), rows.size(1)}, rows.options());
-    kernels::unpermute(const_view(rows), indices(slot_rows), slot_rows.size(1), {}, mutable_view(y));
+    kernels::unpermute(const_view(rows), indices(slot_rows), slot_rows.size(1), {}, mutable_view(y), queue);
     context->save_for_backward({row_tokens});
     return y;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const at::Tensor row_tokens = context->get_saved_variables()[0], dy = row_major(gradients[0]);
+    const kernels::Queue queue = queue_of("sum_slots's gradient", {{"dy", dy}, {"row_tokens", row_tokens}});
     at::Tensor drows = at::empty({row_tokens.size(0), dy.size(1)}, dy.options());
-    kernels::permute(const_view(dy), indices(row_tokens), mutable_view(drows));
+    kernels::permute(const_view(dy), indices(row_tokens), mutable_view(drows), queue);
     return {drows, at::Tensor(), at::Tensor()};
   }
 };
@@ -81,8 +93,7 @@ at::Tensor permute(const at::Tensor& x_TD, const at::Tensor& row_tokens_R, const
 
 at::Tensor unpermute(const at::Tensor& rows_RD, const at::Tensor& slot_rows_TK, const at::Tensor& weights_TK) {
   // Rows of bf16 are weighted and summed in float: weights in bf16 are widened, and get a gradient in bf16.
-  const at::ScalarType type = rows_RD.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  return UnpermuteFunction::apply(rows_RD, slot_rows_TK.contiguous(), weights_TK.to(type));
+  return UnpermuteFunction::apply(rows_RD, slot_rows_TK.contiguous(), weights_TK.to(sum_type(rows_RD.scalar_type())));
 }
 
 at::Tensor sum_slots(const at::Tensor& rows_RD, const at::Tensor& row_tokens_R, const at::Tensor& slot_rows_TK) {

@@ -1,7 +1,9 @@
 #include "common/error.h"
+#include "kernels/norms.h"
+#include "kernels/rows.h"
+#include "model/kernel_views.h"
+#include "model/op_queue.h"
 #include "model/ops.h"
-#include "model/ops_dtype.h"
-#include "model/row_math.h"
 
 namespace moe::ops {
 namespace {
@@ -9,50 +11,28 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// A row-major matrix whose rows may stand apart; copied where its columns do.
-at::Tensor with_unit_columns(const at::Tensor& matrix) {
-  return matrix.stride(1) == 1 ? matrix : matrix.contiguous();
-}
-
-template <typename T>
-row_math::Rows<const T> rows_of(const at::Tensor& matrix) {
-  return {matrix.const_data_ptr<T>(), matrix.stride(0)};
-}
-template <typename T>
-row_math::Rows<T> mutable_rows_of(const at::Tensor& matrix) {
-  return {matrix.mutable_data_ptr<T>(), matrix.stride(0)};
-}
-
-at::Tensor swiglu_forward(const at::Tensor& gate, const at::Tensor& up) {
+at::Tensor swiglu_forward(const at::Tensor& gate, const at::Tensor& up, const kernels::Queue& queue) {
   at::Tensor y = at::empty(gate.sizes(), gate.options());
-  for_dtype(gate, [&]<typename T>(T) {
-    row_math::swiglu<T>(rows_of<T>(gate), rows_of<T>(up), y.size(0), y.size(1), y.mutable_data_ptr<T>());
-  });
+  kernels::swiglu(const_view(gate), const_view(up), mutable_view(y), queue);
   return y;
-}
-
-void swiglu_backward(const at::Tensor& dy_in, const at::Tensor& gate, const at::Tensor& up, const at::Tensor& dgate,
-                     const at::Tensor& dup) {
-  const at::Tensor dy = dy_in.contiguous();
-  for_dtype(gate, [&]<typename T>(T) {
-    row_math::swiglu_gradient<T>(dy.const_data_ptr<T>(), rows_of<T>(gate), rows_of<T>(up), dy.size(0), dy.size(1),
-                                 mutable_rows_of<T>(dgate), mutable_rows_of<T>(dup));
-  });
 }
 
 class SwigluFunction : public torch::autograd::Function<SwigluFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& gate_in, const at::Tensor& up_in) {
-    const at::Tensor gate = with_unit_columns(gate_in), up = with_unit_columns(up_in);
+    const kernels::Queue queue = queue_of("swiglu", {{"gate", gate_in}, {"up", up_in}});
+    const at::Tensor gate = row_major(gate_in), up = row_major(up_in);
     context->save_for_backward({gate, up});
-    return swiglu_forward(gate, up);
+    return swiglu_forward(gate, up, queue);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor dgate = at::empty(saved[0].sizes(), saved[0].options()),
-                     dup = at::empty(saved[1].sizes(), saved[1].options());
-    swiglu_backward(gradients[0], saved[0], saved[1], dgate, dup);
+    const at::Tensor &gate = saved[0], &up = saved[1], dy = row_major(gradients[0]);
+    const kernels::Queue queue = queue_of("swiglu's gradient", {{"dy", dy}, {"gate", gate}, {"up", up}});
+    at::Tensor dgate = at::empty(gate.sizes(), gate.options()), dup = at::empty(up.sizes(), up.options());
+    kernels::swiglu_gradient(const_view(dy), const_view(gate), const_view(up), mutable_view(dgate), mutable_view(dup),
+                             queue);
     return {dgate, dup};
   }
 };
@@ -60,15 +40,19 @@ class SwigluFunction : public torch::autograd::Function<SwigluFunction> {
 class PackedSwigluFunction : public torch::autograd::Function<PackedSwigluFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& gate_up_in) {
-    const at::Tensor gate_up = with_unit_columns(gate_up_in);
+    const kernels::Queue queue = queue_of("swiglu", {{"gate_up", gate_up_in}});
+    const at::Tensor gate_up = row_major(gate_up_in);
     context->save_for_backward({gate_up});
-    return swiglu_forward(half(gate_up, 0), half(gate_up, 1));
+    return swiglu_forward(half(gate_up, 0), half(gate_up, 1), queue);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    const at::Tensor gate_up = context->get_saved_variables()[0];
+    const at::Tensor gate_up = context->get_saved_variables()[0], dy = row_major(gradients[0]);
+    const kernels::Queue queue = queue_of("swiglu's gradient", {{"dy", dy}, {"gate_up", gate_up}});
     at::Tensor dgate_up = at::empty(gate_up.sizes(), gate_up.options());
-    swiglu_backward(gradients[0], half(gate_up, 0), half(gate_up, 1), half(dgate_up, 0), half(dgate_up, 1));
+    at::Tensor dgate = half(dgate_up, 0), dup = half(dgate_up, 1);
+    kernels::swiglu_gradient(const_view(dy), const_view(half(gate_up, 0)), const_view(half(gate_up, 1)),
+                             mutable_view(dgate), mutable_view(dup), queue);
     return {dgate_up};
   }
 
@@ -79,15 +63,18 @@ class PackedSwigluFunction : public torch::autograd::Function<PackedSwigluFuncti
   }
 };
 
+/// One number per row of x, kept for the backward.
+at::Tensor per_row(const at::Tensor& x) {
+  return at::empty({x.size(0)}, x.options().dtype(sum_type(x.scalar_type())));
+}
+
 class RmsNormFunction : public torch::autograd::Function<RmsNormFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_in, const at::Tensor& weight_in, double eps) {
+    const kernels::Queue queue = queue_of("rms_norm", {{"x", x_in}, {"weight", weight_in}});
     const at::Tensor x = x_in.contiguous(), weight = weight_in.contiguous();
-    at::Tensor y = at::empty(x.sizes(), x.options()), inverse = at::empty({x.size(0)}, x.options());
-    for_dtype(x, [&]<typename T>(T) {
-      row_math::rms_norm<T>(x.const_data_ptr<T>(), weight.const_data_ptr<T>(), eps, x.size(0), x.size(1),
-                            y.mutable_data_ptr<T>(), inverse.mutable_data_ptr<T>());
-    });
+    at::Tensor y = at::empty(x.sizes(), x.options()), inverse = per_row(x);
+    kernels::rms_norm(const_view(x), const_vector(weight), eps, mutable_view(y), mutable_vector(inverse), queue);
     context->save_for_backward({x, weight, inverse});
     return y;
   }
@@ -95,13 +82,11 @@ class RmsNormFunction : public torch::autograd::Function<RmsNormFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], &inverse = saved[2], dy = gradients[0].contiguous();
+    const kernels::Queue queue = queue_of("rms_norm's gradient", {{"dy", dy}, {"x", x}, {"weight", weight}});
     at::Tensor dx = at::empty(x.sizes(), x.options()), dweight;
     if (context->needs_input_grad(1)) dweight = at::empty(weight.sizes(), weight.options());
-    for_dtype(x, [&]<typename T>(T) {
-      row_math::rms_norm_gradient<T>(dy.const_data_ptr<T>(), x.const_data_ptr<T>(), weight.const_data_ptr<T>(),
-                                     inverse.const_data_ptr<T>(), x.size(0), x.size(1), dx.mutable_data_ptr<T>(),
-                                     dweight.defined() ? dweight.mutable_data_ptr<T>() : nullptr);
-    });
+    kernels::rms_norm_gradient(const_view(dy), const_view(x), const_vector(weight), const_vector(inverse),
+                               mutable_view(dx), mutable_vector(dweight), queue);
     return {dx, dweight, at::Tensor()};
   }
 };
@@ -110,14 +95,11 @@ class LayerNormFunction : public torch::autograd::Function<LayerNormFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_in, const at::Tensor& weight_in,
                             const at::Tensor& bias_in, double eps) {
+    const kernels::Queue queue = queue_of("layer_norm", {{"x", x_in}, {"weight", weight_in}, {"bias", bias_in}});
     const at::Tensor x = x_in.contiguous(), weight = weight_in.contiguous(), bias = bias_in.contiguous();
-    at::Tensor y = at::empty(x.sizes(), x.options()), mean = at::empty({x.size(0)}, x.options()),
-               inverse = at::empty_like(mean);
-    for_dtype(x, [&]<typename T>(T) {
-      row_math::layer_norm<T>(x.const_data_ptr<T>(), weight.const_data_ptr<T>(), bias.const_data_ptr<T>(), eps,
-                              x.size(0), x.size(1), y.mutable_data_ptr<T>(), mean.mutable_data_ptr<T>(),
-                              inverse.mutable_data_ptr<T>());
-    });
+    at::Tensor y = at::empty(x.sizes(), x.options()), mean = per_row(x), inverse = per_row(x);
+    kernels::layer_norm(const_view(x), const_vector(weight), const_vector(bias), eps, mutable_view(y),
+                        mutable_vector(mean), mutable_vector(inverse), queue);
     context->save_for_backward({x, weight, mean, inverse});
     return y;
   }
@@ -126,15 +108,12 @@ class LayerNormFunction : public torch::autograd::Function<LayerNormFunction> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], &mean = saved[2], &inverse = saved[3],
                      dy = gradients[0].contiguous();
+    const kernels::Queue queue = queue_of("layer_norm's gradient", {{"dy", dy}, {"x", x}, {"weight", weight}});
     at::Tensor dx = at::empty(x.sizes(), x.options()), dweight_dbias;
     if (context->needs_input_grad(1) || context->needs_input_grad(2))
       dweight_dbias = at::empty({2, x.size(1)}, x.options());
-    for_dtype(x, [&]<typename T>(T) {
-      row_math::layer_norm_gradient<T>(dy.const_data_ptr<T>(), x.const_data_ptr<T>(), weight.const_data_ptr<T>(),
-                                       mean.const_data_ptr<T>(), inverse.const_data_ptr<T>(), x.size(0), x.size(1),
-                                       dx.mutable_data_ptr<T>(),
-                                       dweight_dbias.defined() ? dweight_dbias.mutable_data_ptr<T>() : nullptr);
-    });
+    kernels::layer_norm_gradient(const_view(dy), const_view(x), const_vector(weight), const_vector(mean),
+                                 const_vector(inverse), mutable_view(dx), mutable_vector(dweight_dbias), queue);
     if (!dweight_dbias.defined()) return {dx, at::Tensor(), at::Tensor(), at::Tensor()};
     return {dx, dweight_dbias[0], dweight_dbias[1], at::Tensor()};
   }
@@ -143,33 +122,29 @@ class LayerNormFunction : public torch::autograd::Function<LayerNormFunction> {
 class GeluNewFunction : public torch::autograd::Function<GeluNewFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_in) {
-    const at::Tensor x = x_in.contiguous();
+    const kernels::Queue queue = queue_of("gelu_new", {{"x", x_in}});
+    const at::Tensor x = row_major(x_in);
     at::Tensor y = at::empty(x.sizes(), x.options());
-    for_dtype(x, [&]<typename T>(T) {
-      row_math::gelu_new<T>(x.const_data_ptr<T>(), x.size(0), x.size(1), y.mutable_data_ptr<T>());
-    });
+    kernels::gelu_new(const_view(x), mutable_view(y), queue);
     context->save_for_backward({x});
     return y;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    const at::Tensor x = context->get_saved_variables()[0], dy = gradients[0].contiguous();
+    const at::Tensor x = context->get_saved_variables()[0], dy = row_major(gradients[0]);
+    const kernels::Queue queue = queue_of("gelu_new's gradient", {{"dy", dy}, {"x", x}});
     at::Tensor dx = at::empty(x.sizes(), x.options());
-    for_dtype(x, [&]<typename T>(T) {
-      row_math::gelu_new_gradient<T>(dy.const_data_ptr<T>(), x.const_data_ptr<T>(), x.size(0), x.size(1),
-                                     dx.mutable_data_ptr<T>());
-    });
+    kernels::gelu_new_gradient(const_view(dy), const_view(x), mutable_view(dx), queue);
     return {dx};
   }
 };
 
-at::Tensor turned(const at::Tensor& x_in, const at::Tensor& cos, const at::Tensor& sin, int direction) {
+at::Tensor turned(const char* op, const at::Tensor& x_in, const at::Tensor& cos, const at::Tensor& sin, int direction) {
+  const kernels::Queue queue = queue_of(op, {{"x", x_in}, {"cos", cos}, {"sin", sin}});
   const at::Tensor x = x_in.contiguous();
   at::Tensor y = at::empty(x.sizes(), x.options());
-  for_dtype(x, [&]<typename T>(T) {
-    row_math::rope<T>(x.const_data_ptr<T>(), cos.const_data_ptr<T>(), sin.const_data_ptr<T>(), x.size(0), x.size(1),
-                      x.size(2), cos.size(1), direction, y.mutable_data_ptr<T>());
-  });
+  kernels::rope(const_heads_view(x), const_view(cos), const_view(sin), x.size(1), direction, mutable_heads_view(y),
+                queue);
   return y;
 }
 
@@ -178,12 +153,12 @@ class RopeFunction : public torch::autograd::Function<RopeFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& cos,
                             const at::Tensor& sin) {
     context->save_for_backward({cos, sin});
-    return turned(x, cos, sin, 1);
+    return turned("rope", x, cos, sin, 1);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    return {turned(gradients[0], saved[0], saved[1], -1), at::Tensor(), at::Tensor()};
+    return {turned("rope's gradient", gradients[0], saved[0], saved[1], -1), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -212,7 +187,8 @@ at::Tensor layer_norm(const at::Tensor& x_TD, const at::Tensor& weight_D, const 
 at::Tensor rope(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
   MOE_CHECK(cos.sizes() == sin.sizes() && cos.size(0) == x.size(0) && 2 * cos.size(1) <= x.size(2), "angles ",
             cos.sizes(), " of heads ", x.sizes());
-  return RopeFunction::apply(x, cos.contiguous(), sin.contiguous());
+  const at::ScalarType type = sum_type(x.scalar_type());
+  return RopeFunction::apply(x, cos.contiguous().to(type), sin.contiguous().to(type));
 }
 
 }  // namespace moe::ops

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "model/kernel_views.h"
+
 namespace moe {
 namespace {
 
@@ -77,7 +79,7 @@ double rope_output_factor(const RopeConfig& rope) {
 RopeTable::RopeTable(const ModelConfig& config, at::ScalarType dtype)
     : rope_(config.rope),
       max_positions_(config.max_positions),
-      dtype_(dtype),
+      dtype_(sum_type(dtype)),
       frequencies_(rope_frequencies(config.rope, config.max_positions, 0)) {
   grow(1);
 }

@@ -4,8 +4,9 @@
 #include <cmath>
 #include <string>
 
-#include "model/ops_dtype.h"
-#include "model/row_math.h"
+#include "kernels/rows.h"
+#include "model/kernel_views.h"
+#include "model/op_queue.h"
 
 namespace moe {
 namespace {
@@ -46,10 +47,10 @@ void sum_group(const std::vector<at::Tensor>& gradients, Communicator& group, co
 /// the small ones.
 double squares(const at::Tensor& gradient) {
   const at::Tensor dense = gradient.contiguous();  // itself, as our operations make gradients
-  double sum = 0;
-  ops::for_dtype(dense,
-                 [&]<typename T>(T) { sum = row_math::sum_of_squares(dense.const_data_ptr<T>(), dense.numel()); });
-  return sum;
+  at::Tensor sum = at::empty({}, dense.options().dtype(at::kDouble));
+  kernels::sum_of_squares(const_vector(dense), sum.mutable_data_ptr<double>(),
+                          ops::queue_of("sum_of_squares", {{"gradient", dense}}));
+  return sum.item<double>();
 }
 
 /// A gradient that some rank made and this one did not (it had no rows) becomes zeros here. One that nobody made, of a

@@ -11,6 +11,7 @@
 
 #include "common/error.h"
 #include "kernels/matmul.h"
+#include "kernels/rows.h"
 #include "kernels/test_matrix.h"
 
 namespace moe::kernels::testing {
@@ -55,6 +56,16 @@ TEST(CudaLibraryTest, LoadsAndRefusesAMachineWithoutDevice) {
     EXPECT_THAT([] { load_cuda_library(); }, ThrowsMessage<HardwareError>(HasSubstr("no CUDA device")));
   }
   EXPECT_NE(loaded_cuda_backend(), nullptr);
+}
+
+TEST(CudaLibraryTest, AnOpWithoutACudaVersionSaysSo) {
+  load_cuda_library_and_count_devices();
+  TestMatrix m(DeviceType::kCpu, DType::kFloat32, 2, 2, 0);
+  EXPECT_THAT(
+      [&] {
+        gelu_new(m.view(), m.view(), {DeviceType::kCuda, nullptr});
+      },
+      ThrowsMessage<InvalidArgument>(HasSubstr("gelu_new has no CUDA version: move its tensors to the CPU")));
 }
 #else
 TEST(CudaLibraryTest, ABuildWithoutCudaSaysSo) {

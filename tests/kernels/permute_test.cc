@@ -93,11 +93,11 @@ TEST_P(PermuteTest, TokensAreWeightedSumsOfTheirRows) {
   const auto [T, D, K] = shape;
   const Routing routing = random_routing(T, K, 12);
   const std::vector<double> rows_RD = random_values(routing.R * D, dtype, 2);
-  const std::vector<double> weights_TK = random_values(T * K, weight_dtype(dtype), 3);
+  const std::vector<double> weights_TK = random_values(T * K, sum_dtype(dtype), 3);
   // Aligned rows take wide loads on CUDA, others do not: both are tried.
   for (const int64_t padding : {0, 1, 8}) {
     TestMatrix rows(device, dtype, routing.R, D, padding, rows_RD);
-    TestMatrix weights(device, weight_dtype(dtype), T, K, 0, weights_TK);
+    TestMatrix weights(device, sum_dtype(dtype), T, K, 0, weights_TK);
     TestArray<int64_t> slot_rows(device, routing.slot_rows);
     for (const bool has_weights : {true, false}) {
       TestMatrix y(device, dtype, T, D, padding);
@@ -133,11 +133,11 @@ TEST_P(PermuteTest, GradientsMatchTheirFormula) {
   const Routing routing = random_routing(T, K, 13);
   const std::vector<double> dy_TD = random_values(T * D, dtype, 4);
   const std::vector<double> rows_RD = random_values(routing.R * D, dtype, 5);
-  const std::vector<double> weights_TK = random_values(T * K, weight_dtype(dtype), 6);
+  const std::vector<double> weights_TK = random_values(T * K, sum_dtype(dtype), 6);
   for (const int64_t padding : {0, 1, 8}) {
     TestMatrix dy(device, dtype, T, D, padding, dy_TD), rows(device, dtype, routing.R, D, padding, rows_RD);
-    TestMatrix drows(device, dtype, routing.R, D, padding), weights(device, weight_dtype(dtype), T, K, 0, weights_TK);
-    TestMatrix dweights(device, weight_dtype(dtype), T, K, 0);
+    TestMatrix drows(device, dtype, routing.R, D, padding), weights(device, sum_dtype(dtype), T, K, 0, weights_TK);
+    TestMatrix dweights(device, sum_dtype(dtype), T, K, 0);
     TestArray<int64_t> slot_rows(device, routing.slot_rows);
 
     unpermute_gradient(dy.view(), rows.view(), slot_rows.data(), K, weights.view(), drows.view(), dweights.view(),

@@ -1,5 +1,6 @@
 #include "kernels/test_matrix.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -65,6 +66,25 @@ double get(const char* from, DType dtype) {
 
 }  // namespace
 
+void expect_close(const std::string& what, const std::vector<double>& got, const std::vector<Expected>& expected,
+                  DType dtype) {
+  ASSERT_EQ(got.size(), expected.size()) << what;
+  const Tolerance limit = tolerance(dtype);
+  double worst = 0;
+  size_t where = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    const double allowed = limit.sum_error * expected[i].magnitude + limit.rounding * std::abs(expected[i].value);
+    const double error = std::abs(got[i] - expected[i].value);
+    const double share = error <= allowed ? 0 : std::isfinite(error) ? error / std::max(allowed, 1e-300) : HUGE_VAL;
+    if (share > worst) {
+      worst = share;
+      where = i;
+    }
+  }
+  EXPECT_EQ(worst, 0) << what << "[" << where << "] is " << got[where] << ", expected " << expected[where].value
+                      << ": times what the tolerance table allows";
+}
+
 std::string name_of(DeviceType device) {
   return device == DeviceType::kCpu ? "Cpu" : "Cuda";
 }
@@ -116,6 +136,11 @@ TestMatrix::TestMatrix(DeviceType device, DType dtype, int64_t rows, int64_t col
 
 MatrixView TestMatrix::view() {
   return {memory_->data(), dtype_, rows_, cols_, stride_};
+}
+
+VectorView TestMatrix::vector() {
+  EXPECT_EQ(stride_, cols_);
+  return {memory_->data(), dtype_, rows_ * cols_};
 }
 
 MatrixView TestMatrix::rows(int64_t first, int64_t count) {

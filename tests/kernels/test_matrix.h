@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <ostream>
@@ -38,6 +39,20 @@ inline Tolerance tolerance(DType dtype) {
   return {};
 }
 
+/// What a result should be, computed in double, and the magnitude of what it was summed up from.
+struct Expected {
+  double value = 0;
+  double magnitude = 0;
+};
+inline void add(Expected& sum, double term) {
+  sum.value += term;
+  sum.magnitude += std::abs(term);
+}
+
+/// Fails the test with the worst element where one is further off than the table allows for results of `dtype`.
+void expect_close(const std::string& what, const std::vector<double>& got, const std::vector<Expected>& expected,
+                  DType dtype);
+
 std::string name_of(DeviceType device);
 std::string name_of(DType dtype);
 
@@ -56,6 +71,9 @@ class TestMatrix {
              const std::vector<double>& values = {});
 
   MatrixView view();
+
+  /// All elements of a matrix without padding.
+  VectorView vector();
 
   /// Rows [first, first + count).
   MatrixView rows(int64_t first, int64_t count);

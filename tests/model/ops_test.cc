@@ -2,6 +2,9 @@
 // promise that a row's result does not depend on the rows beside it.
 #include "model/ops.h"
 
+#include <ATen/ops/from_blob.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -12,6 +15,7 @@
 
 #include "common/error.h"
 #include "model/moe/router.h"
+#include "model/op_queue.h"
 #include "testing/compare.h"
 #include "testing/random_tensor.h"
 #include "testing/row_bits.h"
@@ -174,22 +178,24 @@ TEST(OpsTest, UnpermuteInBf16TakesWeightsOfEitherType) {
   }
 }
 
-/// Value and gradients in bf16 are those of float64 on the same numbers, rounded once.
-void expect_same_in_bfloat16(const testing::TensorFunction& function, const std::vector<at::Tensor>& inputs) {
+/// Value and gradients in bf16 are those of float64 on the same numbers, rounded once; `roundings` 2 where a bf16
+/// result in between is rounded too (a product before its bias, logits before their gradient).
+void expect_same_in_bfloat16(const testing::TensorFunction& function, const std::vector<at::Tensor>& inputs,
+                             int roundings = 1, at::ScalarType result_type = at::kBFloat16) {
   std::vector<at::Tensor> rounded, exact;
   for (const at::Tensor& input : inputs) {
     rounded.push_back(input.to(at::kBFloat16).requires_grad_(true));
     exact.push_back(rounded.back().detach().to(at::kDouble).requires_grad_(true));
   }
   const at::Tensor ours = function(rounded), expected = function(exact);
-  EXPECT_EQ(ours.scalar_type(), at::kBFloat16);
-  EXPECT_TRUE(near(ours.detach(), expected.detach(), 1.0 / 256));
-  const at::Tensor dy = random_normal(ours.sizes().vec(), 99).to(at::kBFloat16);
+  EXPECT_EQ(ours.scalar_type(), result_type);
+  EXPECT_TRUE(near(ours.detach(), expected.detach(), roundings / 256.0));
+  const at::Tensor dy = random_normal(ours.sizes().vec(), 99).to(at::kBFloat16).to(result_type);
   ours.backward(dy);
   expected.backward(dy.to(at::kDouble));
   for (size_t i = 0; i < inputs.size(); ++i) {
     EXPECT_EQ(rounded[i].grad().scalar_type(), at::kBFloat16);
-    EXPECT_TRUE(near(rounded[i].grad(), exact[i].grad(), 1.0 / 128)) << "gradient of input " << i;
+    EXPECT_TRUE(near(rounded[i].grad(), exact[i].grad(), roundings / 128.0)) << "gradient of input " << i;
   }
 }
 
@@ -209,34 +215,112 @@ TEST(BFloat16Test, ProductsAndMovesOfRowsAreThoseOfFloat64Rounded) {
                           {random_normal({7, 19}, 1)});
 }
 
-/// Nothing computes in bf16 by accident, or fails deep inside a library.
-TEST(BFloat16Test, OtherOperationsRefuseItInWords) {
-  const auto bf16 = [](std::vector<int64_t> shape) { return random_normal(shape, 1).to(at::kBFloat16); };
-  const at::Tensor x = bf16({4, 8}), weight = bf16({8, 8}), vector = bf16({8}), heads = bf16({4, 2, 8}),
-                   angles = bf16({4, 4});
+TEST(BFloat16Test, OperationsOnRowsAreThoseOfFloat64Rounded) {
+  const at::Tensor x = random_normal({37, 86}, 1), norm = random_normal({86}, 2), bias = random_normal({86}, 3);
+  expect_same_in_bfloat16([](const auto& in) { return ops::linear(in[0], in[1], in[2]); },
+                          {x, random_normal({86, 86}, 4), bias}, 2);
+  expect_same_in_bfloat16(
+      [](const auto& in) {
+        return ops::grouped_linear(in[0], in[1], {5, 0, 32}, in[2]);
+      },
+      {x, random_normal({3, 29, 86}, 4), random_normal({3, 29}, 5)}, 2);
+  expect_same_in_bfloat16([](const auto& in) { return ops::add_bias(in[0], in[1]); }, {x, bias});
+  expect_same_in_bfloat16([](const auto& in) { return ops::swiglu(in[0]); }, {x});
+  expect_same_in_bfloat16([](const auto& in) { return ops::gelu_new(in[0]); }, {x});
+  expect_same_in_bfloat16([](const auto& in) { return ops::rms_norm(in[0], in[1], 1e-5); }, {x, norm});
+  expect_same_in_bfloat16([](const auto& in) { return ops::layer_norm(in[0], in[1], in[2], 1e-5); }, {x, norm, bias});
+  const at::Tensor angles = random_normal({37, 4}, 6, at::kFloat), heads = random_normal({37, 4, 8}, 7);
+  expect_same_in_bfloat16([&](const auto& in) { return ops::rope(in[0], angles.cos(), angles.sin()); }, {heads});
+  expect_same_in_bfloat16(
+      [](const auto& in) {
+        return ops::causal_attention(in[0], in[1], in[2], {0, 1, 37});
+      },
+      {heads, random_normal({37, 2, 8}, 8), random_normal({37, 2, 8}, 9)});
+}
+
+// What is summed over a row stays in fp32: losses, and what the router decides by.
+TEST(BFloat16Test, LossesAndRoutingAreInFloat32) {
+  const at::Tensor labels = at::arange(37, at::kLong).remainder(11);
+  expect_same_in_bfloat16([&](const auto& in) { return ops::linear_cross_entropy(in[0], in[1], labels, in[2]); },
+                          {random_normal({37, 43}, 1), random_normal({11, 43}, 2), random_normal({11}, 3)}, 2,
+                          at::kFloat);
+  const at::Tensor x = random_normal({200, 43}, 4, at::kBFloat16), weight = random_normal({8, 43}, 5, at::kBFloat16);
+  const Routing narrow = route(x, weight, 2, TopkNorm::kRenorm),
+                wide = route(x.to(at::kFloat), weight.to(at::kFloat), 2, TopkNorm::kRenorm);
+  EXPECT_TRUE(narrow.expert_ids_TK.equal(wide.expert_ids_TK));
+  EXPECT_TRUE(narrow.weights_TK.equal(wide.weights_TK) && narrow.weights_TK.scalar_type() == at::kFloat);
+  EXPECT_TRUE(narrow.probabilities_TE.equal(wide.probabilities_TE));
+}
+
+// A tensor of another device has no place in an operation; "meta" stands for one that this machine may not have.
+TEST(OpsTest, TensorsOfDifferentDevicesAreNamedBeforeAnythingRuns) {
+  const at::Tensor x = random_normal({4, 8}, 1, at::kFloat), norm = random_normal({8}, 2, at::kFloat),
+                   weight = random_normal({8, 8}, 3, at::kFloat), heads = random_normal({4, 2, 4}, 4, at::kFloat),
+                   angles = random_normal({4, 2}, 5, at::kFloat);
+  const auto elsewhere = [](const at::Tensor& tensor) { return tensor.to(at::kMeta); };
+  const at::Tensor row_tokens = at::arange(4, at::kLong), slot_rows = row_tokens.view({4, 1});
   const std::map<std::string, std::function<void()>> operations{
-      {"linear with bias", [&] { ops::linear(x, weight, vector); }},
-      {"add_bias", [&] { ops::add_bias(x, vector); }},
-      {"swiglu", [&] { ops::swiglu(x); }},
-      {"gelu_new", [&] { ops::gelu_new(x); }},
-      {"rms_norm", [&] { ops::rms_norm(x, vector, 1e-5); }},
-      {"layer_norm", [&] { ops::layer_norm(x, vector, vector, 1e-5); }},
-      {"rope", [&] { ops::rope(heads, angles, angles); }},
-      {"causal_attention",
+      {"linear: x lies on cpu, but weight on meta", [&] { ops::linear(x, elsewhere(weight)); }},
+      {"linear: x lies on cpu, but bias on meta", [&] { ops::linear(x, weight, elsewhere(norm)); }},
+      {"grouped_linear: rows lies on cpu, but weight on meta",
+       [&] { ops::grouped_linear(x, elsewhere(weight).unsqueeze(0), {4}); }},
+      {"add_bias: x lies on meta, but bias on cpu", [&] { ops::add_bias(elsewhere(x), norm); }},
+      {"swiglu: gate lies on cpu, but up on meta", [&] { ops::swiglu(x, elsewhere(x)); }},
+      {"gelu_new: x lies on meta; there are kernels for cpu and cuda", [&] { ops::gelu_new(elsewhere(x)); }},
+      {"rms_norm: x lies on cpu, but weight on meta", [&] { ops::rms_norm(x, elsewhere(norm), 1e-5); }},
+      {"layer_norm: x lies on cpu, but bias on meta", [&] { ops::layer_norm(x, norm, elsewhere(norm), 1e-5); }},
+      {"rope: x lies on cpu, but cos on meta", [&] { ops::rope(heads, elsewhere(angles), angles); }},
+      {"causal_attention: q lies on cpu, but v on meta",
        [&] {
-         ops::causal_attention(heads, heads, heads, {0, 4});
+         ops::causal_attention(heads, heads, elsewhere(heads), {0, 4});
        }},
-      {"linear_cross_entropy", [&] { ops::linear_cross_entropy(x, weight, at::zeros({4}, at::kLong)); }},
-      {"route", [&] { route(x, weight, 2, TopkNorm::kRenorm); }}};
-  for (const auto& [name, operation] : operations) {
-    try {
-      operation();
-      ADD_FAILURE() << name << " took bfloat16";
-    } catch (const InvalidArgument& error) {
-      EXPECT_NE(std::string(error.what()).find("row operations take float32 and float64, not "), std::string::npos)
-          << name << ": " << error.what();
-    }
+      {"permute: x lies on cpu, but slot_rows on meta", [&] { ops::permute(x, row_tokens, elsewhere(slot_rows)); }},
+      {"unpermute: rows lies on cpu, but weights on meta",
+       [&] { ops::unpermute(x, slot_rows, elsewhere(x.narrow(1, 0, 1))); }},
+      {"sum_slots: rows lies on meta, but row_tokens on cpu",
+       [&] { ops::sum_slots(elsewhere(x), row_tokens, slot_rows); }},
+      {"linear_cross_entropy: x lies on cpu, but labels on meta",
+       [&] { ops::linear_cross_entropy(x, weight, elsewhere(row_tokens)); }}};
+  for (const auto& [text, operation] : operations) {
+    EXPECT_THAT(operation, ::testing::ThrowsMessage<InvalidArgument>(::testing::StartsWith(text)));
   }
+}
+
+/// A queue is the device and, on CUDA, the stream that is current there. The process has no CUDA: its streams are those
+/// of a stand-in, its tensors memory that nothing reads.
+TEST(OpsTest, TheQueueOfATensorIsTheCurrentStreamOfItsDevice) {
+  struct Streams final : c10::impl::DeviceGuardImplInterface {
+    c10::DeviceType type() const override { return c10::kCUDA; }
+    c10::Device exchangeDevice(c10::Device) const override { return {c10::kCUDA, 0}; }
+    c10::Device getDevice() const override { return {c10::kCUDA, 0}; }
+    void setDevice(c10::Device) const override {}
+    void uncheckedSetDevice(c10::Device) const noexcept override {}
+    c10::Stream getStream(c10::Device device) const override { return c10::Stream(c10::Stream::UNSAFE, device, 7); }
+    c10::Stream exchangeStream(c10::Stream stream) const override { return stream; }
+    c10::DeviceIndex deviceCount() const noexcept override { return 2; }
+    void* getStreamNativeHandle(const c10::Stream stream) const override {
+      return reinterpret_cast<void*>(static_cast<uintptr_t>(100 * stream.device_index() + stream.id()));
+    }
+  };
+  if (c10::impl::hasDeviceGuardImpl(c10::kCUDA)) GTEST_SKIP() << "a real CUDA is loaded";
+  static const Streams streams;
+  const c10::impl::DeviceGuardImplRegistrar registrar(c10::kCUDA, &streams);
+  std::vector<float> memory(4);
+  const auto on = [&](c10::DeviceIndex index) {
+    const c10::Device device(c10::kCUDA, index);
+    return at::for_blob(memory.data(), {2, 2}).options(at::device(device)).target_device(device).make_tensor();
+  };
+  const kernels::Queue queue = ops::queue_of("an op", {{"x", on(1)}, {"none", at::Tensor()}});
+  EXPECT_EQ(queue.device, kernels::DeviceType::kCuda);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(queue.stream), 107);
+  EXPECT_THAT(
+      [&] {
+        ops::queue_of("an op", {{"x", on(0)}, {"y", on(1)}});
+      },
+      ::testing::ThrowsMessage<InvalidArgument>(
+          ::testing::HasSubstr("an op: x lies on cuda:0, but y on cuda:1: move the tensors")));
+  EXPECT_EQ(ops::queue_of("an op", {{"x", at::zeros({1})}}).device, kernels::DeviceType::kCpu);
+  c10::impl::device_guard_impl_registry[static_cast<size_t>(c10::kCUDA)] = nullptr;
 }
 
 // In fp32, whatever the width.

@@ -1,6 +1,7 @@
 #include "model/moe/router.h"
 
 #include "common/error.h"
+#include "model/kernel_views.h"
 #include "model/ops.h"
 #include "model/ops_dtype.h"
 
@@ -42,7 +43,9 @@ TopkNorm parse_topk_norm(const std::string& name) {
 }
 
 Routing route(const at::Tensor& x_TD, const at::Tensor& weight_ED, int64_t top_k, TopkNorm norm) {
-  const at::Tensor logits = ops::linear(x_TD, weight_ED);
+  // Of bf16 activations too in fp32: what decides between experts, and their weights, is not rounded to 8 bits.
+  const at::ScalarType type = sum_type(x_TD.scalar_type());
+  const at::Tensor logits = ops::linear(x_TD.to(type), weight_ED.to(type));
   Routing routing;
   routing.expert_ids_TK = top_k_ids(logits, top_k);
   routing.probabilities_TE = at::softmax(logits, -1);

@@ -11,8 +11,8 @@ namespace moe {
 /// Which experts each token goes to, and with what weight.
 struct Routing {
   at::Tensor expert_ids_TK;     ///< int64, by falling logit; the lowest id wins a tie
-  at::Tensor weights_TK;        ///< of the activations' dtype; differentiable
-  at::Tensor probabilities_TE;  ///< softmax over all experts; differentiable
+  at::Tensor weights_TK;        ///< in max(fp32, dtype of the activations); differentiable
+  at::Tensor probabilities_TE;  ///< softmax over all experts, as the weights; differentiable
 };
 
 /// How the chosen logits become weights.

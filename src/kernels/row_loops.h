@@ -6,7 +6,11 @@
 #include <cstdint>
 #include <vector>
 
-/// What the files of row_math share: vectors, the exponential, sums within a row and over rows. For them alone.
+#include "kernels/bfloat16.h"
+#include "kernels/views.h"
+
+/// What the CPU's loops over rows share: element types, vectors, the exponential, sums within a row and over rows. For
+/// the files *_cpu.cc alone. T is the type of elements as they lie, SumOf<T> the one that is computed in.
 
 /// Compiles a function for several widths of vectors; the processor's is taken when the program starts. All give the
 /// same bits, since products and sums are never contracted and lanes are summed in the order that the source says.
@@ -17,7 +21,7 @@
 #endif
 #define MOE_INLINE inline __attribute__((always_inline))
 
-namespace moe::row_math {
+namespace moe::kernels {
 
 /// Below this many elements a second thread costs more than it brings.
 constexpr int64_t kParallelElements = 1 << 14;
@@ -25,6 +29,49 @@ constexpr int64_t kParallelElements = 1 << 14;
 constexpr int64_t kLanes = 16;
 /// Rows whose weight gradients are summed together, before the blocks are.
 constexpr int64_t kBlockRows = 64;
+
+template <typename T>
+using SumOf = typename Accumulate<T>::Type;
+
+template <typename T>
+MOE_INLINE SumOf<T> widened(T x) {
+  return static_cast<SumOf<T>>(x);
+}
+
+/// Calls body(T{}) with the element type of dtype.
+template <typename Body>
+void with_type(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::kFloat32: return body(float{});
+    case DType::kBFloat16: return body(BFloat16{});
+    case DType::kFloat64: return body(double{});
+  }
+}
+
+/// The rows of a matrix of T.
+template <typename T>
+struct Rows {
+  T* data;
+  int64_t stride;
+
+  T* operator[](int64_t row) const { return data + row * stride; }
+};
+template <typename T>
+Rows<const T> rows_of(const ConstMatrixView& view) {
+  return {static_cast<const T*>(view.data), view.stride};
+}
+template <typename T>
+Rows<T> rows_of(const MatrixView& view) {
+  return {static_cast<T*>(view.data), view.stride};
+}
+template <typename T>
+const T* elements_of(const ConstVectorView& view) {
+  return static_cast<const T*>(view.data);
+}
+template <typename T>
+T* elements_of(const VectorView& view) {
+  return static_cast<T*>(view.data);
+}
 
 /// exp(x) by 2^n * p(r), x = n ln 2 + r; ends at the smallest and largest normal floats.
 /// Source   Cephes expf (Moshier), its polynomial and split of ln 2.
@@ -67,15 +114,18 @@ MOE_INLINE T lane_sum(int64_t width, const Term& term) {
 }
 
 template <typename T>
-MOE_INLINE T largest(const T* row, int64_t width) {
-  T lanes[kLanes];
-  std::fill_n(lanes, kLanes, row[0]);
+MOE_INLINE SumOf<T> largest(const T* row, int64_t width) {
+  using S = SumOf<T>;
+  S lanes[kLanes];
+  std::fill_n(lanes, kLanes, widened(row[0]));
   int64_t i = 0;
   for (; i + kLanes <= width; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane)
-      lanes[lane] = row[i + lane] > lanes[lane] ? row[i + lane] : lanes[lane];
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      const S value = widened(row[i + lane]);
+      lanes[lane] = value > lanes[lane] ? value : lanes[lane];
+    }
   }
-  for (; i < width; ++i) lanes[0] = row[i] > lanes[0] ? row[i] : lanes[0];
+  for (; i < width; ++i) lanes[0] = widened(row[i]) > lanes[0] ? widened(row[i]) : lanes[0];
   return *std::max_element(lanes, lanes + kLanes);
 }
 
@@ -87,21 +137,23 @@ void for_each_row(int64_t rows, int64_t width, const Body& body) {
 }
 
 /// Calls body(row, sum) for every row, where sum [width] starts at 0 for each block of rows and body adds to it;
-/// `total` becomes the sum of the blocks in order. Without a total, sum is null. Blocks are cut by rows and not by
-/// threads: a sum per thread would have other bits on another number of them.
+/// `total` becomes the sum of the blocks in order, rounded to T. Without a total, sum is null. Blocks are cut by rows
+/// and not by threads: a sum per thread would have other bits on another number of them.
 template <typename T, typename Body>
 void sum_over_rows(int64_t rows, int64_t width, T* total, const Body& body) {
+  using S = SumOf<T>;
   const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
-  std::vector<T> sums(total != nullptr ? blocks * width : 0, T{0});
+  std::vector<S> sums(total != nullptr ? blocks * width : 0, S{0});
   for_each_row(blocks, width * kBlockRows, [&](int64_t block) {
-    T* const sum = total != nullptr ? sums.data() + block * width : nullptr;
+    S* const sum = total != nullptr ? sums.data() + block * width : nullptr;
     for (int64_t row = block * kBlockRows; row < std::min(rows, (block + 1) * kBlockRows); ++row) body(row, sum);
   });
   if (total == nullptr) return;
-  std::fill_n(total, width, T{0});
+  std::vector<S> all(width, S{0});
   for (int64_t block = 0; block < blocks; ++block) {
-    for (int64_t i = 0; i < width; ++i) total[i] += sums[block * width + i];
+    for (int64_t i = 0; i < width; ++i) all[i] += sums[block * width + i];
   }
+  for (int64_t i = 0; i < width; ++i) total[i] = static_cast<T>(all[i]);
 }
 
-}  // namespace moe::row_math
+}  // namespace moe::kernels
