@@ -41,8 +41,7 @@ class Matrix {
   template <typename T>
   void load(int64_t first, int64_t rows, const T* from, int64_t stride, int64_t valid) {
     for (int64_t row = 0; row < valid; ++row) {
-      std::transform(from + row * stride, from + row * stride + cols_, (*this)[first + row],
-                     [](T value) { return widened(value); });
+      copy(from + row * stride, (*this)[first + row], [](T value) { return widened(value); });
     }
     std::fill((*this)[first + valid], (*this)[first + rows], S{0});
   }
@@ -54,8 +53,7 @@ class Matrix {
   template <typename T>
   void store(int64_t first, int64_t rows, T* to, int64_t stride) {
     for (int64_t row = 0; row < rows; ++row) {
-      std::transform((*this)[first + row], (*this)[first + row] + cols_, to + row * stride,
-                     [](S value) { return static_cast<T>(value); });
+      copy((*this)[first + row], to + row * stride, [](S value) { return static_cast<T>(value); });
     }
   }
   /// Adds to the rows from `first` on.
@@ -69,6 +67,16 @@ class Matrix {
   MatrixView part(int64_t first, int64_t rows) { return {(*this)[first], kDType<S>, rows, cols_, cols_}; }
 
  private:
+  /// A row, converted where the types differ.
+  template <typename From, typename To, typename Convert>
+  void copy(const From* from, To* to, const Convert& convert) const {
+    if constexpr (std::is_same_v<From, To>) {
+      std::copy_n(from, cols_, to);
+    } else {
+      std::transform(from, from + cols_, to, convert);
+    }
+  }
+
   std::vector<S> memory_;
   int64_t rows_ = 0, cols_ = 0;
 };

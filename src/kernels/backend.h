@@ -4,6 +4,8 @@
 #include <type_traits>
 
 #include "kernels/attention.h"
+#include "kernels/grouped_matmul.h"
+#include "kernels/routing.h"
 #include "kernels/views.h"
 
 /// What one device implements, as plain functions on checked arguments. Callers use the header of an op (matmul.h,
@@ -138,6 +140,30 @@ struct AttentionGradientArgs {
   MatrixView dq, dk, dv;
 };
 
+/// The arguments of grouped_matmul.h, in its order, but for shapes: counts lie on the device, whose version checks them
+/// where it can read them.
+struct GroupedLinearArgs {
+  ConstMatrixView a, b;
+  MatrixView c;
+  RowGroups groups;
+};
+struct GroupedAddBiasArgs {
+  ConstMatrixView bias;
+  MatrixView y;
+  RowGroups groups;
+};
+struct GroupedSumRowsArgs {
+  ConstMatrixView x;
+  MatrixView sums;
+  RowGroups groups;
+};
+
+struct TopKArgs {
+  ConstMatrixView logits;
+  int64_t k;
+  int64_t* ids;
+};
+
 /// An op of one device: enqueues the work on the queue, which is of that device, and returns. Null: the device has no
 /// version of it.
 template <typename Args>
@@ -164,6 +190,13 @@ struct Backend {
   Op<CrossEntropyGradientArgs> cross_entropy_gradient = nullptr;
   Op<AttentionArgs> attention = nullptr;
   Op<AttentionGradientArgs> attention_gradient = nullptr;
+  Op<GroupedLinearArgs> grouped_linear_forward = nullptr;
+  Op<GroupedLinearArgs> grouped_linear_input_gradient = nullptr;
+  Op<GroupedLinearArgs> grouped_linear_weight_gradient = nullptr;
+  Op<GroupedAddBiasArgs> grouped_add_bias = nullptr;
+  Op<GroupedSumRowsArgs> grouped_sum_rows = nullptr;
+  Op<TopKArgs> top_k = nullptr;
+  Op<SlotSort> sort_slots = nullptr;
   /// Devices that the process can use; 0 where there is none or no driver.
   int (*device_count)() = nullptr;
 };

@@ -34,6 +34,13 @@ const Backend kCpuBackend{
     .cross_entropy_gradient = at_once<cross_entropy_gradient_cpu>,
     .attention = at_once<attention_cpu>,
     .attention_gradient = at_once<attention_gradient_cpu>,
+    .grouped_linear_forward = at_once<grouped_linear_forward_cpu>,
+    .grouped_linear_input_gradient = at_once<grouped_linear_input_gradient_cpu>,
+    .grouped_linear_weight_gradient = at_once<grouped_linear_weight_gradient_cpu>,
+    .grouped_add_bias = at_once<grouped_add_bias_cpu>,
+    .grouped_sum_rows = at_once<grouped_sum_rows_cpu>,
+    .top_k = at_once<top_k_cpu>,
+    .sort_slots = at_once<sort_slots_cpu>,
     .device_count = [] { return 1; },
 };
 

@@ -24,5 +24,12 @@ void cross_entropy_cpu(const CrossEntropyArgs& args);
 void cross_entropy_gradient_cpu(const CrossEntropyGradientArgs& args);
 void attention_cpu(const AttentionArgs& args);
 void attention_gradient_cpu(const AttentionGradientArgs& args);
+void grouped_linear_forward_cpu(const GroupedLinearArgs& args);
+void grouped_linear_input_gradient_cpu(const GroupedLinearArgs& args);
+void grouped_linear_weight_gradient_cpu(const GroupedLinearArgs& args);
+void grouped_add_bias_cpu(const GroupedAddBiasArgs& args);
+void grouped_sum_rows_cpu(const GroupedSumRowsArgs& args);
+void top_k_cpu(const TopKArgs& args);
+void sort_slots_cpu(const SlotSort& sort);
 
 }  // namespace moe::kernels

@@ -1,89 +1,57 @@
 #include "kernels/grouped_matmul.h"
 
-#include <algorithm>
-#include <type_traits>
-#include <vector>
-
 #include "common/error.h"
-#include "kernels/matmul.h"
-#include "kernels/thread_tasks.h"
+#include "kernels/backend.h"
 #include "kernels/view_checks.h"
 
 namespace moe::kernels {
 namespace {
 
-struct Group {
-  int64_t index, first, rows;
-};
-
-/// The groups, those with most rows first, so that threads end together. Throws InvalidArgument.
-std::vector<Group> groups_of(const char* op, std::span<const int64_t> rows_per_group, int64_t rows,
-                             int64_t weight_rows) {
-  std::vector<Group> groups;
-  int64_t first = 0;
-  for (const int64_t count : rows_per_group) {
-    groups.push_back({static_cast<int64_t>(groups.size()), first, count});
-    first += count;
+void check_groups(const char* op, const RowGroups& groups) {
+  if (groups.count < 0 || (groups.rows == nullptr && groups.count > 0)) {
+    throw InvalidArgument(concat(op, ": row counts of ", groups.count, " groups, without data or negative"));
   }
-  const bool is_negative = std::any_of(groups.begin(), groups.end(), [](const Group& group) { return group.rows < 0; });
-  if (groups.empty() || is_negative || first != rows || weight_rows % static_cast<int64_t>(groups.size()) != 0) {
-    throw InvalidArgument(concat(op, ": ", groups.size(), " groups of ", first, " rows in all, with ", rows,
-                                 " rows and ", weight_rows,
-                                 " rows of weights; expected as many rows, and weights of one size"));
-  }
-  std::stable_sort(groups.begin(), groups.end(), [](const Group& a, const Group& b) { return a.rows > b.rows; });
-  return groups;
 }
 
-template <typename View>
-View rows_of(const View& view, int64_t first, int64_t rows) {
-  View part = view;
-  using Bytes = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(part.data)>>, const char, char>;
-  part.data = static_cast<Bytes*>(part.data) + first * std::max(view.stride, view.cols) * dtype_size(view.dtype);
-  part.rows = rows;
-  return part;
-}
-
-/// Calls body(group) for all groups.
-template <typename Body>
-void for_each(const std::vector<Group>& groups, const Queue& queue, const Body& body) {
-  if (queue.device != DeviceType::kCpu) {
-    std::for_each(groups.begin(), groups.end(), body);
-  } else {
-    for_each_index(static_cast<int64_t>(groups.size()), [&](int64_t i) { body(groups[static_cast<size_t>(i)]); });
+/// One row of `by_group` for each group, of the columns and dtype of `rows`.
+void check_by_group(const char* op, const char* name, const ConstMatrixView& by_group, const ConstMatrixView& rows,
+                    const RowGroups& groups) {
+  check_groups(op, groups);
+  check_view(op, name, by_group);
+  check_view(op, "rows", rows);
+  if (by_group.rows != groups.count || by_group.cols != rows.cols || by_group.dtype != rows.dtype) {
+    throw InvalidArgument(concat(op, ": ", describe(name, by_group), " of ", groups.count, " groups of ",
+                                 describe("rows", rows), "; expected a row for each group"));
   }
 }
 
 }  // namespace
 
-void grouped_linear_forward(ConstMatrixView x, ConstMatrixView weights, MatrixView y,
-                            std::span<const int64_t> rows_per_group, Queue queue) {
-  const std::vector<Group> groups = groups_of("grouped_linear_forward", rows_per_group, x.rows, weights.rows);
-  const int64_t outputs = weights.rows / static_cast<int64_t>(groups.size());
-  for_each(groups, queue, [&](const Group& g) {
-    linear_forward(rows_of(x, g.first, g.rows), rows_of(weights, g.index * outputs, outputs),
-                   rows_of(y, g.first, g.rows), queue);
-  });
+void grouped_linear_forward(ConstMatrixView x, ConstMatrixView weights, MatrixView y, RowGroups groups, Queue queue) {
+  check_groups("grouped_linear_forward", groups);
+  run(&Backend::grouped_linear_forward, "grouped_linear_forward", {x, weights, y, groups}, queue);
 }
 
-void grouped_linear_input_gradient(ConstMatrixView dy, ConstMatrixView weights, MatrixView dx,
-                                   std::span<const int64_t> rows_per_group, Queue queue) {
-  const std::vector<Group> groups = groups_of("grouped_linear_input_gradient", rows_per_group, dy.rows, weights.rows);
-  const int64_t outputs = weights.rows / static_cast<int64_t>(groups.size());
-  for_each(groups, queue, [&](const Group& g) {
-    linear_input_gradient(rows_of(dy, g.first, g.rows), rows_of(weights, g.index * outputs, outputs),
-                          rows_of(dx, g.first, g.rows), queue);
-  });
+void grouped_linear_input_gradient(ConstMatrixView dy, ConstMatrixView weights, MatrixView dx, RowGroups groups,
+                                   Queue queue) {
+  check_groups("grouped_linear_input_gradient", groups);
+  run(&Backend::grouped_linear_input_gradient, "grouped_linear_input_gradient", {dy, weights, dx, groups}, queue);
 }
 
-void grouped_linear_weight_gradient(ConstMatrixView dy, ConstMatrixView x, MatrixView dweights,
-                                    std::span<const int64_t> rows_per_group, Queue queue) {
-  const std::vector<Group> groups = groups_of("grouped_linear_weight_gradient", rows_per_group, dy.rows, dweights.rows);
-  const int64_t outputs = dweights.rows / static_cast<int64_t>(groups.size());
-  for_each(groups, queue, [&](const Group& g) {
-    linear_weight_gradient(rows_of(dy, g.first, g.rows), rows_of(x, g.first, g.rows),
-                           rows_of(dweights, g.index * outputs, outputs), queue);
-  });
+void grouped_linear_weight_gradient(ConstMatrixView dy, ConstMatrixView x, MatrixView dweights, RowGroups groups,
+                                    Queue queue) {
+  check_groups("grouped_linear_weight_gradient", groups);
+  run(&Backend::grouped_linear_weight_gradient, "grouped_linear_weight_gradient", {dy, x, dweights, groups}, queue);
+}
+
+void grouped_add_bias(ConstMatrixView bias, MatrixView y, RowGroups groups, Queue queue) {
+  check_by_group("grouped_add_bias", "bias", bias, y, groups);
+  run(&Backend::grouped_add_bias, "grouped_add_bias", {bias, y, groups}, queue);
+}
+
+void grouped_sum_rows(ConstMatrixView x, MatrixView sums, RowGroups groups, Queue queue) {
+  check_by_group("grouped_sum_rows", "sums", sums, x, groups);
+  run(&Backend::grouped_sum_rows, "grouped_sum_rows", {x, sums, groups}, queue);
 }
 
 }  // namespace moe::kernels

@@ -19,11 +19,11 @@ at::Tensor linear(const at::Tensor& x_TI, const at::Tensor& weight_OI, const at:
 at::Tensor add_bias(const at::Tensor& x_TO, const at::Tensor& bias_O);
 
 /// Rows of expert e times its own weight, plus its own bias: rows stand in expert order, rows_per_expert[e] of each.
-/// Shapes   rows [R, I], weight [E, O, I], bias [E, O] or undefined -> [R, O]. The weight gradient is one [E, O, I]
-/// tensor, zero for
+/// Shapes   rows [R, I], weight [E, O, I], rows_per_expert [E] int64, bias [E, O] or undefined -> [R, O]. The weight
+/// gradient is one [E, O, I] tensor, zero for
 ///          an expert without rows.
-at::Tensor grouped_linear(const at::Tensor& rows_RI, const at::Tensor& weight_EOI,
-                          const std::vector<int64_t>& rows_per_expert, const at::Tensor& bias_EO = {});
+at::Tensor grouped_linear(const at::Tensor& rows_RI, const at::Tensor& weight_EOI, const at::Tensor& rows_per_expert_E,
+                          const at::Tensor& bias_EO = {});
 
 /// silu(gate) * up -> [R, I].
 /// Source   Shazeer 2020, arXiv:2002.05202.

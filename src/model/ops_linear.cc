@@ -73,33 +73,27 @@ at::Tensor stacked(const at::Tensor& weight_EOI) {
   return weight_EOI.view({-1, weight_EOI.size(2)});
 }
 
-/// Calls body(expert, first row, rows).
-template <typename Body>
-void for_each_expert(const std::vector<int64_t>& rows_per_expert, const Body& body) {
-  int64_t first = 0;
-  for (size_t e = 0; e < rows_per_expert.size(); first += rows_per_expert[e++])
-    body(static_cast<int64_t>(e), first, rows_per_expert[e]);
+kernels::RowGroups groups_of(const at::Tensor& rows_per_expert_E) {
+  return {rows_per_expert_E.const_data_ptr<int64_t>(), rows_per_expert_E.numel()};
 }
 
 class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& rows_in, const at::Tensor& weight_in,
-                            const std::optional<at::Tensor>& bias_in, const std::vector<int64_t>& rows_per_expert) {
-    const kernels::Queue queue =
-        queue_of("grouped_linear", {{"rows", rows_in}, {"weight", weight_in}, {"bias", or_undefined(bias_in)}});
+                            const std::optional<at::Tensor>& bias_in, const at::Tensor& rows_per_expert) {
+    const kernels::Queue queue = queue_of("grouped_linear", {{"rows", rows_in},
+                                                             {"weight", weight_in},
+                                                             {"bias", or_undefined(bias_in)},
+                                                             {"rows_per_expert", rows_per_expert}});
     const at::Tensor rows = row_major(rows_in), weight = weight_in.contiguous();
     at::Tensor y = at::empty({rows.size(0), weight.size(1)}, rows.options());
-    kernels::grouped_linear_forward(const_view(rows), const_view(stacked(weight)), mutable_view(y), rows_per_expert,
-                                    queue);
+    kernels::grouped_linear_forward(const_view(rows), const_view(stacked(weight)), mutable_view(y),
+                                    groups_of(rows_per_expert), queue);
     if (bias_in) {
       context->saved_data[kHasBias] = true;
-      for_each_expert(rows_per_expert, [&](int64_t e, int64_t first, int64_t count) {
-        at::Tensor part = y.narrow(0, first, count);
-        add_bias_to(part, (*bias_in)[e], queue);
-      });
+      kernels::grouped_add_bias(const_view(row_major(*bias_in)), mutable_view(y), groups_of(rows_per_expert), queue);
     }
-    context->save_for_backward({rows, weight});
-    context->saved_data["rows_per_expert"] = rows_per_expert;
+    context->save_for_backward({rows, weight, rows_per_expert});
     return y;
   }
 
@@ -108,25 +102,21 @@ class GroupedLinearFunction : public torch::autograd::Function<GroupedLinearFunc
     const at::Tensor &rows = saved[0], &weight = saved[1], dy = row_major(gradients[0]);
     const kernels::Queue queue =
         queue_of("grouped_linear's gradient", {{"dy", dy}, {"rows", rows}, {"weight", weight}});
-    const std::vector<int64_t> rows_per_expert = context->saved_data["rows_per_expert"].toIntVector();
+    const kernels::RowGroups groups = groups_of(saved[2]);
     at::Tensor drows, dweight, dbias;
     if (context->needs_input_grad(0)) {
       drows = at::empty(rows.sizes(), rows.options());
-      kernels::grouped_linear_input_gradient(const_view(dy), const_view(stacked(weight)), mutable_view(drows),
-                                             rows_per_expert, queue);
+      kernels::grouped_linear_input_gradient(const_view(dy), const_view(stacked(weight)), mutable_view(drows), groups,
+                                             queue);
     }
     if (context->needs_input_grad(1)) {
       dweight = at::empty(weight.sizes(), weight.options());
       at::Tensor matrix = stacked(dweight);
-      kernels::grouped_linear_weight_gradient(const_view(dy), const_view(rows), mutable_view(matrix), rows_per_expert,
-                                              queue);
+      kernels::grouped_linear_weight_gradient(const_view(dy), const_view(rows), mutable_view(matrix), groups, queue);
     }
     if (needs_bias_gradient(*context)) {
       dbias = at::empty({weight.size(0), weight.size(1)}, dy.options());
-      for_each_expert(rows_per_expert, [&](int64_t e, int64_t first, int64_t count) {
-        at::Tensor part = dbias[e];
-        kernels::sum_rows(const_view(dy.narrow(0, first, count)), mutable_vector(part), queue);
-      });
+      kernels::grouped_sum_rows(const_view(dy), mutable_view(dbias), groups, queue);
     }
     return {drows, dweight, dbias, at::Tensor()};
   }
@@ -142,10 +132,10 @@ at::Tensor add_bias(const at::Tensor& x_TO, const at::Tensor& bias_O) {
   return AddBiasFunction::apply(x_TO, bias_O);
 }
 
-at::Tensor grouped_linear(const at::Tensor& rows_RI, const at::Tensor& weight_EOI,
-                          const std::vector<int64_t>& rows_per_expert, const at::Tensor& bias_EO) {
-  MOE_CHECK(static_cast<int64_t>(rows_per_expert.size()) == weight_EOI.size(0), "one row count per expert");
-  return GroupedLinearFunction::apply(rows_RI, weight_EOI, if_defined(bias_EO), rows_per_expert);
+at::Tensor grouped_linear(const at::Tensor& rows_RI, const at::Tensor& weight_EOI, const at::Tensor& rows_per_expert_E,
+                          const at::Tensor& bias_EO) {
+  MOE_CHECK(rows_per_expert_E.numel() == weight_EOI.size(0), "one row count per expert");
+  return GroupedLinearFunction::apply(rows_RI, weight_EOI, if_defined(bias_EO), rows_per_expert_E.contiguous());
 }
 
 }  // namespace moe::ops

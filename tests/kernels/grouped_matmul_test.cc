@@ -7,6 +7,7 @@
 
 #include "common/error.h"
 #include "kernels/matmul.h"
+#include "kernels/rows.h"
 #include "kernels/test_matrix.h"
 
 namespace moe::kernels::testing {
@@ -37,17 +38,27 @@ TEST_P(GroupedLinearTest, EqualsTheProductsOfEachGroup) {
     omp_set_num_threads(count);
     TestMatrix y(kCpu, kType, R, O, 2), dx(kCpu, kType, R, I, 0), dw(kCpu, kType, G * O, I, 5);
     TestMatrix y1(kCpu, kType, R, O, 2), dx1(kCpu, kType, R, I, 0), dw1(kCpu, kType, G * O, I, 5);
-    grouped_linear_forward(x.view(), w.view(), y.view(), groups);
-    grouped_linear_input_gradient(dy.view(), w.view(), dx.view(), groups);
-    grouped_linear_weight_gradient(dy.view(), x.view(), dw.view(), groups);
+    TestMatrix biased(kCpu, kType, R, O, 1, dy.values()), biased1(kCpu, kType, R, O, 1, dy.values()),
+        bias(kCpu, kType, G, O, 0, random_values(G * O, kType, 4)), sums(kCpu, kType, G, O, 0),
+        sums1(kCpu, kType, G, O, 0);
+    const RowGroups row_groups{groups.data(), G};
+    grouped_linear_forward(x.view(), w.view(), y.view(), row_groups);
+    grouped_linear_input_gradient(dy.view(), w.view(), dx.view(), row_groups);
+    grouped_linear_weight_gradient(dy.view(), x.view(), dw.view(), row_groups);
+    grouped_add_bias(bias.view(), biased.view(), row_groups);
+    grouped_sum_rows(dy.view(), sums.view(), row_groups);
     omp_set_num_threads(1);
     for (int64_t g = 0, first = 0; g < G; first += groups[g++]) {
       linear_forward(x.rows(first, groups[g]), w.rows(g * O, O), y1.rows(first, groups[g]));
       linear_input_gradient(dy.rows(first, groups[g]), w.rows(g * O, O), dx1.rows(first, groups[g]));
       linear_weight_gradient(dy.rows(first, groups[g]), x.rows(first, groups[g]), dw1.rows(g * O, O));
+      add_bias({bias.rows(g, 1).data, kType, O}, biased1.rows(first, groups[g]));
+      sum_rows(dy.rows(first, groups[g]), {sums1.rows(g, 1).data, kType, O});
     }
     EXPECT_EQ(y.bytes(), y1.bytes()) << count << " threads";
     EXPECT_EQ(dx.bytes(), dx1.bytes()) << count << " threads";
+    EXPECT_EQ(biased.bytes(), biased1.bytes()) << count << " threads";
+    EXPECT_EQ(sums.bytes(), sums1.bytes()) << count << " threads";
     if (count == 1 || G >= 2 * count) {
       EXPECT_EQ(dw.bytes(), dw1.bytes()) << count << " threads";
     }
@@ -60,7 +71,7 @@ TEST(GroupedLinearTest, RefusesCountsThatDisagree) {
       y(DeviceType::kCpu, DType::kFloat32, 4, 3, 0);
   for (const std::vector<int64_t>& groups : {std::vector<int64_t>{4, 1}, {5, -1}, {1, 1, 1, 1}, {}}) {
     try {
-      grouped_linear_forward(x.view(), w.view(), y.view(), groups);
+      grouped_linear_forward(x.view(), w.view(), y.view(), {groups.data(), static_cast<int64_t>(groups.size())});
       ADD_FAILURE() << "nothing was thrown for " << groups.size() << " groups";
     } catch (const InvalidArgument& error) {
       EXPECT_THAT(error.what(), ::testing::HasSubstr("4 rows and 6 rows of weights"));

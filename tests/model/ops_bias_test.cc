@@ -85,7 +85,7 @@ TEST_P(BiasTest, LinearCrossEntropyWithBiasEqualsReference) {
 TEST(GroupedBiasTest, EveryExpertAddsItsOwnAlsoWhenOneHasNoRows) {
   for (const std::vector<int64_t>& counts : {std::vector<int64_t>{5, 3, 90}, {5, 0, 9}, {0, 0, 0}}) {
     const int64_t rows = counts[0] + counts[1] + counts[2];
-    expect_same_function([&](const auto& in) { return ops::grouped_linear(in[0], in[1], counts, in[2]); },
+    expect_same_function([&](const auto& in) { return ops::grouped_linear(in[0], in[1], at::tensor(counts), in[2]); },
                          [&](const auto& in) {
                            std::vector<at::Tensor> parts;
                            const std::vector<at::Tensor> split = in[0].split_with_sizes(counts, 0);
@@ -128,7 +128,7 @@ TEST_P(BiasRowBitsTest, RowsDoNotDependOnTheirNeighbours) {
       {{"linear", [&](const at::Tensor& in, int64_t) { return ops::linear(in, weight, bias); }},
        {"grouped_linear",
         [&](const at::Tensor& in, int64_t) {
-          return ops::grouped_linear(in, weight.unsqueeze(0), {in.size(0)}, bias.unsqueeze(0));
+          return ops::grouped_linear(in, weight.unsqueeze(0), at::tensor({in.size(0)}, at::kLong), bias.unsqueeze(0));
         }},
        {"add_bias", [&](const at::Tensor& in, int64_t) { return ops::add_bias(in, bias); }},
        {"layer_norm", [&](const at::Tensor& in, int64_t) { return ops::layer_norm(in, norm, bias, 1e-5); }},

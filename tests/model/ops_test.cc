@@ -122,7 +122,7 @@ TEST_P(GroupedLinearTest, EqualsOneProductPerExpert) {
   const std::vector<int64_t>& counts = GetParam().rows_per_expert;
   int64_t rows = 0;
   for (const int64_t count : counts) rows += count;
-  expect_same_function([&](const auto& in) { return ops::grouped_linear(in[0], in[1], counts); },
+  expect_same_function([&](const auto& in) { return ops::grouped_linear(in[0], in[1], at::tensor(counts)); },
                        [&](const auto& in) {
                          std::vector<at::Tensor> parts;
                          const std::vector<at::Tensor> split = in[0].split_with_sizes(counts, 0);
@@ -204,7 +204,7 @@ TEST(BFloat16Test, ProductsAndMovesOfRowsAreThoseOfFloat64Rounded) {
                           {random_normal({37, 43}, 1), random_normal({17, 43}, 2)});
   expect_same_in_bfloat16(
       [](const auto& in) {
-        return ops::grouped_linear(in[0], in[1], {5, 0, 70});
+        return ops::grouped_linear(in[0], in[1], at::tensor({5, 0, 70}, at::kLong));
       },
       {random_normal({75, 43}, 1), random_normal({3, 29, 43}, 2)});
   const at::Tensor row_tokens = at::tensor({0, 1, 2, 0, 1, 3, 3}, at::kLong),
@@ -221,7 +221,7 @@ TEST(BFloat16Test, OperationsOnRowsAreThoseOfFloat64Rounded) {
                           {x, random_normal({86, 86}, 4), bias}, 2);
   expect_same_in_bfloat16(
       [](const auto& in) {
-        return ops::grouped_linear(in[0], in[1], {5, 0, 32}, in[2]);
+        return ops::grouped_linear(in[0], in[1], at::tensor({5, 0, 32}, at::kLong), in[2]);
       },
       {x, random_normal({3, 29, 86}, 4), random_normal({3, 29}, 5)}, 2);
   expect_same_in_bfloat16([](const auto& in) { return ops::add_bias(in[0], in[1]); }, {x, bias});
@@ -263,7 +263,9 @@ TEST(OpsTest, TensorsOfDifferentDevicesAreNamedBeforeAnythingRuns) {
       {"linear: x lies on cpu, but weight on meta", [&] { ops::linear(x, elsewhere(weight)); }},
       {"linear: x lies on cpu, but bias on meta", [&] { ops::linear(x, weight, elsewhere(norm)); }},
       {"grouped_linear: rows lies on cpu, but weight on meta",
-       [&] { ops::grouped_linear(x, elsewhere(weight).unsqueeze(0), {4}); }},
+       [&] { ops::grouped_linear(x, elsewhere(weight).unsqueeze(0), at::tensor({4}, at::kLong)); }},
+      {"grouped_linear: rows lies on cpu, but rows_per_expert on meta",
+       [&] { ops::grouped_linear(x, weight.unsqueeze(0), elsewhere(at::tensor({4}, at::kLong))); }},
       {"add_bias: x lies on meta, but bias on cpu", [&] { ops::add_bias(elsewhere(x), norm); }},
       {"swiglu: gate lies on cpu, but up on meta", [&] { ops::swiglu(x, elsewhere(x)); }},
       {"gelu_new: x lies on meta; there are kernels for cpu and cuda", [&] { ops::gelu_new(elsewhere(x)); }},

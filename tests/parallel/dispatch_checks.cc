@@ -110,9 +110,9 @@ Solution solve_plainly(const Problem& p) {
 at::Tensor apply_experts(const DispatchedTokens& dispatched, const at::Tensor& experts) {
   std::vector<at::Tensor> outputs;
   int64_t first = 0;
-  for (size_t e = 0; e < dispatched.rows_per_expert.size(); ++e) {
-    const int64_t rows = dispatched.rows_per_expert[e];
-    outputs.push_back(dispatched.rows_RD.narrow(0, first, rows).mm(experts[static_cast<int64_t>(e)].t()));
+  for (int64_t e = 0; e < dispatched.rows_per_expert.numel(); ++e) {
+    const int64_t rows = dispatched.rows_per_expert[e].item<int64_t>();
+    outputs.push_back(dispatched.rows_RD.narrow(0, first, rows).mm(experts[e].t()));
     first += rows;
   }
   EXPECT_EQ(first, dispatched.rows_RD.size(0));
@@ -197,9 +197,11 @@ void check_dispatch_bits(Communicator& world, const std::string& name) {
   const auto pass = [&](TokenDispatcher& through) {
     const DispatchedTokens dispatched = through.dispatch(x, ids, weights, kExperts, 0);
     std::vector<at::Tensor> outputs;
-    int64_t first = 0, expert = through.owned_experts(kExperts).first;
-    for (const int64_t rows : dispatched.rows_per_expert) {
-      outputs.push_back(dispatched.rows_RD.narrow(0, first, rows) * scales[expert++]);
+    int64_t first = 0;
+    const int64_t first_expert = through.owned_experts(kExperts).first;
+    for (int64_t e = 0; e < dispatched.rows_per_expert.numel(); ++e) {
+      const int64_t rows = dispatched.rows_per_expert[e].item<int64_t>();
+      outputs.push_back(dispatched.rows_RD.narrow(0, first, rows) * scales[first_expert + e]);
       first += rows;
     }
     return through.combine(at::cat(outputs), dispatched, 0);

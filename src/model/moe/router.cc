@@ -1,35 +1,18 @@
 #include "model/moe/router.h"
 
 #include "common/error.h"
+#include "kernels/routing.h"
 #include "model/kernel_views.h"
+#include "model/op_queue.h"
 #include "model/ops.h"
-#include "model/ops_dtype.h"
 
 namespace moe {
 namespace {
 
-/// Ids of the k largest of each row, largest first, lower id first among equals.
-template <typename T>
-void choose(const T* logits, int64_t tokens, int64_t experts, int64_t top_k, int64_t* ids) {
-  for (int64_t t = 0; t < tokens; ++t, logits += experts, ids += top_k) {
-    int64_t chosen = 0;
-    for (int64_t e = 0; e < experts; ++e) {
-      int64_t place = chosen;
-      while (place > 0 && logits[e] > logits[ids[place - 1]]) --place;
-      if (place == top_k) continue;
-      chosen = std::min(chosen + 1, top_k);
-      for (int64_t later = chosen - 1; later > place; --later) ids[later] = ids[later - 1];
-      ids[place] = e;
-    }
-  }
-}
-
 at::Tensor top_k_ids(const at::Tensor& logits_TE, int64_t top_k) {
-  const at::Tensor logits = logits_TE.detach().contiguous();
-  at::Tensor ids = at::empty({logits.size(0), top_k}, at::kLong);
-  ops::for_dtype(logits, [&]<typename T>(T) {
-    choose(logits.const_data_ptr<T>(), logits.size(0), logits.size(1), top_k, ids.mutable_data_ptr<int64_t>());
-  });
+  const kernels::Queue queue = ops::queue_of("top_k", {{"logits", logits_TE}});
+  at::Tensor ids = at::empty({logits_TE.size(0), top_k}, logits_TE.options().dtype(at::kLong));
+  kernels::top_k(const_view(row_major(logits_TE.detach())), top_k, ids.mutable_data_ptr<int64_t>(), queue);
   return ids;
 }
 

@@ -20,8 +20,8 @@ class DispatchPlan {
 
 /// Token rows in the order of this rank's experts.
 struct DispatchedTokens {
-  at::Tensor rows_RD;                    ///< rows of the first local expert, then of the second, ...
-  std::vector<int64_t> rows_per_expert;  ///< [local experts], sums to R; zeros are legal
+  at::Tensor rows_RD;          ///< rows of the first local expert, then of the second, ...
+  at::Tensor rows_per_expert;  ///< int64 [local experts] on the rows' device, sums to R; zeros are legal
   std::shared_ptr<const DispatchPlan> plan;
 };
 
