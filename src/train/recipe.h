@@ -53,8 +53,6 @@ class Recipe {
 
   /// Path -> XXH3-128 of every data file as it was read.
   virtual std::map<std::string, std::string> data_digests() const = 0;
-  /// Name -> value of what else the ranks must have read alike, besides weights and configuration. May read files.
-  virtual std::map<std::string, std::string> facts() const = 0;
 
   /// Forward and backward passes of the step after `finished` ones; leaves in the parameters this rank's gradients,
   /// whose sum over the ranks is the gradient of the loss. Collective.

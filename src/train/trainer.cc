@@ -152,19 +152,17 @@ class Trainer {
     return schedule;
   }
 
-  /// Files that differ between nodes would train on in silence: every rank its own.
+  /// Files that differ between nodes would train on in silence: every rank its own. (Models are compared where they are
+  /// loaded.)
   void compare_ranks() {
     const std::map<std::string, std::string> files = recipe_->data_digests();
     if (world_.size() > 1) {
       std::map<std::string, std::string> facts;
       agree(world_, "read fingerprints", [&] {
         facts = files;
-        facts.merge(recipe_->facts());
         facts["effective config"] =
             xxh3_hex(concat(spec_.SerializeAsString(), request_.gang.SerializeAsString(), request_.seed));
         facts["moe-worker"] = kVersion;
-        for (const auto& [name, digest] : replica_digests(parameters()))
-          facts[name + " of " + request_.model.string()] = digest;
       });
       require_same_files(world_, "before the first step", facts);
     }

@@ -96,7 +96,6 @@ TEST(RecipesTest, OfWhatIsNotTrainedNoGradientIsComputed) {
     Looking(std::unique_ptr<Recipe> recipe, std::atomic<int>& looked) : recipe_(std::move(recipe)), looked_(looked) {}
     TrainedParameters& parameters() override { return recipe_->parameters(); }
     std::map<std::string, std::string> data_digests() const override { return recipe_->data_digests(); }
-    std::map<std::string, std::string> facts() const override { return recipe_->facts(); }
     RecipeStep step(int64_t finished) override {
       const RecipeStep step = recipe_->step(finished);
       for (const Parameter& parameter : parameters().all) {
@@ -142,7 +141,6 @@ class WithMeanLoss final : public Recipe {
 
   TrainedParameters& parameters() override { return model_.parameters(); }
   std::map<std::string, std::string> data_digests() const override { return model_.data_digests(); }
-  std::map<std::string, std::string> facts() const override { return model_.facts(); }
   RecipeStep step(int64_t finished) override {
     RecipeStep step = model_.step(finished);
     mean_.mul_(0.9).add_(0.1 * step.loss);

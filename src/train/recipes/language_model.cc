@@ -3,15 +3,12 @@
 #include <deque>
 #include <utility>
 
-#include "checkpoint/model_directory.h"
 #include "checkpoint/model_writer.h"
 #include "comm/agreement.h"
 #include "common/error.h"
-#include "common/file_io.h"
 #include "common/idle_ranks.h"
 #include "common/log.h"
 #include "eval/load_statistics.h"
-#include "parallel/dispatchers.h"
 #include "runtime/model_settings.h"
 #include "train/train_step.h"
 
@@ -72,25 +69,19 @@ class LanguageModelSummary final : public RunSummary {
 }  // namespace
 
 LanguageModel::LanguageModel(const TrainRequest& request, Mesh& mesh, const GroupOf& group_of)
-    : request_(request), spec_(request.spec), mesh_(mesh) {
-  agree(mesh_.world(), "load " + request_.model.string(), [this] { load(); });
-  parameters_ = in_groups(decoder_->parameters(), group_of);
+    : request_(request),
+      spec_(request.spec),
+      mesh_(mesh),
+      model_(load_model(request.model, mesh, compute_type(request.gang))),
+      parameters_(in_groups(model_.decoder.parameters(), group_of)) {
+  agree(mesh_.world(), "read the data for " + request_.model.string(), [this] { read_data(); });
   const std::string idle = idle_ranks(mesh_.world().size(), spec_.micro_batch_rows());
   if (mesh_.world().rank() == 0 && !idle.empty()) log_warning("event=ranks_without_rows; " + idle);
 }
 
-void LanguageModel::load() {
-  const ModelDirectory directory(request_.model);
-  const ModelConfig& config = directory.config();
-  const OwnedExperts experts = mesh_.owned_experts(config);
-  dispatcher_ = config.moe ? make_dispatcher(mesh_) : std::make_unique<LocalDispatcher>();
-  decoder_ = std::make_unique<Decoder>(load_decoder(directory, compute_type(request_.gang), experts));
-  load_data(config);
-}
-
-void LanguageModel::load_data(const ModelConfig& config) {
-  const std::shared_ptr<const Tokenizer> tokenizer = tokenizer_for(request_.model);
-  tokenizer_digest_ = tokenizer ? tokenizer->digest() : "none";
+void LanguageModel::read_data() {
+  const ModelConfig& config = model_.config();
+  const std::shared_ptr<const Tokenizer>& tokenizer = model_.tokenizer;
   PackingOptions packing;
   packing.sequence_length = sequence_length_for(config, spec_.sequence_length());
   packing.append_eos = spec_.append_eos();
@@ -119,18 +110,14 @@ std::map<std::string, std::string> LanguageModel::data_digests() const {
   return files;
 }
 
-std::map<std::string, std::string> LanguageModel::facts() const {
-  const std::filesystem::path config = request_.model / "config.json";
-  return {{config.string(), xxh3_hex_of_file(config)}, {"tokenizer of " + request_.model.string(), tokenizer_digest_}};
-}
-
 int64_t LanguageModel::first_row(int64_t finished) const {
   return finished * spec_.micro_batch_rows() * spec_.micro_steps();
 }
 
 RecipeStep LanguageModel::step(int64_t finished) {
   const StepOptions options{spec_.micro_batch_rows(), spec_.micro_steps(), spec_.balance_loss()};
-  const StepOutcome outcome = compute_gradients(*decoder_, *dispatcher_, mesh_, *loader_, first_row(finished), options);
+  const StepOutcome outcome =
+      compute_gradients(model_.decoder, *model_.dispatcher, mesh_, *loader_, first_row(finished), options);
   return {.loss = outcome.loss,
           .total_loss = outcome.loss + spec_.balance_loss() * outcome.balance_loss,
           .tokens = outcome.tokens,
@@ -140,7 +127,7 @@ RecipeStep LanguageModel::step(int64_t finished) {
 
 std::optional<Validation> LanguageModel::validate() {
   if (!held_out_) return std::nullopt;
-  const LossReport report = measure_loss(*decoder_, *dispatcher_, *held_out_, mesh_);
+  const LossReport report = measure_loss(model_.decoder, *model_.dispatcher, *held_out_, mesh_);
   Validation validation{.loss = report.total().mean(), .domains = {}};
   for (const auto& [name, sum] : report.domains) validation.domains[name] = sum.mean();
   return validation;
@@ -166,9 +153,9 @@ std::unique_ptr<RunSummary> LanguageModel::summary() const {
 }
 
 void LanguageModel::write_output() {
-  ModelConfig config = decoder_->config();
+  ModelConfig config = model_.config();
   if (!chat_template_.empty()) config.source["chat_template_name"] = chat_template_;
-  write_model(request_.output, request_.model, *decoder_, config, compute_type(request_.gang), mesh_.world(),
+  write_model(request_.output, request_.model, model_.decoder, config, compute_type(request_.gang), mesh_.world(),
               mesh_.replica_group().rank() == 0, jinja_);
 }
 

@@ -9,8 +9,8 @@
 
 #include "data/data_loader.h"
 #include "eval/perplexity.h"
-#include "model/decoder.h"
 #include "parallel/mesh.h"
+#include "runtime/loaded_model.h"
 #include "train/recipe.h"
 #include "train/train_request.h"
 
@@ -26,7 +26,6 @@ class LanguageModel final : public Recipe {
 
   TrainedParameters& parameters() override { return parameters_; }
   std::map<std::string, std::string> data_digests() const override;
-  std::map<std::string, std::string> facts() const override;
   /// Measures balance_loss.
   RecipeStep step(int64_t finished) override;
   std::optional<Validation> validate() override;
@@ -36,19 +35,16 @@ class LanguageModel final : public Recipe {
   void write_output() override;
 
  private:
-  void load();
-  void load_data(const ModelConfig& config);
+  void read_data();
   int64_t first_row(int64_t finished) const;
 
   const TrainRequest& request_;
   const v1::TrainSpec& spec_;
   Mesh& mesh_;
-  std::unique_ptr<TokenDispatcher> dispatcher_;
-  std::unique_ptr<Decoder> decoder_;
+  LoadedModel model_;
   TrainedParameters parameters_;  ///< the decoder's
   std::unique_ptr<DataLoader> loader_;
   std::unique_ptr<HeldOutData> held_out_;
-  std::string tokenizer_digest_;
   std::string chat_template_;  ///< name; empty: none that we know, and no chats
   std::string jinja_;          ///< text to write beside the model, where it has none or another
 };
