@@ -42,8 +42,8 @@ struct MoeOutput {
 };
 
 /// y = output_scale * sum over the chosen experts of weight * expert(x), + shared(x) + output_bias: route, dispatch,
-/// experts, combine. `layer` names the collectives of the dispatcher. Adds to `statistics`, if there are any:
-///   router_entropy   of the probabilities over all experts, in nats, mean over tokens
+/// experts, combine. `layer` names the collectives of the dispatcher. Adds router_entropy and other numbers of
+/// common/measures.h to `statistics`, if there are any.
 MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD,
                     TokenDispatcher& dispatcher, int64_t layer, LayerStatistics* statistics = nullptr);
 

@@ -118,11 +118,13 @@ RecipeStep LanguageModel::step(int64_t finished) {
   const StepOptions options{spec_.micro_batch_rows(), spec_.micro_steps(), spec_.balance_loss()};
   const StepOutcome outcome =
       compute_gradients(model_.decoder, *model_.dispatcher, mesh_, *loader_, first_row(finished), options);
-  return {.loss = outcome.loss,
-          .total_loss = outcome.loss + spec_.balance_loss() * outcome.balance_loss,
-          .tokens = outcome.tokens,
-          .statistics = {{"balance_loss", outcome.balance_loss}},
-          .expert_load = outcome.expert_load};
+  RecipeStep step{.loss = outcome.loss,
+                  .total_loss = outcome.loss + spec_.balance_loss() * outcome.balance_loss,
+                  .tokens = outcome.tokens,
+                  .statistics = outcome.layers,
+                  .expert_load = outcome.expert_load};
+  step.statistics["balance_loss"] = outcome.balance_loss;
+  return step;
 }
 
 std::optional<Validation> LanguageModel::validate() {

@@ -26,7 +26,7 @@ class LanguageModel final : public Recipe {
 
   TrainedParameters& parameters() override { return parameters_; }
   std::map<std::string, std::string> data_digests() const override;
-  /// Measures balance_loss.
+  /// Measures balance_loss and what the layers measure.
   RecipeStep step(int64_t finished) override;
   std::optional<Validation> validate() override;
   nlohmann::json state(int64_t finished) override;
