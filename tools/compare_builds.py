@@ -36,7 +36,7 @@ TIMES = {"seconds", "step_seconds", "tokens_per_second", "finished_at", "started
 # read with these. Keys that only one build has are named with None on the other side.
 RENAMED_KEYS = {}
 # What a change records that was not there before, by the name of the key.
-NEW_KEYS = {"router_entropy"}  # of a step, measured in the layers
+NEW_KEYS = {"router_entropy", "router_top_probability"}  # of a step, measured in the layers
 # Values that follow from a renamed key: digests of configurations and of files that hold them.
 FOLLOWING_KEYS = set()
 # Lines of texts and pages that tell times.

@@ -38,6 +38,7 @@ const std::set<std::string> kLeader{"moe_expert_routed_tokens_total",
                                     "moe_train_consumed_tokens",
                                     "moe_train_learning_rate",
                                     "moe_train_router_entropy",
+                                    "moe_train_router_top_probability",
                                     "moe_train_steps_total",
                                     "moe_train_tokens_total",
                                     "moe_train_nonfinite_steps_total",
@@ -56,7 +57,7 @@ StepRecord sample(int64_t step = 7) {
   sample.steps = 200;
   sample.loss = 2.5;
   sample.total_loss = 2.515;
-  sample.statistics = {{"balance_loss", 1.5}, {"router_entropy", 1.25}};
+  sample.statistics = {{"balance_loss", 1.5}, {"router_entropy", 1.25}, {"router_top_probability", 0.5}};
   sample.gradient_norm = 0.75;
   sample.learning_rate = 2e-4;
   sample.tokens = 7168;
@@ -93,10 +94,10 @@ TEST_F(WorkerMetricsTest, ExposesExactlyTheCatalogue) {
   std::set<std::string> all = kEveryRank;
   all.insert(kLeader.begin(), kLeader.end());
   EXPECT_THAT(page().names(), ElementsAreArray(all));
-  // 2 info; step, timestamp, in flight; 3 of each of 4 ops; 2 layers x (5 + 4 experts); 3 losses, 5 gauges, 1 learning
+  // 2 info; step, timestamp, in flight; 3 of each of 4 ops; 2 layers x (5 + 4 experts); 3 losses, 6 gauges, 1 learning
   // rate and 4 counters of training; histograms of 14 bounds and, for 3 phases, of 12, each with +Inf, sum and count;
   // eval; 2 of checkpoints, 2 of conversion.
-  EXPECT_EQ(page().count("moe_"), 2u + 3 + 3 * 4 + 2 * (5 + 4) + 3 + 5 + 1 + 4 + (14 + 3) + 3 * (12 + 3) + 1 + 2 + 2);
+  EXPECT_EQ(page().count("moe_"), 2u + 3 + 3 * 4 + 2 * (5 + 4) + 3 + 6 + 1 + 4 + (14 + 3) + 3 * (12 + 3) + 1 + 2 + 2);
 }
 
 TEST_F(WorkerMetricsTest, EverySeriesOfAJobNamesJobAndStage) {

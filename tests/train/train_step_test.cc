@@ -115,13 +115,14 @@ void TrainStepTest::expect_naive_computation(const ModelConfig& config) const {
   DataLoader data = loader();
   at::Tensor loss_sum = at::zeros({}, at::kDouble), balance = at::zeros({}, at::kDouble);
   int64_t targets = 0, tokens = 0;
-  double entropy = 0;
+  double entropy = 0, top = 0;
   const auto look = [&](int64_t layer, LayerPoint point, const at::Tensor& x) {
     if (point != LayerPoint::kFfnInput) return;
     for (const Parameter& parameter : decoder.parameters()) {
       if (parameter.id != TensorId{TensorPart::kRouter, layer}) continue;
       const at::Tensor p = at::softmax(at::matmul(x, parameter.value.t()), 1).detach();
       entropy -= (p * p.log()).sum().item<double>();
+      top += std::get<0>(p.max(1)).sum().item<double>();
     }
   };
   for (int64_t micro_step = 0; micro_step < 3; ++micro_step) {
@@ -157,6 +158,7 @@ void TrainStepTest::expect_naive_computation(const ModelConfig& config) const {
   EXPECT_EQ(step.outcome.tokens, tokens);
   EXPECT_NEAR(step.outcome.layers.at("router_entropy"), entropy / static_cast<double>(2 * tokens), 1e-12)
       << "a mean over the tokens of both layers";
+  EXPECT_NEAR(step.outcome.layers.at("router_top_probability"), top / static_cast<double>(2 * tokens), 1e-12);
   double squares = 0;
   for (const Parameter& parameter : decoder.parameters()) {
     squares += parameter.value.grad().square().sum().item<double>();

@@ -10,6 +10,7 @@ MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const 
   if (statistics != nullptr) {
     statistics->add("router_entropy", at::special_entr(routing.probabilities_TE.detach()).sum(at::kDouble),
                     x_TD.size(0));
+    statistics->add("router_top_probability", routing.probabilities_TE.detach().amax(1).sum(at::kDouble), x_TD.size(0));
   }
   // The scale goes into the weights: T x K products instead of T x D.
   const at::Tensor weights_TK =
