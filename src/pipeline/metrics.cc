@@ -19,7 +19,7 @@ bool is_in(const StageInput& input, const std::string& field) {
 std::vector<std::string> metrics_of(const v1::Stage& stage) {
   const std::string kind = stage_kind(stage);
   const std::vector<StageInput> inputs = inputs_of(stage);
-  std::vector<std::string> names;
+  std::vector<std::string> names, by_domain;
   for (const Measure& measure : result_measures(kind)) {
     const std::string needed = join_path(kind, measure.needs), domains = join_path(kind, measure.domains);
     const auto is_needed = [&](const StageInput& input) { return is_in(input, needed); };
@@ -27,9 +27,10 @@ std::vector<std::string> metrics_of(const v1::Stage& stage) {
     if (measure.has_whole) names.push_back(measure.name);
     if (measure.domains.empty()) continue;
     for (const StageInput& input : inputs) {
-      if (is_in(input, domains)) names.push_back(measure.name + "." + input.domain);
+      if (is_in(input, domains)) by_domain.push_back(measure.name + "." + input.domain);
     }
   }
+  names.insert(names.end(), by_domain.begin(), by_domain.end());
   return names;
 }
 

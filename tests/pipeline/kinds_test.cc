@@ -5,9 +5,11 @@
 #include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "common/error.h"
+#include "common/measures.h"
 #include "pipeline/configuration.h"
 #include "pipeline/defaults.h"
 #include "pipeline/inputs.h"
@@ -140,7 +142,6 @@ TEST_P(EveryKindTest, HasDefaultsMetricsAndAPlan) {
   EXPECT_TRUE(MessageDifferencer::Equals(once, twice));
   EXPECT_THAT(kind().plan(once), Not(IsEmpty()));
   const std::vector<std::string> metrics = metrics_of(once);
-  EXPECT_THAT(metrics, Not(IsEmpty()));
   EXPECT_EQ(std::set<std::string>(metrics.begin(), metrics.end()).size(), metrics.size());
   EXPECT_GT(kind().room, 0);
 }
@@ -150,6 +151,18 @@ TEST_P(EveryKindTest, AnEmptyMessageIsNotEnough) {
       "apiVersion: moe/v1\nkind: Pipeline\nname: p\nstages: [{name: s, " + GetParam() + ": {}}]\n", "a.yaml", {}, {});
   ASSERT_FALSE(loaded.problems.empty());
   for (const Problem& problem : loaded.problems) EXPECT_TRUE(problem.path.starts_with("stages.s." + GetParam() + "."));
+}
+
+TEST(KindsTest, EveryMeasureIsOfAKindAndOfFieldsThatItReads) {
+  for (const Measure& measure : measures()) {
+    SCOPED_TRACE(measure.kind + "." + measure.name);
+    const JobKind* kind = kind_named(measure.kind);
+    ASSERT_NE(kind, nullptr);
+    std::vector<std::string> fields = kind->data;
+    EXPECT_TRUE(measure.domains.empty() || std::count(fields.begin(), fields.end(), measure.domains) == 1);
+    fields.insert(fields.end(), kind->models.begin(), kind->models.end());
+    EXPECT_TRUE(measure.needs.empty() || std::count(fields.begin(), fields.end(), measure.needs) == 1);
+  }
 }
 
 TEST(KindsTest, TheMessageOfNoKindHasNoDefaults) {
