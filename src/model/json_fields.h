@@ -60,6 +60,17 @@ class JsonFields {
     for (const nlohmann::json& value : list(key, size)) values.push_back(as_integer(key, value, least));
     return values;
   }
+  /// A list of exactly `size` entries, each an integer, read as a list of one, or a list of some.
+  std::vector<std::vector<int64_t>> integers_or_lists(const std::string& key, int64_t size, int64_t least) const {
+    std::vector<std::vector<int64_t>> lists;
+    for (const nlohmann::json& entry : list(key, size)) {
+      std::vector<int64_t>& values = lists.emplace_back();
+      if (entry.is_array() && entry.empty()) fail(key, "no empty list");
+      for (const nlohmann::json& value : entry.is_array() ? entry : nlohmann::json::array({entry}))
+        values.push_back(as_integer(key, value, least));
+    }
+    return lists;
+  }
   std::vector<double> numbers(const std::string& key, int64_t size) const {
     std::vector<double> values;
     for (const nlohmann::json& value : list(key, size)) {

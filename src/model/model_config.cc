@@ -1,5 +1,6 @@
 #include "model/model_config.h"
 
+#include <algorithm>
 #include <functional>
 #include <limits>
 #include <numeric>
@@ -18,6 +19,21 @@ namespace {
 constexpr char kNativeType[] = "dense2moe";
 constexpr char kNativeArchitecture[] = "Dense2MoeForCausalLM";
 
+void read_expert_widths(const JsonFields& fields, int64_t layers, MoeConfig& moe) {
+  constexpr char kKey[] = "expert_widths";
+  const std::vector<std::vector<int64_t>> widths = fields.integers_or_lists(kKey, layers, 1);
+  moe.expert_widths.assign(layers, 0);
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    if (!fields.required(kKey)[layer].is_array()) {
+      moe.expert_widths[layer] = widths[layer].front();
+      continue;
+    }
+    if (static_cast<int64_t>(widths[layer].size()) != moe.num_experts)
+      fields.fail(kKey, concat("in a list of layer ", layer, " one width for each of ", moe.num_experts, " experts"));
+    moe.set_expert_widths(layer, widths[layer]);
+  }
+}
+
 MoeConfig read_moe(const JsonFields& fields, const ModelConfig& config) {
   MoeConfig moe;
   moe.base_model_type = fields.text("base_model_type");
@@ -25,7 +41,7 @@ MoeConfig read_moe(const JsonFields& fields, const ModelConfig& config) {
   check_num_experts(fields, "num_experts", moe.num_experts, config.num_layers);
   moe.top_k = fields.integer("top_k");
   if (moe.top_k > moe.num_experts) fields.fail("top_k", concat("at most num_experts ", moe.num_experts));
-  moe.expert_widths = fields.integers("expert_widths", config.num_layers, 1);
+  read_expert_widths(fields, config.num_layers, moe);
   moe.shared_widths = fields.has("shared_widths") ? fields.integers("shared_widths", config.num_layers, 0)
                                                   : std::vector<int64_t>(config.num_layers, 0);
   moe.output_scale = fields.numbers("output_scale", config.num_layers);
@@ -49,6 +65,24 @@ void read_special_tokens(const JsonFields& fields, ModelConfig& config) {
 }
 
 }  // namespace
+
+int64_t MoeConfig::expert_width(int64_t layer, int64_t expert) const {
+  const auto uneven = uneven_widths.find(layer);
+  return uneven == uneven_widths.end() ? expert_widths.at(layer) : uneven->second.at(expert);
+}
+
+void MoeConfig::set_expert_widths(int64_t layer, const std::vector<int64_t>& widths) {
+  const auto [least, widest] = std::minmax_element(widths.begin(), widths.end());
+  expert_widths.at(layer) = *widest;
+  uneven_widths.erase(layer);
+  if (*least != *widest) uneven_widths[layer] = widths;
+}
+
+nlohmann::json MoeConfig::expert_widths_json() const {
+  nlohmann::json all = expert_widths;
+  for (const auto& [layer, widths] : uneven_widths) all[layer] = widths;
+  return all;
+}
 
 ModelConfig parse_model_config(const std::string& text, const std::string& where) {
   const nlohmann::json source = parse_python_json(text, where);
@@ -82,7 +116,7 @@ nlohmann::json to_json(const ModelConfig& config) {
   json["moe"] = {{"base_model_type", moe.base_model_type},
                  {"num_experts", moe.num_experts},
                  {"top_k", moe.top_k},
-                 {"expert_widths", moe.expert_widths},
+                 {"expert_widths", moe.expert_widths_json()},
                  {"shared_widths", moe.shared_widths},
                  {"output_scale", moe.output_scale},
                  {"score", moe.score},
@@ -94,12 +128,14 @@ nlohmann::json to_json(const ModelConfig& config) {
 
 ParameterCount count_parameters(const ModelConfig& config) {
   ParameterCount count;
+  int64_t routed = 0;
   for (const TensorSpec& spec : logical_tensor_specs(config)) {
     const int64_t size = std::accumulate(spec.shape.begin(), spec.shape.end(), int64_t{1}, std::multiplies<>());
     count.total += size;
-    // The experts of a layer are of one size, so that any top_k of them hold as much.
-    count.active += spec.id.is_routed() && spec.id.expert >= config.moe->top_k ? 0 : size;
+    (spec.id.is_routed() ? routed : count.active) += size;
   }
+  // Where experts differ, a token uses those of average width.
+  if (config.moe) count.active += routed * config.moe->top_k / config.moe->num_experts;
   return count;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -13,14 +14,21 @@ struct MoeConfig {
   std::string base_model_type;  ///< family of the dense model, "llama"
   int64_t num_experts = 0;      ///< routed experts of each layer
   int64_t top_k = 0;
-  std::vector<int64_t> expert_widths;  ///< [layers]: neurons of one routed expert
-  std::vector<int64_t> shared_widths;  ///< [layers]: neurons of the shared expert, 0 for none
-  std::vector<double> output_scale;    ///< [layers]: factor of the routed sum
+  std::vector<int64_t> expert_widths;  ///< [layers]: neurons of one routed expert; of the widest where they differ
+  std::map<int64_t, std::vector<int64_t>> uneven_widths{};  ///< of layers whose experts differ: [num_experts]
+  std::vector<int64_t> shared_widths;                       ///< [layers]: neurons of the shared expert, 0 for none
+  std::vector<double> output_scale;                         ///< [layers]: factor of the routed sum
   std::string score = "softmax";
   std::string topk_norm = "renorm";  ///< "renorm" | "straight_through" | "raw"
   std::string router = "linear";
   nlohmann::json conversion =
       nlohmann::json::object();  ///< how it was made: method, seed, router_init, scale_mode, ...
+
+  int64_t expert_width(int64_t layer, int64_t expert) const;
+  /// [num_experts], of one layer.
+  void set_expert_widths(int64_t layer, const std::vector<int64_t>& widths);
+  /// As config.json has them: a number per layer, a list where the experts of a layer differ.
+  nlohmann::json expert_widths_json() const;
 };
 
 enum class NormKind {

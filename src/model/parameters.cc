@@ -53,7 +53,7 @@ class ParameterBuilder {
     for (int64_t index = 0; index < experts_.ffn.count; ++index) {
       for (const Part& part : parts) {
         const TensorId expert{part.part, id.layer, experts_.ffn.first + index, id.is_bias};
-        const int64_t width = config_.moe->expert_widths[id.layer];
+        const int64_t width = config_.moe->expert_width(id.layer, expert.expert);
         stack.stacked.push_back({tensor_name(config_, expert), index, part.dim, part.first, width});
       }
     }

@@ -37,7 +37,7 @@ class SpecList {
     const MoeConfig& moe = *config_.moe;
     tensor({TensorPart::kRouter, layer}, {moe.num_experts, config_.hidden_size});
     for (int64_t expert = 0; expert < moe.num_experts; ++expert)
-      feed_forward(layer, expert, moe.expert_widths[layer], false);
+      feed_forward(layer, expert, moe.expert_width(layer, expert), false);
     if (moe.shared_widths[layer] > 0) feed_forward(layer, kSharedExpert, moe.shared_widths[layer], false);
     if (config_.mlp_bias) tensor({TensorPart::kOutputBias, layer, kNoExpert, true}, {config_.hidden_size});
   }

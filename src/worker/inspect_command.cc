@@ -35,7 +35,7 @@ nlohmann::json describe(const ModelDirectory& directory, bool with_tensors) {
   if (config.moe) {
     result["moe"] = {{"num_experts", config.moe->num_experts},
                      {"top_k", config.moe->top_k},
-                     {"expert_widths", config.moe->expert_widths},
+                     {"expert_widths", config.moe->expert_widths_json()},
                      {"shared_widths", config.moe->shared_widths},
                      {"output_scale", config.moe->output_scale},
                      {"topk_norm", config.moe->topk_norm},

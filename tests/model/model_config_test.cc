@@ -198,6 +198,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"moe_experts", "/moe/num_experts", "4", {"`num_experts`", "\"4\""}},
         BadConfig{"moe_widths", "/moe/expert_widths", {24}, {"`expert_widths`", "[24]", "2 values"}},
         BadConfig{"moe_width_zero", "/moe/expert_widths", {24, 0}, {"`expert_widths`", "[24,0]"}},
+        BadConfig{"moe_width_in_list_zero", "/moe/expert_widths", {24, {24, 0}}, {"`expert_widths`", "at least 1"}},
+        BadConfig{
+            "moe_widths_of_three", "/moe/expert_widths", {24, {1, 2, 3}}, {"`expert_widths`", "layer 1 one width"}},
+        BadConfig{"moe_widths_of_none", "/moe/expert_widths", {24, nlohmann::json::array()}, {"no empty list"}},
         BadConfig{"moe_scale", "/moe/output_scale", {1.0, "x"}, {"`output_scale`", "numbers"}},
         BadConfig{"moe_scale_missing", "/moe/output_scale", kErased, {"`output_scale`", "missing"}},
         BadConfig{"moe_score", "/moe/score", "sigmoid", {"`score`", "sigmoid", "softmax"}},
