@@ -12,9 +12,14 @@ inline constexpr char kConversionReport[] = "conversion.json";
 /// Of every layer the neurons that its experts took.
 inline constexpr char kConversionIndices[] = "conversion.safetensors";
 
-/// Name in kConversionIndices of a layer's tensor: int32 [experts, width].
+/// Names in kConversionIndices of a layer's tensors: int32 [experts, width], where experts differ in width that of the
+/// widest with -1 after the neurons of the others; and, of a layer with a shared part, int32 [width]. A layer whose
+/// experts are more than copies of neurons (scaled, averaged, made anew, of another model) has none.
 inline std::string conversion_indices_name(int64_t layer) {
   return "model.layers." + std::to_string(layer) + ".mlp.experts.neurons";
+}
+inline std::string shared_indices_name(int64_t layer) {
+  return "model.layers." + std::to_string(layer) + ".mlp.shared_expert.neurons";
 }
 
 }  // namespace moe

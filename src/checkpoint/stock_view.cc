@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "checkpoint/tensor_assembly.h"
 #include "common/error.h"
 #include "model/stock/stock_layouts.h"
 
@@ -25,13 +26,13 @@ StockView::StockView(const ModelConfig& config)
 void StockView::index_pieces() {
   places_.clear();
   for (size_t i = 0; i < tensors_.size(); ++i) {
-    for (size_t j = 0; j < tensors_[i].pieces.size(); ++j) places_.emplace(tensors_[i].pieces[j].native, Place{i, j});
+    for (size_t j = 0; j < tensors_[i].pieces.size(); ++j) places_.emplace(tensors_[i].pieces[j].source, Place{i, j});
   }
 }
 
 std::vector<TensorSpec> StockView::stored_specs() const {
   std::vector<TensorSpec> specs;
-  for (const StockTensor& tensor : tensors_) specs.push_back({tensor.name, tensor.shape});
+  for (const PiecedTensor& tensor : tensors_) specs.push_back({tensor.name, tensor.shape});
   return specs;
 }
 
@@ -43,14 +44,11 @@ const std::string& StockView::stored_name(const std::string& native) const {
 at::Tensor StockView::native_part(const std::string& native, const at::Tensor& stored) const {
   const auto place = places_.find(native);
   if (place == places_.end()) return stored;
-  const StockPiece& piece = tensors_[place->second.tensor].pieces[place->second.piece];
-  const at::Tensor slice = piece.index < 0 ? stored : stored.select(0, piece.index);
-  const at::Tensor part = slice.narrow(0, piece.row, logical_.at(native).shape.front());
-  return piece.factor == 1 ? part : part / piece.factor;
+  return find_piece(stored, tensors_[place->second.tensor].pieces[place->second.piece], logical_.at(native).shape);
 }
 
 void StockView::check_constants(const Reader& read, const std::string& where) const {
-  for (const StockTensor& tensor : tensors_) {
+  for (const PiecedTensor& tensor : tensors_) {
     if (!tensor.pieces.empty()) continue;
     const at::Tensor stored = read(tensor.name);
     if (stored.numel() > 0 && !(stored.abs().max().item<double>() <= kNothing)) {
@@ -62,9 +60,9 @@ void StockView::check_constants(const Reader& read, const std::string& where) co
 
 bool StockView::is_shared_expert_zero(const Reader& read) const {
   bool is_seen = false;
-  for (const StockTensor& tensor : tensors_) {
+  for (const PiecedTensor& tensor : tensors_) {
     if (tensor.pieces.empty()) continue;
-    const TensorId& id = logical_.at(tensor.pieces.front().native).id;
+    const TensorId& id = logical_.at(tensor.pieces.front().source).id;
     if (id.part != TensorPart::kDown || id.expert != kSharedExpert) continue;
     is_seen = true;
     if (read(tensor.name).count_nonzero().item<int64_t>() > 0) return false;

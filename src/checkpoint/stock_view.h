@@ -45,7 +45,7 @@ class StockView {
 
   StockForm form_;
   std::string layout_;
-  std::vector<StockTensor> tensors_;
+  std::vector<PiecedTensor> tensors_;
   std::map<std::string, Place> places_;        ///< by logical name
   std::map<std::string, TensorSpec> logical_;  ///< by name
 };

@@ -11,28 +11,54 @@
 namespace moe {
 namespace {
 
-/// The neurons of a layer's experts: int64 [experts, width].
-at::Tensor neurons_of(const SafetensorsFile& artefact, int64_t layer) {
-  return artefact.tensor(conversion_indices_name(layer)).to(at::kLong);
+/// The neurons of a layer's parts: of each expert, and last of the shared part, if there is one.
+std::vector<IndexList> neurons_of(const SafetensorsFile& artefact, const ModelConfig& config, int64_t layer) {
+  const auto list = [](const at::Tensor& numbers) {
+    const auto* const first = numbers.const_data_ptr<int32_t>();
+    return index_list({first, first + numbers.numel()});
+  };
+  const auto read = [&](const std::string& name) { return artefact.tensor(name).to(at::kInt).contiguous(); };
+  const at::Tensor experts = read(conversion_indices_name(layer));
+  std::vector<IndexList> lists;
+  // Rows of narrower experts end with -1.
+  for (int64_t expert = 0; expert < experts.size(0); ++expert)
+    lists.push_back(list(experts[expert].narrow(0, 0, config.moe->expert_width(layer, expert))));
+  if (config.moe->shared_widths[layer] > 0) lists.push_back(list(read(shared_indices_name(layer))));
+  return lists;
 }
 
-/// Empty, or why the experts of a layer are not the neurons of its FFN, each once.
-std::string partition_problem(const SafetensorsFile& artefact, const ModelConfig& config, int64_t layer) {
-  const MoeConfig& moe = *config.moe;
-  const SafetensorsEntry* entry = artefact.find(conversion_indices_name(layer));
-  if (entry == nullptr) return concat(kConversionIndices, " has no ", conversion_indices_name(layer));
+/// Empty, or why the file does not hold these numbers.
+std::string entry_problem(const SafetensorsFile& artefact, const std::string& name, const std::vector<int64_t>& shape,
+                          int64_t layer) {
+  const SafetensorsEntry* entry = artefact.find(name);
+  if (entry == nullptr) return concat(kConversionIndices, " has no ", name);
   if (entry->dtype != "I32" && entry->dtype != "I64")
     return concat(kConversionIndices, ": ", entry->name, " is ", entry->dtype, ", expected I32");
-  if (entry->shape != std::vector<int64_t>{moe.num_experts, moe.expert_widths[layer]}) {
-    return concat(kConversionIndices, ": the indices of layer ", layer, " are not of the shape of its experts");
+  return entry->shape == shape
+             ? ""
+             : concat(kConversionIndices, ": the indices of layer ", layer, " are not of the shape of its experts");
+}
+
+/// Empty, or why the parts of a layer are not the neurons of its FFN, each once.
+std::string partition_problem(const SafetensorsFile& artefact, const ModelConfig& config, int64_t layer) {
+  const MoeConfig& moe = *config.moe;
+  std::string problem =
+      entry_problem(artefact, conversion_indices_name(layer), {moe.num_experts, moe.expert_widths[layer]}, layer);
+  if (problem.empty() && moe.shared_widths[layer] > 0) {
+    if (artefact.find(shared_indices_name(layer)) == nullptr)
+      return "it has shared experts, whose neurons are not known";
+    problem = entry_problem(artefact, shared_indices_name(layer), {moe.shared_widths[layer]}, layer);
   }
-  const at::Tensor neurons = neurons_of(artefact, layer).flatten().contiguous();
+  if (!problem.empty()) return problem;
   std::vector<int> uses(config.intermediate_size, 0);
-  for (int64_t i = 0; i < neurons.numel(); ++i) {
-    const int64_t neuron = neurons.const_data_ptr<int64_t>()[i];
-    if (neuron < 0 || neuron >= config.intermediate_size)
-      return concat(kConversionIndices, ": layer ", layer, " names neuron ", neuron, " of ", config.intermediate_size);
-    ++uses[neuron];
+  for (const IndexList& part : neurons_of(artefact, config, layer)) {
+    for (const int32_t neuron : *part) {
+      if (neuron < 0 || neuron >= config.intermediate_size) {
+        return concat(kConversionIndices, ": layer ", layer, " names neuron ", neuron, " of ",
+                      config.intermediate_size);
+      }
+      ++uses[neuron];
+    }
   }
   const auto missing = std::count(uses.begin(), uses.end(), 0);
   const auto shared = std::count_if(uses.begin(), uses.end(), [](int count) { return count > 1; });
@@ -45,12 +71,11 @@ std::vector<std::string> reasons_against(const ModelDirectory& model, const v1::
   const ModelConfig& config = model.config();
   if (!config.moe) return {"it is dense already"};
   std::vector<std::string> reasons;
-  const std::vector<int64_t>& shared = config.moe->shared_widths;
-  if (std::any_of(shared.begin(), shared.end(), [](int64_t width) { return width > 0; })) {
-    reasons.emplace_back("it has shared experts, whose neurons are not known");
-  }
   const std::filesystem::path path = model.path() / kConversionIndices;
   if (!std::filesystem::exists(path)) {
+    const std::vector<int64_t>& shared = config.moe->shared_widths;
+    if (std::any_of(shared.begin(), shared.end(), [](int64_t width) { return width > 0; }))
+      reasons.emplace_back("it has shared experts, whose neurons are not known");
     reasons.push_back(
         concat("without ", kConversionIndices, " it is not known where the neurons of its experts belong"));
     return reasons;
@@ -70,14 +95,17 @@ bool is_of_neurons(const TensorId& id) {
   return id.part == TensorPart::kGate || id.part == TensorPart::kUp || (id.part == TensorPart::kDown && !id.is_bias);
 }
 
-/// A tensor of the dense FFN, made of the experts' tensors.
-ExportTensor gathered(const TensorSpec& spec, const ModelConfig& config, const at::Tensor& neurons) {
-  ExportTensor tensor{spec.name, spec.shape, {}};
-  for (int64_t expert = 0; expert < neurons.size(0); ++expert) {
-    ExportPiece& piece = tensor.pieces.emplace_back();
-    piece.place.native = tensor_name(config, {spec.id.part, spec.id.layer, expert, spec.id.is_bias});
-    piece.neurons = neurons.select(0, expert).contiguous();
-    piece.neuron_dim = spec.id.part == TensorPart::kDown ? 1 : 0;
+/// A tensor of the dense FFN, made of the tensors of its parts: each part's neurons at the places that they were cut
+/// out of.
+PiecedTensor put_back(const TensorSpec& spec, const MoeConfig& moe, const ModelConfig& dense,
+                      const std::vector<IndexList>& neurons) {
+  PiecedTensor tensor{spec.name, spec.shape};
+  for (size_t i = 0; i < neurons.size(); ++i) {
+    const auto number = static_cast<int64_t>(i);
+    const int64_t expert = number < moe.num_experts ? number : kSharedExpert;
+    tensor.pieces.push_back({.source = tensor_name(dense, {spec.id.part, spec.id.layer, expert, spec.id.is_bias}),
+                             .dim = spec.id.part == TensorPart::kDown ? 1 : 0,
+                             .placed = neurons[i]});
   }
   return tensor;
 }
@@ -98,9 +126,12 @@ ExportContents contents_of(const ModelDirectory& model, const v1::ExportSpec&) {
   dense.source["architectures"] = {family.architecture};
   ExportContents contents{.config = to_json(dense), .tensors = {}, .notes = {}};
   for (const TensorSpec& spec : logical_tensor_specs(dense)) {
-    contents.tensors.push_back(is_of_neurons(spec.id)
-                                   ? gathered(spec, dense, neurons_of(artefact, spec.id.layer))
-                                   : export_tensor({spec.name, spec.shape, {{native_name(spec, dense)}}}));
+    if (is_of_neurons(spec.id)) {
+      const ModelConfig& mixture = model.config();
+      contents.tensors.push_back(put_back(spec, *mixture.moe, dense, neurons_of(artefact, mixture, spec.id.layer)));
+    } else {
+      contents.tensors.push_back({spec.name, spec.shape, {{native_name(spec, dense)}}});
+    }
   }
   contents.notes.emplace_back(
       "routers and output scales are left out: every expert counts with weight 1, as before the conversion");

@@ -24,7 +24,7 @@ ExportFormat native_format() {
       [](const ModelDirectory& model, const v1::ExportSpec&) {
         ExportContents contents{.config = to_json(model.config()), .tensors = {}, .notes = {}};
         for (const TensorSpec& spec : logical_tensor_specs(model.config()))
-          contents.tensors.push_back(export_tensor({spec.name, spec.shape, {{spec.name}}}));
+          contents.tensors.push_back({spec.name, spec.shape, {{spec.name}}});
         return contents;
       }};
 }

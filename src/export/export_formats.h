@@ -7,7 +7,7 @@
 
 #include "checkpoint/model_directory.h"
 #include "common/registry.h"
-#include "export/tensor_assembly.h"
+#include "model/tensor_piece.h"
 #include "moe/v1/job.pb.h"
 
 namespace moe {
@@ -22,7 +22,7 @@ struct ClientNote {
 /// What stands in the exported directory.
 struct ExportContents {
   nlohmann::json config;
-  std::vector<ExportTensor> tensors;
+  std::vector<PiecedTensor> tensors;  ///< of pieces of our logical ones
   /// Values of all experts: as they are, and as they are stored.
   int64_t expert_values = 0;
   int64_t stored_expert_values = 0;

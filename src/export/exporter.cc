@@ -7,6 +7,7 @@
 
 #include "checkpoint/dtypes.h"
 #include "checkpoint/model_writer.h"
+#include "checkpoint/tensor_assembly.h"
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "export/export_plan.h"
@@ -22,7 +23,7 @@ struct Unit {
   size_t last;
 };
 
-std::vector<Unit> units_of(const std::vector<ExportTensor>& tensors) {
+std::vector<Unit> units_of(const std::vector<PiecedTensor>& tensors) {
   const std::string layers = "model.layers.";
   const auto place = [&layers](const std::string& name) {
     return name.rfind(layers, 0) == 0 ? name.substr(0, name.find('.', layers.size())) : "";
@@ -39,7 +40,10 @@ std::vector<Unit> units_of(const std::vector<ExportTensor>& tensors) {
 class Exporter {
  public:
   Exporter(const ExportRequest& request, Communicator& world)
-      : request_(request), world_(world), plan_(plan_export(request.source, request.spec)), assembly_(request.source) {}
+      : request_(request),
+        world_(world),
+        plan_(plan_export(request.source, request.spec)),
+        assembly_("export", sources(), TensorAssembly::Rounding::kMeasured) {}
 
   nlohmann::json run() {
     agree(world_, "create " + request_.output.string(), [&] {
@@ -57,17 +61,22 @@ class Exporter {
   }
 
  private:
+  TensorAssembly::Sources sources() const {
+    return {[this](const TensorPiece& piece) { return request_.source.tensor(piece.source); },
+            [this](const TensorPiece& piece) { request_.source.release(piece.source); }};
+  }
+
   /// "source": that of the first of our tensors that it holds; fillings take that of the embedding.
-  at::ScalarType type_of(const ExportTensor& tensor) const {
+  at::ScalarType type_of(const PiecedTensor& tensor) const {
     if (request_.spec.dtype() == "float32") return at::kFloat;
     if (request_.spec.dtype() == "bfloat16") return at::kBFloat16;
     return request_.source.tensor_type(tensor.pieces.empty() ? "model.embed_tokens.weight"
-                                                             : tensor.pieces.front().place.native);
+                                                             : tensor.pieces.front().source);
   }
 
   void open_writer() {
     std::vector<SafetensorsWriter::Spec> specs;
-    for (const ExportTensor& tensor : plan_.contents.tensors)
+    for (const PiecedTensor& tensor : plan_.contents.tensors)
       specs.push_back({tensor.name, type_of(tensor), tensor.shape});
     writer_.emplace(request_.output, request_.source.path(), specs,
                     static_cast<uint64_t>(request_.spec.max_shard_bytes()));
@@ -75,9 +84,9 @@ class Exporter {
 
   void write(const Unit& unit) {
     for (size_t i = unit.first; i < unit.last; ++i) {
-      const ExportTensor& tensor = plan_.contents.tensors[i];
+      const PiecedTensor& tensor = plan_.contents.tensors[i];
       writer_->write(tensor.name, assembly_.assemble(tensor, type_of(tensor)));
-      for (const ExportPiece& piece : tensor.pieces) request_.source.release(piece.place.native);
+      for (const TensorPiece& piece : tensor.pieces) request_.source.release(piece.source);
     }
   }
 

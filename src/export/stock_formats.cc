@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "checkpoint/tensor_assembly.h"
 #include "common/error.h"
 #include "model/stock/qwen2_moe_layout.h"
 #include "model/stock/stock_layouts.h"
@@ -146,11 +147,13 @@ ExportContents contents_of(const std::string& layout, const ModelDirectory& mode
   const ModelConfig& config = model.config();
   const StockForm form = form_of(layout, config, spec);
   const StockLayout& stock = stock_layouts().at(layout);
-  ExportContents contents{.config = stock.write_config(config, form), .tensors = {}, .notes = {}};
-  for (const StockTensor& tensor : stock.tensors(config, form)) contents.tensors.push_back(export_tensor(tensor));
-  for (const int64_t width : config.moe->expert_widths) {
-    contents.expert_values += 3 * config.moe->num_experts * config.hidden_size * width;
-    contents.stored_expert_values += 3 * config.moe->num_experts * config.hidden_size * form.expert_width;
+  ExportContents contents{
+      .config = stock.write_config(config, form), .tensors = stock.tensors(config, form), .notes = {}};
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    for (int64_t expert = 0; expert < config.moe->num_experts; ++expert) {
+      contents.expert_values += 3 * config.hidden_size * config.moe->expert_width(layer, expert);
+      contents.stored_expert_values += 3 * config.hidden_size * form.expert_width;
+    }
   }
   add_notes(layout, config, form, contents);
   return contents;

@@ -59,17 +59,17 @@ json write_granite_config(const std::string& model_type, const ModelConfig& conf
   return written;
 }
 
-std::vector<StockTensor> granite_tensors(const ModelConfig& config, const StockForm& form) {
+std::vector<PiecedTensor> granite_tensors(const ModelConfig& config, const StockForm& form) {
   const MoeConfig& moe = *config.moe;
   const int64_t experts = moe.num_experts, hidden = config.hidden_size, width = form.expert_width,
                 shared_width = form.shared_width;
   return stock_decoder_tensors(
       config, form, {config.qkv_bias, config.o_bias},
-      [&](int64_t layer, const std::string& prefix, std::vector<StockTensor>& all) {
+      [&](int64_t layer, const std::string& prefix, std::vector<PiecedTensor>& all) {
         const std::string stock = prefix + "block_sparse_moe.", native = prefix + "mlp.";
         all.push_back({stock + "router.layer.weight", {experts, hidden}, {{native + "router.weight"}}});
-        StockTensor input{stock + "input_linear.weight", {experts, 2 * width, hidden}, {}};
-        StockTensor output{stock + "output_linear.weight", {experts, hidden, width}, {}};
+        PiecedTensor input{stock + "input_linear.weight", {experts, 2 * width, hidden}, {}};
+        PiecedTensor output{stock + "output_linear.weight", {experts, hidden, width}, {}};
         for (int64_t expert = 0; expert < experts; ++expert) {
           const std::string from = concat(native, "experts.", expert, ".");
           input.pieces.push_back({from + "gate_proj.weight", expert});
@@ -79,8 +79,8 @@ std::vector<StockTensor> granite_tensors(const ModelConfig& config, const StockF
         all.push_back(std::move(input));
         all.push_back(std::move(output));
         if (shared_width == 0) return;
-        StockTensor shared_input{prefix + "shared_mlp.input_linear.weight", {2 * shared_width, hidden}, {}};
-        StockTensor shared_output{prefix + "shared_mlp.output_linear.weight", {hidden, shared_width}, {}};
+        PiecedTensor shared_input{prefix + "shared_mlp.input_linear.weight", {2 * shared_width, hidden}, {}};
+        PiecedTensor shared_output{prefix + "shared_mlp.output_linear.weight", {hidden, shared_width}, {}};
         if (moe.shared_widths[layer] > 0) {
           shared_input.pieces = {{native + "shared_expert.gate_proj.weight"},
                                  {native + "shared_expert.up_proj.weight", -1, shared_width}};

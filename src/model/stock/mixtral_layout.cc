@@ -33,10 +33,10 @@ json write_mixtral_config(const ModelConfig& config, const StockForm& form) {
   return written;
 }
 
-std::vector<StockTensor> mixtral_tensors(const ModelConfig& config, const StockForm& form) {
+std::vector<PiecedTensor> mixtral_tensors(const ModelConfig& config, const StockForm& form) {
   const MoeConfig& moe = *config.moe;
   return stock_decoder_tensors(
-      config, form, {}, [&](int64_t layer, const std::string& prefix, std::vector<StockTensor>& all) {
+      config, form, {}, [&](int64_t layer, const std::string& prefix, std::vector<PiecedTensor>& all) {
         const std::string stock = prefix + "block_sparse_moe.", native = prefix + "mlp.";
         all.push_back({stock + "gate.weight", {moe.num_experts, config.hidden_size}, {{native + "router.weight"}}});
         for (int64_t expert = 0; expert < moe.num_experts; ++expert) {

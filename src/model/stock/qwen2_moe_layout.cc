@@ -59,12 +59,12 @@ json write_qwen2_moe_config(const ModelConfig& config, const StockForm& form) {
   return written;
 }
 
-std::vector<StockTensor> qwen2_moe_tensors(const ModelConfig& config, const StockForm& form) {
+std::vector<PiecedTensor> qwen2_moe_tensors(const ModelConfig& config, const StockForm& form) {
   const MoeConfig& moe = *config.moe;
   const int64_t hidden = config.hidden_size;
   return stock_decoder_tensors(
       config, form, {.qkv = form.qkv_bias},
-      [&](int64_t layer, const std::string& prefix, std::vector<StockTensor>& all) {
+      [&](int64_t layer, const std::string& prefix, std::vector<PiecedTensor>& all) {
         const std::string mlp = prefix + "mlp.";
         const auto add_expert = [&](const std::string& name, int64_t width, double down_factor, bool is_dummy) {
           all.push_back({name + "gate_proj.weight", {width, hidden}, {{name + "gate_proj.weight"}}});

@@ -29,9 +29,9 @@ json rope_scaling(const RopeConfig& rope) {
 
 }  // namespace
 
-std::vector<StockTensor> stock_decoder_tensors(const ModelConfig& config, const StockForm& form, StockBiases biases,
-                                               const AddMixture& add_mixture) {
-  std::vector<StockTensor> tensors;
+std::vector<PiecedTensor> stock_decoder_tensors(const ModelConfig& config, const StockForm& form, StockBiases biases,
+                                                const AddMixture& add_mixture) {
+  std::vector<PiecedTensor> tensors;
   const auto add_same = [&tensors](const std::string& name, std::vector<int64_t> shape) {
     tensors.push_back({name, std::move(shape), {{name}}});
   };

@@ -19,11 +19,11 @@ struct StockBiases {
 };
 
 /// Writes the tensors of one layer's mixture; `prefix` is "model.layers.L.".
-using AddMixture = std::function<void(int64_t layer, const std::string& prefix, std::vector<StockTensor>& tensors)>;
+using AddMixture = std::function<void(int64_t layer, const std::string& prefix, std::vector<PiecedTensor>& tensors)>;
 
 /// Embedding, attention, norms and head, with the mixtures in their places.
-std::vector<StockTensor> stock_decoder_tensors(const ModelConfig& config, const StockForm& form, StockBiases biases,
-                                               const AddMixture& add_mixture);
+std::vector<PiecedTensor> stock_decoder_tensors(const ModelConfig& config, const StockForm& form, StockBiases biases,
+                                                const AddMixture& add_mixture);
 
 /// The keys of config.json that all layouts have, in the spelling of transformers 4 (5 reads it too).
 nlohmann::json stock_decoder_config(const ModelConfig& config, const StockForm& form, const std::string& model_type,

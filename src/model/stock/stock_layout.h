@@ -7,11 +7,12 @@
 #include <vector>
 
 #include "model/model_config.h"
+#include "model/tensor_piece.h"
 
 /// How a MoE architecture that stock clients know (transformers, vLLM, llama.cpp) stores a model: its config.json, the
 /// tensors that stand in its files, and where each of our logical tensors lies in them. One description serves reading
-/// (ModelDirectory) and writing (src/export). No Torch. E experts, I width of an expert, S of the shared expert, D
-/// hidden.
+/// (ModelDirectory) and writing (src/export): the pieces of a stored tensor are whole logical ones. No Torch. E
+/// experts, I width of an expert, S of the shared expert, D hidden.
 namespace moe {
 
 /// What a stock config has once for the whole model.
@@ -20,22 +21,6 @@ struct StockForm {
   int64_t shared_width = 0;  ///< S as stored; 0: no shared expert stands there
   bool is_tied = false;      ///< lm_head.weight is not stored
   bool qkv_bias = true;      ///< qwen2_moe: q, k and v have biases, zeros where the model has none
-};
-
-/// stored[index][row + i, j] = factor * native[i, j]; without `index` where it is -1. Rows only for a vector.
-struct StockPiece {
-  std::string native;  ///< name of a logical tensor
-  int64_t index = -1;
-  int64_t row = 0;
-  double factor = 1;
-};
-
-/// A tensor as it stands in the files; `fill` where no piece lies.
-struct StockTensor {
-  std::string name;
-  std::vector<int64_t> shape;
-  std::vector<StockPiece> pieces;
-  double fill = 0;
 };
 
 struct StockLayout {
@@ -47,7 +32,7 @@ struct StockLayout {
   std::function<nlohmann::json(const ModelConfig& config, const StockForm& form)> write_config;
   /// All tensors in writing order. `config` may have narrower experts than the form, and output scales (folded into the
   /// factor of the routed down projections).
-  std::function<std::vector<StockTensor>(const ModelConfig& config, const StockForm& form)> tensors;
+  std::function<std::vector<PiecedTensor>(const ModelConfig& config, const StockForm& form)> tensors;
 };
 
 }  // namespace moe
