@@ -13,9 +13,13 @@ fs::path PendingDirectory::temporary_path(const fs::path& path) {
   return (path.has_filename() ? path : path.parent_path()).string() + ".partial";
 }
 
+void PendingDirectory::require_absent(const fs::path& path) {
+  if (fs::exists(path))
+    throw InvalidArgument(path.string() + " exists already; nothing is overwritten: choose another folder");
+}
+
 PendingDirectory::PendingDirectory(fs::path path) : path_(std::move(path)), temporary_(temporary_path(path_)) {
-  if (fs::exists(path_))
-    throw InvalidArgument(path_.string() + " exists already; nothing is overwritten: choose another folder");
+  require_absent(path_);
   std::error_code ignored;
   fs::remove_all(temporary_, ignored);  // of a writer that was killed
   if (fs::exists(temporary_))

@@ -13,6 +13,8 @@ class PendingDirectory {
   PendingDirectory& operator=(const PendingDirectory&) = delete;
   ~PendingDirectory();
 
+  /// Throws InvalidArgument if `path` exists.
+  static void require_absent(const std::filesystem::path& path);
   /// Where a folder that will become `path` is being filled.
   static std::filesystem::path temporary_path(const std::filesystem::path& path);
 

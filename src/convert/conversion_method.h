@@ -1,43 +1,65 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
 
+#include "comm/communicator.h"
+#include "convert/layer_inputs.h"
+#include "convert/layer_plan.h"
 #include "model/model_config.h"
 
 namespace moe {
 
-/// Which neurons of a dense FFN each expert takes: expert e's neurons in the order in which it will hold them.
-struct Split {
-  std::vector<std::vector<int32_t>> experts;
+/// What must be there before a method plans. Whatever is ticked but `weights` needs calibration text; it costs what it
+/// says once for the whole model, whichever method asks.
+struct MethodNeeds {
+  bool weights = false;        ///< LayerInputs::dense
+  bool hidden_states = false;  ///< LayerInputs::features: the forward pass, layer by layer
+  bool activations = false;    ///< and in it the FFN activations
+  bool gradients = false;      ///< LayerInputs::importance: forward and backward through the whole dense model before
+
+  bool text() const { return hidden_states || activations || gradients; }
 };
 
-/// What a method may look at to split one layer.
-struct SplitRequest {
-  int64_t width = 0;  ///< neurons of the dense FFN, a multiple of `experts`
-  int64_t experts = 0;
-  int64_t layer = 0;
-  uint64_t seed = 0;
+/// Groups of this rank's tokens in one layer, for importance by group.
+struct TokenGroups {
+  int64_t count = 1;
+  at::Tensor ids_T;      ///< int64 in [0, count)
+  at::Tensor rows_GD{};  ///< kept as Importance::group_rows_GD; may be undefined
 };
+/// Groups the tokens of a layer, the same at any number of ranks. Collective. `layer` has the dense stream's features
+/// (no activations, no converted stream); `hidden_TD` [layers + 1] are the dense stream's states before each layer, and
+/// after the last: documents are told apart by those of one layer, tokens by their own layer's FFN inputs.
+using GroupTokens =
+    std::function<TokenGroups(const LayerInputs& layer, const std::vector<at::Tensor>& hidden_TD, Communicator& world)>;
 
-/// A closed-form way to build experts out of a dense FFN. A method that is_partition puts every neuron into exactly one
-/// expert (checked by the converter), so that the experts sum to the dense output.
+/// A closed-form way to build a mixture out of a dense model, layer by layer. The same plan on every rank, and at any
+/// number of them. A method that is_partition puts every neuron into exactly one expert or the shared part (checked by
+/// the converter), so that the parts sum to the dense output.
 struct ConversionMethod {
   std::string summary;  ///< one line, with its source
   bool is_partition = true;
-  std::function<Split(const SplitRequest&)> split;
-  /// Why the method cannot split the FFNs of this model, as the end of "method X does not apply: "; empty if it can.
-  /// Absent: it splits those of every family.
+  /// Collective. Layers come in order.
+  std::function<LayerPlan(const LayerInputs& inputs, Communicator& world)> plan;
+  /// The widths that plan() will give each layer, where they follow from config and spec: layers are then planned and
+  /// written one after the other. Absent: all are planned before the first is written.
+  std::function<LayerWidths(const ModelConfig& config, const v1::ConvertSpec& spec)> widths{};
+  MethodNeeds needs{};
+  bool has_router = false;     ///< plans bring a router; router_init is left aside
+  GroupTokens group_tokens{};  ///< with needs.gradients; absent: one group
+  /// Why the method cannot convert the FFNs of this model, as the end of "method X does not apply: "; empty if it can.
+  /// Absent: it converts those of every family.
   std::function<std::string(const ModelConfig&)> refusal{};
 };
 
+/// `experts` parts of one width and no shared part.
+LayerWidths equal_parts(const ModelConfig& config, const v1::ConvertSpec& spec);
+
 /// For methods that score neurons by what their gate does.
-inline std::string needs_gated_ffn(const ModelConfig& config) {
-  return config.is_gated
-             ? ""
-             : "it needs a gated FFN (down(silu(gate x) * up x)), and that of " + config.model_type + " has no gate";
-}
+std::string needs_gated_ffn(const ModelConfig& config);
 
 }  // namespace moe

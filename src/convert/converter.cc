@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -10,18 +12,20 @@
 #include "checkpoint/conversion_files.h"
 #include "checkpoint/dtypes.h"
 #include "checkpoint/model_writer.h"
+#include "checkpoint/pending_directory.h"
 #include "comm/agreement.h"
 #include "common/error.h"
-#include "convert/calibration.h"
-#include "convert/conversion_methods.h"
-#include "convert/neuron_gather.h"
+#include "convert/calibration_pass.h"
+#include "convert/dense_source.h"
+#include "convert/layer_fit.h"
 #include "convert/output_scale.h"
 #include "convert/placed_specs.h"
+#include "convert/planned_layer.h"
 #include "convert/request_check.h"
 #include "convert/router_init.h"
-#include "model/layer_weights.h"
-#include "model/model_families.h"
+#include "model/layer.h"
 #include "model/moe/moe_layer.h"
+#include "model/tensor_id.h"
 
 namespace moe {
 namespace {
@@ -35,7 +39,7 @@ ModelConfig converted_config(const ConvertRequest& request, const std::string& s
   moe.base_model_type = config.model_type;
   moe.num_experts = spec.experts();
   moe.top_k = spec.top_k();
-  moe.expert_widths.assign(config.num_layers, config.intermediate_size / spec.experts());
+  moe.expert_widths.assign(config.num_layers, 0);
   moe.shared_widths.assign(config.num_layers, 0);
   moe.output_scale.assign(config.num_layers, 1);
   moe.topk_norm = spec.topk_norm();
@@ -46,56 +50,66 @@ ModelConfig converted_config(const ConvertRequest& request, const std::string& s
   return config;
 }
 
-/// Refuses a method whose parts do not make the whole.
-void check_split(const Split& split, const ConversionMethod& method, const SplitRequest& request) {
-  std::vector<int> uses(request.width, 0);
-  MOE_CHECK(static_cast<int64_t>(split.experts.size()) == request.experts, "the method made ", split.experts.size(),
-            " experts");
-  for (const std::vector<int32_t>& neurons : split.experts) {
-    MOE_CHECK(static_cast<int64_t>(neurons.size()) == request.width / request.experts, "an expert has ", neurons.size(),
-              " neurons");
-    for (const int32_t neuron : neurons) {
-      MOE_CHECK(neuron >= 0 && neuron < request.width, "neuron ", neuron, " of ", request.width);
-      ++uses[neuron];
-    }
-  }
-  MOE_CHECK(!method.is_partition || std::all_of(uses.begin(), uses.end(), [](int count) { return count == 1; }),
-            "the method is said to partition and does not (layer ", request.layer, ")");
+bool is_even(const std::vector<int64_t>& widths) {
+  return std::all_of(widths.begin(), widths.end(), [&](int64_t width) { return width == widths.front(); });
 }
 
 /// The work of one conversion; every rank has one, only rank 0's writes.
 class Converter {
  public:
-  Converter(const ConvertRequest& request, const std::string& source_digest, Communicator& world)
+  Converter(const ConvertRequest& request, std::map<std::string, std::string> digests, Communicator& world)
       : request_(request),
         world_(world),
         spec_(request.spec),
-        config_(converted_config(request, source_digest)),
-        names_(model_families().at(config_.model_type).names),
+        digests_(std::move(digests)),
+        config_(converted_config(request, digests_.at(request.source.path().string()))),
         dtype_(spec_.dtype() == "source" ? std::nullopt : scalar_type_of(spec_.dtype() == "float32" ? "F32" : "BF16")),
-        method_(conversion_methods().at(spec_.method())),
+        method_(request.methods.at(spec_.method())),
         router_init_(router_inits().at(spec_.router_init())),
-        specs_(placed_specs(config_)),
-        source_specs_(placed_specs(request.source.config())) {}
+        source_(request.source) {
+    for (const ModelDirectory* const other : request.others) others_.emplace_back(*other);
+  }
 
   json run() {
+    const int64_t layers = config_.num_layers;
+    // Layers are planned and written one after the other where the sizes of all tensors are known before.
+    const bool plans_ahead = !method_.widths;
+    units_ = layers * (1 + (plans_ahead ? 1 : 0) + (method_.needs.gradients ? 1 : 0));
     agree(world_, "prepare conversion", [&] {
-      if (world_.rank() == 0) open_writer();
-      if (!needs_calibration(spec_)) return;
-      stream_.emplace(spec_, request_.seed, config_, CalibrationText{request_.tokenizer, request_.chat_template},
-                      world_);
-      stream_->embed(request_.source.tensor("model.embed_tokens.weight"));
+      if (world_.rank() == 0 && plans_ahead) PendingDirectory::require_absent(request_.output);
+      if (!plans_ahead) {
+        for (int64_t layer = 0; layer < layers; ++layer) set_widths(layer, method_.widths(source_.config(), spec_));
+        open_writer();
+      }
+      if (!needs_calibration(method_, spec_)) return;
+      pass_.emplace(spec_, request_.seed, source_.config(),
+                    CalibrationReading{request_.tokenizer, request_.chat_template}, method_.needs, world_);
+      pass_->embed(source_.embedding());
     });
-    if (stream_) {
-      std::map<std::string, std::string> facts = stream_->file_digests();
-      facts["files and tokenizer"] = stream_->data_digest();
+    if (pass_) {
+      std::map<std::string, std::string> facts = pass_->text().file_digests;
+      facts["files and tokenizer"] = pass_->text().data_digest;
       require_same_files(world_, "calibration text", facts);
-      if (request_.on_data_read) request_.on_data_read(stream_->file_digests());
+      if (request_.on_data_read) request_.on_data_read(pass_->text().file_digests);
     }
+    if (method_.needs.gradients) {
+      pass_->measure_importance(
+          source_, method_.group_tokens, [this](int64_t) { finish_unit(); }, world_);
+    }
+    for (int64_t layer = 0; plans_ahead && layer < layers; ++layer) {
+      plan_layer(layer);
+      set_widths(layer, layers_[layer].planned.widths());
+      finish_unit();
+    }
+    if (plans_ahead) agree(world_, "open the output", [&] { open_writer(); });
     for (const TensorSpec& spec : specs_.before_layers) copy(spec.name);
-    for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
-      convert_layer(layer);
-      if (request_.progress) request_.progress(layer + 1, config_.num_layers);
+    for (int64_t layer = 0; layer < layers; ++layer) {
+      if (!plans_ahead) plan_layer(layer);
+      agree(world_, concat("write layer ", layer), [&] {
+        if (writer_) write_layer(layer);
+        release_layer(layer);
+      });
+      finish_unit();
     }
     for (const TensorSpec& spec : specs_.after_layers) copy(spec.name);
     const json report = describe();
@@ -106,6 +120,23 @@ class Converter {
   }
 
  private:
+  /// A layer between planning and writing, and what is kept of it.
+  struct ConvertedLayer {
+    PlannedLayer planned;
+    at::Tensor router;  ///< as it will be written
+    json report;
+  };
+
+  void finish_unit() {
+    ++done_;
+    if (request_.progress) request_.progress(done_, units_);
+  }
+
+  void set_widths(int64_t layer, const LayerWidths& widths) {
+    config_.moe->set_expert_widths(layer, widths.experts);
+    config_.moe->shared_widths[layer] = widths.shared;
+  }
+
   at::ScalarType out_type(const std::string& source_tensor) const {
     if (dtype_) return *dtype_;
     return request_.source.tensor_type(source_tensor);
@@ -113,25 +144,24 @@ class Converter {
 
   /// The tensor of the source that a tensor of the output is, or is cut from. The router, which is new, takes after the
   /// up projection.
-  std::string source_of(const std::string& name) const {
-    const size_t mlp = name.find("mlp.");
-    if (mlp == std::string::npos) return name;
-    const auto has = [&](const char* part) { return name.find(part, mlp) != std::string::npos; };
-    const std::string& part = has("gate_proj")                         ? names_.gate
-                              : has("down_proj") || has("output_bias") ? names_.down
-                                                                       : names_.up;
-    return name.substr(0, mlp) + part + (name.ends_with("bias") ? ".bias" : ".weight");
+  std::string source_of(const TensorId& id) const {
+    TensorId source = id;
+    source.expert = kNoExpert;
+    if (id.part == TensorPart::kRouter) source.part = TensorPart::kUp;
+    if (id.part == TensorPart::kOutputBias) source.part = TensorPart::kDown;
+    return tensor_name(source_.config(), source);
   }
 
-  static std::string router_name(int64_t layer) { return concat("model.layers.", layer, ".mlp.router.weight"); }
-
   /// Type of a tensor of the output.
-  at::ScalarType output_type(const TensorSpec& spec) const { return out_type(source_of(spec.name)); }
+  at::ScalarType output_type(const TensorId& id) const { return out_type(source_of(id)); }
 
+  /// All widths are known.
   void open_writer() {
+    specs_ = placed_specs(config_);
+    if (world_.rank() != 0) return;
     std::vector<SafetensorsWriter::Spec> specs;
     for (const TensorSpec& spec : logical_tensor_specs(config_))
-      specs.push_back({spec.name, output_type(spec), spec.shape});
+      specs.push_back({spec.name, output_type(spec.id), spec.shape});
     writer_.emplace(request_.output, request_.source.path(), specs);
   }
 
@@ -146,166 +176,133 @@ class Converter {
     });
   }
 
-  /// Of the dense model, in float.
-  Layer load_layer(int64_t layer) const {
-    const ModelConfig& dense = request_.source.config();
-    return layer_weights(dense, layer, [&](const TensorId& id) {
-      return request_.source.tensor(tensor_name(dense, id)).to(at::kFloat).contiguous();
-    });
-  }
-
-  void convert_layer(int64_t layer) {
-    const SplitRequest split_request{config_.intermediate_size, spec_.experts(), layer, request_.seed};
-    const Split split = method_.split(split_request);
-    check_split(split, method_, split_request);
+  /// What the method makes of a layer; with text, also its calibration, so that the next layer sees this one.
+  void plan_layer(int64_t layer) {
     Layer dense;
     agree(world_, concat("load layer ", layer), [&] {
-      if (!stream_) return;
-      dense = load_layer(layer);
+      if (!pass_ && !method_.needs.weights) return;
+      dense = source_.layer(layer);
       release_layer(layer);
-      stream_->attend(dense);
+      if (pass_) pass_->attend(dense);
     });
-    if (stream_) {
-      require_finite(layer, {{"the dense model's FFN inputs", stream_->features().local_TD},
-                             {"the converted model's FFN inputs", stream_->ffn_inputs()}});
+    if (pass_) {
+      const LayerFeatures& features = pass_->features();
+      require_finite(fit_request(layer, dense),
+                     {{"the dense model's FFN inputs", features.ffn_inputs.local_TD},
+                      {"the converted model's FFN inputs", features.converted_ffn_inputs_TD}},
+                     world_);
     }
+    const LayerInputs inputs{.config = source_.config(),
+                             .spec = spec_,
+                             .layer = layer,
+                             .seed = request_.seed,
+                             .dense = pass_ || method_.needs.weights ? &dense : nullptr,
+                             .features = pass_ ? &pass_->features() : nullptr,
+                             .importance = pass_ ? pass_->importance(layer) : nullptr};
+    LayerPlan plan = method_.plan(inputs, world_);
+    check_plan(plan, {.layer = layer,
+                      .experts = spec_.experts(),
+                      .neurons = config_.intermediate_size,
+                      .hidden_size = config_.hidden_size,
+                      .models = 1 + static_cast<int64_t>(others_.size()),
+                      .has_router = method_.has_router,
+                      .is_partition = method_.is_partition});
+    PlannedLayer planned(std::move(plan), source_.config(), layer);
+    MOE_CHECK(!method_.widths || planned.widths() == method_.widths(source_.config(), spec_),
+              "the method said other widths than it planned (layer ", layer, ")");
     const RouterRequest router_request{
         spec_.experts(), config_.hidden_size,    layer,
-        request_.seed,   spec_.router_scaling(), stream_ ? &stream_->features() : nullptr};
+        request_.seed,   spec_.router_scaling(), pass_ ? &pass_->features().ffn_inputs : nullptr};
     // Calibrated as it will be read back.
-    const at::Tensor router = router_init_.make(router_request, world_).to(output_type({router_name(layer), {}}));
+    const at::Tensor router =
+        (method_.has_router ? planned.plan().router_ED : router_init_.make(router_request, world_))
+            .to(output_type({TensorPart::kRouter, layer}));
 
     json layer_report = {{"layer", layer}};
+    add_widths(planned.widths(), layer_report);
     double scale = 1;
-    if (stream_) {
-      scale = calibrate_layer(layer, dense, split, router.to(at::kFloat), layer_report);
+    if (pass_) {
+      MoeWeights weights;
+      agree(world_, concat("make the experts of layer ", layer),
+            [&] { weights = planned.mixture(float_models(layer, std::get<FeedForwardWeights>(dense.ffn))); });
+      weights.router = router.to(at::kFloat);
+      const LayerFit fit = fit_layer(fit_request(layer, dense), std::move(weights), world_);
+      scale = fit.scale;
+      layer_report["relative_ffn_error"] = fit.relative_error;
+      layer_report["router_logit_deviation"] = fit.router_logit_deviation;
+      layer_report["expert_load"] = fit.expert_load;
+      pass_->advance(fit.output_TD);
     } else {
       scale = closed_form_scale(spec_.scale_mode(), spec_.experts(), spec_.top_k(), spec_.output_scale());
     }
-    dense = {};
     config_.moe->output_scale[layer] = scale;
     layer_report["output_scale"] = scale;
-    layers_.push_back(layer_report);
-    indices_.push_back(index_matrix(split));
-    agree(world_, concat("write layer ", layer), [&] {
-      if (writer_) write_layer(layer, split, router);
-      release_layer(layer);
-    });
+    layers_.push_back({std::move(planned), router, std::move(layer_report)});
   }
 
-  struct Named {
-    const char* what;
-    const at::Tensor& values;
-  };
+  FitRequest fit_request(int64_t layer, const Layer& dense) const {
+    return {source_.config(), spec_, request_.source.path().string(), layer, std::get<FeedForwardWeights>(dense.ffn),
+            pass_->features()};
+  }
 
-  /// Throws, on every rank, if a value on the calibration text is NaN or infinite: a scale or a router made from it
-  /// would be noise. (Weights are known to be finite: reading them checks it.)
-  void require_finite(int64_t layer, std::initializer_list<Named> checked) {
-    std::vector<at::Tensor> counts;
-    for (const Named& named : checked)
-      counts.push_back(
-          at::stack({named.values.isfinite().logical_not().sum(), at::scalar_tensor(named.values.numel(), at::kLong)}));
-    at::Tensor all = at::stack(counts);
-    world_.all_reduce_sum(all, "values that are not finite");
-    const int64_t* count = all.const_data_ptr<int64_t>();
-    for (const Named& named : checked) {
-      const int64_t bad = *count++, values = *count++;
-      if (bad == 0) continue;
-      throw_agreed<InvalidArgument>(
-          concat("convert: layer ", layer, ": ", bad, " of ", values, " values of ", named.what,
-                 " on the calibration text are NaN or infinite, so nothing can be fitted to them. The weights of ",
-                 request_.source.path().string(),
-                 " are finite: its activations overflow float32, as those of a damaged or diverged model do; "
-                 "`moe-worker score` tells its loss on this text"));
+  /// Where they are not those that the number of experts says.
+  static void add_widths(const LayerWidths& widths, json& layer_report) {
+    if (!is_even(widths.experts)) layer_report["expert_widths"] = widths.experts;
+    if (widths.shared > 0) layer_report["shared_width"] = widths.shared;
+  }
+
+  /// Tensors of the models in float; those of the layer at hand as they were loaded.
+  PlannedLayer::Models float_models(int64_t layer, const FeedForwardWeights& ffn) const {
+    const auto name = [&](TensorPart part, bool is_bias = false) {
+      return tensor_name(source_.config(), {part, layer, kNoExpert, is_bias});
+    };
+    std::map<std::string, at::Tensor> loaded{{name(TensorPart::kUp), ffn.up},
+                                             {name(TensorPart::kUp, true), ffn.up_bias},
+                                             {name(TensorPart::kDown), ffn.down}};
+    if (ffn.gate.defined()) {
+      loaded[name(TensorPart::kGate)] = ffn.gate;
+      loaded[name(TensorPart::kGate, true)] = ffn.gate_bias;
     }
+    return [this, loaded = std::move(loaded)](int64_t model, const std::string& wanted) {
+      return model == 0 ? loaded.at(wanted) : others_.at(model - 1).tensor(wanted);
+    };
   }
 
-  /// Runs the new layer on the calibration tokens: scale, relative error, load.
-  double calibrate_layer(int64_t layer, const Layer& dense, const Split& split, const at::Tensor& router,
-                         json& layer_report) {
-    // The output bias is the same in both and not scaled: the fit is of what it is added to.
-    const auto& dense_ffn = std::get<FeedForwardWeights>(dense.ffn);
-    FeedForwardWeights ffn = dense_ffn;
-    ffn.down_bias = at::Tensor();
-    MoeWeights weights = stack_experts(ffn, split);
-    weights.router = router;
-    const MoeOptions options{spec_.experts(), spec_.top_k(), 1.0, parse_topk_norm(spec_.topk_norm()), config_.is_gated};
-    LocalDispatcher dispatcher;
-    const at::Tensor& x = stream_->ffn_inputs();
-    const MoeOutput out = moe_layer(weights, options, x, dispatcher, layer);
-    const at::Tensor dense_output = feed_forward(ffn, x);
-    require_finite(
-        layer, {{"the router", router}, {"the dense FFN's outputs", dense_output}, {"the experts' outputs", out.y_TD}});
-    const OutputFit fit = fit_output(dense_output, out.y_TD, world_);
-    const double scale = spec_.scale_mode() == "least_squares" ? fit.least_squares()
-                                                               : closed_form_scale(spec_.scale_mode(), spec_.experts(),
-                                                                                   spec_.top_k(), spec_.output_scale());
-    const double error = fit.relative_error(scale);
-    if (!std::isfinite(scale) || !std::isfinite(error)) {
-      throw_agreed<InvalidArgument>(concat("convert: layer ", layer, ": the output scale is ", scale,
-                                           " with a relative error of ", error,
-                                           " (sums over the calibration text: y y ", fit.y_y, ", y s ", fit.y_s,
-                                           ", s s ", fit.s_s, "): the activations are too large to fit"));
-    }
-    at::Tensor load = out.stats.tokens_per_expert_E.clone();
-    world_.all_reduce_sum(load, "calibration load");
-    layer_report["relative_ffn_error"] = error;
-    layer_report["router_logit_deviation"] = router_logit_deviation(router, stream_->features(), world_);
-    layer_report["expert_load"] =
-        std::vector<int64_t>(load.const_data_ptr<int64_t>(), load.const_data_ptr<int64_t>() + load.numel());
-    at::Tensor output = out.y_TD * scale;
-    if (dense_ffn.down_bias.defined()) output.add_(dense_ffn.down_bias);
-    stream_->advance(output);
-    return scale;
-  }
-
-  static at::Tensor index_matrix(const Split& split) {
-    std::vector<at::Tensor> rows;
-    for (const std::vector<int32_t>& neurons : split.experts) rows.push_back(at::tensor(neurons, at::kInt));
-    return at::stack(rows);
+  /// Tensors of the models as they are stored, each read (and checked) once while the function lives.
+  PlannedLayer::Models stored_models() const {
+    const auto read = std::make_shared<std::map<std::pair<int64_t, std::string>, at::Tensor>>();
+    return [this, read](int64_t model, const std::string& name) {
+      const auto [place, is_new] = read->try_emplace({model, name});
+      if (is_new) {
+        const ModelDirectory& directory = model == 0 ? request_.source : others_.at(model - 1).directory();
+        place->second = directory.tensor(name).contiguous();
+      }
+      return place->second;
+    };
   }
 
   /// The layer's tensors in the order of the specs.
-  void write_layer(int64_t layer, const Split& split, const at::Tensor& router) {
-    std::vector<at::Tensor> downs = down_of_experts(layer, split);
-    std::map<std::string, at::Tensor> cut;  // what experts are cut from, read (and checked) once
+  void write_layer(int64_t layer) {
+    const PlannedLayer& planned = layers_[layer].planned;
+    const PlannedLayer::Models models = stored_models();
+    std::vector<at::Tensor> downs = planned.routed_downs(output_type({TensorPart::kDown, layer, 0}), models);
     for (const TensorSpec& spec : specs_.layers[layer]) {
-      const at::ScalarType type = output_type(spec);
-      const std::string source = source_of(spec.name);
-      constexpr std::string_view kExperts = ".mlp.experts.";
-      const size_t experts_at = spec.name.find(kExperts);
-      if (spec.name == router_name(layer)) {
-        write(spec.name, router, type);
-      } else if (experts_at == std::string::npos) {
-        write(spec.name, request_.source.tensor(source), type);
+      const at::ScalarType type = output_type(spec.id);
+      if (spec.id.is_routed() && spec.id.part == TensorPart::kDown) {
+        write(spec.name, std::exchange(downs.at(spec.id.expert), {}), type);
+      } else if (planned.makes(spec.name)) {
+        write(spec.name, planned.tensor(spec.name, type, models), type);
+      } else if (spec.id.part == TensorPart::kRouter) {
+        write(spec.name, layers_[layer].router, type);
       } else {
-        const size_t expert = std::stoul(spec.name.substr(experts_at + kExperts.size()));
-        if (spec.name.ends_with("down_proj.weight")) {
-          write(spec.name, std::exchange(downs.at(expert), {}), type);
-          continue;
-        }
-        if (!cut.contains(source)) cut[source] = request_.source.tensor(source);
-        at::Tensor rows = at::empty(spec.shape, cut[source].options());
-        gather_rows(cut[source], split.experts.at(expert), rows);
-        write(spec.name, rows, type);
+        write(spec.name, request_.source.tensor(source_of(spec.id)), type);
       }
     }
-  }
-
-  std::vector<at::Tensor> down_of_experts(int64_t layer, const Split& split) const {
-    const at::Tensor down = request_.source.tensor(concat("model.layers.", layer, ".", names_.down, ".weight"));
-    std::vector<at::Tensor> downs;
-    for (const std::vector<int32_t>& neurons : split.experts) {
-      downs.push_back(at::empty({down.size(0), static_cast<int64_t>(neurons.size())}, down.options()));
-    }
-    gather_columns(down, split, downs);
-    return downs;
+    for (const DenseSource& other : others_) other.release_layer(layer);
   }
 
   /// Every rank read the layer: none keeps its pages.
-  void release_layer(int64_t layer) const {
-    for (const TensorSpec& spec : source_specs_.layers[layer]) request_.source.release(spec.name);
-  }
+  void release_layer(int64_t layer) const { source_.release_layer(layer); }
 
   json describe() const {
     json report = {
@@ -318,22 +315,41 @@ class Converter {
         {"scale_mode", spec_.scale_mode()},
         {"topk_norm", spec_.topk_norm()},
         {"source", {{"path", request_.source.path().string()}, {"digest", config_.moe->conversion["source_digest"]}}},
-        {"layers", layers_}};
-    if (stream_) {
-      report["calibration"] = {{"tokens", stream_->features().total}, {"digest", stream_->data_digest()}};
-      if (!stream_->chat_template().empty()) report["calibration"]["chat_template"] = stream_->chat_template();
+        {"layers", json::array()}};
+    for (const ConvertedLayer& layer : layers_) report["layers"].push_back(layer.report);
+    for (const DenseSource& other : others_) {
+      const std::string path = other.directory().path().string();
+      report["others"].push_back({{"path", path}, {"digest", digests_.at(path)}});
+    }
+    if (pass_) {
+      const CalibrationText& text = pass_->text();
+      report["calibration"] = {{"tokens", text.total_tokens}, {"digest", text.data_digest}};
+      if (!text.chat_template.empty()) report["calibration"]["chat_template"] = text.chat_template;
     }
     return report;
   }
 
-  void finish_writing(const json& report) {
+  /// The neurons of layers whose experts are copies of neurons.
+  void write_indices() {
+    std::vector<std::pair<std::string, at::Tensor>> indices;
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      const auto layer = static_cast<int64_t>(i);
+      const PlannedLayer& planned = layers_[i].planned;
+      if (at::Tensor neurons = planned.expert_neurons(); neurons.defined())
+        indices.emplace_back(conversion_indices_name(layer), neurons);
+      if (at::Tensor neurons = planned.shared_neurons(); neurons.defined())
+        indices.emplace_back(shared_indices_name(layer), neurons);
+    }
+    if (indices.empty()) return;
     std::vector<SafetensorsWriter::Spec> specs;
-    const auto name = [](size_t layer) { return conversion_indices_name(static_cast<int64_t>(layer)); };
-    for (size_t layer = 0; layer < indices_.size(); ++layer)
-      specs.push_back({name(layer), at::kInt, indices_[layer].sizes().vec()});
+    for (const auto& [name, neurons] : indices) specs.push_back({name, at::kInt, neurons.sizes().vec()});
     SafetensorsWriter artefact(writer_->folder() / kConversionIndices, specs);
-    for (size_t layer = 0; layer < indices_.size(); ++layer) artefact.write(name(layer), indices_[layer]);
+    for (const auto& [name, neurons] : indices) artefact.write(name, neurons);
     artefact.finish();
+  }
+
+  void finish_writing(const json& report) {
+    write_indices();
     write_file_atomically(writer_->folder() / kConversionReport, report.dump(1) + "\n");
     writer_->finish(config_);
   }
@@ -341,16 +357,18 @@ class Converter {
   const ConvertRequest& request_;
   Communicator& world_;
   const v1::ConvertSpec& spec_;
+  const std::map<std::string, std::string> digests_;  ///< of the models, by path
   ModelConfig config_;
-  const TensorNames& names_;
   std::optional<at::ScalarType> dtype_;
   const ConversionMethod& method_;
   const RouterInit& router_init_;
-  const PlacedSpecs specs_, source_specs_;
-  std::optional<CalibrationStream> stream_;
+  const DenseSource source_;
+  std::deque<DenseSource> others_;
+  PlacedSpecs specs_;  ///< of the output, once the widths are known
+  std::optional<CalibrationPass> pass_;
   std::optional<ModelDirectoryWriter> writer_;
-  std::vector<json> layers_;
-  std::vector<at::Tensor> indices_;
+  std::vector<ConvertedLayer> layers_;
+  int64_t done_ = 0, units_ = 0;
 };
 
 }  // namespace
@@ -358,11 +376,14 @@ class Converter {
 json convert_model(const ConvertRequest& request, Communicator& world) {
   const at::NoGradGuard no_grad;
   agree(world, "check conversion", [&] { check_request(request); });
-  // Every rank reads the source: one whose files differ would convert its share of another model.
-  std::string digest;
-  agree(world, "digest of the source", [&] { digest = request.source.digest(); });
-  require_same_files(world, "before the conversion", {{request.source.path().string(), digest}});
-  return Converter(request, digest, world).run();
+  // Every rank reads the models: one whose files differ would convert its share of another model.
+  std::map<std::string, std::string> digests;
+  agree(world, "digest of the source", [&] {
+    digests[request.source.path().string()] = request.source.digest();
+    for (const ModelDirectory* const other : request.others) digests[other->path().string()] = other->digest();
+  });
+  require_same_files(world, "before the conversion", digests);
+  return Converter(request, std::move(digests), world).run();
 }
 
 }  // namespace moe

@@ -7,9 +7,12 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "checkpoint/model_directory.h"
 #include "comm/communicator.h"
+#include "common/registry.h"
+#include "convert/conversion_methods.h"
 #include "data/chat/chat_templates.h"
 #include "data/chat/directory_template.h"
 #include "data/tokenizer/tokenizer.h"
@@ -20,18 +23,22 @@ namespace moe {
 struct ConvertRequest {
   const v1::ConvertSpec& spec;  ///< effective: all defaults filled in
   uint64_t seed = 0;
-  const ModelDirectory& source;                ///< dense
-  std::shared_ptr<const Tokenizer> tokenizer;  ///< of the calibration text; may be null without any
-  std::filesystem::path output;                ///< must not exist
-  std::function<void(int64_t layer, int64_t layers)> progress;
+  const ModelDirectory& source;                             ///< dense
+  std::shared_ptr<const Tokenizer> tokenizer;               ///< of the calibration text; may be null without any
+  std::filesystem::path output;                             ///< must not exist
+  std::function<void(int64_t done, int64_t all)> progress;  ///< after each layer, of each time that a method sees it
   ChatTemplateChoice chat_template{std::string(kDefaultChatTemplate)};  ///< of the calibration chats
   /// Called on every rank with path -> XXH3-128 of the calibration files as they were read, which is the same on all
   /// ranks, before any layer is converted. May throw on all.
   std::function<void(const std::map<std::string, std::string>& digests)> on_data_read = {};
+  /// Further dense models of the same shape, that plans may take neurons from (NeuronRun::model 1, 2, ...).
+  std::vector<const ModelDirectory*> others = {};
+  const Registry<ConversionMethod>& methods = conversion_methods();  ///< that spec.method is a name of
 };
 
 /// Converts a dense model, layer by layer from the mapped source into the output: memory is bounded by the larger of a
-/// layer and the embedding, plus the calibration tokens' hidden states. Collective: calibration is spread over the
+/// layer and the embedding, plus the calibration tokens' hidden states (of every layer at once where the method needs
+/// gradients). Collective: calibration is spread over the
 /// ranks (its result does not depend on their number beyond rounding, the split not at all), rank 0 writes. The output
 /// is a native model directory with conversion.safetensors and conversion.json; it appears whole or not at all. Returns
 /// conversion.json's contents. Throws InvalidArgument, StorageError; the same on all ranks.

@@ -17,11 +17,12 @@ double closed_form_scale(const std::string& mode, int64_t experts, int64_t top_k
       concat("scale_mode '", mode, "'; expected least_squares, n_over_k, k, energy, unbiased or fixed"));
 }
 
-OutputFit fit_output(const at::Tensor& y_TD, const at::Tensor& s_TD, Communicator& world) {
-  const at::Tensor y = y_TD.to(at::kDouble), s = s_TD.to(at::kDouble);
-  at::Tensor sums = at::stack({(y * s).sum(), s.square().sum(), y.square().sum()});
+OutputFit fit_output(const at::Tensor& y_TD, const at::Tensor& s_TD, Communicator& world, const at::Tensor& shared_TD) {
+  const at::Tensor y = y_TD.to(at::kDouble), s = s_TD.to(at::kDouble), square = y.square().sum();
+  const at::Tensor whole = shared_TD.defined() ? (y + shared_TD.to(at::kDouble)).square().sum() : square;
+  at::Tensor sums = at::stack({(y * s).sum(), s.square().sum(), square, whole});
   world.all_reduce_sum(sums, "output scale sums");
-  return {sums[0].item<double>(), sums[1].item<double>(), sums[2].item<double>()};
+  return {sums[0].item<double>(), sums[1].item<double>(), sums[2].item<double>(), sums[3].item<double>()};
 }
 
 }  // namespace moe

@@ -1,7 +1,10 @@
 #include "convert/request_check.h"
 
 #include <cmath>
+#include <cstdint>
+#include <map>
 #include <string>
+#include <vector>
 
 #include "common/divisors.h"
 #include "common/error.h"
@@ -9,6 +12,7 @@
 #include "convert/output_scale.h"
 #include "convert/router_init.h"
 #include "model/moe/router.h"
+#include "model/tensor_specs.h"
 
 namespace moe {
 namespace {
@@ -40,25 +44,42 @@ void check_sizes(const ConvertRequest& request) {
   }
 }
 
-void check_calibration(const ConvertRequest& request) {
-  const v1::ConvertSpec& spec = request.spec;
-  const bool is_for_router = router_inits().at(spec.router_init()).needs_features;
-  if (spec.calibration().empty() && (is_for_router || spec.scale_mode() == "least_squares")) {
-    throw InvalidArgument(concat("convert: calibration is empty, and ",
-                                 is_for_router ? "router_init " + spec.router_init() : "scale_mode least_squares",
-                                 " needs text: list JSONL files"));
-  }
-  if (needs_calibration(spec) && spec.calibration_tokens() < 1) {
+/// What asks for calibration text; empty if nothing does.
+std::string text_reader(const ConversionMethod& method, const v1::ConvertSpec& spec) {
+  if (method.needs.text()) return "method " + spec.method();
+  if (!method.has_router && router_inits().at(spec.router_init()).needs_features)
+    return "router_init " + spec.router_init();
+  return spec.scale_mode() == "least_squares" ? "scale_mode least_squares" : "";
+}
+
+void check_calibration(const ConversionMethod& method, const v1::ConvertSpec& spec) {
+  if (const std::string reader = text_reader(method, spec); spec.calibration().empty() && !reader.empty())
+    throw InvalidArgument(concat("convert: calibration is empty, and ", reader, " needs text: list JSONL files"));
+  if (needs_calibration(method, spec) && spec.calibration_tokens() < 1) {
     throw InvalidArgument(
         concat("convert: calibration_tokens is ", spec.calibration_tokens(), "; use 1 or more (4096 is the default)"));
   }
 }
 
+/// Plans take neurons and tensors of all models by the same numbers and names.
+void check_others(const ConvertRequest& request) {
+  const auto shape = [](const ModelConfig& config) {
+    std::map<std::string, std::vector<int64_t>> shapes;
+    for (const TensorSpec& spec : logical_tensor_specs(config)) shapes[spec.name] = spec.shape;
+    return shapes;
+  };
+  for (const ModelDirectory* const other : request.others) {
+    if (other->config().moe || shape(other->config()) != shape(request.source.config())) {
+      throw InvalidArgument(concat("convert: ", other->path().string(), " is not a dense model of the shape of ",
+                                   request.source.path().string(), "; give models that have the same tensors"));
+    }
+  }
+}
+
 }  // namespace
 
-bool needs_calibration(const v1::ConvertSpec& spec) {
-  return !spec.calibration().empty() || spec.scale_mode() == "least_squares" ||
-         router_inits().at(spec.router_init()).needs_features;
+bool needs_calibration(const ConversionMethod& method, const v1::ConvertSpec& spec) {
+  return !spec.calibration().empty() || !text_reader(method, spec).empty();
 }
 
 void check_applies(const std::string& name, const ConversionMethod& method, const ModelConfig& config,
@@ -72,7 +93,7 @@ void check_applies(const std::string& name, const ConversionMethod& method, cons
 
 void check_request(const ConvertRequest& request) {
   const v1::ConvertSpec& spec = request.spec;
-  const ConversionMethod& method = conversion_methods().at(spec.method());
+  const ConversionMethod& method = request.methods.at(spec.method());
   router_inits().at(spec.router_init());
   parse_topk_norm(spec.topk_norm());
   check_choice("router_scaling", spec.router_scaling(), {"calibrated", "raw"});
@@ -85,7 +106,8 @@ void check_request(const ConvertRequest& request) {
       throw InvalidArgument(concat("convert: output_scale is ", scale, "; use a positive number"));
     }
   }
-  check_calibration(request);
+  check_calibration(method, spec);
+  check_others(request);
 }
 
 }  // namespace moe

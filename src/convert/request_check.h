@@ -11,13 +11,13 @@ namespace moe {
 /// and what it may be.
 void check_request(const ConvertRequest& request);
 
-/// Refuses a method that cannot split the FFNs of this model. `where` is the model's path. Throws InvalidArgument with
-/// the reason.
+/// Refuses a method that cannot convert the FFNs of this model. `where` is the model's path. Throws InvalidArgument
+/// with the reason.
 void check_applies(const std::string& name, const ConversionMethod& method, const ModelConfig& config,
                    const std::string& where);
 
-/// Whether a conversion runs the calibration text through the layers: where router or scale ask for it, and wherever
-/// text is given, for the report.
-bool needs_calibration(const v1::ConvertSpec& spec);
+/// Whether a conversion runs the calibration text through the layers: where method, router or scale ask for it, and
+/// wherever text is given, for the report.
+bool needs_calibration(const ConversionMethod& method, const v1::ConvertSpec& spec);
 
 }  // namespace moe

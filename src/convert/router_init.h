@@ -8,16 +8,9 @@
 
 #include "comm/communicator.h"
 #include "common/registry.h"
+#include "convert/layer_inputs.h"
 
 namespace moe {
-
-/// MLP inputs of one layer on the calibration tokens, spread over the ranks: this rank's rows are tokens [first, first
-/// + rows) of `total`.
-struct CalibrationFeatures {
-  at::Tensor local_TD;  ///< float
-  int64_t first = 0;
-  int64_t total = 0;
-};
 
 struct RouterRequest {
   int64_t experts = 0;

@@ -50,7 +50,7 @@ class BadRequestTest : public ConversionTest {
 
 // A method that looks at gates, on a family without them; no method of the list needs one yet.
 TEST(ApplicableTest, AMethodRefusesAModelWithItsReason) {
-  const ConversionMethod gate_reader{"a test's", true, {}, needs_gated_ffn};
+  const ConversionMethod gate_reader{.summary = "a test's", .plan = {}, .refusal = needs_gated_ffn};
   EXPECT_NO_THROW(check_applies("gate_reader", gate_reader, testing::tiny_config("llama"), "dir"));
   EXPECT_NO_THROW(check_applies("gate_reader", gate_reader, testing::tiny_config("qwen2"), "dir"));
   try {
@@ -60,7 +60,7 @@ TEST(ApplicableTest, AMethodRefusesAModelWithItsReason) {
     EXPECT_THAT(error.what(), AllOf(HasSubstr("gate_reader does not apply to dir"), HasSubstr("phi has no gate"),
                                     HasSubstr("independent_random")));
   }
-  const ConversionMethod any{"a test's", true, {}};
+  const ConversionMethod any{.summary = "a test's", .plan = {}};
   EXPECT_NO_THROW(check_applies("any", any, testing::tiny_config("phi"), "dir"));
 }
 

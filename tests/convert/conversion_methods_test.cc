@@ -7,7 +7,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <set>
+#include <string>
+#include <vector>
 
 namespace moe {
 namespace {
@@ -20,32 +21,67 @@ struct Size {
 constexpr Size kSizes[] = {{11008, 8}, {11008, 16}, {13824, 16}, {14336, 8}, {14336, 16},
                            {8640, 8},  {8640, 16},  {172, 4},    {768, 1},   {7, 7}};
 
+ModelConfig config_of(int64_t width) {
+  ModelConfig config;
+  config.model_type = "llama";
+  config.hidden_size = 4;
+  config.intermediate_size = width;
+  config.num_layers = 32;
+  return config;
+}
+
+/// The plan of a method that needs nothing.
+LayerPlan plan(const std::string& method, const Size& size, int64_t layer, uint64_t seed) {
+  const ModelConfig config = config_of(size.width);
+  v1::ConvertSpec spec;
+  spec.set_experts(static_cast<int32_t>(size.experts));
+  return conversion_methods().at(method).plan({.config = config, .spec = spec, .layer = layer, .seed = seed},
+                                              *make_self_communicator());
+}
+
+/// The neurons of each expert of a plan that copies neurons.
+std::vector<std::vector<int32_t>> neurons_of(const LayerPlan& plan) {
+  EXPECT_TRUE(is_copy_of_neurons(plan));
+  std::vector<std::vector<int32_t>> all;
+  for (const ExpertPlan& expert : plan.experts) {
+    std::vector<int32_t>& neurons = all.emplace_back();
+    for (const NeuronRun& run : expert.runs) neurons.insert(neurons.end(), run.neurons->begin(), run.neurons->end());
+  }
+  return all;
+}
+
 class EveryMethodTest : public ::testing::TestWithParam<std::string> {
  protected:
-  Split split(const SplitRequest& request) const { return conversion_methods().at(GetParam()).split(request); }
+  static const ConversionMethod& method() { return conversion_methods().at(GetParam()); }
+  /// Those that need more are run through whole conversions (converter_test.cc).
+  static bool needs_nothing() { return !method().needs.weights && !method().needs.text(); }
 };
 
-TEST_P(EveryMethodTest, ExpertsArePartsOfEqualSize) {
-  for (const auto& [width, experts] : kSizes) {
+/// The plan is one that the converter takes: every neuron once where the method says so, shared part included, and of
+/// the widths that it said.
+TEST_P(EveryMethodTest, PlansAreWhatTheMethodSays) {
+  if (!needs_nothing()) GTEST_SKIP() << GetParam() << " looks at weights or text";
+  for (const Size& size : kSizes) {
     for (const int64_t layer : {0, 31}) {
-      const Split split = this->split({width, experts, layer, /*seed=*/5});
-      ASSERT_EQ(static_cast<int64_t>(split.experts.size()), experts);
-      std::multiset<int32_t> all;
-      for (const std::vector<int32_t>& neurons : split.experts) {
-        EXPECT_EQ(static_cast<int64_t>(neurons.size()), width / experts);
-        all.insert(neurons.begin(), neurons.end());
-      }
-      if (!conversion_methods().at(GetParam()).is_partition) continue;
-      int32_t expected = 0;
-      for (const int32_t neuron : all) ASSERT_EQ(neuron, expected++) << width << " / " << experts;
-      EXPECT_EQ(expected, width);
+      const LayerPlan made = plan(GetParam(), size, layer, /*seed=*/5);
+      EXPECT_NO_THROW(check_plan(made, {.layer = layer,
+                                        .experts = size.experts,
+                                        .neurons = size.width,
+                                        .hidden_size = 4,
+                                        .has_router = method().has_router,
+                                        .is_partition = method().is_partition}))
+          << size.width << " / " << size.experts;
+      if (!method().widths) continue;
+      v1::ConvertSpec spec;
+      spec.set_experts(static_cast<int32_t>(size.experts));
+      EXPECT_EQ(made.widths(), method().widths(config_of(size.width), spec)) << size.width << " / " << size.experts;
     }
   }
 }
 
-TEST_P(EveryMethodTest, SameRequestSameSplit) {
-  const SplitRequest request{8640, 16, 3, 77};
-  EXPECT_EQ(split(request).experts, split(request).experts);
+TEST_P(EveryMethodTest, SameInputsSamePlan) {
+  if (!needs_nothing()) GTEST_SKIP() << GetParam() << " looks at weights or text";
+  EXPECT_EQ(neurons_of(plan(GetParam(), {8640, 16}, 3, 77)), neurons_of(plan(GetParam(), {8640, 16}, 3, 77)));
 }
 
 TEST_P(EveryMethodTest, HasASummary) {
@@ -66,25 +102,35 @@ TEST(ConversionMethodsTest, UnknownNameListsTheKnown) {
   }
 }
 
-TEST(SequentialSplitTest, ConsecutiveBlocks) {
-  const Split split = conversion_methods().at("sequential").split({12, 3, 0, 0});
-  EXPECT_THAT(split.experts, ::testing::ElementsAre(std::vector<int32_t>{0, 1, 2, 3}, std::vector<int32_t>{4, 5, 6, 7},
-                                                    std::vector<int32_t>{8, 9, 10, 11}));
+/// The methods of this list that make parts of one size.
+TEST(ConversionMethodsTest, EqualParts) {
+  for (const char* name : {"independent_random", "sequential"}) {
+    for (const Size& size : kSizes) {
+      const LayerWidths widths = plan(name, size, 0, 5).widths();
+      EXPECT_EQ(widths.experts, std::vector<int64_t>(size.experts, size.width / size.experts));
+      EXPECT_EQ(widths.shared, 0);
+    }
+  }
 }
 
-TEST(RandomSplitTest, SeedAndLayerChangeTheSplitAndExpertsAscend) {
-  const ConversionMethod& method = conversion_methods().at("independent_random");
-  const auto base = method.split({4096, 8, 0, 1}).experts;
-  EXPECT_NE(base, method.split({4096, 8, 1, 1}).experts);
-  EXPECT_NE(base, method.split({4096, 8, 0, 2}).experts);
+TEST(SequentialTest, ConsecutiveBlocks) {
+  EXPECT_THAT(neurons_of(plan("sequential", {12, 3}, 0, 0)),
+              ::testing::ElementsAre(std::vector<int32_t>{0, 1, 2, 3}, std::vector<int32_t>{4, 5, 6, 7},
+                                     std::vector<int32_t>{8, 9, 10, 11}));
+}
+
+TEST(IndependentRandomTest, SeedAndLayerChangeTheSplitAndExpertsAscend) {
+  const auto base = neurons_of(plan("independent_random", {4096, 8}, 0, 1));
+  EXPECT_NE(base, neurons_of(plan("independent_random", {4096, 8}, 1, 1)));
+  EXPECT_NE(base, neurons_of(plan("independent_random", {4096, 8}, 0, 2)));
   for (const auto& neurons : base) EXPECT_TRUE(std::is_sorted(neurons.begin(), neurons.end()));
 }
 
 /// Two layers are as unlike as chance: an expert of one shares width / experts^2 neurons with an expert of the other.
-TEST(RandomSplitTest, LayersAreIndependent) {
+TEST(IndependentRandomTest, LayersAreIndependent) {
   constexpr int64_t kWidth = 8192, kExperts = 4;
-  const ConversionMethod& method = conversion_methods().at("independent_random");
-  const auto a = method.split({kWidth, kExperts, 0, 9}).experts, b = method.split({kWidth, kExperts, 1, 9}).experts;
+  const auto a = neurons_of(plan("independent_random", {kWidth, kExperts}, 0, 9)),
+             b = neurons_of(plan("independent_random", {kWidth, kExperts}, 1, 9));
   for (const auto& mine : a) {
     for (const auto& theirs : b) {
       std::vector<int32_t> both;
@@ -96,14 +142,13 @@ TEST(RandomSplitTest, LayersAreIndependent) {
 }
 
 /// Over 2000 seeds, each of 8 neurons falls to each of 4 experts as often as to any other.
-TEST(RandomSplitTest, EveryNeuronIsEquallyLikelyEverywhere) {
+TEST(IndependentRandomTest, EveryNeuronIsEquallyLikelyEverywhere) {
   constexpr int kSeeds = 2000, kWidth = 8, kExperts = 4;
-  const ConversionMethod& method = conversion_methods().at("independent_random");
   int counts[kWidth][kExperts] = {};
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
-    const Split split = method.split({kWidth, kExperts, 0, seed});
+    const auto experts = neurons_of(plan("independent_random", {kWidth, kExperts}, 0, seed));
     for (int e = 0; e < kExperts; ++e) {
-      for (const int32_t neuron : split.experts[e]) ++counts[neuron][e];
+      for (const int32_t neuron : experts[e]) ++counts[neuron][e];
     }
   }
   double chi_square = 0;

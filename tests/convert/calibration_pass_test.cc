@@ -1,5 +1,5 @@
-// What the calibration stream feeds into a layer's FFN is what the model itself would.
-#include "convert/calibration.h"
+// What the calibration pass feeds into a layer's FFN is what the model itself would.
+#include "convert/calibration_pass.h"
 
 #include <gtest/gtest.h>
 
@@ -20,13 +20,13 @@ std::map<std::string, at::Tensor> by_name(const Decoder& decoder) {
   return map;
 }
 
-class CalibrationStreamTest : public testing::ConversionTest, public ::testing::WithParamInterface<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Kinds, CalibrationStreamTest, ::testing::ValuesIn(testing::kTinyKinds),
+class CalibrationPassTest : public testing::ConversionTest, public ::testing::WithParamInterface<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Kinds, CalibrationPassTest, ::testing::ValuesIn(testing::kTinyKinds),
                          [](const auto& test) { return std::string(test.param); });
 
 // The second layer's attention adds nothing, so that its FFN reads the norm of what the first layer left; a model of
 // one layer with that norm at its end gives the same.
-TEST_P(CalibrationStreamTest, SecondLayersFfnInputIsTheFirstLayersOutputNormalised) {
+TEST_P(CalibrationPassTest, SecondLayersFfnInputIsTheFirstLayersOutputNormalised) {
   const at::NoGradGuard no_grad;
   const ModelConfig config = testing::tiny_config(GetParam());
   Decoder model(config, at::kFloat, {});
@@ -50,13 +50,13 @@ TEST_P(CalibrationStreamTest, SecondLayersFfnInputIsTheFirstLayersOutputNormalis
 
   const v1::ConvertSpec spec = testing::convert_spec("sequential", 4, 2, ids());
   const auto world = make_self_communicator();
-  CalibrationStream stream(spec, 3, config, {}, *world);
-  stream.embed(tensors.at("model.embed_tokens.weight"));
+  CalibrationPass pass(spec, 3, config, {}, {.activations = true}, *world);
+  pass.embed(tensors.at("model.embed_tokens.weight"));
   const TensorSource get = [&](const TensorId& id) { return tensors.at(tensor_name(config, id)); };
   const Layer layers[] = {layer_weights(config, 0, get), layer_weights(config, 1, get)};
-  stream.attend(layers[0]);
-  stream.advance(feed_forward(std::get<FeedForwardWeights>(layers[0].ffn), stream.ffn_inputs()));
-  stream.attend(layers[1]);
+  pass.attend(layers[0]);
+  pass.advance(feed_forward(std::get<FeedForwardWeights>(layers[0].ffn), pass.features().converted_ffn_inputs_TD));
+  pass.attend(layers[1]);
 
   PackingOptions packing;
   packing.sequence_length = config.max_positions;
@@ -71,9 +71,14 @@ TEST_P(CalibrationStreamTest, SecondLayersFfnInputIsTheFirstLayersOutputNormalis
   const at::Tensor expected =
       first.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher).hidden_TD;
   EXPECT_GE(expected.size(0), 1024);
-  EXPECT_TRUE(testing::near(stream.features().local_TD, expected, 1e-6));
-  EXPECT_TRUE(testing::near(stream.ffn_inputs(), expected, 1e-6))
+  EXPECT_TRUE(testing::near(pass.features().ffn_inputs.local_TD, expected, 1e-6));
+  EXPECT_TRUE(testing::near(pass.features().converted_ffn_inputs_TD, expected, 1e-6))
       << "the converted stream, given the dense output, is the dense one";
+  EXPECT_EQ(pass.features().cu_seqlens, batch.cu_seqlens);
+  EXPECT_EQ(pass.features().document_id(1), batch.cu_seqlens[1]);
+  EXPECT_TRUE(testing::near(
+      pass.features().activations_TF,
+      neuron_activations(std::get<FeedForwardWeights>(layers[1].ffn), pass.features().ffn_inputs.local_TD), 1e-6));
 }
 
 }  // namespace

@@ -6,6 +6,6 @@ namespace moe {
 
 /// `sequential`: expert e takes neurons [e * size, (e + 1) * size), without scores or data.
 /// Source   LLaMA-MoE v2 (arXiv:2411.15708), the "vanilla" split.
-Split sequential_split(const SplitRequest& request);
+ConversionMethod sequential();
 
 }  // namespace moe

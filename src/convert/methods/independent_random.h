@@ -7,6 +7,6 @@ namespace moe {
 /// `independent_random`: a uniformly random partition into equal parts, independent per layer and of anything but
 /// (seed, layer). An expert's neurons stay in ascending order. Source   LLaMA-MoE (arXiv:2406.16554),
 /// "Independent-Random", its best construction.
-Split random_split(const SplitRequest& request);
+ConversionMethod independent_random();
 
 }  // namespace moe

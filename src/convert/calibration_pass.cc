@@ -1,0 +1,57 @@
+#include "convert/calibration_pass.h"
+
+#include "convert/importance.h"
+#include "model/rope.h"
+
+namespace moe {
+
+CalibrationPass::CalibrationPass(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config,
+                                 const CalibrationReading& reading, const MethodNeeds& needs, const Communicator& world)
+    : spec_(spec),
+      seed_(seed),
+      config_(config),
+      needs_(needs),
+      text_(read_calibration_text(spec, seed, config, reading, world)),
+      rope_(RopeTable(config, at::kFloat).angles(text_.positions_T, text_.cu_seqlens)) {
+  features_.ffn_inputs.first = text_.first_token;
+  features_.ffn_inputs.total = text_.total_tokens;
+  features_.cu_seqlens = text_.cu_seqlens;
+}
+
+void CalibrationPass::measure_importance(const DenseSource& model, const GroupTokens& group_tokens,
+                                         const std::function<void(int64_t)>& progress, Communicator& world) {
+  importance_ = moe::measure_importance(
+      model, text_, {.spec = spec_, .seed = seed_, .group_tokens = group_tokens, .progress = progress}, world);
+}
+
+const Importance* CalibrationPass::importance(int64_t layer) const {
+  return importance_.empty() ? nullptr : &importance_.at(layer);
+}
+
+void CalibrationPass::embed(const at::Tensor& embedding_VD) {
+  dense_TD_ = embedding_VD.index_select(0, text_.tokens_T).to(at::kFloat);
+  features_.converted_hidden_TD = dense_TD_;
+}
+
+void CalibrationPass::attend(const Layer& layer) {
+  const LayerContext context{config_, rope_, text_.cu_seqlens, dispatcher_};
+  LayerContext observed = context;
+  observed.options.observer = [this](int64_t /*layer*/, LayerPoint point, const at::Tensor& values) {
+    if (point == LayerPoint::kAttended) features_.hidden_TD = values;
+    if (point == LayerPoint::kFfnInput) features_.ffn_inputs.local_TD = values;
+    if (point == LayerPoint::kFfnActivations && needs_.activations) features_.activations_TF = values;
+  };
+  const bool is_same = dense_TD_.is_same(features_.converted_hidden_TD);
+  dense_TD_ = run_layer(layer, dense_TD_, observed).x_TD;
+  const AttendedLayer converted = is_same ? AttendedLayer{features_.hidden_TD, features_.ffn_inputs.local_TD}
+                                          : attend_layer(layer, features_.converted_hidden_TD, context);
+  features_.converted_hidden_TD = converted.x_TD;
+  features_.converted_ffn_inputs_TD = converted.ffn_input_TD;
+}
+
+void CalibrationPass::advance(const at::Tensor& converted_output_TD) {
+  features_.converted_hidden_TD = features_.converted_hidden_TD + converted_output_TD;
+  features_.activations_TF = at::Tensor();
+}
+
+}  // namespace moe

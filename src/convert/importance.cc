@@ -1,0 +1,155 @@
+#include "convert/importance.h"
+
+#include <string>
+#include <utility>
+
+#include "comm/agreement.h"
+#include "common/error.h"
+#include "convert/row_sums.h"
+#include "model/ops.h"
+#include "model/rope.h"
+
+namespace moe {
+namespace {
+
+/// The whole pass. T tokens of this rank, t of one row of text.
+class ImportancePass {
+ public:
+  ImportancePass(const DenseSource& model, const CalibrationText& text, const ImportanceRequest& request,
+                 Communicator& world)
+      : model_(model),
+        config_(model.config()),
+        text_(text),
+        request_(request),
+        world_(world),
+        rope_(RopeTable(config_, model.dtype()).angles(text.positions_T, text.cu_seqlens)) {}
+
+  std::vector<Importance> run() {
+    forward();
+    gradient_TD_ = loss_gradient();
+    std::vector<Importance> all(config_.num_layers);
+    for (int64_t layer = config_.num_layers - 1; layer >= 0; --layer) {
+      all[layer] = backward(layer);
+      if (request_.progress) request_.progress(config_.num_layers - layer);
+    }
+    return all;
+  }
+
+ private:
+  Layer load(int64_t layer) {
+    Layer dense;
+    agree(world_, concat("load layer ", layer, " for gradients"), [&] {
+      dense = model_.layer(layer);
+      model_.release_layer(layer);
+    });
+    return dense;
+  }
+
+  void forward() {
+    agree(world_, "embed calibration text",
+          [&] { hidden_TD_.push_back(model_.embedding().index_select(0, text_.tokens_T).to(model_.dtype())); });
+    for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+      const Layer dense = load(layer);
+      hidden_TD_.push_back(run_layer(dense, hidden_TD_.back(), {config_, rope_, text_.cu_seqlens, dispatcher_}).x_TD);
+    }
+  }
+
+  at::Tensor row_of(const at::Tensor& all_TD, int64_t row) const {
+    return all_TD.slice(0, text_.row_begin[row], text_.row_begin[row + 1]);
+  }
+
+  /// Of the summed loss, with respect to what the last layer leaves. [T, D]
+  at::Tensor loss_gradient() {
+    DenseSource::Head head;
+    agree(world_, "load the head for gradients", [&] { head = model_.head(); });
+    at::Tensor gradient = at::empty_like(hidden_TD_.back());
+    for (int64_t row = 0; row < text_.rows(); ++row) {
+      const at::AutoGradMode grad(true);
+      const at::Tensor x = row_of(hidden_TD_.back(), row).detach().requires_grad_();
+      const at::Tensor losses = ops::linear_cross_entropy(normalize(config_, head.norm, x), head.weight_VD,
+                                                          row_of(text_.labels_T, row), head.bias_V);
+      losses.sum().backward();
+      row_of(gradient, row).copy_(x.grad());
+    }
+    return gradient;
+  }
+
+  /// Moves the gradient before the layer.
+  Importance backward(int64_t layer) {
+    const Layer dense = load(layer);
+    const TokenGroups groups = group(layer, dense);
+    RowSums sums;
+    for (int64_t row = 0; row < text_.rows(); ++row) {
+      const at::AutoGradMode grad(true);
+      const RopeAngles rope{row_of(rope_.cos, row), row_of(rope_.sin, row)};
+      const at::Tensor x = row_of(hidden_TD_[layer], row).detach().requires_grad_();
+      const std::vector<int64_t> cu_seqlens = text_.row_cu_seqlens(row);
+      LayerContext context{config_, rope, cu_seqlens, dispatcher_};
+      at::Tensor h;
+      context.options.observer = [&h](int64_t /*layer*/, LayerPoint point, const at::Tensor& values) {
+        if (point != LayerPoint::kFfnActivations) return;
+        h = values;
+        h.retain_grad();
+      };
+      run_layer(dense, x, context).x_TD.backward(row_of(gradient_TD_, row));
+      row_of(gradient_TD_, row).copy_(x.grad());
+      const at::Tensor worth_tF = (h.detach().to(at::kDouble) * h.grad().to(at::kDouble)).abs();
+      at::Tensor by_group = at::zeros({groups.count, config_.intermediate_size}, at::kDouble);
+      by_group.index_add_(0, row_of(groups.ids_T, row), worth_tF);
+      sums.add(text_.first_row + row, by_group);
+    }
+    if (!request_.group_tokens) hidden_TD_[layer + 1] = at::Tensor();
+    Importance importance{.scores_GF = sums.total({groups.count, config_.intermediate_size}, world_,
+                                                  concat("importance of layer ", layer)),
+                          .tokens_G = at::bincount(groups.ids_T, /*weights=*/{}, groups.count),
+                          .group_rows_GD = groups.rows_GD};
+    world_.all_reduce_sum(importance.tokens_G, "tokens of importance groups");
+    if (!importance.scores_GF.isfinite().all().item<bool>()) {
+      throw_agreed<InvalidArgument>(concat("convert: layer ", layer,
+                                           ": the importance of neurons on the calibration text is "
+                                           "NaN or infinite: the activations or gradients of ",
+                                           model_.directory().path().string(),
+                                           " overflow, as those of a damaged or diverged model do"));
+    }
+    return importance;
+  }
+
+  TokenGroups group(int64_t layer, const Layer& dense) {
+    if (!request_.group_tokens) return {1, at::zeros({text_.tokens_T.size(0)}, at::kLong)};
+    const AttendedLayer attended =
+        attend_layer(dense, hidden_TD_[layer], {config_, rope_, text_.cu_seqlens, dispatcher_});
+    LayerFeatures features;
+    features.ffn_inputs = {attended.ffn_input_TD, text_.first_token, text_.total_tokens};
+    features.hidden_TD = attended.x_TD;
+    features.cu_seqlens = text_.cu_seqlens;
+    const LayerInputs inputs{.config = config_,
+                             .spec = request_.spec,
+                             .layer = layer,
+                             .seed = request_.seed,
+                             .dense = &dense,
+                             .features = &features};
+    TokenGroups groups = request_.group_tokens(inputs, hidden_TD_, world_);
+    MOE_CHECK(groups.ids_T.sizes() == text_.tokens_T.sizes() && groups.count > 0, "one group for each token");
+    return groups;
+  }
+
+  const DenseSource& model_;
+  const ModelConfig& config_;
+  const CalibrationText& text_;
+  const ImportanceRequest& request_;
+  Communicator& world_;
+  RopeAngles rope_;
+  LocalDispatcher dispatcher_;
+  std::vector<at::Tensor>
+      hidden_TD_;  ///< before each layer, and after the last; where nobody groups by them, dropped on the way back
+  at::Tensor gradient_TD_;  ///< of the summed loss with respect to the stream where the backward is
+};
+
+}  // namespace
+
+std::vector<Importance> measure_importance(const DenseSource& model, const CalibrationText& text,
+                                           const ImportanceRequest& request, Communicator& world) {
+  return ImportancePass(model, text, request, world).run();
+}
+
+}  // namespace moe

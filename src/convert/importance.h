@@ -1,0 +1,31 @@
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "convert/calibration_text.h"
+#include "convert/conversion_method.h"
+#include "convert/dense_source.h"
+
+namespace moe {
+
+/// What an importance pass is made for.
+struct ImportanceRequest {
+  const v1::ConvertSpec& spec;
+  uint64_t seed = 0;
+  GroupTokens group_tokens{};                           ///< absent: one group
+  std::function<void(int64_t layers_done)> progress{};  ///< after each layer's backward
+};
+
+/// The importance of every neuron of every layer on the calibration text. Forward through the dense model, keeping each
+/// layer's input; then the loss, and backward layer by layer, each computed again a row of text at a time. No weight
+/// has a gradient and none is updated. In the type of `model`, products and sums in float64, in one order (RowSums):
+/// the same bits at any number of ranks. Collective.
+///
+/// Cost     about three forwards; memory: a layer (and the head) and [layers + 1, T, D] of this rank's tokens.
+/// Throws   InvalidArgument on every rank where a score is not finite; what reading the model throws.
+std::vector<Importance> measure_importance(const DenseSource& model, const CalibrationText& text,
+                                           const ImportanceRequest& request, Communicator& world);
+
+}  // namespace moe

@@ -1,0 +1,77 @@
+#include "convert/layer_fit.h"
+
+#include <cmath>
+#include <optional>
+#include <utility>
+
+#include "comm/agreement.h"
+#include "common/error.h"
+#include "convert/output_scale.h"
+#include "convert/router_init.h"
+
+namespace moe {
+
+void require_finite(const FitRequest& request, std::initializer_list<NamedValues> checked, Communicator& world) {
+  std::vector<at::Tensor> counts;
+  for (const NamedValues& named : checked)
+    counts.push_back(
+        at::stack({named.values.isfinite().logical_not().sum(), at::scalar_tensor(named.values.numel(), at::kLong)}));
+  at::Tensor all = at::stack(counts);
+  world.all_reduce_sum(all, "values that are not finite");
+  const int64_t* count = all.const_data_ptr<int64_t>();
+  for (const NamedValues& named : checked) {
+    const int64_t bad = *count++, values = *count++;
+    if (bad == 0) continue;
+    throw_agreed<InvalidArgument>(
+        concat("convert: layer ", request.layer, ": ", bad, " of ", values, " values of ", named.what,
+               " on the calibration text are NaN or infinite, so nothing can be fitted to them. The weights of ",
+               request.source,
+               " are finite: its activations overflow float32, as those of a damaged or diverged model do; "
+               "`moe-worker score` tells its loss on this text"));
+  }
+}
+
+LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& world) {
+  const v1::ConvertSpec& spec = request.spec;
+  // The output bias is the same in both and not scaled: the fit is of what it is added to. The shared part is not
+  // scaled either, and is taken from what is wanted of the experts.
+  FeedForwardWeights dense = request.dense;
+  dense.down_bias = weights.output_bias = at::Tensor();
+  const std::optional<FeedForwardWeights> shared_part = std::exchange(weights.shared, std::nullopt);
+  const MoeOptions options{spec.experts(), spec.top_k(), 1.0, parse_topk_norm(spec.topk_norm()),
+                           request.config.is_gated};
+  LocalDispatcher dispatcher;
+  const at::Tensor& x = request.features.converted_ffn_inputs_TD;
+  const MoeOutput out = moe_layer(weights, options, x, dispatcher, request.layer);
+  at::Tensor wanted = feed_forward(dense, x), shared;
+  require_finite(
+      request,
+      {{"the router", weights.router}, {"the dense FFN's outputs", wanted}, {"the experts' outputs", out.y_TD}}, world);
+  if (shared_part) {
+    shared = feed_forward(*shared_part, x);
+    require_finite(request, {{"the shared part's outputs", shared}}, world);
+    wanted = wanted - shared;
+  }
+  const OutputFit fit = fit_output(wanted, out.y_TD, world, shared);
+  LayerFit found;
+  found.scale = spec.scale_mode() == "least_squares"
+                    ? fit.least_squares()
+                    : closed_form_scale(spec.scale_mode(), spec.experts(), spec.top_k(), spec.output_scale());
+  found.relative_error = fit.relative_error(found.scale);
+  if (!std::isfinite(found.scale) || !std::isfinite(found.relative_error)) {
+    throw_agreed<InvalidArgument>(concat("convert: layer ", request.layer, ": the output scale is ", found.scale,
+                                         " with a relative error of ", found.relative_error,
+                                         " (sums over the calibration text: y y ", fit.y_y, ", y s ", fit.y_s, ", s s ",
+                                         fit.s_s, "): the activations are too large to fit"));
+  }
+  at::Tensor load = out.stats.tokens_per_expert_E.clone();
+  world.all_reduce_sum(load, "calibration load");
+  found.expert_load.assign(load.const_data_ptr<int64_t>(), load.const_data_ptr<int64_t>() + load.numel());
+  found.router_logit_deviation = router_logit_deviation(weights.router, request.features.ffn_inputs, world);
+  found.output_TD = out.y_TD * found.scale;
+  if (shared.defined()) found.output_TD.add_(shared);
+  if (request.dense.down_bias.defined()) found.output_TD.add_(request.dense.down_bias);
+  return found;
+}
+
+}  // namespace moe

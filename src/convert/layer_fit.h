@@ -1,0 +1,47 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "convert/layer_inputs.h"
+#include "model/moe/moe_layer.h"
+
+namespace moe {
+
+/// A converted layer on the calibration tokens.
+struct FitRequest {
+  const ModelConfig& config;  ///< of the dense model
+  const v1::ConvertSpec& spec;
+  std::string source;  ///< path of the dense model, for messages
+  int64_t layer = 0;
+  const FeedForwardWeights& dense;
+  const LayerFeatures& features;
+};
+
+/// What calibration finds: the output scale that the spec asks for, and what the report says.
+struct LayerFit {
+  double scale = 1;
+  double relative_error = 0;  ///< of the layer's FFN output, with that scale, against the dense one
+  double router_logit_deviation = 0;
+  std::vector<int64_t> expert_load;  ///< (token, slot) pairs of all ranks per expert
+  at::Tensor output_TD;              ///< of this rank's tokens of the converted stream
+};
+
+/// `weights`: in float, with the router as it will be read back. Collective. Throws InvalidArgument on every rank where
+/// values or sums are not finite.
+LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& world);
+
+struct NamedValues {
+  const char* what;
+  const at::Tensor& values;
+};
+/// Throws, on every rank, if a value on the calibration text is NaN or infinite: a scale or a router made from it would
+/// be noise. (Weights are known to be finite: reading them checks it.) Collective.
+void require_finite(const FitRequest& request, std::initializer_list<NamedValues> checked, Communicator& world);
+
+}  // namespace moe
