@@ -1,9 +1,12 @@
 #include "convert/conversion_fixture.h"
 
+#include <deque>
+
 #include "checkpoint/model_writer.h"
 #include "common/file_io.h"
 #include "common/rng.h"
 #include "convert/converter.h"
+#include "convert/fixture_methods.h"
 #include "testing/tiny_model.h"
 
 namespace moe::testing {
@@ -63,6 +66,23 @@ nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const fs::pat
                         .progress = {},
                         .chat_template = choose_chat_template(source)},
                        world);
+}
+
+nlohmann::json convert_by_fixture(const v1::ConvertSpec& spec, uint64_t seed, const fs::path& source,
+                                  const fs::path& output, Communicator& world, const std::vector<fs::path>& others) {
+  const ModelDirectory directory(source);
+  std::deque<ModelDirectory> opened;
+  for (const fs::path& other : others) opened.emplace_back(other);
+  ConvertRequest request{.spec = spec,
+                         .seed = seed,
+                         .source = directory,
+                         .tokenizer = nullptr,
+                         .output = output,
+                         .progress = {},
+                         .others = {},
+                         .methods = fixture_methods()};
+  for (const ModelDirectory& other : opened) request.others.push_back(&other);
+  return convert_model(request, world);
 }
 
 at::Tensor logits_of(const fs::path& model, const TokenBatch& batch, at::ScalarType dtype) {

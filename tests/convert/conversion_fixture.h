@@ -7,6 +7,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "checkpoint/model_directory.h"
 #include "comm/communicator.h"
@@ -32,6 +33,10 @@ nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const std::fi
 /// Collective.
 nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const std::filesystem::path& source,
                        const std::filesystem::path& output, Communicator& world);
+/// By a method of fixture_methods.h, which may take from `others` too. Collective.
+nlohmann::json convert_by_fixture(const v1::ConvertSpec& spec, uint64_t seed, const std::filesystem::path& source,
+                                  const std::filesystem::path& output, Communicator& world,
+                                  const std::vector<std::filesystem::path>& others = {});
 
 /// Dense logits or MoE logits of all rows of the batch.
 at::Tensor logits_of(const std::filesystem::path& model, const TokenBatch& batch, at::ScalarType dtype = at::kFloat);

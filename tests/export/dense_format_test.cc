@@ -117,5 +117,38 @@ TEST(DenseFormatOfSharedTest, SharedExpertsAreNotKnown) {
   EXPECT_THAT(refusal(folder / "m", dense_spec()), HasSubstr("it has shared experts"));
 }
 
+/// Shared parts and experts of unequal widths, whose neurons the converter names.
+TEST(DenseFormatOfSharedTest, SharedAndUnequalPartsAreTheSourceBitForBit) {
+  for (const char* family : {"llama", "phi"}) {
+    const testing::TempDir folder;
+    testing::write_dense_model(folder / "dense", testing::tiny_config(family), 11, at::kBFloat16);
+    testing::write_calibration(folder / "ids.jsonl", 20, testing::tiny_config().vocab_size, 12);
+    v1::ConvertSpec spec = testing::convert_spec("shared_uneven", 4, 2, folder / "ids.jsonl");
+    spec.set_calibration_tokens(100);
+    testing::convert_by_fixture(spec, 7, folder / "dense", folder / "converted", *make_self_communicator());
+    testing::export_to(folder / "converted", folder / "back", dense_spec());
+    const ModelDirectory before(folder / "dense"), after(folder / "back");
+    for (const TensorSpec& tensor : logical_tensor_specs(before.config()))
+      EXPECT_TRUE(before.tensor(tensor.name).equal(after.tensor(tensor.name))) << tensor.name;
+  }
+}
+
+/// The same to stock clients: exactly, narrower experts filled up with zeros.
+TEST(DenseFormatOfSharedTest, SharedAndUnequalPartsHaveAStockForm) {
+  const testing::TempDir folder;
+  testing::write_dense_model(folder / "dense", testing::tiny_config(), 11);
+  testing::write_calibration(folder / "ids.jsonl", 20, testing::tiny_config().vocab_size, 12);
+  v1::ConvertSpec spec = testing::convert_spec("shared_uneven", 4, 2, folder / "ids.jsonl");
+  spec.set_calibration_tokens(100);
+  spec.set_scale_mode("unbiased");
+  testing::convert_by_fixture(spec, 7, folder / "dense", folder / "converted", *make_self_communicator());
+  const nlohmann::json report = testing::export_to(folder / "converted", folder / "stock");
+  EXPECT_EQ(report["format"], "granitemoeshared");
+  EXPECT_EQ(report["expert_values"], 2 * 3 * 32 * 36);
+  EXPECT_EQ(report["stored_expert_values"], 2 * 3 * 32 * 4 * 15);
+  EXPECT_TRUE(testing::near(testing::logits_of_directory(folder / "stock"),
+                            testing::logits_of_directory(folder / "converted"), 1e-6));
+}
+
 }  // namespace
 }  // namespace moe
