@@ -21,7 +21,7 @@ ALLOWED = {
     "data": set(),
     "checkpoint": {"model", "comm"},
     "parallel": {"model", "comm", "kernels"},
-    # A model on a mesh. Convert and export reach experts that are spread over ranks through it alone.
+    # A model on a mesh: convert and export may reach experts that are spread over ranks through it, and not otherwise.
     "runtime": {"model", "parallel", "data", "checkpoint", "comm", "proto"},
     "convert": {"model", "checkpoint", "data", "comm", "runtime", "proto"},
     "export": {"model", "checkpoint", "comm", "runtime", "proto"},

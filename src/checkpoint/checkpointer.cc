@@ -113,7 +113,9 @@ CheckpointSave::CheckpointSave(const fs::path& root, int64_t step, int attempt, 
       require_sound(range);
       if (!range.is_written) continue;
       written_.push_back(range);
-      if (snapshot == SnapshotOf::kCopies) written_.back().part = range.part.detach().clone();
+      if (snapshot == SnapshotOf::kCopies)
+        written_.back().part =
+            range.part.detach().to(at::kCPU, range.part.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
     }
   });
   const std::vector<std::string> writers = world_.all_gather_bytes(written_.empty() ? "" : "w", "checkpoint writers");

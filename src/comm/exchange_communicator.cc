@@ -63,11 +63,16 @@ void require_cpu_contiguous(const at::Tensor& tensor, std::string_view op) {
   MOE_CHECK(tensor.is_contiguous() && tensor.device().is_cpu(), op, ": contiguous CPU tensor expected");
 }
 
-/// Throws Internal unless there is one count for each of `ranks`, none is negative and they sum to `all`.
-void require_counts(std::span<const int64_t> counts, int ranks, int64_t all, std::string_view op) {
+/// Throws Internal unless there is one count for each of `ranks` and none is negative.
+void require_counts(std::span<const int64_t> counts, int ranks, std::string_view op) {
   MOE_CHECK(static_cast<int>(counts.size()) == ranks, op, ": one count per rank expected");
   MOE_CHECK(std::all_of(counts.begin(), counts.end(), [](int64_t count) { return count >= 0; }), op,
             ": a negative count");
+}
+
+/// And unless they sum to `all`.
+void require_counts(std::span<const int64_t> counts, int ranks, int64_t all, std::string_view op) {
+  require_counts(counts, ranks, op);
   MOE_CHECK(std::accumulate(counts.begin(), counts.end(), int64_t{0}) == all, op, ": counts do not sum to the rows");
 }
 
@@ -149,14 +154,15 @@ int64_t ExchangeCommunicator::bytes_to_others(std::span<const Send> sends) const
   return sent;
 }
 
-void ExchangeCommunicator::run(std::string_view op, std::span<const Send> sends, std::span<const Receive> receives) {
-  run(op, sends, receives, {timeout_});
+void ExchangeCommunicator::run(std::string_view op, std::span<const Send> sends, std::span<const Receive> receives,
+                               std::vector<at::Tensor> kept) {
+  run(op, sends, receives, {timeout_}, std::move(kept));
 }
 
 void ExchangeCommunicator::run(std::string_view op, std::span<const Send> sends, std::span<const Receive> receives,
-                               const Limit& limit) {
+                               const Limit& limit, std::vector<at::Tensor> kept) {
   const uint64_t number = operations_->begin(op, limit.is_after_work);
-  begin(operation(op, number), sends, receives, {})->finish(limit);
+  begin(operation(op, number), sends, receives, std::move(kept))->finish(limit);
   operations_->end(bytes_to_others(sends));
 }
 
@@ -179,7 +185,7 @@ void ExchangeCommunicator::all_reduce_sum(at::Tensor& tensor, std::string_view o
     const std::vector<Send> sends(ranks, bytes_of(flat));
     std::vector<Receive> receives;
     for (int64_t r = 0; r < ranks; ++r) receives.push_back(writable_bytes_of(parts.select(0, r)));
-    run(op, sends, receives);
+    run(op, sends, receives, {flat, parts});
     return sum_parts(parts, flat);
   }
   // Rank r sums slice r; then everybody collects the sums. Each sum is made once and copied, so replicas hold the same
@@ -187,7 +193,7 @@ void ExchangeCommunicator::all_reduce_sum(at::Tensor& tensor, std::string_view o
   std::vector<int64_t> lengths;
   for (int64_t r = 0; r < ranks; ++r) lengths.push_back(count * (r + 1) / ranks - count * r / ranks);
   const at::Tensor sum = reduce_scatter_sum(flat, lengths, op);
-  run(op, std::vector<Send>(ranks, bytes_of(sum)), receives_of(flat, lengths));
+  run(op, std::vector<Send>(ranks, bytes_of(sum)), receives_of(flat, lengths), {sum, flat});
 }
 
 std::unique_ptr<Work> ExchangeCommunicator::start_reduce_scatter_sum(const at::Tensor& tensor,
@@ -217,7 +223,7 @@ void ExchangeCommunicator::broadcast(at::Tensor& tensor, int root, std::string_v
   } else {
     receives[root] = writable_bytes_of(tensor);
   }
-  run(op, sends, receives);
+  run(op, sends, receives, {tensor});
 }
 
 std::vector<int64_t> ExchangeCommunicator::gather_sizes(int64_t mine, std::string_view op, const Limit& limit) {
@@ -232,7 +238,8 @@ std::vector<int64_t> ExchangeCommunicator::gather_sizes(int64_t mine, std::strin
 std::unique_ptr<Work> ExchangeCommunicator::start_all_gather(const at::Tensor& tensor, std::span<const int64_t> rows,
                                                              std::string_view op) {
   const at::Tensor mine = tensor.contiguous();
-  require_counts(rows, size(), std::accumulate(rows.begin(), rows.end(), int64_t{0}), op);
+  require_cpu_contiguous(mine, op);
+  require_counts(rows, size(), op);
   MOE_CHECK(mine.size(0) == rows[rank()], op, ": ", mine.size(0), " rows where ", rows[rank()], " were announced");
   const at::Tensor all = empty_rows(mine, std::accumulate(rows.begin(), rows.end(), int64_t{0}));
   return start(op, std::vector<Send>(size(), bytes_of(mine)), receives_of(all, rows), {mine, all},
@@ -247,9 +254,10 @@ std::unique_ptr<Work> ExchangeCommunicator::start_all_to_all(const at::Tensor& r
                                                              std::span<const int64_t> send_rows,
                                                              std::span<const int64_t> recv_rows, std::string_view op) {
   const at::Tensor rows = rows_in.contiguous();
+  require_cpu_contiguous(rows, op);
   const int64_t arriving = std::accumulate(recv_rows.begin(), recv_rows.end(), int64_t{0});
   require_counts(send_rows, size(), rows.size(0), op);
-  require_counts(recv_rows, size(), arriving, op);
+  require_counts(recv_rows, size(), op);
   const at::Tensor received = empty_rows(rows, arriving);
   return start(op, sends_of(rows, send_rows), receives_of(received, recv_rows), {rows, received},
                [received] { return received; });

@@ -78,8 +78,11 @@ class ExchangeCommunicator : public Communicator {
  private:
   Operation operation(std::string_view op, uint64_t number) const;
   int64_t bytes_to_others(std::span<const Send> sends) const;
-  void run(std::string_view op, std::span<const Send> sends, std::span<const Receive> receives);
-  void run(std::string_view op, std::span<const Send> sends, std::span<const Receive> receives, const Limit& limit);
+  /// `kept`: what the spans lie in, for as long as a transport may still write into it after an error.
+  void run(std::string_view op, std::span<const Send> sends, std::span<const Receive> receives,
+           std::vector<at::Tensor> kept = {});
+  void run(std::string_view op, std::span<const Send> sends, std::span<const Receive> receives, const Limit& limit,
+           std::vector<at::Tensor> kept = {});
   std::unique_ptr<Work> start(std::string_view op, std::span<const Send> sends, std::span<const Receive> receives,
                               std::vector<at::Tensor> kept, std::function<at::Tensor()> result);
   std::vector<int64_t> gather_sizes(int64_t mine, std::string_view op, const Limit& limit);

@@ -26,8 +26,9 @@ struct Measure {
   std::string domain_label{};  ///< label that takes the domain, for a series by domain
 };
 
-/// THE table of what is measured. (Series that are no number of a step or a result - infos, counters, histograms, those
-/// of single experts - are declared in metrics/*_catalogue.h.)
+/// THE table of what is measured. (The loss that is trained on has a series, moe_train_loss, and no name. Series that
+/// are no number of a step or a result - infos, counters, histograms, those of single experts - are declared in
+/// metrics/*_catalogue.h.)
 const std::vector<Measure>& measures();
 
 /// Those whose job is of `kind` and that stand in its result, in the order of the table.

@@ -1,6 +1,6 @@
 #include "common/step_record.h"
 
-#include "common/error.h"
+#include <algorithm>
 
 namespace moe {
 namespace {
@@ -13,12 +13,18 @@ std::map<std::string, double> plain_values(const StepRecord& record) {
                                        {"tokens_per_second", record.tokens_per_second()},
                                        {"step_seconds", record.seconds}};
   if (record.validation_loss) values["validation_loss"] = *record.validation_loss;
-  for (const auto& [name, value] : record.statistics)
-    MOE_CHECK(values.emplace(name, value).second, "the statistic '", name, "' has the name of a number of the loop's");
+  values.insert(record.statistics.begin(), record.statistics.end());
   return values;
 }
 
 }  // namespace
+
+bool is_free_name(std::string_view name) {
+  constexpr std::string_view kTaken[] = {
+      "step",         "loss",    "gradient_norm", "learning_rate",   "tokens",    "tokens_per_second",
+      "step_seconds", "skipped", "expert_load",   "validation_loss", "validation"};
+  return std::find(std::begin(kTaken), std::end(kTaken), name) == std::end(kTaken);
+}
 
 nlohmann::json json_line(const StepRecord& record) {
   nlohmann::json line = plain_values(record);

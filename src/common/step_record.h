@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace moe {
@@ -32,6 +33,9 @@ struct StepRecord {
   double tokens_per_second() const { return static_cast<double>(step_tokens) / seconds; }
   bool is_finite() const { return std::isfinite(loss) && std::isfinite(gradient_norm); }
 };
+
+/// Whether a statistic may be called so: lines have no number of that name of their own.
+bool is_free_name(std::string_view name);
 
 /// A line of metrics.jsonl. What is not finite is written as null.
 nlohmann::json json_line(const StepRecord& record);

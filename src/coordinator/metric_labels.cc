@@ -3,6 +3,7 @@
 #include <google/protobuf/descriptor.h>
 
 #include "coordinator/operation.h"
+#include "pipeline/kinds/kinds.h"
 
 namespace moe {
 namespace {
@@ -25,10 +26,7 @@ CoordinatorLabels metric_labels() {
   add_methods(*v1::HeartbeatRequest::descriptor()->file()->FindServiceByName("WorkerService"),
               {"OK", "CANCELLED", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "ABORTED"},
               labels);
-  const google::protobuf::OneofDescriptor& kinds = *v1::Stage::descriptor()->FindOneofByName("kind");
-  for (int i = 0; i < kinds.field_count(); ++i) {
-    if (kinds.field(i)->number() != v1::Stage::kGateFieldNumber) labels.kinds.push_back(kinds.field(i)->name());
-  }
+  labels.kinds = job_kinds().names();
   for (int state = v1::JOB_STATE_UNSPECIFIED + 1; v1::JobState_IsValid(state); ++state) {
     if (is_terminal(static_cast<v1::JobState>(state)))
       labels.outcomes.push_back(state_name(static_cast<v1::JobState>(state)));

@@ -14,11 +14,11 @@ namespace {
 
 using nlohmann::json;
 
-/// Fills in what `spec` leaves to the model.
-void settle(const LoadedModel& model, Communicator& world, v1::EvaluateSpec& spec) {
-  agree(world, "settings of " + model.path.string(), [&] {
-    spec.set_sequence_length(static_cast<int32_t>(sequence_length_for(model.config(), spec.sequence_length())));
-    spec.set_template_(chat_template_for(model.path, model.config(), spec.template_()).name);
+/// Collective. Fills in what `spec` leaves to the model, before its weights are read.
+LoadedModel load_for(const std::filesystem::path& path, const v1::GangSpec& gang, Mesh& mesh, v1::EvaluateSpec& spec) {
+  return load_model(path, mesh, compute_type(gang), [&](const ModelConfig& config) {
+    spec.set_sequence_length(static_cast<int32_t>(sequence_length_for(config, spec.sequence_length())));
+    spec.set_template_(chat_template_for(path, config, spec.template_()).name);
   });
 }
 
@@ -64,14 +64,12 @@ json evaluate(const EvaluateRequest& request, Communicator& world) {
   std::string tokenizer;
   int64_t part = 0;
   {
-    const LoadedModel model = load_model(request.model, mesh, compute_type(request.gang));
-    settle(model, world, spec);
+    const LoadedModel model = load_for(request.model, request.gang, mesh, spec);
     tokenizer = digest_of(model.tokenizer);
     result = run_tasks(model, request, spec, mesh, part);
   }
   if (!request.baseline) return result;
-  const LoadedModel baseline = load_model(*request.baseline, mesh, compute_type(request.gang));
-  settle(baseline, world, spec);
+  const LoadedModel baseline = load_for(*request.baseline, request.gang, mesh, spec);
   if (digest_of(baseline.tokenizer) != tokenizer) {
     throw_agreed<InvalidArgument>(
         concat("baseline ", request.baseline->string(), " has another tokenizer than ", request.model.string(),

@@ -23,6 +23,9 @@ constexpr size_t kMaxExpertSeries = 4096;
 constexpr size_t kLayerDigits = 2;
 constexpr size_t kExpertDigits = 3;
 
+/// The kind of job whose units are counted: the series are named after it.
+constexpr char kKindInUnits[] = "convert";
+
 double unix_time() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
@@ -52,6 +55,7 @@ WorkerCatalogue::WorkerCatalogue(prometheus::Registry& registry) : Catalogue(reg
     if (!help.empty()) help += ' ';
     help += measure.help;
     for (const auto& [label, value] : measure.labels) help += concat(" (", label, " ", value, ")");
+    if (!measure.domain_label.empty()) help += concat(" (", measure.domain_label, ")");
   }
   for (const auto& [name, help] : helps) measured[name] = std::make_unique<GaugeFamily>(*this, name, help);
 }
@@ -72,8 +76,8 @@ struct WorkerMetrics::Impl {
     job.clear();
   }
 
-  void begin_counters(const std::string& kind);
-  void set(const std::string& kind, const std::string& name, double value);
+  void begin_counters();
+  void set(const std::string& name, double value);
   void train_scalars(const StepRecord& record);
   void router_load_of(const ExpertLoad& load);
   void routed_tokens_of(const ExpertLoad& load);
@@ -82,16 +86,17 @@ struct WorkerMetrics::Impl {
   WorkerCatalogue series;
   const bool is_leader;
   Labels job;                                             ///< job_id and stage; empty: none runs
+  std::string kind;                                       ///< of the running job
   std::vector<std::vector<prometheus::Counter*>> routed;  ///< of the running job, [layer][expert]
 };
 
-void WorkerMetrics::Impl::begin_counters(const std::string& kind) {
+void WorkerMetrics::Impl::begin_counters() {
   for (const char* op : kCommOps) {
     series.comm_seconds.at(with("op", op));
     series.comm_bytes.at(with("op", op));
     series.comm_ops.at(with("op", op));
   }
-  if (is_leader && kind == "train") {
+  if (is_leader && step_measure(kind, "loss") != nullptr) {
     for (CounterFamily* counter :
          {&series.steps, &series.tokens, &series.nonfinite_steps, &series.skipped_steps, &series.checkpoint_failures}) {
       counter->at(job);
@@ -99,11 +104,11 @@ void WorkerMetrics::Impl::begin_counters(const std::string& kind) {
     series.step_duration.at(job);
     for (const char* phase : kCheckpointPhases) series.checkpoint_duration.at(with("phase", phase));
   }
-  if (is_leader && kind == "convert") series.convert_units.at(with("unit", kConvertUnit));
+  if (is_leader && kind == kKindInUnits) series.convert_units.at(with("unit", kConvertUnit));
 }
 
-/// The gauge of a number of a job of `kind`, if it has one; `name` may end with a domain.
-void WorkerMetrics::Impl::set(const std::string& kind, const std::string& name, double value) {
+/// The gauge of a number of the job, if it has one; `name` may end with a domain.
+void WorkerMetrics::Impl::set(const std::string& name, double value) {
   const std::string plain = name.substr(0, name.find('.'));
   for (const Measure& measure : measures()) {
     if (measure.kind != kind || measure.name != plain || measure.series.empty()) continue;
@@ -117,7 +122,7 @@ void WorkerMetrics::Impl::set(const std::string& kind, const std::string& name, 
 }
 
 void WorkerMetrics::Impl::train_scalars(const StepRecord& record) {
-  for (const auto& [name, value] : values_of(record)) set("train", name, value);
+  for (const auto& [name, value] : values_of(record)) set(name, value);
   series.measured.at("moe_train_loss")->at(with("component", "total")).Set(record.total_loss);
   series.train_step.at(job).Set(static_cast<double>(record.step));
   series.target_steps.at(job).Set(static_cast<double>(record.steps));
@@ -179,7 +184,8 @@ void WorkerMetrics::begin_job(const std::string& job_id, const std::string& stag
   const std::lock_guard lock(impl_->mutex);
   impl_->end_job();
   impl_->job = {{"job_id", job_id}, {"stage", stage}};
-  impl_->begin_counters(kind);
+  impl_->kind = kind;
+  impl_->begin_counters();
 }
 
 void WorkerMetrics::expect_experts(const std::vector<int64_t>& experts_by_layer) {
@@ -215,10 +221,10 @@ void WorkerMetrics::units(int64_t done, int64_t total, const std::string& unit) 
   impl_->series.convert_target.at(labels).Set(static_cast<double>(total));
 }
 
-void WorkerMetrics::result(const std::string& kind, const std::map<std::string, double>& values) {
+void WorkerMetrics::result(const std::map<std::string, double>& values) {
   const std::lock_guard lock(impl_->mutex);
   if (!impl_->is_running() || !impl_->is_leader) return;
-  for (const auto& [name, value] : values) impl_->set(kind, name, value);
+  for (const auto& [name, value] : values) impl_->set(name, value);
 }
 
 void WorkerMetrics::checkpoint(double seconds, const std::string& phase, int64_t bytes, bool ok) {

@@ -53,8 +53,8 @@ class WorkerMetrics {
   void train_step(const StepRecord& record);
   /// Finished work of a conversion, absolute: `done` of `total`, in units of e.g. "layer".
   void units(int64_t done, int64_t total, const std::string& unit);
-  /// Numbers of a finished job of `kind`, by the names of common/measures.h ("loss.books").
-  void result(const std::string& kind, const std::map<std::string, double>& values);
+  /// Numbers of the finished job, by the names of common/measures.h ("loss.books").
+  void result(const std::map<std::string, double>& values);
   /// phase: one of kCheckpointPhases; bytes 0: not known in this phase. A failed one counts only as a failure.
   void checkpoint(double seconds, const std::string& phase, int64_t bytes, bool ok);
   /// One finished collective of kCommOps.

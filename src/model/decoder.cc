@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/error.h"
+#include "model/kernel_views.h"
 #include "model/layer.h"
 #include "model/layer_weights.h"
 #include "model/ops.h"
@@ -107,7 +108,7 @@ at::Tensor Decoder::token_losses(const at::Tensor& hidden_TD, const at::Tensor& 
   const bool needs_gradient = at::GradMode::is_enabled() && (hidden_TD.requires_grad() || state_->head.requires_grad());
   if (needs_gradient) return ops::linear_cross_entropy(hidden_TD, state_->head, labels_T, state_->head_bias);
   const int64_t chunk = std::max<int64_t>(1, kLogitElements / state_->config.vocab_size);
-  at::Tensor losses = at::empty({tokens}, hidden_TD.options());
+  at::Tensor losses = at::empty({tokens}, hidden_TD.options().dtype(sum_type(hidden_TD.scalar_type())));
   for (int64_t first = 0; first < tokens; first += chunk) {
     const int64_t count = std::min(chunk, tokens - first);
     losses.narrow(0, first, count)

@@ -26,7 +26,7 @@ void feed(const FeedForwardWeights& weights, int64_t layer, const at::Tensor& x_
   at::Tensor activations = neuron_activations(weights, x_TD);
   if (context.options.neuron_mask) {
     const at::Tensor mask = context.options.neuron_mask(layer, x_TD);
-    if (mask.defined()) activations = activations * mask;
+    if (mask.defined()) activations = activations * mask.to(activations.scalar_type());
   }
   context.observe(layer, LayerPoint::kFfnActivations, activations);
   output.x_TD = ops::linear(activations, weights.down, weights.down_bias);

@@ -31,7 +31,8 @@ enum class LayerPoint {
 using LayerObserver = std::function<void(int64_t layer, LayerPoint point, const at::Tensor& values)>;
 
 /// Factors of the neurons of a layer's dense FFN, from what the FFN reads: [T, I], or [I] for all tokens alike;
-/// undefined: all 1. Differentiable in what it is made of; a factor of 1 changes no bit.
+/// undefined: all 1. Of any type, cast to that of the neurons. Differentiable in what it is made of; a factor of 1
+/// changes no bit.
 using NeuronMask = std::function<at::Tensor(int64_t layer, const at::Tensor& ffn_input_TD)>;
 
 /// What a caller of a forward pass may want of it beside the result.

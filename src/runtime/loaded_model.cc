@@ -14,12 +14,14 @@
 
 namespace moe {
 
-LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, at::ScalarType dtype) {
+LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, at::ScalarType dtype,
+                       const std::function<void(const ModelConfig&)>& check) {
   std::optional<LoadedModel> model;
   std::map<std::string, std::string> facts;
   agree(mesh.world(), "load " + path.string(), [&] {
     const ModelDirectory directory(path);
     const ModelConfig& config = directory.config();
+    if (check) check(config);
     model.emplace(LoadedModel{path, load_decoder(directory, dtype, mesh.owned_experts(config)),
                               config.moe ? make_dispatcher(mesh) : std::make_unique<LocalDispatcher>(),
                               tokenizer_for(path)});

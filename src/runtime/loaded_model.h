@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 
 #include "checkpoint/model_directory.h"
@@ -11,8 +12,8 @@
 #include "model/moe/token_dispatcher.h"
 #include "parallel/mesh.h"
 
-/// The one way from a model directory to something that computes. Whoever trains, evaluates, scores, generates, or
-/// converts with the model's own gradients takes it from here and need not know how experts are spread.
+/// The one way from a model directory to something that computes. Whoever trains, evaluates, scores or generates takes
+/// it from here and need not know how experts are spread.
 namespace moe {
 
 /// A model that is ready to run on the ranks of a mesh, or in one process.
@@ -27,8 +28,9 @@ struct LoadedModel {
 
 /// Loads the experts that `mesh` gives this rank, in `dtype` (kFloat or kDouble). Collective; the mesh must outlive the
 /// result. Throws, on every rank, what opening the directory throws on one, and StorageError if the ranks read unlike
-/// weights, config.json or tokenizer.
-LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, at::ScalarType dtype);
+/// weights, config.json or tokenizer. `check` may throw, before the weights are read, what speaks against the model.
+LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, at::ScalarType dtype,
+                       const std::function<void(const ModelConfig&)>& check = {});
 
 /// All of it, for one process. Directory and tokenizer are opened by the caller, who can then find what speaks against
 /// the text before the weights are read.

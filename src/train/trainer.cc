@@ -194,6 +194,8 @@ class Trainer {
     const auto started = std::chrono::steady_clock::now();
     optimizer_->zero_gradients();
     const RecipeStep done = recipe_->step(position_.step);
+    for (const auto& [name, value] : done.statistics)
+      MOE_CHECK(is_free_name(name), "the statistic '", name, "' has the name of a number of the loop's");
     sum_gradients(parameters(), mesh_);
     const double norm = global_gradient_norm(parameters(), mesh_);
     ++position_.step;

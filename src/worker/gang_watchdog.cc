@@ -68,7 +68,7 @@ void GangWatchdog::end_gang(const RankTrouble& trouble, const OperationState& le
     message += " while the gang was idle";
   } else if (leader.number > 0 && !trouble.is_failed) {
     message += concat("; the leader is ", leader.is_in_flight ? "in" : "after", " collective '", leader.name,
-                      "' (operation ", leader.number, "); before it: ", operations_->recent(4));
+                      "' (operation ", leader.number, "); the last ones begun: ", operations_->recent(4));
   }
   log_error(concat("event=gang_broken reason=\"", message, "\""));
   if (agent_ != nullptr) {

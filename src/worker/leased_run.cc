@@ -129,7 +129,7 @@ class LeasedJob {
       if (run_.world.rank() != 0) return;
       folder_.record_finished(lease_.attempt(), record_of(context, *outcome, seconds));
     });
-    run_.metrics.result(stage_kind(lease_.stage()), outcome->metrics);
+    run_.metrics.result(outcome->metrics);
     end.set_outcome(v1::ATTEMPT_OUTCOME_SUCCEEDED);
     end.set_output_path(fs::relative(folder_.output_path(lease_.attempt()), run_.data_root).string());
     end.set_output_digest(digest_of(configuration, outcome->history));
@@ -174,7 +174,8 @@ class LeasedJob {
   }
 
   void show(const ProgressUpdate& update) {
-    if (update.phase == "converting") run_.metrics.units(update.step, update.steps, update.unit);
+    if (kind_of(lease_.stage())->leaves == Artifact::kConvertedModel)
+      run_.metrics.units(update.step, update.steps, update.unit);
     if (run_.agent == nullptr) return;
     run_.agent->set_progress(update);
     const auto now = std::chrono::steady_clock::now();

@@ -59,7 +59,7 @@ StageInputs::StageInputs(const v1::PipelineSpec& effective) {
   for (const auto& [name, input] : effective.inputs()) input_paths_[name] = input.path();
   for (const v1::Stage& stage : effective.stages()) {
     for (const StageInput& input : inputs_of(stage)) {
-      if (stage_outputs.contains(input.value)) continue;
+      if (input.is_model && stage_outputs.contains(input.value)) continue;
       const std::string path = input.is_model ? model_path(input.value).string() : input.value;
       if (!file_digests_.contains(path))
         file_digests_[path] = input.is_model ? digest_of_model(path) : xxh3_hex_of_file(path);

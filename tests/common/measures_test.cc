@@ -87,6 +87,10 @@ TEST(StepRecordTest, StatisticsStandBesideTheLoopsNumbers) {
   record.statistics["novel"] = 0.75;
   EXPECT_EQ(json_line(record)["novel"], 0.75);
   EXPECT_EQ(values_of(record).at("novel"), 0.75);
+  EXPECT_TRUE(is_free_name("novel"));
+  const nlohmann::json line = json_line(full_record());
+  for (const auto& [name, value] : line.items())
+    EXPECT_EQ(is_free_name(name), full_record().statistics.contains(name)) << name;
   EXPECT_EQ(values_of(record).at("validation_loss.code"), 2.5);
 }
 

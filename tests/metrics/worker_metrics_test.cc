@@ -72,7 +72,7 @@ void feed_everything(WorkerMetrics& metrics) {
   metrics.worker_info("none", 1, 0);
   metrics.train_step(sample());
   metrics.units(3, 12, "layer");
-  metrics.result("evaluate", {{"loss", 3.5}, {"loss.books", 3.25}});
+  metrics.result({{"validation_loss", 3.5}, {"validation_loss.books", 3.25}});
   metrics.checkpoint(0.7, "write", 1 << 20, true);
   metrics.comm("dispatch", 0.25, 4096);
   metrics.set_comm_inflight(1.5);
@@ -262,7 +262,7 @@ TEST_F(WorkerMetricsTest, EveryCounterIsThereWithZeroBeforeTheFirstEvent) {
                                                      }},
                                                     {"convert", [this] { metrics_.units(1, 12, kConvertUnit); }},
                                                     {"evaluate", [this] {
-                                                       metrics_.result("evaluate", {{"loss.books", 3}});
+                                                       metrics_.result({{"loss.books", 3}});
                                                      }}}) {
     metrics_.begin_job("tiny-x", "x", kind);
     if (kind == "train") metrics_.expect_experts({4, 4});

@@ -6,11 +6,13 @@
 #include <atomic>
 #include <cfenv>
 #include <cmath>
+#include <set>
 
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
 #include "common/log.h"
+#include "common/measures.h"
 #include "eval/evaluator.h"
 #include "train/train_fixture.h"
 
@@ -41,8 +43,10 @@ TEST(TrainerTest, LearnsAndTellsWhatItDid) {
   TinyTraining training;
   add_validation(training, 4);
   std::vector<int64_t> steps_reported;
+  std::set<std::string> measured;
   const Options options{.progress = [&](const StepRecord& at) {
     steps_reported.push_back(at.step);
+    for (const auto& [name, value] : values_of(at)) measured.insert(name.substr(0, name.find('.')));
     EXPECT_EQ(at.steps, 10);
     EXPECT_GT(at.tokens_per_second(), 0);
   }};
@@ -51,6 +55,11 @@ TEST(TrainerTest, LearnsAndTellsWhatItDid) {
   const std::vector<json> lines = training.lines(options);
   ASSERT_EQ(lines.size(), 10U);
   EXPECT_EQ(steps_reported, (std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}));
+  std::set<std::string> listed;
+  for (const Measure& measure : measures()) {
+    if (measure.of_steps) listed.insert(measure.name);
+  }
+  EXPECT_EQ(measured, listed) << "common/measures.cc lists what steps record";
   int64_t tokens = 0;
   for (size_t i = 0; i < lines.size(); ++i) {
     const json& line = lines[i];
