@@ -117,11 +117,21 @@ def without_times(value):
     return value
 
 
+def with_tasks(value):
+    """An evaluation of before results stood under their task's name, as one of now."""
+    is_evaluation = {"loss", "perplexity", "domains"} <= value.keys()
+    if not is_evaluation:
+        return value
+    around = {key: value[key] for key in ("model", "baseline") if key in value}
+    return {**around, "tasks": {"perplexity": {key: inner for key, inner in value.items() if key not in around}}}
+
+
 def renamed(value, file):
     if isinstance(value, list):
         return [renamed(inner, file) for inner in value]
     if not isinstance(value, dict):
         return value
+    value = with_tasks(value)
     names = {**RENAMED_KEYS.get("", {}), **RENAMED_KEYS.get(file, {})}
     return {names.get(key, key): renamed(inner, file) for key, inner in value.items() if names.get(key, key) is not None}
 

@@ -1,24 +1,25 @@
 #include "eval/eval_tasks.h"
 
-#include <cmath>
-#include <map>
 #include <optional>
-#include <string>
+#include <utility>
 
 #include "comm/agreement.h"
-#include "eval/load_statistics.h"
-#include "eval/perplexity.h"
 #include "runtime/model_settings.h"
 
 namespace moe {
-namespace {
 
-nlohmann::json loss_json(const LossSum& sum) {
-  return {{"loss", sum.mean()}, {"perplexity", std::exp(sum.mean())}, {"tokens", sum.tokens}};
+// One file each, in tasks/.
+nlohmann::json perplexity(const EvalSubject& subject);
+
+const Registry<EvalTask>& eval_tasks() {
+  static const Registry<EvalTask> tasks("evaluation task",
+                                        {
+                                            {"perplexity", {"loss and perplexity per domain", "loss", perplexity}},
+                                        });
+  return tasks;
 }
 
-/// Loss and perplexity over the files, per domain and in all.
-nlohmann::json perplexity(const EvalSubject& subject) {
+HeldOutData read_data(const EvalSubject& subject) {
   const ModelConfig& config = subject.model.config();
   std::optional<HeldOutData> data;
   std::map<std::string, std::string> files;
@@ -34,26 +35,7 @@ nlohmann::json perplexity(const EvalSubject& subject) {
   });
   require_same_files(subject.mesh.world(), "before the evaluation", files);
   if (subject.on_data_read) subject.on_data_read(files);
-  const LossReport report =
-      measure_loss(subject.model.decoder, *subject.model.dispatcher, *data, subject.mesh, subject.progress);
-
-  nlohmann::json result = loss_json(report.total());
-  for (const auto& [name, sum] : report.domains) result["domains"][name] = loss_json(sum);
-  if (!report.expert_load.empty()) {
-    result["expert_load"] = report.expert_load;
-    result["dead_expert_fraction"] = dead_expert_fraction(report.expert_load);
-    result["load_max_over_mean"] = load_max_over_mean(report.expert_load);
-  }
-  return result;
-}
-
-}  // namespace
-
-const Registry<EvalTask>& eval_tasks() {
-  static const Registry<EvalTask> tasks("evaluation task", {
-                                                               {"perplexity", perplexity},
-                                                           });
-  return tasks;
+  return *std::move(data);
 }
 
 }  // namespace moe

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "common/registry.h"
+#include "eval/perplexity.h"
 #include "moe/v1/job.pb.h"
 #include "parallel/mesh.h"
 #include "runtime/loaded_model.h"
@@ -22,10 +23,21 @@ struct EvalSubject {
   std::function<void(const std::map<std::string, std::string>& digests)> on_data_read = {};
 };
 
-/// Measures one thing; the result is the same on every rank. Collective.
-using EvalTask = std::function<nlohmann::json(const EvalSubject&)>;
+/// Measures something of a model.
+struct EvalTask {
+  std::string summary;  ///< one line
+  /// The number that a model and its baseline are compared by: "loss_ratio_to_baseline" of "loss".
+  std::string main_measure;
+  /// {number: .., "domains": {domain: {number: ..}}}, numbers by the names of common/measures.h, and whatever reports
+  /// draw besides. The same on every rank. Collective.
+  std::function<nlohmann::json(const EvalSubject&)> run;
+};
 
-/// THE list of evaluation tasks.
+/// THE list of evaluation tasks. No two measure a number of the same name.
 const Registry<EvalTask>& eval_tasks();
+
+/// For tasks: the spec's data as held-out rows of the model. Collective; throws agreed errors, StorageError if the
+/// ranks read unlike files.
+HeldOutData read_data(const EvalSubject& subject);
 
 }  // namespace moe

@@ -22,10 +22,11 @@ LoadedModel load_for(const std::filesystem::path& path, const v1::GangSpec& gang
   });
 }
 
-/// `part` counts the tasks that are done, of this model and of one before: together they are one work, shown once.
+/// {task: result}. `part` counts the tasks that are done, of this model and of one before: together they are one work,
+/// shown once.
 json run_tasks(const LoadedModel& model, const EvaluateRequest& request, const v1::EvaluateSpec& spec, Mesh& mesh,
                int64_t& part) {
-  json result = json::object();
+  json results = json::object();
   const int64_t parts = spec.tasks_size() * (request.baseline ? 2 : 1);
   for (const std::string& task : spec.tasks()) {
     const EvalSubject subject{model, mesh, spec,
@@ -33,25 +34,24 @@ json run_tasks(const LoadedModel& model, const EvaluateRequest& request, const v
                                 if (request.progress) request.progress(part * all + done, parts * all);
                               },
                               request.on_data_read};
-    result.update(eval_tasks().at(task)(subject));
+    results[task] = eval_tasks().at(task).run(subject);
     ++part;
   }
-  return result;
+  return results;
 }
 
 std::string digest_of(const std::shared_ptr<const Tokenizer>& tokenizer) {
   return tokenizer ? tokenizer->digest() : "";
 }
 
-void add_ratios(json& result, const json& baseline) {
-  const auto ratio = [](const json& a, const json& b) {
-    return a.at("loss").get<double>() / b.at("loss").get<double>();
+/// "<measure>_ratio_to_baseline" of one task's result, whole and by domain.
+void add_ratios(const std::string& measure, json& result, const json& baseline) {
+  const std::string name = measure + "_ratio_to_baseline";
+  const auto ratio = [&](const json& a, const json& b) {
+    return a.at(measure).get<double>() / b.at(measure).get<double>();
   };
-  if (!result.contains("loss")) return;
-  result["loss_ratio_to_baseline"] = ratio(result, baseline);
-  for (auto& [name, domain] : result["domains"].items()) {
-    domain["loss_ratio_to_baseline"] = ratio(domain, baseline["domains"][name]);
-  }
+  result[name] = ratio(result, baseline);
+  for (auto& [domain, values] : result["domains"].items()) values[name] = ratio(values, baseline["domains"][domain]);
 }
 
 }  // namespace
@@ -60,13 +60,13 @@ json evaluate(const EvaluateRequest& request, Communicator& world) {
   Mesh mesh(world, request.gang.expert_parallel());
   // The model decides on row length and chat template; the baseline reads the same rows.
   v1::EvaluateSpec spec = request.spec;
-  json result;
+  json result = json::object();
   std::string tokenizer;
   int64_t part = 0;
   {
     const LoadedModel model = load_for(request.model, request.gang, mesh, spec);
     tokenizer = digest_of(model.tokenizer);
-    result = run_tasks(model, request, spec, mesh, part);
+    result["tasks"] = run_tasks(model, request, spec, mesh, part);
   }
   if (!request.baseline) return result;
   const LoadedModel baseline = load_for(*request.baseline, request.gang, mesh, spec);
@@ -75,9 +75,9 @@ json evaluate(const EvaluateRequest& request, Communicator& world) {
         concat("baseline ", request.baseline->string(), " has another tokenizer than ", request.model.string(),
                ": losses per token cannot be compared; give the dense model that this one was made from"));
   }
-  const json measured = run_tasks(baseline, request, spec, mesh, part);
-  add_ratios(result, measured);
-  result["baseline"] = measured;
+  result["baseline"]["tasks"] = run_tasks(baseline, request, spec, mesh, part);
+  for (auto& [task, values] : result["tasks"].items())
+    add_ratios(eval_tasks().at(task).main_measure, values, result["baseline"]["tasks"][task]);
   return result;
 }
 

@@ -24,9 +24,9 @@ struct EvaluateRequest {
   std::function<void(const std::map<std::string, std::string>& digests)> on_data_read = {};
 };
 
-/// Runs the tasks on the model and, on the same tokens, on the baseline. Collective. The result of `perplexity` stands
-/// at the top level: {loss, perplexity, tokens, domains, expert_load, baseline {loss, ...}, loss_ratio_to_baseline, and
-/// per domain likewise}; the same on every rank.
+/// Runs the tasks on the model and, on the same tokens, on the baseline. Collective. {"tasks": {"perplexity": {loss,
+/// perplexity, tokens, loss_ratio_to_baseline, domains {the same of each}, expert_load}}, "baseline": {"tasks": ..}};
+/// the same on every rank.
 nlohmann::json evaluate(const EvaluateRequest& request, Communicator& world);
 
 }  // namespace moe

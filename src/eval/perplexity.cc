@@ -8,16 +8,16 @@ namespace {
 /// Rows that one rank takes at a time.
 constexpr int64_t kRowsPerRank = 4;
 
-void add_losses(const at::Tensor& losses_T, const PackedBatch& batch, const std::vector<std::string>& names,
+void add_values(const at::Tensor& values_T, const PackedBatch& batch, const std::vector<std::string>& names,
                 LossReport& report) {
-  const at::Tensor losses = losses_T.to(at::kDouble).contiguous();
-  const double* loss = losses.const_data_ptr<double>();
+  const at::Tensor values = values_T.to(at::kDouble).contiguous();
+  const double* value = values.const_data_ptr<double>();
   const int64_t* label = batch.labels_T.const_data_ptr<int64_t>();
   for (size_t sample = 0; sample < batch.domains.size(); ++sample) {
     LossSum& sum = report.domains[names[batch.domains[sample]]];
     for (int64_t t = batch.cu_seqlens[sample]; t < batch.cu_seqlens[sample + 1]; ++t) {
       if (label[t] < 0) continue;
-      sum.loss += loss[t];
+      sum.loss += value[t];
       ++sum.tokens;
     }
   }
@@ -85,6 +85,14 @@ std::map<std::string, std::string> HeldOutData::file_digests() const {
 
 LossReport measure_loss(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
                         const std::function<void(int64_t, int64_t)>& progress) {
+  const TokenValues losses = [&decoder](const at::Tensor& hidden_TD, const at::Tensor& labels_T) {
+    return decoder.token_losses(hidden_TD, labels_T);
+  };
+  return measure_tokens(decoder, dispatcher, data, mesh, losses, progress);
+}
+
+LossReport measure_tokens(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
+                          const TokenValues& values, const std::function<void(int64_t, int64_t)>& progress) {
   const at::NoGradGuard no_grad;
   LossReport report;
   at::Tensor load_LE;
@@ -101,7 +109,7 @@ LossReport measure_loss(const Decoder& decoder, TokenDispatcher& dispatcher, Hel
       const Mesh::Share share = mesh.share_of(rows);
       const PackedBatch batch = part.loader->batch(first + share.first, share.count);
       const DecoderOutput out = decoder.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher);
-      add_losses(decoder.token_losses(out.hidden_TD, batch.labels_T), batch, part.loader->domain_names(), report);
+      add_values(values(out.hidden_TD, batch.labels_T), batch, part.loader->domain_names(), report);
       if (!out.router.empty()) {
         std::vector<at::Tensor> counts;
         for (const RouterStats& stats : out.router) counts.push_back(stats.tokens_per_expert_E);

@@ -52,9 +52,17 @@ class HeldOutData {
   std::vector<Part> parts_;
 };
 
-/// Loss of a model on held-out data. Collective over mesh.world(): rows are spread over the ranks, all of which join
-/// every exchange; sums are in double and the result is the same on every rank, at any layout up to rounding. Needs no
-/// gradient.
+/// Some number of each token of a batch whose label is not negative, from the hidden states after the final norm. [T]
+using TokenValues = std::function<at::Tensor(const at::Tensor& hidden_TD, const at::Tensor& labels_T)>;
+
+/// Sums of `values` over held-out data, by domain (LossSum::loss is the sum), and the expert load. Collective over
+/// mesh.world(): rows are spread over the ranks, all of which join every exchange; sums are in double and the result is
+/// the same on every rank, at any layout up to rounding. Computes no gradient.
+LossReport measure_tokens(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
+                          const TokenValues& values,
+                          const std::function<void(int64_t done, int64_t rows)>& progress = {});
+
+/// Loss of a model on held-out data, as measure_tokens sums it.
 LossReport measure_loss(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
                         const std::function<void(int64_t done, int64_t rows)>& progress = {});
 

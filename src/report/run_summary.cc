@@ -43,6 +43,15 @@ const json* record_of(const std::vector<json>& records, const std::string& stage
   return nullptr;
 }
 
+/// What an evaluation says of losses and loads. (Those of older versions had no tasks.)
+const json& perplexity_of(const json& evaluation) {
+  static const json nothing = json::object();
+  const auto tasks = evaluation.find("tasks");
+  if (tasks == evaluation.end()) return evaluation;
+  const auto found = tasks->find("perplexity");
+  return found == tasks->end() ? nothing : *found;
+}
+
 std::vector<std::vector<double>> load_matrix(const json& details) {
   if (!details.contains("expert_load")) return {};
   return details["expert_load"].get<std::vector<std::vector<double>>>();
@@ -76,7 +85,7 @@ StageReport stage_report(const v1::Stage& spec, const v1::StageState& state, con
   const json& details = (*record)["details"];
   report.seconds = (*record)["seconds"];
   report.loss_curve = loss_curve(details);
-  report.expert_load = load_matrix(details);
+  report.expert_load = load_matrix(perplexity_of(details));
   if (details.contains("output_scales")) report.output_scales = details["output_scales"].get<std::vector<double>>();
   return report;
 }
@@ -87,11 +96,12 @@ ModelReport model_report(const json& result) {
   report.parameters_active = result["model"]["parameters_active"];
   report.experts = result["model"]["experts"];
   report.top_k = result["model"]["top_k"];
-  const json domains = result.value("domains", json::object());
+  const json& measured = perplexity_of(result);
+  const json domains = measured.value("domains", json::object());
   for (const auto& [name, domain] : domains.items()) {
     report.domains[name] = {domain["loss"], domain["perplexity"]};
   }
-  report.expert_load = load_matrix(result);
+  report.expert_load = load_matrix(measured);
   return report;
 }
 

@@ -2,6 +2,7 @@
 #include "checkpoint/pending_directory.h"
 #include "comm/agreement.h"
 #include "common/file_io.h"
+#include "eval/eval_tasks.h"
 #include "eval/evaluator.h"
 #include "model/model_config.h"
 #include "worker/jobs.h"
@@ -22,22 +23,28 @@ json describe_model(const std::filesystem::path& path) {
           {"top_k", config.moe ? config.moe->top_k : 0}};
 }
 
-/// {"loss": .., "domains": {"code": {"loss": ..}}} -> loss, loss.code, ...
-Metrics flat_metrics(const json& result) {
+void add_number(const std::string& name, const json& value, Metrics& metrics) {
+  if (value.is_number()) metrics[name] = value.get<double>();
+}
+
+void add_domains(const std::string& prefix, const json& result, Metrics& metrics) {
+  const json domains = result.value("domains", json::object());
+  for (const auto& [domain, values] : domains.items()) {
+    for (const auto& [name, value] : values.items()) add_number(prefix + name + "." + domain, value, metrics);
+  }
+}
+
+/// {"tasks": {"perplexity": {"loss": .., "domains": {"code": {"loss": ..}}}}} -> loss, loss.code, ...
+Metrics flat_metrics(const json& evaluation) {
   Metrics metrics;
-  const auto add = [&metrics](const std::string& name, const json& value) {
-    if (value.is_number()) metrics[name] = value.get<double>();
-  };
-  for (const auto& [name, value] : result.items()) add(name, value);
-  const auto add_domains = [&](const std::string& prefix, const json& domains) {
-    for (const auto& [domain, values] : domains.items()) {
-      for (const auto& [name, value] : values.items()) add(prefix + name + "." + domain, value);
-    }
-  };
-  add_domains("", result.value("domains", json::object()));
-  if (result.contains("baseline")) {
-    add("baseline_loss", result["baseline"].value("loss", json()));
-    add_domains("baseline_", result["baseline"].value("domains", json::object()));
+  for (const auto& [task, result] : evaluation["tasks"].items()) {
+    for (const auto& [name, value] : result.items()) add_number(name, value, metrics);
+    add_domains("", result, metrics);
+    if (!evaluation.contains("baseline")) continue;
+    const json& baseline = evaluation["baseline"]["tasks"][task];
+    const std::string& compared = eval_tasks().at(task).main_measure;
+    add_number("baseline_" + compared, baseline.value(compared, json()), metrics);
+    add_domains("baseline_", baseline, metrics);
   }
   return metrics;
 }

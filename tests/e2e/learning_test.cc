@@ -65,8 +65,9 @@ TEST(LearningTest, StoriesCloseMostOfTheGap) {
           "  - name: after\n    " +
           evaluate + "stage1.model}\n");
   ASSERT_EQ(details.size(), 4U);
-  const double dense = details.at("before")["baseline"]["loss"], converted = details.at("before")["loss"],
-               trained = details.at("after")["loss"];
+  const double dense = details.at("before")["baseline"]["tasks"]["perplexity"]["loss"],
+               converted = details.at("before")["tasks"]["perplexity"]["loss"],
+               trained = details.at("after")["tasks"]["perplexity"]["loss"];
   const double closed = (converted - trained) / (converted - dense);
   std::cout << "stories260k, 4 experts top-2: dense " << dense << ", converted " << converted << ", after "
             << testing::sized(0.25, 0.5) << " M tokens " << trained << ": " << 100 * closed << " % of the gap closed\n";
@@ -103,9 +104,9 @@ TEST_P(BaseLearningTest, EveryTrainedDomainGetsBetter) {
           evaluate + "train.model}\n");
   ASSERT_EQ(details.size(), 4U);
   for (const std::string& domain : domains) {
-    const double dense = details.at("before")["baseline"]["domains"][domain]["loss"],
-                 converted = details.at("before")["domains"][domain]["loss"],
-                 trained = details.at("after")["domains"][domain]["loss"];
+    const double dense = details.at("before")["baseline"]["tasks"]["perplexity"]["domains"][domain]["loss"],
+                 converted = details.at("before")["tasks"]["perplexity"]["domains"][domain]["loss"],
+                 trained = details.at("after")["tasks"]["perplexity"]["domains"][domain]["loss"];
     std::cout << GetParam() << ", " << domain << ": dense " << dense << ", converted " << converted << ", trained "
               << trained << "\n";
     EXPECT_LT(trained, converted) << domain;

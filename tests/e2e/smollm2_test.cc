@@ -162,8 +162,9 @@ class SmolLm2EndToEndTest : public ::testing::Test {
 TEST_F(SmolLm2EndToEndTest, TransformersGetsWhatWeTrained) {
   const std::map<std::string, json> stages = run_pipeline();
   ASSERT_EQ(stages.size(), 5U);
-  const double dense = stages.at("evaluate-converted")["baseline"]["loss"],
-               converted = stages.at("evaluate-converted")["loss"], trained = stages.at("evaluate-stage1")["loss"];
+  const double dense = stages.at("evaluate-converted")["baseline"]["tasks"]["perplexity"]["loss"],
+               converted = stages.at("evaluate-converted")["tasks"]["perplexity"]["loss"],
+               trained = stages.at("evaluate-stage1")["tasks"]["perplexity"]["loss"];
   std::cout << "held-out chat loss: dense " << dense << ", converted " << converted << ", after " << kSteps << " steps "
             << trained << "\n";
   EXPECT_LT(dense, trained);

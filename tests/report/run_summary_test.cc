@@ -81,8 +81,8 @@ class RunSummaryTest : public ::testing::Test {
                     {"expert_load", {{10, 30}, {25, 15}}}}),
             record("evaluate", "evaluate", 1,
                    {{"model", model_facts(8)},
-                    {"domains", domains},
-                    {"baseline", {{"model", model_facts(0)}, {"domains", domains}}}})};
+                    {"tasks", {{"perplexity", {{"domains", domains}}}}},
+                    {"baseline", {{"model", model_facts(0)}, {"tasks", {{"perplexity", {{"domains", domains}}}}}}}})};
   }
 
   std::string write(const std::vector<json>& made) const {

@@ -110,7 +110,7 @@ TEST(TrainerTest, TheWrittenModelIsTheTrainedOne) {
   const std::unique_ptr<Communicator> self = make_self_communicator();
   const json evaluated =
       evaluate({.spec = spec, .gang = gang, .model = training.output(options), .baseline = {}, .progress = {}}, *self);
-  EXPECT_EQ(evaluated["loss"].get<double>(), outcome->metrics.at("validation_loss"))
+  EXPECT_EQ(evaluated["tasks"]["perplexity"]["loss"].get<double>(), outcome->metrics.at("validation_loss"))
       << "same rows, same weights, same bits";
 }
 

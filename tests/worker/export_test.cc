@@ -55,7 +55,8 @@ TEST_F(ExportStageTest, AStageGivesAModelMetricsAndAPlaceInTheReport) {
   EXPECT_THAT(result.out, HasSubstr("export  " + (folder_ / "out/export/output-t0001").string()));
   EXPECT_THAT(result.err, HasSubstr("format        mixtral (the first that is exact)"));
   const json evaluation = json::parse(read_file(folder_ / "out/evaluate/output-t0001/evaluation.json"));
-  EXPECT_NEAR(evaluation["loss"].get<double>(), evaluation["baseline"]["loss"].get<double>(), 1e-6);
+  EXPECT_NEAR(evaluation["tasks"]["perplexity"]["loss"].get<double>(),
+              evaluation["baseline"]["tasks"]["perplexity"]["loss"].get<double>(), 1e-6);
   EXPECT_EQ(json::parse(read_file(folder_ / "out/export/output-t0001/config.json"))["architectures"][0],
             "MixtralForCausalLM");
   const json record = json::parse(read_file(folder_ / "out/export/output-t0001/STAGE.json"));
