@@ -54,6 +54,7 @@ void gather_rows(const at::Tensor& matrix_ND, const std::vector<int32_t>& rows, 
   }
   check_matrices(matrix_ND, out_nD, static_cast<int64_t>(rows.size()), matrix_ND.size(1));
   const size_t bytes = static_cast<size_t>(matrix_ND.size(1)) * matrix_ND.element_size();
+  if (bytes == 0) return;  // an empty tensor has no memory
   const auto* const from = static_cast<const std::byte*>(matrix_ND.const_data_ptr());
   auto* to = static_cast<std::byte*>(out_nD.mutable_data_ptr());
   for (const int32_t row : rows) {
