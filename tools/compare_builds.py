@@ -119,10 +119,13 @@ def without_times(value):
 
 def with_tasks(value):
     """An evaluation of before results stood under their task's name, as one of now."""
-    is_evaluation = {"loss", "perplexity", "domains"} <= value.keys()
-    if not is_evaluation:
+    if isinstance(value, list):
+        return [with_tasks(inner) for inner in value]
+    if not isinstance(value, dict):
         return value
-    around = {key: value[key] for key in ("model", "baseline") if key in value}
+    if not {"loss", "perplexity", "domains"} <= value.keys():
+        return {key: with_tasks(inner) for key, inner in value.items()}
+    around = {key: with_tasks(value[key]) for key in ("model", "baseline") if key in value}
     return {**around, "tasks": {"perplexity": {key: inner for key, inner in value.items() if key not in around}}}
 
 
@@ -131,7 +134,6 @@ def renamed(value, file):
         return [renamed(inner, file) for inner in value]
     if not isinstance(value, dict):
         return value
-    value = with_tasks(value)
     names = {**RENAMED_KEYS.get("", {}), **RENAMED_KEYS.get(file, {})}
     return {names.get(key, key): renamed(inner, file) for key, inner in value.items() if names.get(key, key) is not None}
 
@@ -145,7 +147,7 @@ def content(path, is_old):
     if path.suffix in {".json", ".jsonl"}:
         documents = text.splitlines() if path.suffix == ".jsonl" else [text]
         values = [json.loads(document) for document in documents if document.strip()]
-        return [json.dumps(without_times(renamed(value, path.name) if is_old else value), sort_keys=True) for value in values]
+        return [json.dumps(without_times(renamed(with_tasks(value), path.name) if is_old else value), sort_keys=True) for value in values]
     for pattern, stand_in in TEXT_TIMES:
         text = pattern.sub(stand_in, text)
     return text.splitlines()
@@ -242,6 +244,9 @@ def self_test():
             (folder / "w.safetensors").write_bytes(b"weights")
             (folder / "r.html").write_text(f"<p>took {'58' if folder == old else '1 min 2'} s</p>")
         assert compare(old, new) == ([], 4), compare(old, new)
+        flat = {"loss": 1, "perplexity": 2.7, "domains": {"a": {"loss": 1}}}
+        assert with_tasks([{"details": {**flat, "baseline": flat}}]) == [
+            {"details": {"tasks": {"perplexity": flat}, "baseline": {"tasks": {"perplexity": flat}}}}]
         changes = {
             "a.json": b'{"loss": 1.2500000000000002, "seconds": 1}',
             "m.jsonl": b'{"step": 2, "step_seconds": 0.2}\n',
