@@ -93,7 +93,7 @@ MUTATIONS = [
              "UnlikeRanksTest.Calibration*", "ranks calibrate on one text"),
     Mutation("ranks-evaluate-other-models", "src/runtime/loaded_model.cc", 'require_same_files(mesh.world(), "load " + path.string(), facts);', "", "moe_worker_tests moe-worker",
              "UnlikeRanksTest.TheModelIsNamedBeforeItIsEvaluated", "ranks evaluate one model"),
-    Mutation("ranks-evaluate-other-data", "src/eval/eval_tasks.cc", 'require_same_files(subject.mesh.world(), "before the evaluation", files);', "",
+    Mutation("ranks-evaluate-other-data", "src/eval/evaluator.cc", 'require_same_files(world, "before the evaluation", files);', "",
              "moe_worker_tests moe-worker", "UnlikeRanksTest.DataOfEvaluation*", "ranks evaluate the same text"),
     # Products.
     Mutation("a-primitive-for-every-row-count", "src/kernels/onednn_matmul.cc", "return prepared_count(rows) == rows ? rows : prepared_count((rows + 1) / 2);",

@@ -43,16 +43,6 @@ void OperationLog::observe(Observer observer) {
   observer_ = std::move(observer);
 }
 
-uint64_t OperationLog::sequence() const {
-  const std::lock_guard lock(mutex_);
-  return count_;
-}
-
-std::string OperationLog::current() const {
-  const std::lock_guard lock(mutex_);
-  return current_.name;
-}
-
 OperationState OperationLog::state() const {
   const std::lock_guard lock(mutex_);
   return current_;

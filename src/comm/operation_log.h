@@ -43,10 +43,7 @@ class OperationLog {
   void end(int64_t sent_bytes);
   void observe(Observer observer);
 
-  /// How many operations were begun.
-  uint64_t sequence() const;
-  /// The one that is, or was last, waited for.
-  std::string current() const;
+  /// Of the one that is, or was last, waited for.
   OperationState state() const;
   /// "12 a, 13 b, 14 c".
   std::string recent(uint64_t how_many) const;

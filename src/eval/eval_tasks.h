@@ -18,9 +18,10 @@ struct EvalSubject {
   const LoadedModel& model;
   Mesh& mesh;
   const v1::EvaluateSpec& spec;
+  /// The spec's data as held-out rows of the model, read once for all its tasks. Collective; throws agreed errors,
+  /// StorageError if the ranks read unlike files.
+  std::function<HeldOutData&()> data;
   std::function<void(int64_t done, int64_t all)> progress;
-  /// As EvaluateRequest has it.
-  std::function<void(const std::map<std::string, std::string>& digests)> on_data_read = {};
 };
 
 /// Measures something of a model.
@@ -35,9 +36,5 @@ struct EvalTask {
 
 /// THE list of evaluation tasks. No two measure a number of the same name.
 const Registry<EvalTask>& eval_tasks();
-
-/// For tasks: the spec's data as held-out rows of the model. Collective; throws agreed errors, StorageError if the
-/// ranks read unlike files.
-HeldOutData read_data(const EvalSubject& subject);
 
 }  // namespace moe

@@ -1,7 +1,10 @@
 #include "eval/evaluator.h"
 
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "comm/agreement.h"
 #include "common/error.h"
@@ -22,18 +25,40 @@ LoadedModel load_for(const std::filesystem::path& path, const v1::GangSpec& gang
   });
 }
 
+HeldOutData read_data(const LoadedModel& model, const EvaluateRequest& request, const v1::EvaluateSpec& spec,
+                      Communicator& world) {
+  const ModelConfig& config = model.config();
+  std::optional<HeldOutData> data;
+  std::map<std::string, std::string> files;
+  agree(world, "read evaluation data", [&] {
+    HeldOutOptions options;
+    options.packing.sequence_length = sequence_length_for(config, spec.sequence_length());
+    options.packing.append_eos = spec.append_eos();
+    options.packing.chat_template = chat_template_for(model.path, config, spec.template_());
+    options.packing.vocab_size = config.vocab_size;
+    options.max_tokens = spec.max_tokens();
+    data.emplace(data_files(spec.data()), model.tokenizer, options);
+    files = data->file_digests();
+  });
+  require_same_files(world, "before the evaluation", files);
+  if (request.on_data_read) request.on_data_read(files);
+  return *std::move(data);
+}
+
 /// {task: result}. `part` counts the tasks that are done, of this model and of one before: together they are one work,
 /// shown once.
 json run_tasks(const LoadedModel& model, const EvaluateRequest& request, const v1::EvaluateSpec& spec, Mesh& mesh,
                int64_t& part) {
   json results = json::object();
+  std::optional<HeldOutData> data;
+  const auto read_once = [&]() -> HeldOutData& {
+    return data ? *data : data.emplace(read_data(model, request, spec, mesh.world()));
+  };
   const int64_t parts = spec.tasks_size() * (request.baseline ? 2 : 1);
   for (const std::string& task : spec.tasks()) {
-    const EvalSubject subject{model, mesh, spec,
-                              [&](int64_t done, int64_t all) {
+    const EvalSubject subject{model, mesh, spec, read_once, [&](int64_t done, int64_t all) {
                                 if (request.progress) request.progress(part * all + done, parts * all);
-                              },
-                              request.on_data_read};
+                              }};
     results[task] = eval_tasks().at(task).run(subject);
     ++part;
   }

@@ -7,8 +7,8 @@ namespace {
 
 TEST(OperationLogTest, KeepsTheLastOnesInOrder) {
   OperationLog log;
-  EXPECT_EQ(log.sequence(), 0);
-  EXPECT_EQ(log.current(), "");
+  EXPECT_EQ(log.state().number, 0);
+  EXPECT_EQ(log.state().name, "");
   EXPECT_EQ(log.recent(5), "");
   std::string seen;
   log.observe(
@@ -23,8 +23,8 @@ TEST(OperationLogTest, KeepsTheLastOnesInOrder) {
   EXPECT_EQ(log.state().name, "b");
   EXPECT_EQ(log.state().number, 2);
   EXPECT_EQ(seen, "a:16 ");
-  EXPECT_EQ(log.sequence(), 2);
-  EXPECT_EQ(log.current(), "b");
+  EXPECT_EQ(log.state().number, 2);
+  EXPECT_EQ(log.state().name, "b");
   EXPECT_EQ(log.recent(5), "1 a, 2 b");
   EXPECT_EQ(log.recent(1), "2 b");
   for (int i = 3; i < 100; ++i) log.begin("op" + std::to_string(i));
@@ -47,7 +47,7 @@ TEST(OperationLogTest, WhatNobodyWaitsForIsNotInFlight) {
   EXPECT_EQ(log.recent(5), "1 a, 2 b");
   log.begin_wait("a", 1);
   EXPECT_GT(log.state().seconds_in_flight(), 0);
-  EXPECT_EQ(log.current(), "a");
+  EXPECT_EQ(log.state().name, "a");
   EXPECT_EQ(log.state().number, 1);
   log.end(8);
   EXPECT_EQ(log.begin("c"), 3);

@@ -17,7 +17,7 @@ nlohmann::json share_json(const LossSum& hits) {
 }  // namespace
 
 nlohmann::json next_token_accuracy(const EvalSubject& subject) {
-  HeldOutData data = read_data(subject);
+  HeldOutData& data = subject.data();
   const Decoder& decoder = subject.model.decoder;
   const TokenValues hits = [&decoder](const at::Tensor& hidden_TD, const at::Tensor& labels_T) {
     at::Tensor hits_T = at::empty({labels_T.size(0)}, at::kDouble);

@@ -14,7 +14,7 @@ nlohmann::json loss_json(const LossSum& sum) {
 }  // namespace
 
 nlohmann::json perplexity(const EvalSubject& subject) {
-  HeldOutData data = read_data(subject);
+  HeldOutData& data = subject.data();
   const LossReport report =
       measure_loss(subject.model.decoder, *subject.model.dispatcher, data, subject.mesh, subject.progress);
   nlohmann::json result = loss_json(report.total());
