@@ -107,6 +107,8 @@ MUTATIONS = [
              "moe_model_tests", "BFloat16Test.*", "router logits are never rounded to bf16"),
     Mutation("mixed-devices", "src/model/op_queue.cc", "if (each.tensor.device() != first->tensor.device()) {", "if (false) {", "moe_model_tests",
              "OpsTest.TensorsOfDifferentDevices*", "an operation refuses tensors of different devices"),
+    Mutation("another-device", "src/model/op_queue.cc", "current != device) {", "false) {", "moe_model_tests", "OpsTest.TheQueueOfATensor*",
+             "a thread runs operations on its current device alone"),
     # Plans.
     Mutation("router-without-gradient-untold", "src/pipeline/kinds/convert.cc", "convert.top_k() != 1 ||", "convert.top_k() >= 1 ||", "moe_pipeline_tests",
              "WarningsTest.*", "renorm at top_k 1 teaches the router nothing"),

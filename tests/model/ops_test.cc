@@ -294,7 +294,8 @@ TEST(OpsTest, TheQueueOfATensorIsTheCurrentStreamOfItsDevice) {
   struct Streams final : c10::impl::DeviceGuardImplInterface {
     c10::DeviceType type() const override { return c10::kCUDA; }
     c10::Device exchangeDevice(c10::Device) const override { return {c10::kCUDA, 0}; }
-    c10::Device getDevice() const override { return {c10::kCUDA, 0}; }
+    c10::Device getDevice() const override { return {c10::kCUDA, current}; }
+    c10::DeviceIndex current = 1;
     void setDevice(c10::Device) const override {}
     void uncheckedSetDevice(c10::Device) const noexcept override {}
     c10::Stream getStream(c10::Device device) const override { return c10::Stream(c10::Stream::UNSAFE, device, 7); }
@@ -305,7 +306,7 @@ TEST(OpsTest, TheQueueOfATensorIsTheCurrentStreamOfItsDevice) {
     }
   };
   if (c10::impl::hasDeviceGuardImpl(c10::kCUDA)) GTEST_SKIP() << "a real CUDA is loaded";
-  static const Streams streams;
+  static Streams streams;
   const c10::impl::DeviceGuardImplRegistrar registrar(c10::kCUDA, &streams);
   std::vector<float> memory(4);
   const auto on = [&](c10::DeviceIndex index) {
@@ -322,6 +323,14 @@ TEST(OpsTest, TheQueueOfATensorIsTheCurrentStreamOfItsDevice) {
       ::testing::ThrowsMessage<InvalidArgument>(
           ::testing::HasSubstr("an op: x lies on cuda:0, but y on cuda:1: move the tensors")));
   EXPECT_EQ(ops::queue_of("an op", {{"x", at::zeros({1})}}).device, kernels::DeviceType::kCpu);
+  streams.current = 0;
+  EXPECT_THAT(
+      [&] {
+        ops::queue_of("an op", {{"none", at::Tensor()}, {"x", on(1)}});
+      },
+      ::testing::ThrowsMessage<InvalidArgument>(
+          ::testing::HasSubstr("an op: x lies on cuda:1, but the calling thread works on cuda:0: make")));
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(ops::queue_of("an op", {{"x", on(0)}}).stream), 7);
   c10::impl::device_guard_impl_registry[static_cast<size_t>(c10::kCUDA)] = nullptr;
 }
 
