@@ -1,6 +1,7 @@
 #include "model/attention.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "common/error.h"
 #include "model/ops.h"
@@ -16,17 +17,26 @@ at::Tensor attend_to_cache(const at::Tensor& q, const at::Tensor& keys, const at
   return at::scaled_dot_product_attention(by_head(q), by_head(keys), by_head(values)).squeeze(0).transpose(0, 1);
 }
 
+/// The last `most` rows of those before and the new ones, in memory of their own: a part of a batch's rows would keep
+/// the rows of all its sequences for as long as the cache lives. `before` may be undefined.
+at::Tensor kept_rows(const at::Tensor& before, const at::Tensor& rows, int64_t most) {
+  const auto last = [](const at::Tensor& all, int64_t count) {
+    return all.slice(0, std::max<int64_t>(0, all.size(0) - count));
+  };
+  if (before.defined()) return at::cat({last(before, most - rows.size(0)), rows});
+  const at::Tensor kept = last(rows, most);
+  return kept.storage().nbytes() > kept.nbytes() ? kept.clone() : kept;
+}
+
 /// Of one sequence; `window` 0: all.
 at::Tensor attend_with_cache(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t window,
                              LayerKvCache& cache) {
   if (q.size(0) == 0) return q;
   const bool is_first = !cache.keys.defined();
   MOE_CHECK(is_first || q.size(0) == 1, "a cache is continued one token at a time, after a prompt of any length");
-  const auto seen_later = [&](const at::Tensor& all) {
-    return window > 0 ? all.slice(0, std::max<int64_t>(0, all.size(0) - window)) : all;
-  };
-  cache.keys = seen_later(is_first ? k : at::cat({cache.keys, k}));
-  cache.values = seen_later(is_first ? v : at::cat({cache.values, v}));
+  const int64_t seen_later = window > 0 ? window : std::numeric_limits<int64_t>::max();
+  cache.keys = kept_rows(cache.keys, k, seen_later);
+  cache.values = kept_rows(cache.values, v, seen_later);
   return is_first ? ops::causal_attention(q, k, v, {0, q.size(0)}, window)
                   : attend_to_cache(q, cache.keys, cache.values);
 }

@@ -7,7 +7,7 @@
 namespace moe {
 
 /// Keys and values of one sequence's tokens in one layer so far, the last of them where attention has a window.
-/// [tokens, kv heads, head_dim]; undefined while empty. Never written in place.
+/// [tokens, kv heads, head_dim], in memory of their size; undefined while empty. Never written in place.
 struct LayerKvCache {
   at::Tensor keys;
   at::Tensor values;

@@ -33,6 +33,19 @@ at::Tensor logits_of(const Decoder& decoder, const TokenBatch& batch, KvCache* c
 }
 
 /// Labels: the next token of each sequence, none for its last.
+/// Bytes that a cache keeps alive beyond its keys and values.
+size_t bytes_beside(const KvCache& cache) {
+  size_t bytes = 0;
+  for (const SequenceKvCache& sequence : cache.sequences) {
+    for (const LayerKvCache& layer : sequence.layers) {
+      for (const at::Tensor& kept : {layer.keys, layer.values}) {
+        if (kept.defined()) bytes += kept.storage().nbytes() - kept.nbytes();
+      }
+    }
+  }
+  return bytes;
+}
+
 at::Tensor next_tokens(const TokenBatch& batch) {
   at::Tensor labels = at::full_like(batch.tokens_T, -100);
   for (size_t s = 0; s + 1 < batch.cu_seqlens.size(); ++s) {
@@ -131,8 +144,10 @@ TEST_P(DecoderTest, CachedLogitsOfAWindowEqualThoseOfTheWholeSequence) {
     return TokenBatch{batch.tokens_T.narrow(0, first, count), batch.positions_T.narrow(0, first, count), {0, count}};
   };
   EXPECT_TRUE(near(logits_of(model, part(0, 6), &cache), whole.narrow(0, 0, 6), 1e-5));
+  EXPECT_EQ(bytes_beside(cache), 0) << "rows before the window";
   for (int64_t t = 6; t < 12; ++t)
     EXPECT_TRUE(near(logits_of(model, part(t, 1), &cache), whole.narrow(0, t, 1), 1e-5)) << t;
+  EXPECT_EQ(bytes_beside(cache), 0) << "rows before the window";
   EXPECT_EQ(cache.sequences[0].layers[0].keys.size(0), 3) << "keys that no later query sees are dropped";
 }
 
@@ -160,6 +175,7 @@ TEST_P(DecoderTest, SequencesOfACacheAreContinuedTogetherAsAlone) {
     for (const size_t s : who) places.push_back(seen[s]);
     const TokenBatch batch = continuation(tokens, places);
     const at::Tensor logits = logits_of(model, batch, &together);
+    EXPECT_EQ(bytes_beside(together), 0) << "rows of the batch's other sequences";
     for (size_t i = 0; i < who.size(); ++i) {
       if (tokens[i].empty()) continue;
       const at::Tensor own = logits_of(model, continuation({tokens[i]}, {places[i]}), &alone[who[i]]);
