@@ -30,6 +30,7 @@
 #include "parallel/mesh.h"
 #include "testing/tensor_memory.h"
 #include "train/optimizer.h"
+#include "train/parameter_groups.h"
 
 namespace moe {
 namespace {
@@ -94,7 +95,7 @@ class ModelSubject final : public Subject {
         self_(make_self_communicator()),
         mesh_(*self_, 1),
         decoder_(is_from_directory_ ? decoder_in(c["path"].get<std::string>()) : decoder_of(c)) {
-    decoder_.set_requires_grad(true);
+    require_gradients(in_groups(decoder_.parameters()));
     optimizer_ = std::make_unique<AdamW>(decoder_.parameters(), AdamWOptions{});
   }
 

@@ -77,10 +77,6 @@ const std::vector<Parameter>& Decoder::parameters() const {
   return state_->parameters;
 }
 
-void Decoder::set_requires_grad(bool requires_grad) {
-  for (Parameter& parameter : state_->parameters) parameter.value.set_requires_grad(requires_grad);
-}
-
 DecoderOutput Decoder::forward(const TokenBatch& batch, TokenDispatcher& dispatcher,
                                const ForwardOptions& options) const {
   State& s = *state_;

@@ -41,9 +41,6 @@ class Decoder {
   std::vector<Parameter>& parameters();
   const std::vector<Parameter>& parameters() const;
 
-  /// Lets gradients be computed, or no longer.
-  void set_requires_grad(bool requires_grad);
-
   /// `dispatcher.owned_experts` must be those given at construction.
   DecoderOutput forward(const TokenBatch& batch, TokenDispatcher& dispatcher, const ForwardOptions& options = {}) const;
 

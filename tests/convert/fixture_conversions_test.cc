@@ -132,7 +132,7 @@ TEST_P(FixtureConversionTest, UnequalExpertsTrainAndAreWrittenAgain) {
   convert_by_fixture(convert_spec("shared_uneven", kExperts, 2, ids()), 1, dense(), out(), *world_);
   const ModelDirectory converted(out());
   Decoder decoder = load_decoder(converted, at::kFloat, all_experts(converted.config()));
-  decoder.set_requires_grad(true);
+  testing::require_all_gradients(decoder);
   const TokenBatch batch = testing::random_batch({20, 7}, testing::tiny_config().vocab_size, 4);
   LocalDispatcher dispatcher;
   const at::Tensor labels = at::ones({27}, at::kLong);

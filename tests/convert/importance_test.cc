@@ -38,7 +38,7 @@ TEST_P(ImportanceTest, IsWhatAutogradOfTheWholeModelSays) {
   const auto self = make_self_communicator();
   const CalibrationText text = this->text(*self);
   Decoder decoder = load_decoder(directory_, at::kDouble, {});
-  decoder.set_requires_grad(true);
+  testing::require_all_gradients(decoder);
   std::map<int64_t, at::Tensor> activations;
   ForwardOptions options;
   options.observer = [&](int64_t layer, LayerPoint point, const at::Tensor& values) {

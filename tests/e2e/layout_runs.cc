@@ -16,6 +16,7 @@
 #include "testing/temp_dir.h"
 #include "testing/tiny_model.h"
 #include "train/optimizer.h"
+#include "train/parameter_groups.h"
 #include "train/train_step.h"
 #include "train/training_state.h"
 
@@ -96,7 +97,7 @@ LayoutRun run_layout(Communicator& world, int expert_parallel, at::ScalarType dt
     run.first_token_losses =
         world.all_gather(setup.decoder.token_losses(out.hidden_TD, batch.labels_T), "first losses");
   }
-  setup.decoder.set_requires_grad(true);
+  require_gradients(in_groups(setup.decoder.parameters()));
   AdamW optimizer(setup.decoder.parameters(), {});
   for (int64_t step = 1; step <= steps; ++step) {
     optimizer.zero_gradients();

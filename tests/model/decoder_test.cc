@@ -15,6 +15,7 @@ namespace {
 using testing::fill_random;
 using testing::near;
 using testing::random_batch;
+using testing::require_all_gradients;
 using testing::tiny_config;
 using testing::tiny_moe_config;
 
@@ -92,7 +93,7 @@ INSTANTIATE_TEST_SUITE_P(, DecoderTest,
 // No attention across packed sequences: losses have the same bits as each sequence alone, gradients agree to 1e-5.
 TEST_P(DecoderTest, PackedSequencesEqualSequencesAlone) {
   Decoder model = decoder(at::kFloat);
-  model.set_requires_grad(true);
+  require_all_gradients(model);
   const TokenBatch batch = random_batch({7, 7, 1, 20, 13}, 61, 1);
   const at::Tensor labels = next_tokens(batch);
   LocalDispatcher dispatcher;
@@ -219,7 +220,7 @@ TEST_P(DecoderTest, ChunkedLossesEqualWholeOnes) {
   const at::Tensor labels = next_tokens(batch);
   LocalDispatcher dispatcher;
   const auto losses = [&] { return model.token_losses(model.forward(batch, dispatcher).hidden_TD, labels).detach(); };
-  model.set_requires_grad(true);
+  require_all_gradients(model);
   const at::Tensor whole = losses();
   const at::NoGradGuard no_grad;
   const at::Tensor chunked = losses();
@@ -230,7 +231,7 @@ TEST_P(DecoderTest, ChunkedLossesEqualWholeOnes) {
 
 TEST_P(DecoderTest, NoTokensGiveNoRows) {
   Decoder model = decoder(at::kFloat);
-  model.set_requires_grad(true);
+  require_all_gradients(model);
   const TokenBatch batch{at::empty({0}, at::kLong), at::empty({0}, at::kLong), {0}};
   LocalDispatcher dispatcher;
   const DecoderOutput output = model.forward(batch, dispatcher);
@@ -310,7 +311,7 @@ TEST_P(IdentityTest, AllExpertsWithScaleEGiveDenseLogits) {
 TEST(DecoderGradientTest, TopOneTrainsItsRouter) {
   Decoder model(tiny_moe_config(4, 1, 12), at::kFloat, {0, 4});
   fill_random(model, 7);
-  model.set_requires_grad(true);
+  require_all_gradients(model);
   const TokenBatch batch = random_batch({30}, 61, 1);
   LocalDispatcher dispatcher;
   model.token_losses(model.forward(batch, dispatcher).hidden_TD, next_tokens(batch)).sum().backward();

@@ -17,6 +17,7 @@
 #include "peer/transformers_oracle.h"
 #include "testing/compare.h"
 #include "testing/temp_dir.h"
+#include "train/parameter_groups.h"
 
 namespace moe {
 namespace {
@@ -94,7 +95,7 @@ void FamilyPeerTest::expect_gradients() const {
   for (int number = 0; number < kWithGradients; ++number) {
     const ModelDirectory directory(model(number));
     Decoder decoder = load_decoder(directory, at::kFloat, {0, 0});
-    decoder.set_requires_grad(true);
+    require_gradients(in_groups(decoder.parameters()));
     const at::Tensor ids = SafetensorsFile(model(number) / "oracle.safetensors").tensor("ids");
     const int64_t tokens = ids.size(0);
     at::Tensor labels = at::full({tokens}, -100, at::kLong);

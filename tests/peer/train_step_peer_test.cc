@@ -24,6 +24,7 @@
 #include "testing/tiny_files.h"
 #include "testing/tiny_model.h"
 #include "train/optimizer.h"
+#include "train/parameter_groups.h"
 #include "train/train_step.h"
 
 namespace moe {
@@ -99,7 +100,7 @@ void expect_oracle(const std::filesystem::path& folder, Communicator& world, int
   Mesh mesh(world, expert_parallel);
   const std::unique_ptr<TokenDispatcher> dispatcher = make_dispatcher(mesh);
   Decoder decoder = load_decoder(directory, at::kDouble, mesh.owned_experts(directory.config()));
-  decoder.set_requires_grad(true);
+  require_gradients(in_groups(decoder.parameters()));
   AdamW optimizer(decoder.parameters(), kAdamW);
   DataLoader data = loader();
   const auto number = [&](const std::string& name, int64_t step) {

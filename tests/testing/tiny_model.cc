@@ -84,6 +84,10 @@ void fill_random(Decoder& decoder, uint64_t seed) {
   }
 }
 
+void require_all_gradients(Decoder& decoder) {
+  for (Parameter& parameter : decoder.parameters()) parameter.value.set_requires_grad(true);
+}
+
 TokenBatch random_batch(const std::vector<int64_t>& lengths, int64_t vocab_size, uint64_t seed) {
   CounterRng rng(seed, kStreamTest, 1);
   std::vector<int64_t> tokens, positions, cu_seqlens{0};

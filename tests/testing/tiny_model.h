@@ -25,6 +25,9 @@ ModelConfig tiny_moe_config(int64_t num_experts, int64_t top_k, int64_t expert_w
 /// the same model: matrices normal with variance 1 / columns, norms around 1, biases around 0.
 void fill_random(Decoder& decoder, uint64_t seed);
 
+/// Asks the gradients of all weights.
+void require_all_gradients(Decoder& decoder);
+
 /// Sequences of these lengths with random tokens, positions from 0 in each.
 TokenBatch random_batch(const std::vector<int64_t>& lengths, int64_t vocab_size, uint64_t seed);
 

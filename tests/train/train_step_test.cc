@@ -17,6 +17,7 @@
 #include "testing/tiny_files.h"
 #include "testing/tiny_model.h"
 #include "train/optimizer.h"
+#include "train/parameter_groups.h"
 
 namespace moe {
 namespace {
@@ -56,7 +57,7 @@ class TrainStepTest : public ::testing::Test {
       const std::unique_ptr<TokenDispatcher> dispatcher = make_dispatcher(mesh);
       Decoder decoder(config, at::kDouble, mesh.owned_experts(config));
       testing::fill_random(decoder, kSeed);
-      decoder.set_requires_grad(true);
+      require_gradients(in_groups(decoder.parameters()));
       DataLoader data = loader();
       const StepOutcome outcome = compute_gradients(decoder, *dispatcher, mesh, data, first_row, options);
       sum_gradients(decoder.parameters(), mesh);
@@ -110,7 +111,7 @@ void TrainStepTest::expect_naive_computation(const ModelConfig& config) const {
   // Token by token, from the logits; balance loss from counts and probabilities by loops.
   Decoder decoder(config, at::kDouble, {0, 8});
   testing::fill_random(decoder, kSeed);
-  decoder.set_requires_grad(true);
+  require_gradients(in_groups(decoder.parameters()));
   LocalDispatcher dispatcher;
   DataLoader data = loader();
   at::Tensor loss_sum = at::zeros({}, at::kDouble), balance = at::zeros({}, at::kDouble);
@@ -203,15 +204,14 @@ TEST_F(TrainStepTest, FrozenWeightsStayAsTheyAre) {
       const std::unique_ptr<TokenDispatcher> dispatcher = make_dispatcher(mesh);
       Decoder decoder(kMoe, at::kDouble, mesh.owned_experts(kMoe));
       testing::fill_random(decoder, kSeed);
-      decoder.set_requires_grad(true);
       const auto is_frozen = [](const Parameter& p) {
         return p.name == "model.embed_tokens.weight" || p.name == "model.layers.0.mlp.experts.down_proj";
       };
       std::vector<at::Tensor> before;
-      for (Parameter& parameter : decoder.parameters()) {
-        before.push_back(parameter.value.detach().clone());
-        if (is_frozen(parameter)) parameter.value.requires_grad_(false);
-      }
+      for (const Parameter& parameter : decoder.parameters()) before.push_back(parameter.value.detach().clone());
+      require_gradients(in_groups(decoder.parameters(), [&](const Parameter& parameter) {
+        return ParameterGroup{.is_trained = !is_frozen(parameter)};
+      }));
       DataLoader data = loader();
       AdamW optimizer(decoder.parameters(), {.weight_decay = 0.5});
       compute_gradients(decoder, *dispatcher, mesh, data, 0,
