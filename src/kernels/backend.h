@@ -140,8 +140,8 @@ struct AttentionGradientArgs {
   MatrixView dq, dk, dv;
 };
 
-/// The arguments of grouped_matmul.h, in its order, but for shapes: counts lie on the device, whose version checks them
-/// where it can read them.
+/// The arguments of grouped_matmul.h, in its order, with shapes that agree. Row counts lie on the device, whose version
+/// checks that they are all of the rows, where it can read them.
 struct GroupedLinearArgs {
   ConstMatrixView a, b;
   MatrixView c;

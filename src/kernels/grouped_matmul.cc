@@ -7,9 +7,11 @@
 namespace moe::kernels {
 namespace {
 
+/// How many rows each has lies on the device: whether they are all of the rows is for its version to say.
 void check_groups(const char* op, const RowGroups& groups) {
-  if (groups.count < 0 || (groups.rows == nullptr && groups.count > 0)) {
-    throw InvalidArgument(concat(op, ": row counts of ", groups.count, " groups, without data or negative"));
+  if (groups.count <= 0 || groups.rows == nullptr) {
+    throw InvalidArgument(concat(op, ": ", groups.count, " groups", groups.rows == nullptr ? " without row counts" : "",
+                                 "; expected 1 or more, and the row count of each"));
   }
 }
 
@@ -29,18 +31,21 @@ void check_by_group(const char* op, const char* name, const ConstMatrixView& by_
 
 void grouped_linear_forward(ConstMatrixView x, ConstMatrixView weights, MatrixView y, RowGroups groups, Queue queue) {
   check_groups("grouped_linear_forward", groups);
+  check_linear("grouped_linear_forward", {"x", x}, {"weights", weights}, {"y", y}, groups.count);
   run(&Backend::grouped_linear_forward, "grouped_linear_forward", {x, weights, y, groups}, queue);
 }
 
 void grouped_linear_input_gradient(ConstMatrixView dy, ConstMatrixView weights, MatrixView dx, RowGroups groups,
                                    Queue queue) {
   check_groups("grouped_linear_input_gradient", groups);
+  check_linear("grouped_linear_input_gradient", {"dx", dx}, {"weights", weights}, {"dy", dy}, groups.count);
   run(&Backend::grouped_linear_input_gradient, "grouped_linear_input_gradient", {dy, weights, dx, groups}, queue);
 }
 
 void grouped_linear_weight_gradient(ConstMatrixView dy, ConstMatrixView x, MatrixView dweights, RowGroups groups,
                                     Queue queue) {
   check_groups("grouped_linear_weight_gradient", groups);
+  check_linear("grouped_linear_weight_gradient", {"x", x}, {"dweights", dweights}, {"dy", dy}, groups.count);
   run(&Backend::grouped_linear_weight_gradient, "grouped_linear_weight_gradient", {dy, x, dweights, groups}, queue);
 }
 

@@ -20,7 +20,8 @@ struct RowGroups {
 /// Numerics those of matmul.h, per group: rows are the same bits in every grouping.
 /// Threads  on CPU, where there are at least twice as many groups as OpenMP threads, each group runs on one thread:
 ///          products of a hundred rows lose a fifth to a quarter when two threads share them. Else as matmul.h.
-/// Throws   InvalidArgument with the shapes if they disagree, or where the device has no version.
+/// Throws   InvalidArgument with the shapes if they disagree, and on CPU if the groups' rows are not all (on CUDA they
+///          are not read); or where the device has no version.
 void grouped_linear_forward(ConstMatrixView x, ConstMatrixView weights, MatrixView y, RowGroups groups,
                             Queue queue = {});
 void grouped_linear_input_gradient(ConstMatrixView dy, ConstMatrixView weights, MatrixView dx, RowGroups groups,

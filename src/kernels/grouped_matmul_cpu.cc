@@ -16,8 +16,8 @@ struct Group {
   int64_t index, first, rows;
 };
 
-/// The groups in order. Throws InvalidArgument unless they have `rows` in all, and the weights' rows divide by them.
-std::vector<Group> groups_of(const char* op, const RowGroups& given, int64_t rows, int64_t weight_rows) {
+/// The groups in order. Throws InvalidArgument unless they have `rows` in all.
+std::vector<Group> groups_of(const char* op, const RowGroups& given, int64_t rows) {
   std::vector<Group> groups;
   int64_t first = 0;
   for (int64_t g = 0; g < given.count; ++g) {
@@ -25,10 +25,9 @@ std::vector<Group> groups_of(const char* op, const RowGroups& given, int64_t row
     first += given.rows[g];
   }
   const bool is_negative = std::any_of(groups.begin(), groups.end(), [](const Group& group) { return group.rows < 0; });
-  if (groups.empty() || is_negative || first != rows || weight_rows % given.count != 0) {
-    throw InvalidArgument(concat(op, ": ", groups.size(), " groups of ", first, " rows in all, with ", rows,
-                                 " rows and ", weight_rows,
-                                 " rows of weights; expected as many rows, and weights of one size"));
+  if (is_negative || first != rows) {
+    throw InvalidArgument(concat(op, ": ", given.count, " groups of ", first, " rows in all, ",
+                                 is_negative ? "some below 0, " : "", "with ", rows, " rows; expected as many"));
   }
   return groups;
 }
@@ -42,50 +41,48 @@ View part_of(const View& view, int64_t first, int64_t rows) {
   return part;
 }
 
-/// Calls body(group, rows of weights of a group) for all groups, those with most rows first, so that threads end
-/// together.
+/// Calls body(group) for all groups, those with most rows first, so that threads end together.
 template <typename Body>
-void for_each_product(const char* op, const GroupedLinearArgs& args, int64_t rows, int64_t weight_rows,
-                      const Body& body) {
-  std::vector<Group> groups = groups_of(op, args.groups, rows, weight_rows);
+void for_each_product(const char* op, const GroupedLinearArgs& args, const Body& body) {
+  std::vector<Group> groups = groups_of(op, args.groups, args.a.rows);
   std::stable_sort(groups.begin(), groups.end(), [](const Group& a, const Group& b) { return a.rows > b.rows; });
-  for_each_index(args.groups.count,
-                 [&](int64_t i) { body(groups[static_cast<size_t>(i)], weight_rows / args.groups.count); });
+  for_each_index(args.groups.count, [&](int64_t i) { body(groups[static_cast<size_t>(i)]); });
 }
 
 }  // namespace
 
 void grouped_linear_forward_cpu(const GroupedLinearArgs& args) {
-  for_each_product("grouped_linear_forward", args, args.a.rows, args.b.rows, [&](const Group& g, int64_t outputs) {
+  const int64_t outputs = args.c.cols;
+  for_each_product("grouped_linear_forward", args, [&](const Group& g) {
     linear_forward(part_of(args.a, g.first, g.rows), part_of(args.b, g.index * outputs, outputs),
                    part_of(args.c, g.first, g.rows));
   });
 }
 
 void grouped_linear_input_gradient_cpu(const GroupedLinearArgs& args) {
-  for_each_product(
-      "grouped_linear_input_gradient", args, args.a.rows, args.b.rows, [&](const Group& g, int64_t outputs) {
-        linear_input_gradient(part_of(args.a, g.first, g.rows), part_of(args.b, g.index * outputs, outputs),
-                              part_of(args.c, g.first, g.rows));
-      });
+  const int64_t outputs = args.a.cols;
+  for_each_product("grouped_linear_input_gradient", args, [&](const Group& g) {
+    linear_input_gradient(part_of(args.a, g.first, g.rows), part_of(args.b, g.index * outputs, outputs),
+                          part_of(args.c, g.first, g.rows));
+  });
 }
 
 void grouped_linear_weight_gradient_cpu(const GroupedLinearArgs& args) {
-  for_each_product("grouped_linear_weight_gradient", args, args.a.rows, args.c.rows,
-                   [&](const Group& g, int64_t outputs) {
-                     linear_weight_gradient(part_of(args.a, g.first, g.rows), part_of(args.b, g.first, g.rows),
-                                            part_of(args.c, g.index * outputs, outputs));
-                   });
+  const int64_t outputs = args.a.cols;
+  for_each_product("grouped_linear_weight_gradient", args, [&](const Group& g) {
+    linear_weight_gradient(part_of(args.a, g.first, g.rows), part_of(args.b, g.first, g.rows),
+                           part_of(args.c, g.index * outputs, outputs));
+  });
 }
 
 void grouped_add_bias_cpu(const GroupedAddBiasArgs& args) {
-  for (const Group& g : groups_of("grouped_add_bias", args.groups, args.y.rows, args.bias.rows)) {
+  for (const Group& g : groups_of("grouped_add_bias", args.groups, args.y.rows)) {
     add_bias({part_of(args.bias, g.index, 1).data, args.bias.dtype, args.bias.cols}, part_of(args.y, g.first, g.rows));
   }
 }
 
 void grouped_sum_rows_cpu(const GroupedSumRowsArgs& args) {
-  for (const Group& g : groups_of("grouped_sum_rows", args.groups, args.x.rows, args.sums.rows)) {
+  for (const Group& g : groups_of("grouped_sum_rows", args.groups, args.x.rows)) {
     sum_rows(part_of(args.x, g.first, g.rows), {part_of(args.sums, g.index, 1).data, args.sums.dtype, args.sums.cols});
   }
 }

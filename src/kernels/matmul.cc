@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "common/error.h"
 #include "kernels/backend.h"
 #include "kernels/view_checks.h"
 
@@ -15,19 +14,6 @@ Product::Operand operand(const ConstMatrixView& view, bool transposed) {
   return transposed ? Product::Operand{view.data, 1, stride} : Product::Operand{view.data, stride, 1};
 }
 
-void check_linear(const char* op, const ConstMatrixView& in, const ConstMatrixView& weight, const ConstMatrixView& out,
-                  const char* in_name, const char* weight_name, const char* out_name) {
-  check_view(op, in_name, in);
-  check_view(op, weight_name, weight);
-  check_view(op, out_name, out);
-  // `in` and `out` are the layer's input [T, I] and output [T, O] side, whichever is being computed.
-  if (in.rows != out.rows || in.cols != weight.cols || out.cols != weight.rows || in.dtype != weight.dtype ||
-      out.dtype != weight.dtype) {
-    throw InvalidArgument(concat(op, ": shapes disagree: ", describe(in_name, in), ", ", describe(weight_name, weight),
-                                 ", ", describe(out_name, out), "; expected [T, I], [O, I], [T, O] of one dtype"));
-  }
-}
-
 void multiply(const Product& product, const Queue& queue) {
   if (product.m > 0 && product.n > 0) {
     run(&Backend::matmul, "matmul", product, queue);
@@ -37,21 +23,21 @@ void multiply(const Product& product, const Queue& queue) {
 }  // namespace
 
 void linear_forward(ConstMatrixView x, ConstMatrixView weight, MatrixView y, Queue queue) {
-  check_linear("linear_forward", x, weight, y, "x", "weight", "y");
+  check_linear("linear_forward", {"x", x}, {"weight", weight}, {"y", y});
   multiply({x.dtype, x.rows, weight.rows, x.cols, operand(x, false), operand(weight, true), y.data,
             std::max(y.stride, y.cols)},
            queue);
 }
 
 void linear_input_gradient(ConstMatrixView dy, ConstMatrixView weight, MatrixView dx, Queue queue) {
-  check_linear("linear_input_gradient", dx, weight, dy, "dx", "weight", "dy");
+  check_linear("linear_input_gradient", {"dx", dx}, {"weight", weight}, {"dy", dy});
   multiply({dy.dtype, dy.rows, weight.cols, dy.cols, operand(dy, false), operand(weight, false), dx.data,
             std::max(dx.stride, dx.cols)},
            queue);
 }
 
 void linear_weight_gradient(ConstMatrixView dy, ConstMatrixView x, MatrixView dweight, Queue queue) {
-  check_linear("linear_weight_gradient", x, dweight, dy, "x", "dweight", "dy");
+  check_linear("linear_weight_gradient", {"x", x}, {"dweight", dweight}, {"dy", dy});
   multiply({dy.dtype, dy.cols, x.cols, dy.rows, operand(dy, true), operand(x, false), dweight.data,
             std::max(dweight.stride, dweight.cols)},
            queue);

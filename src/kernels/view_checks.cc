@@ -56,6 +56,17 @@ void check_like(const char* op, const char* name, const ConstMatrixView& view, c
   }
 }
 
+void check_linear(const char* op, const NamedView& in, const NamedView& weights, const NamedView& out, int64_t groups) {
+  for (const NamedView* each : {&in, &weights, &out}) check_view(op, each->name, each->view);
+  const ConstMatrixView &x = in.view, &w = weights.view, &y = out.view;
+  if (x.rows == y.rows && x.cols == w.cols && w.rows == groups * y.cols && x.dtype == w.dtype && y.dtype == w.dtype)
+    return;
+  throw InvalidArgument(concat(op, ": shapes disagree: ", describe(in.name, x), ", ", describe(weights.name, w), ", ",
+                               describe(out.name, y), "; expected [T, I], ",
+                               groups == 1 ? std::string("[O, I]") : concat("[", groups, " groups * O, I]"),
+                               ", [T, O] of one dtype"));
+}
+
 void check_vector(const char* op, const char* name, const ConstVectorView& view, int64_t size, DType dtype) {
   if (view.size != size || view.dtype != dtype) {
     throw InvalidArgument(

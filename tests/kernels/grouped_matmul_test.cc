@@ -5,6 +5,10 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <functional>
+#include <string>
+#include <utility>
+
 #include "common/error.h"
 #include "kernels/matmul.h"
 #include "kernels/rows.h"
@@ -69,13 +73,41 @@ TEST_P(GroupedLinearTest, EqualsTheProductsOfEachGroup) {
 TEST(GroupedLinearTest, RefusesCountsThatDisagree) {
   TestMatrix x(DeviceType::kCpu, DType::kFloat32, 4, 6, 0), w(DeviceType::kCpu, DType::kFloat32, 6, 6, 0),
       y(DeviceType::kCpu, DType::kFloat32, 4, 3, 0);
-  for (const std::vector<int64_t>& groups : {std::vector<int64_t>{4, 1}, {5, -1}, {1, 1, 1, 1}, {}}) {
+  const auto refusal_of = [&](const std::vector<int64_t>& groups) -> std::string {
     try {
       grouped_linear_forward(x.view(), w.view(), y.view(), {groups.data(), static_cast<int64_t>(groups.size())});
-      ADD_FAILURE() << "nothing was thrown for " << groups.size() << " groups";
     } catch (const InvalidArgument& error) {
-      EXPECT_THAT(error.what(), ::testing::HasSubstr("4 rows and 6 rows of weights"));
+      return error.what();
     }
+    return "nothing was thrown";
+  };
+  EXPECT_THAT(refusal_of({4, 1}), ::testing::HasSubstr("2 groups of 5 rows in all, with 4 rows"));
+  EXPECT_THAT(refusal_of({5, -1}), ::testing::HasSubstr("2 groups of 4 rows in all, some below 0, with 4 rows"));
+  EXPECT_THAT(refusal_of({1, 1, 1, 1}),
+              ::testing::HasSubstr("weights [6, 6] float32, y [4, 3] float32; expected [T, I], "
+                                   "[4 groups * O, I], [T, O] of one dtype"));
+  EXPECT_THAT(refusal_of({}), ::testing::HasSubstr("0 groups"));
+}
+
+/// In front of every device's version: on one that is not there the shapes are what is wrong.
+TEST(GroupedLinearTest, ShapesAreCheckedForEveryDevice) {
+  const DType type = DType::kFloat32;
+  TestMatrix x(DeviceType::kCpu, type, 4, 6, 0), w(DeviceType::kCpu, type, 6, 6, 0), y(DeviceType::kCpu, type, 4, 3, 0),
+      narrow(DeviceType::kCpu, type, 4, 2, 0), wide(DeviceType::kCpu, DType::kBFloat16, 4, 6, 0);
+  const std::vector<int64_t> counts{4, 0};
+  const RowGroups groups{counts.data(), 2};
+  const Queue elsewhere{DeviceType::kCuda, nullptr};
+  const std::vector<std::pair<std::string, std::function<void()>>> wrong = {
+      {"grouped_linear_forward: shapes disagree: x [4, 6] float32, weights [6, 6] float32, y [4, 2] float32",
+       [&] { grouped_linear_forward(x.view(), w.view(), narrow.view(), groups, elsewhere); }},
+      {"grouped_linear_forward: shapes disagree: x [4, 6] bfloat16, weights",
+       [&] { grouped_linear_forward(wide.view(), w.view(), y.view(), groups, elsewhere); }},
+      {"grouped_linear_input_gradient: shapes disagree: dx [4, 2] float32, weights [6, 6] float32, dy [4, 3] float32",
+       [&] { grouped_linear_input_gradient(y.view(), w.view(), narrow.view(), groups, elsewhere); }},
+      {"grouped_linear_weight_gradient: shapes disagree: x [4, 6] float32, dweights [6, 6] float32, dy [4, 2] float32",
+       [&] { grouped_linear_weight_gradient(narrow.view(), x.view(), w.view(), groups, elsewhere); }}};
+  for (const auto& [text, op] : wrong) {
+    EXPECT_THAT(op, ::testing::ThrowsMessage<InvalidArgument>(::testing::StartsWith(text)));
   }
 }
 
