@@ -72,8 +72,13 @@ void ModelDirectory::adapt_stock() {
 }
 
 void ModelDirectory::find_tensors() {
-  const WeightFiles::Problems problems =
-      files_.find(stock_ ? stock_->stored_specs() : logical_tensor_specs(config_), config_.tie_word_embeddings);
+  std::vector<WeightFiles::Expected> expected;
+  if (stock_) {
+    for (const PiecedTensor& tensor : stock_->stored()) expected.push_back({tensor.name, tensor.shape});
+  } else {
+    for (const TensorSpec& tensor : logical_tensor_specs(config_)) expected.push_back({tensor.name, tensor.shape});
+  }
+  const WeightFiles::Problems problems = files_.find(expected, config_.tie_word_embeddings);
   if (problems.empty()) return;
   throw Corruption(concat(files_.files().front()->path().string(),
                           files_.files().size() > 1 ? " and the other shards" : "", " do not match ",

@@ -30,12 +30,6 @@ void StockView::index_pieces() {
   }
 }
 
-std::vector<TensorSpec> StockView::stored_specs() const {
-  std::vector<TensorSpec> specs;
-  for (const PiecedTensor& tensor : tensors_) specs.push_back({tensor.name, tensor.shape});
-  return specs;
-}
-
 const std::string& StockView::stored_name(const std::string& native) const {
   const auto place = places_.find(native);
   return place == places_.end() ? native : tensors_[place->second.tensor].name;

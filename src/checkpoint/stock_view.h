@@ -19,8 +19,8 @@ class StockView {
   /// `config` was read by read_stock_config.
   explicit StockView(const ModelConfig& config);
 
-  /// Every tensor that the files must hold.
-  std::vector<TensorSpec> stored_specs() const;
+  /// Every tensor that the files must hold, and the logical ones within.
+  const std::vector<PiecedTensor>& stored() const { return tensors_; }
   /// The stored tensor that holds this logical one; the name itself where none does.
   const std::string& stored_name(const std::string& native) const;
   /// The logical tensor within its stored one: a view, or a copy where it is stored with a factor.

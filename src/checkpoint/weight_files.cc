@@ -156,7 +156,7 @@ std::string WeightFiles::index_problem(const std::string& stored) const {
   return concat(" (it is in a shard, but ", (directory_ / kWeightsIndex).string(), " does not name it)");
 }
 
-WeightFiles::Problems WeightFiles::find(const std::vector<TensorSpec>& expected, bool is_tied) {
+WeightFiles::Problems WeightFiles::find(const std::vector<Expected>& expected, bool is_tied) {
   bool has_prefix = false, has_head = false;
   for (const auto& file : files_) {
     for (const SafetensorsEntry& entry : file->header().entries) {
@@ -167,7 +167,7 @@ WeightFiles::Problems WeightFiles::find(const std::vector<TensorSpec>& expected,
   const bool is_bare = !has_prefix && !has_head;
   Problems problems;
   std::set<const SafetensorsEntry*> known;
-  for (const TensorSpec& spec : expected) {
+  for (const Expected& spec : expected) {
     std::vector<std::string> names{is_bare && spec.name.starts_with(kPrefix) ? spec.name.substr(kPrefix.size())
                                                                              : spec.name};
     if (is_tied && spec.name == kEmbedding) names.emplace_back(kHeadWeight);

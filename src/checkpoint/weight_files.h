@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -7,7 +8,6 @@
 #include <vector>
 
 #include "checkpoint/safetensors.h"
-#include "model/tensor_specs.h"
 
 namespace moe {
 
@@ -27,6 +27,11 @@ class WeightFiles {
     const SafetensorsFile* file = nullptr;
     const SafetensorsEntry* entry = nullptr;
   };
+  /// A tensor that must be there, under the name that files have for it.
+  struct Expected {
+    std::string name;
+    std::vector<int64_t> shape;
+  };
   /// Names that do not fit, each list in the order in which it was found.
   struct Problems {
     std::vector<std::string> missing, unexpected, mismatched;
@@ -41,7 +46,7 @@ class WeightFiles {
   explicit WeightFiles(const std::filesystem::path& directory);
 
   /// Finds these tensors, and what else there is. Throws nothing for what does not fit.
-  Problems find(const std::vector<TensorSpec>& expected, bool is_tied);
+  Problems find(const std::vector<Expected>& expected, bool is_tied);
   /// Of a tensor that find() was asked for. Throws InvalidArgument if it was not found.
   const Place& place_of(const std::string& name) const;
 

@@ -31,7 +31,7 @@ struct Parameter {
   at::Tensor value;        ///< leaf; requires grad while training
   bool is_expert = false;  ///< owned by part of the ranks: its gradient sums over the replicas of its experts
   bool decays = false;     ///< weight decay applies (matrices; not norms, not biases)
-  TensorId id{};
+  TensorId id;
   ExpertRange experts{};                 ///< global ids along dim 0, if is_expert
   std::vector<StackedTensor> stacked{};  ///< the logical tensors within, if is_expert
 };

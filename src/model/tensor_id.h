@@ -35,12 +35,15 @@ inline constexpr int64_t kSharedExpert = -2;  ///< of the expert that sees every
 inline constexpr int64_t kStack = -3;  ///< the routed experts of a rank, one after another: a parameter in memory
 
 /// Which tensor of a model. Code asks an id what a tensor is; names are made from ids (tensor_name) and never read
-/// back. No Torch.
+/// back. Made of a part at least: there is no id that stands for none. No Torch.
 struct TensorId {
-  TensorPart part = TensorPart::kEmbedding;
-  int64_t layer = -1;          ///< -1: of the model
-  int64_t expert = kNoExpert;  ///< global number of a routed expert, or one of the constants above
-  bool is_bias = false;        ///< of the part's rows, or of a LayerNorm
+  TensorPart part;
+  int64_t layer;   ///< -1: of the model
+  int64_t expert;  ///< global number of a routed expert, or one of the constants above
+  bool is_bias;    ///< of the part's rows, or of a LayerNorm
+
+  TensorId(TensorPart part_in, int64_t layer_in = -1, int64_t expert_in = kNoExpert, bool is_bias_in = false)
+      : part(part_in), layer(layer_in), expert(expert_in), is_bias(is_bias_in) {}
 
   bool is_routed() const { return expert >= 0; }
   /// The bias beside this weight.

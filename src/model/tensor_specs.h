@@ -10,11 +10,12 @@
 /// The tensors of a model with their names and shapes, from its config alone. No Torch.
 namespace moe {
 
-/// A tensor as it stands in a model directory or a checkpoint: name and shape do not depend on the layout of ranks.
+/// A logical tensor, as it stands in a native model directory or a checkpoint: name and shape do not depend on the
+/// layout of ranks. What a stock architecture stores has no id, and is no TensorSpec (model/stock).
 struct TensorSpec {
   std::string name;
   std::vector<int64_t> shape;
-  TensorId id{};  ///< of a logical tensor; what a stock architecture stores has a name alone
+  TensorId id;
 };
 
 /// Every tensor that a model directory of this config holds, in writing order.

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <set>
+#include <type_traits>
 
 #include "common/error.h"
 #include "testing/tiny_model.h"
@@ -77,6 +78,11 @@ TEST(LogicalTensorSpecsTest, NamesOfPhi) {
   EXPECT_EQ(moe.count("model.layers.0.mlp.experts.2.gate_proj.weight"), 0u);
   EXPECT_EQ(moe.count("model.layers.0.mlp.experts.2.down_proj.bias"), 0u);
 }
+
+// What has no id, as a tensor that only a stock architecture stores, cannot pass for one that has: none is there
+// unsaid.
+static_assert(!std::is_default_constructible_v<TensorId> && !std::is_default_constructible_v<TensorSpec> &&
+              !std::is_default_constructible_v<Parameter>);
 
 // Where families differ, and where they do not: a name is made from its id in one place.
 TEST(TensorNameTest, FollowsTheIdAndTheFamily) {

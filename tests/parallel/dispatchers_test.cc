@@ -59,11 +59,10 @@ Outcome run(const std::string& name, int ranks, const std::vector<int64_t>& shar
     const at::Tensor direction = seeded({tokens, kHidden}, dtype, 5).narrow(0, first, shares[world.rank()]);
     const MoeOutput out = moe_layer(weights, {kExperts, kTopK, 1.0, TopkNorm::kRenorm}, x, *dispatcher, 0);
     (out.y_TD * direction).sum().backward();
-    std::vector<Parameter> parameters(3);
-    parameters[0].value = weights.router;
-    parameters[1].value = weights.gate_up;
-    parameters[2].value = weights.down;
-    parameters[1].is_expert = parameters[2].is_expert = true;
+    std::vector<Parameter> parameters{
+        {.name = "router", .value = weights.router, .id = {TensorPart::kRouter, 0}},
+        {.name = "gate_up", .value = weights.gate_up, .is_expert = true, .id = {TensorPart::kGateUp, 0, kStack}},
+        {.name = "down", .value = weights.down, .is_expert = true, .id = {TensorPart::kDown, 0, kStack}}};
     sum_gradients(parameters, mesh);
     const auto gathered = [&](const at::Tensor& part) { return world.all_gather(part.detach(), "gather"); };
     Outcome mine{gathered(out.y_TD), gathered(x.grad()), weights.router.grad(), weights.gate_up.grad(),

@@ -35,11 +35,10 @@ double square_sum(const at::Tensor& tensor) {
 }
 
 Parameter parameter(const std::string& name, const at::Tensor& value, bool is_expert) {
-  Parameter made;
-  made.name = name;
-  made.value = value;
-  made.is_expert = is_expert;
-  return made;
+  return {.name = name,
+          .value = value,
+          .is_expert = is_expert,
+          .id = {TensorPart::kDown, 0, is_expert ? kStack : kNoExpert}};
 }
 
 void check_layout(Communicator& world, int expert_parallel) {

@@ -37,10 +37,9 @@ TEST(GradientSyncTest, EqualsAPlainSum) {
 TEST(GradientSyncTest, TheNormHoldsNoCopyOfAnyGradient) {
   const auto self = make_self_communicator();
   Mesh mesh(*self, 1);
-  std::vector<Parameter> parameters(2);
-  parameters[0].value = at::zeros({1 << 20});
-  parameters[1].value = at::zeros({4, 1 << 18});
-  parameters[1].is_expert = true;
+  std::vector<Parameter> parameters{
+      {.name = "dense", .value = at::zeros({1 << 20}), .id = TensorPart::kHead},
+      {.name = "experts", .value = at::zeros({4, 1 << 18}), .is_expert = true, .id = {TensorPart::kDown, 0, kStack}}};
   for (Parameter& parameter : parameters) parameter.value.mutable_grad() = at::ones_like(parameter.value);
   double norm = 0;
   EXPECT_LT(testing::peak_tensor_bytes([&] { norm = global_gradient_norm(parameters, mesh); }), 4096)

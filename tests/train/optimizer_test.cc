@@ -41,11 +41,7 @@ at::Tensor as_tensor(const std::vector<double>& numbers, const at::Tensor& like)
 }
 
 Parameter parameter(const std::string& name, const at::Tensor& value, bool decays) {
-  Parameter made;
-  made.name = name;
-  made.value = value.clone().requires_grad_(true);
-  made.decays = decays;
-  return made;
+  return {.name = name, .value = value.clone().requires_grad_(true), .decays = decays, .id = TensorPart::kHead};
 }
 
 class AdamWTest : public ::testing::TestWithParam<at::ScalarType> {};
