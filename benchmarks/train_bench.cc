@@ -209,7 +209,6 @@ class ModelSubject final : public Subject {
   void new_batch() {
     length_ = full_length_ - shorter_by(steps_);
     batch_.tokens_T = at::randint(decoder_.config().vocab_size, {rows_ * length_}, at::kLong);
-    batch_.positions_T = at::arange(length_, at::kLong).repeat({rows_});
     batch_.cu_seqlens.clear();
     for (int64_t row = 0; row <= rows_; ++row) batch_.cu_seqlens.push_back(row * length_);
     labels_ = batch_.tokens_T.roll(-1);

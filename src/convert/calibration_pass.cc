@@ -12,7 +12,7 @@ CalibrationPass::CalibrationPass(const v1::ConvertSpec& spec, uint64_t seed, con
       config_(config),
       needs_(needs),
       text_(read_calibration_text(spec, seed, config, reading, world)),
-      rope_(RopeTable(config, at::kFloat).angles(text_.positions_T, text_.cu_seqlens)) {
+      rope_(RopeTable(config, at::kFloat).angles(text_.cu_seqlens)) {
   features_.ffn_inputs.first = text_.first_token;
   features_.ffn_inputs.total = text_.total_tokens;
   features_.cu_seqlens = text_.cu_seqlens;

@@ -56,7 +56,6 @@ CalibrationText read_calibration_text(const v1::ConvertSpec& spec, uint64_t seed
   const PackedBatch batch = loader.batch(first, last - first);
   text.tokens_T = batch.tokens_T;
   text.labels_T = batch.labels_T;
-  text.positions_T = batch.positions_T;
   text.cu_seqlens = batch.cu_seqlens;
   text.first_row = first;
   text.first_token = first_token[first];

@@ -24,7 +24,7 @@ struct CalibrationReading {
 
 /// The calibration text of one rank: a range of rows of packed documents.
 struct CalibrationText {
-  at::Tensor tokens_T, labels_T, positions_T;       ///< int64; labels shifted, -100 = no target
+  at::Tensor tokens_T, labels_T;                    ///< int64; labels shifted, -100 = no target
   std::vector<int64_t> cu_seqlens;                  ///< of documents
   int64_t first_row = 0;                            ///< of all rows of the world
   std::vector<int64_t> row_begin;                   ///< [rows + 1]: tokens of this rank

@@ -22,7 +22,7 @@ class ImportancePass {
         text_(text),
         request_(request),
         world_(world),
-        rope_(RopeTable(config_, model.dtype()).angles(text.positions_T, text.cu_seqlens)) {}
+        rope_(RopeTable(config_, model.dtype()).angles(text.cu_seqlens)) {}
 
   std::vector<Importance> run() {
     forward();

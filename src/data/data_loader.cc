@@ -185,7 +185,7 @@ bool DataLoader::has_row(int64_t row) {
 
 PackedBatch DataLoader::batch(int64_t first, int64_t count) {
   State& s = *state_;
-  std::vector<int64_t> tokens, labels, positions;
+  std::vector<int64_t> tokens, labels;
   PackedBatch batch;
   batch.cu_seqlens = {0};
   if (count > 0) {
@@ -193,7 +193,6 @@ PackedBatch DataLoader::batch(int64_t first, int64_t count) {
       for (int64_t i = 0; i < sample.length; ++i) {
         tokens.push_back(s.tokens[sample.first + i]);
         labels.push_back(s.labels[sample.first + i]);
-        positions.push_back(i);
       }
       batch.cu_seqlens.push_back(static_cast<int64_t>(tokens.size()));
       batch.domains.push_back(sample.domain);
@@ -201,7 +200,6 @@ PackedBatch DataLoader::batch(int64_t first, int64_t count) {
   }
   batch.tokens_T = at::tensor(tokens, at::kLong);
   batch.labels_T = at::tensor(labels, at::kLong);
-  batch.positions_T = at::tensor(positions, at::kLong);
   return batch;
 }
 

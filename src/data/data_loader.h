@@ -50,7 +50,6 @@ struct PackingOptions {
 struct PackedBatch {
   at::Tensor tokens_T;              ///< int64
   at::Tensor labels_T;              ///< int64, already shifted; -100 = no target
-  at::Tensor positions_T;           ///< int64, restarts in each sample
   std::vector<int64_t> cu_seqlens;  ///< sample boundaries, from 0 to T
   std::vector<int32_t> domains;     ///< [samples]: index into domain_names()
 };

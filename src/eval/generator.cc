@@ -39,8 +39,7 @@ std::vector<int32_t> generate(const LoadedModel& model, const std::vector<int32_
   while (static_cast<int64_t>(made.size()) < options.max_tokens) {
     const auto count = static_cast<int64_t>(pending.size());
     if (position + count > model.config().max_positions) break;
-    const TokenBatch batch{
-        at::tensor(pending, at::kLong), at::arange(position, position + count, at::kLong), {0, count}};
+    const TokenBatch batch{at::tensor(pending, at::kLong), {0, count}};
     const at::Tensor hidden = model.decoder.forward(batch, *model.dispatcher, {.cache = &cache}).hidden_TD;
     position += count;
     const at::Tensor logits_V = model.decoder.logits(hidden.slice(0, count - 1, count)).select(0, 0);

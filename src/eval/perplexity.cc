@@ -108,7 +108,7 @@ LossReport measure_tokens(const Decoder& decoder, TokenDispatcher& dispatcher, H
       part.loader->release_before(first);
       const Mesh::Share share = mesh.share_of(rows);
       const PackedBatch batch = part.loader->batch(first + share.first, share.count);
-      const DecoderOutput out = decoder.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher);
+      const DecoderOutput out = decoder.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher);
       add_values(values(out.hidden_TD, batch.labels_T), batch, part.loader->domain_names(), report);
       if (!out.router.empty()) {
         std::vector<at::Tensor> counts;

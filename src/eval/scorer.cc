@@ -8,7 +8,7 @@ namespace {
 /// Hidden states after the final norm of one sequence. [T, D]
 at::Tensor sequence_hidden(const LoadedModel& model, const at::Tensor& ids_T) {
   const int64_t length = ids_T.size(0);
-  const TokenBatch batch{ids_T, at::arange(length, at::kLong), {0, length}};
+  const TokenBatch batch{ids_T, {0, length}};
   return model.decoder.forward(batch, *model.dispatcher).hidden_TD;
 }
 

@@ -36,6 +36,18 @@ void open_cache(KvCache& cache, size_t sequences, size_t layers) {
   }
 }
 
+/// Positions of the first token of each sequence; empty: all 0.
+std::vector<int64_t> first_positions(const KvCache* cache) {
+  std::vector<int64_t> first;
+  if (cache == nullptr) return first;
+  for (const SequenceKvCache& sequence : cache->sequences) first.push_back(sequence.tokens);
+  return first;
+}
+
+void count_tokens(KvCache& cache, const std::vector<int64_t>& cu_seqlens) {
+  for (size_t s = 0; s < cache.sequences.size(); ++s) cache.sequences[s].tokens += cu_seqlens[s + 1] - cu_seqlens[s];
+}
+
 }  // namespace
 
 struct Decoder::State {
@@ -81,7 +93,7 @@ DecoderOutput Decoder::forward(const TokenBatch& batch, TokenDispatcher& dispatc
                                const ForwardOptions& options) const {
   State& s = *state_;
   if (options.cache != nullptr) open_cache(*options.cache, batch.cu_seqlens.size() - 1, s.layers.size());
-  const RopeAngles rope = s.rope.angles(batch.positions_T, batch.cu_seqlens);
+  const RopeAngles rope = s.rope.angles(batch.cu_seqlens, first_positions(options.cache));
   const LayerContext context{s.config, rope, batch.cu_seqlens, dispatcher, options};
   DecoderOutput output;
   check_tokens(batch.tokens_T, s.config.vocab_size);
@@ -92,6 +104,7 @@ DecoderOutput Decoder::forward(const TokenBatch& batch, TokenDispatcher& dispatc
     for (RouterStats& router : ran.routers) output.router.push_back(std::move(router));
   }
   output.hidden_TD = normalize(s.config, s.final_norm, x);
+  if (options.cache != nullptr) count_tokens(*options.cache, batch.cu_seqlens);
   return output;
 }
 

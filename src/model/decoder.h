@@ -16,10 +16,9 @@
 namespace moe {
 
 /// Token sequences laid end to end, without padding. Sequence s covers [cu_seqlens[s], cu_seqlens[s+1]); attention
-/// never crosses sequences.
+/// never crosses sequences, and positions begin at 0 in each, or where a cache has it.
 struct TokenBatch {
   at::Tensor tokens_T;              ///< int64
-  at::Tensor positions_T;           ///< int64, restarts in each sequence
   std::vector<int64_t> cu_seqlens;  ///< [sequences + 1], from 0 to T
 };
 

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <vector>
 
 namespace moe {
@@ -16,6 +17,7 @@ struct LayerKvCache {
 /// One sequence so far. A copy is a second sequence that begins alike: it shares the memory of what both have.
 struct SequenceKvCache {
   std::vector<LayerKvCache> layers;  ///< empty: nothing yet
+  int64_t tokens = 0;                ///< so far, also those before a window: the position of the next
 };
 
 /// Keys and values of the tokens seen so far, for generation. Sequence s of every batch continues sequences[s]; between

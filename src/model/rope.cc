@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "common/error.h"
 #include "model/kernel_views.h"
 
 namespace moe {
@@ -110,20 +111,29 @@ void RopeTable::grow(int64_t positions) {
   table_ = {at::cat(cos), at::cat(sin)};
 }
 
-RopeAngles RopeTable::angles(const at::Tensor& positions_T, const std::vector<int64_t>& cu_seqlens) {
-  const auto longest_of = [](const at::Tensor& positions) {
-    return positions.numel() == 0 ? 0 : positions.max().item<int64_t>() + 1;
+RopeAngles RopeTable::angles(const std::vector<int64_t>& cu_seqlens, const std::vector<int64_t>& first_positions) {
+  const size_t sequences = cu_seqlens.size() - 1;
+  MOE_CHECK(first_positions.empty() || first_positions.size() == sequences, first_positions.size(),
+            " first positions of ", sequences, " sequences");
+  struct Positions {
+    int64_t first, length;
+    int64_t end() const { return length == 0 ? 0 : first + length; }
   };
-  const int64_t longest = longest_of(positions_T);
-  const bool is_stretched = rope_.type == "dynamic" && longest > max_positions_;
-  if (!is_stretched) {
-    grow(longest);
-    return {table_.cos.index_select(0, positions_T), table_.sin.index_select(0, positions_T)};
+  std::vector<Positions> all;
+  int64_t longest = 0;
+  for (size_t s = 0; s < sequences; ++s) {
+    all.push_back({first_positions.empty() ? 0 : first_positions[s], cu_seqlens[s + 1] - cu_seqlens[s]});
+    longest = std::max(longest, all.back().end());
   }
-  std::vector<at::Tensor> cos, sin;
-  for (size_t s = 0; s + 1 < cu_seqlens.size(); ++s) {
-    const at::Tensor positions = positions_T.slice(0, cu_seqlens[s], cu_seqlens[s + 1]);
-    const RopeAngles angles = compute(positions, rope_frequencies(rope_, max_positions_, longest_of(positions)));
+  const bool is_stretched = rope_.type == "dynamic" && longest > max_positions_;
+  if (!is_stretched) grow(longest);
+  std::vector<at::Tensor> cos{table_.cos.narrow(0, 0, 0)}, sin{table_.sin.narrow(0, 0, 0)};  // of no sequences
+  for (const Positions& positions : all) {
+    const RopeAngles angles = is_stretched
+                                  ? compute(at::arange(positions.first, positions.first + positions.length, at::kLong),
+                                            rope_frequencies(rope_, max_positions_, positions.end()))
+                                  : RopeAngles{table_.cos.narrow(0, positions.first, positions.length),
+                                               table_.sin.narrow(0, positions.first, positions.length)};
     cos.push_back(angles.cos);
     sin.push_back(angles.sin);
   }

@@ -32,8 +32,9 @@ class RopeTable {
  public:
   RopeTable(const ModelConfig& config, at::ScalarType dtype);
 
-  /// positions [T] int64 of the sequences [cu_seqlens[s], cu_seqlens[s + 1]).
-  RopeAngles angles(const at::Tensor& positions_T, const std::vector<int64_t>& cu_seqlens);
+  /// Of the tokens of the sequences [cu_seqlens[s], cu_seqlens[s + 1]), each of which goes on from first_positions[s];
+  /// none given: from 0. Both stand on the host, so that no device is read to know how far the table must reach.
+  RopeAngles angles(const std::vector<int64_t>& cu_seqlens, const std::vector<int64_t>& first_positions = {});
 
  private:
   RopeAngles compute(const at::Tensor& positions, const at::Tensor& frequencies) const;

@@ -41,7 +41,7 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
     const Mesh::Share share = mesh.share_of(rows);
     const PackedBatch batch = loader.batch(first + share.first, share.count);
     const DecoderOutput out =
-        decoder.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher, {.statistics = &statistics});
+        decoder.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher, {.statistics = &statistics});
     at::Tensor loss = decoder.token_losses(out.hidden_TD, batch.labels_T).sum() / targets;
     shares[0] += loss.detach().to(at::kDouble);
     if (!out.router.empty()) {

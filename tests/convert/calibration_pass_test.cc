@@ -68,8 +68,7 @@ TEST_P(CalibrationPassTest, SecondLayersFfnInputIsTheFirstLayersOutputNormalised
   for (int64_t tokens = 0; tokens < spec.calibration_tokens();) tokens += loader.tokens(rows++, 1);
   const PackedBatch batch = loader.batch(0, rows);
   LocalDispatcher dispatcher;
-  const at::Tensor expected =
-      first.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher).hidden_TD;
+  const at::Tensor expected = first.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher).hidden_TD;
   EXPECT_GE(expected.size(0), 1024);
   EXPECT_TRUE(testing::near(pass.features().ffn_inputs.local_TD, expected, 1e-6));
   EXPECT_TRUE(testing::near(pass.features().converted_ffn_inputs_TD, expected, 1e-6))

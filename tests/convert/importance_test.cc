@@ -47,8 +47,7 @@ TEST_P(ImportanceTest, IsWhatAutogradOfTheWholeModelSays) {
     values.retain_grad();
   };
   LocalDispatcher dispatcher;
-  const at::Tensor hidden =
-      decoder.forward({text.tokens_T, text.positions_T, text.cu_seqlens}, dispatcher, options).hidden_TD;
+  const at::Tensor hidden = decoder.forward({text.tokens_T, text.cu_seqlens}, dispatcher, options).hidden_TD;
   decoder.token_losses(hidden, text.labels_T).sum().backward();
 
   // Tokens in three groups, by their place.

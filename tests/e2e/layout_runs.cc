@@ -92,8 +92,7 @@ LayoutRun run_layout(Communicator& world, int expert_parallel, at::ScalarType dt
     const at::NoGradGuard no_grad;
     const Mesh::Share share = setup.mesh.share_of(kRows);
     const PackedBatch batch = loader.batch(share.first, share.count);
-    const DecoderOutput out =
-        setup.decoder.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, *setup.dispatcher);
+    const DecoderOutput out = setup.decoder.forward({batch.tokens_T, batch.cu_seqlens}, *setup.dispatcher);
     run.first_token_losses =
         world.all_gather(setup.decoder.token_losses(out.hidden_TD, batch.labels_T), "first losses");
   }

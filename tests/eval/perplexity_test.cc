@@ -78,8 +78,7 @@ TEST_F(PerplexityTest, IsTheMeanOverDocumentsReadAlone) {
         const size_t end = std::min(begin + 24, ids.size() - 1);
         const std::vector<int64_t> inputs(ids.begin() + begin, ids.begin() + end);
         const auto length = static_cast<int64_t>(inputs.size());
-        const DecoderOutput out =
-            decoder.forward({at::tensor(inputs, at::kLong), at::arange(length, at::kLong), {0, length}}, dispatcher);
+        const DecoderOutput out = decoder.forward({at::tensor(inputs, at::kLong), {0, length}}, dispatcher);
         const at::Tensor log_p = at::log_softmax(decoder.logits(out.hidden_TD), 1);
         for (int64_t t = 0; t < length; ++t, ++tokens) loss -= log_p[t][ids[begin + t + 1]].item<double>();
       }

@@ -43,22 +43,15 @@ AttentionWeights random_weights(const ModelConfig& c, at::ScalarType dtype) {
           bias(c.hidden_size, 10)};
 }
 
-at::Tensor positions_of(const std::vector<int64_t>& cu_seqlens) {
-  std::vector<at::Tensor> parts;
-  for (size_t s = 0; s + 1 < cu_seqlens.size(); ++s)
-    parts.push_back(at::arange(cu_seqlens[s + 1] - cu_seqlens[s], at::kLong));
-  return at::cat(parts);
-}
-
-RopeAngles angles_of(const ModelConfig& config, const at::Tensor& positions, const std::vector<int64_t>& cu_seqlens) {
-  return RopeTable(config, at::kDouble).angles(positions, cu_seqlens);
+RopeAngles angles_of(const ModelConfig& config, const std::vector<int64_t>& cu_seqlens) {
+  return RopeTable(config, at::kDouble).angles(cu_seqlens);
 }
 
 // The table against angles worked out here in double, by the formula theta^(-2j/d).
 TEST(RopeTableTest, AnglesFollowTheFormula) {
   ModelConfig config = shape(2, 2, 16);
   config.rope.theta = 500000;
-  const RopeAngles table = angles_of(config, at::arange(100, at::kLong), {0, 100});
+  const RopeAngles table = angles_of(config, {0, 100});
   double worst = 0;
   for (int64_t p = 0; p < 100; ++p) {
     for (int64_t j = 0; j < 8; ++j) {
@@ -122,7 +115,7 @@ TEST_P(AttentionTest, ValueAndGradientsEqualAttentionWrittenOut) {
   const ModelConfig config = config_of(GetParam());
   const std::vector<int64_t> cu_seqlens{0,  5,  12, 19,
                                         20, 20, 33};  // equal neighbours, a single token, an empty sequence
-  const RopeAngles rope = angles_of(config, positions_of(cu_seqlens), cu_seqlens);
+  const RopeAngles rope = angles_of(config, cu_seqlens);
   std::vector<at::Tensor> values;
   std::vector<std::vector<at::Tensor>> gradients;
   for (const bool ours : {true, false}) {
@@ -147,7 +140,7 @@ TEST_P(AttentionTest, ACacheContinuesTheSequence) {
   const AttentionWeights w = random_weights(config, at::kDouble);
   const at::Tensor x = random_normal({9, config.hidden_size}, 5);
   const auto from = [&](int64_t first, int64_t count, LayerKvCache* cache) {
-    const RopeAngles angles = rope.angles(at::arange(first, first + count, at::kLong), {0, count});
+    const RopeAngles angles = rope.angles({0, count}, {first});
     std::vector<LayerKvCache*> caches;
     if (cache != nullptr) caches.push_back(cache);
     return attention(config, w, angles, x.narrow(0, first, count), {0, count}, caches);

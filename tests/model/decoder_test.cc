@@ -58,7 +58,7 @@ at::Tensor next_tokens(const TokenBatch& batch) {
 
 TokenBatch sequence(const TokenBatch& batch, size_t s) {
   const int64_t begin = batch.cu_seqlens[s], length = batch.cu_seqlens[s + 1] - begin;
-  return {batch.tokens_T.narrow(0, begin, length), batch.positions_T.narrow(0, begin, length), {0, length}};
+  return {batch.tokens_T.narrow(0, begin, length), {0, length}};
 }
 
 struct Kind {
@@ -125,7 +125,7 @@ TEST_P(DecoderTest, CachedLogitsEqualThoseOfTheWholeSequence) {
   const at::Tensor whole = logits_of(model, batch);
   KvCache cache;
   const auto part = [&](int64_t first, int64_t count) {
-    return TokenBatch{batch.tokens_T.narrow(0, first, count), batch.positions_T.narrow(0, first, count), {0, count}};
+    return TokenBatch{batch.tokens_T.narrow(0, first, count), {0, count}};
   };
   EXPECT_TRUE(near(logits_of(model, part(0, 6), &cache), whole.narrow(0, 0, 6), 1e-5));
   for (int64_t t = 6; t < 12; ++t)
@@ -142,7 +142,7 @@ TEST_P(DecoderTest, CachedLogitsOfAWindowEqualThoseOfTheWholeSequence) {
   EXPECT_FALSE(near(whole, logits_of(decoder(at::kFloat), batch), 1e-3)) << "the window must do something";
   KvCache cache;
   const auto part = [&](int64_t first, int64_t count) {
-    return TokenBatch{batch.tokens_T.narrow(0, first, count), batch.positions_T.narrow(0, first, count), {0, count}};
+    return TokenBatch{batch.tokens_T.narrow(0, first, count), {0, count}};
   };
   EXPECT_TRUE(near(logits_of(model, part(0, 6), &cache), whole.narrow(0, 0, 6), 1e-5));
   EXPECT_EQ(bytes_beside(cache), 0) << "rows before the window";
@@ -150,17 +150,17 @@ TEST_P(DecoderTest, CachedLogitsOfAWindowEqualThoseOfTheWholeSequence) {
     EXPECT_TRUE(near(logits_of(model, part(t, 1), &cache), whole.narrow(0, t, 1), 1e-5)) << t;
   EXPECT_EQ(bytes_beside(cache), 0) << "rows before the window";
   EXPECT_EQ(cache.sequences[0].layers[0].keys.size(0), 3) << "keys that no later query sees are dropped";
+  EXPECT_EQ(cache.sequences[0].tokens, 12) << "positions go on beyond the window";
 }
 
-/// The next tokens of several sequences, as a batch that continues a cache in which `seen` of each stand already.
-TokenBatch continuation(const std::vector<std::vector<int64_t>>& tokens, const std::vector<int64_t>& seen) {
-  std::vector<int64_t> all, positions, cu_seqlens{0};
-  for (size_t s = 0; s < tokens.size(); ++s) {
-    all.insert(all.end(), tokens[s].begin(), tokens[s].end());
-    for (size_t i = 0; i < tokens[s].size(); ++i) positions.push_back(seen[s] + static_cast<int64_t>(i));
+/// The next tokens of several sequences, as a batch.
+TokenBatch continuation(const std::vector<std::vector<int64_t>>& tokens) {
+  std::vector<int64_t> all, cu_seqlens{0};
+  for (const std::vector<int64_t>& own : tokens) {
+    all.insert(all.end(), own.begin(), own.end());
     cu_seqlens.push_back(static_cast<int64_t>(all.size()));
   }
-  return {at::tensor(all, at::kLong), at::tensor(positions, at::kLong), cu_seqlens};
+  return {at::tensor(all, at::kLong), cu_seqlens};
 }
 
 // Prompts of several lengths together, then a token each: a sequence waits, one forks, one leaves, one begins. The
@@ -169,19 +169,15 @@ TEST_P(DecoderTest, SequencesOfACacheAreContinuedTogetherAsAlone) {
   const Decoder model = decoder(at::kFloat);
   KvCache together;
   std::vector<KvCache> alone(4);
-  std::vector<int64_t> seen(4, 0);
   int64_t differ = 0;
   const auto step = [&](const std::vector<size_t>& who, const std::vector<std::vector<int64_t>>& tokens) {
-    std::vector<int64_t> places;
-    for (const size_t s : who) places.push_back(seen[s]);
-    const TokenBatch batch = continuation(tokens, places);
+    const TokenBatch batch = continuation(tokens);
     const at::Tensor logits = logits_of(model, batch, &together);
     EXPECT_EQ(bytes_beside(together), 0) << "rows of the batch's other sequences";
     for (size_t i = 0; i < who.size(); ++i) {
       if (tokens[i].empty()) continue;
-      const at::Tensor own = logits_of(model, continuation({tokens[i]}, {places[i]}), &alone[who[i]]);
+      const at::Tensor own = logits_of(model, continuation({tokens[i]}), &alone[who[i]]);
       differ += testing::rows_that_differ(own, logits.slice(0, batch.cu_seqlens[i], batch.cu_seqlens[i + 1]));
-      seen[who[i]] += static_cast<int64_t>(tokens[i].size());
     }
   };
   step({0, 1, 2}, {{5, 17, 3, 40, 8}, {60}, {2, 9, 33, 12, 12, 4, 7}});
@@ -190,14 +186,12 @@ TEST_P(DecoderTest, SequencesOfACacheAreContinuedTogetherAsAlone) {
   together.sequences.erase(together.sequences.begin() + 1);
   together.sequences.push_back(together.sequences[0]);
   alone[3] = alone[0];
-  seen[3] = seen[0];
   step({0, 2, 3}, {{21}, {22}, {23}});
   together.sequences.emplace_back();
   alone[1] = {};
-  seen[1] = 0;
   step({0, 2, 3, 1}, {{31}, {32}, {}, {33, 34}});
   EXPECT_EQ(differ, 0);
-  EXPECT_THROW(logits_of(model, continuation({{1}}, {0}), &together), Internal) << "one sequence for four";
+  EXPECT_THROW(logits_of(model, continuation({{1}}), &together), Internal) << "one sequence for four";
 }
 
 TEST_P(DecoderTest, LaterTokensDoNotChangeEarlierLogits) {
@@ -232,7 +226,7 @@ TEST_P(DecoderTest, ChunkedLossesEqualWholeOnes) {
 TEST_P(DecoderTest, NoTokensGiveNoRows) {
   Decoder model = decoder(at::kFloat);
   require_all_gradients(model);
-  const TokenBatch batch{at::empty({0}, at::kLong), at::empty({0}, at::kLong), {0}};
+  const TokenBatch batch{at::empty({0}, at::kLong), {0}};
   LocalDispatcher dispatcher;
   const DecoderOutput output = model.forward(batch, dispatcher);
   EXPECT_EQ(output.hidden_TD.sizes(), (std::vector<int64_t>{0, 32}));

@@ -112,7 +112,7 @@ TEST(RopeFactorTest, YarnScalesTheTables) {
   EXPECT_DOUBLE_EQ(rope_output_factor(yarn), (0.2 * std::log(4.0) + 1) / (0.05 * std::log(4.0) + 1));
   yarn.attention_factor = 1.25;
   EXPECT_DOUBLE_EQ(rope_output_factor(yarn), 1.25);
-  const RopeAngles angles = RopeTable(model_with(yarn), at::kDouble).angles(at::zeros({1}, at::kLong), {0, 1});
+  const RopeAngles angles = RopeTable(model_with(yarn), at::kDouble).angles({0, 1});
   EXPECT_TRUE(near(angles.cos, at::full({1, 8}, 1.25, at::kDouble), 1e-12)) << "cos 0 times the factor";
   yarn.attention_factor.reset();
   yarn.factor = 0.5;
@@ -142,7 +142,7 @@ INSTANTIATE_TEST_SUITE_P(, RopeTypeTest, ::testing::Values("default", "linear", 
 
 TEST_P(RopeTypeTest, ProductsOfQueryAndKeyDependOnThePositionDifferenceOnly) {
   RopeTable table(model_with(config(), 128), at::kDouble);
-  const RopeAngles all = table.angles(at::arange(128, at::kLong), {0, 128});
+  const RopeAngles all = table.angles({0, 128});
   const at::Tensor q = random_normal({1, 1, 16}, 1), k = random_normal({1, 1, 16}, 2);
   const auto at_position = [&](const at::Tensor& x, int64_t p) {
     return ops::rope(x, all.cos.narrow(0, p, 1), all.sin.narrow(0, p, 1)).flatten();
@@ -161,7 +161,7 @@ TEST_P(RopeTypeTest, ProductsOfQueryAndKeyDependOnThePositionDifferenceOnly) {
 TEST_P(RopeTypeTest, InterleavedPairsWithPermutedRowsAgree) {
   const int64_t d = 16, tokens = 40;
   RopeTable table(model_with(config(), 128), at::kDouble);
-  const RopeAngles angles = table.angles(at::arange(tokens, at::kLong), {0, tokens});
+  const RopeAngles angles = table.angles({0, tokens});
   const auto interleaved = [&](const at::Tensor& x) {  // [T, heads, d]
     const at::Tensor even = x.slice(2, 0, d, 2), odd = x.slice(2, 1, d, 2), cos = angles.cos.unsqueeze(1),
                      sin = angles.sin.unsqueeze(1);
@@ -192,13 +192,16 @@ TEST_P(RopeTypeTest, InterleavedPairsWithPermutedRowsAgree) {
 TEST(RopeTableTest, APositionsBitsDoNotDependOnWhatWasAsked) {
   const ModelConfig config = model_with(llama3(5e5, 64, 8), 131072);
   RopeTable whole(config, at::kFloat);
-  const RopeAngles all = whole.angles(at::arange(3000, at::kLong), {0, 3000});
+  const RopeAngles all = whole.angles({0, 3000});
   RopeTable grown(config, at::kFloat);
   for (const int64_t position : {0, 700, 511, 512, 2999, 3}) {
-    const RopeAngles one = grown.angles(at::full({1}, position, at::kLong), {0, 1});
+    const RopeAngles one = grown.angles({0, 1}, {position});
     EXPECT_TRUE(at::equal(one.cos[0], all.cos[position]) && at::equal(one.sin[0], all.sin[position])) << position;
   }
-  const RopeAngles none = grown.angles(at::empty({0}, at::kLong), {0});
+  const RopeAngles several = grown.angles({0, 2, 2, 5}, {510, 9, 2000});
+  EXPECT_TRUE(at::equal(several.cos, at::cat({all.cos.narrow(0, 510, 2), all.cos.narrow(0, 2000, 3)})));
+  EXPECT_TRUE(at::equal(several.sin, at::cat({all.sin.narrow(0, 510, 2), all.sin.narrow(0, 2000, 3)})));
+  const RopeAngles none = grown.angles({0});
   EXPECT_EQ(none.cos.sizes(), (std::vector<int64_t>{0, 32}));
 }
 
@@ -209,17 +212,17 @@ TEST(RopeTableTest, DynamicStretchesTheLongSequenceOnly) {
   dynamic.factor = 2;
   const ModelConfig config = model_with(dynamic, 32);
   RopeTable table(config, at::kDouble), plain(model_with(rope_of("default", 1e4, 16), 32), at::kDouble);
-  const at::Tensor short_one = at::arange(20, at::kLong), long_one = at::arange(50, at::kLong);
-  const RopeAngles packed = table.angles(at::cat({short_one, long_one}), {0, 20, 70});
-  EXPECT_TRUE(near(packed.cos.slice(0, 0, 20), plain.angles(short_one, {0, 20}).cos, 1e-12));
-  const RopeAngles alone = table.angles(long_one, {0, 50});
+  const std::vector<int64_t> short_one{0, 20}, long_one{0, 50};
+  const RopeAngles packed = table.angles({0, 20, 70});
+  EXPECT_TRUE(near(packed.cos.slice(0, 0, 20), plain.angles(short_one).cos, 1e-12));
+  const RopeAngles alone = table.angles(long_one);
   EXPECT_TRUE(at::equal(packed.cos.slice(0, 20), alone.cos));
   const at::Tensor expected =
-      (long_one.to(at::kDouble).unsqueeze(1) * rope_frequencies(dynamic, 32, 50).to(at::kDouble).unsqueeze(0)).sin();
+      (at::arange(50, at::kDouble).unsqueeze(1) * rope_frequencies(dynamic, 32, 50).to(at::kDouble).unsqueeze(0)).sin();
   EXPECT_TRUE(near(alone.sin, expected, 1e-5));
-  EXPECT_FALSE(near(alone.cos, plain.angles(long_one, {0, 50}).cos, 1e-2));
+  EXPECT_FALSE(near(alone.cos, plain.angles(long_one).cos, 1e-2));
   // And back: a short call has the trained frequencies again.
-  EXPECT_TRUE(near(table.angles(short_one, {0, 20}).cos, plain.angles(short_one, {0, 20}).cos, 1e-12));
+  EXPECT_TRUE(near(table.angles(short_one).cos, plain.angles(short_one).cos, 1e-12));
 }
 
 }  // namespace

@@ -117,8 +117,8 @@ class ExportPeerTest : public ::testing::TestWithParam<Peer> {
     at::Tensor logits = at::empty({kSequences, kLength, vocab}), greedy = at::empty({kPrompts, kGenerated}, at::kLong);
     LocalDispatcher dispatcher;
     for (int64_t row = 0; row < kSequences; ++row) {
-      logits.select(0, row).copy_(decoder.logits(
-          decoder.forward({ids.select(0, row), at::arange(kLength, at::kLong), {0, kLength}}, dispatcher).hidden_TD));
+      logits.select(0, row).copy_(
+          decoder.logits(decoder.forward({ids.select(0, row), {0, kLength}}, dispatcher).hidden_TD));
     }
     for (int64_t row = 0; row < kPrompts; ++row)
       greedy.select(0, row).copy_(continuation(decoder, prompts.select(0, row)));
@@ -138,15 +138,11 @@ class ExportPeerTest : public ::testing::TestWithParam<Peer> {
     KvCache cache;
     std::vector<int64_t> generated;
     at::Tensor next = prompt;
-    for (int64_t position = 0; static_cast<int64_t>(generated.size()) < kGenerated;) {
+    while (static_cast<int64_t>(generated.size()) < kGenerated) {
       const int64_t count = next.size(0);
-      const at::Tensor hidden = decoder
-                                    .forward({next, at::arange(position, position + count, at::kLong), {0, count}},
-                                             dispatcher, {.cache = &cache})
-                                    .hidden_TD;
+      const at::Tensor hidden = decoder.forward({next, {0, count}}, dispatcher, {.cache = &cache}).hidden_TD;
       generated.push_back(decoder.logits(hidden.slice(0, count - 1)).argmax(1).item<int64_t>());
       next = at::tensor({generated.back()}, at::kLong);
-      position += count;
     }
     return at::tensor(generated, at::kLong);
   }

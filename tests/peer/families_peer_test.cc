@@ -101,10 +101,7 @@ void FamilyPeerTest::expect_gradients() const {
     at::Tensor labels = at::full({tokens}, -100, at::kLong);
     labels.narrow(0, 0, tokens - 1).copy_(ids.narrow(0, 1, tokens - 1));
     LocalDispatcher dispatcher;
-    decoder
-        .token_losses(decoder.forward({ids, at::arange(tokens, at::kLong), {0, tokens}}, dispatcher).hidden_TD, labels)
-        .sum()
-        .backward();
+    decoder.token_losses(decoder.forward({ids, {0, tokens}}, dispatcher).hidden_TD, labels).sum().backward();
     const SafetensorsFile theirs(model(number) / "gradients.safetensors");
     EXPECT_EQ(theirs.header().entries.size(), decoder.parameters().size());
     for (const Parameter& parameter : decoder.parameters()) {
@@ -146,12 +143,9 @@ void FamilyPeerTest::expect_greedy_texts() const {
     for (int i = 0; i < 2; ++i) {
       const at::Tensor prompt = greedy.tensor(concat("prompt", i)), text = greedy.tensor(concat("text", i));
       KvCache cache;
-      int64_t position = 0;
       const auto with_cache = [&](const std::vector<int64_t>& tokens) {
         const auto count = static_cast<int64_t>(tokens.size());
-        const TokenBatch batch{
-            at::tensor(tokens, at::kLong), at::arange(position, position + count, at::kLong), {0, count}};
-        position += count;
+        const TokenBatch batch{at::tensor(tokens, at::kLong), {0, count}};
         return decoder.logits(decoder.forward(batch, dispatcher, {.cache = &cache}).hidden_TD)[count - 1];
       };
       EXPECT_EQ(agreeing_tokens(with_cache, prompt, text), text.numel())
@@ -165,8 +159,7 @@ void FamilyPeerTest::expect_greedy_texts() const {
         all.insert(all.end(), tokens.begin(), tokens.end());
         const auto count = static_cast<int64_t>(all.size());
         return decoder.logits(
-            decoder.forward({at::tensor(all, at::kLong), at::arange(count, at::kLong), {0, count}}, dispatcher)
-                .hidden_TD)[count - 1];
+            decoder.forward({at::tensor(all, at::kLong), {0, count}}, dispatcher).hidden_TD)[count - 1];
       };
       EXPECT_EQ(agreeing_tokens(whole, prompt, text), text.numel())
           << GetParam() << " " << number << ", prompt " << i << ", without cache";

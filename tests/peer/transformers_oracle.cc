@@ -29,7 +29,7 @@ at::Tensor our_logits(const std::filesystem::path& model, const at::Tensor& ids)
   const at::NoGradGuard no_grad;
   LocalDispatcher dispatcher;
   const int64_t tokens = ids.size(0);
-  return decoder.logits(decoder.forward({ids, at::arange(tokens, at::kLong), {0, tokens}}, dispatcher).hidden_TD);
+  return decoder.logits(decoder.forward({ids, {0, tokens}}, dispatcher).hidden_TD);
 }
 
 int64_t wrong_choices(const at::Tensor& ours, const at::Tensor& theirs, double clear_gap) {

@@ -90,15 +90,13 @@ void require_all_gradients(Decoder& decoder) {
 
 TokenBatch random_batch(const std::vector<int64_t>& lengths, int64_t vocab_size, uint64_t seed) {
   CounterRng rng(seed, kStreamTest, 1);
-  std::vector<int64_t> tokens, positions, cu_seqlens{0};
+  std::vector<int64_t> tokens, cu_seqlens{0};
   for (const int64_t length : lengths) {
-    for (int64_t position = 0; position < length; ++position) {
+    for (int64_t i = 0; i < length; ++i)
       tokens.push_back(static_cast<int64_t>(rng.below(static_cast<uint64_t>(vocab_size))));
-      positions.push_back(position);
-    }
     cu_seqlens.push_back(cu_seqlens.back() + length);
   }
-  return {at::tensor(tokens, at::kLong), at::tensor(positions, at::kLong), std::move(cu_seqlens)};
+  return {at::tensor(tokens, at::kLong), std::move(cu_seqlens)};
 }
 
 }  // namespace moe::testing

@@ -28,7 +28,7 @@ void fill_random(Decoder& decoder, uint64_t seed);
 /// Asks the gradients of all weights.
 void require_all_gradients(Decoder& decoder);
 
-/// Sequences of these lengths with random tokens, positions from 0 in each.
+/// Sequences of these lengths with random tokens.
 TokenBatch random_batch(const std::vector<int64_t>& lengths, int64_t vocab_size, uint64_t seed);
 
 }  // namespace moe::testing

@@ -128,8 +128,7 @@ void TrainStepTest::expect_naive_computation(const ModelConfig& config) const {
   };
   for (int64_t micro_step = 0; micro_step < 3; ++micro_step) {
     const PackedBatch batch = data.batch(3 + 4 * micro_step, 4);
-    const DecoderOutput out =
-        decoder.forward({batch.tokens_T, batch.positions_T, batch.cu_seqlens}, dispatcher, {.observer = look});
+    const DecoderOutput out = decoder.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher, {.observer = look});
     const at::Tensor log_p = at::log_softmax(decoder.logits(out.hidden_TD), 1);
     std::vector<int64_t> with_target, labels;
     for (int64_t t = 0; t < batch.labels_T.size(0); ++t, ++tokens) {
