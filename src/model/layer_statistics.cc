@@ -17,13 +17,15 @@ void LayerStatistics::add(std::string_view name, const at::Tensor& sum, int64_t 
 }
 
 at::Tensor LayerStatistics::totals() const {
-  at::Tensor totals_N2 = at::empty({static_cast<int64_t>(totals_.size()), 2}, at::kDouble);
-  double* value = totals_N2.mutable_data_ptr<double>();
+  if (totals_.empty()) return at::empty({0, 2}, at::kDouble);
+  std::vector<at::Tensor> sums;
+  std::vector<double> counts;
   for (const Total& total : totals_) {
-    *value++ = total.sum.item<double>();
-    *value++ = static_cast<double>(total.count);
+    sums.push_back(total.sum);
+    counts.push_back(static_cast<double>(total.count));
   }
-  return totals_N2;
+  const at::Tensor sums_N = at::stack(sums);
+  return at::stack({sums_N, at::tensor(counts, sums_N.options())}, 1);
 }
 
 std::map<std::string, double> LayerStatistics::means(const at::Tensor& totals_N2) const {

@@ -19,9 +19,10 @@ class LayerStatistics {
   /// `sum` [] over `count` tokens (or whatever the number is a mean of); no gradient flows through it.
   void add(std::string_view name, const at::Tensor& sum, int64_t count);
 
-  /// [statistics, 2] double: sum and count, in the order of first use. To be summed over ranks.
+  /// [statistics, 2] double: sum and count, in the order of first use, on the device of the sums, which are not read.
+  /// To be summed over ranks.
   at::Tensor totals() const;
-  /// The mean of each from totals() after that sum; 0 where nothing was counted.
+  /// The mean of each from totals() after that sum, on the host; 0 where nothing was counted.
   std::map<std::string, double> means(const at::Tensor& totals_N2) const;
 
  private:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <string>
 
 #include "kernels/rows.h"
@@ -43,18 +44,17 @@ void sum_group(const std::vector<at::Tensor>& gradients, Communicator& group, co
   if (!bucket.empty()) sum_bucket(bucket, group, op);
 }
 
-/// In double: a norm decides over clipping on every rank alike, and a sum of millions of squares in float would lose
-/// the small ones.
-double squares(const at::Tensor& gradient) {
+/// Leaves the sum of squares at `sum`, on the gradient's device. In double: a norm decides over clipping on every rank
+/// alike, and a sum of millions of squares in float would lose the small ones.
+void sum_squares(const at::Tensor& gradient, double* sum) {
   const at::Tensor dense = gradient.contiguous();  // itself, as our operations make gradients
-  at::Tensor sum = at::empty({}, dense.options().dtype(at::kDouble));
-  kernels::sum_of_squares(const_vector(dense), sum.mutable_data_ptr<double>(),
-                          ops::queue_of("sum_of_squares", {{"gradient", dense}}));
-  return sum.item<double>();
+  kernels::sum_of_squares(const_vector(dense), sum, ops::queue_of("sum_of_squares", {{"gradient", dense}}));
 }
 
 /// A gradient that some rank made and this one did not (it had no rows) becomes zeros here. One that nobody made, of a
-/// frozen or unused parameter, stays undefined, so that the optimizer leaves the parameter alone.
+/// frozen or unused parameter, stays undefined, so that the optimizer leaves the parameter alone. A number for each
+/// parameter once a step, made and read on the host: which gradients there are is known to it alone, and it makes those
+/// that are missing.
 void agree_on_gradients(std::vector<Parameter>& parameters, Communicator& world) {
   if (world.size() == 1 || parameters.empty()) return;
   at::Tensor makers = at::zeros({static_cast<int64_t>(parameters.size())}, at::kLong);
@@ -84,27 +84,34 @@ void sum_gradients(std::vector<Parameter>& parameters, Mesh& mesh) {
 
 double global_gradient_norm(const std::vector<Parameter>& parameters, Mesh& mesh) {
   const at::NoGradGuard no_grad;
-  double sum = 0;
-  // By expert, in a place for each of the model's: other ranks' are 0 here, so that the sum over the group adds nothing
-  // to them, and then all are added in one order, whoever owns which.
-  std::vector<double> experts;
+  std::vector<at::Tensor> dense, experts;
+  int64_t places = 0;
   for (const Parameter& parameter : parameters) {
     const at::Tensor& gradient = parameter.value.grad();
     if (!gradient.defined()) continue;
-    if (!parameter.is_expert) {
-      sum += squares(gradient);
-      continue;
-    }
+    (parameter.is_expert ? experts : dense).push_back(gradient);
+    places += parameter.is_expert ? gradient.size(0) * mesh.expert_parallel() : 1;
+  }
+  if (places == 0) return 0;
+  // Of dense parameters, then by expert, in a place for each of the model's: other ranks' are 0 here, so that the sum
+  // over the group adds nothing to them, and then all are added in one order, whoever owns which.
+  at::Tensor sums = at::zeros({places}, (dense.empty() ? experts : dense).front().options().dtype(at::kDouble));
+  double* place = sums.mutable_data_ptr<double>();
+  for (const at::Tensor& gradient : dense) sum_squares(gradient, place++);
+  for (const at::Tensor& gradient : experts) {
     const int64_t owned = gradient.size(0);
-    const auto first = static_cast<int64_t>(experts.size()) + owned * mesh.expert_group().rank();
-    experts.resize(experts.size() + static_cast<size_t>(owned * mesh.expert_parallel()), 0);
-    for (int64_t e = 0; e < owned; ++e) experts[static_cast<size_t>(first + e)] = squares(gradient.select(0, e));
+    double* const own = place + owned * mesh.expert_group().rank();
+    for (int64_t e = 0; e < owned; ++e) sum_squares(gradient.select(0, e), own + e);
+    place += owned * mesh.expert_parallel();
   }
   if (!experts.empty()) {
-    at::Tensor all = at::tensor(experts, at::kDouble);
-    mesh.expert_group().all_reduce_sum(all, "gradient norm of experts");
-    for (size_t i = 0; i < experts.size(); ++i) sum += all.const_data_ptr<double>()[i];
+    at::Tensor of_experts = sums.slice(0, static_cast<int64_t>(dense.size()));
+    mesh.expert_group().all_reduce_sum(of_experts, "gradient norm of experts");
   }
+  // The one read of a norm: clipping, which it decides, and the step's record are the host's.
+  const at::Tensor read = sums.cpu();
+  const double* const values = read.const_data_ptr<double>();
+  const double sum = std::accumulate(values, values + places, 0.0);
   return std::sqrt(sum);
 }
 

@@ -16,7 +16,8 @@ at::Tensor stacked_counts(const std::vector<RouterStats>& router) {
 std::vector<std::vector<int64_t>> to_rows(const at::Tensor& counts_LE) {
   std::vector<std::vector<int64_t>> rows;
   if (!counts_LE.defined()) return rows;
-  const int64_t* counts = counts_LE.const_data_ptr<int64_t>();
+  const at::Tensor read_LE = counts_LE.cpu();
+  const int64_t* counts = read_LE.const_data_ptr<int64_t>();
   for (int64_t layer = 0; layer < counts_LE.size(0); ++layer, counts += counts_LE.size(1))
     rows.emplace_back(counts, counts + counts_LE.size(1));
   return rows;
@@ -33,8 +34,9 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
   StepOutcome outcome;
   outcome.tokens = loader.tokens(first_row, rows * options.micro_steps);
   at::Tensor load_LE;
-  // This rank's shares of the loss and of the balance loss, summed over the ranks at the end.
-  at::Tensor shares = at::zeros({2}, at::kDouble);
+  // This rank's shares of the loss and of the balance loss, summed over the ranks at the end. On the model's device, as
+  // all that a step measures: nothing of it is read before the last backward is on its way.
+  at::Tensor shares = at::zeros({2}, decoder.parameters().front().value.options().dtype(at::kDouble));
   LayerStatistics statistics;
   for (int64_t micro_step = 0; micro_step < options.micro_steps; ++micro_step) {
     const int64_t first = first_row + micro_step * rows;
@@ -59,10 +61,12 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
   const at::Tensor measured_N2 = statistics.totals();
   at::Tensor sums = at::cat({shares, measured_N2.flatten()});
   mesh.world().all_reduce_sum(sums, "step losses");
-  outcome.loss = sums[0].item<double>();
-  outcome.balance_loss = sums[1].item<double>();
+  // The reads of a step, for its record: these, and the expert counts.
+  const at::Tensor read = sums.cpu();
+  outcome.loss = read.const_data_ptr<double>()[0];
+  outcome.balance_loss = read.const_data_ptr<double>()[1];
   outcome.expert_load = to_rows(load_LE);
-  outcome.layers = statistics.means(sums.slice(0, 2).view_as(measured_N2));
+  outcome.layers = statistics.means(read.slice(0, 2).view_as(measured_N2));
   return outcome;
 }
 
