@@ -197,6 +197,7 @@ struct Backend {
   Op<GroupedSumRowsArgs> grouped_sum_rows = nullptr;
   Op<TopKArgs> top_k = nullptr;
   Op<SlotSort> sort_slots = nullptr;
+  Op<SendSort> sort_sends = nullptr;
   /// Devices that the process can use; 0 where there is none or no driver.
   int (*device_count)() = nullptr;
 };

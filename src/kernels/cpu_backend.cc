@@ -41,6 +41,7 @@ const Backend kCpuBackend{
     .grouped_sum_rows = at_once<grouped_sum_rows_cpu>,
     .top_k = at_once<top_k_cpu>,
     .sort_slots = at_once<sort_slots_cpu>,
+    .sort_sends = at_once<sort_sends_cpu>,
     .device_count = [] { return 1; },
 };
 

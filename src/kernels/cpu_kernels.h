@@ -31,5 +31,6 @@ void grouped_add_bias_cpu(const GroupedAddBiasArgs& args);
 void grouped_sum_rows_cpu(const GroupedSumRowsArgs& args);
 void top_k_cpu(const TopKArgs& args);
 void sort_slots_cpu(const SlotSort& sort);
+void sort_sends_cpu(const SendSort& sort);
 
 }  // namespace moe::kernels

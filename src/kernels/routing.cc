@@ -16,11 +16,21 @@ void top_k(ConstMatrixView logits, int64_t k, int64_t* ids, Queue queue) {
 }
 
 void sort_slots(const SlotSort& sort, Queue queue) {
-  if (sort.tokens < 0 || sort.slots < 0 || sort.experts < 0) {
-    throw InvalidArgument(concat("sort_slots: ", sort.tokens, " tokens of ", sort.slots, " slots, ", sort.experts,
-                                 " experts; expected 0 or more"));
+  if (sort.tokens < 0 || sort.slots < 0 || sort.experts < 0 || sort.rows < 0 || sort.rows > sort.tokens * sort.slots) {
+    throw InvalidArgument(concat("sort_slots: ", sort.rows, " rows of ", sort.tokens, " tokens of ", sort.slots,
+                                 " slots, ", sort.experts,
+                                 " experts; expected 0 or more, and no more rows than slots"));
   }
   run(&Backend::sort_slots, "sort_slots", sort, queue);
+}
+
+void sort_sends(const SendSort& sort, Queue queue) {
+  if (sort.tokens < 0 || sort.slots < 0 || sort.ranks <= 0 || sort.experts_per_rank <= 0) {
+    throw InvalidArgument(concat("sort_sends: ", sort.tokens, " tokens of ", sort.slots, " slots to ", sort.ranks,
+                                 " ranks of ", sort.experts_per_rank,
+                                 " experts; expected 0 or more tokens and slots, 1 or more ranks and experts"));
+  }
+  run(&Backend::sort_sends, "sort_sends", sort, queue);
 }
 
 }  // namespace moe::kernels

@@ -1,12 +1,15 @@
 #include "parallel/all_to_all_dispatcher.h"
 
+#include <algorithm>
 #include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "common/error.h"
+#include "kernels/routing.h"
 #include "model/moe/slot_order.h"
+#include "model/op_queue.h"
 #include "model/ops.h"
 #include "parallel/row_exchange.h"
 
@@ -18,49 +21,39 @@ struct SendOrder {
   at::Tensor row_tokens_S;  ///< int64: token of each sent row
   at::Tensor slot_rows_TP;  ///< int64: row of each (token, destination rank), -1 for none
   at::Tensor local_ids_SK;  ///< int64: the destination's own number of the expert in slot k, -1 if it lives elsewhere
-  std::vector<int64_t> rows_per_rank;  ///< [ranks]
+  std::vector<int64_t> counts;  ///< [ranks, 2]: rows for each rank, and how many of their slots live there
 };
 
-/// Two passes: how many rows each rank gets is known only when all tokens are counted, and an exchange wants the rows
-/// of one destination side by side. Within a destination rows keep the order of tokens, and ranks hold consecutive
-/// shares of the batch; so a receiver, which gets rows by source rank, has them in the order of the global batch, and
-/// an expert's weight gradient adds the rows in the order that one rank with all these tokens would.
+/// Within a destination rows keep the order of tokens, and ranks hold consecutive shares of the batch; so a receiver,
+/// which gets rows by source rank, has them in the order of the global batch, and an expert's weight gradient adds the
+/// rows in the order that one rank with all these tokens would.
 SendOrder order_sends(const at::Tensor& ids_TK, int64_t experts_per_rank, int64_t ranks) {
-  const at::Tensor ids_tensor = ids_TK.contiguous();
-  const int64_t tokens = ids_tensor.size(0), top_k = ids_tensor.size(1);
-  const int64_t* ids = ids_tensor.const_data_ptr<int64_t>();
-
-  SendOrder order;
-  order.slot_rows_TP = at::full({tokens, ranks}, -1, at::kLong);
-  int64_t* const slot_rows = order.slot_rows_TP.mutable_data_ptr<int64_t>();
-  order.rows_per_rank.assign(ranks, 0);
-  for (int64_t slot = 0; slot < tokens * top_k; ++slot) {
-    const int64_t rank = ids[slot] / experts_per_rank;
-    int64_t& row = slot_rows[slot / top_k * ranks + rank];
-    // The first slot that leads to this rank takes the row; the token's others there share it: rows are wide, ids not.
-    if (row < 0) row = order.rows_per_rank[rank]++;
-  }
-  std::vector<int64_t> first(ranks, 0);
-  std::exclusive_scan(order.rows_per_rank.begin(), order.rows_per_rank.end(), first.begin(), int64_t{0});
-  const int64_t rows = first.back() + order.rows_per_rank.back();
-
-  order.row_tokens_S = at::empty({rows}, at::kLong);
-  order.local_ids_SK = at::empty({rows, top_k}, at::kLong);
-  int64_t* const row_tokens = order.row_tokens_S.mutable_data_ptr<int64_t>();
-  int64_t* const local_ids = order.local_ids_SK.mutable_data_ptr<int64_t>();
-  for (int64_t token = 0; token < tokens; ++token) {
-    for (int64_t rank = 0; rank < ranks; ++rank) {
-      int64_t& row = slot_rows[token * ranks + rank];
-      if (row < 0) continue;
-      row += first[rank];
-      row_tokens[row] = token;
-      for (int64_t k = 0; k < top_k; ++k) {
-        const int64_t id = ids[token * top_k + k];
-        local_ids[row * top_k + k] = id / experts_per_rank == rank ? id % experts_per_rank : -1;
-      }
-    }
-  }
+  const kernels::Queue queue = ops::queue_of("sort_sends", {{"ids", ids_TK}});
+  const at::Tensor ids = ids_TK.contiguous();
+  const int64_t tokens = ids.size(0), top_k = ids.size(1), room = tokens * std::min(top_k, ranks);
+  at::Tensor row_tokens = at::empty({room}, ids.options()), slot_rows = at::empty({tokens, ranks}, ids.options()),
+             local_ids = at::empty({room, top_k}, ids.options()), counts = at::empty({ranks, 2}, ids.options());
+  kernels::sort_sends({ids.const_data_ptr<int64_t>(), tokens, top_k, ranks, experts_per_rank,
+                       row_tokens.mutable_data_ptr<int64_t>(), slot_rows.mutable_data_ptr<int64_t>(),
+                       local_ids.mutable_data_ptr<int64_t>(), counts.mutable_data_ptr<int64_t>()},
+                      queue);
+  // The one read of a layer whose experts are spread: transports, and the shapes of what travels, want counts on the
+  // host. With the slots beside the rows, a receiver need not read how many rows its experts have.
+  const at::Tensor read = counts.cpu();
+  const int64_t* const values = read.const_data_ptr<int64_t>();
+  SendOrder order{{}, slot_rows, {}, {values, values + read.numel()}};
+  int64_t rows = 0;
+  for (int64_t rank = 0; rank < ranks; ++rank) rows += order.counts[2 * rank];
+  order.row_tokens_S = row_tokens.narrow(0, 0, rows);
+  order.local_ids_SK = local_ids.narrow(0, 0, rows);
   return order;
+}
+
+/// Of counts [ranks, 2] the first of each rank, or the second.
+std::vector<int64_t> column(const std::vector<int64_t>& counts, size_t which) {
+  std::vector<int64_t> values;
+  for (size_t i = which; i < counts.size(); i += 2) values.push_back(counts[i]);
+  return values;
 }
 
 class AllToAllPlan final : public DispatchPlan {
@@ -84,7 +77,8 @@ DispatchedTokens AllToAllDispatcher::dispatch(const at::Tensor& x_TD, const at::
   auto plan = std::make_shared<AllToAllPlan>();
   plan->send_row_tokens_S = sends.row_tokens_S;
   plan->send_slot_rows_TP = sends.slot_rows_TP;
-  plan->counts = {sends.rows_per_rank, group.exchange_counts(sends.rows_per_rank, "dispatch counts" + where)};
+  const std::vector<int64_t> arriving = group.exchange_counts(sends.counts, "dispatch counts" + where, 2);
+  plan->counts = {column(sends.counts, 0), column(arriving, 0)};
   // On their way while the rows are laid out and travel.
   const std::unique_ptr<Work> ids_on_their_way =
       group.start_all_to_all(sends.local_ids_SK, plan->counts.send, plan->counts.receive, "dispatch ids" + where);
@@ -96,7 +90,9 @@ DispatchedTokens AllToAllDispatcher::dispatch(const at::Tensor& x_TD, const at::
   plan->weights_NK = received[1];
   const at::Tensor received_ids_NK = ids_on_their_way->wait();
 
-  SlotOrder order = sort_slots(received_ids_NK, {0, owned.count});
+  const std::vector<int64_t> slots = column(arriving, 1);
+  SlotOrder order =
+      sort_slots(received_ids_NK, {0, owned.count}, std::accumulate(slots.begin(), slots.end(), int64_t{0}));
   plan->slot_rows_NK = order.slot_rows_TK;
   traffic_.rows_sent += sends.row_tokens_S.size(0);
   traffic_.rows_received += received_ids_NK.size(0);

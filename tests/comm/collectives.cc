@@ -83,6 +83,12 @@ void check_all_to_all(Communicator& world, const Rows& rows, int64_t width, at::
     for (int64_t i = 0; i < receive[peer] * width; ++i) expected.push_back(row_value(peer, me, i));
   }
   EXPECT_EQ(world.exchange_counts(send, "counts"), receive);
+  std::vector<int64_t> send_two, receive_two;
+  for (int peer = 0; peer < n; ++peer) {
+    send_two.insert(send_two.end(), {send[peer], 100 * me + peer});
+    receive_two.insert(receive_two.end(), {receive[peer], 100 * peer + me});
+  }
+  EXPECT_EQ(world.exchange_counts(send_two, "two counts", 2), receive_two);
   const at::Tensor arrived =
       world.all_to_all(at::tensor(sent, at::kDouble).view({-1, width}).to(dtype), send, receive, "rows");
   EXPECT_EQ(arrived.scalar_type(), dtype);

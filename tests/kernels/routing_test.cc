@@ -43,16 +43,17 @@ TEST_P(RoutingTest, RowsStandByExpertThenToken) {
   std::vector<int64_t> ids_TK;
   for (const double value : random) ids_TK.push_back(static_cast<int64_t>((value + 1) * E / 2));
   for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, E}, {2, 3}, {E, 2}}) {
-    TestArray<int64_t> ids(device, ids_TK), row_tokens(device, std::vector<int64_t>(ids_TK.size(), -7)),
-        slot_rows(device, ids_TK), rows_per_expert(device, std::vector<int64_t>(static_cast<size_t>(count), -7));
-    sort_slots({ids.data(), T, K, first, count, row_tokens.data(), slot_rows.data(), rows_per_expert.data()},
-               {device, nullptr});
     std::vector<int64_t> here, expected_rows(ids_TK.size(), -1), expected_counts(static_cast<size_t>(count), 0);
     for (int64_t slot = 0; slot < T * K; ++slot) {
       if (ids_TK[slot] >= first && ids_TK[slot] < first + count) here.push_back(slot);
     }
     std::stable_sort(here.begin(), here.end(), [&](int64_t a, int64_t b) { return ids_TK[a] < ids_TK[b]; });
-    std::vector<int64_t> expected_tokens(ids_TK.size(), -7);
+    std::vector<int64_t> expected_tokens(here.size());
+    TestArray<int64_t> ids(device, ids_TK), row_tokens(device, std::vector<int64_t>(here.size(), -7)),
+        slot_rows(device, ids_TK), rows_per_expert(device, std::vector<int64_t>(static_cast<size_t>(count), -7));
+    sort_slots({ids.data(), T, K, first, count, static_cast<int64_t>(here.size()), row_tokens.data(), slot_rows.data(),
+                rows_per_expert.data()},
+               {device, nullptr});
     for (size_t row = 0; row < here.size(); ++row) {
       expected_rows[here[row]] = static_cast<int64_t>(row);
       expected_tokens[row] = here[row] / K;
@@ -62,6 +63,69 @@ TEST_P(RoutingTest, RowsStandByExpertThenToken) {
     EXPECT_EQ(row_tokens.values(), expected_tokens) << first << " + " << count;
     EXPECT_EQ(rows_per_expert.values(), expected_counts) << first << " + " << count;
   }
+}
+
+TEST_P(RoutingTest, SendsStandByRankThenToken) {
+  const auto& [device, dtype, shape] = GetParam();
+  const int64_t T = shape.rows, K = 3, E = 8;
+  const std::vector<double> random = random_values(T * K, DType::kFloat64, 7);
+  std::vector<int64_t> ids_TK;
+  for (const double value : random) ids_TK.push_back(static_cast<int64_t>((value + 1) * E / 2));
+  for (const int64_t P : {int64_t{1}, int64_t{2}, E}) {
+    const int64_t own = E / P;
+    std::vector<int64_t> expected_tokens, expected_rows(static_cast<size_t>(T * P), -1), expected_ids,
+        expected_counts(static_cast<size_t>(2 * P), 0);
+    for (int64_t rank = 0; rank < P; ++rank) {
+      for (int64_t t = 0; t < T; ++t) {
+        std::vector<int64_t> local;
+        for (int64_t k = 0; k < K; ++k) {
+          const int64_t id = ids_TK[t * K + k] - rank * own;
+          local.push_back(id >= 0 && id < own ? id : -1);
+        }
+        const auto here = K - std::count(local.begin(), local.end(), -1);
+        if (here == 0) continue;
+        expected_rows[t * P + rank] = static_cast<int64_t>(expected_tokens.size());
+        expected_tokens.push_back(t);
+        expected_ids.insert(expected_ids.end(), local.begin(), local.end());
+        ++expected_counts[2 * rank];
+        expected_counts[2 * rank + 1] += here;
+      }
+    }
+    const auto room = static_cast<size_t>(T * std::min(K, P));
+    ASSERT_LE(expected_tokens.size(), room);
+    expected_tokens.resize(room, -7);
+    expected_ids.resize(room * K, -7);
+    TestArray<int64_t> ids(device, ids_TK), row_tokens(device, std::vector<int64_t>(room, -7)),
+        slot_rows(device, std::vector<int64_t>(static_cast<size_t>(T * P), -7)),
+        local_ids(device, std::vector<int64_t>(room * K, -7)),
+        counts(device, std::vector<int64_t>(static_cast<size_t>(2 * P), -7));
+    sort_sends({ids.data(), T, K, P, own, row_tokens.data(), slot_rows.data(), local_ids.data(), counts.data()},
+               {device, nullptr});
+    EXPECT_EQ(row_tokens.values(), expected_tokens) << P << " ranks";
+    EXPECT_EQ(slot_rows.values(), expected_rows) << P << " ranks";
+    EXPECT_EQ(local_ids.values(), expected_ids) << P << " ranks";
+    EXPECT_EQ(counts.values(), expected_counts) << P << " ranks";
+  }
+}
+
+TEST(RoutingTest, RefusesIdsAndCountsThatDisagree) {
+  const std::vector<int64_t> ids{0, 3, 2, 1};
+  std::vector<int64_t> row_tokens(4), slot_rows(4), counts(4), local_ids(8);
+  const auto slots = [&](int64_t experts, int64_t rows) {
+    sort_slots({ids.data(), 2, 2, 0, experts, rows, row_tokens.data(), slot_rows.data(), counts.data()});
+  };
+  EXPECT_THAT([&] { slots(3, 4); },
+              ::testing::ThrowsMessage<InvalidArgument>(::testing::HasSubstr(
+                  "sort_slots: 3 of 4 slots are of the experts 0 to 2, where 4 were to be there")));
+  EXPECT_THAT([&] { slots(3, 2); }, ::testing::ThrowsMessage<InvalidArgument>(::testing::HasSubstr("3 of 4 slots")));
+  EXPECT_THAT([&] { slots(4, 5); }, ::testing::ThrowsMessage<InvalidArgument>(
+                                        ::testing::HasSubstr("5 rows of 2 tokens of 2 slots, 4 experts")));
+  const auto sends = [&](int64_t ranks) {
+    sort_sends({ids.data(), 2, 2, ranks, 1, row_tokens.data(), slot_rows.data(), local_ids.data(), counts.data()});
+  };
+  EXPECT_THAT([&] { sends(2); }, ::testing::ThrowsMessage<InvalidArgument>(
+                                     ::testing::HasSubstr("sort_sends: expert_ids[1] is 3; expected 0 to 1")));
+  EXPECT_THAT([&] { sends(0); }, ::testing::ThrowsMessage<InvalidArgument>(::testing::HasSubstr("slots to 0 ranks")));
 }
 
 TEST(RoutingTest, RefusesMoreThanThereAre) {

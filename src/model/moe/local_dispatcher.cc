@@ -19,7 +19,7 @@ class LocalPlan final : public DispatchPlan {
 
 DispatchedTokens LocalDispatcher::dispatch(const at::Tensor& x_TD, const at::Tensor& ids_TK,
                                            const at::Tensor& weights_TK, int64_t num_experts, int64_t /*layer*/) {
-  SlotOrder order = sort_all_slots(ids_TK, num_experts);
+  SlotOrder order = sort_slots(ids_TK, {0, num_experts}, ids_TK.numel());
   return {ops::permute(x_TD, order.row_tokens_R, order.slot_rows_TK), std::move(order.rows_per_expert),
           std::make_shared<LocalPlan>(order.slot_rows_TK, weights_TK)};
 }

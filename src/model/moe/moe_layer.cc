@@ -3,6 +3,15 @@
 #include "model/ops.h"
 
 namespace moe {
+namespace {
+
+/// How often each id of [0, count) is there. Not at::bincount, which reads the largest back from the device.
+at::Tensor count_ids(const at::Tensor& ids, int64_t count) {
+  const at::Tensor flat = ids.flatten();
+  return at::zeros({count}, flat.options()).scatter_add_(0, flat, at::ones_like(flat));
+}
+
+}  // namespace
 
 MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD,
                     TokenDispatcher& dispatcher, int64_t layer, LayerStatistics* statistics) {
@@ -24,9 +33,7 @@ MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const 
       dispatcher.combine(ops::grouped_linear(hidden, weights.down, dispatched.rows_per_expert), dispatched, layer);
   if (weights.shared) y = feed_forward(*weights.shared, x_TD).add_(y);
   if (weights.output_bias.defined()) y = ops::add_bias(y, weights.output_bias);
-  return {y,
-          {at::bincount(routing.expert_ids_TK.flatten(), /*weights=*/{}, options.num_experts),
-           routing.probabilities_TE.sum(0)}};
+  return {y, {count_ids(routing.expert_ids_TK, options.num_experts), routing.probabilities_TE.sum(0)}};
 }
 
 }  // namespace moe

@@ -16,11 +16,8 @@ struct SlotOrder {
   at::Tensor rows_per_expert;  ///< int64 [experts.count]
 };
 
-/// A stable counting sort (kernels/routing.h) of ids [T, K] int64, some of which may be of other experts, or -1: how
-/// many rows there are is read from the device.
-SlotOrder sort_slots(const at::Tensor& ids_TK, ExpertRange experts);
-
-/// The same where every id is in [0, num_experts): there are T K rows, and nothing is read from the device.
-SlotOrder sort_all_slots(const at::Tensor& ids_TK, int64_t num_experts);
+/// A stable counting sort (kernels/routing.h) of ids [T, K] int64, `rows` of which are of `experts`; others may be of
+/// other experts, or -1. How many there are is known to who asks: nothing is read from the device.
+SlotOrder sort_slots(const at::Tensor& ids_TK, ExpertRange experts, int64_t rows);
 
 }  // namespace moe
