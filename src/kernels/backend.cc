@@ -12,8 +12,8 @@ const Backend& backend(DeviceType device) {
   const Backend* cuda = loaded_cuda_backend();
   if (cuda == nullptr) {
     throw InvalidArgument(
-        "a kernel was asked for on CUDA, but no CUDA library is loaded: call load_cuda_library() first (moe-worker "
-        "--device cuda does), or use the CPU");
+        "a kernel was asked for on CUDA, but no CUDA library is loaded: call load_cuda_library() first, or use the "
+        "CPU");
   }
   return *cuda;
 }

@@ -31,9 +31,8 @@ void unpermute(ConstMatrixView rows, const int64_t* slot_rows, int64_t slots, Co
 /// Gradients of unpermute: drows[slot_rows[t, k]] = weights[t, k] * dy[t], and
 /// dweights[t, k] = <dy[t], rows[slot_rows[t, k]]>, 0 where slot_rows is -1.
 ///
-/// Shapes   as above; drows [R, D], every row is written if each r is some slot's row; dweights as weights, without
-/// data:
-///          not wanted.
+/// Shapes   as above; drows [R, D], every row is written if each r is some slot's row; dweights as weights, or without
+///          data: not wanted.
 void unpermute_gradient(ConstMatrixView dy, ConstMatrixView rows, const int64_t* slot_rows, int64_t slots,
                         ConstMatrixView weights, MatrixView drows, MatrixView dweights, Queue queue = {});
 

@@ -19,9 +19,9 @@ at::Tensor linear(const at::Tensor& x_TI, const at::Tensor& weight_OI, const at:
 at::Tensor add_bias(const at::Tensor& x_TO, const at::Tensor& bias_O);
 
 /// Rows of expert e times its own weight, plus its own bias: rows stand in expert order, rows_per_expert[e] of each.
-/// Shapes   rows [R, I], weight [E, O, I], rows_per_expert [E] int64, bias [E, O] or undefined -> [R, O]. The weight
-/// gradient is one [E, O, I] tensor, zero for
-///          an expert without rows.
+/// The weight gradient is one [E, O, I] tensor, zero for an expert without rows.
+///
+/// Shapes   rows [R, I], weight [E, O, I], rows_per_expert [E] int64, bias [E, O] or undefined -> [R, O].
 at::Tensor grouped_linear(const at::Tensor& rows_RI, const at::Tensor& weight_EOI, const at::Tensor& rows_per_expert_E,
                           const at::Tensor& bias_EO = {});
 
@@ -44,7 +44,9 @@ at::Tensor rms_norm(const at::Tensor& x_TD, const at::Tensor& weight_D, double e
 at::Tensor layer_norm(const at::Tensor& x_TD, const at::Tensor& weight_D, const at::Tensor& bias_D, double eps);
 
 /// Turns the pairs (j, j + r/2) of each head's first r elements by their angles; the others pass. x [T, heads, d]; cos,
-/// sin [T, r/2]. Source   Su et al. 2021, arXiv:2104.09864, in the half-split layout of Hugging Face.
+/// sin [T, r/2].
+///
+/// Source   Su et al. 2021, arXiv:2104.09864, in the half-split layout of Hugging Face.
 at::Tensor rope(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 
 /// Attention of each query over its own sequence up to itself, heads in groups that share keys and values. q [T, heads,

@@ -21,11 +21,11 @@ struct StackedTensor {
   int64_t count = 0;
 };
 
-/// A trained tensor as it lies in memory: a dense weight under its own name, or the stacked experts of a layer:
-/// `...mlp.experts.gate_up_proj` [E, 2I, D] with the gate's rows first (`...up_proj` [E, I, D] where the FFN has no
-/// gate) and
-/// `...mlp.experts.down_proj` [E, D, I]; where the FFN has biases, also `...gate_up_proj_bias` [E, 2I]
-/// (`...up_proj_bias` [E, I]).
+/// A trained tensor as it lies in memory: a dense weight under its own name, or the stacked experts of a layer.
+///
+/// Stacks   `...mlp.experts.gate_up_proj` [E, 2I, D] with the gate's rows first, or `...up_proj` [E, I, D] where the
+///          FFN has no gate, and `...mlp.experts.down_proj` [E, D, I]; where the FFN has biases, also
+///          `...gate_up_proj_bias` [E, 2I], or `...up_proj_bias` [E, I].
 struct Parameter {
   std::string name;
   at::Tensor value;        ///< leaf; requires grad while training

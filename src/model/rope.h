@@ -17,8 +17,10 @@ struct RopeAngles {
 
 /// The frequencies f_j of the pairs in fp32, by the operations of the reference implementation: theta^(-2j/d), scaled
 /// as `rope.type` says. `longest` is the number of positions of a sequence; only "dynamic" looks at it, and only beyond
-/// max_positions. Source   transformers 5, modeling_rope_utils.py; Peng et al. 2023, arXiv:2309.00071 (yarn); LLaMA 3.1
-/// (llama3).
+/// max_positions.
+///
+/// Source   transformers 5, modeling_rope_utils.py; Peng et al. 2023, arXiv:2309.00071 (yarn); LLaMA 3.1
+///          (llama3).
 at::Tensor rope_frequencies(const RopeConfig& rope, int64_t max_positions, int64_t longest);
 
 /// Factor of every cosine and sine: 1 but for yarn.

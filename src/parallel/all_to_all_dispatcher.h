@@ -9,7 +9,7 @@
 // received row.
 namespace moe {
 
-/// How much travelled, for benchmarks and tests.
+/// How much travelled, for tests.
 struct DispatchTraffic {
   int64_t rows_sent = 0;  ///< one per (token, destination rank), oneself included
   int64_t rows_received = 0;
