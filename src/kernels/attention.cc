@@ -17,8 +17,8 @@ void check_shape(const char* op, const AttentionShape& shape, const ConstMatrixV
   check_like(op, "out", out, "q", q);
   check_view(op, "log_sums", log_sums);
   const auto& [heads, kv_heads, d, cu_seqlens, window] = shape;
-  if (kv_heads <= 0 || heads % kv_heads != 0 || q.cols != heads * d || k.cols != kv_heads * d || q.rows != k.rows ||
-      q.dtype != k.dtype || log_sums.rows != heads || log_sums.cols != q.rows ||
+  if (kv_heads <= 0 || heads <= 0 || d <= 0 || heads % kv_heads != 0 || q.cols != heads * d || k.cols != kv_heads * d ||
+      q.rows != k.rows || q.dtype != k.dtype || log_sums.rows != heads || log_sums.cols != q.rows ||
       (q.rows > 0 && log_sums.stride != q.rows) || log_sums.dtype != sum_dtype(q.dtype) || window < 0) {
     throw InvalidArgument(concat(op, ": ", heads, " heads of ", d, " on ", kv_heads, ", window ", window, ", of ",
                                  describe("q", q), ", ", describe("k", k), ", ", describe("log_sums", log_sums)));

@@ -65,6 +65,7 @@ void rope(ConstMatrixView x, ConstMatrixView cos, ConstMatrixView sin, int64_t h
 
 void sum_of_squares(ConstVectorView x, double* sum, Queue queue) {
   check_vector("sum_of_squares", "x", x, x.size, x.dtype);
+  if (sum == nullptr) throw InvalidArgument(concat("sum_of_squares: no place for the sum of ", describe("x", x)));
   run(&Backend::sum_of_squares, "sum_of_squares", {x, sum}, queue);
 }
 

@@ -44,6 +44,14 @@ std::vector<int64_t> first_positions(const KvCache* cache) {
   return first;
 }
 
+/// Rows that a dispatcher sends by other experts than lie here would meet the wrong ones, where counts agree.
+void check_dispatcher(const ModelConfig& config, const ExpertRange& owned, const TokenDispatcher& dispatcher) {
+  if (!config.moe) return;
+  const ExpertRange served = dispatcher.owned_experts(config.moe->num_experts);
+  MOE_CHECK(served.first == owned.first && served.count == owned.count, "the dispatcher's rank owns ", served.count,
+            " experts from ", served.first, " on, the decoder has ", owned.count, " from ", owned.first, " on");
+}
+
 void count_tokens(KvCache& cache, const std::vector<int64_t>& cu_seqlens) {
   for (size_t s = 0; s < cache.sequences.size(); ++s) cache.sequences[s].tokens += cu_seqlens[s + 1] - cu_seqlens[s];
 }
@@ -51,10 +59,14 @@ void count_tokens(KvCache& cache, const std::vector<int64_t>& cu_seqlens) {
 }  // namespace
 
 struct Decoder::State {
-  State(ModelConfig config_in, at::ScalarType dtype, const OwnedExperts& experts)
-      : config(std::move(config_in)), parameters(allocate_parameters(config, dtype, experts)), rope(config, dtype) {}
+  State(ModelConfig config_in, at::ScalarType dtype, const OwnedExperts& experts_in)
+      : config(std::move(config_in)),
+        experts(experts_in),
+        parameters(allocate_parameters(config, dtype, experts)),
+        rope(config, dtype) {}
 
   ModelConfig config;
+  OwnedExperts experts;
   std::vector<Parameter> parameters;
   std::vector<Layer> layers;
   at::Tensor embedding, head, head_bias;
@@ -92,6 +104,7 @@ const std::vector<Parameter>& Decoder::parameters() const {
 DecoderOutput Decoder::forward(const TokenBatch& batch, TokenDispatcher& dispatcher,
                                const ForwardOptions& options) const {
   State& s = *state_;
+  check_dispatcher(s.config, s.experts.ffn, dispatcher);
   if (options.cache != nullptr) open_cache(*options.cache, batch.cu_seqlens.size() - 1, s.layers.size());
   const RopeAngles rope = s.rope.angles(batch.cu_seqlens, first_positions(options.cache));
   const LayerContext context{s.config, rope, batch.cu_seqlens, dispatcher, options};

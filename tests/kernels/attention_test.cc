@@ -144,6 +144,14 @@ TEST(AttentionTest, RefusesShapesAndSequencesThatDisagree) {
       },
       says("3 heads of 4 on 1, window 0, of q [3, 8] float32, k [3, 4] float32"));
   EXPECT_THAT([&] { attend(DType::kBFloat16, 3, 2, {0, 3}, 3); }, says("k [3, 4] bfloat16"));
+  EXPECT_THAT(
+      [] {
+        const std::vector<int64_t> none{0};
+        causal_attention({0, 1, 4, none, 0}, {nullptr, DType::kFloat32, 0, 0, 0}, {nullptr, DType::kFloat32, 0, 4, 4},
+                         {nullptr, DType::kFloat32, 0, 4, 4}, {nullptr, DType::kFloat32, 0, 0, 0},
+                         {nullptr, DType::kFloat32, 0, 0, 0});
+      },
+      says("0 heads of 4 on 1"));
   EXPECT_THAT([&] { attend(DType::kFloat32, 3, 2, {0, 3}, 2); }, says("log_sums [2, 2] float32"));
   EXPECT_THAT([&] { attend(DType::kFloat32, 3, 2, {0, 2}, 3); }, says("the sequences are not the 3 tokens"));
   EXPECT_THAT([&] { attend(DType::kFloat32, 3, 2, {0, 2, 1, 3}, 3); }, says("cu_seqlens must rise from 0 to 3"));

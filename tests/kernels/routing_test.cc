@@ -125,6 +125,16 @@ TEST(RoutingTest, RefusesIdsAndCountsThatDisagree) {
   };
   EXPECT_THAT([&] { sends(2); }, ::testing::ThrowsMessage<InvalidArgument>(
                                      ::testing::HasSubstr("sort_sends: expert_ids[1] is 3; expected 0 to 1")));
+  EXPECT_THAT(
+      [&] {
+        sort_sends({ids.data(), 2, 2, 4, 1, row_tokens.data(), slot_rows.data(), nullptr, counts.data()});
+      },
+      ::testing::ThrowsMessage<InvalidArgument>(::testing::HasSubstr("local_ids has no data for 8 numbers")));
+  EXPECT_THAT(
+      [&] {
+        sort_slots({nullptr, 2, 2, 0, 4, 4, row_tokens.data(), slot_rows.data(), counts.data()});
+      },
+      ::testing::ThrowsMessage<InvalidArgument>(::testing::HasSubstr("expert_ids has no data for 4 numbers")));
   EXPECT_THAT([&] { sends(0); }, ::testing::ThrowsMessage<InvalidArgument>(::testing::HasSubstr("slots to 0 ranks")));
 }
 

@@ -154,6 +154,11 @@ TEST(RowsTest, RefusesShapesAndDtypesThatDisagree) {
               ThrowsMessage<InvalidArgument>(HasSubstr("rope: x [3, 4] float32 of 2 heads, cos [3, 2] float32")));
   EXPECT_THAT([&] { rope(half.view(), half.view(), half.view(), 1, 1, half.view()); },
               ThrowsMessage<InvalidArgument>(HasSubstr("an angle in float32")));
+  EXPECT_THAT(
+      [&] {
+        sum_of_squares(ConstVectorView{x.view().data, DType::kFloat32, 12}, nullptr);
+      },
+      ThrowsMessage<InvalidArgument>(HasSubstr("no place for the sum of x [12] float32")));
 }
 
 }  // namespace

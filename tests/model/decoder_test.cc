@@ -301,6 +301,12 @@ TEST_P(IdentityTest, AllExpertsWithScaleEGiveDenseLogits) {
   RecordProperty("max_difference", std::to_string(testing::max_difference(actual, expected)));
 }
 
+TEST(DecoderExpertsTest, ADispatcherOfOtherExpertsIsRefused) {
+  const Decoder model(tiny_moe_config(4, 2, 12), at::kFloat, {2, 2});
+  LocalDispatcher dispatcher;
+  EXPECT_THROW(model.forward(random_batch({3}, 61, 1), dispatcher), Internal) << "it owns all four";
+}
+
 // The router of a top-1 mixture learns: its gradient through the whole model is not zero.
 TEST(DecoderGradientTest, TopOneTrainsItsRouter) {
   Decoder model(tiny_moe_config(4, 1, 12), at::kFloat, {0, 4});
