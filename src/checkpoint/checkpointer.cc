@@ -4,7 +4,7 @@
 #include <cstdio>
 
 #include "checkpoint/checkpoint_shards.h"
-#include "checkpoint/manifest.h"
+#include "checkpoint/dtypes.h"
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
@@ -75,6 +75,16 @@ void remove_old(const fs::path& root, int attempt, int keep, const CheckpointAut
   }
 }
 
+/// What all ranks wrote, from what each of them tells of its file.
+std::map<std::string, ManifestTensor> tensors_of(const std::vector<std::string>& described) {
+  std::map<std::string, ManifestTensor> tensors;
+  for (const std::string& told : described) {
+    const json of_rank = json::parse(told);
+    for (const auto& [name, tensor] : of_rank.items()) add_parts(tensors, name, tensor_from_json(tensor));
+  }
+  return tensors;
+}
+
 }  // namespace
 
 StoredCheckpoint stored_checkpoint(const fs::path& root, const std::string& name) {
@@ -111,7 +121,10 @@ CheckpointSave::CheckpointSave(const fs::path& root, int64_t step, int attempt, 
               " is a checkpoint already; none is written twice");
     for (const TensorRange& range : ranges) {
       require_sound(range);
-      if (!range.is_written) continue;
+      if (!range.is_written) {
+        left_to_others_[range.name] = {dtype_name(range.part.scalar_type()), range.shape, {}};
+        continue;
+      }
       written_.push_back(range);
       if (snapshot == SnapshotOf::kCopies)
         written_.back().part =
@@ -160,8 +173,14 @@ void CheckpointSave::commit(int keep, const CheckpointAuthority& authority) {
       MOE_CHECK(written_.empty(), "commit() before write()");
     });
     const std::vector<std::string> described = world_.all_gather_bytes(described_, "gather checkpoint manifest");
+    std::map<std::string, ManifestTensor> tensors;
+    agree(world_, "check that a checkpoint is complete", [&] {
+      tensors = tensors_of(described);
+      require_complete(tensors);
+      for (const auto& [name, held] : left_to_others_) require_written(tensors, name, held);
+    });
     agree(world_, "commit checkpoint", [&] {
-      if (world_.rank() == 0) write_manifest(described, authority);
+      if (world_.rank() == 0) write_manifest(std::move(tensors), authority);
     });
   } catch (const AgreedError&) {
     std::error_code ignored;
@@ -179,14 +198,10 @@ void CheckpointSave::commit(int keep, const CheckpointAuthority& authority) {
   });
 }
 
-void CheckpointSave::write_manifest(const std::vector<std::string>& described, const CheckpointAuthority& authority) {
-  Manifest manifest{.step = step_, .attempt = attempt_, .scalars = scalars_, .files = {}, .tensors = {}};
-  for (const std::string& part : described) {
-    const json tensors_of_rank = json::parse(part);
-    for (const auto& [name, tensor] : tensors_of_rank.items())
-      add_parts(manifest.tensors, name, tensor_from_json(tensor));
-  }
-  require_complete(manifest.tensors);
+void CheckpointSave::write_manifest(std::map<std::string, ManifestTensor> tensors,
+                                    const CheckpointAuthority& authority) {
+  Manifest manifest{
+      .step = step_, .attempt = attempt_, .scalars = scalars_, .files = {}, .tensors = std::move(tensors)};
   for (const std::string& shard : shards_) manifest.files[shard] = fs::file_size(folder_ / shard);
   const std::string text = manifest.to_text();
   write_file_atomically(folder_ / kManifestName, text);

@@ -4,11 +4,13 @@
 #include <exception>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "checkpoint/manifest.h"
 #include "checkpoint/tensor_range.h"
 #include "comm/communicator.h"
 
@@ -60,7 +62,9 @@ enum class SnapshotOf {
 /// A checkpoint on its way to <root>/s<step>-t<attempt>, in three parts, of which the long one needs no other rank:
 ///   the constructor    collective: takes what this rank writes, and makes the folder
 ///   write()            this rank's file; on any thread, beside collectives of others. Its error is told by commit()
-///   commit()           collective, when write() has returned: the manifest, which makes the folder a checkpoint
+///   commit()           collective, when write() has returned: the manifest, which makes the folder a checkpoint, if
+///   all
+///                      elements of every tensor that a rank holds were written, each by one rank (else Internal)
 /// A failure on any rank is thrown on all (StorageError), leaves no part of the new checkpoint and keeps the old ones.
 /// Killed or destroyed before commit(), it leaves a folder that is no checkpoint; a later attempt removes it.
 class CheckpointSave {
@@ -77,12 +81,13 @@ class CheckpointSave {
   void commit(int keep, const CheckpointAuthority& authority = {});
 
  private:
-  void write_manifest(const std::vector<std::string>& described, const CheckpointAuthority& authority);
+  void write_manifest(std::map<std::string, ManifestTensor> tensors, const CheckpointAuthority& authority);
 
   std::filesystem::path root_, folder_;
   int64_t step_;
   int attempt_;
   std::vector<TensorRange> written_;
+  std::map<std::string, ManifestTensor> left_to_others_;  ///< what we hold of it they write: no parts
   nlohmann::json scalars_;
   Communicator& world_;
   std::vector<std::string> shards_;  ///< of all ranks, in the order of those that write

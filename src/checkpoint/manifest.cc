@@ -70,7 +70,10 @@ void add_parts(std::map<std::string, ManifestTensor>& tensors, const std::string
   std::sort(all.parts.begin(), all.parts.end(),
             [](const ManifestPart& a, const ManifestPart& b) { return a.first < b.first; });
   for (size_t i = 1; i < all.parts.size(); ++i) {
-    MOE_CHECK(all.parts[i - 1].first + all.parts[i - 1].count <= all.parts[i].first, "two ranks wrote '", name, "'");
+    const ManifestPart &before = all.parts[i - 1], &after = all.parts[i];
+    const int64_t end = before.first + before.count;
+    MOE_CHECK(end <= after.first, "two ranks wrote '", name, "': elements from ", before.first, " to ", end,
+              ", and from ", after.first, " to ", after.first + after.count);
   }
 }
 
@@ -84,6 +87,14 @@ void require_complete(const std::map<std::string, ManifestTensor>& tensors) {
     const int64_t all = elements_of(tensor.shape);
     MOE_CHECK(end == all, "nobody wrote elements ", end, " to ", all, " of '", name, "'");
   }
+}
+
+void require_written(const std::map<std::string, ManifestTensor>& tensors, const std::string& name,
+                     const ManifestTensor& held) {
+  const auto found = tensors.find(name);
+  MOE_CHECK(found != tensors.end(), "nobody wrote '", name, "': none of its elements 0 to ", elements_of(held.shape));
+  MOE_CHECK(found->second.dtype == held.dtype && found->second.shape == held.shape, "'", name,
+            "' is written in another type or shape than it is held in");
 }
 
 std::string Manifest::to_text() const {

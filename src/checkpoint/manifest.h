@@ -52,6 +52,10 @@ void add_parts(std::map<std::string, ManifestTensor>& tensors, const std::string
 
 /// Throws Internal unless the parts of every tensor are all of it.
 void require_complete(const std::map<std::string, ManifestTensor>& tensors);
+/// Throws Internal unless the tensor that a rank holds under this name, and leaves to others, is among those written,
+/// in its type and shape.
+void require_written(const std::map<std::string, ManifestTensor>& tensors, const std::string& name,
+                     const ManifestTensor& held);
 
 /// Digests of each 64 MiB of a contiguous tensor's bytes.
 std::vector<std::string> chunk_digests(const at::Tensor& tensor);

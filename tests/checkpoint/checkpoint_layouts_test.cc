@@ -4,12 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <map>
 #include <mutex>
 #include <thread>
 
 #include "checkpoint/checkpointer.h"
+#include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
 #include "common/rng.h"
@@ -22,6 +24,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 constexpr int64_t kExperts = 8;
@@ -362,10 +365,11 @@ TEST(CheckpointRangesTest, ElementsThatNobodyOrTwoWroteAreNoCheckpoint) {
       save_checkpoint(root, 1, 1, ranges, {}, world, 5);
     });
   };
-  const std::tuple<int64_t, int64_t, const char*> cases[] = {{3, 7, "two ranks wrote 'w.m'"},
-                                                             {5, 5, "nobody wrote elements 4 to 5 of 'w.m'"},
-                                                             {4, 5, "nobody wrote elements 9 to 10 of 'w.m'"},
-                                                             {4, 7, "'w.m': elements from 4 to 11 of 10"}};
+  const std::tuple<int64_t, int64_t, const char*> cases[] = {
+      {3, 7, "two ranks wrote 'w.m': elements from 0 to 4, and from 3 to 10"},
+      {5, 5, "nobody wrote elements 4 to 5 of 'w.m'"},
+      {4, 5, "nobody wrote elements 9 to 10 of 'w.m'"},
+      {4, 7, "'w.m': elements from 4 to 11 of 10"}};
   for (const auto& [first, count, message] : cases) {
     const testing::TempDir root;
     try {
@@ -379,6 +383,45 @@ TEST(CheckpointRangesTest, ElementsThatNobodyOrTwoWroteAreNoCheckpoint) {
   const testing::TempDir root;
   save_parts(root.path(), 4, 6);
   EXPECT_TRUE(fs::exists(root / "s00000001-t0001/MANIFEST.json"));
+}
+
+/// What saving throws where each rank has the ranges that `ranges_of` gives it; "" if nothing. Then nothing is left.
+std::string refusal(int ranks, const std::function<std::vector<TensorRange>(int rank)>& ranges_of) {
+  const testing::TempDir root;
+  std::string message;
+  std::mutex mutex;
+  testing::run_ranks(ranks, [&](Communicator& world) {
+    try {
+      save_checkpoint(root.path(), 1, 1, ranges_of(world.rank()), {}, world, 5);
+    } catch (const Internal& error) {
+      EXPECT_NE(dynamic_cast<const AgreedError*>(&error), nullptr) << error.what();
+      const std::lock_guard<std::mutex> lock(mutex);
+      message = error.what();
+    }
+  });
+  EXPECT_EQ(fs::exists(root / "s00000001-t0001"), message.empty()) << message;
+  return message;
+}
+
+TEST(CheckpointRangesTest, WhatNoneOfItsHoldersWritesIsMissedWhenItIsSaved) {
+  const TensorRange written = whole_tensor("written", at::ones({2}), true);
+  EXPECT_THAT(refusal(2,
+                      [&](int) {
+                        return std::vector{whole_tensor("w", at::ones({2, 3}), false)};
+                      }),
+              HasSubstr("nobody wrote 'w': none of its elements 0 to 6"));
+  // Held by one rank alone, which is not the one that writes the manifest.
+  for (const TensorRange& held :
+       {whole_tensor("w", at::ones({6}), false), TensorRange{"w", {6}, 2, at::ones({4}), false},
+        whole_tensor("w", at::ones({0, 3}), false)}) {
+    EXPECT_THAT(refusal(2, [&](int rank) { return std::vector{rank == 0 ? written : held}; }),
+                AllOf(HasSubstr("rank 1: "), HasSubstr("nobody wrote 'w': none of its elements 0 to ")));
+  }
+  for (const at::Tensor& other : {at::ones({3}), at::ones({2}, at::kDouble)}) {
+    EXPECT_THAT(
+        refusal(2, [&](int rank) { return std::vector{rank == 0 ? written : whole_tensor("written", other, false)}; }),
+        AllOf(HasSubstr("rank 1: "), HasSubstr("'written' is written in another type or shape than it is held in")));
+  }
 }
 
 std::map<std::string, std::string> contents_of(const fs::path& folder) {
