@@ -81,19 +81,15 @@ void require_sound(const TensorRange& range) {
 }
 
 std::map<std::string, ManifestTensor> write_shard(const fs::path& path, const std::vector<TensorRange>& ranges) {
-  std::vector<const TensorRange*> written;
   std::vector<SafetensorsWriter::Spec> specs;
   for (const TensorRange& range : ranges) {
-    // Where a sharded tensor is shorter than its ranks are many, some hold none of it.
-    if (!range.is_written || (range.part.numel() == 0 && !range.is_whole())) continue;
-    written.push_back(&range);
     specs.push_back({entry_name(range.name, range.shape, range.first, range.part.numel()), range.part.scalar_type(),
                      range.part.sizes().vec()});
   }
   SafetensorsWriter writer(path, specs);
   std::map<std::string, ManifestTensor> described;
-  for (size_t i = 0; i < written.size(); ++i) {
-    const TensorRange& range = *written[i];
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    const TensorRange& range = ranges[i];
     const at::Tensor data = range.part.contiguous();
     if (!at::isfinite(data).all().item<bool>()) {
       throw Diverged(concat("'", range.name, "' holds values that are not finite; no checkpoint is written of it"));

@@ -14,9 +14,8 @@ namespace moe {
 /// Throws Internal for a range that does not lie in its tensor, or whose part has another form than TensorRange says.
 void require_sound(const TensorRange& range);
 
-/// Writes those of `ranges` that this rank saves into one safetensors file, a part of a tensor under
-/// "name[first:end]". Returns what the manifest tells of them. Throws StorageError; Diverged for a value that is not
-/// finite.
+/// Writes `ranges` into one safetensors file, a part of a tensor under "name[first:end]". Returns what the manifest
+/// tells of them. Throws StorageError; Diverged for a value that is not finite.
 std::map<std::string, ManifestTensor> write_shard(const std::filesystem::path& path,
                                                   const std::vector<TensorRange>& ranges);
 

@@ -121,7 +121,8 @@ CheckpointSave::CheckpointSave(const fs::path& root, int64_t step, int attempt, 
               " is a checkpoint already; none is written twice");
     for (const TensorRange& range : ranges) {
       require_sound(range);
-      if (!range.is_written) {
+      // Where a sharded tensor is shorter than its ranks are many, some hold none of it: there is nothing to write.
+      if (!range.is_written || (range.part.numel() == 0 && !range.is_whole())) {
         left_to_others_[range.name] = {dtype_name(range.part.scalar_type()), range.shape, {}};
         continue;
       }

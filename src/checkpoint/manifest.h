@@ -46,8 +46,8 @@ inline constexpr char kManifestName[] = "MANIFEST.json";
 nlohmann::json to_json(const ManifestTensor& tensor);
 ManifestTensor tensor_from_json(const nlohmann::json& json);
 
-/// Adds the parts of `tensor` to those that stand under the name. Throws Internal where two hold the same elements or
-/// type and shape differ.
+/// Adds the parts of `tensor` to those that stand under the name. Throws Internal where two hold the same elements, or
+/// both all of an empty tensor, or type and shape differ.
 void add_parts(std::map<std::string, ManifestTensor>& tensors, const std::string& name, const ManifestTensor& tensor);
 
 /// Throws Internal unless the parts of every tensor are all of it.

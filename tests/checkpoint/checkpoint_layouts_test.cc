@@ -410,10 +410,10 @@ TEST(CheckpointRangesTest, WhatNoneOfItsHoldersWritesIsMissedWhenItIsSaved) {
                         return std::vector{whole_tensor("w", at::ones({2, 3}), false)};
                       }),
               HasSubstr("nobody wrote 'w': none of its elements 0 to 6"));
-  // Held by one rank alone, which is not the one that writes the manifest.
+  // Held by one rank alone, which is not the one that writes the manifest; and by none but as no elements.
   for (const TensorRange& held :
        {whole_tensor("w", at::ones({6}), false), TensorRange{"w", {6}, 2, at::ones({4}), false},
-        whole_tensor("w", at::ones({0, 3}), false)}) {
+        TensorRange{"w", {6}, 6, at::ones({0}), true}, whole_tensor("w", at::ones({0, 3}), false)}) {
     EXPECT_THAT(refusal(2, [&](int rank) { return std::vector{rank == 0 ? written : held}; }),
                 AllOf(HasSubstr("rank 1: "), HasSubstr("nobody wrote 'w': none of its elements 0 to ")));
   }
@@ -422,6 +422,27 @@ TEST(CheckpointRangesTest, WhatNoneOfItsHoldersWritesIsMissedWhenItIsSaved) {
         refusal(2, [&](int rank) { return std::vector{rank == 0 ? written : whole_tensor("written", other, false)}; }),
         AllOf(HasSubstr("rank 1: "), HasSubstr("'written' is written in another type or shape than it is held in")));
   }
+}
+
+TEST(CheckpointRangesTest, AnEmptyTensorIsWrittenByOneAndARangeOfNoElementsByNobody) {
+  const auto empty = [](bool is_written) { return whole_tensor("empty", at::ones({0, 4}), is_written); };
+  EXPECT_THAT(refusal(2, [&](int) { return std::vector{empty(true)}; }), HasSubstr("two ranks wrote 'empty'"));
+  EXPECT_EQ(refusal(2, [&](int rank) { return std::vector{empty(rank == 1)}; }), "");
+  const testing::TempDir root;
+  testing::run_ranks(3, [&](Communicator& world) {
+    const bool is_first = world.rank() == 0;
+    const at::Tensor part = at::ones({is_first ? 3 : 0}), nothing = at::ones({0, 4});
+    const auto ranges = [&] {
+      return std::vector{TensorRange{"w", {3}, is_first ? 0 : 3, part, true}, whole_tensor("empty", nothing, is_first)};
+    };
+    save_checkpoint(root.path(), 1, 1, ranges(), {}, world, 5);
+    part.fill_(7);
+    ASSERT_TRUE(load_newest_checkpoint(root.path(), ranges(), world));
+    EXPECT_TRUE(part.equal(at::ones_like(part)));
+  });
+  EXPECT_EQ(files_of(root / "s00000001-t0001").size(), 2U)
+      << "a manifest, and one file: two ranks have nothing in theirs";
+  EXPECT_EQ(json::parse(read_file(root / "s00000001-t0001/MANIFEST.json"))["format"], "moe-checkpoint-1");
 }
 
 std::map<std::string, std::string> contents_of(const fs::path& folder) {
