@@ -24,8 +24,8 @@ class Work {
   virtual ~Work() = default;
 
   /// This rank's result, once. Throws what a collective throws: Timeout if it is not there within `limit` from now,
-  /// HardwareError if a peer died or the fabric broke, Internal if the ranks disagree or it was waited for before.
-  /// After a Timeout the communicator is of no more use.
+  /// HardwareError if a peer died or the fabric broke, Internal if the ranks disagree or it was waited for before, even
+  /// in vain. After a Timeout the communicator is of no more use.
   virtual at::Tensor wait(std::chrono::milliseconds limit) = 0;
   /// The same within the time limit of the communicator.
   virtual at::Tensor wait() = 0;

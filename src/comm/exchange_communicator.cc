@@ -119,10 +119,10 @@ class ExchangeWork final : public Work {
 
   at::Tensor wait(std::chrono::milliseconds limit) override {
     MOE_CHECK(transfer_ != nullptr, op_, " (operation ", number_, ") was waited for before");
+    const auto transfer = std::move(transfer_);  // given up by a wait that fails, too
     log_->begin_wait(op_, number_);
-    transfer_->finish({limit});
+    transfer->finish({limit});
     log_->end(sent_bytes_);
-    transfer_.reset();
     return result_();
   }
   at::Tensor wait() override { return wait(timeout_); }

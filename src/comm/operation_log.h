@@ -10,7 +10,9 @@
 
 namespace moe {
 
-/// The operation that a rank waits for, or last waited for.
+/// The operation that a rank waits for, or last waited for. One whose wait failed stays in flight: the error of a
+/// collective ends its rank, and until then the gauge goes on growing and the watchdog says that the rank is in this
+/// operation, not after it.
 struct OperationState {
   std::string name;
   uint64_t number = 0;  ///< 0: none yet
@@ -39,7 +41,7 @@ class OperationLog {
   uint64_t start(std::string_view op);
   /// Now somebody does.
   void begin_wait(std::string_view op, uint64_t number);
-  /// What is waited for is done.
+  /// What is waited for is done; not called where the wait failed.
   void end(int64_t sent_bytes);
   void observe(Observer observer);
 

@@ -143,7 +143,18 @@ TEST(ThreadCommunicatorTest, AWorkThatARankNeverBeginsIsATimeoutOfItsWait) {
     world.barrier("together");
     if (world.rank() == 2) return;
     const auto sums = world.start_reduce_scatter_sum(at::ones({3}), kOneRowEach, "step 7 gradients");
-    sums->wait(std::chrono::milliseconds(100));
+    try {
+      sums->wait(std::chrono::milliseconds(100));
+    } catch (const Timeout&) {
+      // What the gauge and the watchdog show until the rank has ended.
+      const OperationState hung = world.operations()->state();
+      EXPECT_EQ(hung.name, "step 7 gradients");
+      EXPECT_EQ(hung.number, 2);
+      EXPECT_GT(hung.seconds_in_flight(), 0);
+      EXPECT_THROW(sums->wait(), Internal) << "nothing comes of a second wait";
+      EXPECT_GT(world.operations()->state().seconds_in_flight(), 0) << "nor does it hide the first";
+      throw;
+    }
   });
   for (int rank = 0; rank < 2; ++rank) {
     EXPECT_THAT(thrown[rank],
