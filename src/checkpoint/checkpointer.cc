@@ -54,6 +54,15 @@ std::vector<Folder> checkpoint_folders(const fs::path& root) {
   return found;
 }
 
+/// Without its manifest it is no checkpoint any more, whenever we are killed from here on.
+void remove_folder(const fs::path& folder) {
+  std::error_code error, ignored;
+  fs::remove(folder / kManifestName, error);
+  fs::remove_all(folder, error);
+  if (error && fs::exists(folder, ignored))
+    log_warning(concat("event=checkpoint_not_removed path=", folder.string(), " reason=\"", error.message(), "\""));
+}
+
 /// Keeps the newest `keep` of ours; removes older ones of ours, and what killed writers of earlier attempts left.
 void remove_old(const fs::path& root, int attempt, int keep, const CheckpointAuthority& authority) {
   int kept = 0;
@@ -65,13 +74,7 @@ void remove_old(const fs::path& root, int attempt, int keep, const CheckpointAut
     } else if (folder.attempt >= attempt) {
       continue;
     }
-    // Without its manifest it is no checkpoint any more, whenever we are killed from here on.
-    std::error_code error;
-    fs::remove(folder.path / kManifestName, error);
-    fs::remove_all(folder.path, error);
-    if (error)
-      log_warning(
-          concat("event=checkpoint_not_removed path=", folder.path.string(), " reason=\"", error.message(), "\""));
+    remove_folder(folder.path);
   }
 }
 
@@ -148,8 +151,7 @@ CheckpointSave::CheckpointSave(const fs::path& root, int64_t step, int attempt, 
       if (is_first) sync_directory(fs::absolute(root_).parent_path());
     });
   } catch (const AgreedError&) {
-    std::error_code ignored;
-    if (world_.rank() == 0) fs::remove_all(folder_, ignored);
+    if (world_.rank() == 0) remove_folder(folder_);
     throw;
   }
 }
@@ -184,8 +186,7 @@ void CheckpointSave::commit(int keep, const CheckpointAuthority& authority) {
       if (world_.rank() == 0) write_manifest(std::move(tensors), authority);
     });
   } catch (const AgreedError&) {
-    std::error_code ignored;
-    if (world_.rank() == 0) fs::remove_all(folder_, ignored);
+    if (world_.rank() == 0) remove_folder(folder_);
     throw;
   }
   // Files may take long to delete: the others wait here, not in a collective of the next step.
