@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "checkpoint/dtypes.h"
+#include "checkpoint/finite.h"
 #include "checkpoint/safetensors.h"
 #include "common/error.h"
 
@@ -91,8 +92,9 @@ std::map<std::string, ManifestTensor> write_shard(const fs::path& path, const st
   for (size_t i = 0; i < ranges.size(); ++i) {
     const TensorRange& range = ranges[i];
     const at::Tensor data = range.part.contiguous();
-    if (!at::isfinite(data).all().item<bool>()) {
-      throw Diverged(concat("'", range.name, "' holds values that are not finite; no checkpoint is written of it"));
+    if (const int64_t bad = count_non_finite(data); bad > 0) {
+      throw Diverged(concat("'", range.name, "' holds ", bad, " values of ", data.numel(),
+                            " that are not finite; no checkpoint is written of it"));
     }
     writer.write(specs[i].name, data);
     add_parts(described, range.name,

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/dtypes.h"
+#include "checkpoint/finite.h"
 #include "common/error.h"
 #include "common/file_io.h"
 #include "model/parameters.h"
@@ -21,32 +22,6 @@ std::string listed(const std::string& what, const std::vector<std::string>& name
   for (size_t i = 0; i < std::min(names.size(), kMaxListed); ++i) text += (i == 0 ? " " : ", ") + names[i];
   if (names.size() > kMaxListed) text += concat(", and ", names.size() - kMaxListed, " more");
   return text;
-}
-
-/// Values whose exponent bits are all set: NaN and infinities. On the bits, without a copy, at the speed of memory.
-template <typename Word>
-int64_t count_non_finite(const at::Tensor& tensor, Word exponent) {
-  const auto* const data = static_cast<const Word*>(tensor.const_data_ptr());
-  constexpr int64_t kBlock = 4096;
-  int64_t bad = 0;
-  for (int64_t first = 0; first < tensor.numel(); first += kBlock) {
-    const int64_t last = std::min(first + kBlock, tensor.numel());
-    Word any = 0;
-    for (int64_t i = first; i < last; ++i) any |= static_cast<Word>((data[i] & exponent) == exponent);
-    if (any == 0) continue;
-    bad += std::count_if(data + first, data + last, [exponent](Word word) { return (word & exponent) == exponent; });
-  }
-  return bad;
-}
-
-int64_t count_non_finite(const at::Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case at::kBFloat16: return count_non_finite<uint16_t>(tensor, 0x7f80);
-    case at::kHalf: return count_non_finite<uint16_t>(tensor, 0x7c00);
-    case at::kFloat: return count_non_finite<uint32_t>(tensor, 0x7f800000);
-    case at::kDouble: return count_non_finite<uint64_t>(tensor, 0x7ff0000000000000);
-    default: return 0;
-  }
 }
 
 }  // namespace
