@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <system_error>
 
 #include "checkpoint/checkpoint_shards.h"
 #include "checkpoint/dtypes.h"
@@ -156,24 +157,39 @@ CheckpointSave::CheckpointSave(const fs::path& root, int64_t step, int attempt, 
   }
 }
 
+CheckpointSave::~CheckpointSave() {
+  if (writer_.joinable()) writer_.join();
+}
+
 void CheckpointSave::write() {
-  if (mine_.empty()) return;
   const at::NoGradGuard no_grad;
   try {
     json described = json::object();
-    for (const auto& [name, tensor] : write_shard(folder_ / mine_, written_)) described[name] = to_json(tensor);
+    if (!mine_.empty()) {
+      for (const auto& [name, tensor] : write_shard(folder_ / mine_, written_)) described[name] = to_json(tensor);
+    }
     described_ = described.dump();
   } catch (...) {
     failure_ = std::current_exception();
   }
   written_.clear();  // copies need not wait for the others
+  is_written_ = true;
+}
+
+void CheckpointSave::write_beside() {
+  try {
+    writer_ = std::thread([this] { write(); });
+  } catch (const std::system_error&) {
+    write();  // no thread is to be had
+  }
 }
 
 void CheckpointSave::commit(int keep, const CheckpointAuthority& authority) {
   try {
     agree(world_, "write checkpoint shards", [&] {
+      if (writer_.joinable()) writer_.join();
       if (failure_) std::rethrow_exception(failure_);
-      MOE_CHECK(written_.empty(), "commit() before write()");
+      MOE_CHECK(is_written_, "commit() before write()");
     });
     const std::vector<std::string> described = world_.all_gather_bytes(described_, "gather checkpoint manifest");
     std::map<std::string, ManifestTensor> tensors;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <exception>
 #include <filesystem>
@@ -8,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "checkpoint/manifest.h"
@@ -72,12 +74,19 @@ class CheckpointSave {
   /// Every rank writes those of `ranges` that say so.
   CheckpointSave(const std::filesystem::path& root, int64_t step, int attempt, const std::vector<TensorRange>& ranges,
                  nlohmann::json scalars, Communicator& world, SnapshotOf snapshot);
+  CheckpointSave(const CheckpointSave&) = delete;
+  CheckpointSave& operator=(const CheckpointSave&) = delete;
+  ~CheckpointSave();
 
   /// Throws nothing.
   void write();
+  /// Beside what its rank does next, collectives included. Of copies only. Throws nothing.
+  void write_beside();
+  /// Whether this rank's part is done, for better or worse: commit() then waits for other ranks at most.
+  bool is_written() const { return is_written_; }
 
-  /// Has it committed, and then removes all of ours but the newest `keep`; those of another configuration, and damaged
-  /// ones, which may be another's, stay.
+  /// Waits for the thread; has the checkpoint committed, and then removes all of ours but the newest `keep`; those of
+  /// another configuration, and damaged ones, which may be another's, stay.
   void commit(int keep, const CheckpointAuthority& authority = {});
 
  private:
@@ -95,6 +104,8 @@ class CheckpointSave {
   std::string described_ = "{}";     ///< what the manifest tells of it, as JSON
   std::exception_ptr failure_;       ///< of write()
   bool is_committed_ = true;
+  std::atomic<bool> is_written_ = false;
+  std::thread writer_;  ///< has ours until it is joined
 };
 
 /// The three in a row. Collective.

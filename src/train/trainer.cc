@@ -17,6 +17,7 @@
 #include "common/version.h"
 #include "parallel/gradient_sync.h"
 #include "parallel/replicas.h"
+#include "train/checkpoint_saver.h"
 #include "train/lr_schedule.h"
 #include "train/metrics_log.h"
 #include "train/optimizer.h"
@@ -28,7 +29,6 @@ namespace {
 using nlohmann::json;
 
 constexpr int kMaxBadSteps = 3;
-constexpr int kMaxFailedSaves = 2;
 
 /// Everything that changes from step to step besides tensors; what a checkpoint stores of it is enough to go on.
 struct Position {
@@ -58,7 +58,10 @@ class Trainer {
         spec_(request.spec),
         world_(world),
         mesh_(world, request.gang.expert_parallel()),
-        schedule_{spec_.learning_rate(), spec_.learning_rate_floor(), spec_.warmup_steps(), spec_.steps()} {}
+        schedule_{spec_.learning_rate(), spec_.learning_rate_floor(), spec_.warmup_steps(), spec_.steps()},
+        saver_(request, world, [this] {
+          if (metrics_) metrics_->flush();
+        }) {}
 
   std::optional<TrainOutcome> run() {
     keep_freed_memory();
@@ -73,10 +76,12 @@ class Trainer {
       if (metrics_) metrics_->write(json_line(record));  // throws nothing that the others would have to know
       request_.monitor.record(record);
       const bool stop = stop_requested();
+      saver_.poll();
       if (is_last || (!stop && !is_due(spec_.checkpoint_every()))) continue;
       // Who is asked to leave and cannot save trains on, and tries again after the next step.
-      if (save() && stop) return std::nullopt;
+      if (save(stop) && stop) return std::nullopt;
     }
+    saver_.finish();
     compare_replicas();
     recipe_->write_output();
     return outcome();
@@ -252,8 +257,9 @@ class Trainer {
     return votes.item<int64_t>() > 0;
   }
 
-  /// False: it could not be written, which training survives once.
-  bool save() {
+  /// Has what is now saved: before it leaves if it is to stop, else beside the next steps. False: it could not be.
+  bool save(bool is_stopping) {
+    saver_.finish();  // of before, whatever the weights are now
     compare_replicas();
     json scalars = {{"position", position_.to_json()},
                     {"attempt", request_.attempt},
@@ -262,30 +268,8 @@ class Trainer {
                     {"world", {{"ranks", world_.size()}, {"expert_parallel", mesh_.expert_parallel()}}}};
     add_own(scalars, recipe_->state(position_.step));
     scalars.update(request_.configuration);
-    try {
-      agree(world_, "write metrics", [&] {
-        if (metrics_) metrics_->flush();
-      });
-      save_checkpoint(request_.checkpoints_path(), position_.step, request_.attempt, tensors(), scalars, world_,
-                      spec_.keep_checkpoints(), request_.checkpoints);
-    } catch (const StorageError& error) {
-      if (dynamic_cast<const AgreedError*>(&error) == nullptr) throw;
-      request_.monitor.save_failed();
-      if (++failed_saves_ == kMaxFailedSaves) {
-        throw_agreed<StorageError>(concat(kMaxFailedSaves,
-                                          " checkpoints in a row could not be written, the last one after step ",
-                                          position_.step, ": ", error.what()));
-      }
-      if (world_.rank() == 0) {
-        log_warning(concat("event=checkpoint_failed step=", position_.step, " reason=\"", error.what(),
-                           "\"; training goes on, the next checkpoint is tried when it is due, and the one before "
-                           "stays the one to resume from"));
-      }
-      return false;
-    }
-    failed_saves_ = 0;
-    if (world_.rank() == 0) log_info(concat("event=checkpoint_saved step=", position_.step));
-    return true;
+    return is_stopping ? saver_.save(position_.step, tensors(), scalars)
+                       : saver_.begin(position_.step, tensors(), scalars);
   }
 
   TrainOutcome outcome() {
@@ -339,7 +323,7 @@ class Trainer {
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<MetricsLog> metrics_;
   Position position_;
-  int failed_saves_ = 0;  ///< in a row
+  CheckpointSaver saver_;
 };
 
 }  // namespace

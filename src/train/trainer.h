@@ -22,8 +22,9 @@ struct TrainOutcome {
 /// steps than that checkpoint was made for, the learning rate follows the longer cosine from there on, and the warm-up
 /// stays as it was begun. Collective. nullopt: stopped after a checkpoint. Before the first step the ranks compare what
 /// they read (StorageError names the file that differs), at every checkpoint the weights that several of them hold
-/// (HardwareError). A checkpoint that cannot be written is tried again at the next occasion; StorageError after two in
-/// a row. Throws Diverged after three steps in a row without a finite loss or gradient.
+/// (HardwareError). Checkpoints are written beside the steps after them (checkpoint_saver.h); one that cannot be is
+/// tried again at the next occasion; StorageError after two in a row. Throws Diverged after three steps in a row
+/// without a finite loss or gradient.
 std::optional<TrainOutcome> train(const TrainRequest& request, Communicator& world);
 
 }  // namespace moe

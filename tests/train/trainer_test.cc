@@ -2,11 +2,16 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <atomic>
 #include <cfenv>
+#include <chrono>
 #include <cmath>
+#include <fstream>
+#include <limits>
 #include <set>
+#include <thread>
 
 #include "comm/agreement.h"
 #include "common/error.h"
@@ -346,6 +351,93 @@ TEST(TrainerTest, AfterAFailedCheckpointTheOneBeforeIsResumedFrom) {
   options.progress = [&](const StepRecord& at) { steps.push_back(at.step); };
   ASSERT_TRUE(training.run(options));
   EXPECT_EQ(steps.front(), 4);
+  training.expect_same(options, undisturbed);
+}
+
+TEST(TrainerTest, KilledWhileACheckpointIsWrittenItGoesOnFromTheOneBefore) {
+  const TinyTraining training;
+  const Options undisturbed{.job = "undisturbed"};
+  ASSERT_TRUE(training.run(undisturbed));
+  Options options;
+  const std::filesystem::path folder = training.job(options) / "checkpoints/s00000006-t0001",
+                              shard = folder / "shard-00001-of-00001.safetensors";
+  // A pipe in place of the file: the second checkpoint is not written before somebody reads it.
+  std::atomic<bool> is_killed = false;
+  std::thread reader([&] {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (!is_killed && std::chrono::steady_clock::now() < deadline)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::ifstream pipe(shard, std::ios::binary);
+    pipe.ignore(std::numeric_limits<std::streamsize>::max());
+  });
+  options.progress = [&](const StepRecord& at) {
+    if (at.step == 5) {
+      std::filesystem::create_directories(folder);
+      ASSERT_EQ(::mkfifo(shard.c_str(), 0600), 0);
+    }
+    if (at.step < 8) return;
+    is_killed = true;
+    throw std::runtime_error("killed by the test");
+  };
+  EXPECT_THROW(training.run(options), std::runtime_error) << "steps wait for no file";
+  reader.join();
+  EXPECT_FALSE(training.checkpoint(options, 3, 1).empty());
+  EXPECT_TRUE(std::filesystem::exists(shard));
+  EXPECT_FALSE(std::filesystem::exists(folder / "MANIFEST.json"));
+  std::vector<int64_t> steps;
+  options.attempt = 2;
+  options.progress = [&](const StepRecord& at) { steps.push_back(at.step); };
+  ASSERT_TRUE(training.run(options));
+  EXPECT_EQ(steps.front(), 4);
+  training.expect_same(options, undisturbed);
+  EXPECT_FALSE(std::filesystem::exists(folder)) << "what the killed attempt left";
+}
+
+TEST(TrainerTest, ACheckpointWhoseWriteFailsBesideTheStepsIsAFailedOne) {
+  const TinyTraining training;
+  const Options undisturbed = undisturbed_on_two_ranks(training);
+  std::atomic<int> failed{0};
+  Options options{.job = "in-the-way", .ranks = 2, .expert_parallel = 2};
+  options.on_failed_save = [&] { ++failed; };
+  const std::filesystem::path folder = training.job(options) / "checkpoints/s00000006-t0001";
+  options.progress = [&](const StepRecord& at) {
+    std::error_code ignored;  // of both ranks one makes it; in the way of rank 1 alone
+    if (at.step == 5) std::filesystem::create_directories(folder / "shard-00002-of-00002.safetensors.tmp", ignored);
+  };
+  ASSERT_TRUE(training.run(options));
+  EXPECT_EQ(failed, 2) << "once, told on both ranks";
+  EXPECT_FALSE(std::filesystem::exists(folder));
+  EXPECT_FALSE(training.checkpoint(options, 9, 1).empty());
+  training.expect_same(options, undisturbed);
+}
+
+TEST(TrainerTest, WhatWasBegunIsCommittedBeforeAStopAndBeforeTheEnd) {
+  TinyTraining training;
+  const Options undisturbed = undisturbed_on_two_ranks(training);
+  std::vector<std::string> committed;
+  Options options{.job = "stopped", .ranks = 2, .expert_parallel = 2};
+  options.checkpoints.commit = [&](const SavedCheckpoint& saved) {
+    EXPECT_TRUE(std::filesystem::exists(training.job(options) / "checkpoints" / saved.name / "MANIFEST.json"));
+    committed.push_back(saved.name);
+    return true;
+  };
+  std::atomic<int> asked{0};
+  options.should_stop = [&](int rank) { return rank == 1 && ++asked >= 7; };
+  EXPECT_FALSE(training.run(options));
+  EXPECT_THAT(committed, ::testing::ElementsAre("s00000003-t0001", "s00000006-t0001", "s00000007-t0001"));
+  options.should_stop = {};
+  options.attempt = 2;
+  // Fenced when it would commit the next: then that is none.
+  const auto commit = options.checkpoints.commit;
+  options.checkpoints.commit = [](const SavedCheckpoint&) -> bool { throw Fenced("another attempt runs"); };
+  EXPECT_THROW(training.run(options), Fenced);
+  EXPECT_FALSE(std::filesystem::exists(training.job(options) / "checkpoints/s00000009-t0002"));
+  EXPECT_FALSE(std::filesystem::exists(training.output(options)));
+  options.checkpoints.commit = commit;
+  options.attempt = 3;
+  committed.clear();
+  ASSERT_TRUE(training.run(options));
+  EXPECT_THAT(committed, ::testing::ElementsAre("s00000009-t0003"));
   training.expect_same(options, undisturbed);
 }
 
