@@ -44,25 +44,28 @@ void run(bench::Runner& runner, const bench::LlamaShape& shape) {
   const ModelDirectory source(dense);
   const v1::ConvertSpec spec = bench::slicing("independent_random", 8, 2, "kaiming");
   const auto world = make_self_communicator();
-  runner.run(
-      {.name = shape.name,
-       .dtype = "bfloat16",
-       .ours =
-           [&] {
-             fs::remove_all(moe);
-             convert_model(
-                 {.spec = spec, .seed = 1, .source = source, .tokenizer = nullptr, .output = moe, .progress = {}},
-                 *world);
-           },
-       .peer =
-           [&] {
-             fs::remove(copy);
-             bench::copy_and_sync(dense / "model.safetensors", copy);
-           },
-       .error = [&] { return wrong_values(dense, moe); },
-       .max_error = 0,
-       .flops = 0,
-       .bytes = 2.0 * static_cast<double>(fs::file_size(dense / "model.safetensors"))});
+  runner.run({.name = shape.name,
+              .dtype = "bfloat16",
+              .ours =
+                  [&] {
+                    fs::remove_all(moe);
+                    convert_model({.spec = spec,
+                                   .seed = 1,
+                                   .source = source,
+                                   .tokenizer = nullptr,
+                                   .output = moe,
+                                   .monitor = unwatched()},
+                                  *world);
+                  },
+              .peer =
+                  [&] {
+                    fs::remove(copy);
+                    bench::copy_and_sync(dense / "model.safetensors", copy);
+                  },
+              .error = [&] { return wrong_values(dense, moe); },
+              .max_error = 0,
+              .flops = 0,
+              .bytes = 2.0 * static_cast<double>(fs::file_size(dense / "model.safetensors"))});
 }
 
 }  // namespace

@@ -69,10 +69,11 @@ void work(const std::string& kind, const fs::path& source_path, const fs::path& 
     const ModelDirectory source(source_path);
     if (kind == "convert") {
       const v1::ConvertSpec spec = bench::slicing("sequential", kExperts, kTopK, "zero");
-      convert_model({.spec = spec, .seed = 1, .source = source, .tokenizer = nullptr, .output = output, .progress = {}},
-                    *world);
+      convert_model(
+          {.spec = spec, .seed = 1, .source = source, .tokenizer = nullptr, .output = output, .monitor = unwatched()},
+          *world);
     } else {
-      export_model({.spec = export_to(kind), .source = source, .output = output, .progress = {}}, *world);
+      export_model({.spec = export_to(kind), .source = source, .output = output, .monitor = unwatched()}, *world);
     }
   });
   std::ofstream(report) << seconds << " " << peak_memory_bytes() << "\n";

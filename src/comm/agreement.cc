@@ -97,6 +97,12 @@ void require_same_files(Communicator& world, std::string_view op, const std::map
              "\nmake these the same on every node, or put them on storage that all nodes share"));
 }
 
+bool any_rank(Communicator& world, std::string_view op, bool yes) {
+  at::Tensor votes = at::full({1}, yes ? 1 : 0, at::kLong);
+  world.all_reduce_sum(votes, op);
+  return votes.item<int64_t>() > 0;
+}
+
 std::string agree_on_result(Communicator& world, std::string_view op, const std::function<std::string()>& work) {
   std::string result;
   agree(world, op, [&] {

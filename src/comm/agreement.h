@@ -46,6 +46,9 @@ std::string differences_between_ranks(Communicator& world, std::string_view op,
 /// the same files would agree on. Another gang, or this one once its files are mended, can do the work.
 void require_same_files(Communicator& world, std::string_view op, const std::map<std::string, std::string>& facts);
 
+/// Whether any rank says yes; the same on every rank. Collective.
+bool any_rank(Communicator& world, std::string_view op, bool yes);
+
 /// Rank 0 runs `work` and every rank gets its result, or its error as agree() throws it.
 std::string agree_on_result(Communicator& world, std::string_view op, const std::function<std::string()>& work);
 

@@ -29,6 +29,13 @@ const std::vector<Measure>& measures() {
        .unit = "",
        .help = "Greatest output scale of a layer.",
        .of_result = true},
+      {.kind = "convert",
+       .name = "layers",
+       .unit = "layers",
+       .help = "Converted layers, once for each time that a method sees them.",
+       .of_work = true,
+       .series = "moe_convert_units",
+       .labels = {{"unit", "layer"}}},
 
       // Training.
       {.kind = "train",
@@ -220,6 +227,12 @@ std::vector<Measure> result_measures(std::string_view kind) {
   std::copy_if(measures().begin(), measures().end(), std::back_inserter(found),
                [&](const Measure& measure) { return measure.kind == kind && measure.of_result; });
   return found;
+}
+
+const Measure* work_measure(std::string_view kind) {
+  const auto found = std::find_if(measures().begin(), measures().end(),
+                                  [&](const Measure& measure) { return measure.kind == kind && measure.of_work; });
+  return found == measures().end() ? nullptr : &*found;
 }
 
 const Measure* step_measure(std::string_view kind, std::string_view name) {

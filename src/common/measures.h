@@ -18,10 +18,12 @@ struct Measure {
   std::string help;        ///< one sentence
   bool of_steps = false;   ///< one number for each step: a line of metrics.jsonl, a point of `moectl metrics`
   bool of_result = false;  ///< one number for the job: gates may name it
+  bool of_work = false;    ///< counts the kind's units of work; at most one of a kind
   std::string domains{};   ///< field of the kind's message that lists data, by whose domains it is told apart too
   bool has_whole = true;   ///< false: only by domain
   std::string needs{};     ///< field of the kind's message without which it is not measured
-  /// Gauge of the last step's value; empty: Prometheus does not get it under a name of its own.
+  /// Gauge of the last step's value; of a measure of work the counter <series>_total and the gauge <series>_target, how
+  /// many there are. Empty: Prometheus does not get it under a name of its own.
   std::string series{};
   std::map<std::string, std::string> labels{};
   std::string domain_label{};  ///< label that takes the domain, for a series by domain
@@ -34,6 +36,9 @@ const std::vector<Measure>& measures();
 
 /// Those whose job is of `kind` and that stand in its result, in the order of the table.
 std::vector<Measure> result_measures(std::string_view kind);
+
+/// What counts the units of work of `kind`; null if nothing does.
+const Measure* work_measure(std::string_view kind);
 
 /// The measure of a step of `kind` that `name` means; null if it is none.
 const Measure* step_measure(std::string_view kind, std::string_view name);

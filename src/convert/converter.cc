@@ -90,7 +90,7 @@ class Converter {
       std::map<std::string, std::string> facts = pass_->text().file_digests;
       facts["files and tokenizer"] = pass_->text().data_digest;
       require_same_files(world_, "calibration text", facts);
-      if (request_.on_data_read) request_.on_data_read(pass_->text().file_digests);
+      request_.monitor.data_read(pass_->text().file_digests);
     }
     if (method_.needs.gradients) {
       pass_->measure_importance(
@@ -129,7 +129,7 @@ class Converter {
 
   void finish_unit() {
     ++done_;
-    if (request_.progress) request_.progress(done_, units_);
+    request_.monitor.unit_done({.phase = "converting", .unit = "layer", .done = done_, .all = units_});
   }
 
   void set_widths(int64_t layer, const LayerWidths& widths) {

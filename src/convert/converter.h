@@ -2,8 +2,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -12,6 +10,7 @@
 #include "checkpoint/model_directory.h"
 #include "comm/communicator.h"
 #include "common/registry.h"
+#include "common/work_monitor.h"
 #include "convert/conversion_methods.h"
 #include "data/chat/chat_templates.h"
 #include "data/chat/directory_template.h"
@@ -23,14 +22,11 @@ namespace moe {
 struct ConvertRequest {
   const v1::ConvertSpec& spec;  ///< effective: all defaults filled in
   uint64_t seed = 0;
-  const ModelDirectory& source;                             ///< dense
-  std::shared_ptr<const Tokenizer> tokenizer;               ///< of the calibration text; may be null without any
-  std::filesystem::path output;                             ///< must not exist
-  std::function<void(int64_t done, int64_t all)> progress;  ///< after each layer, of each time that a method sees it
+  const ModelDirectory& source;                ///< dense
+  std::shared_ptr<const Tokenizer> tokenizer;  ///< of the calibration text; may be null without any
+  std::filesystem::path output;                ///< must not exist
+  WorkMonitor& monitor;  ///< told of the calibration files, and of each layer each time that a method sees it
   ChatTemplateChoice chat_template{std::string(kDefaultChatTemplate)};  ///< of the calibration chats
-  /// Called on every rank with path -> XXH3-128 of the calibration files as they were read, which is the same on all
-  /// ranks, before any layer is converted. May throw on all.
-  std::function<void(const std::map<std::string, std::string>& digests)> on_data_read = {};
   /// Further dense models of the same shape, that plans may take neurons from (NeuronRun::model 1, 2, ...).
   std::vector<const ModelDirectory*> others = {};
   const Registry<ConversionMethod>& methods = conversion_methods();  ///< that spec.method is a name of

@@ -41,7 +41,7 @@ HeldOutData read_data(const LoadedModel& model, const EvaluateRequest& request, 
     files = data->file_digests();
   });
   require_same_files(world, "before the evaluation", files);
-  if (request.on_data_read) request.on_data_read(files);
+  request.monitor.data_read(files);
   return *std::move(data);
 }
 
@@ -56,9 +56,11 @@ json run_tasks(const LoadedModel& model, const EvaluateRequest& request, const v
   };
   const int64_t parts = spec.tasks_size() * (request.baseline ? 2 : 1);
   for (const std::string& task : spec.tasks()) {
-    const EvalSubject subject{model, mesh, spec, read_once, [&](int64_t done, int64_t all) {
-                                if (request.progress) request.progress(part * all + done, parts * all);
-                              }};
+    const EvalSubject subject{
+        model, mesh, spec, read_once, [&](int64_t done, int64_t all) {
+          request.monitor.unit_done(
+              {.phase = "evaluating", .unit = "row", .done = part * all + done, .all = parts * all});
+        }};
     results[task] = eval_tasks().at(task).run(subject);
     ++part;
   }

@@ -54,7 +54,10 @@ class Exporter {
       agree(world_, "write exported tensors", [&] {
         if (writer_) write(units[i]);
       });
-      if (request_.progress) request_.progress(static_cast<int64_t>(i + 1), static_cast<int64_t>(units.size()));
+      request_.monitor.unit_done({.phase = "exporting",
+                                  .unit = "part",
+                                  .done = static_cast<int64_t>(i + 1),
+                                  .all = static_cast<int64_t>(units.size())});
     }
     return nlohmann::json::parse(
         agree_on_result(world_, "finish export", [&] { return writer_ ? finish().dump() : ""; }));

@@ -1,12 +1,11 @@
 #pragma once
 
-#include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/model_directory.h"
 #include "comm/communicator.h"
+#include "common/work_monitor.h"
 #include "moe/v1/job.pb.h"
 
 namespace moe {
@@ -14,8 +13,8 @@ namespace moe {
 struct ExportRequest {
   const v1::ExportSpec& spec;  ///< effective: all defaults filled in
   const ModelDirectory& source;
-  std::filesystem::path output;                             ///< must not exist
-  std::function<void(int64_t done, int64_t all)> progress;  ///< after each layer, on every rank; may be empty
+  std::filesystem::path output;  ///< must not exist
+  WorkMonitor& monitor;          ///< told of each part: a layer, or what stands before or behind them all
 };
 
 /// Writes a model directory for other programs: the format's config.json and tensors in shards, everything of the

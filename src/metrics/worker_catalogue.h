@@ -6,16 +6,26 @@
 
 #include "metrics/series.h"
 
-/// Every series a worker rank exposes, besides process_*: what common/measures.h says of a step's or an evaluation's
-/// numbers, and what stands here. All but the two info series carry job_id and stage in front of the labels given here;
-/// rank, node and gang_id come from service discovery.
+/// Every series a worker rank exposes, besides process_*: what common/measures.h says of the numbers of steps, results
+/// and work, and what stands here. All but the two info series carry job_id and stage in front of the labels given
+/// here; rank, node and gang_id come from service discovery.
 namespace moe {
 
 struct WorkerCatalogue : Catalogue {
   explicit WorkerCatalogue(prometheus::Registry& registry);
 
-  /// Gauges of the measures that have a series, by its name.
+  /// Gauges of the measures of steps and results that have a series, by its name.
   std::map<std::string, std::unique_ptr<GaugeFamily>> measured;
+  /// How much work of a kind is done, and how much there is, by the series of its measure.
+  struct Work {
+    Work(Catalogue& catalogue, const std::string& series, const std::string& help)
+        : done(catalogue, series + "_total", help),
+          target(catalogue, series + "_target", "How many there are to do. " + help) {}
+
+    CounterFamily done;
+    GaugeFamily target;
+  };
+  std::map<std::string, std::unique_ptr<Work>> work;
 
   // Every rank.
   GaugeFamily build_info{*this, "moe_build_info", "1; what was built (version, git_sha, torch, nccl)."};
@@ -57,15 +67,13 @@ struct WorkerCatalogue : Catalogue {
                                 "Wall time of an optimizer step.",
                                 {.1, .25, .5, 1, 1.5, 2, 3, 4, 6, 8, 12, 20, 40, 80}};
 
-  // Checkpoints and conversion.
+  // Checkpoints.
   HistogramFamily checkpoint_duration{*this,
                                       "moe_checkpoint_duration_seconds",
                                       "Wall time of a phase of a checkpoint (phase: snapshot, write, commit).",
                                       {.1, .5, 1, 2, 5, 10, 20, 40, 80, 160, 320, 640}};
   GaugeFamily checkpoint_bytes{*this, "moe_checkpoint_bytes", "Size of the last checkpoint."};
   CounterFamily checkpoint_failures{*this, "moe_checkpoint_failures_total", "Checkpoints that were not written."};
-  CounterFamily convert_units{*this, "moe_convert_units_total", "Converted units (unit: layer)."};
-  GaugeFamily convert_target{*this, "moe_convert_units_target", "Units that the conversion has (unit: layer)."};
 };
 
 }  // namespace moe

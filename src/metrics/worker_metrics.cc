@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <mutex>
+#include <set>
 #include <utility>
 
 #include "common/error.h"
@@ -22,9 +23,6 @@ constexpr size_t kMaxExpertSeries = 4096;
 /// Least digits of a layer's and an expert's label, so that jobs of the usual sizes share their labels.
 constexpr size_t kLayerDigits = 2;
 constexpr size_t kExpertDigits = 3;
-
-/// The kind of job whose units are counted: the series are named after it.
-constexpr char kKindInUnits[] = "convert";
 
 double unix_time() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -48,8 +46,10 @@ size_t widest(const ExpertLoad& load) {
 WorkerCatalogue::WorkerCatalogue(prometheus::Registry& registry) : Catalogue(registry) {
   // A series of several measures, told apart by a label, has the sentences of all of them.
   std::map<std::string, std::string> helps;
+  std::set<std::string> works;
   for (const Measure& measure : measures()) {
     if (measure.series.empty()) continue;
+    if (measure.of_work) works.insert(measure.series);
     std::string& help = helps[measure.series];
     if (help.find(measure.help) != std::string::npos) continue;
     if (!help.empty()) help += ' ';
@@ -57,7 +57,13 @@ WorkerCatalogue::WorkerCatalogue(prometheus::Registry& registry) : Catalogue(reg
     for (const auto& [label, value] : measure.labels) help += concat(" (", label, " ", value, ")");
     if (!measure.domain_label.empty()) help += concat(" (", measure.domain_label, ")");
   }
-  for (const auto& [name, help] : helps) measured[name] = std::make_unique<GaugeFamily>(*this, name, help);
+  for (const auto& [name, help] : helps) {
+    if (works.contains(name)) {
+      work[name] = std::make_unique<Work>(*this, name, help);
+    } else {
+      measured[name] = std::make_unique<GaugeFamily>(*this, name, help);
+    }
+  }
 }
 
 struct WorkerMetrics::Impl {
@@ -67,6 +73,12 @@ struct WorkerMetrics::Impl {
   Labels with(std::string key, std::string value) const {
     Labels labels = job;
     labels.emplace(std::move(key), std::move(value));
+    return labels;
+  }
+
+  Labels labels_of(const Measure& measure) const {
+    Labels labels = job;
+    labels.insert(measure.labels.begin(), measure.labels.end());
     return labels;
   }
 
@@ -104,18 +116,18 @@ void WorkerMetrics::Impl::begin_counters() {
     series.step_duration.at(job);
     for (const char* phase : kCheckpointPhases) series.checkpoint_duration.at(with("phase", phase));
   }
-  if (is_leader && kind == kKindInUnits) series.convert_units.at(with("unit", kConvertUnit));
+  if (const Measure* units = work_measure(kind); is_leader && units != nullptr)
+    series.work.at(units->series)->done.at(labels_of(*units));
 }
 
 /// The gauge of a number of the job, if it has one; `name` may end with a domain.
 void WorkerMetrics::Impl::set(const std::string& name, double value) {
   const std::string plain = name.substr(0, name.find('.'));
   for (const Measure& measure : measures()) {
-    if (measure.kind != kind || measure.name != plain || measure.series.empty()) continue;
+    if (measure.kind != kind || measure.name != plain || measure.series.empty() || measure.of_work) continue;
     // A series by domain has no row for the whole: it would be counted twice where rows are summed.
     if (measure.domain_label.empty() != (plain == name)) continue;
-    Labels labels = job;
-    labels.insert(measure.labels.begin(), measure.labels.end());
+    Labels labels = labels_of(measure);
     if (plain != name) labels.emplace(measure.domain_label, name.substr(plain.size() + 1));
     series.measured.at(measure.series)->at(labels).Set(value);
   }
@@ -212,13 +224,16 @@ void WorkerMetrics::train_step(const StepRecord& record) {
   impl_->routed_tokens_of(record.expert_load);
 }
 
-void WorkerMetrics::units(int64_t done, int64_t total, const std::string& unit) {
+void WorkerMetrics::units(int64_t done, int64_t total) {
   const std::lock_guard lock(impl_->mutex);
   if (!impl_->is_running() || !impl_->is_leader) return;
-  const Labels labels = impl_->with("unit", unit);
-  prometheus::Counter& counter = impl_->series.convert_units.at(labels);
+  const Measure* units = work_measure(impl_->kind);
+  if (units == nullptr) return;
+  WorkerCatalogue::Work& work = *impl_->series.work.at(units->series);
+  const Labels labels = impl_->labels_of(*units);
+  prometheus::Counter& counter = work.done.at(labels);
   counter.Increment(static_cast<double>(done) - counter.Value());  // never falls: a negative increment changes nothing
-  impl_->series.convert_target.at(labels).Set(static_cast<double>(total));
+  work.target.at(labels).Set(static_cast<double>(total));
 }
 
 void WorkerMetrics::result(const std::map<std::string, double>& values) {

@@ -23,10 +23,9 @@ struct BuildInfo {
   std::string nccl;  ///< empty: built without
 };
 
-/// The collectives and the phases of a checkpoint that are told apart, and what conversions count.
+/// The collectives and the phases of a checkpoint that are told apart.
 inline constexpr const char* kCommOps[] = {"dispatch", "combine", "grad_sync", "param_gather"};
 inline constexpr const char* kCheckpointPhases[] = {"snapshot", "write", "commit"};
-inline constexpr char kConvertUnit[] = "layer";
 
 class WorkerMetrics {
  public:
@@ -51,8 +50,8 @@ class WorkerMetrics {
 
   /// Ranks other than the leader may leave everything but `step` out.
   void train_step(const StepRecord& record);
-  /// Finished work of a conversion, absolute: `done` of `total`, in units of e.g. "layer".
-  void units(int64_t done, int64_t total, const std::string& unit);
+  /// Finished work, absolute: `done` of `total` units. Dropped where the job's kind has no measure of its work.
+  void units(int64_t done, int64_t total);
   /// Numbers of the finished job, by the names of common/measures.h ("loss.books").
   void result(const std::map<std::string, double>& values);
   /// phase: one of kCheckpointPhases; bytes 0: not known in this phase. A failed one counts only as a failure.

@@ -6,9 +6,9 @@
 #include <string>
 
 #include "checkpoint/checkpointer.h"
+#include "common/work_monitor.h"
 #include "moe/v1/job.pb.h"
 #include "train/recipes.h"
-#include "train/train_monitor.h"
 
 namespace moe {
 
@@ -25,7 +25,7 @@ struct TrainRequest {
   nlohmann::json configuration;  ///< {"config": .., "inputs": ..}: recorded with each checkpoint
 
   CheckpointAuthority checkpoints = {};
-  TrainMonitor& monitor;
+  WorkMonitor& monitor;
   RecipeMaker recipe = recipes().at(kDefaultRecipe);
 
   std::filesystem::path checkpoints_path() const { return job_path / "checkpoints"; }

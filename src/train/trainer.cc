@@ -251,11 +251,7 @@ class Trainer {
                                   spec_.clip_norm()));
   }
 
-  bool stop_requested() {
-    at::Tensor votes = at::full({1}, request_.monitor.should_stop() ? 1 : 0, at::kLong);
-    world_.all_reduce_sum(votes, "stop votes");
-    return votes.item<int64_t>() > 0;
-  }
+  bool stop_requested() { return any_rank(world_, "stop votes", request_.monitor.should_stop()); }
 
   /// Has what is now saved: before it leaves if it is to stop, else beside the next steps. False: it could not be.
   bool save(bool is_stopping) {

@@ -7,8 +7,7 @@
 #include "convert/converter.h"
 #include "model/model_config.h"
 #include "runtime/model_settings.h"
-#include "worker/jobs.h"
-#include "worker/stage_inputs.h"
+#include "worker/job_context.h"
 
 namespace moe {
 
@@ -23,22 +22,13 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
     tokenizer = tokenizer_for(input);
     chat_template = chat_template_for(input, source->config(), spec.template_());
   });
-  const ConvertRequest request{
-      .spec = spec,
-      .seed = context.stage.seed(),
-      .source = *source,
-      .tokenizer = tokenizer,
-      .output = context.output_path,
-      .progress =
-          [&](int64_t layer, int64_t layers) {
-            end_of_unit(context, {.stage = context.stage.name(),
-                                  .phase = "converting",
-                                  .step = layer,
-                                  .steps = layers,
-                                  .unit = "layer"});
-          },
-      .chat_template = chat_template,
-      .on_data_read = [&](const auto& read) { require_recorded(context.configuration, read); }};
+  const ConvertRequest request{.spec = spec,
+                               .seed = context.stage.seed(),
+                               .source = *source,
+                               .tokenizer = tokenizer,
+                               .output = context.output_path,
+                               .monitor = context.monitor,
+                               .chat_template = chat_template};
   const nlohmann::json conversion = convert_model(request, context.world);
 
   JobOutcome outcome;

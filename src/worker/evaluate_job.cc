@@ -5,8 +5,7 @@
 #include "eval/eval_tasks.h"
 #include "eval/evaluator.h"
 #include "model/model_config.h"
-#include "worker/jobs.h"
-#include "worker/stage_inputs.h"
+#include "worker/job_context.h"
 
 namespace moe {
 namespace {
@@ -57,17 +56,7 @@ std::optional<JobOutcome> run_evaluate_job(const JobContext& context) {
   std::optional<std::filesystem::path> baseline;
   if (spec.has_baseline()) baseline = context.model_path(spec.baseline());
   const EvaluateRequest request{
-      .spec = spec,
-      .gang = context.stage.gang(),
-      .model = model,
-      .baseline = baseline,
-      .progress =
-          [&](int64_t done, int64_t all) {
-            end_of_unit(
-                context,
-                {.stage = context.stage.name(), .phase = "evaluating", .step = done, .steps = all, .unit = "row"});
-          },
-      .on_data_read = [&](const auto& read) { require_recorded(context.configuration, read); }};
+      .spec = spec, .gang = context.stage.gang(), .model = model, .baseline = baseline, .monitor = context.monitor};
   json result = evaluate(request, context.world);
   agree(context.world, "write evaluation", [&] {
     if (context.world.rank() != 0) return;

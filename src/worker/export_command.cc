@@ -8,6 +8,7 @@
 #include "checkpoint/model_directory.h"
 #include "common/error.h"
 #include "common/option_checks.h"
+#include "common/work_monitor.h"
 #include "export/export_formats.h"
 #include "export/export_report.h"
 #include "export/exporter.h"
@@ -30,6 +31,14 @@ struct ExportOptions {
   bool keep_tied = defaults.keep_tied();
 };
 
+class PartsOnTerminal final : public WorkMonitor {
+ public:
+  void unit_done(const WorkProgress& parts) override {
+    std::cerr << "\r" << parts.phase << " " << parts.done << "/" << parts.all << (parts.done == parts.all ? "\n" : "")
+              << std::flush;
+  }
+};
+
 ExitCode run_export(const ExportOptions& options, Communicator& world) {
   v1::ExportSpec spec;
   spec.set_input(options.model);
@@ -40,16 +49,11 @@ ExitCode run_export(const ExportOptions& options, Communicator& world) {
   spec.set_allow_padding(options.allow_padding);
   spec.set_keep_tied(options.keep_tied);
   const ModelDirectory source(options.model);
-  const bool shows_progress = ::isatty(STDERR_FILENO) != 0;
+  PartsOnTerminal parts;
   const nlohmann::json report = export_model({.spec = spec,
                                               .source = source,
                                               .output = options.output,
-                                              .progress =
-                                                  [&](int64_t done, int64_t all) {
-                                                    if (shows_progress)
-                                                      std::cerr << "\rexporting " << done << "/" << all
-                                                                << (done == all ? "\n" : "") << std::flush;
-                                                  }},
+                                              .monitor = ::isatty(STDERR_FILENO) != 0 ? parts : unwatched()},
                                              world);
   std::cout << export_text(report) << "model         " << options.output << "\n";
   return ExitCode::kDone;

@@ -3,7 +3,7 @@
 #include "common/log.h"
 #include "export/export_report.h"
 #include "export/exporter.h"
-#include "worker/jobs.h"
+#include "worker/job_context.h"
 
 namespace moe {
 
@@ -12,13 +12,7 @@ std::optional<JobOutcome> run_export_job(const JobContext& context) {
   std::unique_ptr<ModelDirectory> source;
   agree(context.world, "open " + input.string(), [&] { source = std::make_unique<ModelDirectory>(input); });
   const ExportRequest request{
-      .spec = context.stage.export_(),
-      .source = *source,
-      .output = context.output_path,
-      .progress = [&](int64_t done, int64_t all) {
-        end_of_unit(context,
-                    {.stage = context.stage.name(), .phase = "exporting", .step = done, .steps = all, .unit = "part"});
-      }};
+      .spec = context.stage.export_(), .source = *source, .output = context.output_path, .monitor = context.monitor};
   const nlohmann::json report = export_model(request, context.world);
   if (context.world.rank() == 0)
     log_info("event=exported output=" + context.output_path.string() + "\n" + export_text(report));

@@ -9,11 +9,10 @@
 
 #include "checkpoint/checkpointer.h"
 #include "comm/communicator.h"
-#include "common/step_record.h"
+#include "common/work_monitor.h"
 #include "moe/v1/pipeline.pb.h"
 #include "pipeline/configuration.h"
 #include "pipeline/gate.h"
-#include "worker/progress.h"
 
 namespace moe {
 
@@ -28,11 +27,8 @@ struct JobContext {
   std::function<std::filesystem::path(const std::string& reference)>
       model_path;  ///< "dense", "convert.model", a folder
   Communicator& world;
-  std::function<void(const ProgressUpdate&)> progress;
-  std::function<bool()> should_stop;               ///< asked at every work unit; one rank's yes stops all
-  std::function<void(const StepRecord&)> on_step;  ///< after every step of a training; may be empty
+  WorkMonitor& monitor;  ///< told of every unit of work; ends the job between two of them
   CheckpointAuthority checkpoints;
-  std::function<void()> on_failed_save = {};  ///< a checkpoint could not be written, and training goes on
 };
 
 /// What a finished job leaves for gates and reports.

@@ -1,21 +1,11 @@
 #include "worker/jobs.h"
 
-#include "comm/agreement.h"
-#include "common/error.h"
 #include "common/utc_time.h"
 #include "pipeline/configuration.h"
 #include "pipeline/spec.h"
+#include "worker/job_monitor.h"
 
 namespace moe {
-namespace {
-
-/// All ranks leave the job, as asked; nothing is wrong.
-class StopRequested : public Error {
- public:
-  using Error::Error;
-};
-
-}  // namespace
 
 // One file each: convert_job.cc, train_job.cc, evaluate_job.cc, export_job.cc.
 std::optional<JobOutcome> run_convert_job(const JobContext& context);
@@ -54,13 +44,6 @@ nlohmann::json record_of(const JobContext& context, const JobOutcome& outcome, d
   record.update(to_json(context.configuration));
   if (!outcome.history.empty()) record["history"] = outcome.history;
   return record;
-}
-
-void end_of_unit(const JobContext& context, const ProgressUpdate& update) {
-  context.progress(update);
-  at::Tensor votes = at::full({1}, context.should_stop && context.should_stop() ? 1 : 0, at::kLong);
-  context.world.all_reduce_sum(votes, "stop votes");
-  if (votes.item<int64_t>() > 0) throw_agreed<StopRequested>("stopped between two units of work, as asked");
 }
 
 }  // namespace moe

@@ -17,8 +17,4 @@ std::optional<JobOutcome> run_job(const JobContext& context);
 /// What a finished job leaves in its output as STAGE.json.
 nlohmann::json record_of(const JobContext& context, const JobOutcome& outcome, double seconds);
 
-/// For jobs without checkpoints: shows progress and, if any rank was asked to stop, leaves the job on all of them.
-/// Collective.
-void end_of_unit(const JobContext& context, const ProgressUpdate& update);
-
 }  // namespace moe

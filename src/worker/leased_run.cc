@@ -21,6 +21,7 @@
 #include "pipeline/kinds/kinds.h"
 #include "pipeline/spec.h"
 #include "worker/earlier_work.h"
+#include "worker/job_monitor.h"
 #include "worker/jobs.h"
 #include "worker/preflight.h"
 #include "worker/stage_inputs.h"
@@ -47,6 +48,40 @@ v1::PipelineSpec spec_of(const v1::Lease& lease, const fs::path& data_root) {
   }
   return spec;
 }
+
+/// A leased job: progress to the coordinator and, now and then, to the log; numbers to the metrics page.
+class LeaseMonitor final : public JobMonitor {
+ public:
+  LeaseMonitor(const Configuration& configuration, const LeasedRun& run)
+      : JobMonitor(configuration, run.world), run_(run) {}
+
+  void record(const StepRecord& record) override {
+    run_.metrics.train_step(record);
+    if (run_.agent != nullptr) run_.agent->add_step(record);
+    JobMonitor::record(record);
+  }
+  bool should_stop() override { return stop_signalled() || (run_.agent != nullptr && run_.agent->should_stop()); }
+  void save_failed() override { run_.metrics.checkpoint(0, "write", 0, /*ok=*/false); }
+
+ private:
+  void show(const ProgressUpdate& update) override {
+    run_.metrics.units(update.step, update.steps);
+    if (run_.agent == nullptr) return;
+    run_.agent->set_progress(update);
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last_shown_ < kLogProgressEvery && update.step < update.steps) return;
+    last_shown_ = now;
+    std::string line =
+        concat("event=progress stage=\"", update.stage, "\" ", update.unit, "=", update.step, "/", update.steps);
+    if (update.loss > 0) line += concat(" loss=", update.loss);
+    if (update.tokens_per_second > 0)
+      line += concat(" tokens_per_second=", static_cast<int64_t>(update.tokens_per_second));
+    log_info(line);
+  }
+
+  const LeasedRun& run_;
+  std::chrono::steady_clock::time_point last_shown_;
+};
 
 /// One leased job on one rank.
 class LeasedJob {
@@ -93,6 +128,7 @@ class LeasedJob {
       return record.dump();
     }));
     const Configuration configuration{lease_.stage(), begun["inputs"].get<std::map<std::string, std::string>>()};
+    LeaseMonitor monitor(configuration, run_);
     const JobContext context{
         .stage = lease_.stage(),
         .job_path = folder_.path(),
@@ -106,15 +142,8 @@ class LeasedJob {
                                               [&] { return inputs_->model_path(reference).string(); }));
             },
         .world = run_.world,
-        .progress = [this](const ProgressUpdate& update) { show(update); },
-        .should_stop = [this] { return stop_signalled() || (run_.agent != nullptr && run_.agent->should_stop()); },
-        .on_step =
-            [this](const StepRecord& record) {
-              run_.metrics.train_step(record);
-              if (run_.agent != nullptr) run_.agent->add_step(record);
-            },
-        .checkpoints = authority(begun["resumable"].get<std::vector<std::string>>(), configuration),
-        .on_failed_save = [this] { run_.metrics.checkpoint(0, "write", 0, /*ok=*/false); }};
+        .monitor = monitor,
+        .checkpoints = authority(begun["resumable"].get<std::vector<std::string>>(), configuration)};
     const std::optional<JobOutcome> outcome = run_job(context);
     v1::CompleteAttemptRequest end;
     if (!outcome) {
@@ -173,29 +202,12 @@ class LeasedJob {
     return authority;
   }
 
-  void show(const ProgressUpdate& update) {
-    if (kind_of(lease_.stage())->leaves == Artifact::kConvertedModel)
-      run_.metrics.units(update.step, update.steps, update.unit);
-    if (run_.agent == nullptr) return;
-    run_.agent->set_progress(update);
-    const auto now = std::chrono::steady_clock::now();
-    if (now - last_shown_ < kLogProgressEvery && update.step < update.steps) return;
-    last_shown_ = now;
-    std::string line =
-        concat("event=progress stage=\"", update.stage, "\" ", update.unit, "=", update.step, "/", update.steps);
-    if (update.loss > 0) line += concat(" loss=", update.loss);
-    if (update.tokens_per_second > 0)
-      line += concat(" tokens_per_second=", static_cast<int64_t>(update.tokens_per_second));
-    log_info(line);
-  }
-
   const LeasedRun& run_;
   const v1::Lease& lease_;
   const JobFolder folder_;
   const std::string name_;
   std::unique_ptr<LogFile> rank_log_, gang_log_;
   std::unique_ptr<StageInputs> inputs_;  ///< rank 0
-  std::chrono::steady_clock::time_point last_shown_;
 };
 
 }  // namespace

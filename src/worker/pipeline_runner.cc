@@ -18,6 +18,7 @@
 #include "pipeline/pipeline_status.h"
 #include "report/run_summary.h"
 #include "worker/earlier_work.h"
+#include "worker/job_monitor.h"
 #include "worker/jobs.h"
 #include "worker/progress.h"
 #include "worker/stage_inputs.h"
@@ -28,6 +29,20 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+
+/// A stage of a run without a coordinator: progress on a line, and SIGUSR1 asks to stop.
+class RunMonitor final : public JobMonitor {
+ public:
+  RunMonitor(const Configuration& configuration, Communicator& world, ProgressLine& line)
+      : JobMonitor(configuration, world), line_(line) {}
+
+  bool should_stop() override { return stop_signalled(); }
+
+ private:
+  void show(const ProgressUpdate& update) override { line_.update(update); }
+
+  ProgressLine& line_;
+};
 
 /// One run. Every rank drives the same engine with the same events; what only rank 0 knows (files, attempts) it shares.
 class Run {
@@ -149,6 +164,7 @@ class Run {
     if (const std::string note = begun["note"]; !note.empty()) progress_.message(name + ": " + note);
     const Configuration configuration{stage, begun["inputs"].get<std::map<std::string, std::string>>()};
     advance(state_, StageStarted{name});
+    RunMonitor monitor(configuration, world_, progress_);
     try {
       const JobContext context{
           .stage = stage,
@@ -159,15 +175,12 @@ class Run {
           .configuration = configuration,
           .model_path = [this](const std::string& reference) { return shared_model_path(reference); },
           .world = world_,
-          .progress = [this](const ProgressUpdate& update) { progress_.update(update); },
-          .should_stop = stop_signalled,
-          .on_step = nullptr,
-          .checkpoints = {.resumable = begun["resumable"].get<std::vector<std::string>>(),
-                          .is_ours =
-                              [&](const json& scalars) {
-                                return may_go_on_from(scalars, configuration, begun["first_attempt"]);
-                              },
-                          .commit = nullptr}};
+          .monitor = monitor,
+          .checkpoints = {
+              .resumable = begun["resumable"].get<std::vector<std::string>>(),
+              .is_ours =
+                  [&](const json& scalars) { return may_go_on_from(scalars, configuration, begun["first_attempt"]); },
+              .commit = nullptr}};
       const std::optional<JobOutcome> outcome = run_job(context);
       if (!outcome) return std::nullopt;
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();

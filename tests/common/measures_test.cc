@@ -33,7 +33,8 @@ TEST(MeasuresTest, EachKindNamesAMeasureOnceAndEachIsOfSomething) {
   for (const Measure& measure : measures()) {
     SCOPED_TRACE(measure.kind + "." + measure.name);
     EXPECT_TRUE(seen.emplace(measure.kind, measure.name).second);
-    EXPECT_TRUE(measure.of_steps || measure.of_result);
+    EXPECT_TRUE(measure.of_steps || measure.of_result || measure.of_work);
+    EXPECT_TRUE(!measure.of_work || work_measure(measure.kind) == &measure) << "a kind has one unit of work";
     EXPECT_EQ(measure.name.find('.'), std::string::npos) << "the part behind the dot is a domain";
     EXPECT_TRUE(measure.help.ends_with("."));
   }

@@ -63,7 +63,7 @@ nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const fs::pat
                         .source = directory,
                         .tokenizer = tokenizer,
                         .output = output,
-                        .progress = {},
+                        .monitor = unwatched(),
                         .chat_template = choose_chat_template(source)},
                        world);
 }
@@ -78,7 +78,7 @@ nlohmann::json convert_by_fixture(const v1::ConvertSpec& spec, uint64_t seed, co
                          .source = directory,
                          .tokenizer = nullptr,
                          .output = output,
-                         .progress = {},
+                         .monitor = unwatched(),
                          .others = {},
                          .methods = fixture_methods()};
   for (const ModelDirectory& other : opened) request.others.push_back(&other);

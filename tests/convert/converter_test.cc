@@ -20,6 +20,7 @@
 #include "testing/compare.h"
 #include "testing/run_ranks.h"
 #include "testing/tiny_model.h"
+#include "testing/work_log.h"
 
 namespace moe {
 namespace {
@@ -166,14 +167,14 @@ INSTANTIATE_TEST_SUITE_P(Methods, EveryConversionTest,
                          [](const auto& each) { return std::get<0>(each.param) + "_" + std::get<1>(each.param); });
 
 TEST_F(ConversionTest, ReportAndConfigSayHowItWasMade) {
-  std::vector<int64_t> steps;
+  testing::WorkLog log;
   const ModelDirectory source(dense());
   const v1::ConvertSpec spec = convert_spec("independent_random", 4, 2, ids());
   const auto world = make_self_communicator();
   const json report = convert_model(
-      {spec, 9, source, nullptr, out(), [&](int64_t layer, int64_t layers) { steps.push_back(10 * layer + layers); }},
-      *world);
-  EXPECT_THAT(steps, ::testing::ElementsAre(12, 22));
+      {.spec = spec, .seed = 9, .source = source, .tokenizer = nullptr, .output = out(), .monitor = log}, *world);
+  EXPECT_EQ(log.units(), "converting layer 1/2 2/2");
+  EXPECT_EQ(log.read(), (std::map<std::string, std::string>{{ids(), xxh3_hex_of_file(ids())}}));
   EXPECT_EQ(json::parse(read_file(out() / "conversion.json")), report);
   EXPECT_EQ(report["method"], "independent_random");
   EXPECT_EQ(report["seed"], 9);

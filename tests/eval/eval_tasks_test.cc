@@ -44,9 +44,12 @@ class EveryEvalTaskTest : public ::testing::TestWithParam<std::string> {
     json result;
     std::mutex mutex;
     testing::run_ranks(ranks, [&](Communicator& world) {
-      json mine = evaluate(
-          {.spec = spec_, .gang = gang, .model = folder_ / "moe", .baseline = folder_ / "dense", .progress = {}},
-          world);
+      json mine = evaluate({.spec = spec_,
+                            .gang = gang,
+                            .model = folder_ / "moe",
+                            .baseline = folder_ / "dense",
+                            .monitor = unwatched()},
+                           world);
       const std::lock_guard<std::mutex> lock(mutex);
       result = std::move(mine);
     });

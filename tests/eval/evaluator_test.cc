@@ -17,6 +17,7 @@
 #include "testing/temp_dir.h"
 #include "testing/tiny_files.h"
 #include "testing/tiny_model.h"
+#include "testing/work_log.h"
 
 namespace moe {
 namespace {
@@ -63,7 +64,8 @@ class EvaluatorTest : public ::testing::Test {
     json result;
     std::mutex mutex;
     testing::run_ranks(ranks, [&](Communicator& world) {
-      EvaluateRequest request{.spec = spec_, .gang = gang, .model = folder_ / model, .baseline = {}, .progress = {}};
+      EvaluateRequest request{
+          .spec = spec_, .gang = gang, .model = folder_ / model, .baseline = {}, .monitor = unwatched()};
       if (!baseline.empty()) request.baseline = folder_ / baseline;
       json mine = evaluate(request, world);
       const std::lock_guard<std::mutex> lock(mutex);
@@ -106,22 +108,21 @@ TEST_F(EvaluatorTest, ModelAndBaselineAreOneProgress) {
     v1::GangSpec gang;
     gang.set_dtype("float64");
     gang.set_expert_parallel(1);
-    std::vector<std::pair<int64_t, int64_t>> told;
+    testing::WorkLog log;
     testing::run_ranks(1, [&](Communicator& world) {
-      EvaluateRequest request{.spec = spec_,
-                              .gang = gang,
-                              .model = folder_ / "moe",
-                              .baseline = {},
-                              .progress = [&](int64_t done, int64_t all) { told.emplace_back(done, all); }};
+      EvaluateRequest request{.spec = spec_, .gang = gang, .model = folder_ / "moe", .baseline = {}, .monitor = log};
       if (has_baseline) request.baseline = folder_ / "dense";
       evaluate(request, world);
     });
+    const std::vector<WorkProgress>& told = log.told();
     ASSERT_GT(told.size(), 1U);
     for (size_t i = 0; i < told.size(); ++i) {
-      EXPECT_EQ(told[i].second, told.back().second);
-      EXPECT_GT(told[i].first, i == 0 ? 0 : told[i - 1].first) << "it began again";
+      EXPECT_EQ(told[i].all, told.back().all);
+      EXPECT_GT(told[i].done, i == 0 ? 0 : told[i - 1].done) << "it began again";
+      EXPECT_EQ(told[i].phase + " " + told[i].unit, "evaluating row");
     }
-    EXPECT_EQ(told.back().first, told.back().second);
+    EXPECT_EQ(told.back().done, told.back().all);
+    EXPECT_EQ(log.read().size(), 2U) << "files";
   }
 }
 

@@ -46,7 +46,8 @@ v1::ExportSpec export_spec(const std::string& format) {
 nlohmann::json export_to(const std::filesystem::path& source, const std::filesystem::path& output,
                          const v1::ExportSpec& spec) {
   const ModelDirectory directory(source);
-  return export_model({.spec = spec, .source = directory, .output = output, .progress = {}}, *make_self_communicator());
+  return export_model({.spec = spec, .source = directory, .output = output, .monitor = unwatched()},
+                      *make_self_communicator());
 }
 
 std::string refusal(const std::filesystem::path& source, const v1::ExportSpec& spec) {

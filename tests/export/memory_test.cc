@@ -70,7 +70,8 @@ void expect_bounded(const std::string& format, const std::string& dtype, double 
   spec.set_max_shard_bytes(100'000'000);
   const double growth = testing::peak_growth([&] {
     const ModelDirectory source(folder / "native");
-    export_model({.spec = spec, .source = source, .output = folder / "out", .progress = {}}, *make_self_communicator());
+    export_model({.spec = spec, .source = source, .output = folder / "out", .monitor = unwatched()},
+                 *make_self_communicator());
   });
   if (growth < 0) GTEST_SKIP() << "/proc/self/clear_refs does not reset the peak on this machine";
   std::cout << format << " " << dtype << ": model " << bytes / kMib << " MiB, peak growth " << growth / kMib

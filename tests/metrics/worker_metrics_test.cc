@@ -9,6 +9,7 @@
 #include <limits>
 #include <map>
 
+#include "common/measures.h"
 #include "metrics/exposition.h"
 #include "metrics/promtool.h"
 
@@ -47,9 +48,10 @@ const std::set<std::string> kLeader{"moe_expert_routed_tokens_total",
                                     "moe_step_duration_seconds",
                                     "moe_checkpoint_duration_seconds",
                                     "moe_checkpoint_bytes",
-                                    "moe_checkpoint_failures_total",
-                                    "moe_convert_units_total",
-                                    "moe_convert_units_target"};
+                                    "moe_checkpoint_failures_total"};
+
+/// Of a conversion.
+const std::set<std::string> kWork{"moe_convert_units_total", "moe_convert_units_target"};
 
 StepRecord sample(int64_t step = 7) {
   StepRecord sample;
@@ -71,7 +73,6 @@ void feed_everything(WorkerMetrics& metrics) {
   metrics.build_info({"0.1.0", "abc123", "2.11.0", ""});
   metrics.worker_info("none", 1, 0);
   metrics.train_step(sample());
-  metrics.units(3, 12, "layer");
   metrics.result({{"validation_loss", 3.5}, {"validation_loss.books", 3.25}});
   metrics.checkpoint(0.7, "write", 1 << 20, true);
   metrics.comm("dispatch", 0.25, 4096);
@@ -96,8 +97,8 @@ TEST_F(WorkerMetricsTest, ExposesExactlyTheCatalogue) {
   EXPECT_THAT(page().names(), ElementsAreArray(all));
   // 2 info; step, timestamp, in flight; 3 of each of 4 ops; 2 layers x (5 + 4 experts); 3 losses, 6 gauges, 1 learning
   // rate and 4 counters of training; histograms of 14 bounds and, for 3 phases, of 12, each with +Inf, sum and count;
-  // eval; 2 of checkpoints, 2 of conversion.
-  EXPECT_EQ(page().count("moe_"), 2u + 3 + 3 * 4 + 2 * (5 + 4) + 3 + 6 + 1 + 4 + (14 + 3) + 3 * (12 + 3) + 1 + 2 + 2);
+  // eval; 2 of checkpoints.
+  EXPECT_EQ(page().count("moe_"), 2u + 3 + 3 * 4 + 2 * (5 + 4) + 3 + 6 + 1 + 4 + (14 + 3) + 3 * (12 + 3) + 1 + 2);
 }
 
 TEST_F(WorkerMetricsTest, EverySeriesOfAJobNamesJobAndStage) {
@@ -260,7 +261,7 @@ TEST_F(WorkerMetricsTest, EveryCounterIsThereWithZeroBeforeTheFirstEvent) {
                                                        metrics_.checkpoint(0.7, "commit", 1, true);
                                                        metrics_.checkpoint(0.7, "write", 1, false);
                                                      }},
-                                                    {"convert", [this] { metrics_.units(1, 12, kConvertUnit); }},
+                                                    {"convert", [this] { metrics_.units(1, 12); }},
                                                     {"evaluate", [this] {
                                                        metrics_.result({{"loss.books", 3}});
                                                      }}}) {
@@ -290,12 +291,25 @@ TEST_F(WorkerMetricsTest, ExpectedExpertsHaveTheSeriesOfTheFirstStep) {
 
 TEST_F(WorkerMetricsTest, ConversionProgressIsAbsoluteAndNeverFalls) {
   metrics_.begin_job("c", "convert", "convert");
-  metrics_.units(0, 12, "layer");
+  metrics_.units(0, 12);
   EXPECT_EQ(page().at("moe_convert_units_total{job_id=\"c\",stage=\"convert\",unit=\"layer\"}"), 0);
-  metrics_.units(5, 12, "layer");
-  metrics_.units(4, 12, "layer");
+  metrics_.units(5, 12);
+  metrics_.units(4, 12);
   EXPECT_EQ(page().at("moe_convert_units_total{job_id=\"c\",stage=\"convert\",unit=\"layer\"}"), 5);
   EXPECT_EQ(page().at("moe_convert_units_target{job_id=\"c\",stage=\"convert\",unit=\"layer\"}"), 12);
+  EXPECT_EQ(page().count("moe_convert_"), kWork.size());
+}
+
+TEST_F(WorkerMetricsTest, WorkIsCountedWhereTheTableHasAMeasureOfIt) {
+  for (const char* kind : {"convert", "train", "evaluate", "a kind to come"}) {
+    metrics_.begin_job("c", "s", kind);
+    metrics_.units(2, 5);
+    std::set<std::string> counted;
+    for (const std::string& name : page().names()) {
+      if (name.find("_units_") != std::string::npos) counted.insert(name);
+    }
+    EXPECT_EQ(counted, work_measure(kind) == nullptr ? std::set<std::string>() : kWork) << kind;
+  }
 }
 
 TEST_F(WorkerMetricsTest, CheckpointsCountAsWrittenOrFailed) {

@@ -3,13 +3,28 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <map>
+#include <mutex>
 #include <string>
+#include <vector>
 
+#include "common/error.h"
+#include "common/file_io.h"
+#include "common/log.h"
+#include "eval/eval_tasks.h"
+#include "pipeline/defaults.h"
 #include "pipeline/kinds/kinds.h"
 #include "pipeline/spec.h"
+#include "testing/run_ranks.h"
+#include "testing/temp_dir.h"
+#include "testing/tiny_files.h"
+#include "testing/tiny_model.h"
+#include "worker/job_monitor.h"
 #include "worker/jobs.h"
 #include "worker/known_names.h"
+#include "worker/stage_inputs.h"
 
 namespace moe {
 namespace {
@@ -41,6 +56,135 @@ TEST(JobRunnersTest, EveryListOfNamesIsAskedForByARow) {
   const std::map<std::string, int> expected{
       {"export_formats", 1}, {"methods", 1}, {"router_inits", 1}, {"tasks", 1}, {"templates", 3}};
   EXPECT_EQ(refused, expected);
+}
+
+using nlohmann::json;
+
+/// Keeps what it is told, and may ask to stop.
+class TestMonitor final : public JobMonitor {
+ public:
+  TestMonitor(const Configuration& configuration, Communicator& world, bool is_to_stop)
+      : JobMonitor(configuration, world), is_to_stop_(is_to_stop) {}
+
+  bool should_stop() override { return is_to_stop_; }
+  const std::vector<ProgressUpdate>& shown() const { return shown_; }
+
+ private:
+  void show(const ProgressUpdate& update) override { shown_.push_back(update); }
+
+  const bool is_to_stop_;
+  std::vector<ProgressUpdate> shown_;
+};
+
+/// A stage of each kind on tiny models, run as those do that run jobs: every model that its row names is a mixture, and
+/// all data has two domains.
+class EveryRunnerTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    set_log_level(LogLevel::kError);
+    testing::write_tiny_model(folder_ / "moe", testing::tiny_moe_config(4, 2, 12), 1, at::kFloat);
+    testing::write_tiny_model(folder_ / "dense", testing::tiny_config(), 1, at::kFloat);
+    for (const char* domain : {"a", "b"}) testing::write_random_documents(file(domain), 20, 3, 30, 61, 1);
+    spec_ = effective_spec(load_pipeline_or_throw(pipeline_text(), "p.yaml", {}, {}));
+    configuration_ = StageInputs(spec_).configuration_of(stage());
+  }
+
+  std::string file(const std::string& domain) const { return folder_ / (domain + ".jsonl"); }
+  const v1::Stage& stage() const { return spec_.stages(0); }
+  static const JobKind& kind() { return job_kinds().at(GetParam()); }
+
+  /// What a kind has to be told besides models and data.
+  json settings() const {
+    if (GetParam() == "convert")
+      return {{"input", folder_ / "dense"}, {"method", "independent_random"}, {"experts", 4}, {"top_k", 2}};
+    if (GetParam() == "train") return {{"steps", 2}, {"sequence_length", 24}, {"micro_batch_rows", 4}};
+    if (GetParam() == "evaluate") return {{"tasks", eval_tasks().names()}};
+    return json::object();
+  }
+
+  std::string pipeline_text() const {
+    const auto place = [](std::string field) {
+      std::replace(field.begin(), field.end(), '.', '/');
+      return json::json_pointer("/" + field);
+    };
+    json section = json::object(), data = json::array();
+    for (const char* domain : {"a", "b"}) data.push_back({{"path", file(domain)}, {"domain", domain}});
+    for (const std::string& field : kind().models) section[place(field)] = folder_ / "moe";
+    for (const std::string& field : kind().data) section[place(field)] = data;
+    section.merge_patch(settings());
+    return json{{"apiVersion", "moe/v1"},
+                {"kind", "Pipeline"},
+                {"name", "p"},
+                {"stages", {{{"name", "s"}, {GetParam(), section}}}}}
+        .dump();
+  }
+
+  struct Ran {
+    std::optional<JobOutcome> outcome;
+    std::vector<ProgressUpdate> shown;
+  };
+  /// On one rank or more, of which `stopper` asks to stop; what the last of them came to.
+  Ran run(int ranks = 1, int stopper = -1) const {
+    Ran ran;
+    std::mutex mutex;
+    testing::run_ranks(ranks, [&](Communicator& world) {
+      TestMonitor monitor(configuration_, world, world.rank() == stopper);
+      const JobContext context{.stage = stage(),
+                               .job_path = folder_ / "job",
+                               .attempt_path = folder_ / "job/attempts/0001",
+                               .output_path = output(),
+                               .attempt = 1,
+                               .configuration = configuration_,
+                               .model_path = [](const std::string& reference) { return reference; },
+                               .world = world,
+                               .monitor = monitor,
+                               .checkpoints = {}};
+      std::optional<JobOutcome> outcome = run_job(context);
+      const std::lock_guard<std::mutex> lock(mutex);
+      ran = {std::move(outcome), monitor.shown()};
+    });
+    return ran;
+  }
+  std::filesystem::path output() const { return folder_ / "output"; }
+
+  testing::TempDir folder_;
+  v1::PipelineSpec spec_;
+  Configuration configuration_;
+};
+
+INSTANTIATE_TEST_SUITE_P(All, EveryRunnerTest, ::testing::ValuesIn(job_runners().names()),
+                         [](const auto& test) { return test.param; });
+
+TEST_P(EveryRunnerTest, TellsItsUnitsOneAfterTheOther) {
+  const std::vector<ProgressUpdate> shown = run().shown;
+  ASSERT_FALSE(shown.empty());
+  for (size_t i = 0; i < shown.size(); ++i) {
+    EXPECT_EQ(shown[i].stage, "s");
+    EXPECT_GT(shown[i].step, i == 0 ? 0 : shown[i - 1].step);
+    EXPECT_EQ(shown[i].phase + " " + shown[i].unit, shown[0].phase + " " + shown[0].unit);
+    EXPECT_EQ(shown[i].steps, shown[0].steps);
+  }
+  EXPECT_EQ(shown.back().step, shown.back().steps);
+  EXPECT_FALSE(shown[0].phase.empty() || shown[0].unit.empty());
+}
+
+TEST_P(EveryRunnerTest, OneRanksWishToStopEndsItOnAllAfterAUnit) {
+  const Ran ran = run(/*ranks=*/2, /*stopper=*/1);
+  EXPECT_FALSE(ran.outcome);
+  EXPECT_EQ(ran.shown.size(), 1u);
+  EXPECT_FALSE(std::filesystem::exists(output()));
+}
+
+TEST_P(EveryRunnerTest, MakesNothingOfDataThatWasNotRecorded) {
+  if (kind().data.empty()) return;
+  write_file_atomically(file("a"), "{\"ids\": [1, 2, 3, 4]}\n");
+  try {
+    run();
+    FAIL() << "it read what was written after the run began";
+  } catch (const InvalidArgument& error) {
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("a.jsonl held "));
+  }
+  EXPECT_FALSE(std::filesystem::exists(output()));
 }
 
 }  // namespace

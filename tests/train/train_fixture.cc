@@ -51,7 +51,7 @@ TinyTraining::TinyTraining(const std::string& dtype, const std::string& kind) : 
 namespace {
 
 /// Calls what the options have for it.
-class OptionsMonitor final : public TrainMonitor {
+class OptionsMonitor final : public WorkMonitor {
  public:
   OptionsMonitor(const TinyTraining::Options& options, int rank) : options_(options), rank_(rank) {}
 

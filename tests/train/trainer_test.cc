@@ -113,8 +113,8 @@ TEST(TrainerTest, TheWrittenModelIsTheTrainedOne) {
   v1::GangSpec gang;
   gang.set_expert_parallel(1);
   const std::unique_ptr<Communicator> self = make_self_communicator();
-  const json evaluated =
-      evaluate({.spec = spec, .gang = gang, .model = training.output(options), .baseline = {}, .progress = {}}, *self);
+  const json evaluated = evaluate(
+      {.spec = spec, .gang = gang, .model = training.output(options), .baseline = {}, .monitor = unwatched()}, *self);
   EXPECT_EQ(evaluated["tasks"]["perplexity"]["loss"].get<double>(), outcome->metrics.at("validation_loss"))
       << "same rows, same weights, same bits";
 }
