@@ -16,6 +16,7 @@
 #include "eval/eval_tasks.h"
 #include "pipeline/defaults.h"
 #include "pipeline/kinds/kinds.h"
+#include "pipeline/metrics.h"
 #include "pipeline/spec.h"
 #include "testing/run_ranks.h"
 #include "testing/temp_dir.h"
@@ -155,8 +156,16 @@ class EveryRunnerTest : public ::testing::TestWithParam<std::string> {
 INSTANTIATE_TEST_SUITE_P(All, EveryRunnerTest, ::testing::ValuesIn(job_runners().names()),
                          [](const auto& test) { return test.param; });
 
-TEST_P(EveryRunnerTest, TellsItsUnitsOneAfterTheOther) {
-  const std::vector<ProgressUpdate> shown = run().shown;
+// Gates are checked against the table before anything runs.
+TEST_P(EveryRunnerTest, LeavesTheMetricsThatTheTableSaysAfterItsUnitsOneByOne) {
+  const Ran ran = run();
+  ASSERT_TRUE(ran.outcome);
+  std::vector<std::string> left;
+  for (const auto& [name, value] : ran.outcome->metrics) left.push_back(name);
+  EXPECT_THAT(left, ::testing::UnorderedElementsAreArray(metrics_of(stage())));
+  EXPECT_TRUE(std::filesystem::exists(output()));
+
+  const std::vector<ProgressUpdate>& shown = ran.shown;
   ASSERT_FALSE(shown.empty());
   for (size_t i = 0; i < shown.size(); ++i) {
     EXPECT_EQ(shown[i].stage, "s");
