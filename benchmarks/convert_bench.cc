@@ -49,13 +49,9 @@ void run(bench::Runner& runner, const bench::LlamaShape& shape) {
               .ours =
                   [&] {
                     fs::remove_all(moe);
-                    convert_model({.spec = spec,
-                                   .seed = 1,
-                                   .source = source,
-                                   .tokenizer = nullptr,
-                                   .output = moe,
-                                   .monitor = unwatched()},
-                                  *world);
+                    convert_model(
+                        {.spec = spec, .seed = 1, .source = source, .text = {}, .output = moe, .monitor = unwatched()},
+                        *world);
                   },
               .peer =
                   [&] {

@@ -69,9 +69,10 @@ void work(const std::string& kind, const fs::path& source_path, const fs::path& 
     const ModelDirectory source(source_path);
     if (kind == "convert") {
       const v1::ConvertSpec spec = bench::slicing("sequential", kExperts, kTopK, "zero");
-      convert_model(
-          {.spec = spec, .seed = 1, .source = source, .tokenizer = nullptr, .output = output, .monitor = unwatched()},
-          *world);
+      const ModelText no_text;
+      const ConvertRequest request{
+          .spec = spec, .seed = 1, .source = source, .text = no_text, .output = output, .monitor = unwatched()};
+      convert_model(request, *world);
     } else {
       export_model({.spec = export_to(kind), .source = source, .output = output, .monitor = unwatched()}, *world);
     }

@@ -6,7 +6,7 @@
 namespace moe {
 
 CalibrationPass::CalibrationPass(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config,
-                                 const CalibrationReading& reading, const MethodNeeds& needs, const Communicator& world)
+                                 const ModelText& reading, const MethodNeeds& needs, const Communicator& world)
     : spec_(spec),
       seed_(seed),
       config_(config),

@@ -25,8 +25,8 @@ namespace moe {
 class CalibrationPass {
  public:
   /// Reads the text.
-  CalibrationPass(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config,
-                  const CalibrationReading& reading, const MethodNeeds& needs, const Communicator& world);
+  CalibrationPass(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config, const ModelText& reading,
+                  const MethodNeeds& needs, const Communicator& world);
 
   const CalibrationText& text() const { return text_; }
 

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kLongestRow = 512;
 
-PackingOptions packing_of(uint64_t seed, const ModelConfig& config, const CalibrationReading& reading) {
+PackingOptions packing_of(uint64_t seed, const ModelConfig& config, const ModelText& reading) {
   PackingOptions packing;
   packing.sequence_length = std::min(kLongestRow, config.max_positions);
   packing.seed = seed;
@@ -34,7 +34,7 @@ std::vector<int64_t> CalibrationText::row_cu_seqlens(int64_t row) const {
 }
 
 CalibrationText read_calibration_text(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config,
-                                      const CalibrationReading& reading, const Communicator& world) {
+                                      const ModelText& reading, const Communicator& world) {
   DataLoader loader(data_files(spec.calibration()), reading.tokenizer, packing_of(seed, config, reading));
   std::vector<int64_t> first_token{0};
   int64_t rows = 0;

@@ -4,23 +4,15 @@
 
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "comm/communicator.h"
-#include "data/chat/directory_template.h"
-#include "data/tokenizer/tokenizer.h"
 #include "model/model_config.h"
 #include "moe/v1/job.pb.h"
+#include "runtime/opened_model.h"
 
 namespace moe {
-
-/// How calibration files become tokens.
-struct CalibrationReading {
-  std::shared_ptr<const Tokenizer> tokenizer;  ///< may be null for {"ids"}
-  ChatTemplateChoice chat_template;            ///< of {"messages"}; a problem is thrown if a file has chats
-};
 
 /// The calibration text of one rank: a range of rows of packed documents.
 struct CalibrationText {
@@ -42,6 +34,6 @@ struct CalibrationText {
 /// less: no document is taken twice, since what is read twice only weighs twice. Chats count whole, in pieces where
 /// they are longer than a row. Same rows at any number of ranks.
 CalibrationText read_calibration_text(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config,
-                                      const CalibrationReading& reading, const Communicator& world);
+                                      const ModelText& reading, const Communicator& world);
 
 }  // namespace moe

@@ -82,8 +82,7 @@ class Converter {
         open_writer();
       }
       if (!needs_calibration(method_, spec_)) return;
-      pass_.emplace(spec_, request_.seed, source_.config(),
-                    CalibrationReading{request_.tokenizer, request_.chat_template}, method_.needs, world_);
+      pass_.emplace(spec_, request_.seed, source_.config(), request_.text, method_.needs, world_);
       pass_->embed(source_.embedding());
     });
     if (pass_) {

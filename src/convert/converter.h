@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -12,21 +11,18 @@
 #include "common/registry.h"
 #include "common/work_monitor.h"
 #include "convert/conversion_methods.h"
-#include "data/chat/chat_templates.h"
-#include "data/chat/directory_template.h"
-#include "data/tokenizer/tokenizer.h"
 #include "moe/v1/job.pb.h"
+#include "runtime/opened_model.h"
 
 namespace moe {
 
 struct ConvertRequest {
   const v1::ConvertSpec& spec;  ///< effective: all defaults filled in
   uint64_t seed = 0;
-  const ModelDirectory& source;                ///< dense
-  std::shared_ptr<const Tokenizer> tokenizer;  ///< of the calibration text; may be null without any
-  std::filesystem::path output;                ///< must not exist
-  WorkMonitor& monitor;  ///< told of the calibration files, and of each layer each time that a method sees it
-  ChatTemplateChoice chat_template{std::string(kDefaultChatTemplate)};  ///< of the calibration chats
+  const ModelDirectory& source;  ///< dense
+  ModelText text;                ///< by which calibration text is read
+  std::filesystem::path output;  ///< must not exist
+  WorkMonitor& monitor;          ///< told of the calibration files, and of each layer each time that a method sees it
   /// Further dense models of the same shape, that plans may take neurons from (NeuronRun::model 1, 2, ...).
   std::vector<const ModelDirectory*> others = {};
   const Registry<ConversionMethod>& methods = conversion_methods();  ///< that spec.method is a name of

@@ -17,12 +17,13 @@ namespace {
 
 using nlohmann::json;
 
-/// Collective. Fills in what `spec` leaves to the model, before its weights are read.
+/// Collective. Fills in what `spec` leaves to the model.
 LoadedModel load_for(const std::filesystem::path& path, const v1::GangSpec& gang, Mesh& mesh, v1::EvaluateSpec& spec) {
-  return load_model(path, mesh, compute_type(gang), [&](const ModelConfig& config) {
+  LoadedModel model = load_model(path, mesh, compute_type(gang), spec.template_(), [&](const ModelConfig& config) {
     spec.set_sequence_length(static_cast<int32_t>(sequence_length_for(config, spec.sequence_length())));
-    spec.set_template_(chat_template_for(path, config, spec.template_()).name);
   });
+  spec.set_template_(model.text.chat_template.name);
+  return model;
 }
 
 HeldOutData read_data(const LoadedModel& model, const EvaluateRequest& request, const v1::EvaluateSpec& spec,
@@ -34,10 +35,10 @@ HeldOutData read_data(const LoadedModel& model, const EvaluateRequest& request, 
     HeldOutOptions options;
     options.packing.sequence_length = sequence_length_for(config, spec.sequence_length());
     options.packing.append_eos = spec.append_eos();
-    options.packing.chat_template = chat_template_for(model.path, config, spec.template_());
+    options.packing.chat_template = model.text.chat_template;
     options.packing.vocab_size = config.vocab_size;
     options.max_tokens = spec.max_tokens();
-    data.emplace(data_files(spec.data()), model.tokenizer, options);
+    data.emplace(data_files(spec.data()), model.text.tokenizer, options);
     files = data->file_digests();
   });
   require_same_files(world, "before the evaluation", files);
@@ -92,12 +93,12 @@ json evaluate(const EvaluateRequest& request, Communicator& world) {
   int64_t part = 0;
   {
     const LoadedModel model = load_for(request.model, request.gang, mesh, spec);
-    tokenizer = digest_of(model.tokenizer);
+    tokenizer = digest_of(model.text.tokenizer);
     result["tasks"] = run_tasks(model, request, spec, mesh, part);
   }
   if (!request.baseline) return result;
   const LoadedModel baseline = load_for(*request.baseline, request.gang, mesh, spec);
-  if (digest_of(baseline.tokenizer) != tokenizer) {
+  if (digest_of(baseline.text.tokenizer) != tokenizer) {
     throw_agreed<InvalidArgument>(
         concat("baseline ", request.baseline->string(), " has another tokenizer than ", request.model.string(),
                ": losses per token cannot be compared; give the dense model that this one was made from"));

@@ -8,7 +8,6 @@
 #include "data/chat/chat_encoding.h"
 #include "data/chat/chat_templates.h"
 #include "model/json_fields.h"
-#include "runtime/model_settings.h"
 
 namespace moe {
 namespace {
@@ -30,18 +29,18 @@ std::set<int32_t> stop_ids(const ModelDirectory& directory, const Tokenizer& tok
 
 }  // namespace
 
-Prompt text_prompt(const std::string& text, SpecialTokens specials, const ModelDirectory& directory,
-                   const Tokenizer& tokenizer) {
-  Prompt prompt{{}, stop_ids(directory, tokenizer)};
+Prompt text_prompt(const std::string& text, SpecialTokens specials, const OpenedModel& model) {
+  const Tokenizer& tokenizer = *model.text.tokenizer;
+  Prompt prompt{{}, stop_ids(model.directory, tokenizer)};
   if (tokenizer.bos_id()) prompt.ids.push_back(*tokenizer.bos_id());
   const Encoding encoded = tokenizer.encode(text, specials);
   prompt.ids.insert(prompt.ids.end(), encoded.ids.begin(), encoded.ids.end());
   return prompt;
 }
 
-Prompt chat_prompt(const std::string& text, const std::vector<std::string>& system, const std::string& chat_template,
-                   const ModelDirectory& directory, const Tokenizer& tokenizer) {
-  const ChatTemplateChoice choice = chat_template_for(directory.path(), directory.config(), chat_template);
+Prompt chat_prompt(const std::string& text, const std::vector<std::string>& system, const OpenedModel& model) {
+  const Tokenizer& tokenizer = *model.text.tokenizer;
+  const ChatTemplateChoice& choice = model.text.chat_template;
   if (choice.name.empty()) throw InvalidArgument(choice.problem + " (--template NAME of this command)");
   const ChatTemplate& form = chat_templates().at(choice.name);
   std::vector<ChatMessage> messages;
@@ -51,7 +50,7 @@ Prompt chat_prompt(const std::string& text, const std::vector<std::string>& syst
     messages.push_back({"system", lines});
   }
   messages.push_back({"user", text});
-  Prompt prompt{encode_chat_prompt(form, messages, tokenizer), stop_ids(directory, tokenizer)};
+  Prompt prompt{encode_chat_prompt(form, messages, tokenizer), stop_ids(model.directory, tokenizer)};
   if (!form.end_marker.empty()) {
     if (const auto marker = tokenizer.token_to_id(form.end_marker)) prompt.stops.insert(*marker);
   }

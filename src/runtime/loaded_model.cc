@@ -10,24 +10,23 @@
 #include "common/file_io.h"
 #include "parallel/dispatchers.h"
 #include "parallel/replicas.h"
-#include "runtime/model_settings.h"
 
 namespace moe {
 
 LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, at::ScalarType dtype,
-                       const std::function<void(const ModelConfig&)>& check) {
+                       const std::string& chat_template, const std::function<void(const ModelConfig&)>& check) {
   std::optional<LoadedModel> model;
   std::map<std::string, std::string> facts;
   agree(mesh.world(), "load " + path.string(), [&] {
-    const ModelDirectory directory(path);
-    const ModelConfig& config = directory.config();
+    OpenedModel opened = open_model(path, text_of_job(chat_template));
+    const ModelConfig& config = opened.directory.config();
     if (check) check(config);
-    model.emplace(LoadedModel{path, load_decoder(directory, dtype, mesh.owned_experts(config)),
+    model.emplace(LoadedModel{path, load_decoder(opened.directory, dtype, mesh.owned_experts(config)),
                               config.moe ? make_dispatcher(mesh) : std::make_unique<LocalDispatcher>(),
-                              tokenizer_for(path)});
+                              std::move(opened.text)});
     if (mesh.world().size() == 1) return;
     facts[(path / "config.json").string()] = xxh3_hex_of_file(path / "config.json");
-    facts["tokenizer of " + path.string()] = model->tokenizer ? model->tokenizer->digest() : "none";
+    facts["tokenizer of " + path.string()] = model->text.tokenizer ? model->text.tokenizer->digest() : "none";
     for (const auto& [name, digest] : replica_digests(model->decoder.parameters()))
       facts[name + " of " + path.string()] = digest;
   });
@@ -35,10 +34,9 @@ LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, at::Scalar
   return *std::move(model);
 }
 
-LoadedModel load_model(const ModelDirectory& directory, std::shared_ptr<const Tokenizer> tokenizer,
-                       at::ScalarType dtype) {
-  return {directory.path(), load_decoder(directory, dtype, all_experts(directory.config())),
-          std::make_unique<LocalDispatcher>(), std::move(tokenizer)};
+LoadedModel load_model(const OpenedModel& model, at::ScalarType dtype) {
+  return {model.directory.path(), load_decoder(model.directory, dtype, all_experts(model.directory.config())),
+          std::make_unique<LocalDispatcher>(), model.text};
 }
 
 }  // namespace moe

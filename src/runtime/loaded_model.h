@@ -5,12 +5,12 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <string>
 
-#include "checkpoint/model_directory.h"
-#include "data/tokenizer/tokenizer.h"
 #include "model/decoder.h"
 #include "model/moe/token_dispatcher.h"
 #include "parallel/mesh.h"
+#include "runtime/opened_model.h"
 
 /// The one way from a model directory to something that computes. Whoever trains, evaluates, scores or generates takes
 /// it from here and need not know how experts are spread.
@@ -21,20 +21,21 @@ struct LoadedModel {
   std::filesystem::path path;
   Decoder decoder;                              ///< with this rank's experts
   std::unique_ptr<TokenDispatcher> dispatcher;  ///< to those of the others
-  std::shared_ptr<const Tokenizer> tokenizer;   ///< null if there is none: text must then come as ids
+  ModelText text;
 
   const ModelConfig& config() const { return decoder.config(); }
 };
 
 /// Loads the experts that `mesh` gives this rank, in `dtype` (kFloat or kDouble). Collective; the mesh must outlive the
 /// result. Throws, on every rank, what opening the directory throws on one, and StorageError if the ranks read unlike
-/// weights, config.json or tokenizer. `check` may throw, before the weights are read, what speaks against the model.
+/// weights, config.json or tokenizer. `chat_template` is what the job names, empty for the model's own. `check` may
+/// throw, before the weights are read, what speaks against the model.
 LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, at::ScalarType dtype,
+                       const std::string& chat_template = "",
                        const std::function<void(const ModelConfig&)>& check = {});
 
-/// All of it, for one process. Directory and tokenizer are opened by the caller, who can then find what speaks against
-/// the text before the weights are read.
-LoadedModel load_model(const ModelDirectory& directory, std::shared_ptr<const Tokenizer> tokenizer,
-                       at::ScalarType dtype = at::kFloat);
+/// All of it, for one process. The caller has opened it, and can find what speaks against the text before the weights
+/// are read.
+LoadedModel load_model(const OpenedModel& model, at::ScalarType dtype = at::kFloat);
 
 }  // namespace moe

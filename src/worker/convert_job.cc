@@ -1,12 +1,10 @@
 #include <algorithm>
-#include <memory>
 #include <numeric>
 
 #include "checkpoint/model_directory.h"
-#include "comm/agreement.h"
 #include "convert/converter.h"
 #include "model/model_config.h"
-#include "runtime/model_settings.h"
+#include "runtime/opened_model.h"
 #include "worker/job_context.h"
 
 namespace moe {
@@ -14,21 +12,13 @@ namespace moe {
 std::optional<JobOutcome> run_convert_job(const JobContext& context) {
   const v1::ConvertSpec& spec = context.stage.convert();
   const std::filesystem::path input = context.model_path(spec.input());
-  std::unique_ptr<ModelDirectory> source;
-  std::shared_ptr<const Tokenizer> tokenizer;
-  ChatTemplateChoice chat_template;
-  agree(context.world, "open " + input.string(), [&] {
-    source = std::make_unique<ModelDirectory>(input);
-    tokenizer = tokenizer_for(input);
-    chat_template = chat_template_for(input, source->config(), spec.template_());
-  });
+  const OpenedModel source = open_model(input, text_of_job(spec.template_()), context.world);
   const ConvertRequest request{.spec = spec,
                                .seed = context.stage.seed(),
-                               .source = *source,
-                               .tokenizer = tokenizer,
+                               .source = source.directory,
+                               .text = source.text,
                                .output = context.output_path,
-                               .monitor = context.monitor,
-                               .chat_template = chat_template};
+                               .monitor = context.monitor};
   const nlohmann::json conversion = convert_model(request, context.world);
 
   JobOutcome outcome;

@@ -5,7 +5,6 @@
 #include <memory>
 #include <string>
 
-#include "checkpoint/model_directory.h"
 #include "common/error.h"
 #include "common/option_checks.h"
 #include "common/work_monitor.h"
@@ -13,6 +12,7 @@
 #include "export/export_report.h"
 #include "export/exporter.h"
 #include "pipeline/defaults.h"
+#include "runtime/opened_model.h"
 #include "worker/commands.h"
 
 namespace moe {
@@ -48,10 +48,10 @@ ExitCode run_export(const ExportOptions& options, Communicator& world) {
   spec.set_pad_experts_to(options.pad_experts_to);
   spec.set_allow_padding(options.allow_padding);
   spec.set_keep_tied(options.keep_tied);
-  const ModelDirectory source(options.model);
+  const OpenedModel source = open_model(options.model);
   PartsOnTerminal parts;
   const nlohmann::json report = export_model({.spec = spec,
-                                              .source = source,
+                                              .source = source.directory,
                                               .output = options.output,
                                               .monitor = ::isatty(STDERR_FILENO) != 0 ? parts : unwatched()},
                                              world);

@@ -1,18 +1,18 @@
-#include "checkpoint/model_directory.h"
-#include "comm/agreement.h"
 #include "common/log.h"
 #include "export/export_report.h"
 #include "export/exporter.h"
+#include "runtime/opened_model.h"
 #include "worker/job_context.h"
 
 namespace moe {
 
 std::optional<JobOutcome> run_export_job(const JobContext& context) {
   const std::filesystem::path input = context.model_path(context.stage.export_().input());
-  std::unique_ptr<ModelDirectory> source;
-  agree(context.world, "open " + input.string(), [&] { source = std::make_unique<ModelDirectory>(input); });
-  const ExportRequest request{
-      .spec = context.stage.export_(), .source = *source, .output = context.output_path, .monitor = context.monitor};
+  const OpenedModel source = open_model(input, {}, context.world);
+  const ExportRequest request{.spec = context.stage.export_(),
+                              .source = source.directory,
+                              .output = context.output_path,
+                              .monitor = context.monitor};
   const nlohmann::json report = export_model(request, context.world);
   if (context.world.rank() == 0)
     log_info("event=exported output=" + context.output_path.string() + "\n" + export_text(report));

@@ -5,14 +5,12 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/model_directory.h"
 #include "common/error.h"
 #include "common/option_checks.h"
 #include "data/tokenizer/tokenizer.h"
 #include "eval/generator.h"
 #include "eval/prompt.h"
 #include "runtime/loaded_model.h"
-#include "runtime/model_settings.h"
 #include "worker/commands.h"
 
 namespace moe {
@@ -31,16 +29,16 @@ struct GenerateOptions {
 };
 
 ExitCode run_generate(const GenerateOptions& options) {
-  const ModelDirectory directory(options.model);
-  const ModelConfig& config = directory.config();
-  const auto tokenizer = tokenizer_for(options.model);
-  if (!tokenizer)
+  TextNeeds needs{.tokenizer = TextNeeds::TokenizerFile::kIfThere};
+  if (options.is_chat) needs.chat_template = options.chat_template;
+  const OpenedModel opened = open_model(options.model, needs);
+  const ModelConfig& config = opened.directory.config();
+  if (!opened.text.tokenizer)
     throw InvalidArgument(options.model +
                           ": there is no tokenizer.json and no tokenizer.model; copy the model's tokenizer file there");
   const SpecialTokens specials = options.parses_specials ? SpecialTokens::kParse : SpecialTokens::kAsText;
-  const auto [ids, stops] =
-      options.is_chat ? chat_prompt(options.prompt, options.system, options.chat_template, directory, *tokenizer)
-                      : text_prompt(options.prompt, specials, directory, *tokenizer);
+  const auto [ids, stops] = options.is_chat ? chat_prompt(options.prompt, options.system, opened)
+                                            : text_prompt(options.prompt, specials, opened);
   if (ids.empty())
     throw InvalidArgument("--prompt is empty and the model has no BOS token: give a prompt of at least one character");
   if (static_cast<int64_t>(ids.size()) >= config.max_positions) {
@@ -48,8 +46,8 @@ ExitCode run_generate(const GenerateOptions& options) {
                                  config.max_positions, " (max_position_embeddings); shorten the prompt"));
   }
 
-  const LoadedModel model = load_model(directory, tokenizer);
-  TextStream text(*tokenizer, /*skip_special_tokens=*/true);
+  const LoadedModel model = load_model(opened);
+  TextStream text(*opened.text.tokenizer, /*skip_special_tokens=*/true);
   for (const int32_t id : ids) text.push(id);
   if (!options.is_chat) std::cout << options.prompt << std::flush;
   generate(model, ids, {options.max_tokens, options.temperature, options.seed, stops},

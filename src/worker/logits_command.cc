@@ -4,7 +4,6 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/model_directory.h"
 #include "checkpoint/safetensors.h"
 #include "common/error.h"
 #include "data/documents.h"
@@ -37,8 +36,8 @@ void check_lengths(const std::vector<IdLine>& documents, int64_t max_positions, 
 }
 
 ExitCode write_logits(const LogitsOptions& options) {
-  const ModelDirectory directory(options.model);
-  const ModelConfig& config = directory.config();
+  const OpenedModel opened = open_model(options.model);
+  const ModelConfig& config = opened.directory.config();
   const std::vector<IdLine> documents = read_id_documents(options.ids_file, config.vocab_size);
   check_lengths(documents, config.max_positions, options.ids_file);
   const auto rows = static_cast<int64_t>(documents.size()), length = static_cast<int64_t>(documents.front().ids.size());
@@ -46,7 +45,7 @@ ExitCode write_logits(const LogitsOptions& options) {
   for (const IdLine& line : documents) all.insert(all.end(), line.ids.begin(), line.ids.end());
   const at::Tensor ids = at::tensor(all, at::kLong).view({rows, length});
 
-  const LoadedModel model = load_model(directory, nullptr);
+  const LoadedModel model = load_model(opened);
   at::Tensor logits = at::empty({rows, length, config.vocab_size});
   for (int64_t row = 0; row < rows; ++row) logits.select(0, row).copy_(sequence_logits(model, ids.select(0, row)));
   SafetensorsWriter writer(options.output,

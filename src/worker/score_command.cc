@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/model_directory.h"
 #include "common/error.h"
 #include "common/file_io.h"
 #include "data/documents.h"
@@ -28,20 +27,19 @@ struct ScoreOptions {
 };
 
 ExitCode score(const ScoreOptions& options) {
-  const ModelDirectory directory(options.model);
-  const std::string& file = options.text_file.empty() ? options.ids_file : options.text_file;
-  std::shared_ptr<const Tokenizer> tokenizer;
-  if (!options.text_file.empty()) tokenizer = Tokenizer::from_directory(options.model);
+  const bool is_text = !options.text_file.empty();
+  using enum TextNeeds::TokenizerFile;
+  const OpenedModel opened = open_model(options.model, {.tokenizer = is_text ? kRequired : kUnread});
+  const ModelConfig& config = opened.directory.config();
+  const std::string& file = is_text ? options.text_file : options.ids_file;
   const DocumentOptions reading{
       .special_tokens = options.parses_specials ? SpecialTokens::kParse : SpecialTokens::kAsText,
-      .vocab_size = directory.config().vocab_size};
-  const std::vector<IdLine> documents = options.text_file.empty()
-                                            ? read_id_documents(file, directory.config().vocab_size)
-                                            : read_text_documents(file, *tokenizer, reading);
-  for (const IdLine& line : documents)
-    check_scored_length(directory.config(), line.ids.size(), concat(file, ":", line.number));
+      .vocab_size = config.vocab_size};
+  const std::vector<IdLine> documents =
+      is_text ? read_text_documents(file, *opened.text.tokenizer, reading) : read_id_documents(file, config.vocab_size);
+  for (const IdLine& line : documents) check_scored_length(config, line.ids.size(), concat(file, ":", line.number));
 
-  const LoadedModel model = load_model(directory, tokenizer);
+  const LoadedModel model = load_model(opened);
   std::optional<AtomicFile> output;
   if (!options.output.empty()) output.emplace(options.output);
   for (const IdLine& document : documents) {

@@ -56,15 +56,13 @@ nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const fs::pat
 
 nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const fs::path& source, const fs::path& output,
                        Communicator& world) {
-  const ModelDirectory directory(source);
-  const auto tokenizer = fs::exists(source / "tokenizer.model") ? Tokenizer::from_directory(source) : nullptr;
+  const OpenedModel opened = open_model(source, text_of_job(""));
   return convert_model({.spec = spec,
                         .seed = seed,
-                        .source = directory,
-                        .tokenizer = tokenizer,
+                        .source = opened.directory,
+                        .text = opened.text,
                         .output = output,
-                        .monitor = unwatched(),
-                        .chat_template = choose_chat_template(source)},
+                        .monitor = unwatched()},
                        world);
 }
 
@@ -76,7 +74,7 @@ nlohmann::json convert_by_fixture(const v1::ConvertSpec& spec, uint64_t seed, co
   ConvertRequest request{.spec = spec,
                          .seed = seed,
                          .source = directory,
-                         .tokenizer = nullptr,
+                         .text = {},
                          .output = output,
                          .monitor = unwatched(),
                          .others = {},

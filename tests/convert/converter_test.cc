@@ -171,8 +171,8 @@ TEST_F(ConversionTest, ReportAndConfigSayHowItWasMade) {
   const ModelDirectory source(dense());
   const v1::ConvertSpec spec = convert_spec("independent_random", 4, 2, ids());
   const auto world = make_self_communicator();
-  const json report = convert_model(
-      {.spec = spec, .seed = 9, .source = source, .tokenizer = nullptr, .output = out(), .monitor = log}, *world);
+  const json report =
+      convert_model({.spec = spec, .seed = 9, .source = source, .text = {}, .output = out(), .monitor = log}, *world);
   EXPECT_EQ(log.units(), "converting layer 1/2 2/2");
   EXPECT_EQ(log.read(), (std::map<std::string, std::string>{{ids(), xxh3_hex_of_file(ids())}}));
   EXPECT_EQ(json::parse(read_file(out() / "conversion.json")), report);

@@ -167,7 +167,7 @@ TEST_F(FixtureTest, ImportanceSplitsByTheTextOfEachExpert) {
   const json report = convert_model({.spec = spec,
                                      .seed = 1,
                                      .source = source,
-                                     .tokenizer = nullptr,
+                                     .text = {},
                                      .output = out(),
                                      .monitor = log,
                                      .others = {},

@@ -9,9 +9,7 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
-#include "data/chat/chat_templates.h"
 #include "eval/eval_tasks.h"
-#include "runtime/model_settings.h"
 #include "testing/run_ranks.h"
 #include "testing/sentencepiece_writer.h"
 #include "testing/temp_dir.h"
@@ -200,21 +198,6 @@ TEST(EvalTasksTest, AnUnknownTaskListsTheKnown) {
     EXPECT_THAT(error.what(), HasSubstr("mmlu"));
     EXPECT_THAT(error.what(), HasSubstr("perplexity"));
   }
-}
-
-TEST(ModelSettingsTest, WhatTheJobLeavesOpenComesFromTheModel) {
-  ModelConfig config = testing::tiny_config();
-  EXPECT_EQ(sequence_length_for(config, 0), 64);
-  EXPECT_EQ(sequence_length_for(config, 10), 10);
-  config.max_positions = 4096;
-  EXPECT_EQ(sequence_length_for(config, 0), 512);
-  const testing::TempDir model;
-  EXPECT_EQ(chat_template_for(model.path(), config, "").name, kDefaultChatTemplate);
-  write_file_atomically(model / "chat_template.jinja", chat_template_jinja("llama3", true));
-  EXPECT_EQ(chat_template_for(model.path(), config, "").name, "llama3");
-  config.source["chat_template_name"] = "of the model";
-  EXPECT_EQ(chat_template_for(model.path(), config, "").name, "of the model");
-  EXPECT_EQ(chat_template_for(model.path(), config, "given").name, "given");
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ class GeneratorTest : public ::testing::Test {
   static LoadedModel tiny() {
     const testing::TempDir folder;
     testing::write_tiny_model(folder / "moe", testing::tiny_moe_config(4, 2, 12), 5, at::kFloat);
-    return load_model(ModelDirectory(folder / "moe"), nullptr);
+    return load_model(open_model(folder / "moe"));
   }
   /// Log-probabilities of what follows `ids`, in double. [V]
   at::Tensor next_log_p(const std::vector<int32_t>& ids) const {

@@ -23,7 +23,7 @@ class LoadedModelTest : public ::testing::Test {
 
   /// Hidden states of a batch by the model of this directory in one process.
   at::Tensor alone(const std::string& name, at::ScalarType dtype) const {
-    const LoadedModel model = load_model(ModelDirectory(folder_ / name), nullptr, dtype);
+    const LoadedModel model = load_model(open_model(folder_ / name), dtype);
     return model.decoder.forward(batch_, *model.dispatcher).hidden_TD;
   }
 
@@ -42,7 +42,7 @@ TEST_F(LoadedModelTest, ComputesTheSameBitsInOneProcessAndOnEveryMesh) {
         Mesh mesh(world, expert_parallel);
         const LoadedModel model = load_model(folder_ / name, mesh, at::kFloat);
         EXPECT_EQ(model.path, folder_ / name);
-        EXPECT_EQ(model.tokenizer, nullptr);
+        EXPECT_EQ(model.text.tokenizer, nullptr);
         EXPECT_TRUE(at::equal(model.decoder.forward(batch_, *model.dispatcher).hidden_TD, expected));
       });
     }

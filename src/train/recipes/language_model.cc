@@ -72,7 +72,7 @@ LanguageModel::LanguageModel(const TrainRequest& request, Mesh& mesh, const Grou
     : request_(request),
       spec_(request.spec),
       mesh_(mesh),
-      model_(load_model(request.model, mesh, compute_type(request.gang))),
+      model_(load_model(request.model, mesh, compute_type(request.gang), spec_.template_())),
       parameters_(in_groups(model_.decoder.parameters(), group_of)) {
   agree(mesh_.world(), "read the data for " + request_.model.string(), [this] { read_data(); });
   const std::string idle = idle_ranks(mesh_.world().size(), spec_.micro_batch_rows());
@@ -81,11 +81,11 @@ LanguageModel::LanguageModel(const TrainRequest& request, Mesh& mesh, const Grou
 
 void LanguageModel::read_data() {
   const ModelConfig& config = model_.config();
-  const std::shared_ptr<const Tokenizer>& tokenizer = model_.tokenizer;
+  const std::shared_ptr<const Tokenizer>& tokenizer = model_.text.tokenizer;
   PackingOptions packing;
   packing.sequence_length = sequence_length_for(config, spec_.sequence_length());
   packing.append_eos = spec_.append_eos();
-  packing.chat_template = chat_template_for(request_.model, config, spec_.template_());
+  packing.chat_template = model_.text.chat_template;
   if (spec_.has_supervise()) packing.chat.supervise = spec_.supervise();
   packing.chat.drop_system = spec_.drop_system();
   packing.long_chats = spec_.long_documents();
