@@ -9,25 +9,26 @@ namespace {
 constexpr int64_t kRowsPerRank = 4;
 
 void add_values(const at::Tensor& values_T, const PackedBatch& batch, const std::vector<std::string>& names,
-                LossReport& report) {
+                TokenReport& report) {
   const at::Tensor values = values_T.to(at::kDouble).contiguous();
   const double* value = values.const_data_ptr<double>();
   const int64_t* label = batch.labels_T.const_data_ptr<int64_t>();
   for (size_t sample = 0; sample < batch.domains.size(); ++sample) {
-    LossSum& sum = report.domains[names[batch.domains[sample]]];
+    TokenSum& domain = report.domains[names[batch.domains[sample]]];
     for (int64_t t = batch.cu_seqlens[sample]; t < batch.cu_seqlens[sample + 1]; ++t) {
       if (label[t] < 0) continue;
-      sum.loss += value[t];
-      ++sum.tokens;
+      domain.sum += value[t];
+      ++domain.tokens;
     }
   }
 }
 
 /// Sums a report over the ranks; every rank knows the domains of all data.
-void all_reduce(LossReport& report, const std::vector<std::string>& domains, at::Tensor& load_LE, Communicator& world) {
+void all_reduce(TokenReport& report, const std::vector<std::string>& domains, at::Tensor& load_LE,
+                Communicator& world) {
   at::Tensor sums = at::zeros({static_cast<int64_t>(domains.size()), 2}, at::kDouble);
   for (size_t d = 0; d < domains.size(); ++d) {
-    sums[d][0] = report.domains[domains[d]].loss;
+    sums[d][0] = report.domains[domains[d]].sum;
     sums[d][1] = static_cast<double>(report.domains[domains[d]].tokens);
   }
   world.all_reduce_sum(sums, "evaluation losses");
@@ -44,13 +45,13 @@ void all_reduce(LossReport& report, const std::vector<std::string>& domains, at:
 
 }  // namespace
 
-LossSum LossReport::total() const {
-  LossSum sum;
+TokenSum TokenReport::total() const {
+  TokenSum all;
   for (const auto& [name, domain] : domains) {
-    sum.loss += domain.loss;
-    sum.tokens += domain.tokens;
+    all.sum += domain.sum;
+    all.tokens += domain.tokens;
   }
-  return sum;
+  return all;
 }
 
 HeldOutData::HeldOutData(const std::vector<DataFile>& files, const std::shared_ptr<const Tokenizer>& tokenizer,
@@ -83,18 +84,18 @@ std::map<std::string, std::string> HeldOutData::file_digests() const {
   return digests;
 }
 
-LossReport measure_loss(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
-                        const std::function<void(int64_t, int64_t)>& progress) {
+TokenReport measure_loss(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
+                         const std::function<void(int64_t, int64_t)>& progress) {
   const TokenValues losses = [&decoder](const at::Tensor& hidden_TD, const at::Tensor& labels_T) {
     return decoder.token_losses(hidden_TD, labels_T);
   };
   return measure_tokens(decoder, dispatcher, data, mesh, losses, progress);
 }
 
-LossReport measure_tokens(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
-                          const TokenValues& values, const std::function<void(int64_t, int64_t)>& progress) {
+TokenReport measure_tokens(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
+                           const TokenValues& values, const std::function<void(int64_t, int64_t)>& progress) {
   const at::NoGradGuard no_grad;
-  LossReport report;
+  TokenReport report;
   at::Tensor load_LE;
   std::vector<std::string> domains;
   int64_t done = 0;

@@ -12,19 +12,19 @@
 
 namespace moe {
 
-/// Summed loss over target tokens.
-struct LossSum {
-  double loss = 0;
+/// A number of each target token (its loss, a hit), summed over them.
+struct TokenSum {
+  double sum = 0;
   int64_t tokens = 0;
 
-  double mean() const { return tokens > 0 ? loss / static_cast<double>(tokens) : 0; }
+  double mean() const { return tokens > 0 ? sum / static_cast<double>(tokens) : 0; }
 };
 
-struct LossReport {
-  std::map<std::string, LossSum> domains;
+struct TokenReport {
+  std::map<std::string, TokenSum> domains;
   std::vector<std::vector<int64_t>> expert_load;  ///< [MoE layers][experts]: (token, slot) pairs
 
-  LossSum total() const;
+  TokenSum total() const;
 };
 
 /// What held-out text is read as.
@@ -55,15 +55,15 @@ class HeldOutData {
 /// Some number of each token of a batch whose label is not negative, from the hidden states after the final norm. [T]
 using TokenValues = std::function<at::Tensor(const at::Tensor& hidden_TD, const at::Tensor& labels_T)>;
 
-/// Sums of `values` over held-out data, by domain (LossSum::loss is the sum), and the expert load. Collective over
+/// Sums of `values` over held-out data, by domain, and the expert load. Collective over
 /// mesh.world(): rows are spread over the ranks, all of which join every exchange; sums are in double and the result is
 /// the same on every rank, at any layout up to rounding. Computes no gradient.
-LossReport measure_tokens(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
-                          const TokenValues& values,
-                          const std::function<void(int64_t done, int64_t rows)>& progress = {});
+TokenReport measure_tokens(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
+                           const TokenValues& values,
+                           const std::function<void(int64_t done, int64_t rows)>& progress = {});
 
 /// Loss of a model on held-out data, as measure_tokens sums it.
-LossReport measure_loss(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
-                        const std::function<void(int64_t done, int64_t rows)>& progress = {});
+TokenReport measure_loss(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
+                         const std::function<void(int64_t done, int64_t rows)>& progress = {});
 
 }  // namespace moe

@@ -1,18 +1,14 @@
-#include "eval/evaluator.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <mutex>
 
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
+#include "eval/eval_fixture.h"
 #include "eval/eval_tasks.h"
-#include "testing/run_ranks.h"
 #include "testing/sentencepiece_writer.h"
-#include "testing/temp_dir.h"
 #include "testing/tiny_files.h"
 #include "testing/tiny_model.h"
 #include "testing/work_log.h"
@@ -34,51 +30,11 @@ std::string letters_tokenizer(const std::string& letters) {
   return testing::write_sentencepiece_model(model);
 }
 
-class EvaluatorTest : public ::testing::Test {
+class EvaluatorTest : public testing::EvaluationTest {
  protected:
-  void SetUp() override {
-    ModelConfig moe = testing::tiny_moe_config(4, 2, 12);
-    testing::write_tiny_model(folder_ / "moe", moe, 1, at::kFloat);
-    testing::write_tiny_model(folder_ / "dense", testing::tiny_config(), 1, at::kFloat);
-    testing::write_random_documents(folder_ / "a.jsonl", 20, 3, 30, 61, 1);
-    testing::write_random_documents(folder_ / "b.jsonl", 9, 3, 30, 61, 2);
-    add_data("a");
-    add_data("b");
-    spec_.add_tasks("perplexity");
-    spec_.set_max_tokens(0);
-    spec_.set_append_eos(true);
-  }
-  void add_data(const std::string& domain) {
-    v1::DataSource* source = spec_.add_data();
-    source->set_path(folder_ / (domain + ".jsonl"));
-    source->set_weight(1);
-    source->set_domain(domain);
-  }
-
-  json run(const std::string& model, const std::string& baseline = "", int ranks = 1, int expert_parallel = 1) const {
-    v1::GangSpec gang;
-    gang.set_dtype("float64");
-    gang.set_expert_parallel(expert_parallel);
-    json result;
-    std::mutex mutex;
-    testing::run_ranks(ranks, [&](Communicator& world) {
-      EvaluateRequest request{
-          .spec = spec_, .gang = gang, .model = folder_ / model, .baseline = {}, .monitor = unwatched()};
-      if (!baseline.empty()) request.baseline = folder_ / baseline;
-      json mine = evaluate(request, world);
-      const std::lock_guard<std::mutex> lock(mutex);
-      if (!result.is_null()) {
-        EXPECT_EQ(result, mine) << "ranks report different results";
-      }
-      result = std::move(mine);
-    });
-    return result;
-  }
+  EvaluatorTest() { spec_.add_tasks("perplexity"); }
 
   static const json& perplexity_of(const json& measured) { return measured["tasks"]["perplexity"]; }
-
-  testing::TempDir folder_;
-  v1::EvaluateSpec spec_;
 };
 
 TEST_F(EvaluatorTest, ComparesWithTheBaselineOnTheSameTokens) {
@@ -103,15 +59,8 @@ TEST_F(EvaluatorTest, ComparesWithTheBaselineOnTheSameTokens) {
 
 TEST_F(EvaluatorTest, ModelAndBaselineAreOneProgress) {
   for (const bool has_baseline : {false, true}) {
-    v1::GangSpec gang;
-    gang.set_dtype("float64");
-    gang.set_expert_parallel(1);
     testing::WorkLog log;
-    testing::run_ranks(1, [&](Communicator& world) {
-      EvaluateRequest request{.spec = spec_, .gang = gang, .model = folder_ / "moe", .baseline = {}, .monitor = log};
-      if (has_baseline) request.baseline = folder_ / "dense";
-      evaluate(request, world);
-    });
+    run("moe", has_baseline ? "dense" : "", 1, 1, log);
     const std::vector<WorkProgress>& told = log.told();
     ASSERT_GT(told.size(), 1U);
     for (size_t i = 0; i < told.size(); ++i) {

@@ -32,8 +32,8 @@ class PerplexityTest : public ::testing::Test {
     return made;
   }
 
-  LossReport measure(const ModelConfig& config, int ranks, int expert_parallel, int64_t max_tokens = 0) const {
-    LossReport result;
+  TokenReport measure(const ModelConfig& config, int ranks, int expert_parallel, int64_t max_tokens = 0) const {
+    TokenReport result;
     std::mutex mutex;
     testing::run_ranks(ranks, [&](Communicator& world) {
       Mesh mesh(world, expert_parallel);
@@ -42,7 +42,7 @@ class PerplexityTest : public ::testing::Test {
       testing::fill_random(decoder, 9);
       HeldOutData data(files(), nullptr, options(max_tokens));
       int64_t reported = 0;
-      const LossReport mine = measure_loss(decoder, *dispatcher, data, mesh, [&](int64_t done, int64_t rows) {
+      const TokenReport mine = measure_loss(decoder, *dispatcher, data, mesh, [&](int64_t done, int64_t rows) {
         EXPECT_GT(done, reported);
         reported = done;
         EXPECT_EQ(rows, data.rows());
@@ -50,7 +50,7 @@ class PerplexityTest : public ::testing::Test {
       EXPECT_EQ(reported, data.rows());
       const std::lock_guard<std::mutex> lock(mutex);
       if (!result.domains.empty()) {
-        EXPECT_EQ(result.total().loss, mine.total().loss) << "ranks report different losses";
+        EXPECT_EQ(result.total().sum, mine.total().sum) << "ranks report different losses";
         EXPECT_EQ(result.expert_load, mine.expert_load);
       }
       result = mine;
@@ -67,7 +67,7 @@ TEST_F(PerplexityTest, IsTheMeanOverDocumentsReadAlone) {
   testing::fill_random(decoder, 9);
   LocalDispatcher dispatcher;
   const at::NoGradGuard no_grad;
-  const LossReport report = measure(kMoe, 1, 1);
+  const TokenReport report = measure(kMoe, 1, 1);
   for (const char* name : {"a", "b"}) {
     double loss = 0;
     int64_t tokens = 0;
@@ -84,27 +84,27 @@ TEST_F(PerplexityTest, IsTheMeanOverDocumentsReadAlone) {
       }
     }
     EXPECT_EQ(report.domains.at(name).tokens, tokens);
-    EXPECT_NEAR(report.domains.at(name).loss / loss, 1, 1e-12);
+    EXPECT_NEAR(report.domains.at(name).sum / loss, 1, 1e-12);
   }
   EXPECT_EQ(report.domains.size(), 2U);
   EXPECT_EQ(report.total().tokens, report.domains.at("a").tokens + report.domains.at("b").tokens);
 }
 
 TEST_F(PerplexityTest, SameForEveryLayoutOfRanks) {
-  const LossReport single = measure(kMoe, 1, 1);
+  const TokenReport single = measure(kMoe, 1, 1);
   for (const auto& [ranks, expert_parallel] : {std::pair{2, 1}, {2, 2}, {4, 1}, {4, 2}, {4, 4}}) {
     SCOPED_TRACE(std::to_string(ranks) + " ranks, expert parallelism " + std::to_string(expert_parallel));
-    const LossReport spread = measure(kMoe, ranks, expert_parallel);
+    const TokenReport spread = measure(kMoe, ranks, expert_parallel);
     EXPECT_EQ(spread.expert_load, single.expert_load);
     for (const auto& [name, sum] : single.domains) {
       EXPECT_EQ(spread.domains.at(name).tokens, sum.tokens);
-      EXPECT_NEAR(spread.domains.at(name).loss / sum.loss, 1, 1e-12);
+      EXPECT_NEAR(spread.domains.at(name).sum / sum.sum, 1, 1e-12);
     }
   }
 }
 
 TEST_F(PerplexityTest, LoadCountsEveryTokenTopKTimesInEveryLayer) {
-  const LossReport report = measure(kMoe, 2, 2);
+  const TokenReport report = measure(kMoe, 2, 2);
   ASSERT_EQ(report.expert_load.size(), 2U);
   for (const auto& layer : report.expert_load) {
     int64_t routed = 0;
@@ -115,7 +115,7 @@ TEST_F(PerplexityTest, LoadCountsEveryTokenTopKTimesInEveryLayer) {
 }
 
 TEST_F(PerplexityTest, MaxTokensTakesTheFirstRowsOfEachFile) {
-  const LossReport all = measure(kMoe, 1, 1), some = measure(kMoe, 1, 1, 100);
+  const TokenReport all = measure(kMoe, 1, 1), some = measure(kMoe, 1, 1, 100);
   EXPECT_LT(some.domains.at("a").tokens, all.domains.at("a").tokens);
   EXPECT_GE(some.domains.at("a").tokens, 100);
   EXPECT_LT(some.domains.at("a").tokens, 100 + 24);
@@ -131,9 +131,9 @@ TEST_F(PerplexityTest, FilesOfOneDomainAreSummed) {
   std::vector<DataFile> same = files();
   for (DataFile& file : same) file.domain = "both";
   HeldOutData data(same, nullptr, options());
-  const LossReport report = measure_loss(decoder, dispatcher, data, mesh);
+  const TokenReport report = measure_loss(decoder, dispatcher, data, mesh);
   ASSERT_EQ(report.domains.size(), 1U);
-  EXPECT_NEAR(report.domains.at("both").loss, measure(kMoe, 1, 1).total().loss, 1e-9);
+  EXPECT_NEAR(report.domains.at("both").sum, measure(kMoe, 1, 1).total().sum, 1e-9);
 }
 
 TEST_F(PerplexityTest, AFileWithoutTargetsIsAnError) {

@@ -10,7 +10,7 @@ namespace {
 /// Rows of logits held at a time.
 constexpr int64_t kChunk = 256;
 
-nlohmann::json share_json(const LossSum& hits) {
+nlohmann::json share_json(const TokenSum& hits) {
   return {{"next_token_accuracy", hits.mean()}};
 }
 
@@ -28,7 +28,7 @@ nlohmann::json next_token_accuracy(const EvalSubject& subject) {
     }
     return hits_T;
   };
-  const LossReport report =
+  const TokenReport report =
       measure_tokens(decoder, *subject.model.dispatcher, data, subject.mesh, hits, subject.progress);
   nlohmann::json result = share_json(report.total());
   for (const auto& [name, sum] : report.domains) result["domains"][name] = share_json(sum);

@@ -7,7 +7,7 @@
 namespace moe {
 namespace {
 
-nlohmann::json loss_json(const LossSum& sum) {
+nlohmann::json loss_json(const TokenSum& sum) {
   return {{"loss", sum.mean()}, {"perplexity", std::exp(sum.mean())}, {"tokens", sum.tokens}};
 }
 
@@ -15,7 +15,7 @@ nlohmann::json loss_json(const LossSum& sum) {
 
 nlohmann::json perplexity(const EvalSubject& subject) {
   HeldOutData& data = subject.data();
-  const LossReport report =
+  const TokenReport report =
       measure_loss(subject.model.decoder, *subject.model.dispatcher, data, subject.mesh, subject.progress);
   nlohmann::json result = loss_json(report.total());
   for (const auto& [name, sum] : report.domains) result["domains"][name] = loss_json(sum);

@@ -129,7 +129,7 @@ RecipeStep LanguageModel::step(int64_t finished) {
 
 std::optional<Validation> LanguageModel::validate() {
   if (!held_out_) return std::nullopt;
-  const LossReport report = measure_loss(model_.decoder, *model_.dispatcher, *held_out_, mesh_);
+  const TokenReport report = measure_loss(model_.decoder, *model_.dispatcher, *held_out_, mesh_);
   Validation validation{.loss = report.total().mean(), .domains = {}};
   for (const auto& [name, sum] : report.domains) validation.domains[name] = sum.mean();
   return validation;
