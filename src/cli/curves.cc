@@ -6,6 +6,7 @@
 #include <set>
 
 #include "common/error.h"
+#include "common/measures.h"
 #include "report/sparkline.h"
 #include "report/text.h"
 
@@ -50,10 +51,12 @@ std::string curve_line(const Curves& curves, size_t name) {
     if (std::isfinite(all.back())) finite.push_back(all.back());
   }
   if (finite.empty()) return concat(curves.names[name], "  no finite value in ", all.size(), " points");
+  const std::string unit = unit_of(curves.names[name]);
   const auto [least, greatest] = std::minmax_element(finite.begin(), finite.end());
   return concat(curves.names[name], "  ", sparkline(all, kCurveWidth), "  ", short_number(finite.front()), " -> ",
                 short_number(finite.back()), ", least ", short_number(*least), ", greatest ", short_number(*greatest),
-                ", steps ", curves.steps.front(), " to ", curves.steps.back());
+                ", steps ", curves.steps.front(), " to ", curves.steps.back(),
+                unit.empty() ? "" : concat(" (", unit, ")"));
 }
 
 }  // namespace moe

@@ -20,7 +20,7 @@ struct Curves {
 /// Columns in the order of `wanted`; if that is empty, every name that occurs, "loss" first.
 Curves curves_of(const v1::QueryMetricsResponse& answer, const std::vector<std::string>& wanted);
 
-/// "loss  ▇▅▃▂▁  4.770 -> 1.750, least 1.742, greatest 4.770, steps 1 to 220".
+/// "loss  ▇▅▃▂▁  4.770 -> 1.750, least 1.742, greatest 4.770, steps 1 to 220 (nats per token)".
 std::string curve_line(const Curves& curves, size_t name);
 
 }  // namespace moe

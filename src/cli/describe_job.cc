@@ -6,6 +6,7 @@
 #include "cli/follow.h"
 #include "cli/format.h"
 #include "common/error.h"
+#include "common/measures.h"
 #include "report/pipeline_report.h"
 #include "report/sparkline.h"
 #include "report/table.h"
@@ -53,8 +54,8 @@ std::string metrics_section(const v1::Job& job) {
   if (job.metrics().empty()) return "";
   std::vector<std::pair<std::string, double>> sorted(job.metrics().begin(), job.metrics().end());
   std::sort(sorted.begin(), sorted.end());
-  TextTable table({{"METRIC"}, {"VALUE", Align::kNumber}});
-  for (const auto& [name, value] : sorted) table.add_row({name, short_number(value)});
+  TextTable table({{"METRIC"}, {"VALUE", Align::kNumber}, {"UNIT"}});
+  for (const auto& [name, value] : sorted) table.add_row({name, short_number(value), unit_of(name)});
   return "\nMetrics\n" + table.render(kLabelWidth * 10);
 }
 

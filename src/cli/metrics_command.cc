@@ -1,6 +1,7 @@
 // metrics: the curves of a job as a table, as CSV or as lines of block characters.
 #include <cmath>
 #include <limits>
+#include <map>
 #include <memory>
 #include <ostream>
 #include <set>
@@ -8,6 +9,7 @@
 
 #include "cli/commands.h"
 #include "cli/curves.h"
+#include "common/measures.h"
 #include "common/option_checks.h"
 #include "pipeline/problem.h"
 #include "report/table.h"
@@ -41,6 +43,18 @@ void print_csv(const Curves& curves, Shell& shell) {
   }
 }
 
+/// "loss, validation_loss: nats per token; step_seconds: seconds"
+std::string units_line(const std::vector<std::string>& names) {
+  std::map<std::string, std::vector<std::string>> by_unit;
+  for (const std::string& name : names) {
+    if (const std::string unit = unit_of(name); !unit.empty()) by_unit[unit].push_back(name);
+  }
+  std::string line;
+  for (const auto& [unit, measured] : by_unit)
+    line += concat(line.empty() ? "" : "; ", comma_separated(measured), ": ", unit);
+  return line.empty() ? "" : line + "\n";
+}
+
 void print_table(const Curves& curves, Shell& shell) {
   std::vector<TextTable::Column> columns{{"STEP", Align::kNumber}};
   for (const std::string& name : curves.names) columns.push_back({name, Align::kNumber});
@@ -52,7 +66,7 @@ void print_table(const Curves& curves, Shell& shell) {
     }
     table.add_row(cells);
   }
-  shell.print(table.render(shell.width));
+  shell.print(table.render(shell.width) + units_line(curves.names));
 }
 
 void print_plot(const Curves& curves, Shell& shell) {

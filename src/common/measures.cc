@@ -40,7 +40,7 @@ const std::vector<Measure>& measures() {
       // Training.
       {.kind = "train",
        .name = "loss",
-       .unit = "nats/token",
+       .unit = "nats per token",
        .help = "Loss per target token, without the balance loss; with it, as trained on: component total.",
        .of_steps = true,
        .of_result = true,
@@ -48,7 +48,7 @@ const std::vector<Measure>& measures() {
        .labels = {{"component", "lm"}}},
       {.kind = "train",
        .name = "loss_first",
-       .unit = "nats/token",
+       .unit = "nats per token",
        .help = "Loss of the first step.",
        .of_result = true},
       {.kind = "train",
@@ -79,7 +79,7 @@ const std::vector<Measure>& measures() {
        .series = "moe_train_consumed_tokens"},
       {.kind = "train",
        .name = "tokens_per_second",
-       .unit = "tokens/s",
+       .unit = "tokens per second",
        .help = "Tokens of a step, or of all, over its time.",
        .of_steps = true,
        .of_result = true},
@@ -108,10 +108,10 @@ const std::vector<Measure>& measures() {
        .of_steps = true,
        .series = "moe_train_learning_rate",
        .labels = {{"group", "all"}}},
-      {.kind = "train", .name = "step_seconds", .unit = "s", .help = "Wall time of the step.", .of_steps = true},
+      {.kind = "train", .name = "step_seconds", .unit = "seconds", .help = "Wall time of the step.", .of_steps = true},
       {.kind = "train",
        .name = "validation_loss",
-       .unit = "nats/token",
+       .unit = "nats per token",
        .help = "Held-out loss per target token.",
        .of_steps = true,
        .of_result = true,
@@ -124,7 +124,7 @@ const std::vector<Measure>& measures() {
       {.kind = "evaluate",
        .name = "loss",
        .task = "perplexity",
-       .unit = "nats/token",
+       .unit = "nats per token",
        .help = "Held-out loss per target token.",
        .of_result = true,
        .domains = "data",
@@ -159,7 +159,7 @@ const std::vector<Measure>& measures() {
       {.kind = "evaluate",
        .name = "baseline_loss",
        .task = "perplexity",
-       .unit = "nats/token",
+       .unit = "nats per token",
        .help = "Loss of the baseline on the same tokens.",
        .of_result = true,
        .domains = "data",
@@ -229,6 +229,13 @@ const std::vector<Measure>& measures() {
        .of_result = true},
   };
   return table;
+}
+
+std::string unit_of(std::string_view name) {
+  const std::string_view plain = name.substr(0, name.find('.'));
+  const auto found =
+      std::find_if(measures().begin(), measures().end(), [&](const Measure& measure) { return measure.name == plain; });
+  return found == measures().end() ? "" : found->unit;
 }
 
 std::vector<Measure> result_measures(std::string_view kind) {

@@ -14,7 +14,7 @@ struct Measure {
   std::string kind;        ///< of the job that measures it: "train"
   std::string name;        ///< "validation_loss"; of each domain of the data it is "<name>.<domain>", if it has domains
   std::string task{};      ///< which of the kind's `tasks` measures it; empty: the kind itself
-  std::string unit;        ///< "nats/token", "tokens", "s"; empty: a ratio, or a number without one
+  std::string unit;        ///< as people read it: "nats per token", "seconds"; empty: a ratio, or a number without one
   std::string help;        ///< one sentence
   bool of_steps = false;   ///< one number for each step: a line of metrics.jsonl, a point of `moectl metrics`
   bool of_result = false;  ///< one number for the job: gates may name it
@@ -33,6 +33,10 @@ struct Measure {
 /// are no number of a step or a result - infos, counters, histograms, those of single experts - are declared in
 /// metrics/*_catalogue.h.)
 const std::vector<Measure>& measures();
+
+/// Of what is measured under this name ("validation_loss.books"), whichever kind measures it: a name has one unit.
+/// Empty where it has none, or is not in the table.
+std::string unit_of(std::string_view name);
 
 /// Those whose job is of `kind` and that stand in its result, in the order of the table.
 std::vector<Measure> result_measures(std::string_view kind);

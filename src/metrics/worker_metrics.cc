@@ -54,6 +54,7 @@ WorkerCatalogue::WorkerCatalogue(prometheus::Registry& registry) : Catalogue(reg
     if (help.find(measure.help) != std::string::npos) continue;
     if (!help.empty()) help += ' ';
     help += measure.help;
+    if (!measure.unit.empty()) help += concat(" [", measure.unit, "]");
     for (const auto& [label, value] : measure.labels) help += concat(" (", label, " ", value, ")");
     if (!measure.domain_label.empty()) help += concat(" (", measure.domain_label, ")");
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/measures.h"
 #include "report/svg_line_chart.h"
 
 namespace moe {
@@ -24,7 +25,7 @@ std::string render_loss_curve(const std::string& label, const std::vector<LossPo
   LineChart chart;
   chart.label = label;
   chart.x_title = "step";
-  chart.y_title = "loss (nats per token)";
+  chart.y_title = "loss (" + unit_of("loss") + ")";
   if (raw.x.size() >= 40) {
     const auto reach = std::max<int64_t>(2, static_cast<int64_t>(raw.x.size()) / 40);
     chart.series.push_back({"training (smoothed)", raw.x, smoothed(raw.y, reach), 0, false, false});

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "common/error.h"
+#include "common/measures.h"
 #include "report/sparkline.h"
 #include "report/svg_heatmap.h"
 #include "report/table.h"
@@ -87,7 +88,7 @@ void add_models(const PipelineReport& report, int width, std::string& out) {
     });
   }
   out += table.render(width);
-  out += wrapped("Loss: nats per token on held-out text.", width);
+  out += wrapped(concat("Loss: ", unit_of("loss"), " on held-out text."), width);
   if (layers == 0) return;
   out += wrapped(
       "Load: least-greatest share of its layer's tokens that an expert gets, as a multiple of an even share; 1 is "

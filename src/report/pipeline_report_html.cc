@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "common/error.h"
+#include "common/measures.h"
 #include "report/html_page.h"
 #include "report/pipeline_report.h"
 #include "report/svg_heatmap.h"
@@ -54,10 +55,10 @@ std::string models_table(const PipelineReport& report) {
     }
     return concat(fixed(least, 2), "\nto ", fixed(greatest, 2));
   });
-  return concat(
-      "<h2>Models</h2>\n",
-      html_table("Held-out loss in nats per token, perplexity below it; expert load as a multiple of an even share.",
-                 header, rows, true));
+  return concat("<h2>Models</h2>\n",
+                html_table(concat("Held-out loss in ", unit_of("loss"),
+                                  ", perplexity below it; expert load as a multiple of an even share."),
+                           header, rows, true));
 }
 
 std::string load_table(const PipelineReport& report) {
@@ -87,7 +88,7 @@ std::string load_table(const PipelineReport& report) {
 std::string loss_figure(const StageReport& stage) {
   std::string note;
   if (const auto speed = stage.metrics.find("tokens_per_second"); speed != stage.metrics.end()) {
-    note = concat(short_number(speed->second), " tokens per second");
+    note = concat(short_number(speed->second), " ", unit_of("tokens_per_second"));
   }
   return html_figure(concat("Loss, ", stage.name),
                      render_loss_curve(concat("Loss by step in ", stage.name), stage.loss_curve), note);

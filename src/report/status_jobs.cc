@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "common/error.h"
+#include "common/measures.h"
 #include "common/utc_time.h"
 #include "report/html_page.h"
 #include "report/loss_curve.h"
@@ -50,7 +51,7 @@ std::string job_card(const v1::Job& job, const StatusPage& page) {
                             "</p>\n", progress_bar(job));
   std::string tiles;
   // A loss of 0 was not measured: no training ends there.
-  if (progress.loss() != 0) tiles += html_tile(short_number(progress.loss()), "loss (nats per token)");
+  if (progress.loss() != 0) tiles += html_tile(short_number(progress.loss()), concat("loss (", unit_of("loss"), ")"));
   if (progress.tokens_per_second() != 0) {
     const double rate = progress.tokens_per_second();
     const bool is_large = std::isfinite(rate) && rate >= 100;

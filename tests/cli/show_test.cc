@@ -85,12 +85,14 @@ TEST(DescribeTest, AJobWithItsCurveAndLoad) {
   const ProcessResult result = run_moectl(coordinator, {"describe", "p-1-stage1"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   std::cout << result.out;
-  EXPECT_THAT(result.out,
-              AllOf(HasSubstr("State       RUNNING"), HasSubstr("training step 30/40  loss 1.7500"),
-                    ContainsRegex("loss  █[▁▂▃▄▅▆▇█]+▁  4.919 -> 1.75, least 1.75, greatest 4.919, steps 1 to 40"),
-                    ContainsRegex(" 1 +gang-a +2025-11-24 16:00:10 UTC +1 min 40 s +LOST +0 +17 +lease expired"),
-                    ContainsRegex("16 +1 +3.42 MB +- +p-1-stage1/checkpoints/s000016-t0001"),
-                    ContainsRegex("validation_loss.general +1.812")));
+  EXPECT_THAT(
+      result.out,
+      AllOf(HasSubstr("State       RUNNING"), HasSubstr("training step 30/40  loss 1.7500"),
+            ContainsRegex(
+                "loss  █[▁▂▃▄▅▆▇█]+▁  4.919 -> 1.75, least 1.75, greatest 4.919, steps 1 to 40 .nats per token."),
+            ContainsRegex(" 1 +gang-a +2025-11-24 16:00:10 UTC +1 min 40 s +LOST +0 +17 +lease expired"),
+            ContainsRegex("16 +1 +3.42 MB +- +p-1-stage1/checkpoints/s000016-t0001"),
+            ContainsRegex("validation_loss.general +1.812 +nats per token")));
   // Two layers: even is 200 and 500 tokens an expert.
   EXPECT_THAT(result.out, ContainsRegex("0 +0.50 +1.50 +▁█▁█\n"));
   EXPECT_THAT(result.out, ContainsRegex("1 +0.20 +3.00 +▁▂▁█\n"));
@@ -209,7 +211,7 @@ TEST(MetricsTest, TableCsvAndPlot) {
   const ProcessResult table =
       run_moectl(coordinator, {"metrics", "p-1-stage1", "--name", "loss,validation_loss", "--after", "38"});
   EXPECT_THAT(table.out, AllOf(ContainsRegex("STEP +loss +validation_loss"), ContainsRegex("40 +1.75 +1.8\n"),
-                               Not(ContainsRegex("38 +"))));
+                               HasSubstr("loss, validation_loss: nats per token\n"), Not(ContainsRegex("38 +"))));
   const ProcessResult plot = run_moectl(coordinator, {"metrics", "p-1-stage1", "--plot"});
   EXPECT_THAT(plot.out, ContainsRegex("loss  █[▁▂▃▄▅▆▇█]+▁  4.919 -> 1.75"));
   EXPECT_EQ(std::count(plot.out.begin(), plot.out.end(), '\n'), 3);

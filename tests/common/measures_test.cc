@@ -40,6 +40,14 @@ TEST(MeasuresTest, EachKindNamesAMeasureOnceAndEachIsOfSomething) {
   }
 }
 
+TEST(MeasuresTest, ANameHasOneUnitWhicheverKindMeasuresIt) {
+  for (const Measure& measure : measures())
+    EXPECT_EQ(unit_of(measure.name), measure.unit) << measure.kind << "." << measure.name;
+  EXPECT_EQ(unit_of("validation_loss.books"), "nats per token");
+  EXPECT_EQ(unit_of("perplexity"), "");
+  EXPECT_EQ(unit_of("a name to come"), "");
+}
+
 TEST(MeasuresTest, NoTwoOfAKindShareASeries) {
   std::set<std::string> seen;
   for (const Measure& measure : measures()) {

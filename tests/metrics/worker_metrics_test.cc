@@ -101,6 +101,14 @@ TEST_F(WorkerMetricsTest, ExposesExactlyTheCatalogue) {
   EXPECT_EQ(page().count("moe_"), 2u + 3 + 3 * 4 + 2 * (5 + 4) + 3 + 6 + 1 + 4 + (14 + 3) + 3 * (12 + 3) + 1 + 2);
 }
 
+TEST_F(WorkerMetricsTest, HelpTellsTheUnitOfWhatTheTableMeasures) {
+  metrics_.begin_job("tiny-stage1", "stage1", "train");
+  feed_everything(metrics_);
+  EXPECT_THAT(page_.text(), HasSubstr("# HELP moe_train_consumed_tokens Tokens trained on since step 0, restored on "
+                                      "resume. [tokens]\n"));
+  EXPECT_THAT(page_.text(), HasSubstr("[nats per token] (component lm)"));
+}
+
 TEST_F(WorkerMetricsTest, EverySeriesOfAJobNamesJobAndStage) {
   metrics_.begin_job("tiny-stage1", "stage1", "train");
   feed_everything(metrics_);
