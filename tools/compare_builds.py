@@ -118,13 +118,13 @@ def without_times(value):
 
 
 def with_tasks(value):
-    """An evaluation of before results stood under their task's name, as one of now."""
+    """An evaluation of before results stood under their task's name, as one of now; one of now as it is."""
     if isinstance(value, list):
         return [with_tasks(inner) for inner in value]
     if not isinstance(value, dict):
         return value
     if not {"loss", "perplexity", "domains"} <= value.keys():
-        return {key: with_tasks(inner) for key, inner in value.items()}
+        return {key: inner if key == "tasks" else with_tasks(inner) for key, inner in value.items()}
     around = {key: with_tasks(value[key]) for key in ("model", "baseline") if key in value}
     return {**around, "tasks": {"perplexity": {key: inner for key, inner in value.items() if key not in around}}}
 
@@ -245,8 +245,9 @@ def self_test():
             (folder / "r.html").write_text(f"<p>took {'58' if folder == old else '1 min 2'} s</p>")
         assert compare(old, new) == ([], 4), compare(old, new)
         flat = {"loss": 1, "perplexity": 2.7, "domains": {"a": {"loss": 1}}}
-        assert with_tasks([{"details": {**flat, "baseline": flat}}]) == [
-            {"details": {"tasks": {"perplexity": flat}, "baseline": {"tasks": {"perplexity": flat}}}}]
+        now = [{"details": {"tasks": {"perplexity": flat}, "baseline": {"tasks": {"perplexity": flat}}}}]
+        assert with_tasks([{"details": {**flat, "baseline": flat}}]) == now
+        assert with_tasks(now) == now
         changes = {
             "a.json": b'{"loss": 1.2500000000000002, "seconds": 1}',
             "m.jsonl": b'{"step": 2, "step_seconds": 0.2}\n',
