@@ -227,6 +227,26 @@ const std::vector<Measure>& measures() {
        .unit = "",
        .help = "Greatest rounding of a weight, relative to it.",
        .of_result = true},
+
+      // Analysis.
+      {.kind = "analyze", .name = "weight_norm", .unit = "", .help = "Norm of all weights.", .of_result = true},
+      {.kind = "analyze",
+       .name = "largest_weight",
+       .unit = "",
+       .help = "Greatest absolute value of a weight.",
+       .of_result = true},
+      {.kind = "analyze",
+       .name = "least_expert_rms_over_mean",
+       .unit = "",
+       .help =
+           "Least root mean square of an expert's weights over the mean of its layer, worst layer; 1 without experts.",
+       .of_result = true},
+      {.kind = "analyze",
+       .name = "weight_change",
+       .unit = "",
+       .help = "Norm of the change from the baseline over the baseline's norm.",
+       .of_result = true,
+       .needs = "baseline"},
   };
   return table;
 }

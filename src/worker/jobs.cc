@@ -7,11 +7,12 @@
 
 namespace moe {
 
-// One file each: convert_job.cc, train_job.cc, evaluate_job.cc, export_job.cc.
+// One file each: convert_job.cc, train_job.cc, evaluate_job.cc, export_job.cc, analyze_job.cc.
 std::optional<JobOutcome> run_convert_job(const JobContext& context);
 std::optional<JobOutcome> run_train_job(const JobContext& context);
 std::optional<JobOutcome> run_evaluate_job(const JobContext& context);
 std::optional<JobOutcome> run_export_job(const JobContext& context);
+std::optional<JobOutcome> run_analyze_job(const JobContext& context);
 
 const Registry<JobRunner>& job_runners() {
   static const Registry<JobRunner> runners("job kind", {
@@ -19,6 +20,7 @@ const Registry<JobRunner>& job_runners() {
                                                            {"train", run_train_job},
                                                            {"evaluate", run_evaluate_job},
                                                            {"export", run_export_job},
+                                                           {"analyze", run_analyze_job},
                                                        });
   return runners;
 }

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "pipeline/defaults.h"
+#include "pipeline/kinds/kinds.h"
 #include "pipeline/spec.h"
 #include "testing/proto_fields.h"
 
@@ -35,6 +36,7 @@ stages:
                           data: [{path: a/b.jsonl, weight: 2}, {path: a/c.jsonl}], validation: [{path: a/v.jsonl}]}}
   - {name: evaluate, evaluate: {input: train.model, baseline: dense, sequence_length: 64, template: chatml, data: [{path: v.jsonl}]}}
   - {name: export, export: {input: train.model}}
+  - {name: analyze, analyze: {input: train.model, baseline: convert.model}}
 )",
                                                "a.yaml", {}, {}));
 }
@@ -89,7 +91,7 @@ TEST(FieldEffectsTest, WhatIsNoResult) {
   const std::map<FieldEffect, std::set<std::string>> expected{
       {FieldEffect::kContents,
        {"Input.path", "DataSource.path", "ConvertSpec.input", "TrainSpec.input", "ExportSpec.input",
-        "EvaluateSpec.input", "EvaluateSpec.baseline"}},
+        "EvaluateSpec.input", "EvaluateSpec.baseline", "AnalyzeSpec.input", "AnalyzeSpec.baseline"}},
       {FieldEffect::kMeasure, {"DataSource.domain", "TrainSpec.validation", "TrainSpec.validation_tokens"}},
       {FieldEffect::kMore, {"TrainSpec.steps"}},
       {FieldEffect::kLayout, {"GangSpec.ranks", "GangSpec.device", "GangSpec.expert_parallel"}},
@@ -107,7 +109,7 @@ TEST(FieldEffectsTest, WhatIsNoResult) {
 
 TEST(ConfigurationTest, EveryChangedFieldOfEveryKindIsNamedWithItsClass) {
   int changed = 0;
-  for (const std::string kind : {"convert", "train", "evaluate", "export"}) {
+  for (const std::string& kind : job_kinds().names()) {
     const Configuration before = stage_of(kind);
     std::vector<ProtoField> fields;
     v1::Stage walked = before.stage;
@@ -137,7 +139,7 @@ TEST(ConfigurationTest, EveryChangedFieldOfEveryKindIsNamedWithItsClass) {
 }
 
 TEST(ConfigurationTest, ARecordComesBackAndSaysTheSame) {
-  for (const std::string kind : {"convert", "train", "evaluate", "export"}) {
+  for (const std::string& kind : job_kinds().names()) {
     const Configuration before = stage_of(kind);
     const std::optional<Configuration> back = configuration_from(nlohmann::json::parse(to_json(before).dump()));
     ASSERT_TRUE(back) << kind;

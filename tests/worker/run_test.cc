@@ -195,6 +195,23 @@ TEST_F(RunTest, AJobFileIsAPipelineOfOneStage) {
   EXPECT_TRUE(fs::exists(out_ / "just-evaluate/output-t0001"));
 }
 
+// A kind that makes no model: its JSON is what is left, and what the run ends with.
+TEST_F(RunTest, AnAnalysisLeavesItsJsonAndNumbersForGates) {
+  const std::string root = MOE_SOURCE_DIR;
+  const std::string stages = "apiVersion: moe/v1\nkind: Pipeline\nname: small\ninputs: {dense: {path: " + root +
+                             "/examples/base-7m}}\nstages:\n"
+                             "  - {name: look, analyze: {input: dense, baseline: dense}}\n"
+                             "  - gate: {name: same, metric: look.weight_change, op: '==', value: 0}\n";
+  const testing::ProcessResult result = run(stages, {}, 2);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const fs::path output = out_ / "look/output-t0001";
+  EXPECT_THAT(result.out, HasSubstr("analyze  " + output.string()));
+  EXPECT_THAT(read_file(out_ / "report.html"), HasSubstr(output.string()));
+  const json analysis = json::parse(read_file(output / "analysis.json"));
+  EXPECT_EQ(analysis["metrics"], summary()["stages"][0]["metrics"]);
+  EXPECT_EQ(analysis["layers"].size(), 6U);
+}
+
 TEST_F(RunTest, TwoRunsInOneFolderAreRefused) {
   fs::create_directories(out_);
   const FileLock lock(out_ / ".lock");

@@ -4,11 +4,12 @@
 
 namespace moe {
 
-// One file each: convert.cc, train.cc, evaluate.cc, export.cc.
+// One file each: convert.cc, train.cc, evaluate.cc, export.cc, analyze.cc.
 JobKind convert_kind();
 JobKind train_kind();
 JobKind evaluate_kind();
 JobKind export_kind();
+JobKind analyze_kind();
 
 const Registry<JobKind>& job_kinds() {
   static const Registry<JobKind> kinds("job kind", {
@@ -16,6 +17,7 @@ const Registry<JobKind>& job_kinds() {
                                                        {"train", train_kind()},
                                                        {"evaluate", evaluate_kind()},
                                                        {"export", export_kind()},
+                                                       {"analyze", analyze_kind()},
                                                    });
   return kinds;
 }
