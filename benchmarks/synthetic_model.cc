@@ -65,14 +65,14 @@ void write_synthetic_llama(const fs::path& path, const LlamaShape& shape) {
 
 v1::ConvertSpec slicing(const std::string& method, int experts, int top_k, const std::string& router_init) {
   v1::ConvertSpec spec;
-  spec.set_method(method);
-  spec.set_experts(experts);
-  spec.set_top_k(top_k);
-  spec.set_router_init(router_init);
-  spec.set_router_scaling("calibrated");
-  spec.set_scale_mode("fixed");
-  spec.set_output_scale(4);
-  spec.set_topk_norm("renorm");
+  spec.mutable_ffn()->set_method(method);
+  spec.mutable_ffn()->set_experts(experts);
+  spec.mutable_ffn()->set_top_k(top_k);
+  spec.mutable_router()->set_init(router_init);
+  spec.mutable_router()->set_scaling("calibrated");
+  spec.mutable_scale()->set_mode("fixed");
+  spec.mutable_scale()->set_value(4);
+  spec.mutable_router()->set_topk_norm("renorm");
   spec.set_dtype("source");
   return spec;
 }

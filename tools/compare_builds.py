@@ -14,6 +14,7 @@ out, which is the tables below and nothing else. Ends with one line; exit 1 if a
 """
 import argparse
 import hashlib
+import html
 import json
 import os
 import re
@@ -34,11 +35,20 @@ FORMATS = ["mixtral", "granitemoeshared", "qwen2_moe", "native", "dense"]
 TIMES = {"seconds", "step_seconds", "tokens_per_second", "finished_at", "started_at", "eta_seconds", "time", "rows_per_second"}
 # What a step of the code renames on purpose, old key -> new key, by file name ("" stands for all); the older build's files are
 # read with these. Keys that only one build has are named with None on the other side.
-RENAMED_KEYS = {}
+RENAMED_KEYS = {"": {f"convert.calibration.{file}.path": f"convert.calibration.data.{file}.path" for file in range(2)}}
+# Sections of a conversion, for builds that knew none: section -> key in it -> key beside it.
+FLAT = {
+    "ffn": {"method": "method", "experts": "experts", "top_k": "top_k"},
+    "router": {"init": "router_init", "scaling": "router_scaling", "topk_norm": "topk_norm"},
+    "scale": {"mode": "scale_mode", "value": "output_scale"},
+    "calibration": {"data": "calibration", "tokens": "calibration_tokens", "template": "template"},
+}
 # What a change records that was not there before, by the name of the key.
 NEW_KEYS = {"router_entropy", "router_top_probability"}  # of a step, measured in the layers
-# Values that follow from a renamed key: digests of configurations and of files that hold them.
-FOLLOWING_KEYS = set()
+# Values that follow from a renamed key, by file name: digests of configurations, which a later stage records of the model that it
+# reads, and of files that hold them. What the models hold is compared in their own files.
+STAGE_DIGESTS = {"digest", "train.input", "evaluate.input", "export.input"}
+FOLLOWING_KEYS = {name: STAGE_DIGESTS for name in ("STAGE.json", "inputs.json", "summary.json", "MANIFEST.json")}
 # Lines of texts and pages that tell times.
 TEXT_TIMES = [
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?( UTC|Z)?"), "<time>"),
@@ -62,12 +72,64 @@ def gang(build, ranks, arguments, log):
     run(["bash", "deploy/gang.sh", "--ranks", str(ranks), "--threads", "1", "--once", "--", build / "bin/moe-worker", *arguments], log)
 
 
+def flat(text):
+    """A pipeline in block style, for builds whose conversions had no sections."""
+    lines, section, depth = [], None, 0
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if section and line.strip() and indent <= depth:
+            section = None
+        name = line.strip().removesuffix(":")
+        if name in FLAT and line.rstrip().endswith(":"):
+            section, depth = name, indent
+            continue
+        if section:
+            line = line[2:]  # one level less
+            key, colon, value = line.strip().partition(":")
+            if colon and indent == depth + 2 and key in FLAT[section]:
+                line = f"{' ' * depth}{FLAT[section][key]}:{value}"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def plain_conversion(method, model):
+    return f"""apiVersion: moe/v1
+kind: Pipeline
+name: plain
+inputs: {{dense: {{path: {model}}}}}
+defaults: {{gang: {{ranks: 1, device: cpu}}, seed: 11}}
+stages:
+  - name: convert
+    convert:
+      input: dense
+      dtype: float32
+      ffn:
+        method: {method}
+        experts: 4
+        top_k: 2
+      router:
+        init: kaiming
+      scale:
+        mode: n_over_k
+"""
+
+
+def write_pipeline(build, text, file):
+    """In the form that the build reads, which it says itself: the model that it is asked about is not there."""
+    file.write_text(plain_conversion(METHODS[0], file.parent / "no-such-model"))
+    asked = subprocess.run([build / "bin/moe-worker", "run", file, "--out", file.parent / "asked"], capture_output=True, text=True)
+    file.write_text(flat(text) if "unknown key (ffn)" in asked.stderr else text)
+    shutil.rmtree(file.parent / "asked", ignore_errors=True)
+
+
 def main_job(build, work, steps):
-    log = work / "job.log.txt"
+    log, config = work / "job.log.txt", work / "pipeline.yaml"
+    write_pipeline(build, (ROOT / CONFIG).read_text(), config)
     approved = ["--approve", "recovered"] if steps < FULL_STEPS else []  # a short training does not pass the job's gate
-    gang(build, 2, ["run", CONFIG, "--out", work / "job", "--set", f"stages.stage1.train.steps={steps}",
+    gang(build, 2, ["run", config, "--out", work / "job", "--set", f"stages.stage1.train.steps={steps}",
                     "--set", f"stages.stage2.train.steps={steps}", *approved], log)
     log.unlink()
+    config.unlink()
 
 
 def commands(build, work):
@@ -97,23 +159,16 @@ def commands(build, work):
         keep(f"export-{form}.txt", "export", model, "-o", out / f"export-{form}", "--format", form, "--dtype", "float32")
     for method in METHODS:
         config = work / "plain.yaml"
-        config.write_text(f"""apiVersion: moe/v1
-kind: Pipeline
-name: plain
-inputs: {{dense: {{path: {ROOT / 'examples/base-7m'}}}}}
-defaults: {{gang: {{ranks: 1, device: cpu}}, seed: 11}}
-stages:
-  - name: convert
-    convert: {{input: dense, method: {method}, experts: 4, top_k: 2, router_init: kaiming, scale_mode: n_over_k, dtype: float32}}
-""")
+        write_pipeline(build, plain_conversion(method, ROOT / "examples/base-7m"), config)
         keep(f"convert-{method}.txt", "run", config, "--out", out / f"convert-{method}")
+        config.unlink()
 
 
-def without_times(value):
+def without(keys, value):
     if isinstance(value, dict):
-        return {key: without_times(inner) for key, inner in value.items() if key not in TIMES | FOLLOWING_KEYS | NEW_KEYS}
+        return {key: without(keys, inner) for key, inner in value.items() if key not in keys}
     if isinstance(value, list):
-        return [without_times(inner) for inner in value]
+        return [without(keys, inner) for inner in value]
     return value
 
 
@@ -129,6 +184,19 @@ def with_tasks(value):
     return {**around, "tasks": {"perplexity": {key: inner for key, inner in value.items() if key not in around}}}
 
 
+def with_sections(value):
+    """The recorded configuration of a conversion of before it had sections, as one of now."""
+    if isinstance(value, list):
+        return [with_sections(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    value = {key: with_sections(inner) for key, inner in value.items()}
+    if "calibration_tokens" not in value:  # which every such configuration has, and nothing else
+        return value
+    moved = {section: {key: value.pop(before) for key, before in keys.items() if before in value} for section, keys in FLAT.items()}
+    return {**value, **moved}
+
+
 def renamed(value, file):
     if isinstance(value, list):
         return [renamed(inner, file) for inner in value]
@@ -136,6 +204,12 @@ def renamed(value, file):
         return value
     names = {**RENAMED_KEYS.get("", {}), **RENAMED_KEYS.get(file, {})}
     return {names.get(key, key): renamed(inner, file) for key, inner in value.items() if names.get(key, key) is not None}
+
+
+def comparable(value, file, is_old):
+    if is_old:
+        value = renamed(with_sections(with_tasks(value)), file)
+    return without(TIMES | NEW_KEYS | FOLLOWING_KEYS.get(file, set()), value)
 
 
 def content(path, is_old):
@@ -147,7 +221,10 @@ def content(path, is_old):
     if path.suffix in {".json", ".jsonl"}:
         documents = text.splitlines() if path.suffix == ".jsonl" else [text]
         values = [json.loads(document) for document in documents if document.strip()]
-        return [json.dumps(without_times(renamed(with_tasks(value), path.name) if is_old else value), sort_keys=True) for value in values]
+        return [json.dumps(comparable(value, path.name, is_old), sort_keys=True) for value in values]
+    if path.suffix == ".html":  # the configuration that it shows, key by key
+        shown = lambda found: json.dumps(comparable(json.loads(html.unescape(found[0])), path.name, is_old), sort_keys=True, indent=1)
+        text = re.sub(r"(?s)(?<=<pre>)\{.*?\}(?=\s*</pre>)", shown, text)
     for pattern, stand_in in TEXT_TIMES:
         text = pattern.sub(stand_in, text)
     return text.splitlines()
@@ -237,17 +314,24 @@ def compare_builds(options):
 def self_test():
     with tempfile.TemporaryDirectory() as name:
         old, new = Path(name) / "old", Path(name) / "new"
+        before = {"input": "m", "method": "s", "scale_mode": "k", "calibration": [1], "calibration_tokens": 4}
+        now = {"input": "m", "ffn": {"method": "s"}, "router": {}, "scale": {"mode": "k"}, "calibration": {"data": [1], "tokens": 4}}
         for folder in (old, new):
             folder.mkdir()
             (folder / "a.json").write_text('{"loss": 1.25, "seconds": %d}' % len(str(folder)))
             (folder / "m.jsonl").write_text('{"step": 1, "step_seconds": 0.%d}\n' % (1 if folder == old else 2))
             (folder / "w.safetensors").write_bytes(b"weights")
-            (folder / "r.html").write_text(f"<p>took {'58' if folder == old else '1 min 2'} s</p>")
+            page = {"a": before, "b": 1} if folder == old else {"b": 1, "a": now}
+            (folder / "r.html").write_text(f"<p>took {'58' if folder == old else '1 min 2'} s</p><pre>{html.escape(json.dumps(page))}</pre>")
         assert compare(old, new) == ([], 4), compare(old, new)
-        flat = {"loss": 1, "perplexity": 2.7, "domains": {"a": {"loss": 1}}}
-        now = [{"details": {"tasks": {"perplexity": flat}, "baseline": {"tasks": {"perplexity": flat}}}}]
-        assert with_tasks([{"details": {**flat, "baseline": flat}}]) == now
-        assert with_tasks(now) == now
+        whole = {"loss": 1, "perplexity": 2.7, "domains": {"a": {"loss": 1}}}
+        assert with_tasks([{"details": {**whole, "baseline": whole}}]) == [
+            {"details": {"tasks": {"perplexity": whole}, "baseline": {"tasks": {"perplexity": whole}}}}]
+        tasks = [{"details": {"tasks": {"perplexity": whole}, "baseline": {"tasks": {"perplexity": whole}}}}]
+        assert with_tasks(tasks) == tasks
+        assert with_sections([{"convert": before}]) == [{"convert": now}] == with_sections([{"convert": now}])
+        nested = "a:\n  input: m\n  ffn:\n    method: s\n  calibration:\n    data:\n      - {path: x}\nb: 1\n"
+        assert flat(nested) == "a:\n  input: m\n  method: s\n  calibration:\n    - {path: x}\nb: 1\n", flat(nested)
         changes = {
             "a.json": b'{"loss": 1.2500000000000002, "seconds": 1}',
             "m.jsonl": b'{"step": 2, "step_seconds": 0.2}\n',
@@ -256,11 +340,11 @@ def self_test():
             "extra.json": b"{}",
         }
         for file, data in changes.items():
-            before = (new / file).read_bytes() if (new / file).exists() else None
+            kept = (new / file).read_bytes() if (new / file).exists() else None
             (new / file).write_bytes(data)
             found, _ = compare(old, new)
             assert len(found) == 1 and found[0].startswith(file), (file, found)
-            (new / file).unlink() if before is None else (new / file).write_bytes(before)
+            (new / file).unlink() if kept is None else (new / file).write_bytes(kept)
         (new / "m.jsonl").unlink()
         assert compare(old, new)[0] == ["m.jsonl: only the old build leaves it"]
     say("self-test passed: 6 kinds of difference found, times passed over")

@@ -110,7 +110,7 @@ MUTATIONS = [
     Mutation("another-device", "src/model/op_queue.cc", "current != device) {", "false) {", "moe_model_tests", "OpsTest.TheQueueOfATensor*",
              "a thread runs operations on its current device alone"),
     # Plans.
-    Mutation("router-without-gradient-untold", "src/pipeline/kinds/convert.cc", "convert.top_k() != 1 ||", "convert.top_k() >= 1 ||", "moe_pipeline_tests",
+    Mutation("router-without-gradient-untold", "src/pipeline/kinds/convert.cc", "convert.ffn().top_k() != 1 ||", "convert.ffn().top_k() >= 1 ||", "moe_pipeline_tests",
              "WarningsTest.*", "renorm at top_k 1 teaches the router nothing"),
     Mutation("idle-ranks-untold", "src/common/idle_ranks.h", "ranks <= micro_batch_rows", "ranks <= 8 * micro_batch_rows", "moe_train_tests",
              "TrainerTest.RanksWithoutRows*", "ranks that get no rows are told"),

@@ -35,21 +35,22 @@ std::vector<int64_t> CalibrationText::row_cu_seqlens(int64_t row) const {
 
 CalibrationText read_calibration_text(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config,
                                       const ModelText& reading, const Communicator& world) {
-  DataLoader loader(data_files(spec.calibration()), reading.tokenizer, packing_of(seed, config, reading));
+  DataLoader loader(data_files(spec.calibration().data()), reading.tokenizer, packing_of(seed, config, reading));
   std::vector<int64_t> first_token{0};
   int64_t rows = 0;
-  while (first_token.back() < spec.calibration_tokens() && loader.has_row(rows))
+  while (first_token.back() < spec.calibration().tokens() && loader.has_row(rows))
     first_token.push_back(first_token.back() + loader.tokens(rows++, 1));
   CalibrationText text;
   text.total_tokens = first_token.back();
   text.data_digest = loader.fingerprint();
   text.file_digests = loader.file_digests();
   if (loader.has_chats()) text.chat_template = reading.chat_template.name;
-  if (text.total_tokens < spec.calibration_tokens() && world.rank() == 0) {
-    log_warning(concat(
-        "event=calibration_text_is_short tokens=", text.total_tokens, " calibration_tokens=", spec.calibration_tokens(),
-        "; the files hold no more, and all of it is used, once: scales and routers rest on less than was asked "
-        "for. Give more text or lower calibration_tokens"));
+  if (text.total_tokens < spec.calibration().tokens() && world.rank() == 0) {
+    log_warning(
+        concat("event=calibration_text_is_short tokens=", text.total_tokens,
+               " calibration_tokens=", spec.calibration().tokens(),
+               "; the files hold no more, and all of it is used, once: scales and routers rest on less than was asked "
+               "for. Give more text or lower calibration.tokens"));
   }
 
   const int64_t first = rows * world.rank() / world.size(), last = rows * (world.rank() + 1) / world.size();

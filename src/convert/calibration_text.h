@@ -30,7 +30,7 @@ struct CalibrationText {
   std::vector<int64_t> row_cu_seqlens(int64_t row) const;
 };
 
-/// Tokenises and packs as much text as `spec.calibration_tokens` asks for, or warns with the numbers if the files hold
+/// Tokenises and packs as much text as `calibration.tokens` asks for, or warns with the numbers if the files hold
 /// less: no document is taken twice, since what is read twice only weighs twice. Chats count whole, in pieces where
 /// they are longer than a row. Same rows at any number of ranks.
 CalibrationText read_calibration_text(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config,

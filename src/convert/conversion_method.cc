@@ -3,7 +3,7 @@
 namespace moe {
 
 LayerWidths equal_parts(const ModelConfig& config, const v1::ConvertSpec& spec) {
-  return {std::vector<int64_t>(spec.experts(), config.intermediate_size / spec.experts())};
+  return {std::vector<int64_t>(spec.ffn().experts(), config.intermediate_size / spec.ffn().experts())};
 }
 
 std::string needs_gated_ffn(const ModelConfig& config) {

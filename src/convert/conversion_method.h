@@ -49,7 +49,7 @@ struct ConversionMethod {
   /// written one after the other. Absent: all are planned before the first is written.
   std::function<LayerWidths(const ModelConfig& config, const v1::ConvertSpec& spec)> widths{};
   MethodNeeds needs{};
-  bool has_router = false;     ///< plans bring a router; router_init is left aside
+  bool has_router = false;     ///< plans bring a router; router.init is left aside
   GroupTokens group_tokens{};  ///< with needs.gradients; absent: one group
   /// Why the method cannot convert the FFNs of this model, as the end of "method X does not apply: "; empty if it can.
   /// Absent: it converts those of every family.

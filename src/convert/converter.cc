@@ -37,15 +37,15 @@ ModelConfig converted_config(const ConvertRequest& request, const std::string& s
   const v1::ConvertSpec& spec = request.spec;
   MoeConfig moe;
   moe.base_model_type = config.model_type;
-  moe.num_experts = spec.experts();
-  moe.top_k = spec.top_k();
+  moe.num_experts = spec.ffn().experts();
+  moe.top_k = spec.ffn().top_k();
   moe.expert_widths.assign(config.num_layers, 0);
   moe.shared_widths.assign(config.num_layers, 0);
   moe.output_scale.assign(config.num_layers, 1);
-  moe.topk_norm = spec.topk_norm();
-  moe.conversion = {{"method", spec.method()},           {"seed", request.seed},
-                    {"router_init", spec.router_init()}, {"router_scaling", spec.router_scaling()},
-                    {"scale_mode", spec.scale_mode()},   {"source_digest", source_digest}};
+  moe.topk_norm = spec.router().topk_norm();
+  moe.conversion = {{"method", spec.ffn().method()},       {"seed", request.seed},
+                    {"router_init", spec.router().init()}, {"router_scaling", spec.router().scaling()},
+                    {"scale_mode", spec.scale().mode()},   {"source_digest", source_digest}};
   config.moe = moe;
   return config;
 }
@@ -64,8 +64,8 @@ class Converter {
         digests_(std::move(digests)),
         config_(converted_config(request, digests_.at(request.source.path().string()))),
         dtype_(spec_.dtype() == "source" ? std::nullopt : scalar_type_of(spec_.dtype() == "float32" ? "F32" : "BF16")),
-        method_(request.methods.at(spec_.method())),
-        router_init_(router_inits().at(spec_.router_init())),
+        method_(request.methods.at(spec_.ffn().method())),
+        router_init_(router_inits().at(spec_.router().init())),
         source_(request.source) {
     for (const ModelDirectory* const other : request.others) others_.emplace_back(*other);
   }
@@ -200,7 +200,7 @@ class Converter {
                              .importance = pass_ ? pass_->importance(layer) : nullptr};
     LayerPlan plan = method_.plan(inputs, world_);
     check_plan(plan, {.layer = layer,
-                      .experts = spec_.experts(),
+                      .experts = spec_.ffn().experts(),
                       .neurons = config_.intermediate_size,
                       .hidden_size = config_.hidden_size,
                       .models = 1 + static_cast<int64_t>(others_.size()),
@@ -210,8 +210,8 @@ class Converter {
     MOE_CHECK(!method_.widths || planned.widths() == method_.widths(source_.config(), spec_),
               "the method said other widths than it planned (layer ", layer, ")");
     const RouterRequest router_request{
-        spec_.experts(), config_.hidden_size,    layer,
-        request_.seed,   spec_.router_scaling(), pass_ ? &pass_->features().ffn_inputs : nullptr};
+        spec_.ffn().experts(), config_.hidden_size,      layer,
+        request_.seed,         spec_.router().scaling(), pass_ ? &pass_->features().ffn_inputs : nullptr};
     // Calibrated as it will be read back.
     const at::Tensor router =
         (method_.has_router ? planned.plan().router_ED : router_init_.make(router_request, world_))
@@ -232,7 +232,8 @@ class Converter {
       layer_report["expert_load"] = fit.expert_load;
       pass_->advance(fit.output_TD);
     } else {
-      scale = closed_form_scale(spec_.scale_mode(), spec_.experts(), spec_.top_k(), spec_.output_scale());
+      scale =
+          closed_form_scale(spec_.scale().mode(), spec_.ffn().experts(), spec_.ffn().top_k(), spec_.scale().value());
     }
     config_.moe->output_scale[layer] = scale;
     layer_report["output_scale"] = scale;
@@ -305,14 +306,14 @@ class Converter {
 
   json describe() const {
     json report = {
-        {"method", spec_.method()},
-        {"experts", spec_.experts()},
-        {"top_k", spec_.top_k()},
+        {"method", spec_.ffn().method()},
+        {"experts", spec_.ffn().experts()},
+        {"top_k", spec_.ffn().top_k()},
         {"seed", request_.seed},
-        {"router_init", spec_.router_init()},
-        {"router_scaling", spec_.router_scaling()},
-        {"scale_mode", spec_.scale_mode()},
-        {"topk_norm", spec_.topk_norm()},
+        {"router_init", spec_.router().init()},
+        {"router_scaling", spec_.router().scaling()},
+        {"scale_mode", spec_.scale().mode()},
+        {"topk_norm", spec_.router().topk_norm()},
         {"source", {{"path", request_.source.path().string()}, {"digest", config_.moe->conversion["source_digest"]}}},
         {"layers", json::array()}};
     for (const ConvertedLayer& layer : layers_) report["layers"].push_back(layer.report);

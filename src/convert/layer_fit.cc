@@ -38,7 +38,7 @@ LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& 
   FeedForwardWeights dense = request.dense;
   dense.down_bias = weights.output_bias = at::Tensor();
   const std::optional<FeedForwardWeights> shared_part = std::exchange(weights.shared, std::nullopt);
-  const MoeOptions options{spec.experts(), spec.top_k(), 1.0, parse_topk_norm(spec.topk_norm()),
+  const MoeOptions options{spec.ffn().experts(), spec.ffn().top_k(), 1.0, parse_topk_norm(spec.router().topk_norm()),
                            request.config.is_gated};
   LocalDispatcher dispatcher;
   const at::Tensor& x = request.features.converted_ffn_inputs_TD;
@@ -54,9 +54,9 @@ LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& 
   }
   const OutputFit fit = fit_output(wanted, out.y_TD, world, shared);
   LayerFit found;
-  found.scale = spec.scale_mode() == "least_squares"
-                    ? fit.least_squares()
-                    : closed_form_scale(spec.scale_mode(), spec.experts(), spec.top_k(), spec.output_scale());
+  found.scale = spec.scale().mode() == "least_squares" ? fit.least_squares()
+                                                       : closed_form_scale(spec.scale().mode(), spec.ffn().experts(),
+                                                                           spec.ffn().top_k(), spec.scale().value());
   found.relative_error = fit.relative_error(found.scale);
   if (!std::isfinite(found.scale) || !std::isfinite(found.relative_error)) {
     throw_agreed<InvalidArgument>(concat("convert: layer ", request.layer, ": the output scale is ", found.scale,

@@ -45,7 +45,7 @@ struct LayerWidths {
 struct LayerPlan {
   std::vector<ExpertPlan> experts{};  ///< routed, as many as the spec asks for; widths may differ
   ExpertPlan shared{};                ///< sees every token at weight 1; without runs: none
-  at::Tensor router_ED{};             ///< a router of its own, in float; undefined: the spec's router_init makes it
+  at::Tensor router_ED{};             ///< a router of its own, in float; undefined: the spec's router.init makes it
   /// Tensors of the layer beside the mixture that are not copied from the model: under their names in it.
   std::vector<PiecedTensor> others{};
 

@@ -14,7 +14,7 @@ double closed_form_scale(const std::string& mode, int64_t experts, int64_t top_k
   if (mode == "unbiased") return n;
   if (mode == "fixed") return fixed;
   throw InvalidArgument(
-      concat("scale_mode '", mode, "'; expected least_squares, n_over_k, k, energy, unbiased or fixed"));
+      concat("scale.mode '", mode, "'; expected least_squares, n_over_k, k, energy, unbiased or fixed"));
 }
 
 OutputFit fit_output(const at::Tensor& y_TD, const at::Tensor& s_TD, Communicator& world, const at::Tensor& shared_TD) {

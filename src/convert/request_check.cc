@@ -28,36 +28,36 @@ void check_choice(const char* field, const std::string& value, std::initializer_
 
 void check_sizes(const ConvertRequest& request) {
   const ModelConfig& config = request.source.config();
-  const v1::ConvertSpec& spec = request.spec;
+  const v1::FfnExpertsSpec& ffn = request.spec.ffn();
   if (config.moe) {
     throw InvalidArgument(concat("convert: ", request.source.path().string(), " is a mixture of experts already (",
                                  config.moe->num_experts, " experts); give a dense model"));
   }
-  if (spec.experts() < 1 || config.intermediate_size % spec.experts() != 0) {
-    throw InvalidArgument(concat("convert: experts ", spec.experts(), " does not divide the FFN width ",
+  if (ffn.experts() < 1 || config.intermediate_size % ffn.experts() != 0) {
+    throw InvalidArgument(concat("convert: ffn.experts ", ffn.experts(), " does not divide the FFN width ",
                                  config.intermediate_size, " of ", request.source.path().string(), "; use one of ",
                                  divisors_of(config.intermediate_size)));
   }
-  if (spec.top_k() < 1 || spec.top_k() > spec.experts()) {
-    throw InvalidArgument(
-        concat("convert: top_k is ", spec.top_k(), " with experts ", spec.experts(), "; use 1 to ", spec.experts()));
+  if (ffn.top_k() < 1 || ffn.top_k() > ffn.experts()) {
+    throw InvalidArgument(concat("convert: ffn.top_k is ", ffn.top_k(), " with ffn.experts ", ffn.experts(),
+                                 "; use 1 to ", ffn.experts()));
   }
 }
 
 /// What asks for calibration text; empty if nothing does.
 std::string text_reader(const ConversionMethod& method, const v1::ConvertSpec& spec) {
-  if (method.needs.text()) return "method " + spec.method();
-  if (!method.has_router && router_inits().at(spec.router_init()).needs_features)
-    return "router_init " + spec.router_init();
-  return spec.scale_mode() == "least_squares" ? "scale_mode least_squares" : "";
+  if (method.needs.text()) return "ffn.method " + spec.ffn().method();
+  if (!method.has_router && router_inits().at(spec.router().init()).needs_features)
+    return "router.init " + spec.router().init();
+  return spec.scale().mode() == "least_squares" ? "scale.mode least_squares" : "";
 }
 
 void check_calibration(const ConversionMethod& method, const v1::ConvertSpec& spec) {
-  if (const std::string reader = text_reader(method, spec); spec.calibration().empty() && !reader.empty())
-    throw InvalidArgument(concat("convert: calibration is empty, and ", reader, " needs text: list JSONL files"));
-  if (needs_calibration(method, spec) && spec.calibration_tokens() < 1) {
-    throw InvalidArgument(
-        concat("convert: calibration_tokens is ", spec.calibration_tokens(), "; use 1 or more (4096 is the default)"));
+  if (const std::string reader = text_reader(method, spec); spec.calibration().data().empty() && !reader.empty())
+    throw InvalidArgument(concat("convert: calibration.data is empty, and ", reader, " needs text: list JSONL files"));
+  if (needs_calibration(method, spec) && spec.calibration().tokens() < 1) {
+    throw InvalidArgument(concat("convert: calibration.tokens is ", spec.calibration().tokens(),
+                                 "; use 1 or more (4096 is the default)"));
   }
 }
 
@@ -79,31 +79,32 @@ void check_others(const ConvertRequest& request) {
 }  // namespace
 
 bool needs_calibration(const ConversionMethod& method, const v1::ConvertSpec& spec) {
-  return !spec.calibration().empty() || !text_reader(method, spec).empty();
+  return !spec.calibration().data().empty() || !text_reader(method, spec).empty();
 }
 
 void check_applies(const std::string& name, const ConversionMethod& method, const ModelConfig& config,
                    const std::string& where) {
   const std::string reason = method.refusal ? method.refusal(config) : "";
   if (!reason.empty()) {
-    throw InvalidArgument(concat("convert: method ", name, " does not apply to ", where, ": ", reason, "; use one of ",
-                                 conversion_methods().known()));
+    throw InvalidArgument(concat("convert: ffn.method ", name, " does not apply to ", where, ": ", reason,
+                                 "; use one of ", conversion_methods().known()));
   }
 }
 
 void check_request(const ConvertRequest& request) {
   const v1::ConvertSpec& spec = request.spec;
-  const ConversionMethod& method = request.methods.at(spec.method());
-  router_inits().at(spec.router_init());
-  parse_topk_norm(spec.topk_norm());
-  check_choice("router_scaling", spec.router_scaling(), {"calibrated", "raw"});
+  const ConversionMethod& method = request.methods.at(spec.ffn().method());
+  router_inits().at(spec.router().init());
+  parse_topk_norm(spec.router().topk_norm());
+  check_choice("router.scaling", spec.router().scaling(), {"calibrated", "raw"});
   check_choice("dtype", spec.dtype(), {"source", "float32", "bfloat16"});
   check_sizes(request);
-  check_applies(spec.method(), method, request.source.config(), request.source.path().string());
-  if (spec.scale_mode() != "least_squares") {
-    const double scale = closed_form_scale(spec.scale_mode(), spec.experts(), spec.top_k(), spec.output_scale());
+  check_applies(spec.ffn().method(), method, request.source.config(), request.source.path().string());
+  if (spec.scale().mode() != "least_squares") {
+    const double scale =
+        closed_form_scale(spec.scale().mode(), spec.ffn().experts(), spec.ffn().top_k(), spec.scale().value());
     if (!std::isfinite(scale) || scale <= 0) {
-      throw InvalidArgument(concat("convert: output_scale is ", scale, "; use a positive number"));
+      throw InvalidArgument(concat("convert: scale.value is ", scale, "; use a positive number"));
     }
   }
   check_calibration(method, spec);

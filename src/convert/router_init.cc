@@ -50,9 +50,9 @@ at::Tensor select_rows(const RouterRequest& request, Communicator& world) {
   }
   if (static_cast<int64_t>(chosen.size()) < request.experts) {
     throw_agreed<InvalidArgument>(
-        concat("convert: router_init random_selection takes one calibration token per expert, no two alike, and the ",
+        concat("convert: router.init random_selection takes one calibration token per expert, no two alike, and the ",
                features.total, " calibration tokens hold ", chosen.size(), " for experts ", request.experts,
-               "; give more text or raise calibration_tokens"));
+               "; give more text or raise calibration.tokens"));
   }
   return at::stack(chosen);
 }

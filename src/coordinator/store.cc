@@ -11,6 +11,7 @@
 #include "common/file_io.h"
 #include "common/log.h"
 #include "coordinator/sqlite.h"
+#include "pipeline/moved_fields.h"
 
 namespace moe {
 namespace {
@@ -37,6 +38,8 @@ constexpr const char* kMigrations[] = {
     "CREATE INDEX request_by_time ON request(created);",
     "CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;"
     "CREATE TABLE gang_faults (launcher_id TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT;",
+    // Conversions have sections. load() reads what was written before; a program that knew none would misread these.
+    "",
 };
 static_assert(std::size(kMigrations) == Store::kSchemaVersion);
 
@@ -171,7 +174,10 @@ StoredState Store::load() {
   sqlite3* database = database_.get();
   StoredState state;
   state.pipelines = load_records<v1::Pipeline>(database, "SELECT record FROM pipeline ORDER BY id");
+  for (v1::Pipeline& pipeline : state.pipelines)
+    for (v1::Stage& stage : *pipeline.mutable_spec()->mutable_stages()) move_fields(stage);
   state.jobs = load_records<v1::Job>(database, "SELECT record FROM job ORDER BY id");
+  for (v1::Job& job : state.jobs) move_fields(*job.mutable_stage());
   state.gangs = load_records<v1::Gang>(database, "SELECT record FROM gang ORDER BY id");
   state.gang_faults = load_records<v1::GangFaults>(database, "SELECT record FROM gang_faults ORDER BY launcher_id");
   state.artifacts = load_records<v1::Artifact>(database, "SELECT record FROM artifact ORDER BY id");

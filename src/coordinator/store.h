@@ -94,7 +94,7 @@ class Store {
   /// Told how long each commit took, on the store's thread. Set before the first commit.
   void on_commit(std::function<void(double seconds)> observer) { observer_ = std::move(observer); }
 
-  static constexpr int kSchemaVersion = 2;
+  static constexpr int kSchemaVersion = 3;
 
  private:
   struct Pending {

@@ -11,6 +11,7 @@
 #include "common/file_io.h"
 #include "pipeline/defaults.h"
 #include "pipeline/kinds/kinds.h"
+#include "pipeline/moved_fields.h"
 #include "pipeline/spec.h"
 
 namespace moe {
@@ -118,6 +119,14 @@ bool is_of_another_length(const std::string& path, const Leaves& before, const L
   return false;
 }
 
+/// "convert.calibration.data.0.path" for "convert.calibration.0.path", where the list moved.
+std::string moved_path(const std::string& path, const std::map<std::string, std::string>& moved) {
+  for (const auto& [from, to] : moved) {
+    if (path.starts_with(from + ".")) return to + path.substr(from.size());
+  }
+  return path;
+}
+
 std::string shown(const std::string& value) {
   return value.empty() ? "''" : value;
 }
@@ -130,13 +139,15 @@ nlohmann::json to_json(const Configuration& configuration) {
 
 std::optional<Configuration> configuration_from(const nlohmann::json& record) {
   if (!record.is_object() || !record.contains("config") || !record["config"].is_object()) return std::nullopt;
+  nlohmann::json config = record["config"];
+  const std::map<std::string, std::string> moved = move_keys(config);
   v1::Stage stage;
-  if (!google::protobuf::util::JsonStringToMessage(record["config"].dump(), &stage).ok()) return std::nullopt;
+  if (!google::protobuf::util::JsonStringToMessage(config.dump(), &stage).ok()) return std::nullopt;
   Configuration configuration{with_all_defaults(stage), {}};
   const nlohmann::json inputs = record.value("inputs", nlohmann::json::object());
   if (!inputs.is_object()) return std::nullopt;
   for (const auto& [path, digest] : inputs.items()) {
-    if (digest.is_string()) configuration.inputs[path] = digest.get<std::string>();
+    if (digest.is_string()) configuration.inputs[moved_path(path, moved)] = digest.get<std::string>();
   }
   return configuration;
 }

@@ -22,8 +22,9 @@ struct Configuration {
 
 /// {"config": .., "inputs": ..}, to stand among other entries of a record.
 nlohmann::json to_json(const Configuration& configuration);
-/// From a record that has them. Fields that were not in the schema then have their defaults, which do what was done
-/// before there was the field. nullopt: there is no config, or one that this version cannot read.
+/// From a record that has them. Settings that have moved since are read where they stood, and fields that were not in
+/// the schema then have their defaults, which do what was done before there was the field. nullopt: there is no config,
+/// or one that this version cannot read.
 std::optional<Configuration> configuration_from(const nlohmann::json& record);
 
 /// Calls `visit` for every field that names a file or a model: "train.data.0.path", what stands there, and whether it

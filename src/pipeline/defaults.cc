@@ -35,22 +35,6 @@ v1::GangSpec with_defaults(const v1::GangSpec& gang, const v1::GangSpec& inherit
   return filled;
 }
 
-void fill_defaults(google::protobuf::Message& spec) {
-  const google::protobuf::OneofDescriptor& kinds = *v1::Stage::descriptor()->FindOneofByName("kind");
-  for (int i = 0; i < kinds.field_count(); ++i) {
-    const google::protobuf::FieldDescriptor* field = kinds.field(i);
-    const JobKind* kind = kind_named(field->name());
-    if (kind == nullptr || field->message_type() != spec.GetDescriptor()) continue;
-    v1::Stage stage;
-    google::protobuf::Message* inside = stage.GetReflection()->MutableMessage(&stage, field);
-    inside->CopyFrom(spec);
-    kind->fill(stage);
-    spec.CopyFrom(*inside);
-    return;
-  }
-  throw Internal("no job kind has the message " + spec.GetTypeName());
-}
-
 v1::PipelineSpec effective_spec(const v1::PipelineSpec& spec) {
   v1::PipelineSpec filled = spec;
   v1::Defaults& defaults = *filled.mutable_defaults();

@@ -12,16 +12,6 @@ namespace moe {
 
 v1::GangSpec with_defaults(const v1::GangSpec& gang, const v1::GangSpec& inherited);
 
-/// A job's own message (v1::TrainSpec, ...), as its kind's row fills it in.
-void fill_defaults(google::protobuf::Message& spec);
-
-template <typename Spec>
-Spec with_defaults(const Spec& spec) {
-  Spec filled = spec;
-  fill_defaults(filled);
-  return filled;
-}
-
 /// The whole pipeline, every stage with its own gang and seed. Applying it twice changes nothing.
 v1::PipelineSpec effective_spec(const v1::PipelineSpec& spec);
 

@@ -52,15 +52,7 @@ YamlNode* step_into(YamlNode& node, const std::string& part, const std::string& 
     case YamlNode::Kind::kMap: break;
   }
   if (YamlNode* value = node.find(part)) return value;
-  YamlNode key;
-  key.kind = YamlNode::Kind::kScalar;
-  key.scalar = part;
-  key.is_plain = true;
-  key.where = flag;
-  YamlNode value;
-  value.where = flag;
-  node.entries.emplace_back(std::move(key), std::move(value));
-  return &node.entries.back().second;
+  return &node.add(part, flag);
 }
 
 void apply(YamlNode& document, const std::string& assignment, Problems& problems) {

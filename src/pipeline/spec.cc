@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "pipeline/job_fields.h"
+#include "pipeline/moved_fields.h"
 #include "pipeline/overrides.h"
 #include "pipeline/validate.h"
 #include "pipeline/yaml_to_proto.h"
@@ -24,7 +25,8 @@ LoadedPipeline load_pipeline(const std::string& text, const std::string& file,
     return loaded;
   }
   apply_overrides(document, assignments, loaded.problems);
-  const YamlNode job_fields = take_job_fields(document);
+  YamlNode job_fields = take_job_fields(document);
+  move_keys(document, job_fields, loaded.problems);
   yaml_to_proto(document, loaded.spec, loaded.sources, loaded.problems, job_field_names());
   if (document.kind != YamlNode::Kind::kMap) return loaded;
   v1::Stage job;

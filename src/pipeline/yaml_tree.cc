@@ -141,6 +141,18 @@ YamlNode* YamlNode::find(std::string_view key) {
   return const_cast<YamlNode*>(static_cast<const YamlNode*>(this)->find(key));
 }
 
+YamlNode& YamlNode::add(const std::string& key, const std::string& written_at) {
+  YamlNode name;
+  name.kind = Kind::kScalar;
+  name.scalar = key;
+  name.is_plain = true;
+  name.where = written_at;
+  YamlNode value;
+  value.where = written_at;
+  entries.emplace_back(std::move(name), std::move(value));
+  return entries.back().second;
+}
+
 std::string describe(const YamlNode& node) {
   switch (node.kind) {
     case YamlNode::Kind::kNull: return "nothing";

@@ -28,6 +28,8 @@ struct YamlNode {
   /// The value under a key (the first, if it is there twice), or nullptr.
   const YamlNode* find(std::string_view key) const;
   YamlNode* find(std::string_view key);
+  /// kMap: a key that was not there, with no value yet.
+  YamlNode& add(const std::string& key, const std::string& written_at);
 };
 
 /// "null", "text 'abc'", "a list of 3", "a section": for messages.

@@ -12,7 +12,7 @@ namespace moe {
 std::optional<JobOutcome> run_convert_job(const JobContext& context) {
   const v1::ConvertSpec& spec = context.stage.convert();
   const std::filesystem::path input = context.model_path(spec.input());
-  const OpenedModel source = open_model(input, text_of_job(spec.template_()), context.world);
+  const OpenedModel source = open_model(input, text_of_job(spec.calibration().template_()), context.world);
   const ConvertRequest request{.spec = spec,
                                .seed = context.stage.seed(),
                                .source = source.directory,

@@ -11,16 +11,23 @@
 #include "export/export_formats.h"
 #include "export/export_report.h"
 #include "export/exporter.h"
-#include "pipeline/defaults.h"
+#include "pipeline/kinds/kinds.h"
 #include "runtime/opened_model.h"
 #include "worker/commands.h"
 
 namespace moe {
 namespace {
 
+v1::ExportSpec default_export() {
+  v1::Stage stage;
+  stage.mutable_export_();
+  kind_of(stage)->fill(stage);
+  return stage.export_();
+}
+
 /// What a pipeline leaves out has the same default here.
 struct ExportOptions {
-  const v1::ExportSpec defaults = with_defaults(v1::ExportSpec());
+  const v1::ExportSpec defaults = default_export();
   std::string model;
   std::string format = defaults.format();
   std::string output;

@@ -73,20 +73,20 @@ TEST_F(CoordinatorTest, SubmitIsIdempotentAndIdsMayBeShortened) {
 TEST_F(CoordinatorTest, ADryRunFindsTheNamesThatNoGangKnows) {
   gang_.join();
   std::ofstream(folder_ / "p.yaml") << "apiVersion: moe/v1\nkind: Job\nname: tiny\nconvert:\n  input: ./model\n"
-                                       "  method: sequentiel\n  experts: 4\n  topk: 2\n";
+                                       "  ffn:\n    method: sequentiel\n    experts: 4\n    topk: 2\n";
   const ProcessResult result = moectl({"submit", "p.yaml", "--dry-run"});
   EXPECT_EQ(result.exit_code, 2);
-  EXPECT_THAT(result.err, AllOf(ContainsRegex("p.yaml:6: convert.method: .*sequentiel.*did you mean 'sequential'"),
-                                HasSubstr("p.yaml:8: convert.topk: unknown key (topk); did you mean 'top_k'?")));
+  EXPECT_THAT(result.err, AllOf(ContainsRegex("p.yaml:7: convert.ffn.method: .*sequentiel.*did you mean 'sequential'"),
+                                HasSubstr("p.yaml:9: convert.ffn.topk: unknown key (topk); did you mean 'top_k'?")));
   EXPECT_EQ(nlohmann::json::parse(moectl({"get", "pipelines", "-o", "json"}).out)["pipelines"].size(), 0u)
       << "nothing is stored";
   // Good but for the method: the refusal has the line too.
   std::ofstream(folder_ / "q.yaml")
       << "apiVersion: moe/v1\nkind: Job\nname: tiny\nconvert:\n  input: ./model\n"
-         "  method: sequentiel\n  experts: 4\n  top_k: 2\n  scale_mode: n_over_k\n  router_init: zero\n";
+         "  ffn: {method: sequentiel, experts: 4, top_k: 2}\n  scale: {mode: n_over_k}\n  router: {init: zero}\n";
   const ProcessResult refused = moectl({"submit", "q.yaml"});
   EXPECT_EQ(refused.exit_code, 2);
-  EXPECT_THAT(refused.err, ContainsRegex("q.yaml:6: convert.method: .*sequentiel"));
+  EXPECT_THAT(refused.err, ContainsRegex("q.yaml:6: convert.ffn.method: .*sequentiel"));
 }
 
 TEST_F(CoordinatorTest, ADryRunFindsMissingModelsAndData) {

@@ -25,10 +25,11 @@ stages:
   - name: convert
     convert:
       input: dense
-      method: sequential
-      experts: 4
-      top_k: 2
-      calibration: [{path: data/c.jsonl}]
+      ffn:
+        method: sequential
+        experts: 4
+        top_k: 2
+      calibration: {data: [{path: data/c.jsonl}]}
   - name: stage1
     train:
       input: convert.model
@@ -39,7 +40,7 @@ stages:
   - gate: {name: good, metric: evaluate.loss_ratio_to_baseline, op: "<=", value: 1.25}
 )";
 
-/// Every mistake in one file; lines 5, 11, 12, 17, 18.
+/// Every mistake in one file; lines 5, 12, 13, 18, 19.
 constexpr char kBad[] = R"(apiVersion: moe/v1
 kind: Pipeline
 name: tiny
@@ -49,10 +50,11 @@ stages:
   - name: convert
     convert:
       input: dense
-      method: sequentiel
-      experts: many
-      top_k: 0
-      calibration: [{path: c.jsonl}]
+      ffn:
+        method: sequentiel
+        experts: many
+        top_k: 0
+      calibration: {data: [{path: c.jsonl}]}
   - name: stage1
     train:
       input: convert.model
@@ -111,7 +113,7 @@ TEST_F(SubmitTest, PathsAreMadeAbsoluteAndNamesAreNot) {
   const std::filesystem::path folder = std::filesystem::canonical(folder_.path());
   EXPECT_EQ(spec.inputs().at("dense").path(), (folder / "models/dense").string());
   EXPECT_EQ(spec.stages(0).convert().input(), "dense");
-  EXPECT_EQ(spec.stages(0).convert().calibration(0).path(), (folder / "data/c.jsonl").string());
+  EXPECT_EQ(spec.stages(0).convert().calibration().data(0).path(), (folder / "data/c.jsonl").string());
   EXPECT_EQ(spec.stages(1).train().input(), "convert.model");
   EXPECT_EQ(spec.stages(1).train().data(0).path(), "/abs/t.jsonl");
   EXPECT_EQ(spec.stages(2).evaluate().baseline(), (folder / "models/other").string());
@@ -141,9 +143,9 @@ TEST_F(SubmitTest, LocalProblemsAreAllShownAndNothingIsSent) {
   EXPECT_TRUE(requests_.empty());
   EXPECT_THAT(result.err,
               AllOf(HasSubstr("p.yaml:5: defaults.gang.rank: unknown key (rank); did you mean 'ranks'?"),
-                    HasSubstr("p.yaml:11: stages.convert.convert.experts"),
-                    HasSubstr("p.yaml:12: stages.convert.convert.top_k"),
-                    HasSubstr("p.yaml:17: stages.stage1.train.step: unknown key (step); did you mean 'steps'?"),
+                    HasSubstr("p.yaml:12: stages.convert.convert.ffn.experts"),
+                    HasSubstr("p.yaml:13: stages.convert.convert.ffn.top_k"),
+                    HasSubstr("p.yaml:18: stages.stage1.train.step: unknown key (step); did you mean 'steps'?"),
                     HasSubstr("stages.stage1.train.data")));
 }
 
@@ -156,10 +158,10 @@ TEST_F(SubmitTest, ADryRunAddsTheCoordinatorsFindingsWithLinesAndWithoutEchoes) 
       problem.set_path(path);
       problem.set_message(message);
     };
-    add("stages.convert.convert.method", "unknown conversion method 'sequentiel'; did you mean 'sequential'?");
+    add("stages.convert.convert.ffn.method", "unknown conversion method 'sequentiel'; did you mean 'sequential'?");
     // What it finds as well, and what it finds only since `experts: many` and `step` could not be read.
-    add("stages.convert.convert.top_k", "must be at least 1 (0); it has no default");
-    add("stages.convert.convert.experts", "must be at least 1 (0); it has no default");
+    add("stages.convert.convert.ffn.top_k", "must be at least 1 (0); it has no default");
+    add("stages.convert.convert.ffn.experts", "must be at least 1 (0); it has no default");
     add("stages.stage1.train.steps", "must be at least 1 (0); it has no default");
     return Status::OK;
   };
@@ -167,11 +169,11 @@ TEST_F(SubmitTest, ADryRunAddsTheCoordinatorsFindingsWithLinesAndWithoutEchoes) 
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_EQ(result.out, "");
   ASSERT_EQ(requests_.size(), 1u);
-  EXPECT_EQ(requests_[0].spec().stages(0).convert().method(), "sequentiel") << "what could be parsed is sent";
+  EXPECT_EQ(requests_[0].spec().stages(0).convert().ffn().method(), "sequentiel") << "what could be parsed is sent";
   EXPECT_THAT(result.err,
-              HasSubstr("p.yaml:10: stages.convert.convert.method: unknown conversion method 'sequentiel'"));
+              HasSubstr("p.yaml:11: stages.convert.convert.ffn.method: unknown conversion method 'sequentiel'"));
   EXPECT_THAT(result.err, HasSubstr("p.yaml:5: defaults.gang.rank"));
-  for (const char* path : {"convert.convert.experts:", "convert.convert.top_k:", "stage1.train.steps:"}) {
+  for (const char* path : {"convert.ffn.experts:", "convert.ffn.top_k:", "stage1.train.steps:"}) {
     const size_t first = result.err.find(path);
     EXPECT_TRUE(first == std::string::npos || result.err.find(path, first + 1) == std::string::npos) << path << "\n"
                                                                                                      << result.err;
@@ -212,7 +214,7 @@ TEST_F(SubmitTest, ADryRunWithoutACoordinatorShowsWhatIsKnownHere) {
   write(kBad);
   ProcessResult result = submit({"--dry-run"});
   EXPECT_EQ(result.exit_code, 2);
-  EXPECT_THAT(result.err, AllOf(HasSubstr("p.yaml:5: defaults.gang.rank"), HasSubstr("p.yaml:17:"),
+  EXPECT_THAT(result.err, AllOf(HasSubstr("p.yaml:5: defaults.gang.rank"), HasSubstr("p.yaml:18:"),
                                 HasSubstr("no coordinator at"), HasSubstr("not checked: names of methods")));
   write(kGood);
   result = submit({"--dry-run"});
@@ -226,9 +228,10 @@ TEST_F(SubmitTest, ADryRunWithoutACoordinatorShowsWhatIsKnownHere) {
 TEST_F(SubmitTest, ARefusalIsExplainedByLine) {
   write(kGood);
   answer_ = [](const v1::SubmitRequest& request, v1::SubmitResponse& response) {
-    if (!request.validate_only()) return Status(StatusCode::INVALID_ARGUMENT, "stages.convert.convert.method: unknown");
+    if (!request.validate_only())
+      return Status(StatusCode::INVALID_ARGUMENT, "stages.convert.convert.ffn.method: unknown");
     v1::SpecProblem& problem = *response.add_problems();
-    problem.set_path("stages.convert.convert.method");
+    problem.set_path("stages.convert.convert.ffn.method");
     problem.set_message("unknown conversion method 'sequential'; known: none");
     return Status::OK;
   };
@@ -237,7 +240,7 @@ TEST_F(SubmitTest, ARefusalIsExplainedByLine) {
   EXPECT_EQ(result.out, "");
   EXPECT_THAT(
       result.err,
-      HasSubstr("p.yaml:10: stages.convert.convert.method: unknown conversion method 'sequential'; known: none"));
+      HasSubstr("p.yaml:11: stages.convert.convert.ffn.method: unknown conversion method 'sequential'; known: none"));
 }
 
 TEST_F(SubmitTest, BrokenYamlIsOneProblemWithItsLine) {

@@ -65,45 +65,46 @@ TEST(ApplicableTest, AMethodRefusesAModelWithItsReason) {
 }
 
 TEST_F(BadRequestTest, NamesFieldValueAndWhatWouldDo) {
-  EXPECT_THAT(refusal([](auto& s) { s.set_experts(5); }),
-              AllOf(HasSubstr("experts 5"), HasSubstr("width 48"), HasSubstr("1, 2, 3, 4, 6, 8")));
-  EXPECT_THAT(refusal([](auto& s) { s.set_experts(0); }), HasSubstr("experts 0"));
-  EXPECT_THAT(refusal([](auto& s) { s.set_top_k(5); }), AllOf(HasSubstr("top_k is 5"), HasSubstr("use 1 to 4")));
-  EXPECT_THAT(refusal([](auto& s) { s.set_top_k(0); }), HasSubstr("top_k is 0"));
-  EXPECT_THAT(refusal([](auto& s) { s.set_method("magic"); }),
+  EXPECT_THAT(refusal([](auto& s) { s.mutable_ffn()->set_experts(5); }),
+              AllOf(HasSubstr("ffn.experts 5"), HasSubstr("width 48"), HasSubstr("1, 2, 3, 4, 6, 8")));
+  EXPECT_THAT(refusal([](auto& s) { s.mutable_ffn()->set_experts(0); }), HasSubstr("ffn.experts 0"));
+  EXPECT_THAT(refusal([](auto& s) { s.mutable_ffn()->set_top_k(5); }),
+              AllOf(HasSubstr("ffn.top_k is 5"), HasSubstr("use 1 to 4")));
+  EXPECT_THAT(refusal([](auto& s) { s.mutable_ffn()->set_top_k(0); }), HasSubstr("ffn.top_k is 0"));
+  EXPECT_THAT(refusal([](auto& s) { s.mutable_ffn()->set_method("magic"); }),
               AllOf(HasSubstr("magic"), HasSubstr("independent_random, sequential")));
-  EXPECT_THAT(refusal([](auto& s) { s.set_router_init("magic"); }),
+  EXPECT_THAT(refusal([](auto& s) { s.mutable_router()->set_init("magic"); }),
               AllOf(HasSubstr("magic"), HasSubstr("random_selection, kaiming, zero")));
-  EXPECT_THAT(refusal([](auto& s) { s.set_router_scaling("magic"); }),
-              AllOf(HasSubstr("router_scaling is 'magic'"), HasSubstr("calibrated, raw")));
-  EXPECT_THAT(refusal([](auto& s) { s.set_scale_mode("magic"); }),
-              AllOf(HasSubstr("scale_mode 'magic'"), HasSubstr("least_squares")));
-  EXPECT_THAT(refusal([](auto& s) { s.set_topk_norm("magic"); }),
+  EXPECT_THAT(refusal([](auto& s) { s.mutable_router()->set_scaling("magic"); }),
+              AllOf(HasSubstr("router.scaling is 'magic'"), HasSubstr("calibrated, raw")));
+  EXPECT_THAT(refusal([](auto& s) { s.mutable_scale()->set_mode("magic"); }),
+              AllOf(HasSubstr("scale.mode 'magic'"), HasSubstr("least_squares")));
+  EXPECT_THAT(refusal([](auto& s) { s.mutable_router()->set_topk_norm("magic"); }),
               AllOf(HasSubstr("topk_norm 'magic'"), HasSubstr("renorm")));
   EXPECT_THAT(refusal([](auto& s) { s.set_dtype("int4"); }),
               AllOf(HasSubstr("dtype is 'int4'"), HasSubstr("source, float32, bfloat16")));
   EXPECT_THAT(refusal([](auto& s) {
-                s.set_scale_mode("fixed");
-                s.set_output_scale(-1);
+                s.mutable_scale()->set_mode("fixed");
+                s.mutable_scale()->set_value(-1);
               }),
-              AllOf(HasSubstr("output_scale is -1"), HasSubstr("positive")));
-  EXPECT_THAT(refusal([](auto& s) { s.set_calibration_tokens(0); }), HasSubstr("calibration_tokens is 0"));
-  EXPECT_THAT(refusal([](auto& s) { s.clear_calibration(); }),
-              AllOf(HasSubstr("calibration is empty"), HasSubstr("random_selection")));
+              AllOf(HasSubstr("scale.value is -1"), HasSubstr("positive")));
+  EXPECT_THAT(refusal([](auto& s) { s.mutable_calibration()->set_tokens(0); }), HasSubstr("calibration.tokens is 0"));
+  EXPECT_THAT(refusal([](auto& s) { s.mutable_calibration()->clear_data(); }),
+              AllOf(HasSubstr("calibration.data is empty"), HasSubstr("random_selection")));
   EXPECT_THAT(refusal([](auto& s) {
-                s.clear_calibration();
-                s.set_router_init("zero");
+                s.mutable_calibration()->clear_data();
+                s.mutable_router()->set_init("zero");
               }),
-              AllOf(HasSubstr("calibration is empty"), HasSubstr("least_squares")));
-  EXPECT_THAT(refusal([](auto& s) { s.mutable_calibration(0)->set_path("/no/such/file.jsonl"); }),
+              AllOf(HasSubstr("calibration.data is empty"), HasSubstr("least_squares")));
+  EXPECT_THAT(refusal([](auto& s) { s.mutable_calibration()->mutable_data(0)->set_path("/no/such/file.jsonl"); }),
               HasSubstr("/no/such/file.jsonl"));
 }
 
 TEST_F(BadRequestTest, TooFewTokensForTheExperts) {
   write_file_atomically(folder_ / "short.jsonl", "{\"ids\": [1, 2, 3]}\n");
   v1::ConvertSpec spec = convert_spec("sequential", 48, 2, folder_ / "short.jsonl");
-  spec.set_calibration_tokens(1);
-  EXPECT_THAT(refusal(spec), AllOf(HasSubstr("experts 48"), HasSubstr("calibration_tokens")));
+  spec.mutable_calibration()->set_tokens(1);
+  EXPECT_THAT(refusal(spec), AllOf(HasSubstr("experts 48"), HasSubstr("calibration.tokens")));
 }
 
 TEST_F(BadRequestTest, ABadLineOfCalibrationIsNamed) {
@@ -139,8 +140,8 @@ TEST_F(BadRequestTest, EveryRankThrowsTheSame) {
   testing::run_ranks(3, [&](Communicator& world) {
     for (const int experts : {5, 48}) {
       v1::ConvertSpec spec = convert_spec("sequential", experts, 2, ids());
-      spec.set_calibration_tokens(1);
-      if (experts == 48) spec.mutable_calibration(0)->set_path(folder_ / "short.jsonl");
+      spec.mutable_calibration()->set_tokens(1);
+      if (experts == 48) spec.mutable_calibration()->mutable_data(0)->set_path(folder_ / "short.jsonl");
       if (experts == 48 && world.rank() == 0) write_file_atomically(folder_ / "short.jsonl", "{\"ids\": [1, 2, 3]}\n");
       world.barrier("file written");
       try {

@@ -65,7 +65,7 @@ TEST_P(CalibrationPassTest, SecondLayersFfnInputIsTheFirstLayersOutputNormalised
   packing.one_pass = true;
   DataLoader loader({{ids().string(), 1, "calibration", 0}}, nullptr, packing);
   int64_t rows = 0;
-  for (int64_t tokens = 0; tokens < spec.calibration_tokens();) tokens += loader.tokens(rows++, 1);
+  for (int64_t tokens = 0; tokens < spec.calibration().tokens();) tokens += loader.tokens(rows++, 1);
   const PackedBatch batch = loader.batch(0, rows);
   LocalDispatcher dispatcher;
   const at::Tensor expected = first.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher).hidden_TD;

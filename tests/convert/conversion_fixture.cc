@@ -15,17 +15,17 @@ namespace fs = std::filesystem;
 
 v1::ConvertSpec convert_spec(const std::string& method, int experts, int top_k, const fs::path& calibration) {
   v1::ConvertSpec spec;
-  spec.set_method(method);
-  spec.set_experts(experts);
-  spec.set_top_k(top_k);
-  spec.set_router_init(calibration.empty() ? "kaiming" : "random_selection");
-  spec.set_router_scaling("calibrated");
-  spec.set_scale_mode(calibration.empty() ? "energy" : "least_squares");
-  spec.set_calibration_tokens(1024);
-  spec.set_topk_norm(top_k == 1 ? "straight_through" : "renorm");
+  spec.mutable_ffn()->set_method(method);
+  spec.mutable_ffn()->set_experts(experts);
+  spec.mutable_ffn()->set_top_k(top_k);
+  spec.mutable_router()->set_init(calibration.empty() ? "kaiming" : "random_selection");
+  spec.mutable_router()->set_scaling("calibrated");
+  spec.mutable_scale()->set_mode(calibration.empty() ? "energy" : "least_squares");
+  spec.mutable_calibration()->set_tokens(1024);
+  spec.mutable_router()->set_topk_norm(top_k == 1 ? "straight_through" : "renorm");
   spec.set_dtype("source");
   if (!calibration.empty()) {
-    v1::DataSource& source = *spec.add_calibration();
+    v1::DataSource& source = *spec.mutable_calibration()->add_data();
     source.set_path(calibration);
     source.set_weight(1);
     source.set_domain("calibration");

@@ -34,7 +34,7 @@ ModelConfig config_of(int64_t width) {
 LayerPlan plan(const std::string& method, const Size& size, int64_t layer, uint64_t seed) {
   const ModelConfig config = config_of(size.width);
   v1::ConvertSpec spec;
-  spec.set_experts(static_cast<int32_t>(size.experts));
+  spec.mutable_ffn()->set_experts(static_cast<int32_t>(size.experts));
   return conversion_methods().at(method).plan({.config = config, .spec = spec, .layer = layer, .seed = seed},
                                               *make_self_communicator());
 }
@@ -73,7 +73,7 @@ TEST_P(EveryMethodTest, PlansAreWhatTheMethodSays) {
           << size.width << " / " << size.experts;
       if (!method().widths) continue;
       v1::ConvertSpec spec;
-      spec.set_experts(static_cast<int32_t>(size.experts));
+      spec.mutable_ffn()->set_experts(static_cast<int32_t>(size.experts));
       EXPECT_EQ(made.widths(), method().widths(config_of(size.width), spec)) << size.width << " / " << size.experts;
     }
   }

@@ -98,8 +98,8 @@ TEST_P(EveryConversionTest, AllExpertsAtScaleNAreTheDenseModel) {
   const TokenBatch batch = testing::random_batch({20, 7, 33}, testing::tiny_config().vocab_size, 4);
   for (const int experts : {1, 2, 4, 6, 16, 48}) {
     v1::ConvertSpec spec = convert_spec(method(), experts, experts);
-    spec.set_router_init("zero");
-    spec.set_scale_mode("unbiased");
+    spec.mutable_router()->set_init("zero");
+    spec.mutable_scale()->set_mode("unbiased");
     const std::filesystem::path output = folder_ / concat("all", experts);
     convert(spec, 3, dense(), output);
     EXPECT_TRUE(testing::near(testing::logits_of(output, batch), testing::logits_of(dense(), batch), 1e-5)) << experts;
@@ -123,7 +123,7 @@ TEST_P(EveryConversionTest, SameSeedSameBytesOtherSeedOtherRouter) {
 /// The number of ranks changes no index and no number beyond rounding; one of five ranks has no row at all.
 TEST_P(EveryConversionTest, RanksDoNotChangeTheResult) {
   v1::ConvertSpec spec = convert_spec(method(), 4, 2, ids());
-  spec.set_calibration_tokens(250);
+  spec.mutable_calibration()->set_tokens(250);
   const json one = convert(spec, 1, dense(), folder_ / "one");
   const ModelDirectory expected(folder_ / "one");
   for (const int ranks : {2, 5}) {
@@ -153,7 +153,7 @@ TEST_P(EveryConversionTest, RanksDoNotChangeTheResult) {
 /// it.
 TEST_P(EveryConversionTest, LeastSquaresFindsNWhereAllExpertsAreChosen) {
   v1::ConvertSpec spec = convert_spec(method(), 4, 4, ids());
-  spec.set_router_init("zero");
+  spec.mutable_router()->set_init("zero");
   const json report = convert(spec, 1, dense(), out());
   for (const json& layer : report["layers"]) {
     EXPECT_NEAR(layer["output_scale"].get<double>(), 4, 1e-5);
@@ -208,8 +208,8 @@ TEST_F(ConversionTest, LeastSquaresHasTheSmallestErrorOfAllModes) {
   std::map<std::string, double> error;
   for (const char* mode : {"least_squares", "n_over_k", "k", "energy", "unbiased", "fixed"}) {
     v1::ConvertSpec spec = convert_spec("independent_random", 8, 2, ids());
-    spec.set_scale_mode(mode);
-    spec.set_output_scale(2.7);
+    spec.mutable_scale()->set_mode(mode);
+    spec.mutable_scale()->set_value(2.7);
     const json report = convert(spec, 1, dense(), folder_ / mode);
     error[mode] = report["layers"][0]["relative_ffn_error"];
     EXPECT_GT(report["layers"][1]["relative_ffn_error"].get<double>(), 0) << "the error is reported for every mode";
@@ -252,7 +252,7 @@ TEST_F(ConversionTest, CalibrationThatIsNotFiniteIsRefusedWithLayerAndNumbers) {
     write_overflowing_model(source, tensor);
     for (const char* mode : {"least_squares", "n_over_k"}) {
       v1::ConvertSpec spec = convert_spec("independent_random", 4, 2, ids());
-      spec.set_scale_mode(mode);
+      spec.mutable_scale()->set_mode(mode);
       const std::string message = refusal_of([&] { convert(spec, 1, source, out()); });
       EXPECT_THAT(message, ::testing::ContainsRegex(says));
       EXPECT_THAT(message, ::testing::HasSubstr("NaN or infinite"));
@@ -261,7 +261,7 @@ TEST_F(ConversionTest, CalibrationThatIsNotFiniteIsRefusedWithLayerAndNumbers) {
     const std::string pattern = says;
     testing::run_ranks(2, [&](Communicator& world) {
       v1::ConvertSpec spec = convert_spec("sequential", 4, 1, ids());
-      spec.set_router_init("kaiming");
+      spec.mutable_router()->set_init("kaiming");
       EXPECT_THAT(refusal_of([&] { convert(spec, 1, source, out(), world); }), ::testing::ContainsRegex(pattern))
           << "rank " << world.rank();
     });
@@ -274,11 +274,11 @@ TEST_F(ConversionTest, TooLittleCalibrationTextIsUsedOnceAndTold) {
   for (const IdLine& line : read_id_documents(ids().string(), testing::tiny_config().vocab_size))
     inputs += static_cast<int64_t>(line.ids.size()) - 1;
   v1::ConvertSpec spec = convert_spec("independent_random", 4, 2, ids());
-  spec.set_calibration_tokens(inputs);
+  spec.mutable_calibration()->set_tokens(inputs);
   ::testing::internal::CaptureStderr();
   EXPECT_EQ(convert(spec, 1, dense(), folder_ / "all")["calibration"]["tokens"], inputs);
   EXPECT_EQ(::testing::internal::GetCapturedStderr(), "") << "enough is enough";
-  spec.set_calibration_tokens(inputs + 1);
+  spec.mutable_calibration()->set_tokens(inputs + 1);
   ::testing::internal::CaptureStderr();
   EXPECT_EQ(convert(spec, 1, dense(), folder_ / "short")["calibration"]["tokens"], inputs);
   EXPECT_THAT(::testing::internal::GetCapturedStderr(),
@@ -288,8 +288,8 @@ TEST_F(ConversionTest, TooLittleCalibrationTextIsUsedOnceAndTold) {
 
 TEST_F(ConversionTest, CalibrationTextThatNobodyNeedsStillGivesTheReport) {
   v1::ConvertSpec spec = convert_spec("sequential", 4, 1, ids());
-  spec.set_router_init("kaiming");
-  spec.set_scale_mode("k");
+  spec.mutable_router()->set_init("kaiming");
+  spec.mutable_scale()->set_mode("k");
   const json report = convert(spec, 1, dense(), out());
   EXPECT_TRUE(report["layers"][1].contains("expert_load"));
   EXPECT_EQ(report["layers"][1]["output_scale"], 1);

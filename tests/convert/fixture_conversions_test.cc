@@ -89,8 +89,8 @@ TEST_P(FixtureConversionTest, AllExpertsAtScaleNAndTheSharedPartAreTheDenseModel
   for (const char* method : {"shared_uneven", "by_importance"}) {
     for (const char* scale : {"unbiased", "least_squares"}) {
       v1::ConvertSpec spec = convert_spec(method, kExperts, kExperts, ids());
-      spec.set_router_init("zero");
-      spec.set_scale_mode(scale);
+      spec.mutable_router()->set_init("zero");
+      spec.mutable_scale()->set_mode(scale);
       const std::filesystem::path output = folder_ / concat(method, scale);
       const json report = convert_by_fixture(spec, 3, dense(), output, *world_);
       for (const json& layer : report["layers"]) {
@@ -110,7 +110,7 @@ TEST_P(FixtureConversionTest, AllExpertsAtScaleNAndTheSharedPartAreTheDenseModel
 TEST_P(FixtureConversionTest, RanksDoNotChangeTheResult) {
   for (const char* method : {"shared_uneven", "by_importance"}) {
     v1::ConvertSpec spec = convert_spec(method, kExperts, 2, ids());
-    spec.set_calibration_tokens(250);
+    spec.mutable_calibration()->set_tokens(250);
     const std::filesystem::path one = folder_ / concat(method, 1);
     const json expected = convert_by_fixture(spec, 1, dense(), one, *world_);
     for (const int ranks : {2, 5}) {
@@ -192,7 +192,7 @@ TEST_F(FixtureTest, WhatNeedsTextOrAnAbsentFolderSaysSo) {
     }
     return std::string("nothing was refused");
   };
-  EXPECT_THAT(refusal(), ::testing::HasSubstr("calibration is empty, and method by_importance needs text"));
+  EXPECT_THAT(refusal(), ::testing::HasSubstr("calibration.data is empty, and ffn.method by_importance needs text"));
   spec = convert_spec("by_importance", kExperts, 2, ids());
   std::filesystem::create_directory(out());
   EXPECT_THAT(refusal(), ::testing::HasSubstr("exists already"));

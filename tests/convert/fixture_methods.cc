@@ -20,7 +20,7 @@ std::vector<int32_t> ranked(const at::Tensor& scores_F) {
 
 /// A quarter of the neurons is shared, and of what is left expert e gets a share of e + 1.
 LayerWidths growing_widths(const ModelConfig& config, const v1::ConvertSpec& spec) {
-  const int64_t experts = spec.experts(), shared = config.intermediate_size / 4;
+  const int64_t experts = spec.ffn().experts(), shared = config.intermediate_size / 4;
   LayerWidths widths{.shared = shared};
   const auto begin = [&](int64_t e) {
     return (config.intermediate_size - shared) * e * (e + 1) / (experts * (experts + 1));
@@ -46,9 +46,9 @@ LayerPlan plan_shared_uneven(const LayerInputs& inputs, Communicator& world) {
 /// Document by document, from its place in the text.
 TokenGroups group_documents(const LayerInputs& inputs, const std::vector<at::Tensor>& hidden_TD,
                             Communicator& /*world*/) {
-  TokenGroups groups{.count = inputs.spec.experts(),
+  TokenGroups groups{.count = inputs.spec.ffn().experts(),
                      .ids_T = at::zeros({hidden_TD.front().size(0)}, at::kLong),
-                     .rows_GD = at::full({inputs.spec.experts(), 2}, static_cast<double>(inputs.layer))};
+                     .rows_GD = at::full({inputs.spec.ffn().experts(), 2}, static_cast<double>(inputs.layer))};
   const LayerFeatures& features = *inputs.features;
   for (size_t s = 0; s + 1 < features.cu_seqlens.size(); ++s) {
     groups.ids_T.slice(0, features.cu_seqlens[s], features.cu_seqlens[s + 1])
@@ -62,7 +62,7 @@ TokenGroups group_documents(const LayerInputs& inputs, const std::vector<at::Ten
 LayerPlan plan_by_importance(const LayerInputs& inputs, Communicator& /*world*/) {
   const at::Tensor scores = inputs.importance->scores_GF;
   const std::vector<int32_t> order = ranked(scores.sum(0));
-  const int64_t shared = inputs.config.intermediate_size / 6, experts = inputs.spec.experts(),
+  const int64_t shared = inputs.config.intermediate_size / 6, experts = inputs.spec.ffn().experts(),
                 room = (inputs.config.intermediate_size - shared) / experts;
   std::vector<std::vector<int32_t>> parts(experts);
   for (auto neuron = order.begin() + shared; neuron != order.end(); ++neuron) {

@@ -21,7 +21,7 @@ namespace {
 class ImportanceTest : public testing::ConversionTest, public ::testing::WithParamInterface<const char*> {
  protected:
   ImportanceTest() : ConversionTest(GetParam()), directory_(dense()), spec_(testing::convert_spec("m", 4, 2, ids())) {
-    spec_.set_calibration_tokens(300);
+    spec_.mutable_calibration()->set_tokens(300);
   }
   CalibrationText text(const Communicator& world) const {
     return read_calibration_text(spec_, 3, directory_.config(), {}, world);

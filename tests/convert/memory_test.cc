@@ -95,7 +95,7 @@ TEST_F(MemoryTest, SlicingHoldsOneLayer) {
 TEST_F(MemoryTest, CalibrationHoldsOneLayerInFloatTwice) {
   testing::write_calibration(folder_ / "ids.jsonl", 20, kVocab, 1);
   v1::ConvertSpec spec = testing::convert_spec("independent_random", 8, 2, folder_ / "ids.jsonl");
-  spec.set_calibration_tokens(256);
+  spec.mutable_calibration()->set_tokens(256);
   nlohmann::json report;
   const double held =
       testing::peak_tensor_bytes([&] { report = testing::convert(spec, 1, folder_ / "dense", folder_ / "out"); });

@@ -107,7 +107,7 @@ TEST(RandomSelectionTest, TooFewTokensSaysHowMany) {
     FAIL();
   } catch (const InvalidArgument& error) {
     EXPECT_THAT(error.what(), ::testing::AllOf(::testing::HasSubstr("5"), ::testing::HasSubstr("experts 7"),
-                                               ::testing::HasSubstr("calibration_tokens")));
+                                               ::testing::HasSubstr("calibration.tokens")));
   }
 }
 

@@ -33,8 +33,8 @@ class RealModelTest : public ::testing::TestWithParam<std::tuple<const char*, in
 
 TEST_P(RealModelTest, AllExpertsAtScaleNAreTheDenseModel) {
   v1::ConvertSpec spec = convert_spec(method(), experts(), experts());
-  spec.set_router_init("zero");
-  spec.set_scale_mode("unbiased");
+  spec.mutable_router()->set_init("zero");
+  spec.mutable_scale()->set_mode("unbiased");
   convert(spec, 3, model(), folder_ / "out");
   const TokenBatch batch = testing::random_batch({100, 56}, ModelDirectory(model()).config().vocab_size, 4);
   const at::Tensor expected = testing::logits_of(model(), batch), actual = testing::logits_of(folder_ / "out", batch);

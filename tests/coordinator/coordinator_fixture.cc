@@ -39,7 +39,7 @@ v1::PipelineSpec chain(const std::string& name) {
 inputs: {dense: {path: ./dense}}
 defaults: {gang: {ranks: 1}}
 stages:
-  - {name: convert, convert: {input: dense, method: m, experts: 8, top_k: 2, calibration: [{path: c.jsonl}]}}
+  - {name: convert, convert: {input: dense, ffn: {method: m, experts: 8, top_k: 2}, calibration: {data: [{path: c.jsonl}]}}}
   - {name: parity-eval, evaluate: {input: convert.model, baseline: dense, data: [{path: v.jsonl}]}}
   - gate: {name: parity, metric: parity-eval.loss_ratio_to_baseline, op: "<=", value: 3, on_fail: HOLD}
   - {name: stage1, train: {input: convert.model, steps: 10, data: [{path: a.jsonl}]}}

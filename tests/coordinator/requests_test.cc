@@ -200,7 +200,7 @@ TEST(RequestsTest, NamesAreCheckedAgainstWhatGangsKnow) {
   gang.mutable_gang()->add_ranks();
   (*gang.mutable_gang()->mutable_capabilities()->mutable_known())["methods"].add_names("sequential");
   ASSERT_TRUE(fixture.coordinator().register_gang(gang).ok());
-  EXPECT_THAT(problems_of(fixture, chain()), ::testing::ElementsAre("stages.convert.convert.method"));
+  EXPECT_THAT(problems_of(fixture, chain()), ::testing::ElementsAre("stages.convert.convert.ffn.method"));
   gang.mutable_gang()->clear_ranks();
   EXPECT_EQ(fixture.coordinator().register_gang(gang).status().code(), absl::StatusCode::kInvalidArgument);
 }

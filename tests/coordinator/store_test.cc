@@ -202,7 +202,7 @@ TEST(StoreTest, WhatItCannotUseIsRefusedByName) {
   { const Store store(folder / "newer.db"); }
   execute_sql(folder / "newer.db", "PRAGMA user_version = 99");
   EXPECT_THAT(error_of_opening(folder / "newer.db"),
-              AllOf(HasSubstr("newer.db"), HasSubstr("newer moe-coordinator (schema 99, this one knows 2)")));
+              AllOf(HasSubstr("newer.db"), HasSubstr("newer moe-coordinator (schema 99, this one knows 3)")));
 
   std::ofstream(folder / "text.db") << std::string(5000, 'x');
   EXPECT_THAT(error_of_opening(folder / "text.db"), AllOf(HasSubstr("text.db"), HasSubstr("not a database")));
@@ -230,8 +230,35 @@ TEST(StoreTest, AStoreOfSchema1IsMigratedAfterACopy) {
     store.set_root_id("0123");
     EXPECT_EQ(store.load().jobs.size(), 1u);
   }
-  EXPECT_TRUE(fs::exists(folder / "moe.db.before-schema-2"));
+  EXPECT_TRUE(fs::exists(folder / "moe.db.before-schema-3"));
   EXPECT_EQ(Store(file).root_id(), "0123");
+}
+
+// A program of schema 2 stored the settings of conversions under other numbers.
+TEST(StoreTest, ConversionsOfSchema2AreReadWhereTheirSettingsStandNow) {
+  const TempDir folder;
+  const fs::path file = folder / "moe.db";
+  v1::Stage flat;
+  flat.mutable_convert()->set_input("dense");
+  auto& unknown = *flat.convert().GetReflection()->MutableUnknownFields(flat.mutable_convert());
+  unknown.AddLengthDelimited(2, "sequential");
+  unknown.AddVarint(3, 8);
+  {
+    Store store(file);
+    store.load();
+    Changes changes = attempt_of(1);
+    *changes.pipelines[0].mutable_spec()->add_stages() = flat;
+    *changes.jobs[0].mutable_stage() = flat;
+    store.commit(std::move(changes));
+  }
+  execute_sql(file, "PRAGMA user_version = 2");
+  const StoredState state = Store(file).load();
+  EXPECT_TRUE(fs::exists(folder / "moe.db.before-schema-3"));
+  for (const v1::Stage& stage : {state.pipelines.at(0).spec().stages(0), state.jobs.at(0).stage()}) {
+    EXPECT_EQ(stage.convert().input(), "dense");
+    EXPECT_EQ(stage.convert().ffn().method(), "sequential");
+    EXPECT_EQ(stage.convert().ffn().experts(), 8);
+  }
 }
 
 TEST(StoreTest, ItsFolderIsMadeButNotAWholePath) {

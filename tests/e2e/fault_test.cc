@@ -36,7 +36,7 @@ inputs: {dense: {path: examples/base-7m}}
 defaults: {gang: {ranks: 2, expert_parallel: 2}, seed: 11}
 stages:
   - name: convert
-    convert: {input: dense, method: independent_random, experts: 8, top_k: 2, scale_mode: energy, router_init: kaiming}
+    convert: {input: dense, ffn: {method: independent_random, experts: 8, top_k: 2}, scale: {mode: energy}, router: {init: kaiming}}
   - name: train
     train:
       input: convert.model

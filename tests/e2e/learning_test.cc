@@ -47,10 +47,10 @@ TEST(LearningTest, StoriesCloseMostOfTheGap) {
   const auto details =
       run("apiVersion: moe/v1\nkind: Pipeline\nname: stories\ninputs: {dense: {path: " + model.string() +
           "}}\ndefaults: {seed: 1}\nstages:\n"
-          "  - name: convert\n    convert: {input: dense, method: independent_random, experts: 4, top_k: 2, "
-          "calibration: [{path: " +
+          "  - name: convert\n    convert: {input: dense, ffn: {method: independent_random, experts: 4, top_k: 2}, "
+          "calibration: {data: [{path: " +
           train.string() +
-          "}]}\n"
+          "}]}}\n"
           "  - name: before\n    " +
           evaluate +
           "convert.model}\n"
@@ -91,9 +91,9 @@ TEST_P(BaseLearningTest, EveryTrainedDomainGetsBetter) {
       run("apiVersion: moe/v1\nkind: Pipeline\nname: base\ninputs: {dense: {path: " +
           (kRoot / "examples/base-7m").string() +
           "}}\ndefaults: {seed: 2}\nstages:\n"
-          "  - name: convert\n    convert: {input: dense, method: " +
-          GetParam() + ", experts: 8, top_k: 2, calibration: [" + train +
-          "]}\n"
+          "  - name: convert\n    convert: {input: dense, ffn: {method: " +
+          GetParam() + ", experts: 8, top_k: 2}, calibration: {data: [" + train +
+          "]}}\n"
           "  - name: before\n    " +
           evaluate +
           "convert.model}\n"

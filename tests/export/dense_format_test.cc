@@ -124,7 +124,7 @@ TEST(DenseFormatOfSharedTest, SharedAndUnequalPartsAreTheSourceBitForBit) {
     testing::write_dense_model(folder / "dense", testing::tiny_config(family), 11, at::kBFloat16);
     testing::write_calibration(folder / "ids.jsonl", 20, testing::tiny_config().vocab_size, 12);
     v1::ConvertSpec spec = testing::convert_spec("shared_uneven", 4, 2, folder / "ids.jsonl");
-    spec.set_calibration_tokens(100);
+    spec.mutable_calibration()->set_tokens(100);
     testing::convert_by_fixture(spec, 7, folder / "dense", folder / "converted", *make_self_communicator());
     testing::export_to(folder / "converted", folder / "back", dense_spec());
     const ModelDirectory before(folder / "dense"), after(folder / "back");
@@ -139,8 +139,8 @@ TEST(DenseFormatOfSharedTest, SharedAndUnequalPartsHaveAStockForm) {
   testing::write_dense_model(folder / "dense", testing::tiny_config(), 11);
   testing::write_calibration(folder / "ids.jsonl", 20, testing::tiny_config().vocab_size, 12);
   v1::ConvertSpec spec = testing::convert_spec("shared_uneven", 4, 2, folder / "ids.jsonl");
-  spec.set_calibration_tokens(100);
-  spec.set_scale_mode("unbiased");
+  spec.mutable_calibration()->set_tokens(100);
+  spec.mutable_scale()->set_mode("unbiased");
   testing::convert_by_fixture(spec, 7, folder / "dense", folder / "converted", *make_self_communicator());
   const nlohmann::json report = testing::export_to(folder / "converted", folder / "stock");
   EXPECT_EQ(report["format"], "granitemoeshared");

@@ -22,7 +22,7 @@ kind: Pipeline
 name: a
 inputs: {dense: {path: m}}
 stages:
-  - {name: convert, convert: {input: dense, method: m, experts: 8, top_k: 2, calibration: [{path: c.jsonl}]}}
+  - {name: convert, convert: {input: dense, ffn: {method: m, experts: 8, top_k: 2}, calibration: {data: [{path: c.jsonl}]}}}
   - {name: parity-eval, evaluate: {input: convert.model, baseline: dense, data: [{path: v.jsonl}]}}
   - gate: {name: parity, metric: parity-eval.loss_ratio_to_baseline, op: "<=", value: 3, on_fail: )" +
                                                                        parity_on_fail + R"(}

@@ -30,8 +30,8 @@ name: a
 inputs: {dense: {path: models/dense}}
 defaults: {gang: {ranks: 4, expert_parallel: 2}, seed: 9}
 stages:
-  - {name: convert, convert: {input: dense, method: sequential, experts: 8, top_k: 2, scale_mode: fixed, output_scale: 2.5, template: chatml,
-                              calibration: [{path: data/books.train.jsonl}]}}
+  - {name: convert, convert: {input: dense, ffn: {method: sequential, experts: 8, top_k: 2}, scale: {mode: fixed, value: 2.5},
+                              calibration: {data: [{path: data/books.train.jsonl}], template: chatml}}}
   - {name: train, train: {input: convert.model, steps: 100, sequence_length: 64, template: chatml,
                           data: [{path: a/b.jsonl, weight: 2}, {path: a/c.jsonl}], validation: [{path: a/v.jsonl}]}}
   - {name: evaluate, evaluate: {input: train.model, baseline: dense, sequence_length: 64, template: chatml, data: [{path: v.jsonl}]}}
@@ -80,7 +80,7 @@ TEST(FieldEffectsTest, EveryFieldOfTheSchemaHasOneClassAndEveryRowAField) {
         << leaf
         << " has no class: give it one in the row of its kind (src/pipeline/kinds) or in src/pipeline/field_effects.cc";
   }
-  const std::set<std::string> paths{"convert.calibration.domain", "train.data.domain"};
+  const std::set<std::string> paths{"convert.calibration.data.domain", "train.data.domain"};
   for (const auto& [row, effect] : field_effects()) {
     EXPECT_TRUE(leaves.contains(row) || containers.contains(row) || paths.contains(row)) << row << " names no field";
   }
@@ -97,7 +97,7 @@ TEST(FieldEffectsTest, WhatIsNoResult) {
       {FieldEffect::kLayout, {"GangSpec.ranks", "GangSpec.device", "GangSpec.expert_parallel"}},
       {FieldEffect::kBookkeeping,
        {"PipelineSpec.api_version", "PipelineSpec.kind", "PipelineSpec.name", "GateSpec.name", "GateSpec.metric",
-        "GateSpec.op", "GateSpec.value", "GateSpec.on_fail", "Stage.name", "convert.calibration.domain",
+        "GateSpec.op", "GateSpec.value", "GateSpec.on_fail", "Stage.name", "convert.calibration.data.domain",
         "train.data.domain", "ConvertSpec.preset", "TrainSpec.validate_every", "TrainSpec.checkpoint_every",
         "TrainSpec.keep_checkpoints"}}};
   std::map<FieldEffect, std::set<std::string>> found;
@@ -189,7 +189,7 @@ TEST(ConfigurationTest, MoreStepsContinueAndFewerDoNot) {
     now.stage.mutable_train()->set_steps(steps);
     now.stage.mutable_train()->clear_warmup_steps();
     if (warmup) now.stage.mutable_train()->set_warmup_steps(*warmup);
-    *now.stage.mutable_train() = with_defaults(now.stage.train());
+    kind_of(now.stage)->fill(now.stage);
     return now;
   };
   ASSERT_EQ(asked.warmup_steps(), 5);

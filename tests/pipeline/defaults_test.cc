@@ -7,6 +7,7 @@
 
 #include <set>
 
+#include "pipeline/kinds/kinds.h"
 #include "pipeline/spec.h"
 
 namespace moe {
@@ -23,7 +24,7 @@ name: a
 inputs: {dense: {path: models/dense}}
 defaults: {gang: {ranks: 4, expert_parallel: 2, device: cuda}, seed: 9}
 stages:
-  - {name: convert, convert: {input: dense, method: sequential, experts: 8, top_k: 1, calibration: [{path: data/books.train.jsonl}]}}
+  - {name: convert, convert: {input: dense, ffn: {method: sequential, experts: 8, top_k: 1}, calibration: {data: [{path: data/books.train.jsonl}]}}}
   - {name: stage1, seed: 3, gang: {expert_parallel: 4}, train: {input: convert.model, steps: 200, data: [{path: a/b.c.jsonl, weight: 2}]}}
   - {name: short, train: {input: convert.model, steps: 3, data: [{path: x.jsonl, domain: mine}], validate_every: 0, checkpoint_every: 0}}
   - {name: evaluate, evaluate: {input: stage1.model, data: [{path: v.jsonl}]}}
@@ -31,6 +32,11 @@ stages:
   - {name: export, export: {input: stage1.model}}
 )",
                                 "a.yaml", {}, {});
+}
+
+v1::Stage filled(v1::Stage stage) {
+  kind_of(stage)->fill(stage);
+  return stage;
 }
 
 TEST(DefaultsTest, StagesInheritGangAndSeed) {
@@ -50,14 +56,15 @@ TEST(DefaultsTest, StagesInheritGangAndSeed) {
 TEST(DefaultsTest, NumbersOfTheSchema) {
   const v1::PipelineSpec spec = effective_spec(sample());
   const v1::ConvertSpec& convert = spec.stages(0).convert();
-  EXPECT_EQ(convert.router_init(), "random_selection");
-  EXPECT_EQ(convert.router_scaling(), "calibrated");
-  EXPECT_EQ(convert.scale_mode(), "least_squares");
-  EXPECT_EQ(convert.calibration_tokens(), 4096);
-  EXPECT_EQ(convert.topk_norm(), "straight_through");
+  EXPECT_EQ(convert.preset(), "ours");
   EXPECT_EQ(convert.dtype(), "source");
-  EXPECT_EQ(convert.calibration(0).domain(), "books");
-  EXPECT_FALSE(convert.has_output_scale());
+  EXPECT_EQ(convert.router().init(), "random_selection");
+  EXPECT_EQ(convert.router().scaling(), "calibrated");
+  EXPECT_EQ(convert.router().topk_norm(), "straight_through");
+  EXPECT_EQ(convert.scale().mode(), "least_squares");
+  EXPECT_FALSE(convert.scale().has_value());
+  EXPECT_EQ(convert.calibration().tokens(), 4096);
+  EXPECT_EQ(convert.calibration().data(0).domain(), "books");
   const v1::TrainSpec& train = spec.stages(1).train();
   EXPECT_EQ(train.micro_batch_rows(), 8);
   EXPECT_EQ(train.micro_steps(), 1);
@@ -95,34 +102,38 @@ TEST(DefaultsTest, ZeroIsAValueAndShortRunsStillValidate) {
   EXPECT_EQ(spec.stages(2).train().validate_every(), 0);
   EXPECT_EQ(spec.stages(2).train().checkpoint_every(), 0);
   EXPECT_EQ(spec.stages(2).train().data(0).domain(), "mine");
-  v1::TrainSpec three;
-  three.set_steps(3);
-  EXPECT_EQ(with_defaults(three).validate_every(), 1);
-  EXPECT_EQ(with_defaults(three).checkpoint_every(), 1);
-  EXPECT_EQ(with_defaults(three).warmup_steps(), 0);
+  v1::Stage three;
+  three.mutable_train()->set_steps(3);
+  EXPECT_EQ(filled(three).train().validate_every(), 1);
+  EXPECT_EQ(filled(three).train().checkpoint_every(), 1);
+  EXPECT_EQ(filled(three).train().warmup_steps(), 0);
 }
 
 TEST(DefaultsTest, ThePublishedPresetFillsWhatIsAbsentOnly) {
-  v1::ConvertSpec convert;
+  v1::Stage stage;
+  v1::ConvertSpec& convert = *stage.mutable_convert();
   convert.set_preset("published");
-  convert.set_top_k(2);
-  EXPECT_EQ(with_defaults(convert).router_scaling(), "raw");
-  EXPECT_EQ(with_defaults(convert).scale_mode(), "n_over_k");
-  EXPECT_EQ(with_defaults(convert).topk_norm(), "renorm");
-  convert.set_scale_mode("energy");
-  EXPECT_EQ(with_defaults(convert).scale_mode(), "energy");
+  convert.mutable_ffn()->set_top_k(2);
+  EXPECT_EQ(filled(stage).convert().router().scaling(), "raw");
+  EXPECT_EQ(filled(stage).convert().scale().mode(), "n_over_k");
+  EXPECT_EQ(filled(stage).convert().router().topk_norm(), "renorm");
+  convert.mutable_scale()->set_mode("energy");
+  EXPECT_EQ(filled(stage).convert().scale().mode(), "energy");
 }
 
 // What depends on the model stays absent; every other optional scalar of an effective job is set. A field that is added
-// to the schema and forgotten in the row of its kind fails here.
+// to the schema and forgotten in the row of its kind fails here, and so does a section.
 TEST(DefaultsTest, NoOptionalFieldIsForgotten) {
-  const std::set<std::string> by_the_model{"sequence_length", "template", "output_scale", "baseline"};
+  const std::set<std::string> by_the_model{"sequence_length", "template", "moe.v1.ScaleSpec.value", "baseline"};
   int checked = 0;
-  const auto check = [&](const google::protobuf::Message& message) {
+  const std::function<void(const google::protobuf::Message&)> check = [&](const google::protobuf::Message& message) {
     const auto* type = message.GetDescriptor();
     for (int i = 0; i < type->field_count(); ++i) {
-      if (!type->field(i)->has_presence() || by_the_model.contains(type->field(i)->name())) continue;
-      EXPECT_TRUE(message.GetReflection()->HasField(message, type->field(i))) << type->field(i)->full_name();
+      const auto* field = type->field(i);
+      if (!field->has_presence() || by_the_model.contains(field->name()) || by_the_model.contains(field->full_name()))
+        continue;
+      EXPECT_TRUE(message.GetReflection()->HasField(message, field)) << field->full_name();
+      if (field->message_type() != nullptr) check(message.GetReflection()->GetMessage(message, field));
       ++checked;
     }
   };
@@ -135,7 +146,7 @@ TEST(DefaultsTest, NoOptionalFieldIsForgotten) {
     check(filled.GetReflection()->GetMessage(filled, kinds.field(i)));
   }
   const v1::PipelineSpec spec = effective_spec(sample());
-  check(spec.stages(0).convert().calibration(0));
+  check(spec.stages(0).convert().calibration().data(0));
   check(spec.stages(0).gang());
   EXPECT_GT(checked, 30);
 }

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <set>
 
-#include "common/error.h"
 #include "common/measures.h"
 #include "pipeline/configuration.h"
 #include "pipeline/defaults.h"
@@ -163,10 +162,6 @@ TEST(KindsTest, EveryMeasureIsOfAKindAndOfFieldsThatItReads) {
     fields.insert(fields.end(), kind->models.begin(), kind->models.end());
     EXPECT_TRUE(measure.needs.empty() || std::count(fields.begin(), fields.end(), measure.needs) == 1);
   }
-}
-
-TEST(KindsTest, TheMessageOfNoKindHasNoDefaults) {
-  EXPECT_THROW(with_defaults(v1::Input()), Internal);
 }
 
 }  // namespace

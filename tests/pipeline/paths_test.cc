@@ -25,7 +25,7 @@ name: a
 inputs: {dense: {path: models/dense}, other: {path: /models/other}}
 stages:
   - name: convert
-    convert: {input: dense, method: sequential, experts: 4, top_k: 2, calibration: [{path: c.jsonl}, {path: d.jsonl}]}
+    convert: {input: dense, ffn: {method: sequential, experts: 4, top_k: 2}, calibration: {data: [{path: c.jsonl}, {path: d.jsonl}]}}
   - name: stage1
     train: {input: convert.model, steps: 1, data: [{path: t.jsonl, weight: 2}], validation: [{path: v.jsonl}]}
   - name: evaluate
@@ -50,7 +50,7 @@ TEST(PathsTest, WhatVisitWritesIsKept) {
   visit_paths(spec, [](std::string& path) { path = "/root/" + path; });
   EXPECT_EQ(spec.inputs().at("dense").path(), "/root/models/dense");
   EXPECT_EQ(spec.stages(0).convert().input(), "dense");
-  EXPECT_EQ(spec.stages(0).convert().calibration(1).path(), "/root/d.jsonl");
+  EXPECT_EQ(spec.stages(0).convert().calibration().data(1).path(), "/root/d.jsonl");
   EXPECT_EQ(spec.stages(1).train().input(), "convert.model");
   EXPECT_EQ(spec.stages(1).train().data(0).path(), "/root/t.jsonl");
   EXPECT_EQ(spec.stages(1).train().data(0).weight(), 2);

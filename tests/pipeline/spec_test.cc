@@ -31,14 +31,14 @@ inputs: {dense: {path: models/dense}}
 defaults: {seed: 4}
 gang: {ranks: 2}
 seed: 5
-convert: {input: dense, method: sequential, experts: 4, top_k: 2, calibration: [{path: a.jsonl}]}
+convert: {input: dense, ffn: {method: sequential, experts: 4, top_k: 2}, calibration: {data: [{path: a.jsonl}]}}
 )",
-                                                       "job.yaml", {"convert.top_k=3"}, {});
+                                                       "job.yaml", {"convert.ffn.top_k=3"}, {});
   ASSERT_EQ(spec.stages_size(), 1);
   EXPECT_EQ(stage_name(spec.stages(0)), "convert-it");
   EXPECT_EQ(spec.stages(0).seed(), 5u);
   EXPECT_EQ(spec.stages(0).gang().ranks(), 2);
-  EXPECT_EQ(spec.stages(0).convert().top_k(), 3);
+  EXPECT_EQ(spec.stages(0).convert().ffn().top_k(), 3);
 }
 
 TEST(SpecTest, ProblemsOfAJobHaveItsOwnPaths) {
@@ -93,7 +93,7 @@ inputs: {dense: {path: models/dense}, dense: {path: twice}}
 defaults: {gang: {ranks: 3, expert_parallel: 2, devise: cpu}}
 stages:
   - name: convert
-    convert: {input: dense, method: sequential, experts: 4, top_k: 5, scale_mode: fixed, router_init: kaiming}
+    convert: {input: dense, ffn: {method: sequential, experts: 4, top_k: 5}, scale: {mode: fixed}, router: {init: kaiming}}
   - name: stage1
     train: {input: convert.model, steps: soon, data: [{path: a.jsonl, weight: 0}]}
   - gate: {name: good, metric: stage1.perplexity, op: "<", value: 2}
@@ -110,9 +110,9 @@ stages:
         "configs/bad.yaml:4: inputs.dense: duplicate key (dense); it is already set at configs/bad.yaml:4\n"
         "configs/bad.yaml:5: defaults.gang.devise: unknown key (devise); did you mean 'device'?\n"
         "configs/bad.yaml:5: defaults.gang.expert_parallel: expert_parallel 2 does not divide ranks 3; use 1 or 3\n"
-        "configs/bad.yaml:8: stages.convert.convert.top_k: top_k 5 is greater than experts 4; choose at most as many "
-        "experts as there are\n"
-        "configs/bad.yaml:8: stages.convert.convert.output_scale: missing; scale_mode 'fixed' needs the scale of every "
+        "configs/bad.yaml:8: stages.convert.convert.ffn.top_k: top_k 5 is greater than experts 4; choose at most as "
+        "many experts as there are\n"
+        "configs/bad.yaml:8: stages.convert.convert.scale.value: missing; scale.mode 'fixed' needs the scale of every "
         "layer\n"
         "configs/bad.yaml:10: stages.stage1.train.steps: expected a whole number, found 'soon'\n"
         "configs/bad.yaml:10: stages.stage1.train.data.0.weight: must be greater than 0 (0)\n"

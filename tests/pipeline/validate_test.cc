@@ -13,8 +13,8 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 constexpr char kConvert[] =
-    "  - {name: convert, convert: {input: dense, method: sequential, experts: 8, top_k: 2, calibration: [{path: "
-    "c.jsonl}]}}\n";
+    "  - {name: convert, convert: {input: dense, ffn: {method: sequential, experts: 8, top_k: 2}, calibration: {data: "
+    "[{path: c.jsonl}]}}}\n";
 constexpr char kTrain[] = "  - {name: stage1, train: {input: convert.model, steps: 10, data: [{path: a.jsonl}]}}\n";
 constexpr char kEvaluate[] =
     "  - {name: evaluate, evaluate: {input: stage1.model, baseline: dense, data: [{path: maths.valid.jsonl}, {path: "
@@ -51,9 +51,10 @@ TEST(ValidateTest, AGoodPipelineHasNoProblem) {
 
 TEST(ValidateTest, NamesOfStages) {
   EXPECT_THAT(
-      problems_of("  - {convert: {input: dense, method: m, experts: 2, top_k: 1, calibration: [{path: c}]}}\n"
-                  "  - {name: Stage_1, train: {input: ./m, steps: 1, data: [{path: a}]}}\n" +
-                  std::string(kConvert) + kConvert + "  - {name: dense, evaluate: {input: ./m, data: [{path: a}]}}\n"),
+      problems_of(
+          "  - {convert: {input: dense, ffn: {method: m, experts: 2, top_k: 1}, calibration: {data: [{path: c}]}}}\n"
+          "  - {name: Stage_1, train: {input: ./m, steps: 1, data: [{path: a}]}}\n" +
+          std::string(kConvert) + kConvert + "  - {name: dense, evaluate: {input: ./m, data: [{path: a}]}}\n"),
       ElementsAre("a.yaml:7: stages.0.name: missing; every stage and gate needs a name",
                   HasSubstr("a.yaml:8: stages.Stage_1.name: not a name (Stage_1); use lower-case"),
                   "a.yaml:10: stages.3.name: duplicate name (convert); stage 2 (counted from 0) has it already",
@@ -99,55 +100,57 @@ TEST(ValidateTest, References) {
 }
 
 TEST(ValidateTest, FieldsOfConvert) {
-  EXPECT_THAT(problems_of(convert("experts: 0, top_k: 0, router_init: kaiming, scale_mode: k")),
-              ElementsAre("a.yaml:7: stages.convert.convert.method: missing; name a conversion method",
-                          "a.yaml:7: stages.convert.convert.experts: must be at least 1 (0); it has no default",
-                          "a.yaml:7: stages.convert.convert.top_k: must be at least 1 (0); it has no default"));
-  EXPECT_THAT(problems_of(convert("method: m, experts: 4, top_k: 5, router_init: kaiming, scale_mode: k")),
-              ElementsAre("a.yaml:7: stages.convert.convert.top_k: top_k 5 is greater than experts 4; choose at most "
-                          "as many experts as "
-                          "there are"));
+  EXPECT_THAT(problems_of(convert("ffn: {experts: 0, top_k: 0}, router: {init: kaiming}, scale: {mode: k}")),
+              ElementsAre("a.yaml:7: stages.convert.convert.ffn.method: missing; name a conversion method",
+                          "a.yaml:7: stages.convert.convert.ffn.experts: must be at least 1 (0); it has no default",
+                          "a.yaml:7: stages.convert.convert.ffn.top_k: must be at least 1 (0); it has no default"));
+  EXPECT_THAT(
+      problems_of(convert("ffn: {method: m, experts: 4, top_k: 5}, router: {init: kaiming}, scale: {mode: k}")),
+      ElementsAre("a.yaml:7: stages.convert.convert.ffn.top_k: top_k 5 is greater than experts 4; choose at most "
+                  "as many experts as "
+                  "there are"));
   EXPECT_THAT(
       problems_of(convert(
-          "method: m, experts: 4, top_k: 2, router_init: kaiming, scale_mode: n_over_q, topk_norm: x, preset: y, "
-          "dtype: float16, router_scaling: z, calibration_tokens: 0")),
-      ElementsAre("a.yaml:7: stages.convert.convert.router_scaling: unknown value (z); known: calibrated, raw",
-                  "a.yaml:7: stages.convert.convert.scale_mode: unknown value (n_over_q); did you mean 'n_over_k'? "
-                  "known: least_squares, "
-                  "n_over_k, k, energy, unbiased, fixed",
-                  "a.yaml:7: stages.convert.convert.topk_norm: unknown value (x); known: renorm, straight_through, raw",
-                  "a.yaml:7: stages.convert.convert.preset: unknown value (y); known: ours, published",
-                  "a.yaml:7: stages.convert.convert.dtype: unknown value (float16); did you mean 'bfloat16'? known: "
-                  "source, float32, "
-                  "bfloat16",
-                  "a.yaml:7: stages.convert.convert.calibration_tokens: must be at least 1 (0)"));
+          "preset: y, dtype: float16, ffn: {method: m, experts: 4, top_k: 2}, router: {init: kaiming, scaling: z, "
+          "topk_norm: x}, scale: {mode: n_over_q}, calibration: {tokens: 0, data: [{weight: 0}]}")),
+      ElementsAre(
+          "a.yaml:7: stages.convert.convert.preset: unknown value (y); known: ours, published",
+          "a.yaml:7: stages.convert.convert.dtype: unknown value (float16); did you mean 'bfloat16'? known: source, "
+          "float32, bfloat16",
+          "a.yaml:7: stages.convert.convert.router.scaling: unknown value (z); known: calibrated, raw",
+          "a.yaml:7: stages.convert.convert.router.topk_norm: unknown value (x); known: renorm, straight_through, raw",
+          "a.yaml:7: stages.convert.convert.scale.mode: unknown value (n_over_q); did you mean 'n_over_k'? known: "
+          "least_squares, n_over_k, k, energy, unbiased, fixed",
+          "a.yaml:7: stages.convert.convert.calibration.data.0.path: missing; name a JSONL file",
+          "a.yaml:7: stages.convert.convert.calibration.data.0.weight: must be greater than 0 (0)",
+          "a.yaml:7: stages.convert.convert.calibration.tokens: must be at least 1 (0)"));
 }
 
 TEST(ValidateTest, OutputScaleAndFixedGoTogether) {
   EXPECT_THAT(
-      problems_of(convert("method: m, experts: 4, top_k: 2, router_init: kaiming, scale_mode: fixed")),
+      problems_of(convert("ffn: {method: m, experts: 4, top_k: 2}, router: {init: kaiming}, scale: {mode: fixed}")),
       ElementsAre(
-          "a.yaml:7: stages.convert.convert.output_scale: missing; scale_mode 'fixed' needs the scale of every layer"));
+          "a.yaml:7: stages.convert.convert.scale.value: missing; scale.mode 'fixed' needs the scale of every layer"));
   EXPECT_THAT(
-      problems_of(convert("method: m, experts: 4, top_k: 2, router_init: kaiming, scale_mode: k, output_scale: 2")),
-      ElementsAre("a.yaml:7: stages.convert.convert.output_scale: has no effect (2) with scale_mode 'k'; set "
-                  "scale_mode: fixed or "
-                  "remove it"));
-  EXPECT_THAT(
-      problems_of(convert("method: m, experts: 4, top_k: 2, router_init: kaiming, scale_mode: fixed, output_scale: 0")),
-      ElementsAre("a.yaml:7: stages.convert.convert.output_scale: must be greater than 0 (0)"));
+      problems_of(
+          convert("ffn: {method: m, experts: 4, top_k: 2}, router: {init: kaiming}, scale: {mode: k, value: 2}")),
+      ElementsAre(
+          "a.yaml:7: stages.convert.convert.scale.value: has no effect (2) with scale.mode 'k'; set scale.mode: "
+          "fixed or remove it"));
+  EXPECT_THAT(problems_of(convert(
+                  "ffn: {method: m, experts: 4, top_k: 2}, router: {init: kaiming}, scale: {mode: fixed, value: 0}")),
+              ElementsAre("a.yaml:7: stages.convert.convert.scale.value: must be greater than 0 (0)"));
 }
 
 TEST(ValidateTest, WhatNeedsCalibrationTextSaysSo) {
-  EXPECT_THAT(problems_of(convert("method: m, experts: 4, top_k: 2")),
-              ElementsAre("a.yaml:7: stages.convert.convert.calibration: missing; router_init 'random_selection' needs "
-                          "calibration text: list "
-                          "JSONL files, or set router_init: kaiming",
-                          "a.yaml:7: stages.convert.convert.calibration: missing; scale_mode 'least_squares' needs "
-                          "calibration text: list "
-                          "JSONL files, or set scale_mode: n_over_k"));
-  EXPECT_THAT(problems_of(convert("method: m, experts: 4, top_k: 2, router_init: kaiming, scale_mode: energy")),
-              IsEmpty());
+  EXPECT_THAT(problems_of(convert("ffn: {method: m, experts: 4, top_k: 2}")),
+              ElementsAre("a.yaml:7: stages.convert.convert.calibration.data: missing; router.init "
+                          "'random_selection' needs calibration text: list JSONL files, or set router.init: kaiming",
+                          "a.yaml:7: stages.convert.convert.calibration.data: missing; scale.mode "
+                          "'least_squares' needs calibration text: list JSONL files, or set scale.mode: n_over_k"));
+  EXPECT_THAT(
+      problems_of(convert("ffn: {method: m, experts: 4, top_k: 2}, router: {init: kaiming}, scale: {mode: energy}")),
+      IsEmpty());
 }
 
 TEST(ValidateTest, FieldsOfTrain) {
@@ -207,23 +210,24 @@ TEST(ValidateTest, NamesThatOtherModulesKnow) {
                          {"tasks", {"perplexity"}},
                          {"export_formats", {"auto", "mixtral"}}};
   EXPECT_THAT(
-      problems_of(convert("method: sequentiel, experts: 4, top_k: 2, router_init: zeros, scale_mode: k") +
+      problems_of(convert("ffn: {method: sequentiel, experts: 4, top_k: 2}, router: {init: zeros}, scale: {mode: k}") +
                       train("steps: 1, data: [{path: a}], template: chatml") +
                       "  - {name: e, evaluate: {input: ./m, data: [{path: a}], tasks: [perplexity, mmlu], template: "
                       "plain_marker}}\n"
                       "  - {name: x, export: {input: ./m, format: mixtrel}}\n",
                   "{}", known),
       ElementsAre(
-          "a.yaml:7: stages.convert.convert.method: unknown value (sequentiel); did you mean 'sequential'? known: "
+          "a.yaml:7: stages.convert.convert.ffn.method: unknown value (sequentiel); did you mean 'sequential'? known: "
           "independent_random, sequential",
-          "a.yaml:7: stages.convert.convert.router_init: unknown value (zeros); known: kaiming, random_selection",
+          "a.yaml:7: stages.convert.convert.router.init: unknown value (zeros); known: kaiming, random_selection",
           "a.yaml:8: stages.t.train.template: unknown value (chatml); known: plain_markers",
           "a.yaml:9: stages.e.evaluate.tasks.1: unknown value (mmlu); known: perplexity",
           "a.yaml:9: stages.e.evaluate.template: unknown value (plain_marker); did you mean 'plain_markers'? known: "
           "plain_markers",
           "a.yaml:10: stages.x.export.format: unknown value (mixtrel); did you mean 'mixtral'? known: auto, mixtral"));
-  EXPECT_THAT(problems_of(convert("method: anything, experts: 4, top_k: 2, router_init: any, scale_mode: k")),
-              IsEmpty());
+  EXPECT_THAT(
+      problems_of(convert("ffn: {method: anything, experts: 4, top_k: 2}, router: {init: any}, scale: {mode: k}")),
+      IsEmpty());
 }
 
 TEST(ValidateTest, AnExportIsAModelForLaterStagesAndItsFieldsAreChecked) {

@@ -21,18 +21,20 @@ std::vector<std::string> warnings(const std::string& stage, const std::string& d
       "a.yaml", {}, {})));
 }
 
-std::string conversion(const std::string& more) {
-  return "convert: {input: dense, method: sequential, router_init: kaiming, scale_mode: k, " + more + "}";
+std::string conversion(const std::string& experts, const std::string& top_k, const std::string& topk_norm = "") {
+  return "convert: {input: dense, ffn: {method: sequential, experts: " + experts + ", top_k: " + top_k +
+         "}, router: {init: kaiming" + topk_norm + "}, scale: {mode: k}}";
 }
 
 TEST(WarningsTest, ARouterWithoutGradientIsToldOnce) {
-  EXPECT_THAT(warnings(conversion("experts: 8, top_k: 1, topk_norm: renorm")),
-              ElementsAre(AllOf(HasSubstr("stage s: topk_norm renorm with top_k 1"), HasSubstr("no gradient"),
-                                HasSubstr("straight_through"))));
-  for (const char* fine : {"experts: 8, top_k: 1", "experts: 8, top_k: 1, topk_norm: raw",
-                           "experts: 8, top_k: 1, topk_norm: straight_through",
-                           "experts: 8, top_k: 2, topk_norm: renorm", "experts: 1, top_k: 1, topk_norm: renorm"}) {
-    EXPECT_THAT(warnings(conversion(fine)), IsEmpty()) << fine;
+  EXPECT_THAT(warnings(conversion("8", "1", ", topk_norm: renorm")),
+              ElementsAre(AllOf(HasSubstr("stage s: router.topk_norm renorm with ffn.top_k 1"),
+                                HasSubstr("no gradient"), HasSubstr("straight_through"))));
+  for (const std::string& fine :
+       {conversion("8", "1"), conversion("8", "1", ", topk_norm: raw"),
+        conversion("8", "1", ", topk_norm: straight_through"), conversion("8", "2", ", topk_norm: renorm"),
+        conversion("1", "1", ", topk_norm: renorm")}) {
+    EXPECT_THAT(warnings(fine), IsEmpty()) << fine;
   }
 }
 

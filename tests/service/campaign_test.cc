@@ -56,8 +56,8 @@ std::string evaluation(const std::string& name, int ranks = 1) {
 std::string conversion(const std::string& name) {
   return "apiVersion: moe/v1\nkind: Pipeline\nname: " + name +
          "\ninputs: {dense: {path: examples/base-7m}}\nstages:\n  - {name: work, gang: {ranks: 1}, convert: {input: "
-         "dense, method: independent_random, experts: 8, top_k: 2, "
-         "scale_mode: energy, router_init: kaiming}}\n";
+         "dense, ffn: {method: independent_random, experts: 8, top_k: 2}, "
+         "scale: {mode: energy}, router: {init: kaiming}}}\n";
 }
 
 class CampaignTest : public ::testing::Test {

@@ -115,7 +115,7 @@ std::string small_pipeline(const std::string& name, int steps, int ranks, int se
                      ", expert_parallel: " + std::to_string(ranks) + "}, seed: " + std::to_string(seed) + R"(}
 stages:
   - name: convert
-    convert: {input: dense, method: independent_random, experts: 8, top_k: 2, scale_mode: energy, router_init: kaiming}
+    convert: {input: dense, ffn: {method: independent_random, experts: 8, top_k: 2}, scale: {mode: energy}, router: {init: kaiming}}
   - name: train
     train:
       input: convert.model

@@ -226,10 +226,11 @@ TEST_F(MistakesTest, DryRunListsAllProblemsAtOnce) {
   const std::string file = write("wrong.yaml", text);
   const ProcessResult result = cluster_.moectl({"submit", file, "--dry-run"});
   EXPECT_EQ(result.exit_code, 2);
-  EXPECT_THAT(result.err, AllOf(HasSubstr("5 problems"),
-                                HasSubstr(file + ":8: stages.convert.convert.top_k: top_k 9 is greater than experts 8"),
-                                HasSubstr("independant_random"), HasSubstr("did you mean 'independent_random'"),
-                                HasSubstr("many"), HasSubstr("trian.model"), HasSubstr("evaluate.beauty")));
+  EXPECT_THAT(result.err,
+              AllOf(HasSubstr("5 problems"),
+                    HasSubstr(file + ":8: stages.convert.convert.ffn.top_k: top_k 9 is greater than experts 8"),
+                    HasSubstr("independant_random"), HasSubstr("did you mean 'independent_random'"), HasSubstr("many"),
+                    HasSubstr("trian.model"), HasSubstr("evaluate.beauty")));
   expect_nothing_stored();
   const ProcessResult good =
       cluster_.moectl({"submit", write("good.yaml", testing::small_pipeline("good", 6, kRanks)), "--dry-run"});
@@ -284,9 +285,10 @@ TEST_F(MistakesTest, BytesThatAreNoUtf8FailTheJobAndNotTheGang) {
   const std::vector<std::pair<std::string, std::string>> bad{
       {evaluate("latin", model, latin), latin + ":2: not valid JSON"},
       {evaluate("cut", model, cut), cut + ":1: not valid JSON"},
-      {submitted("calibrated", "convert: {input: " + model +
-                                   ", method: independent_random, experts: 8, top_k: 2, calibration: [{path: " + latin +
-                                   "}]}"),
+      {submitted("calibrated",
+                 "convert: {input: " + model +
+                     ", ffn: {method: independent_random, experts: 8, top_k: 2}, calibration: {data: [{path: " + latin +
+                     "}]}}"),
        latin + ":2: not valid JSON"},
       {evaluate("tokenizer", spoilt, good), "tokenizer.json: not valid JSON"}};
   const std::string last = evaluate("good", model, good);

@@ -44,8 +44,9 @@ TEST(JobRunnersTest, EveryListOfNamesIsAskedForByARow) {
     EXPECT_FALSE(names.empty()) << list;
     const LoadedPipeline loaded = load_pipeline(
         "apiVersion: moe/v1\nkind: Pipeline\nname: p\nstages:\n"
-        "  - {name: c, convert: {input: ./m, method: '?', router_init: '?', template: '?', experts: 4, top_k: 2, "
-        "scale_mode: k}}\n"
+        "  - {name: c, convert: {input: ./m, ffn: {method: '?', experts: 4, top_k: 2}, router: {init: '?'}, scale: "
+        "{mode: "
+        "k}, calibration: {template: '?'}}}\n"
         "  - {name: t, train: {input: ./m, steps: 1, data: [{path: a}], template: '?'}}\n"
         "  - {name: e, evaluate: {input: ./m, data: [{path: a}], tasks: ['?'], template: '?'}}\n"
         "  - {name: x, export: {input: ./m, format: '?'}}\n",
@@ -97,7 +98,7 @@ class EveryRunnerTest : public ::testing::TestWithParam<std::string> {
   /// What a kind has to be told besides models and data.
   json settings() const {
     if (GetParam() == "convert")
-      return {{"input", folder_ / "dense"}, {"method", "independent_random"}, {"experts", 4}, {"top_k", 2}};
+      return {{"input", folder_ / "dense"}, {"ffn", {{"method", "independent_random"}, {"experts", 4}, {"top_k", 2}}}};
     if (GetParam() == "train") return {{"steps", 2}, {"sequence_length", 24}, {"micro_batch_rows", 4}};
     if (GetParam() == "evaluate") return {{"tasks", eval_tasks().names()}};
     return json::object();

@@ -101,14 +101,15 @@ TEST_F(ChatCommandsTest, CalibrationChatsAreInTheModelsTemplate) {
     write_file_atomically(
         folder_ / "job.yaml",
         "apiVersion: moe/v1\nkind: Pipeline\nname: c\nstages:\n  - name: c\n    convert: {input: " + model_.string() +
-            ", method: sequential, experts: 4, top_k: 1, topk_norm: renorm, router_init: kaiming, scale_mode: k, "
-            "calibration_tokens: 8, calibration: [{path: " +
-            (folder_ / "chats.jsonl").string() + "}]" + options + "}\n");
+            ", ffn: {method: sequential, experts: 4, top_k: 1}, router: {topk_norm: renorm, init: kaiming}, scale: "
+            "{mode: "
+            "k}, calibration: {tokens: 8, data: [{path: " +
+            (folder_ / "chats.jsonl").string() + "}]" + options + "}}\n");
     const testing::ProcessResult result = worker({"run", folder_ / "job.yaml", "--out", folder_ / name});
     EXPECT_EQ(result.exit_code, 0) << result.err;
-    const size_t told = result.err.find("topk_norm renorm with top_k 1");
+    const size_t told = result.err.find("topk_norm renorm with ffn.top_k 1");
     EXPECT_NE(told, std::string::npos) << result.err;
-    EXPECT_EQ(told, result.err.rfind("topk_norm renorm with top_k 1")) << "once: " << result.err;
+    EXPECT_EQ(told, result.err.rfind("topk_norm renorm with ffn.top_k 1")) << "once: " << result.err;
     return json::parse(read_file(folder_ / name / "c/output-t0001/conversion.json"))["calibration"];
   };
   const json plain = calibration("plain", ""), asked = calibration("asked", ", template: vicuna");

@@ -25,7 +25,7 @@ name: ship
 inputs: {dense: {path: ROOT/examples/base-7m}}
 defaults: {gang: {ranks: 2, expert_parallel: 2}}
 stages:
-  - {name: convert, convert: {input: dense, method: sequential, experts: 4, top_k: 2, router_init: kaiming, scale_mode: fixed, output_scale: 2}}
+  - {name: convert, convert: {input: dense, ffn: {method: sequential, experts: 4, top_k: 2}, router: {init: kaiming}, scale: {mode: fixed, value: 2}}}
   - {name: export, export: {input: convert.model, dtype: float32}}
   - {name: evaluate, evaluate: {input: export.model, baseline: convert.model, max_tokens: 400, sequence_length: 64, data: [{path: ROOT/examples/data/maths.valid.jsonl}]}}
   - gate: {name: whole, metric: export.padded_size_ratio, op: "==", value: 1}

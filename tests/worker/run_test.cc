@@ -34,10 +34,10 @@ std::string pipeline(const std::string& gate) {
          "/examples/base-7m}}\n"
          "stages:\n"
          "  - name: convert\n"
-         "    convert: {input: dense, method: independent_random, experts: 4, top_k: 2, calibration_tokens: 512,\n"
-         "              calibration: [{path: " +
+         "    convert: {input: dense, ffn: {method: independent_random, experts: 4, top_k: 2},\n"
+         "              calibration: {tokens: 512, data: [{path: " +
          root +
-         "/examples/data/maths.train.jsonl, max_documents: 20}]}\n"
+         "/examples/data/maths.train.jsonl, max_documents: 20}]}}\n"
          "  - name: train\n"
          "    train: {input: convert.model, steps: 4, sequence_length: 128, micro_batch_rows: 2,\n"
          "            data: [{path: " +
@@ -273,8 +273,8 @@ class UnlikeRanksTest : public RunTest {
 constexpr char kUnlikeTraining[] =
     "train: {input: MODEL, steps: 2, sequence_length: 64, micro_batch_rows: 2, long_documents: truncate, data: DATA}\n";
 constexpr char kUnlikeConversion[] =
-    "convert: {input: MODEL, method: independent_random, experts: 4, top_k: 2, calibration_tokens: 256, calibration: "
-    "DATA}\n";
+    "convert: {input: MODEL, ffn: {method: independent_random, experts: 4, top_k: 2}, calibration: {tokens: 256, data: "
+    "DATA}}\n";
 constexpr char kUnlikeEvaluation[] = "evaluate: {input: MODEL, max_tokens: 500, sequence_length: 64, data: DATA}\n";
 
 TEST_F(UnlikeRanksTest, DataOfTrainingIsNamedBeforeTheFirstStep) {
@@ -307,15 +307,18 @@ TEST_F(UnlikeRanksTest, DataOfEvaluationIsNamedBeforeItIsMeasured) {
 class EditedDataTest : public RunTest, public ::testing::WithParamInterface<const char*> {};
 INSTANTIATE_TEST_SUITE_P(
     Kinds, EditedDataTest,
-    ::testing::Values(
-        "convert: {input: dense, method: sequential, experts: 4, top_k: 2, calibration_tokens: 256, calibration",
-        "train: {input: dense, steps: 1, sequence_length: 64, micro_batch_rows: 1, long_documents: truncate, data",
-        "evaluate: {input: dense, sequence_length: 64, max_tokens: 200, data"),
+    ::testing::Values("convert: {input: dense, ffn: {method: sequential, experts: 4, top_k: 2}, calibration: {tokens: "
+                      "256, data: DATA}}",
+                      "train: {input: dense, steps: 1, sequence_length: 64, micro_batch_rows: 1, long_documents: "
+                      "truncate, data: DATA}",
+                      "evaluate: {input: dense, sequence_length: 64, max_tokens: 200, data: DATA}"),
     [](const auto& kind) { return std::string(kind.param).substr(0, std::string(kind.param).find(':')); });
 
 TEST_P(EditedDataTest, IsNamedAndNothingIsMadeOfIt) {
   const std::string root = MOE_SOURCE_DIR, data = folder_ / "edited.jsonl";
   fs::copy(root + "/examples/data/maths.valid.jsonl", data);
+  std::string second = GetParam();
+  second.replace(second.find("DATA"), 4, "[{path: " + data + "}]");
   write_file_atomically(folder_ / "small.yaml",
                         "apiVersion: moe/v1\nkind: Pipeline\nname: small\ninputs: {dense: {path: " + root +
                             "/examples/base-7m}}\nstages:\n"
@@ -325,7 +328,7 @@ TEST_P(EditedDataTest, IsNamedAndNothingIsMadeOfIt) {
                             "/examples/data/maths.train.jsonl}]}\n"
                             "  - name: second\n"
                             "    " +
-                            std::string(GetParam()) + ": [{path: " + data + "}]}\n");
+                            second + "\n");
   testing::BackgroundProcess process(testing::worker_command(1, {"run", folder_ / "small.yaml", "--out", out_}),
                                      folder_ / "log");
   ASSERT_TRUE(testing::eventually(std::chrono::seconds(60), [&] {

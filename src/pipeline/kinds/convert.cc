@@ -10,79 +10,93 @@ v1::ConvertSpec filled_convert(const v1::ConvertSpec& convert) {
   v1::ConvertSpec filled = convert;
   const bool is_published = convert.preset() == "published";
   if (!filled.has_preset()) filled.set_preset("ours");
-  if (!filled.has_router_init()) filled.set_router_init("random_selection");
-  // The papers use the router rows as they are and the scale N / K (llama-moe-v1 1.11, llama-moe-v2 1.3).
-  if (!filled.has_router_scaling()) filled.set_router_scaling(is_published ? "raw" : "calibrated");
-  if (!filled.has_scale_mode()) filled.set_scale_mode(is_published ? "n_over_k" : "least_squares");
-  if (!filled.has_calibration_tokens()) filled.set_calibration_tokens(4096);
-  // Renormalised over one expert, the weight is constantly 1 and the router would learn nothing.
-  if (!filled.has_topk_norm()) filled.set_topk_norm(filled.top_k() == 1 ? "straight_through" : "renorm");
   if (!filled.has_dtype()) filled.set_dtype("source");
-  fill_sources(*filled.mutable_calibration());
+  const v1::FfnExpertsSpec& ffn = *filled.mutable_ffn();
+  v1::RouterSpec& router = *filled.mutable_router();
+  if (!router.has_init()) router.set_init("random_selection");
+  // The papers use the router rows as they are and the scale N / K (llama-moe-v1 1.11, llama-moe-v2 1.3).
+  if (!router.has_scaling()) router.set_scaling(is_published ? "raw" : "calibrated");
+  // Renormalised over one expert, the weight is constantly 1 and the router would learn nothing.
+  if (!router.has_topk_norm()) router.set_topk_norm(ffn.top_k() == 1 ? "straight_through" : "renorm");
+  v1::ScaleSpec& scale = *filled.mutable_scale();
+  if (!scale.has_mode()) scale.set_mode(is_published ? "n_over_k" : "least_squares");
+  v1::CalibrationSpec& calibration = *filled.mutable_calibration();
+  if (!calibration.has_tokens()) calibration.set_tokens(4096);
+  fill_sources(*calibration.mutable_data());
   return filled;
 }
 
-void check_scale(const v1::ConvertSpec& convert, const v1::ConvertSpec& effective, const FieldChecks& checks) {
-  const bool is_fixed = effective.scale_mode() == "fixed";
-  if (is_fixed && !convert.has_output_scale()) {
-    checks.add("output_scale", "missing; scale_mode 'fixed' needs the scale of every layer");
-  } else if (!is_fixed && convert.has_output_scale()) {
-    checks.add("output_scale", concat("has no effect (", convert.output_scale(), ") with scale_mode '",
-                                      effective.scale_mode(), "'; set scale_mode: fixed or remove it"));
+void check_ffn(const v1::FfnExpertsSpec& ffn, const FieldChecks& checks) {
+  if (ffn.method().empty()) {
+    checks.add("ffn.method",
+               concat("missing; name a conversion method", suggestion("", checks.known_names("methods"))));
   }
-  checks.positive("output_scale", convert.has_output_scale(), convert.output_scale());
+  checks.known("ffn.method", ffn.method(), "methods");
+  if (ffn.experts() < 1)
+    checks.add("ffn.experts", concat("must be at least 1 (", ffn.experts(), "); it has no default"));
+  if (ffn.top_k() < 1) {
+    checks.add("ffn.top_k", concat("must be at least 1 (", ffn.top_k(), "); it has no default"));
+  } else if (ffn.experts() >= 1 && ffn.top_k() > ffn.experts()) {
+    checks.add("ffn.top_k", concat("top_k ", ffn.top_k(), " is greater than experts ", ffn.experts(),
+                                   "; choose at most as many experts as there are"));
+  }
 }
 
-void check_calibration(const v1::ConvertSpec& convert, const v1::ConvertSpec& effective, const FieldChecks& checks) {
-  if (convert.calibration().empty() && effective.router_init() == "random_selection") {
-    checks.add("calibration",
-               "missing; router_init 'random_selection' needs calibration text: list JSONL files, or set "
-               "router_init: kaiming");
+void check_router(const v1::RouterSpec& router, const FieldChecks& checks) {
+  checks.known("router.init", router.init(), "router_inits");
+  checks.choice("router.scaling", router.has_scaling(), router.scaling(), {"calibrated", "raw"});
+  checks.choice("router.topk_norm", router.has_topk_norm(), router.topk_norm(), {"renorm", "straight_through", "raw"});
+}
+
+void check_scale(const v1::ScaleSpec& scale, const std::string& mode, const FieldChecks& checks) {
+  checks.choice("scale.mode", scale.has_mode(), scale.mode(),
+                {"least_squares", "n_over_k", "k", "energy", "unbiased", "fixed"});
+  const bool is_fixed = mode == "fixed";
+  if (is_fixed && !scale.has_value()) {
+    checks.add("scale.value", "missing; scale.mode 'fixed' needs the scale of every layer");
+  } else if (!is_fixed && scale.has_value()) {
+    checks.add("scale.value", concat("has no effect (", scale.value(), ") with scale.mode '", mode,
+                                     "'; set scale.mode: fixed or remove it"));
   }
-  if (convert.calibration().empty() && effective.scale_mode() == "least_squares") {
-    checks.add("calibration",
-               "missing; scale_mode 'least_squares' needs calibration text: list JSONL files, or set "
-               "scale_mode: n_over_k");
+  checks.positive("scale.value", scale.has_value(), scale.value());
+}
+
+void check_calibration(const v1::CalibrationSpec& calibration, const v1::ConvertSpec& effective,
+                       const FieldChecks& checks) {
+  if (calibration.data().empty() && effective.router().init() == "random_selection") {
+    checks.add("calibration.data",
+               "missing; router.init 'random_selection' needs calibration text: list JSONL files, or set "
+               "router.init: kaiming");
   }
-  checks.sources("calibration", convert.calibration(), false);
-  checks.at_least<int64_t>("calibration_tokens", convert.has_calibration_tokens(), convert.calibration_tokens(), 1);
+  if (calibration.data().empty() && effective.scale().mode() == "least_squares") {
+    checks.add("calibration.data",
+               "missing; scale.mode 'least_squares' needs calibration text: list JSONL files, or set "
+               "scale.mode: n_over_k");
+  }
+  checks.sources("calibration.data", calibration.data(), false);
+  checks.at_least<int64_t>("calibration.tokens", calibration.has_tokens(), calibration.tokens(), 1);
+  checks.known("calibration.template", calibration.template_(), "templates");
 }
 
 void check_convert(const v1::Stage& stage, const FieldChecks& checks) {
   const v1::ConvertSpec& convert = stage.convert();
-  if (convert.method().empty()) {
-    checks.add("method", concat("missing; name a conversion method", suggestion("", checks.known_names("methods"))));
-  }
-  checks.known("method", convert.method(), "methods");
-  if (convert.experts() < 1)
-    checks.add("experts", concat("must be at least 1 (", convert.experts(), "); it has no default"));
-  if (convert.top_k() < 1) {
-    checks.add("top_k", concat("must be at least 1 (", convert.top_k(), "); it has no default"));
-  } else if (convert.experts() >= 1 && convert.top_k() > convert.experts()) {
-    checks.add("top_k", concat("top_k ", convert.top_k(), " is greater than experts ", convert.experts(),
-                               "; choose at most as many experts as there are"));
-  }
-  checks.known("router_init", convert.router_init(), "router_inits");
-  checks.choice("router_scaling", convert.has_router_scaling(), convert.router_scaling(), {"calibrated", "raw"});
-  checks.choice("scale_mode", convert.has_scale_mode(), convert.scale_mode(),
-                {"least_squares", "n_over_k", "k", "energy", "unbiased", "fixed"});
-  checks.choice("topk_norm", convert.has_topk_norm(), convert.topk_norm(), {"renorm", "straight_through", "raw"});
   checks.choice("preset", convert.has_preset(), convert.preset(), {"ours", "published"});
   checks.choice("dtype", convert.has_dtype(), convert.dtype(), {"source", "float32", "bfloat16"});
   const v1::ConvertSpec effective = filled_convert(convert);
-  check_scale(convert, effective, checks);
-  check_calibration(convert, effective, checks);
-  checks.known("template", convert.template_(), "templates");
+  check_ffn(convert.ffn(), checks);
+  check_router(convert.router(), checks);
+  check_scale(convert.scale(), effective.scale().mode(), checks);
+  check_calibration(convert.calibration(), effective, checks);
 }
 
 /// One expert's weight renormalised is 1, whatever its logit.
 std::vector<std::string> router_gradient_warning(const v1::Stage& stage) {
   const v1::ConvertSpec& convert = stage.convert();
-  if (convert.top_k() != 1 || convert.topk_norm() != "renorm" || convert.experts() < 2) return {};
+  if (convert.ffn().top_k() != 1 || convert.router().topk_norm() != "renorm" || convert.ffn().experts() < 2) return {};
   return {
-      "topk_norm renorm with top_k 1 gives each token's only expert the weight 1 whatever the router says, so the loss "
-      "gives the router no gradient and training moves it by the balance loss alone; use straight_through (the default "
-      "for top_k 1) or raw"};
+      "router.topk_norm renorm with ffn.top_k 1 gives each token's only expert the weight 1 whatever the router says, "
+      "so the loss gives the router no gradient and training moves it by the balance loss alone; use straight_through "
+      "(the default for top_k 1) or raw"};
 }
 
 }  // namespace
@@ -92,35 +106,47 @@ JobKind convert_kind() {
   return {
       .leaves = Artifact::kConvertedModel,
       .models = {"input"},
-      .data = {"calibration"},
+      .data = {"calibration.data"},
       .effects =
           {
               {"ConvertSpec.input", kContents},
-              {"ConvertSpec.method", kResult},
-              {"ConvertSpec.experts", kResult},
-              {"ConvertSpec.top_k", kResult},
-              {"ConvertSpec.router_init", kResult},
-              {"ConvertSpec.router_scaling", kResult},
-              {"ConvertSpec.scale_mode", kResult},
-              {"ConvertSpec.output_scale", kResult},
-              {"ConvertSpec.calibration_tokens", kResult},
-              {"ConvertSpec.topk_norm", kResult},
               // Chooses defaults and nothing else: they are filled in, and count themselves.
               {"ConvertSpec.preset", kBookkeeping},
               {"ConvertSpec.dtype", kResult},
-              {"ConvertSpec.template", kResult},
+              {"FfnExpertsSpec.method", kResult},
+              {"FfnExpertsSpec.experts", kResult},
+              {"FfnExpertsSpec.top_k", kResult},
+              {"RouterSpec.init", kResult},
+              {"RouterSpec.scaling", kResult},
+              {"RouterSpec.topk_norm", kResult},
+              {"ScaleSpec.mode", kResult},
+              {"ScaleSpec.value", kResult},
+              {"CalibrationSpec.tokens", kResult},
+              {"CalibrationSpec.template", kResult},
               // Nothing is reported under the names of these.
-              {"convert.calibration.domain", kBookkeeping},
+              {"convert.calibration.data.domain", kBookkeeping},
           },
       .fill = [](v1::Stage& stage) { *stage.mutable_convert() = filled_convert(stage.convert()); },
       .check = check_convert,
       .plan =
           [](const v1::Stage& stage) {
-            const v1::ConvertSpec& convert = stage.convert();
-            return concat(convert.method(), ", ", convert.experts(), " experts, top-", convert.top_k());
+            const v1::FfnExpertsSpec& ffn = stage.convert().ffn();
+            return concat(ffn.method(), ", ", ffn.experts(), " experts, top-", ffn.top_k());
           },
+      // Before there were sections.
+      .moved = {{"method", 2, "ffn.method"},
+                {"experts", 3, "ffn.experts"},
+                {"top_k", 4, "ffn.top_k"},
+                {"router_init", 5, "router.init"},
+                {"router_scaling", 6, "router.scaling"},
+                {"scale_mode", 7, "scale.mode"},
+                {"output_scale", 8, "scale.value"},
+                {"calibration", 9, "calibration.data"},
+                {"calibration_tokens", 10, "calibration.tokens"},
+                {"topk_norm", 11, "router.topk_norm"},
+                {"template", 14, "calibration.template"}},
       .warnings = router_gradient_warning,
-      .experts = [](const v1::Stage& stage) { return stage.convert().experts(); },
+      .experts = [](const v1::Stage& stage) { return stage.convert().ffn().experts(); },
   };
 }
 

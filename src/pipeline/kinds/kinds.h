@@ -32,13 +32,20 @@ bool is_model(Artifact artifact);
 /// "model", "evaluation" or "report": the kind of the artifact in the coordinator's lineage.
 const char* to_string(Artifact artifact);
 
+/// A setting of an older schema that stands elsewhere in the kind's message now (moved_fields.h).
+struct MovedField {
+  std::string from;  ///< its key
+  int number;        ///< of the field that it was, now reserved
+  std::string to;    ///< where it stands, dotted: "ffn.experts"
+};
+
 /// One row. Functions get a stage that holds the kind's message.
 struct JobKind {
   Artifact leaves;
   /// Fields of its message that name models, dotted where they lie deeper, the model that it works on first. One that
   /// is `optional` in the schema may be left out, the others may not.
   std::vector<std::string> models;
-  /// Fields that list data files.
+  /// Fields that list data files, dotted likewise.
   std::vector<std::string> data;
   /// What a changed value means, for every field of its messages (field_effects.h).
   std::map<std::string, FieldEffect> effects;
@@ -49,6 +56,8 @@ struct JobKind {
   /// Its work in one line, for a plan: "independent_random, 8 experts, top-2".
   std::function<std::string(const v1::Stage& effective)> plan;
 
+  /// Where a file of before finds its keys.
+  std::vector<MovedField> moved = {};
   /// What its user hardly means, a sentence each; none if absent.
   std::function<std::vector<std::string>(const v1::Stage& effective)> warnings = {};
   /// Experts per layer of the model that it makes, 0 for a dense one; nothing: those of the model that it works on.
