@@ -9,7 +9,7 @@
 /// (common/printable.h). Safe to call from any thread.
 namespace moe {
 
-enum class LogLevel { kDebug, kInfo, kWarning, kError };
+enum class LogLevel { kInfo, kWarning, kError };
 
 /// Stamps every later line with this rank, and lets ranks other than 0 log warnings and errors only.
 void set_log_rank(int rank);
@@ -34,9 +34,6 @@ class LogFile {
 void log(LogLevel level, std::string_view event);
 /// A warning about what every rank finds alike: rank 0 says it for all.
 void log_shared_warning(std::string_view event);
-inline void log_debug(std::string_view event) {
-  log(LogLevel::kDebug, event);
-}
 inline void log_info(std::string_view event) {
   log(LogLevel::kInfo, event);
 }

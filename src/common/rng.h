@@ -36,7 +36,6 @@ class CounterRng {
 enum RngStream : uint32_t {
   kStreamSplit = 1,
   kStreamRouter = 2,
-  kStreamCalibration = 3,
   kStreamDataOrder = 4,
   kStreamSampling = 5,
   kStreamRowOrder = 6,

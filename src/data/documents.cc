@@ -300,14 +300,6 @@ void for_each_document(const std::string& path, const Tokenizer* tokenizer, cons
   if (tokenizer != nullptr) kept.warn(path, *tokenizer);
 }
 
-std::vector<Document> read_documents(const std::string& path, const Tokenizer* tokenizer,
-                                     const DocumentOptions& options) {
-  std::vector<Document> documents;
-  for_each_document(path, tokenizer, options,
-                    [&documents](const Document& document) { documents.push_back(document); });
-  return documents;
-}
-
 std::vector<IdLine> read_text_documents(const std::string& path, const Tokenizer& tokenizer,
                                         const DocumentOptions& options) {
   std::vector<IdLine> all;

@@ -32,18 +32,13 @@ struct DocumentOptions {
 
 /// Reads, line by line, a JSONL file whose lines are all {"text"}, all {"messages"}, all {"instruction", "output"}
 /// (with "input" or without: a chat of one question; a "text" beside them is the same rendered, and not looked at) or
-/// all
-/// {"ids"}. Blank lines are skipped, and a field that is null is absent: editors and tables write both. Everything in a
-/// text or ids document is supervised but its first token; what special tokens its text spells stays text, with a
+/// all {"ids"}. Blank lines are skipped, and a field that is null is absent: editors and tables write both. Everything
+/// in a text or ids document is supervised but its first token; what special tokens its text spells stays text, with a
 /// warning for the file, unless they are to be parsed; of a chat, what the assistant says and the end marker after it
 /// (chat/chat_encoding.h), except in a message of "weight": 0. `tokenizer` may be null for a file of ids. Throws
 /// InvalidArgument that lists up to five bad lines as file:line.
 void for_each_document(const std::string& path, const Tokenizer* tokenizer, const DocumentOptions& options,
                        const std::function<void(const Document&)>& visit);
-
-/// All of them at once.
-std::vector<Document> read_documents(const std::string& path, const Tokenizer* tokenizer,
-                                     const DocumentOptions& options);
 
 /// The ids of one line.
 struct IdLine {

@@ -10,6 +10,7 @@
 
 #include "common/error.h"
 #include "common/file_io.h"
+#include "testing/read_documents.h"
 #include "testing/temp_dir.h"
 
 namespace moe {
@@ -25,7 +26,7 @@ class DocumentsTest : public ::testing::Test {
   std::vector<Document> read(const std::string& lines, DocumentOptions options = {}) {
     write_file_atomically(folder_ / "d.jsonl", lines);
     if (options.vocab_size == 0) options.vocab_size = 4096;
-    return read_documents(folder_ / "d.jsonl", tokenizer_.get(), options);
+    return testing::read_documents(folder_ / "d.jsonl", tokenizer_.get(), options);
   }
   std::string error_of(const std::string& lines, const DocumentOptions& options = {}) {
     try {
@@ -118,7 +119,7 @@ TEST_F(DocumentsTest, OnlyTheAssistantAndTheEosAfterItAreSupervised) {
 
 TEST_F(DocumentsTest, RealChatsSuperviseExactlyTheAnswers) {
   const std::string path = kRoot + "/examples/data/maths.valid.jsonl";
-  const std::vector<Document> documents = read_documents(path, tokenizer_.get(), {.vocab_size = 4096});
+  const std::vector<Document> documents = testing::read_documents(path, tokenizer_.get(), {.vocab_size = 4096});
   std::ifstream file(path);
   std::string line;
   size_t index = 0, turns = 0;
@@ -187,7 +188,7 @@ TEST_F(DocumentsTest, IdsAreTakenAsTheyAre) {
   ASSERT_EQ(lines.size(), 2U);
   EXPECT_EQ(lines[0].ids, (Ids{1, 7, 4095}));
   EXPECT_TRUE(lines[1].ids.empty());
-  EXPECT_EQ(read_documents(folder_ / "d.jsonl", nullptr, {.vocab_size = 4096})[0].ids, (Ids{1, 7, 4095}))
+  EXPECT_EQ(testing::read_documents(folder_ / "d.jsonl", nullptr, {.vocab_size = 4096})[0].ids, (Ids{1, 7, 4095}))
       << "needs no tokenizer";
 }
 
@@ -357,7 +358,7 @@ TEST_F(DocumentsTest, NamesWhatIsWrongWithTheFile) {
               HasSubstr("unknown chat template 'nope'; known: plain_markers"));
   const auto message = [this](const std::string& path, const Tokenizer* tokenizer) {
     try {
-      read_documents(path, tokenizer, {.vocab_size = 9});
+      testing::read_documents(path, tokenizer, {.vocab_size = 9});
     } catch (const InvalidArgument& error) {
       return std::string(error.what());
     }

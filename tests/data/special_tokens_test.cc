@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "data/data_loader.h"
 #include "data/documents.h"
+#include "testing/read_documents.h"
 #include "testing/temp_dir.h"
 
 namespace moe {
@@ -70,13 +71,14 @@ int64_t occurrences(const std::vector<Document>& documents, int32_t id) {
 TEST_F(SpecialTokensTest, StayTextWithOneWarningForTheFile) {
   const std::string path = write(kRendered);
   std::vector<Document> documents;
-  const std::string log = warnings_of([&] { documents = read_documents(path, tokenizer_.get(), {.vocab_size = 515}); });
+  const std::string log =
+      warnings_of([&] { documents = testing::read_documents(path, tokenizer_.get(), {.vocab_size = 515}); });
   EXPECT_EQ(occurrences(documents, kStart) + occurrences(documents, kEnd), 0);
   EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 1) << log;
   EXPECT_THAT(
       log, AllOf(HasSubstr("event=special_tokens_stay_text file=" + path + " lines=2 count=6"),
                  HasSubstr(R"(tokens="<|im_end|>":3,"<|im_start|>":2,"</s>":1)"), HasSubstr("special_tokens: parse")));
-  EXPECT_EQ(warnings_of([&] { read_documents(write("{\"text\": \"plain\"}\n"), tokenizer_.get(), {}); }), "");
+  EXPECT_EQ(warnings_of([&] { testing::read_documents(write("{\"text\": \"plain\"}\n"), tokenizer_.get(), {}); }), "");
   EXPECT_THAT(warnings_of([&] { read_text_documents(write(kRendered), *tokenizer_); }), HasSubstr("lines=2 count=6"));
 }
 
@@ -84,7 +86,7 @@ TEST_F(SpecialTokensTest, AreTokensWhereTheDataSourceSaysSo) {
   const std::string path = write(kRendered);
   const DocumentOptions options{.special_tokens = SpecialTokens::kParse, .vocab_size = 515};
   std::vector<Document> documents;
-  EXPECT_EQ(warnings_of([&] { documents = read_documents(path, tokenizer_.get(), options); }), "");
+  EXPECT_EQ(warnings_of([&] { documents = testing::read_documents(path, tokenizer_.get(), options); }), "");
   EXPECT_EQ(occurrences(documents, kStart), 2);
   EXPECT_EQ(occurrences(documents, kEnd), 3);
   // transformers 4.57 for the first text: BOS, then no prefix before the mark; here EOS behind it.
@@ -95,7 +97,7 @@ TEST_F(SpecialTokensTest, AreTokensWhereTheDataSourceSaysSo) {
   EXPECT_EQ(scored[0].ids, Ids(documents[0].ids.begin(), documents[0].ids.end() - 1));
   const auto message = [&](const std::string& lines) -> std::string {
     try {
-      read_documents(write(lines), tokenizer_.get(), options);
+      testing::read_documents(write(lines), tokenizer_.get(), options);
     } catch (const InvalidArgument& error) {
       return error.what();
     }
@@ -120,7 +122,7 @@ TEST_F(SpecialTokensTest, ATokenWithoutARowIsRefusedWhereItOccurs) {
   const auto message = [&](const std::string& lines, int64_t rows) -> std::string {
     try {
       const DocumentOptions options{.special_tokens = SpecialTokens::kParse, .vocab_size = rows};
-      read_documents(write(lines), tokenizer_.get(), options);
+      testing::read_documents(write(lines), tokenizer_.get(), options);
       read_text_documents(write(lines), *tokenizer_, options);
     } catch (const InvalidArgument& error) {
       return error.what();
@@ -137,7 +139,7 @@ TEST_F(SpecialTokensTest, ATokenWithoutARowIsRefusedWhereItOccurs) {
 TEST_F(SpecialTokensTest, DataThatIsNotThereIsCalledThat) {
   const auto message = [&](const std::string& path) -> std::string {
     try {
-      read_documents(path, tokenizer_.get(), {});
+      testing::read_documents(path, tokenizer_.get(), {});
     } catch (const InvalidArgument& error) {
       return error.what();
     }

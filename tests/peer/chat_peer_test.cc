@@ -15,6 +15,7 @@
 #include "data/documents.h"
 #include "testing/full_run.h"
 #include "testing/peer_python.h"
+#include "testing/read_documents.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
@@ -143,7 +144,7 @@ TEST_F(ChatPeerTest, Smollm2DirectoryIsRecognised) {
 void compare_masks(const fs::path& model, const std::string& name, const fs::path& chats, const fs::path& expected) {
   const auto tokenizer = Tokenizer::from_directory(model);
   const std::vector<Document> ours =
-      read_documents(chats, tokenizer.get(), {.chat_template = {name}, .max_documents = 300});
+      testing::read_documents(chats, tokenizer.get(), {.chat_template = {name}, .max_documents = 300});
   size_t i = 0, tokens = 0, learned = 0, differences = 0;
   for_each_json_line(expected, [&](const json& line) {
     ASSERT_LT(i, ours.size());
