@@ -45,7 +45,7 @@ FLAT = {
 }
 # What a change records that was not there before, by the name of the key.
 NEW_KEYS = {"router_entropy", "router_top_probability"}  # of a step, measured in the layers
-# Values that follow from a renamed key, by file name: digests of configurations, which a later stage records of the model that it
+# Values that follow from a renamed key, by file name, where the older build had that key: digests of configurations, which a later stage records of the model that it
 # reads, and of files that hold them. What the models hold is compared in their own files.
 STAGE_DIGESTS = {"digest", "train.input", "evaluate.input", "export.input"}
 FOLLOWING_KEYS = {name: STAGE_DIGESTS for name in ("STAGE.json", "inputs.json", "summary.json", "MANIFEST.json")}
@@ -206,14 +206,15 @@ def renamed(value, file):
     return {names.get(key, key): renamed(inner, file) for key, inner in value.items() if names.get(key, key) is not None}
 
 
-def comparable(value, file, is_old):
+def comparable(value, file, is_old, has_moved):
     if is_old:
         value = renamed(with_sections(with_tasks(value)), file)
-    return without(TIMES | NEW_KEYS | FOLLOWING_KEYS.get(file, set()), value)
+    return without(TIMES | NEW_KEYS | (FOLLOWING_KEYS.get(file, set()) if has_moved else set()), value)
 
 
-def content(path, is_old):
-    """What of a file must be the same: text in lines, or the digest of its bytes."""
+def content(path, is_old, has_moved):
+    """What of a file must be the same: text in lines, or the digest of its bytes. `has_moved`: the older build recorded flat
+    conversions."""
     data = path.read_bytes()
     if path.suffix in {".safetensors", ".model"}:
         return [f"xxh {hashlib.sha256(data).hexdigest()} of {len(data)} bytes"]
@@ -221,9 +222,11 @@ def content(path, is_old):
     if path.suffix in {".json", ".jsonl"}:
         documents = text.splitlines() if path.suffix == ".jsonl" else [text]
         values = [json.loads(document) for document in documents if document.strip()]
-        return [json.dumps(comparable(value, path.name, is_old), sort_keys=True) for value in values]
+        return [json.dumps(comparable(value, path.name, is_old, has_moved), sort_keys=True) for value in values]
     if path.suffix == ".html":  # the configuration that it shows, key by key
-        shown = lambda found: json.dumps(comparable(json.loads(html.unescape(found[0])), path.name, is_old), sort_keys=True, indent=1)
+        def shown(found):
+            value = comparable(json.loads(html.unescape(found[0])), path.name, is_old, has_moved)
+            return json.dumps(value, sort_keys=True, indent=1)
         text = re.sub(r"(?s)(?<=<pre>)\{.*?\}(?=\s*</pre>)", shown, text)
     for pattern, stand_in in TEXT_TIMES:
         text = pattern.sub(stand_in, text)
@@ -248,8 +251,9 @@ def compare(old, new):
     found = [f"{name}: only the old build leaves it" for name in sorted(names_old - names_new)]
     found += [f"{name}: only the new build leaves it" for name in sorted(names_new - names_old)]
     both = sorted(names_old & names_new)
+    has_moved = any('"calibration_tokens"' in path.read_text() for path in old.rglob("STAGE.json"))
     for name in both:
-        a, b = content(old / name, True), content(new / name, False)
+        a, b = content(old / name, True, has_moved), content(new / name, False, has_moved)
         if a != b:
             found.append(f"{name}: {first_difference(a, b)}")
     return found, len(both)

@@ -99,7 +99,7 @@ class Communicator {
   /// The root's bytes, on every rank.
   std::string broadcast_bytes(std::string_view bytes, int root, std::string_view op);
   /// `each` int64 per destination -> as many per source.
-  std::vector<int64_t> exchange_counts(std::span<const int64_t> counts, std::string_view op, int64_t each = 1);
+  std::vector<int64_t> exchange_counts(std::span<const int64_t> counts, std::string_view op, int64_t each);
 };
 
 /// Time limit of a collective unless set otherwise (`moe-worker run | serve --collective-timeout`).

@@ -25,7 +25,7 @@ struct ConvertRequest {
   WorkMonitor& monitor;          ///< told of the calibration files, and of each layer each time that a method sees it
   /// Further dense models of the same shape, that plans may take neurons from (NeuronRun::model 1, 2, ...).
   std::vector<const ModelDirectory*> others = {};
-  const Registry<ConversionMethod>& methods = conversion_methods();  ///< that spec.method is a name of
+  const Registry<ConversionMethod>& methods = conversion_methods();  ///< that spec.ffn.method is a name of
 };
 
 /// Converts a dense model, layer by layer from the mapped source into the output: memory is bounded by the larger of a

@@ -6,6 +6,7 @@
 #include "coordinator/input_check.h"
 #include "coordinator/operation.h"
 #include "pipeline/defaults.h"
+#include "pipeline/moved_fields.h"
 #include "pipeline/pipeline_status.h"
 #include "pipeline/validate.h"
 #include "pipeline/warnings.h"
@@ -64,18 +65,19 @@ std::string problems_text(const Problems& problems) {
 }  // namespace
 
 absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& request) {
-  const InputCheck inputs = check_inputs(request.spec(), options_.data_root);  // before the lock is taken
+  v1::PipelineSpec spec = request.spec();
+  for (v1::Stage& stage : *spec.mutable_stages()) move_fields(stage);  // of an older moectl
+  const InputCheck inputs = check_inputs(spec, options_.data_root);    // before the lock is taken
   const auto check = [&](v1::SubmitResponse& response) {
     notice_stall();
     Problems problems;
-    check_top_level(request.spec(), SourceMap("the request"), problems);
+    check_top_level(spec, SourceMap("the request"), problems);
     // It comes as the pipeline of one stage that load_pipeline makes of it.
-    if (request.spec().kind() == "Job" &&
-        (request.spec().stages_size() != 1 || stage_kind(request.spec().stages(0)).empty())) {
+    if (spec.kind() == "Job" && (spec.stages_size() != 1 || stage_kind(spec.stages(0)).empty())) {
       problems.push_back({"", "stages", "a Job comes as exactly one stage that says what it does"});
     }
-    check_stages(request.spec(), SourceMap("the request"), known_names(), problems);
-    for (const v1::Stage& stage : request.spec().stages()) {
+    check_stages(spec, SourceMap("the request"), known_names(), problems);
+    for (const v1::Stage& stage : spec.stages()) {
       if (stage.name().size() + kSuffixLength + 3 > kMaxIdLength) {
         problems.push_back({"", "stages." + stage.name(),
                             concat("the name is too long for a job id of ", kMaxIdLength, " characters")});
@@ -87,7 +89,7 @@ absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& 
       sent->set_path(excerpt(problem.path));
       sent->set_message(printable(problem.message, kMaxProblemText));
     }
-    *response.mutable_effective() = effective_spec(request.spec());
+    *response.mutable_effective() = effective_spec(spec);
     for (const std::string& warning : warnings_of(response.effective())) response.add_warnings(warning);
     for (const std::string& warning : warnings_for(response.effective(), gang_shapes())) response.add_warnings(warning);
     for (const std::string& warning : inputs.warnings) response.add_warnings(warning);
@@ -107,14 +109,14 @@ absl::StatusOr<v1::SubmitResponse> Coordinator::submit(const v1::SubmitRequest& 
           return absl::InvalidArgumentError(problems_text(problems));
         response.clear_problems();
         size_t longest = 0;
-        for (const v1::Stage& stage : request.spec().stages()) longest = std::max(longest, stage.name().size());
+        for (const v1::Stage& stage : spec.stages()) longest = std::max(longest, stage.name().size());
         std::string id;
         do {
-          id = request.spec().name().substr(0, kMaxIdLength - longest - kSuffixLength - 2) + "-" + random_suffix();
+          id = spec.name().substr(0, kMaxIdLength - longest - kSuffixLength - 2) + "-" + random_suffix();
         } while (pipelines_.contains(id));
         PipelineEntry& entry = pipelines_[id];
         entry.record.set_id(id);
-        entry.record.set_name(request.spec().name());
+        entry.record.set_name(spec.name());
         *entry.record.mutable_spec() = response.effective();
         entry.record.set_user(request.user());
         touch(entry.record.mutable_created());

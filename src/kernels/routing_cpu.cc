@@ -1,4 +1,4 @@
-// The choice of experts and the order of rows by expert on the CPU.
+// The choice of experts and the order of rows by expert, and by rank, on the CPU.
 #include <algorithm>
 #include <numeric>
 #include <vector>

@@ -117,7 +117,7 @@ void WorkerMetrics::Impl::begin_counters() {
     series.step_duration.at(job);
     for (const char* phase : kCheckpointPhases) series.checkpoint_duration.at(with("phase", phase));
   }
-  if (const Measure* units = work_measure(kind); is_leader && units != nullptr)
+  if (const Measure* units = work_measure(kind); is_leader && units != nullptr && !units->series.empty())
     series.work.at(units->series)->done.at(labels_of(*units));
 }
 
@@ -229,7 +229,7 @@ void WorkerMetrics::units(int64_t done, int64_t total) {
   const std::lock_guard lock(impl_->mutex);
   if (!impl_->is_running() || !impl_->is_leader) return;
   const Measure* units = work_measure(impl_->kind);
-  if (units == nullptr) return;
+  if (units == nullptr || units->series.empty()) return;
   WorkerCatalogue::Work& work = *impl_->series.work.at(units->series);
   const Labels labels = impl_->labels_of(*units);
   prometheus::Counter& counter = work.done.at(labels);

@@ -40,7 +40,7 @@ class Decoder {
   std::vector<Parameter>& parameters();
   const std::vector<Parameter>& parameters() const;
 
-  /// `dispatcher.owned_experts` must be those given at construction.
+  /// `dispatcher.owned_experts` must be those given at construction; else Internal.
   DecoderOutput forward(const TokenBatch& batch, TokenDispatcher& dispatcher, const ForwardOptions& options = {}) const;
 
   /// [T, V]; chunked by the caller where T*V is large.

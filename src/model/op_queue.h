@@ -19,8 +19,7 @@ struct NamedTensor {
 /// before it allocates. Undefined tensors have no say.
 ///
 /// Throws   InvalidArgument, with the operation, the tensors and their devices, if they lie on different devices, on
-/// one
-///          that there are no kernels for, or on another CUDA device than the calling thread's current one.
+///          one that there are no kernels for, or on another CUDA device than the calling thread's current one.
 kernels::Queue queue_of(const char* op, std::initializer_list<NamedTensor> tensors);
 
 }  // namespace moe::ops

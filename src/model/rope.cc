@@ -129,6 +129,7 @@ RopeAngles RopeTable::angles(const std::vector<int64_t>& cu_seqlens, const std::
   if (!is_stretched) grow(longest);
   std::vector<at::Tensor> cos{table_.cos.narrow(0, 0, 0)}, sin{table_.sin.narrow(0, 0, 0)};  // of no sequences
   for (const Positions& positions : all) {
+    if (positions.length == 0) continue;  // one that waits may stand beyond the table
     const RopeAngles angles = is_stretched
                                   ? compute(at::arange(positions.first, positions.first + positions.length, at::kLong),
                                             rope_frequencies(rope_, max_positions_, positions.end()))

@@ -122,7 +122,7 @@ bool is_of_another_length(const std::string& path, const Leaves& before, const L
 /// "convert.calibration.data.0.path" for "convert.calibration.0.path", where the list moved.
 std::string moved_path(const std::string& path, const std::map<std::string, std::string>& moved) {
   for (const auto& [from, to] : moved) {
-    if (path.starts_with(from + ".")) return to + path.substr(from.size());
+    if (path == from || path.starts_with(from + ".")) return to + path.substr(from.size());
   }
   return path;
 }

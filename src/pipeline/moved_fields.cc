@@ -68,6 +68,20 @@ void put(YamlNode& message, const std::string& to, YamlNode value) {
   if (at->find(place.key) == nullptr) at->add(place.key, value.where) = std::move(value);
 }
 
+/// `--set convert.calibration.0.path=x` beside a file that has the section.
+void name_items_of_list(YamlNode& section, const MovedField& field, const std::string& path, Problems& problems) {
+  std::erase_if(section.entries, [&](const auto& entry) {
+    const auto& [key, value] = entry;
+    const bool is_item = !key.scalar.empty() && key.scalar.find_first_not_of("0123456789") == std::string::npos;
+    if (is_item) {
+      problems.push_back(
+          {value.where, join_path(path, key.scalar),
+           concat("items of this list are those of '", field.to, "' now; write ", field.to, ".", key.scalar)});
+    }
+    return is_item;
+  });
+}
+
 void move_keys_of_message(YamlNode& message, const std::string& kind, const std::string& path, Problems& problems) {
   std::vector<std::pair<const MovedField*, YamlNode>> moved;
   for (const MovedField& field : kind_named(kind)->moved) {
@@ -82,6 +96,8 @@ void move_keys_of_message(YamlNode& message, const std::string& kind, const std:
       moved.emplace_back(&field, std::move(value));
       return true;
     });
+    YamlNode* section = is_section ? message.find(field.from) : nullptr;
+    if (section != nullptr) name_items_of_list(*section, field, join_path(path, field.from), problems);
   }
   for (auto& [field, value] : moved) put(message, field->to, std::move(value));
 }

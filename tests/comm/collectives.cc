@@ -82,7 +82,7 @@ void check_all_to_all(Communicator& world, const Rows& rows, int64_t width, at::
     for (int64_t i = 0; i < send[peer] * width; ++i) sent.push_back(row_value(me, peer, i));
     for (int64_t i = 0; i < receive[peer] * width; ++i) expected.push_back(row_value(peer, me, i));
   }
-  EXPECT_EQ(world.exchange_counts(send, "counts"), receive);
+  EXPECT_EQ(world.exchange_counts(send, "counts", 1), receive);
   std::vector<int64_t> send_two, receive_two;
   for (int peer = 0; peer < n; ++peer) {
     send_two.insert(send_two.end(), {send[peer], 100 * me + peer});
@@ -285,7 +285,7 @@ void check_refusals(Communicator& world) {
   std::vector<int64_t> counts(world.size(), 1);
   EXPECT_THROW(world.all_to_all(at::zeros({world.size() + 1, 1}), counts, counts, "a row too many"), Internal);
   counts.push_back(0);
-  EXPECT_THROW(world.exchange_counts(counts, "a count too many"), Internal);
+  EXPECT_THROW(world.exchange_counts(counts, "a count too many", 1), Internal);
   EXPECT_THROW(world.all_to_all(at::zeros({world.size(), 1}), counts, counts, "a target too many"), Internal);
   const std::vector<int64_t> ones(world.size(), 1);
   EXPECT_THROW(world.start_reduce_scatter_sum(at::zeros({world.size()}, at::kInt), ones, "ints"), Internal);

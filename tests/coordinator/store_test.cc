@@ -252,13 +252,25 @@ TEST(StoreTest, ConversionsOfSchema2AreReadWhereTheirSettingsStandNow) {
     store.commit(std::move(changes));
   }
   execute_sql(file, "PRAGMA user_version = 2");
-  const StoredState state = Store(file).load();
-  EXPECT_TRUE(fs::exists(folder / "moe.db.before-schema-3"));
-  for (const v1::Stage& stage : {state.pipelines.at(0).spec().stages(0), state.jobs.at(0).stage()}) {
-    EXPECT_EQ(stage.convert().input(), "dense");
-    EXPECT_EQ(stage.convert().ffn().method(), "sequential");
-    EXPECT_EQ(stage.convert().ffn().experts(), 8);
+  const auto expect_sections = [](const StoredState& state) {
+    for (const v1::Stage& stage : {state.pipelines.at(0).spec().stages(0), state.jobs.at(0).stage()}) {
+      EXPECT_EQ(stage.convert().input(), "dense");
+      EXPECT_EQ(stage.convert().ffn().method(), "sequential");
+      EXPECT_EQ(stage.convert().ffn().experts(), 8);
+      EXPECT_TRUE(stage.convert().GetReflection()->GetUnknownFields(stage.convert()).empty());
+    }
+  };
+  {
+    Store store(file);
+    const StoredState state = store.load();
+    EXPECT_TRUE(fs::exists(folder / "moe.db.before-schema-3"));
+    expect_sections(state);
+    Changes again;  // as the next change of the job writes it
+    again.pipelines = state.pipelines;
+    again.jobs = state.jobs;
+    store.commit(std::move(again));
   }
+  expect_sections(Store(file).load());
 }
 
 TEST(StoreTest, ItsFolderIsMadeButNotAWholePath) {

@@ -125,6 +125,12 @@ TEST(RoutingTest, RefusesIdsAndCountsThatDisagree) {
   };
   EXPECT_THAT([&] { sends(2); }, ::testing::ThrowsMessage<InvalidArgument>(
                                      ::testing::HasSubstr("sort_sends: expert_ids[1] is 3; expected 0 to 1")));
+  const std::vector<int64_t> below{0, -1, 1, 0};  // which a division would send to rank 0
+  EXPECT_THAT(
+      [&] {
+        sort_sends({below.data(), 2, 2, 2, 1, row_tokens.data(), slot_rows.data(), local_ids.data(), counts.data()});
+      },
+      ::testing::ThrowsMessage<InvalidArgument>(::testing::HasSubstr("sort_sends: expert_ids[1] is -1")));
   EXPECT_THAT(
       [&] {
         sort_sends({ids.data(), 2, 2, 4, 1, row_tokens.data(), slot_rows.data(), nullptr, counts.data()});

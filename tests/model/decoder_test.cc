@@ -33,7 +33,6 @@ at::Tensor logits_of(const Decoder& decoder, const TokenBatch& batch, KvCache* c
   return decoder.logits(decoder.forward(batch, dispatcher, {.cache = cache}).hidden_TD);
 }
 
-/// Labels: the next token of each sequence, none for its last.
 /// Bytes that a cache keeps alive beyond its keys and values.
 size_t bytes_beside(const KvCache& cache) {
   size_t bytes = 0;
@@ -47,6 +46,7 @@ size_t bytes_beside(const KvCache& cache) {
   return bytes;
 }
 
+/// Labels: the next token of each sequence, none for its last.
 at::Tensor next_tokens(const TokenBatch& batch) {
   at::Tensor labels = at::full_like(batch.tokens_T, -100);
   for (size_t s = 0; s + 1 < batch.cu_seqlens.size(); ++s) {

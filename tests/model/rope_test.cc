@@ -221,6 +221,8 @@ TEST(RopeTableTest, DynamicStretchesTheLongSequenceOnly) {
       (at::arange(50, at::kDouble).unsqueeze(1) * rope_frequencies(dynamic, 32, 50).to(at::kDouble).unsqueeze(0)).sin();
   EXPECT_TRUE(near(alone.sin, expected, 1e-5));
   EXPECT_FALSE(near(alone.cos, plain.angles(long_one).cos, 1e-2));
+  // One that waits beside a short one stands where no table reaches.
+  EXPECT_TRUE(at::equal(table.angles({0, 0, 3}, {2000, 0}).cos, table.angles({0, 3}).cos));
   // And back: a short call has the trained frequencies again.
   EXPECT_TRUE(near(table.angles(short_one).cos, plain.angles(short_one).cos, 1e-12));
 }

@@ -115,6 +115,10 @@ TEST(MovedFieldsTest, FlagsAndJobsAreToldToo) {
                   "--set stages.c.convert.calibration=[{path: c}]: stages.c.convert.calibration: this list is now "
                   "'calibration.data'; move it there"));
   EXPECT_THAT(
+      texts(load_pipeline(std::string(kHead) + kNested, "a.yaml", {"stages.c.convert.calibration.0.path=c"}, {})),
+      ElementsAre("--set stages.c.convert.calibration.0.path=c: stages.c.convert.calibration.0: items of this list "
+                  "are those of 'calibration.data' now; write calibration.data.0"));
+  EXPECT_THAT(
       texts(load_pipeline("apiVersion: moe/v1\nkind: Job\nname: a\nconvert:\n  input: ./m\n  ffn: {method: m, experts: "
                           "4}\n  top_k: 2\n  calibration: [{path: a}]\n",
                           "a.yaml", {}, {})),
