@@ -81,7 +81,11 @@ void require_sound(const TensorRange& range) {
             range.name, "': a part of a tensor is a list of elements, the whole has its shape");
 }
 
-std::map<std::string, ManifestTensor> write_shard(const fs::path& path, const std::vector<TensorRange>& ranges) {
+std::map<std::string, ManifestTensor> write_shard(const fs::path& path, std::vector<TensorRange>&& ranges,
+                                                  const std::atomic<bool>& is_given_up) {
+  const auto require_wanted = [&] {
+    if (is_given_up) throw StorageError(concat("writing ", path.string(), " was given up"));
+  };
   std::vector<SafetensorsWriter::Spec> specs;
   for (const TensorRange& range : ranges) {
     specs.push_back({entry_name(range.name, range.shape, range.first, range.part.numel()), range.part.scalar_type(),
@@ -90,8 +94,10 @@ std::map<std::string, ManifestTensor> write_shard(const fs::path& path, const st
   SafetensorsWriter writer(path, specs);
   std::map<std::string, ManifestTensor> described;
   for (size_t i = 0; i < ranges.size(); ++i) {
-    const TensorRange& range = ranges[i];
-    const at::Tensor data = range.part.contiguous();
+    require_wanted();
+    TensorRange& range = ranges[i];
+    const at::Tensor data = range.part.detach().cpu().contiguous();
+    range.part.reset();
     if (const int64_t bad = count_non_finite(data); bad > 0) {
       throw Diverged(concat("'", range.name, "' holds ", bad, " values of ", data.numel(),
                             " that are not finite; no checkpoint is written of it"));
@@ -102,6 +108,7 @@ std::map<std::string, ManifestTensor> write_shard(const fs::path& path, const st
                range.shape,
                {{range.first, data.numel(), path.filename(), chunk_digests(data)}}});
   }
+  require_wanted();  // a sync may take as long as all before it
   writer.finish();
   return described;
 }

@@ -1,5 +1,7 @@
 #include "checkpoint/checkpointer.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <system_error>
@@ -119,7 +121,8 @@ CheckpointSave::CheckpointSave(const fs::path& root, int64_t step, int attempt, 
       step_(step),
       attempt_(attempt),
       scalars_(std::move(scalars)),
-      world_(world) {
+      world_(world),
+      snapshot_(snapshot) {
   agree(world_, "check checkpoint folder", [&] {
     MOE_CHECK(world_.rank() != 0 || !fs::exists(folder_ / kManifestName), folder_.string(),
               " is a checkpoint already; none is written twice");
@@ -158,6 +161,7 @@ CheckpointSave::CheckpointSave(const fs::path& root, int64_t step, int attempt, 
 }
 
 CheckpointSave::~CheckpointSave() {
+  is_given_up_ = true;
   if (writer_.joinable()) writer_.join();
 }
 
@@ -166,19 +170,23 @@ void CheckpointSave::write() {
   try {
     json described = json::object();
     if (!mine_.empty()) {
-      for (const auto& [name, tensor] : write_shard(folder_ / mine_, written_)) described[name] = to_json(tensor);
+      for (const auto& [name, tensor] : write_shard(folder_ / mine_, std::move(written_), is_given_up_))
+        described[name] = to_json(tensor);
     }
     described_ = described.dump();
   } catch (...) {
     failure_ = std::current_exception();
   }
-  written_.clear();  // copies need not wait for the others
+  written_.clear();  // what was not written need not wait for the others either
   is_written_ = true;
 }
 
 void CheckpointSave::write_beside() {
+  MOE_CHECK(snapshot_ == SnapshotOf::kCopies && !is_written_ && !writer_.joinable(), folder_.string(),
+            " is to be written beside the steps: once, and of copies");
   try {
     writer_ = std::thread([this] { write(); });
+    ::pthread_setname_np(writer_.native_handle(), kWriterName);
   } catch (const std::system_error&) {
     write();  // no thread is to be had
   }
@@ -213,6 +221,16 @@ void CheckpointSave::commit(int keep, const CheckpointAuthority& authority) {
     } catch (const std::exception& error) {  // the new one is safe; a full disk will speak for itself
       log_warning(concat("event=old_checkpoints_not_removed reason=\"", error.what(), "\""));
     }
+  });
+}
+
+void CheckpointSave::give_up() {
+  is_given_up_ = true;
+  agree(world_, "give up checkpoint", [&] {
+    if (writer_.joinable()) writer_.join();
+  });
+  agree(world_, "remove what was given up", [&] {
+    if (world_.rank() == 0) remove_folder(folder_);
   });
 }
 

@@ -61,14 +61,17 @@ enum class SnapshotOf {
   kCopies    ///< in host memory: training may go on; costs the bytes of what this rank writes
 };
 
+/// What a thread that writes one is called, in `top -H` and /proc.
+inline constexpr const char* kWriterName = "checkpoint";
+
 /// A checkpoint on its way to <root>/s<step>-t<attempt>, in three parts, of which the long one needs no other rank:
 ///   the constructor    collective: takes what this rank writes, and makes the folder
 ///   write()            this rank's file; on any thread, beside collectives of others. Its error is told by commit()
-///   commit()           collective, when write() has returned: the manifest, which makes the folder a checkpoint, if
-///   all
-///                      elements of every tensor that a rank holds were written, each by one rank (else Internal)
+///   commit()           collective, when write() has returned: the manifest, which makes the folder a checkpoint. All
+///                      elements of every tensor that a rank holds must be written, each by one rank (else Internal)
 /// A failure on any rank is thrown on all (StorageError), leaves no part of the new checkpoint and keeps the old ones.
-/// Killed or destroyed before commit(), it leaves a folder that is no checkpoint; a later attempt removes it.
+/// Killed or destroyed before commit(), it leaves a folder that is no checkpoint (other ranks may still write into it);
+/// a later attempt removes it when it commits its first one.
 class CheckpointSave {
  public:
   /// Every rank writes those of `ranges` that say so.
@@ -76,11 +79,12 @@ class CheckpointSave {
                  nlohmann::json scalars, Communicator& world, SnapshotOf snapshot);
   CheckpointSave(const CheckpointSave&) = delete;
   CheckpointSave& operator=(const CheckpointSave&) = delete;
+  /// Gives the writing up: waits until the tensor at hand is written, or for as long as the system takes for a write.
   ~CheckpointSave();
 
   /// Throws nothing.
   void write();
-  /// Beside what its rank does next, collectives included. Of copies only. Throws nothing.
+  /// Beside what its rank does next, collectives included. Once, and of copies only (else Internal).
   void write_beside();
   /// Whether this rank's part is done, for better or worse: commit() then waits for other ranks at most.
   bool is_written() const { return is_written_; }
@@ -88,6 +92,8 @@ class CheckpointSave {
   /// Waits for the thread; has the checkpoint committed, and then removes all of ours but the newest `keep`; those of
   /// another configuration, and damaged ones, which may be another's, stay.
   void commit(int keep, const CheckpointAuthority& authority = {});
+  /// Collective, in place of commit(): nothing of it stays. Waits as the destructor does, for all ranks.
+  void give_up();
 
  private:
   void write_manifest(std::map<std::string, ManifestTensor> tensors, const CheckpointAuthority& authority);
@@ -99,12 +105,14 @@ class CheckpointSave {
   std::map<std::string, ManifestTensor> left_to_others_;  ///< what we hold of it they write: no parts
   nlohmann::json scalars_;
   Communicator& world_;
+  SnapshotOf snapshot_;
   std::vector<std::string> shards_;  ///< of all ranks, in the order of those that write
   std::string mine_;                 ///< ours; empty if we write nothing
   std::string described_ = "{}";     ///< what the manifest tells of it, as JSON
   std::exception_ptr failure_;       ///< of write()
   bool is_committed_ = true;
   std::atomic<bool> is_written_ = false;
+  std::atomic<bool> is_given_up_ = false;
   std::thread writer_;  ///< has ours until it is joined
 };
 

@@ -22,11 +22,20 @@ bool CheckpointSaver::begin(int64_t step, const std::vector<TensorRange>& tensor
   });
 }
 
+bool CheckpointSaver::is_written_by_all() {
+  return !any_rank(world_, "checkpoint written", !pending_->is_written());
+}
+
 void CheckpointSaver::poll() {
-  if (!pending_) return;
-  at::Tensor written = at::full({1}, pending_->is_written() ? 1 : 0, at::kLong);
-  world_.all_reduce_sum(written, "checkpoint written");
-  if (written.item<int64_t>() == world_.size()) finish();
+  if (pending_ && is_written_by_all()) finish();
+}
+
+bool CheckpointSaver::settle() {
+  if (!pending_ || is_written_by_all()) return finish();
+  const std::unique_ptr<CheckpointSave> save = std::move(pending_);
+  save->give_up();
+  if (world_.rank() == 0) log_info(concat("event=checkpoint_given_up step=", pending_step_));
+  return true;
 }
 
 bool CheckpointSaver::finish() {

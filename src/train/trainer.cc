@@ -76,10 +76,13 @@ class Trainer {
       if (metrics_) metrics_->write(json_line(record));  // throws nothing that the others would have to know
       request_.monitor.record(record);
       const bool stop = stop_requested();
-      saver_.poll();
-      if (is_last || (!stop && !is_due(spec_.checkpoint_every()))) continue;
-      // Who is asked to leave and cannot save trains on, and tries again after the next step.
-      if (save(stop) && stop) return std::nullopt;
+      if (is_last) break;
+      if (stop || is_due(spec_.checkpoint_every())) {
+        // Who is asked to leave and cannot save trains on, and tries again after the next step.
+        if (save(stop) && stop) return std::nullopt;
+      } else {
+        saver_.poll();
+      }
     }
     saver_.finish();
     compare_replicas();
@@ -245,6 +248,7 @@ class Trainer {
       log_warning(concat("event=step_skipped step=", position_.step, " loss=", loss, " gradient_norm=", norm));
     }
     if (position_.bad_steps < kMaxBadSteps) return;
+    saver_.finish();  // of before: whoever mends the learning rate goes on from it
     throw_agreed<Diverged>(concat("training diverged: ", kMaxBadSteps, " steps in a row up to step ", position_.step,
                                   " gave no finite loss or gradient (loss ", loss, ", gradient norm ", norm,
                                   "); lower learning_rate ", spec_.learning_rate(), " or clip_norm ",
@@ -255,7 +259,8 @@ class Trainer {
 
   /// Has what is now saved: before it leaves if it is to stop, else beside the next steps. False: it could not be.
   bool save(bool is_stopping) {
-    saver_.finish();  // of before, whatever the weights are now
+    // Of before, whatever the weights are now. An outage that it met counts once: the one of now is not tried as well.
+    if (!(is_stopping ? saver_.settle() : saver_.finish())) return false;
     compare_replicas();
     json scalars = {{"position", position_.to_json()},
                     {"attempt", request_.attempt},

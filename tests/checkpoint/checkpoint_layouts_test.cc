@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <fstream>
 #include <functional>
 #include <iostream>
@@ -10,6 +11,7 @@
 #include <mutex>
 #include <thread>
 
+#include "checkpoint/checkpoint_shards.h"
 #include "checkpoint/checkpointer.h"
 #include "comm/agreement.h"
 #include "common/error.h"
@@ -496,6 +498,34 @@ TEST(CheckpointSaveTest, AWriteThatFailsInItsThreadFailsAllAtTheCommit) {
   });
   EXPECT_EQ(failures, 2);
   EXPECT_FALSE(fs::exists(root / "s00000002-t0001"));
+}
+
+TEST(CheckpointSaveTest, OnlyCopiesAreWrittenBesideTheStepsAndOnce) {
+  const testing::TempDir root;
+  const std::unique_ptr<Communicator> self = make_self_communicator();
+  RankState state(0, {1, 1}, 2);
+  CheckpointSave tensors(root.path(), 1, 1, state.ranges(), {{"step", 1}}, *self, SnapshotOf::kTensors);
+  EXPECT_THROW(tensors.write_beside(), Internal);
+  CheckpointSave copies(root.path(), 2, 1, state.ranges(), {{"step", 2}}, *self, SnapshotOf::kCopies);
+  copies.write_beside();
+  EXPECT_THROW(copies.write_beside(), Internal);
+  copies.commit(/*keep=*/5);
+  EXPECT_TRUE(fs::exists(root / "s00000002-t0001/MANIFEST.json"));
+}
+
+TEST(CheckpointSaveTest, AShardLetsGoOfWhatIsWrittenAndGivenUpOfItself) {
+  const testing::TempDir folder;
+  const at::Tensor part = at::ones({3});
+  std::vector<TensorRange> ranges{whole_tensor("w", part, /*is_written=*/true)};
+  std::atomic<bool> is_given_up = true;
+  EXPECT_THROW(write_shard(folder / "shard", std::move(ranges), is_given_up), StorageError);
+  EXPECT_TRUE(fs::is_empty(folder.path()));
+  is_given_up = false;
+  ranges = {whole_tensor("w", part, /*is_written=*/true)};
+  EXPECT_EQ(part.use_count(), 2);
+  EXPECT_EQ(write_shard(folder / "shard", std::move(ranges), is_given_up).count("w"), 1U);
+  EXPECT_EQ(part.use_count(), 1);
+  EXPECT_TRUE(fs::exists(folder / "shard"));
 }
 
 }  // namespace

@@ -54,11 +54,11 @@ TEST_F(EarlierWorkTest, MoreStepsFollowTheLongerCosineFromThereAndKeepTheWarmUp)
   stage_.mutable_train()->clear_warmup_steps();  // 5 %: 2 of 40, 4 of 80
   stage_.mutable_train()->set_checkpoint_every(3);
   const v1::Stage forty = effective(stage_);
-  const Ran killed = run(forty, "job", false, 7);
+  const Ran killed = run(forty, "job", false, 8);  // saved at 3 and 6
   stage_.mutable_train()->set_steps(80);
   const v1::Stage eighty = effective(stage_);
   ASSERT_EQ(eighty.train().warmup_steps(), 4);
-  const Ran again = run(eighty, "job", false, 10);  // saves at 9
+  const Ran again = run(eighty, "job", false, 11);  // saves at 9
   EXPECT_THAT(again.earlier.note, AllOf(HasSubstr("goes on at step 6"), HasSubstr("train.steps was 40 and is 80"),
                                         HasSubstr("train.warmup_steps stays as it was begun")));
   const std::vector<json> before = training_.lines(killed.options), after = training_.lines(again.options);
@@ -78,7 +78,7 @@ TEST_F(EarlierWorkTest, MoreStepsFollowTheLongerCosineFromThereAndKeepTheWarmUp)
                                        {"earlier", {{{"until", 6}, {"steps", 40}, {"warmup_steps", 2}}}}}));
   EXPECT_EQ(scalars["config"]["train"]["learning_rate"], 1e-2);
   // Killed and started again after that, nothing is said of steps any more, and the warm-up is still the one that was.
-  const Ran third = run(eighty, "job", false, 16);  // saves at 12 and 15
+  const Ran third = run(eighty, "job", false, 17);  // saves at 12 and 15
   EXPECT_THAT(third.earlier.note, AllOf(HasSubstr("goes on at step 9"), Not(HasSubstr("train."))));
   EXPECT_NEAR(training_.lines(third.options)[11]["learning_rate"].get<double>(), cosine(12, 2, 80), 1e-12);
   EXPECT_THROW(run(forty, "job"), InvalidArgument) << "fewer steps do not continue it";

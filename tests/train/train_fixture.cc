@@ -1,8 +1,12 @@
 #include "train/train_fixture.h"
 
+#include <chrono>
 #include <cstdio>
+#include <fstream>
 #include <mutex>
+#include <thread>
 
+#include "checkpoint/checkpointer.h"
 #include "checkpoint/safetensors.h"
 #include "common/file_io.h"
 #include "common/json_lines.h"
@@ -50,15 +54,28 @@ TinyTraining::TinyTraining(const std::string& dtype, const std::string& kind) : 
 
 namespace {
 
+bool is_checkpoint_being_written() {
+  for (const auto& task : fs::directory_iterator("/proc/self/task")) {
+    std::string name;
+    if (std::getline(std::ifstream(task.path() / "comm"), name); name == kWriterName) return true;
+  }
+  return false;
+}
+
 /// Calls what the options have for it.
 class OptionsMonitor final : public WorkMonitor {
  public:
-  OptionsMonitor(const TinyTraining::Options& options, int rank) : options_(options), rank_(rank) {}
+  /// `calls` is that of all ranks: what a test is told of steps it need not lock.
+  OptionsMonitor(const TinyTraining::Options& options, int rank, std::mutex& calls)
+      : options_(options), rank_(rank), calls_(calls) {}
 
   void data_read(const std::map<std::string, std::string>& digests) override {
     if (options_.on_data_read) options_.on_data_read(digests);
   }
   void record(const StepRecord& at) override {
+    while (options_.awaits_writers && is_checkpoint_being_written())
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    const std::lock_guard<std::mutex> lock(calls_);
     if (options_.progress) options_.progress(at);
   }
   bool should_stop() override { return options_.should_stop && options_.should_stop(rank_); }
@@ -69,6 +86,7 @@ class OptionsMonitor final : public WorkMonitor {
  private:
   const TinyTraining::Options& options_;
   int rank_;
+  std::mutex& calls_;
 };
 
 }  // namespace
@@ -92,9 +110,9 @@ std::optional<TrainOutcome> TinyTraining::run(const Options& options) const {
     checkpoints.is_ours = [&](const nlohmann::json& scalars) { return scalars["inputs"] == configuration["inputs"]; };
   }
   bool is_first = true;
-  std::mutex mutex;
+  std::mutex mutex, calls;
   run_ranks(options.ranks, [&](Communicator& world) {
-    OptionsMonitor monitor(options, world.rank());
+    OptionsMonitor monitor(options, world.rank(), calls);
     const TrainRequest request{.spec = spec,
                                .gang = gang,
                                .seed = 3,

@@ -34,6 +34,8 @@ class TinyTraining {
     std::function<bool(int rank)> should_stop = {};
     std::function<void()> on_failed_save = {};
     std::function<void(const std::map<std::string, std::string>& digests)> on_data_read = {};
+    /// A step ends when what is being written is, so that a checkpoint is always committed by the step after it.
+    bool awaits_writers = true;
     RecipeMaker recipe = recipes().at(kDefaultRecipe);
   };
   /// On `ranks` threads; all must return the same metrics. Throws what the ranks threw.
