@@ -260,14 +260,15 @@ def compare(old, new):
 
 
 def step_seconds(work):
-    """Median seconds of a step of each stage, and the seconds of the conversion."""
+    """Median seconds of a step of each training stage, and the seconds of every stage: work beside the steps shows in both."""
     times = {}
     for stage in ["stage1", "stage2"]:
         lines = (work / f"job/{stage}/attempts/0001/metrics.jsonl").read_text().splitlines()
         steps = [json.loads(line) for line in lines]
-        times[stage] = statistics.median(step["step_seconds"] for step in steps if "step_seconds" in step)
+        times[f"step of {stage}"] = statistics.median(step["step_seconds"] for step in steps if "step_seconds" in step)
     summary = json.loads((work / "job/summary.json").read_text())
-    times["convert"] = next(stage["seconds"] for stage in summary["stages"] if stage["stage"] == "convert")
+    for name in ["convert", "stage1", "stage2"]:
+        times[f"all of {name}"] = next(stage["seconds"] for stage in summary["stages"] if stage["stage"] == name)
     return times
 
 
@@ -304,11 +305,11 @@ def compare_builds(options):
                 say("differs:", line)
             say(f"{files} files compared, {len(found)} differ; both runs lie in {folder}")
     if options.rounds > 1:
-        say(f"{'':10} {'old s':>9} {'new s':>9} {'new/old':>8}  (medians of {options.rounds} pairs)")
+        say(f"{'':14} {'old s':>9} {'new s':>9} {'new/old':>8}  (medians of {options.rounds} pairs)")
         for what in pairs[0]["old"]:
             old, new = ([times[name][what] for times in pairs] for name in ("old", "new"))
             ratio = statistics.median(b / a for a, b in zip(old, new))
-            say(f"{what:10} {statistics.median(old):9.4f} {statistics.median(new):9.4f} {ratio:8.3f}")
+            say(f"{what:14} {statistics.median(old):9.4f} {statistics.median(new):9.4f} {ratio:8.3f}")
     if not found and not options.out:
         shutil.rmtree(folder)
     say("the same" if not found else f"{len(found)} DIFFERENCES")
