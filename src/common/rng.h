@@ -39,6 +39,7 @@ enum RngStream : uint32_t {
   kStreamDataOrder = 4,
   kStreamSampling = 5,
   kStreamRowOrder = 6,
+  kStreamNeuronClusters = 7,
   kStreamTest = 100,
 };
 

@@ -1,0 +1,228 @@
+#include "convert/balanced_kmeans.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <string>
+#include <utility>
+
+#include "comm/agreement.h"
+#include "common/error.h"
+#include "common/rng.h"
+#include "convert/balanced_assignment.h"
+#include "model/ops.h"
+
+namespace moe {
+namespace {
+
+/// Squared lengths of rows, [n] double. Here and below sums are made in the order of the rows, so that no bit depends
+/// on threads.
+std::vector<double> squared_lengths(const at::Tensor& rows_nD) {
+  std::vector<double> sums(rows_nD.size(0), 0);
+  const float* row = rows_nD.const_data_ptr<float>();
+  for (double& sum : sums) {
+    for (int64_t d = 0; d < rows_nD.size(1); ++d) sum += static_cast<double>(row[d]) * row[d];
+    row += rows_nD.size(1);
+  }
+  return sums;
+}
+
+/// Sums of the members of each cluster. [N, D] double
+at::Tensor sums_of(const at::Tensor& rows_nD, const std::vector<int32_t>& cluster_of, int64_t clusters) {
+  const int64_t width = rows_nD.size(1);
+  at::Tensor sums_ND = at::zeros({clusters, width}, at::kDouble);
+  const float* row = rows_nD.const_data_ptr<float>();
+  for (const int32_t cluster : cluster_of) {
+    double* sum = sums_ND.mutable_data_ptr<double>() + cluster * width;
+    for (int64_t d = 0; d < width; ++d) sum[d] += row[d];
+    row += width;
+  }
+  return sums_ND;
+}
+
+at::Tensor means_of(const at::Tensor& sums_ND, const std::vector<int32_t>& cluster_of) {
+  std::vector<double> members(sums_ND.size(0), 0);
+  for (const int32_t cluster : cluster_of) ++members[cluster];
+  return (sums_ND / at::tensor(members, at::kDouble).unsqueeze(1)).to(at::kFloat);
+}
+
+/// Lloyd's steps from one start.
+class Restart {
+ public:
+  Restart(const at::Tensor& rows_nD, const std::vector<double>& lengths, const KMeansOptions& options)
+      : rows_nD_(rows_nD),
+        lengths_(lengths),
+        options_(options),
+        capacities_(even_capacities(rows_nD.size(0), options.clusters)),
+        costs_(lengths.size() * capacities_.size()) {}
+
+  void run(int64_t number) {
+    seed_centres(number);
+    double before = std::numeric_limits<double>::infinity();
+    for (steps_ = 1;; ++steps_) {
+      measure_costs();
+      std::vector<int32_t> assigned = balanced_assignment(costs_, capacities_);
+      const bool is_still = assigned == cluster_of_;
+      cluster_of_ = std::move(assigned);
+      const double inertia = update_centres();
+      if (is_still || before - inertia < options_.tolerance * before || steps_ == options_.max_steps) break;
+      before = inertia;
+    }
+  }
+
+  double inertia() const { return inertia_; }
+  int64_t steps() const { return steps_; }
+  const std::vector<int32_t>& cluster_of() const { return cluster_of_; }
+
+ private:
+  int64_t points() const { return rows_nD_.size(0); }
+
+  /// k-means++: each next centre is a point, likelier the farther it is from those before.
+  void seed_centres(int64_t number) {
+    CounterRng rng(options_.seed, options_.stream, options_.substream);
+    // Each restart draws a number a cluster; its own come after those of the restarts before it.
+    for (int64_t skipped = 0; skipped < number * options_.clusters; ++skipped) rng.uniform();
+    std::vector<double> distances(points(), std::numeric_limits<double>::infinity());
+    std::vector<int64_t> chosen{static_cast<int64_t>(rng.uniform() * static_cast<double>(points()))};
+    while (static_cast<int64_t>(chosen.size()) < options_.clusters) {
+      const at::Tensor products_n = ops::linear(rows_nD_, rows_nD_.narrow(0, chosen.back(), 1)).flatten();
+      const float* product = products_n.const_data_ptr<float>();
+      for (int64_t i = 0; i < points(); ++i) {
+        const double squared = lengths_[i] + lengths_[chosen.back()] - 2.0 * product[i];
+        distances[i] = std::min(distances[i], std::max(0.0, squared));
+      }
+      chosen.push_back(draw(distances, rng.uniform()));
+    }
+    centres_ND_ = rows_nD_.index_select(0, at::tensor(chosen, at::kLong));
+  }
+
+  /// The point at which the running sum passes `share` of the whole; where all distances are 0, that of its number.
+  static int64_t draw(const std::vector<double>& weights, double share) {
+    const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+    if (!(sum > 0)) return static_cast<int64_t>(share * static_cast<double>(weights.size()));
+    double running = 0;
+    for (size_t i = 0; i < weights.size(); ++i) {
+      running += weights[i];
+      if (running > share * sum) return static_cast<int64_t>(i);
+    }
+    return static_cast<int64_t>(weights.size()) - 1;
+  }
+
+  void measure_costs() {
+    const at::Tensor products_nN = ops::linear(rows_nD_, centres_ND_).contiguous();
+    const float* product = products_nN.const_data_ptr<float>();
+    const std::vector<double> centre_lengths = squared_lengths(centres_ND_);
+    double* cost = costs_.data();
+    for (const double length : lengths_) {
+      for (const double centre_length : centre_lengths) *cost++ = length + centre_length - 2.0 * *product++;
+    }
+  }
+
+  /// The sum of squared distances to the new centres is that of the lengths less what the means explain.
+  double update_centres() {
+    const at::Tensor sums_ND = sums_of(rows_nD_, cluster_of_, options_.clusters);
+    centres_ND_ = means_of(sums_ND, cluster_of_);
+    inertia_ = std::accumulate(lengths_.begin(), lengths_.end(), 0.0);
+    const double* sum = sums_ND.const_data_ptr<double>();
+    for (int64_t i = 0; i < sums_ND.numel(); ++i) {
+      inertia_ -= sum[i] * sum[i] / static_cast<double>(capacities_[i / sums_ND.size(1)]);
+    }
+    return inertia_;
+  }
+
+  const at::Tensor& rows_nD_;
+  const std::vector<double>& lengths_;
+  const KMeansOptions& options_;
+  std::vector<int64_t> capacities_;
+  std::vector<double> costs_;  ///< [n, N]
+  at::Tensor centres_ND_;
+  std::vector<int32_t> cluster_of_;
+  double inertia_ = 0;
+  int64_t steps_ = 0;
+};
+
+/// What a rank tells of its best restart, as bytes: the ranks are of one gang and one architecture.
+struct Found {
+  double inertia = std::numeric_limits<double>::infinity();
+  int64_t number = 0;
+  int64_t steps = 0;
+};
+
+std::string to_bytes(const Found& found, const std::vector<int32_t>& cluster_of) {
+  std::string bytes(sizeof(Found) + cluster_of.size() * sizeof(int32_t), '\0');
+  std::memcpy(bytes.data(), &found, sizeof(Found));
+  if (!cluster_of.empty())
+    std::memcpy(bytes.data() + sizeof(Found), cluster_of.data(), cluster_of.size() * sizeof(int32_t));
+  return bytes;
+}
+
+/// Clusters in the order of their least points.
+void number_by_least_point(std::vector<int32_t>& cluster_of, int64_t clusters) {
+  std::vector<int32_t> number(clusters, -1);
+  int32_t next = 0;
+  for (int32_t& cluster : cluster_of) {
+    if (number[cluster] < 0) number[cluster] = next++;
+    cluster = number[cluster];
+  }
+}
+
+}  // namespace
+
+at::Tensor spherical_rows(const at::Tensor& rows_nD) {
+  const int64_t points = rows_nD.size(0), width = rows_nD.size(1);
+  at::Tensor unit_nD = rows_nD.contiguous().clone();
+  std::vector<double> sum(width, 0);
+  const std::vector<double> lengths = squared_lengths(unit_nD);
+  float* row = unit_nD.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < points; ++i, row += width) {
+    const double length = std::sqrt(lengths[i]);
+    for (int64_t d = 0; d < width; ++d) {
+      if (length >= 1e-12) row[d] = static_cast<float>(row[d] / length);
+      sum[d] += row[d];
+    }
+  }
+  row = unit_nD.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < points; ++i, row += width) {
+    for (int64_t d = 0; d < width; ++d) row[d] = static_cast<float>(row[d] - sum[d] / static_cast<double>(points));
+  }
+  return unit_nD;
+}
+
+KMeansResult balanced_kmeans(const at::Tensor& rows_nD, const KMeansOptions& options, Communicator& world) {
+  if (options.clusters < 1 || rows_nD.size(0) < options.clusters) {
+    throw_agreed<InvalidArgument>(
+        concat("convert: ", rows_nD.size(0), " points cannot be ", options.clusters, " clusters; use fewer"));
+  }
+  const at::NoGradGuard no_grad;
+  const at::Tensor points_nD = options.is_spherical ? spherical_rows(rows_nD) : rows_nD.contiguous();
+  const std::vector<double> lengths = squared_lengths(points_nD);
+  Found best;
+  std::vector<int32_t> cluster_of;
+  for (int64_t number = world.rank(); number < options.restarts; number += world.size()) {
+    Restart restart(points_nD, lengths, options);
+    restart.run(number);
+    if (restart.inertia() >= best.inertia) continue;
+    best = {restart.inertia(), number, restart.steps()};
+    cluster_of = restart.cluster_of();
+  }
+  for (const std::string& bytes :
+       world.all_gather_bytes_after_work(to_bytes(best, cluster_of), "clusters of restarts")) {
+    Found found;
+    std::memcpy(&found, bytes.data(), sizeof(Found));
+    const bool is_better =
+        found.inertia < best.inertia || (found.inertia == best.inertia && found.number < best.number);
+    if (bytes.size() == sizeof(Found) || !is_better) continue;
+    best = found;
+    cluster_of.resize((bytes.size() - sizeof(Found)) / sizeof(int32_t));
+    std::memcpy(cluster_of.data(), bytes.data() + sizeof(Found), bytes.size() - sizeof(Found));
+  }
+  number_by_least_point(cluster_of, options.clusters);
+  const at::Tensor centres_ND = means_of(sums_of(points_nD, cluster_of, options.clusters), cluster_of);
+  return {std::move(cluster_of), centres_ND, best.inertia, best.steps};
+}
+
+}  // namespace moe

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "comm/communicator.h"
+
+// n points, D dimensions, N clusters.
+namespace moe {
+
+struct KMeansOptions {
+  int64_t clusters = 0;
+  uint64_t seed = 0;
+  uint32_t stream = 0;       ///< CounterRng's, of the purpose
+  uint32_t substream = 0;    ///< and of the layer
+  int64_t restarts = 3;      ///< from other first centres; the best one counts
+  int64_t max_steps = 100;   ///< of one restart
+  double tolerance = 1e-5;   ///< a step that lowers the inertia by less of it is the last
+  bool is_spherical = true;  ///< rows are divided by their lengths and freed of their mean before
+};
+
+struct KMeansResult {
+  std::vector<int32_t> cluster_of;  ///< [n]; clusters are numbered by their least point
+  at::Tensor centres_ND;            ///< float: means of the members, of rows as they are clustered
+  double inertia = 0;               ///< sum of squared distances to them
+  int64_t steps = 0;                ///< of the restart that counts
+};
+
+/// Clusters of equal size (by one at most unequal) with a low sum of squared distances to their means. Lloyd's
+/// algorithm with an exact balanced assignment (convert/balanced_assignment.h), which never raises the inertia, from
+/// k-means++ centres. Restarts are spread over the ranks; the result is the same on every rank and at any number of
+/// them, bit for bit. Collective; `rows_nD` is the same on every rank, float.
+/// Source   LLaMA-MoE (arXiv:2406.16554) for the balance; Arthur & Vassilvitskii 2007 (k-means++).
+/// Throws   InvalidArgument, on every rank, if there are fewer points than clusters.
+KMeansResult balanced_kmeans(const at::Tensor& rows_nD, const KMeansOptions& options, Communicator& world);
+
+/// Rows as clustered: divided by their lengths (shorter ones than 1e-12 stay), less the mean of all. [n, D], float
+at::Tensor spherical_rows(const at::Tensor& rows_nD);
+
+}  // namespace moe

@@ -1,0 +1,141 @@
+#include "convert/balanced_kmeans.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <mutex>
+#include <numeric>
+#include <set>
+
+#include "common/error.h"
+#include "common/rng.h"
+#include "testing/random_tensor.h"
+#include "testing/run_ranks.h"
+
+namespace moe {
+namespace {
+
+using ::testing::HasSubstr;
+
+/// `clusters` heaps of `size` points around far centres, in a random order; `owner` tells the heap of each point.
+at::Tensor planted(int64_t clusters, int64_t size, int64_t width, double spread, std::vector<int32_t>& owner) {
+  CounterRng rng(11, kStreamTest);
+  const std::vector<int64_t> order = random_permutation(clusters * size, rng);
+  at::Tensor centres = at::empty({clusters, width}), rows = at::empty({clusters * size, width});
+  for (int64_t i = 0; i < centres.numel(); ++i) centres.mutable_data_ptr<float>()[i] = static_cast<float>(rng.normal());
+  owner.assign(clusters * size, 0);
+  for (int64_t i = 0; i < clusters * size; ++i) {
+    owner[i] = static_cast<int32_t>(order[i] % clusters);
+    for (int64_t d = 0; d < width; ++d) {
+      rows.mutable_data_ptr<float>()[i * width + d] =
+          centres.const_data_ptr<float>()[owner[i] * width + d] + static_cast<float>(spread * rng.normal());
+    }
+  }
+  return rows;
+}
+
+KMeansResult on_one(const at::Tensor& rows, const KMeansOptions& options) {
+  return balanced_kmeans(rows, options, *make_self_communicator());
+}
+
+std::map<int32_t, int64_t> sizes_of(const std::vector<int32_t>& cluster_of) {
+  std::map<int32_t, int64_t> sizes;
+  for (const int32_t cluster : cluster_of) ++sizes[cluster];
+  return sizes;
+}
+
+/// Sum of squared distances to the members' means, in double.
+double inertia_of(const at::Tensor& rows, const std::vector<int32_t>& cluster_of) {
+  const at::Tensor points = rows.to(at::kDouble);
+  double sum = 0;
+  for (const auto& [cluster, size] : sizes_of(cluster_of)) {
+    std::vector<int64_t> members;
+    for (size_t i = 0; i < cluster_of.size(); ++i) {
+      if (cluster_of[i] == cluster) members.push_back(static_cast<int64_t>(i));
+    }
+    const at::Tensor mine = points.index_select(0, at::tensor(members, at::kLong));
+    sum += (mine - mine.mean(0, true)).square().sum().item<double>();
+  }
+  return sum;
+}
+
+TEST(BalancedKMeansTest, FindsHeapsOfEqualSize) {
+  std::vector<int32_t> owner;
+  const at::Tensor rows = planted(6, 40, 24, 0.05, owner);
+  const KMeansResult found = on_one(rows, {.clusters = 6, .seed = 3, .restarts = 8});
+  std::set<std::pair<int32_t, int32_t>> pairs;
+  for (size_t i = 0; i < owner.size(); ++i) pairs.emplace(owner[i], found.cluster_of[i]);
+  EXPECT_EQ(pairs.size(), 6U) << "a heap and a cluster are the same points";
+  EXPECT_EQ(found.cluster_of[0], 0) << "numbered by their least points";
+  EXPECT_NEAR(found.inertia, inertia_of(spherical_rows(rows), found.cluster_of), 1e-6 * found.inertia);
+}
+
+TEST(BalancedKMeansTest, SizesDifferByOneAtMostAndMoreStepsAreNoWorse) {
+  const at::Tensor rows = testing::random_normal({203, 16}, 5, at::kFloat);
+  double before = 1e30;
+  for (const int64_t steps : {1, 2, 3, 5, 8, 100}) {
+    const KMeansResult found =
+        on_one(rows, {.clusters = 8, .seed = 1, .restarts = 1, .max_steps = steps, .tolerance = 0});
+    for (const auto& [cluster, size] : sizes_of(found.cluster_of)) EXPECT_TRUE(size == 25 || size == 26) << size;
+    EXPECT_NEAR(found.inertia, inertia_of(spherical_rows(rows), found.cluster_of), 1e-6 * found.inertia);
+    EXPECT_LE(found.inertia, before * (1 + 1e-9)) << steps;
+    before = found.inertia;
+  }
+}
+
+// Two neurons that look the same way are one direction, however long they are.
+TEST(BalancedKMeansTest, LengthsDoNotCount) {
+  const at::Tensor rows = testing::random_normal({60, 12}, 6, at::kFloat);
+  at::Tensor stretched = rows.clone();
+  for (int64_t i = 0; i < 60; ++i) stretched[i].mul_(static_cast<double>(uint64_t{1} << (i % 5)));
+  stretched[7].zero_();
+  at::Tensor with_zero = rows.clone();
+  with_zero[7].zero_();
+  const KMeansOptions options{.clusters = 5, .seed = 2};
+  EXPECT_EQ(on_one(stretched, options).cluster_of, on_one(with_zero, options).cluster_of);
+}
+
+TEST(BalancedKMeansTest, TheSameOnAnyNumberOfRanksAndForTheSameSeedAlone) {
+  const at::Tensor rows = testing::random_normal({96, 10}, 9, at::kFloat);
+  const KMeansOptions options{.clusters = 6, .seed = 4, .stream = kStreamTest, .substream = 2, .restarts = 3};
+  const KMeansResult alone = on_one(rows, options);
+  for (const int ranks : {2, 4}) {
+    std::mutex mutex;
+    testing::run_ranks(ranks, [&](Communicator& world) {
+      const KMeansResult found = balanced_kmeans(rows, options, world);
+      const std::lock_guard<std::mutex> lock(mutex);
+      EXPECT_EQ(found.cluster_of, alone.cluster_of) << ranks;
+      EXPECT_TRUE(found.centres_ND.equal(alone.centres_ND)) << ranks;
+      EXPECT_EQ(found.inertia, alone.inertia);
+      EXPECT_EQ(found.steps, alone.steps);
+    });
+  }
+  KMeansOptions other = options;
+  other.substream = 3;
+  EXPECT_NE(on_one(rows, other).cluster_of, alone.cluster_of);
+  other.restarts = 1;
+  EXPECT_GE(on_one(rows, other).inertia,
+            on_one(rows, {.clusters = 6, .seed = 4, .stream = kStreamTest, .substream = 3, .restarts = 4}).inertia);
+}
+
+TEST(BalancedKMeansTest, TwinsAndSingles) {
+  const at::Tensor twins = testing::random_normal({1, 8}, 1, at::kFloat).expand({12, 8}).contiguous();
+  const KMeansResult found = on_one(twins, {.clusters = 4});
+  EXPECT_EQ(sizes_of(found.cluster_of).size(), 4U);
+  EXPECT_NEAR(found.inertia, 0, 1e-9);
+  const at::Tensor few = testing::random_normal({5, 8}, 2, at::kFloat);
+  EXPECT_EQ(on_one(few, {.clusters = 5}).cluster_of, (std::vector<int32_t>{0, 1, 2, 3, 4}));
+  EXPECT_EQ(on_one(few, {.clusters = 1}).cluster_of, (std::vector<int32_t>{0, 0, 0, 0, 0}));
+  try {
+    on_one(few, {.clusters = 6});
+    FAIL();
+  } catch (const InvalidArgument& error) {
+    EXPECT_THAT(error.what(), HasSubstr("5 points cannot be 6 clusters"));
+  }
+}
+
+}  // namespace
+}  // namespace moe
