@@ -20,9 +20,11 @@ namespace {
 
 using ::testing::HasSubstr;
 
-/// `clusters` heaps of `size` points around far centres, in a random order; `owner` tells the heap of each point.
-at::Tensor planted(int64_t clusters, int64_t size, int64_t width, double spread, std::vector<int32_t>& owner) {
-  CounterRng rng(11, kStreamTest);
+/// `clusters` groups of `size` points around Gaussian centres, in a random order; `owner` tells the group of each
+/// point.
+at::Tensor planted(int64_t clusters, int64_t size, int64_t width, double spread, uint64_t seed,
+                   std::vector<int32_t>& owner) {
+  CounterRng rng(seed, kStreamTest);
   const std::vector<int64_t> order = random_permutation(clusters * size, rng);
   at::Tensor centres = at::empty({clusters, width}), rows = at::empty({clusters * size, width});
   for (int64_t i = 0; i < centres.numel(); ++i) centres.mutable_data_ptr<float>()[i] = static_cast<float>(rng.normal());
@@ -62,15 +64,18 @@ double inertia_of(const at::Tensor& rows, const std::vector<int32_t>& cluster_of
   return sum;
 }
 
-TEST(BalancedKMeansTest, FindsHeapsOfEqualSize) {
-  std::vector<int32_t> owner;
-  const at::Tensor rows = planted(6, 40, 24, 0.05, owner);
-  const KMeansResult found = on_one(rows, {.clusters = 6, .seed = 3, .restarts = 8});
-  std::set<std::pair<int32_t, int32_t>> pairs;
-  for (size_t i = 0; i < owner.size(); ++i) pairs.emplace(owner[i], found.cluster_of[i]);
-  EXPECT_EQ(pairs.size(), 6U) << "a heap and a cluster are the same points";
-  EXPECT_EQ(found.cluster_of[0], 0) << "numbered by their least points";
-  EXPECT_NEAR(found.inertia, inertia_of(spherical_rows(rows), found.cluster_of), 1e-6 * found.inertia);
+// 8 groups of 86 vectors around Gaussian centres, as unit vectors (LLaMA-MoE v1 specification, T4).
+TEST(BalancedKMeansTest, FindsGroupsOfEqualSize) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    std::vector<int32_t> owner;
+    const at::Tensor rows = planted(8, 86, 64, 0.2, seed, owner);
+    const KMeansResult found = on_one(rows, {.clusters = 8, .seed = seed, .restarts = 3});
+    std::set<std::pair<int32_t, int32_t>> pairs;
+    for (size_t i = 0; i < owner.size(); ++i) pairs.emplace(owner[i], found.cluster_of[i]);
+    EXPECT_EQ(pairs.size(), 8U) << "a group and a cluster are the same points; seed " << seed;
+    EXPECT_EQ(found.cluster_of[0], 0) << "numbered by their least points";
+    EXPECT_NEAR(found.inertia, inertia_of(spherical_rows(rows), found.cluster_of), 1e-6 * found.inertia);
+  }
 }
 
 TEST(BalancedKMeansTest, SizesDifferByOneAtMostAndMoreStepsAreNoWorse) {
@@ -84,6 +89,9 @@ TEST(BalancedKMeansTest, SizesDifferByOneAtMostAndMoreStepsAreNoWorse) {
     EXPECT_LE(found.inertia, before * (1 + 1e-9)) << steps;
     before = found.inertia;
   }
+  std::vector<int32_t> in_turn(203);
+  for (size_t i = 0; i < in_turn.size(); ++i) in_turn[i] = static_cast<int32_t>(i % 8);
+  EXPECT_LT(before, inertia_of(spherical_rows(rows), in_turn)) << "no better than any split";
 }
 
 // Two neurons that look the same way are one direction, however long they are.
