@@ -198,7 +198,7 @@ KMeansResult balanced_kmeans(const at::Tensor& rows_nD, const KMeansOptions& opt
         concat("convert: ", rows_nD.size(0), " points cannot be ", options.clusters, " clusters; use fewer"));
   }
   const at::NoGradGuard no_grad;
-  const at::Tensor points_nD = options.is_spherical ? spherical_rows(rows_nD) : rows_nD.contiguous();
+  const at::Tensor points_nD = spherical_rows(rows_nD);
   const std::vector<double> lengths = squared_lengths(points_nD);
   Found best;
   std::vector<int32_t> cluster_of;

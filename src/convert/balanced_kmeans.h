@@ -13,12 +13,11 @@ namespace moe {
 struct KMeansOptions {
   int64_t clusters = 0;
   uint64_t seed = 0;
-  uint32_t stream = 0;       ///< CounterRng's, of the purpose
-  uint32_t substream = 0;    ///< and of the layer
-  int64_t restarts = 3;      ///< from other first centres; the best one counts
-  int64_t max_steps = 100;   ///< of one restart
-  double tolerance = 1e-5;   ///< a step that lowers the inertia by less of it is the last
-  bool is_spherical = true;  ///< rows are divided by their lengths and freed of their mean before
+  uint32_t stream = 0;      ///< CounterRng's, of the purpose
+  uint32_t substream = 0;   ///< and of the layer
+  int64_t restarts = 3;     ///< from other first centres; the best one counts
+  int64_t max_steps = 100;  ///< of one restart
+  double tolerance = 1e-5;  ///< a step that lowers the inertia by less of it is the last
 };
 
 struct KMeansResult {
@@ -28,7 +27,8 @@ struct KMeansResult {
   int64_t steps = 0;                ///< of the restart that counts
 };
 
-/// Clusters of equal size (by one at most unequal) with a low sum of squared distances to their means. Lloyd's
+/// Clusters of equal size (by one at most unequal) of the rows' directions (spherical_rows), with a low sum of squared
+/// distances to their means. Lloyd's
 /// algorithm with an exact balanced assignment (convert/balanced_assignment.h), which never raises the inertia, from
 /// k-means++ centres. Restarts are spread over the ranks; the result is the same on every rank and at any number of
 /// them, bit for bit. Collective; `rows_nD` is the same on every rank, float.

@@ -57,7 +57,7 @@ TEST(SpecTest, KeysOfAJobAreThoseOfItsStage) {
   EXPECT_THAT(texts(load_pipeline(job + "evalute: {input: ./m}\nsed: 3\n", "a.yaml", {}, {})),
               ElementsAre("a.yaml:4: evalute: unknown key (evalute); did you mean 'evaluate'?",
                           "a.yaml:5: sed: unknown key (sed); did you mean 'seed'?",
-                          HasSubstr("nothing to do; a Job needs one of convert, train, ")));
+                          HasSubstr("nothing to do; a Job needs one of convert, train, evaluate, export or analyze")));
   EXPECT_THAT(texts(load_pipeline(job + "gate: {name: g}\nexport: {input: ./m}\n", "a.yaml", {}, {})),
               ElementsAre("a.yaml:4: gate: unknown key (gate); did you mean 'name'?"));
   EXPECT_THAT(

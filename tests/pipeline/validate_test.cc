@@ -315,7 +315,7 @@ TEST(ValidateTest, TopLevelFieldsOfTheOtherKind) {
                           "a.yaml:4: seed: a Pipeline sets the seed in defaults or in a stage; move it",
                           "a.yaml:5: gang: a Pipeline sets the gang in defaults or in a stage; move it"));
   EXPECT_THAT(texts("kind: Job\n"),
-              ElementsAre(::testing::StartsWith("a.yaml:1: nothing to do; a Job needs one of convert, train, ")));
+              ElementsAre("a.yaml:1: nothing to do; a Job needs one of convert, train, evaluate, export or analyze"));
   EXPECT_THAT(
       texts("kind: Job\nevaluate: {input: ./m, data: [{path: a}]}\nstages: [{name: x, train: {input: ./m, steps: 1, "
             "data: [{path: a}]}}]\n"),
