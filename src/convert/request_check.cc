@@ -2,9 +2,7 @@
 
 #include <cmath>
 #include <cstdint>
-#include <map>
 #include <string>
-#include <vector>
 
 #include "common/divisors.h"
 #include "common/error.h"
@@ -63,13 +61,8 @@ void check_calibration(const ConversionMethod& method, const v1::ConvertSpec& sp
 
 /// Plans take neurons and tensors of all models by the same numbers and names.
 void check_others(const ConvertRequest& request) {
-  const auto shape = [](const ModelConfig& config) {
-    std::map<std::string, std::vector<int64_t>> shapes;
-    for (const TensorSpec& spec : logical_tensor_specs(config)) shapes[spec.name] = spec.shape;
-    return shapes;
-  };
   for (const ModelDirectory* const other : request.others) {
-    if (other->config().moe || shape(other->config()) != shape(request.source.config())) {
+    if (other->config().moe || !have_same_tensors(other->config(), request.source.config())) {
       throw InvalidArgument(concat("convert: ", other->path().string(), " is not a dense model of the shape of ",
                                    request.source.path().string(), "; give models that have the same tensors"));
     }

@@ -1,5 +1,6 @@
 #include "model/tensor_specs.h"
 
+#include <map>
 #include <utility>
 
 namespace moe {
@@ -68,6 +69,15 @@ std::vector<TensorSpec> logical_tensor_specs(const ModelConfig& config) {
   if (!config.tie_word_embeddings) specs.tensor({TensorPart::kHead}, {config.vocab_size, config.hidden_size});
   if (config.head_bias) specs.tensor(TensorId{TensorPart::kHead}.bias(), {config.vocab_size});
   return specs.take();
+}
+
+bool have_same_tensors(const ModelConfig& a, const ModelConfig& b) {
+  const auto shapes = [](const ModelConfig& config) {
+    std::map<std::string, std::vector<int64_t>> found;
+    for (const TensorSpec& spec : logical_tensor_specs(config)) found[spec.name] = spec.shape;
+    return found;
+  };
+  return shapes(a) == shapes(b);
 }
 
 }  // namespace moe

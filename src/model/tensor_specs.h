@@ -21,4 +21,7 @@ struct TensorSpec {
 /// Every tensor that a model directory of this config holds, in writing order.
 std::vector<TensorSpec> logical_tensor_specs(const ModelConfig& config);
 
+/// Whether models of these configs hold tensors of the same names and shapes.
+bool have_same_tensors(const ModelConfig& a, const ModelConfig& b);
+
 }  // namespace moe

@@ -112,12 +112,7 @@ struct Models {
   std::optional<OpenedModel> baseline;
 
   void require_same_tensors() const {
-    const auto shapes = [](const ModelDirectory& directory) {
-      std::map<std::string, std::vector<int64_t>> found;
-      for (const TensorSpec& spec : logical_tensor_specs(directory.config())) found[spec.name] = spec.shape;
-      return found;
-    };
-    if (!baseline || shapes(model.directory) == shapes(baseline->directory)) return;
+    if (!baseline || have_same_tensors(model.directory.config(), baseline->directory.config())) return;
     throw InvalidArgument(concat("analyze: baseline ", baseline->directory.path().string(), " has not the tensors of ",
                                  model.directory.path().string(),
                                  "; give the model that its training began with, or leave baseline out"));
