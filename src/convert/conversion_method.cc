@@ -3,7 +3,9 @@
 namespace moe {
 
 LayerWidths equal_parts(const ModelConfig& config, const v1::ConvertSpec& spec) {
-  return {std::vector<int64_t>(spec.ffn().experts(), config.intermediate_size / spec.ffn().experts())};
+  const v1::FfnExpertsSpec& ffn = spec.ffn();
+  const int64_t width = config.intermediate_size / (ffn.experts() + ffn.shared_experts());
+  return {std::vector<int64_t>(ffn.experts(), width), ffn.shared_experts() * width};
 }
 
 std::string needs_gated_ffn(const ModelConfig& config) {

@@ -10,6 +10,7 @@
 #include "comm/communicator.h"
 #include "convert/layer_inputs.h"
 #include "convert/layer_plan.h"
+#include "convert/method_options.h"
 #include "model/model_config.h"
 
 namespace moe {
@@ -49,6 +50,12 @@ struct ConversionMethod {
   /// written one after the other. Absent: all are planned before the first is written.
   std::function<LayerWidths(const ModelConfig& config, const v1::ConvertSpec& spec)> widths{};
   MethodNeeds needs{};
+  std::vector<MethodOption> options{};  ///< settings of its own: LayerInputs::options
+  bool has_shared = false;              ///< ffn.shared_experts may be given
+  bool has_free_width = false;          ///< ffn.expert_width may be given
+  /// Why these sizes cannot be, as the end of an error, with what to use instead; empty if they can. Absent: experts
+  /// and shared experts together divide the FFN's width.
+  std::function<std::string(const ModelConfig& config, const v1::FfnExpertsSpec& ffn)> size_problem{};
   bool has_router = false;     ///< plans bring a router; router.init is left aside
   GroupTokens group_tokens{};  ///< with needs.gradients; absent: one group
   /// Why the method cannot convert the FFNs of this model, as the end of "method X does not apply: "; empty if it can.
@@ -56,7 +63,7 @@ struct ConversionMethod {
   std::function<std::string(const ModelConfig&)> refusal{};
 };
 
-/// `experts` parts of one width and no shared part.
+/// `experts` parts of one width, and a shared part as wide as shared_experts of them.
 LayerWidths equal_parts(const ModelConfig& config, const v1::ConvertSpec& spec);
 
 /// For methods that score neurons by what their gate does.

@@ -65,6 +65,7 @@ class Converter {
         config_(converted_config(request, digests_.at(request.source.path().string()))),
         dtype_(spec_.dtype() == "source" ? std::nullopt : scalar_type_of(spec_.dtype() == "float32" ? "F32" : "BF16")),
         method_(request.methods.at(spec_.ffn().method())),
+        options_(method_.options, spec_),
         router_init_(router_inits().at(spec_.router().init())),
         source_(request.source) {
     for (const ModelDirectory* const other : request.others) others_.emplace_back(*other);
@@ -197,7 +198,8 @@ class Converter {
                              .seed = request_.seed,
                              .dense = pass_ || method_.needs.weights ? &dense : nullptr,
                              .features = pass_ ? &pass_->features() : nullptr,
-                             .importance = pass_ ? pass_->importance(layer) : nullptr};
+                             .importance = pass_ ? pass_->importance(layer) : nullptr,
+                             .options = options_};
     LayerPlan plan = method_.plan(inputs, world_);
     check_plan(plan, {.layer = layer,
                       .experts = spec_.ffn().experts(),
@@ -316,6 +318,7 @@ class Converter {
         {"topk_norm", spec_.router().topk_norm()},
         {"source", {{"path", request_.source.path().string()}, {"digest", config_.moe->conversion["source_digest"]}}},
         {"layers", json::array()}};
+    if (!options_.values().empty()) report["options"] = options_.values();
     for (const ConvertedLayer& layer : layers_) report["layers"].push_back(layer.report);
     for (const DenseSource& other : others_) {
       const std::string path = other.directory().path().string();
@@ -361,6 +364,7 @@ class Converter {
   ModelConfig config_;
   std::optional<at::ScalarType> dtype_;
   const ConversionMethod& method_;
+  const MethodOptions options_;
   const RouterInit& router_init_;
   const DenseSource source_;
   std::deque<DenseSource> others_;

@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "convert/method_options.h"
 #include "model/layer.h"
 #include "model/model_config.h"
 #include "moe/v1/job.pb.h"
@@ -55,8 +56,9 @@ struct LayerInputs {
   int64_t layer = 0;
   uint64_t seed = 0;
   const Layer* dense = nullptr;  ///< in float, where the method needs weights, and wherever text runs through
-  const LayerFeatures* features = nullptr;  ///< wherever text runs through
-  const Importance* importance = nullptr;   ///< where the method needs gradients
+  const LayerFeatures* features = nullptr;               ///< wherever text runs through
+  const Importance* importance = nullptr;                ///< where the method needs gradients
+  const MethodOptions& options = MethodOptions::none();  ///< those that the method declares
 
   const FeedForwardWeights& dense_ffn() const { return std::get<FeedForwardWeights>(dense->ffn); }
 };

@@ -24,18 +24,49 @@ void check_choice(const char* field, const std::string& value, std::initializer_
   throw InvalidArgument(concat("convert: ", field, " is '", value, "'; expected one of ", known));
 }
 
-void check_sizes(const ConvertRequest& request) {
+/// The sizes of the parts of a layer.
+void check_widths(const ConversionMethod& method, const ConvertRequest& request) {
+  const ModelConfig& config = request.source.config();
+  const v1::FfnExpertsSpec& ffn = request.spec.ffn();
+  if (ffn.shared_experts() < 0 || (ffn.shared_experts() > 0 && !method.has_shared)) {
+    throw InvalidArgument(concat("convert: ffn.shared_experts is ", ffn.shared_experts(),
+                                 method.has_shared
+                                     ? "; use 0 or more"
+                                     : concat(", and ffn.method ", ffn.method(), " has no shared part; remove it")));
+  }
+  if (ffn.has_expert_width() && (!method.has_free_width || ffn.expert_width() < 1)) {
+    throw InvalidArgument(concat("convert: ffn.expert_width is ", ffn.expert_width(),
+                                 method.has_free_width
+                                     ? "; use 1 or more"
+                                     : concat(", and ffn.method ", ffn.method(), " makes its own widths; remove it")));
+  }
+  const int64_t units = ffn.experts() + ffn.shared_experts();
+  if (method.size_problem) {
+    if (const std::string problem = method.size_problem(config, ffn); !problem.empty())
+      throw InvalidArgument(concat("convert: ", request.source.path().string(), ": ", problem));
+  } else if (config.intermediate_size % units != 0) {
+    throw InvalidArgument(
+        concat("convert: ffn.experts ", ffn.experts(),
+               ffn.shared_experts() > 0 ? concat(" and ffn.shared_experts ", ffn.shared_experts(), " together do")
+                                        : std::string(" does"),
+               " not divide the FFN width ", config.intermediate_size, " of ", request.source.path().string(),
+               ffn.shared_experts() > 0 ? "; let their sum be one of " : "; use one of ",
+               divisors_of(config.intermediate_size)));
+  }
+}
+
+void check_sizes(const ConversionMethod& method, const ConvertRequest& request) {
   const ModelConfig& config = request.source.config();
   const v1::FfnExpertsSpec& ffn = request.spec.ffn();
   if (config.moe) {
     throw InvalidArgument(concat("convert: ", request.source.path().string(), " is a mixture of experts already (",
                                  config.moe->num_experts, " experts); give a dense model"));
   }
-  if (ffn.experts() < 1 || config.intermediate_size % ffn.experts() != 0) {
-    throw InvalidArgument(concat("convert: ffn.experts ", ffn.experts(), " does not divide the FFN width ",
-                                 config.intermediate_size, " of ", request.source.path().string(), "; use one of ",
-                                 divisors_of(config.intermediate_size)));
+  if (ffn.experts() < 1) {
+    throw InvalidArgument(
+        concat("convert: ffn.experts is ", ffn.experts(), "; use one of ", divisors_of(config.intermediate_size)));
   }
+  check_widths(method, request);
   if (ffn.top_k() < 1 || ffn.top_k() > ffn.experts()) {
     throw InvalidArgument(concat("convert: ffn.top_k is ", ffn.top_k(), " with ffn.experts ", ffn.experts(),
                                  "; use 1 to ", ffn.experts()));
@@ -91,7 +122,8 @@ void check_request(const ConvertRequest& request) {
   parse_topk_norm(spec.router().topk_norm());
   check_choice("router.scaling", spec.router().scaling(), {"calibrated", "raw"});
   check_choice("dtype", spec.dtype(), {"source", "float32", "bfloat16"});
-  check_sizes(request);
+  MethodOptions(method.options, spec);
+  check_sizes(method, request);
   check_applies(spec.ffn().method(), method, request.source.config(), request.source.path().string());
   if (spec.scale().mode() != "least_squares") {
     const double scale =

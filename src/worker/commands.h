@@ -28,6 +28,7 @@ Subcommand add_run_command(CLI::App& app);
 Subcommand add_serve_command(CLI::App& app);
 Subcommand add_score_command(CLI::App& app);
 Subcommand add_inspect_command(CLI::App& app);
+Subcommand add_methods_command(CLI::App& app);
 Subcommand add_generate_command(CLI::App& app);
 Subcommand add_export_command(CLI::App& app);
 Subcommand add_logits_command(CLI::App& app);

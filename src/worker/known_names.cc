@@ -17,6 +17,11 @@ KnownNames known_names() {
     names[list] = {all.begin(), all.end()};
   };
   add("methods", conversion_methods().names());
+  // "method.option".
+  for (const std::string& method : conversion_methods().names()) {
+    for (const MethodOption& option : conversion_methods().at(method).options)
+      names["method_options"].insert(method + "." + option.name);
+  }
   add("router_inits", router_inits().names());
   add("templates", chat_templates().names());
   add("tasks", eval_tasks().names());

@@ -75,7 +75,7 @@ ExitCode run(int argc, char** argv) {
   app.require_subcommand(1);
   const std::vector<Subcommand> commands{add_serve_command(app),   add_run_command(app),      add_score_command(app),
                                          add_inspect_command(app), add_generate_command(app), add_export_command(app),
-                                         add_logits_command(app)};
+                                         add_logits_command(app),  add_methods_command(app)};
   try {
     app.parse(arguments(argc, argv));
   } catch (const CLI::ParseError& error) {

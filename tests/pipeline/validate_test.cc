@@ -230,6 +230,26 @@ TEST(ValidateTest, NamesThatOtherModulesKnow) {
       IsEmpty());
 }
 
+TEST(ValidateTest, OptionsAreThoseOfTheMethod) {
+  const KnownNames known{{"methods", {"sequential", "upcycle"}}, {"method_options", {"upcycle.noise", "upcycle.rate"}}};
+  EXPECT_THAT(problems_of(convert("ffn: {method: upcycle, experts: 4, top_k: 2, options: {rate: 0.5}}, router: {init: "
+                                  "kaiming}, scale: {mode: k}"),
+                          "{}", known),
+              IsEmpty());
+  EXPECT_THAT(problems_of(convert("ffn: {method: upcycle, experts: 4, top_k: 2, options: {rat: 0.5}}, router: {init: "
+                                  "kaiming}, scale: {mode: k}"),
+                          "{}", known),
+              ElementsAre("a.yaml:7: stages.convert.convert.ffn.options.rat: unknown option (rat) of method upcycle; "
+                          "did you mean 'rate'? known: noise, rate"));
+  EXPECT_THAT(problems_of(convert("ffn: {method: sequential, experts: 4, top_k: 2, options: {rate: 0.5}, "
+                                  "shared_experts: -1, expert_width: 0}, router: {init: kaiming}, scale: {mode: k}"),
+                          "{}", known),
+              ElementsAre("a.yaml:7: stages.convert.convert.ffn.shared_experts: must be at least 0 (-1)",
+                          "a.yaml:7: stages.convert.convert.ffn.expert_width: must be at least 1 (0)",
+                          "a.yaml:7: stages.convert.convert.ffn.options.rate: unknown option (rate) of method "
+                          "sequential; it has none"));
+}
+
 TEST(ValidateTest, AnExportIsAModelForLaterStagesAndItsFieldsAreChecked) {
   EXPECT_THAT(problems_of(std::string(kConvert) +
                           "  - {name: x, export: {input: convert.model, dtype: float32}}\n"

@@ -189,8 +189,19 @@ TEST(CommandsTest, ATokenWithoutARowIsAnErrorWhereItOccurs) {
   EXPECT_THAT(scored.err, HasSubstr("t.jsonl:2: the token \"<pad>\" has the id 4096, and the model has 4096"));
 }
 
+TEST(CommandsTest, MethodsListsEveryNameWithWhatItLooksAt) {
+  const testing::ProcessResult text = worker({"methods"});
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+  EXPECT_THAT(text.out,
+              HasSubstr("sequential\n  consecutive equal parts (LLaMA-MoE v2, vanilla)\n  looks at nothing\n"));
+  EXPECT_THAT(text.out, HasSubstr("independent_clustering\n"));
+  const json methods = json::parse(worker({"methods", "-o", "json"}).out);
+  EXPECT_EQ(methods.at(0).at("name"), "independent_random");
+  EXPECT_EQ(methods.at(0).at("partition"), true);
+}
+
 TEST(CommandsTest, HelpHasExamplesAndMissingFlagsAreUsage) {
-  for (const char* command : {"run", "score", "inspect", "generate", "export", "logits"}) {
+  for (const char* command : {"run", "score", "inspect", "generate", "export", "logits", "methods"}) {
     const testing::ProcessResult help = worker({command, "--help"});
     EXPECT_EQ(help.exit_code, 0);
     EXPECT_THAT(help.out, HasSubstr("Examples:")) << command;

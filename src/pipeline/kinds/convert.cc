@@ -1,3 +1,7 @@
+#include <algorithm>
+#include <string>
+#include <vector>
+
 #include "common/error.h"
 #include "pipeline/defaults.h"
 #include "pipeline/kinds/kinds.h"
@@ -26,6 +30,23 @@ v1::ConvertSpec filled_convert(const v1::ConvertSpec& convert) {
   return filled;
 }
 
+/// Options are the methods' own: their names are known here, what they may be is checked where the methods are.
+void check_options(const v1::FfnExpertsSpec& ffn, const FieldChecks& checks) {
+  const std::vector<std::string> all = checks.known_names("method_options");
+  const std::string prefix = ffn.method() + ".";
+  std::vector<std::string> own;
+  for (const std::string& name : all) {
+    if (name.rfind(prefix, 0) == 0) own.push_back(name.substr(prefix.size()));
+  }
+  const std::vector<std::string> methods = checks.known_names("methods");
+  if (std::find(methods.begin(), methods.end(), ffn.method()) == methods.end()) return;
+  for (const auto& [name, value] : ffn.options()) {
+    if (std::find(own.begin(), own.end(), name) != own.end()) continue;
+    checks.add("ffn.options." + name, concat("unknown option (", name, ") of method ", ffn.method(),
+                                             own.empty() ? std::string("; it has none") : suggestion(name, own)));
+  }
+}
+
 void check_ffn(const v1::FfnExpertsSpec& ffn, const FieldChecks& checks) {
   if (ffn.method().empty()) {
     checks.add("ffn.method",
@@ -40,6 +61,9 @@ void check_ffn(const v1::FfnExpertsSpec& ffn, const FieldChecks& checks) {
     checks.add("ffn.top_k", concat("top_k ", ffn.top_k(), " is greater than experts ", ffn.experts(),
                                    "; choose at most as many experts as there are"));
   }
+  checks.at_least("ffn.shared_experts", ffn.has_shared_experts(), ffn.shared_experts(), 0);
+  checks.at_least("ffn.expert_width", ffn.has_expert_width(), ffn.expert_width(), 1);
+  check_options(ffn, checks);
 }
 
 void check_router(const v1::RouterSpec& router, const FieldChecks& checks) {
@@ -116,9 +140,14 @@ JobKind convert_kind() {
               {"FfnExpertsSpec.method", kResult},
               {"FfnExpertsSpec.experts", kResult},
               {"FfnExpertsSpec.top_k", kResult},
+              {"FfnExpertsSpec.shared_experts", kResult},
+              {"FfnExpertsSpec.layers", kResult},
+              {"FfnExpertsSpec.expert_width", kResult},
+              {"FfnExpertsSpec.options", kResult},
               {"RouterSpec.init", kResult},
               {"RouterSpec.scaling", kResult},
               {"RouterSpec.topk_norm", kResult},
+              {"RouterSpec.score", kResult},
               {"ScaleSpec.mode", kResult},
               {"ScaleSpec.value", kResult},
               {"CalibrationSpec.tokens", kResult},

@@ -1,0 +1,87 @@
+#include <CLI/App.hpp>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "convert/conversion_methods.h"
+#include "worker/commands.h"
+
+namespace moe {
+namespace {
+
+/// What a method looks at, in the words of docs/adding.md.
+std::string needs_text(const MethodNeeds& needs) {
+  std::string text;
+  const auto add = [&text](bool is_needed, const char* what) {
+    if (is_needed) text += (text.empty() ? "" : ", ") + std::string(what);
+  };
+  add(needs.weights, "weights");
+  add(needs.hidden_states, "hidden states");
+  add(needs.activations, "activations");
+  add(needs.gradients, "gradients");
+  return text;
+}
+
+nlohmann::json describe_methods() {
+  nlohmann::json methods = nlohmann::json::array();
+  for (const std::string& name : conversion_methods().names()) {
+    const ConversionMethod& method = conversion_methods().at(name);
+    nlohmann::json options = nlohmann::json::array();
+    for (const MethodOption& option : method.options) {
+      nlohmann::json described = {
+          {"name", option.name}, {"default", option.fallback}, {"values", option.range()}, {"help", option.help}};
+      if (!option.published.empty()) described["published"] = option.published;
+      options.push_back(std::move(described));
+    }
+    methods.push_back({{"name", name},
+                       {"summary", method.summary},
+                       {"partition", method.is_partition},
+                       {"calibration_text", method.needs.text()},
+                       {"needs", needs_text(method.needs)},
+                       {"shared_experts", method.has_shared},
+                       {"options", std::move(options)}});
+  }
+  return methods;
+}
+
+void print_methods(const nlohmann::json& methods) {
+  for (const nlohmann::json& method : methods) {
+    std::cout << method["name"].get<std::string>() << "\n  " << method["summary"].get<std::string>() << "\n";
+    const auto needs = method["needs"].get<std::string>();
+    std::cout << "  looks at " << (needs.empty() ? "nothing" : needs)
+              << (method["calibration_text"].get<bool>() ? " (needs calibration.data)" : "")
+              << (method["shared_experts"].get<bool>() ? "; takes shared_experts" : "") << "\n";
+    for (const nlohmann::json& option : method["options"]) {
+      std::cout << "    options." << option["name"].get<std::string>() << "  " << option["help"].get<std::string>()
+                << ": " << option["values"].get<std::string>() << "; default " << option["default"].get<std::string>();
+      if (option.contains("published")) std::cout << ", published " << option["published"].get<std::string>();
+      std::cout << "\n";
+    }
+  }
+}
+
+ExitCode list_methods(const std::string& format) {
+  const nlohmann::json methods = describe_methods();
+  if (format == "json") {
+    std::cout << methods.dump(2) << "\n";
+  } else {
+    print_methods(methods);
+  }
+  return ExitCode::kDone;
+}
+
+}  // namespace
+
+Subcommand add_methods_command(CLI::App& app) {
+  auto format = std::make_shared<std::string>("text");
+  CLI::App* command =
+      app.add_subcommand("methods", "The ways to build experts that this program knows, with their options");
+  command->add_option("-o,--output", *format, "text or json")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"text", "json"}));
+  command->footer("Examples:\n  moe-worker methods\n  moe-worker methods -o json");
+  return {command, [format](Communicator&) { return list_methods(*format); }};
+}
+
+}  // namespace moe
