@@ -7,6 +7,7 @@
 
 #include "common/error.h"
 #include "common/measures.h"
+#include "report/compared_conversions.h"
 #include "report/sparkline.h"
 #include "report/svg_heatmap.h"
 #include "report/table.h"
@@ -44,23 +45,27 @@ std::string percent(double share) {
   return concat(fixed(share * 100, 0), " %");
 }
 
-// Words at most `width` columns wide on each line.
-std::string wrapped(const std::string& text, int width) {
-  std::string out, line;
-  size_t start = 0;
-  while (start < text.size()) {
-    const size_t end = std::min(text.find(' ', start), text.size());
-    const std::string word = text.substr(start, end - start);
-    if (!line.empty() && display_width(line) + 1 + display_width(word) > width) {
-      out += line;
-      out += '\n';
-      line.clear();
+/// The best of a leaderboard, and what it is measured against.
+std::string compared_summary(const PipelineReport& report) {
+  const ComparedConversion* best = nullptr;
+  const ComparedConversion* dense = nullptr;
+  int64_t conversions = 0;
+  const auto last_loss = [&](const ComparedConversion& row) { return mean_loss(report, row, !row.trained.empty()); };
+  for (const ComparedConversion& row : report.compared) {
+    if (row.experts.empty()) {
+      if (dense == nullptr) dense = &row;
+      continue;
     }
-    if (!line.empty()) line += ' ';
-    line += word;
-    start = end + 1;
+    ++conversions;
+    if (std::isfinite(last_loss(row)) && (best == nullptr || last_loss(row) < last_loss(*best))) best = &row;
   }
-  return out + line + "\n";
+  std::string text = concat(conversions, " conversions compared.");
+  if (best == nullptr) return text;
+  text += concat(" Lowest mean held-out loss: ", best->label, ", ", fixed(last_loss(*best), 3),
+                 best->trained.empty() ? " as converted" : " after training");
+  if (dense != nullptr && std::isfinite(last_loss(*dense)))
+    text += concat("; ", dense->label, " ", fixed(last_loss(*dense), 3));
+  return text + ".";
 }
 
 void add_models(const PipelineReport& report, int width, std::string& out) {
@@ -149,6 +154,7 @@ std::string summary_text(const PipelineReport& report) {
   if (report.state != "SUCCEEDED") {
     text = concat("The pipeline is ", report.state, report.reason.empty() ? "" : concat(": ", report.reason), ". ");
   }
+  if (!report.compared.empty()) return text + compared_summary(report);
   if (report.models.size() < 2) return text.empty() ? "The pipeline is done." : text.substr(0, text.size() - 1);
   const ModelReport* dense = first_with(report, ModelRole::kDense);
   const ModelReport& last = report.models.back();
@@ -198,7 +204,10 @@ std::string render_terminal(const PipelineReport& report, int width) {
   width = std::max(width, 40);
   std::string out = concat(clean_utf8(report.name), ": ", clean_utf8(report.state), "\n\n",
                            wrapped(clean_utf8(summary_text(report)), width), "\n");
-  if (!report.models.empty()) {
+  // Many models would not fit side by side.
+  if (!report.compared.empty()) {
+    out += concat(comparison_text(report, width), "\n");
+  } else if (!report.models.empty()) {
     add_models(report, width, out);
     out += '\n';
   }

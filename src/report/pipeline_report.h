@@ -61,6 +61,28 @@ struct ModelReport {
   ModelRole role = ModelRole::kOther;
 };
 
+/// One way to convert, on its way through the pipeline: a row of the leaderboard.
+struct ComparedConversion {
+  /// The conversion's stage, followed by the last training's where it was trained in several ways; a dense model's
+  /// name.
+  std::string label;
+  /// "8, top-2", or "7 + 1 shared, top-1"; empty for a dense model.
+  std::string experts;
+  int64_t parameters_total = 0;
+  int64_t parameters_active = 0;
+  /// Held-out loss in nats per token by domain, as converted and after the last training. Empty where not measured.
+  std::map<std::string, double> converted;
+  std::map<std::string, double> trained;
+  /// Nats per token that the conversion moved the model from the dense one, measured with the conversion.
+  std::optional<double> divergence;
+  /// Least and greatest load of an expert in any layer, as load_range, of the last model that was measured.
+  std::optional<std::pair<double, double>> load;
+  /// Of conversion and trainings.
+  double seconds = 0;
+  /// What it was exported as; empty if it was not.
+  std::string export_format;
+};
+
 struct PipelineReport {
   std::string name;
   /// "SUCCEEDED", "HELD", "FAILED", ...
@@ -71,6 +93,8 @@ struct PipelineReport {
   std::string finished_at;
   std::vector<StageReport> stages;
   std::vector<ModelReport> models;
+  /// Where several conversions are compared; else empty.
+  std::vector<ComparedConversion> compared;
   /// Order of the domains in tables; those that are not named follow by name.
   std::vector<std::string> domain_order;
   /// Label -> path, for example {"model", "runs/x/stage2/output-t1"}.

@@ -3,6 +3,7 @@
 
 #include "common/error.h"
 #include "common/measures.h"
+#include "report/compared_conversions.h"
 #include "report/html_page.h"
 #include "report/pipeline_report.h"
 #include "report/svg_heatmap.h"
@@ -160,7 +161,7 @@ std::string render_html(const PipelineReport& report) {
   if (!report.finished_at.empty()) body += concat("<p class=\"muted\">", escape_xml(report.finished_at), "</p>\n");
   body += concat("<p class=\"summary\">", escape_xml(summary_text(report)), "</p>\n</header>\n");
   body += tiles(report);
-  body += models_table(report);
+  body += report.compared.empty() ? models_table(report) : comparison_html(report);
   body += figures(report);
   body += stages_table(report);
   body += paths_list(report);

@@ -17,6 +17,8 @@
 #include "pipeline/inputs.h"
 #include "pipeline/kinds/kinds.h"
 #include "pipeline/spec.h"
+#include "report/compared_conversions.h"
+#include "report/measured_models.h"
 #include "report/pipeline_report.h"
 #include "report/status_sections.h"
 
@@ -36,27 +38,6 @@ int terminal_width() {
   return kPlainWidth;
 }
 
-const json* record_of(const std::vector<json>& records, const std::string& stage) {
-  for (const json& record : records) {
-    if (record["stage"] == stage) return &record;
-  }
-  return nullptr;
-}
-
-/// What an evaluation says of losses and loads. (Those of older versions had no tasks.)
-const json& perplexity_of(const json& evaluation) {
-  static const json nothing = json::object();
-  const auto tasks = evaluation.find("tasks");
-  if (tasks == evaluation.end()) return evaluation;
-  const auto found = tasks->find("perplexity");
-  return found == tasks->end() ? nothing : *found;
-}
-
-std::vector<std::vector<double>> load_matrix(const json& details) {
-  if (!details.contains("expert_load")) return {};
-  return details["expert_load"].get<std::vector<std::vector<double>>>();
-}
-
 std::vector<LossPoint> loss_curve(const json& details) {
   std::map<int64_t, double> validation;
   for (const json& point : details.value("validation", json::array())) validation[point["step"]] = point["loss"];
@@ -67,11 +48,6 @@ std::vector<LossPoint> loss_curve(const json& details) {
     curve.push_back(made);
   }
   return curve;
-}
-
-bool leaves(const v1::Stage& stage, Artifact artifact) {
-  const JobKind* kind = kind_of(stage);
-  return kind != nullptr && kind->leaves == artifact;
 }
 
 StageReport stage_report(const v1::Stage& spec, const v1::StageState& state, const json* record) {
@@ -88,117 +64,6 @@ StageReport stage_report(const v1::Stage& spec, const v1::StageState& state, con
   report.expert_load = load_matrix(perplexity_of(details));
   if (details.contains("output_scales")) report.output_scales = details["output_scales"].get<std::vector<double>>();
   return report;
-}
-
-ModelReport model_report(const json& result) {
-  ModelReport report;
-  report.parameters_total = result["model"]["parameters_total"];
-  report.parameters_active = result["model"]["parameters_active"];
-  report.experts = result["model"]["experts"];
-  report.top_k = result["model"]["top_k"];
-  const json& measured = perplexity_of(result);
-  const json domains = measured.value("domains", json::object());
-  for (const auto& [name, domain] : domains.items()) {
-    report.domains[name] = {domain["loss"], domain["perplexity"]};
-  }
-  report.expert_load = load_matrix(measured);
-  return report;
-}
-
-/// The models that evaluations measured, in the order in which stages make them, and not in that in which they were
-/// measured.
-class MeasuredModels {
- public:
-  explicit MeasuredModels(const v1::PipelineSpec& spec) {
-    const auto conversions = std::count_if(spec.stages().begin(), spec.stages().end(), [](const v1::Stage& stage) {
-      return leaves(stage, Artifact::kConvertedModel);
-    });
-    for (int i = 0; i < spec.stages_size(); ++i) {
-      const v1::Stage& stage = spec.stages(i);
-      Maker maker{i, "after " + stage.name(), ModelRole::kTrained};
-      if (leaves(stage, Artifact::kConvertedModel))
-        maker = {i, conversions > 1 ? "after " + stage.name() : "converted", ModelRole::kConverted};
-      if (leaves(stage, Artifact::kExportedModel)) maker = {i, "exported", ModelRole::kOther};
-      makers_[stage.name() + ".model"] = maker;
-    }
-  }
-
-  /// What the evaluation `stage` found of a model. One that was measured before gets more domains; where it was
-  /// measured on the same ones, both results stay, the later with the evaluation's name.
-  void add(const std::string& reference, const json& result, const std::string& stage) {
-    Entry entry{kOutside, reference, model_report(result)};
-    const auto maker = makers_.find(reference);
-    if (maker != makers_.end()) {
-      entry.place = maker->second.stage;
-      entry.report.label = maker->second.label;
-      entry.report.role = maker->second.role;
-    } else {
-      const bool is_first_dense = entry.report.experts == 0 && (dense_.empty() || dense_ == reference);
-      if (is_first_dense) dense_ = reference;
-      entry.report.label = is_first_dense ? "dense" : reference;
-      if (entry.report.experts == 0) entry.report.role = ModelRole::kDense;
-    }
-    for (Entry& before : entries_) {
-      if (before.reference != reference) continue;
-      if (has_all_of(before.report, entry.report)) return;
-      if (has_none_of(before.report, entry.report)) {
-        before.report.domains.merge(entry.report.domains);
-        return;
-      }
-      entry.report.label = concat(before.report.label, ", ", stage);
-    }
-    entries_.push_back(std::move(entry));
-  }
-
-  std::vector<ModelReport> take() {
-    std::stable_sort(entries_.begin(), entries_.end(),
-                     [](const Entry& a, const Entry& b) { return a.place < b.place; });
-    std::vector<ModelReport> models;
-    for (Entry& entry : entries_) models.push_back(std::move(entry.report));
-    return models;
-  }
-
- private:
-  static constexpr int kOutside = -1;  ///< before every stage
-  struct Maker {
-    int stage = 0;
-    std::string label;
-    ModelRole role = ModelRole::kOther;
-  };
-  struct Entry {
-    int place;
-    std::string reference;
-    ModelReport report;
-  };
-
-  static bool has_all_of(const ModelReport& before, const ModelReport& after) {
-    return std::all_of(after.domains.begin(), after.domains.end(), [&](const auto& domain) {
-      const auto found = before.domains.find(domain.first);
-      return found != before.domains.end() && found->second.loss == domain.second.loss;
-    });
-  }
-  static bool has_none_of(const ModelReport& before, const ModelReport& after) {
-    return std::none_of(after.domains.begin(), after.domains.end(),
-                        [&](const auto& domain) { return before.domains.contains(domain.first); });
-  }
-
-  std::map<std::string, Maker> makers_;  ///< by the reference to what they make
-  std::string dense_;                    ///< the model from outside that is called so
-  std::vector<Entry> entries_;
-};
-
-std::vector<ModelReport> model_reports(const v1::PipelineSpec& spec, const std::vector<json>& records) {
-  MeasuredModels models(spec);
-  for (const v1::Stage& stage : spec.stages()) {
-    const json* record = record_of(records, stage.name());
-    if (!leaves(stage, Artifact::kEvaluation) || record == nullptr) continue;
-    const json& result = (*record)["details"];
-    std::vector<std::string> measured = model_references(stage);
-    measured.resize(2);  // the model and, if there is one, what it is compared with
-    if (result.contains("baseline")) models.add(measured[1], result["baseline"], stage.name());
-    models.add(measured[0], result, stage.name());
-  }
-  return models.take();
 }
 
 /// Domains in the order in which evaluations name their files.
@@ -255,6 +120,7 @@ std::string write_run_summary(const fs::path& root, const v1::PipelineSpec& effe
     }
   }
   report.models = model_reports(effective, records);
+  report.compared = compared_conversions(effective, records);
   report.domain_order = domain_order(effective);
   std::vector<std::pair<std::string, std::string>> finals;
   for (const json& record : records) {

@@ -17,6 +17,9 @@ int display_width(std::string_view text);
 /// The text, shortened to at most `width` columns with an ellipsis at its end.
 std::string shorten(std::string_view text, int width);
 
+/// Words at most `width` columns wide on each line; every line ends with a newline.
+std::string wrapped(const std::string& text, int width);
+
 /// For XML and HTML, in text and in quoted attributes. Line breaks stay, all else that steers a reader goes.
 std::string escape_xml(std::string_view text);
 

@@ -100,6 +100,7 @@ TEST_P(BrowserTest, HostileTextsRunNothingAndFit) {
 
 TEST_P(BrowserTest, TheReportIsQuietAndFits) {
   expect_quiet_and_fitting(open("report", render_html(testing::sample_report()), kMeasure), "report");
+  expect_quiet_and_fitting(open("comparison", render_html(testing::sample_comparison()), kMeasure), "comparison");
 }
 
 // Otherwise silence would prove nothing.

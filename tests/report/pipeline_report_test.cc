@@ -96,11 +96,12 @@ TEST(PipelineReportTest, PagesAreWellFormedAndSelfContained) {
   const std::filesystem::path folder = MOE_BINARY_DIR "/report_samples";
   std::filesystem::create_directories(folder);
   write_file_atomically(folder / "sample.html", render_html(testing::sample_report()));
+  write_file_atomically(folder / "comparison.html", render_html(testing::sample_comparison()));
   write_file_atomically(folder / "hostile.html", render_html(testing::hostile_report()));
   write_file_atomically(folder / "empty.html", render_html(bare("FAILED")));
   const std::string command = "python3 " MOE_SOURCE_DIR "/tests/report/check_page.py " +
-                              (folder / "sample.html").string() + " " + (folder / "hostile.html").string() + " " +
-                              (folder / "empty.html").string();
+                              (folder / "sample.html").string() + " " + (folder / "comparison.html").string() + " " +
+                              (folder / "hostile.html").string() + " " + (folder / "empty.html").string();
   EXPECT_EQ(std::system(command.c_str()), 0) << command;
   // A broken page must not pass the checker.
   write_file_atomically(folder / "broken.html",

@@ -6,6 +6,7 @@
 #include "common/file_io.h"
 #include "common/job_folder.h"
 #include "common/json_lines.h"
+#include "report/compared_conversions.h"
 #include "testing/temp_dir.h"
 
 namespace moe {
@@ -204,6 +205,118 @@ TEST_F(RunSummaryTest, AModelIsCalledAfterWhatMadeItWheneverItWasMeasured) {
   EXPECT_THAT(table, HasSubstr("3.125"));
   made.back()["details"]["domains"] = {{"general", {{"loss", 4.75}, {"perplexity", 115.6}}}};
   EXPECT_THAT(write(made), HasSubstr("converted, again"));
+}
+
+/// Two conversions of one model, the first trained in two ways, the second not at all.
+class ComparisonTest : public RunSummaryTest {
+ protected:
+  ComparisonTest() {
+    spec_.clear_stages();
+    state_.clear_stages();
+    state_.set_phase("SUCCEEDED");
+    add_conversion("random", 8, 0, 2);
+    add_conversion("residual", 7, 1, 1);
+    for (const char* name : {"long", "short"}) {
+      spec_.add_stages()->set_name(name);
+      spec_.mutable_stages()->rbegin()->mutable_train()->set_input("random.model");
+      add_stage(name, false, "SUCCEEDED", "");
+      records_.push_back(record(name, "train", 1, json::object()));
+    }
+    add_evaluation("random", 8, 6.5, 0.5);
+    add_evaluation("residual", 7, 5.25, 0.75);
+    add_evaluation("long", 8, 3.125, 0.875);
+    add_evaluation("short", 8, 4.0, 0.25);
+    spec_.add_stages()->set_name("export");
+    spec_.mutable_stages()->rbegin()->mutable_export_()->set_input("long.model");
+    add_stage("export", false, "SUCCEEDED", "");
+    records_.push_back(record("export", "export", 1, {{"export", {{"format", "mixtral"}}}}));
+  }
+
+  void add_conversion(const std::string& name, int experts, int shared, int top_k) {
+    v1::Stage& stage = *spec_.add_stages();
+    stage.set_name(name);
+    stage.mutable_convert()->set_input("./dense");
+    stage.mutable_convert()->mutable_ffn()->set_experts(experts);
+    stage.mutable_convert()->mutable_ffn()->set_shared_experts(shared);
+    stage.mutable_convert()->mutable_ffn()->set_top_k(top_k);
+    add_stage(name, false, "SUCCEEDED", "");
+    records_.push_back(record(name, "convert", 1, json::object()));
+  }
+
+  /// Of `<model>.model` and the dense one. The loss of general text, that of maths is one less; shares of two experts.
+  void add_evaluation(const std::string& model, int experts, double loss, double share) {
+    const std::string name = "evaluate-" + model;
+    v1::Stage& stage = *spec_.add_stages();
+    stage.set_name(name);
+    stage.mutable_evaluate()->set_input(model + ".model");
+    stage.mutable_evaluate()->set_baseline("./dense");
+    add_stage(name, false, "SUCCEEDED", "");
+    const auto task = [](double general) -> json {
+      return {{"domains",
+               {{"general", {{"loss", general}, {"perplexity", 2.0}}},
+                {"maths", {{"loss", general - 1}, {"perplexity", 2.0}}}}}};
+    };
+    json measured = task(loss);
+    measured["expert_load"] = {{1, 1}, {share, 2 - share}};
+    records_.push_back(record(name, "evaluate", 1,
+                              {{"model", model_facts(experts)},
+                               {"tasks", {{"perplexity", measured}}},
+                               {"baseline", {{"model", model_facts(0)}, {"tasks", {{"perplexity", task(2.5)}}}}}}));
+  }
+
+  std::vector<json> records_;
+};
+
+TEST_F(ComparisonTest, RowsAreConversionsInTheOrderOfTheFile) {
+  const std::vector<ComparedConversion> rows = compared_conversions(spec_, records_);
+  std::vector<std::string> labels;
+  for (const ComparedConversion& row : rows) labels.push_back(row.label);
+  EXPECT_THAT(labels, ::testing::ElementsAre("./dense", "residual", "random, long", "random, short"));
+  EXPECT_EQ(rows[0].experts, "");
+  EXPECT_EQ(rows[0].converted, (std::map<std::string, double>{{"general", 2.5}, {"maths", 1.5}}));
+  EXPECT_TRUE(rows[0].trained.empty());
+  EXPECT_EQ(rows[1].experts, "7 + 1 shared, top-1");
+  EXPECT_EQ(rows[1].converted.at("maths"), 4.25);
+  EXPECT_TRUE(rows[1].trained.empty());
+  EXPECT_EQ(rows[1].seconds, 12.5);
+  EXPECT_EQ(rows[1].load, (std::pair<double, double>{0.75, 1.25}));
+  EXPECT_EQ(rows[2].experts, "8, top-2");
+  EXPECT_EQ(rows[2].converted.at("general"), 6.5);
+  EXPECT_EQ(rows[2].trained.at("general"), 3.125);
+  EXPECT_EQ(rows[2].seconds, 25) << "conversion and training";
+  EXPECT_EQ(rows[2].load, (std::pair<double, double>{0.875, 1.125})) << "of the trained model";
+  EXPECT_EQ(rows[2].export_format, "mixtral");
+  EXPECT_EQ(rows[3].trained.at("general"), 4.0);
+  EXPECT_EQ(rows[3].export_format, "");
+}
+
+TEST_F(ComparisonTest, TheTableTakesThePlaceOfTheModels) {
+  const std::string table = write(records_);
+  EXPECT_THAT(table, HasSubstr("2 conversions compared")) << table;
+  EXPECT_THAT(table, HasSubstr("random, long, 2.625 after training"));
+  EXPECT_THAT(
+      table, ::testing::ContainsRegex(
+                 "random, long +8, top-2 +60 % +3\\.125 +2\\.125 +6\\.000 → 2\\.625 +- +0\\.88-1\\.12 +25 s +mixtral"));
+  EXPECT_THAT(table, ::testing::ContainsRegex("residual +7 \\+ 1 shared, top-1 +60 % +5\\.250 +4\\.250 +4\\.750 +-"));
+  EXPECT_THAT(table, Not(HasSubstr("active per token")));
+  const std::string html = read_file(run_root() / "report.html");
+  EXPECT_THAT(html, HasSubstr("<h2>Conversions compared</h2>"));
+  EXPECT_THAT(html, HasSubstr("random, long, after training: 2.625"));
+  EXPECT_THAT(html, Not(HasSubstr("<h2>Models</h2>")));
+}
+
+TEST_F(ComparisonTest, OneConversionAndNothingMeasuredAreNoComparison) {
+  EXPECT_TRUE(compared_conversions(spec_, {}).empty());
+  spec_.mutable_stages(1)->mutable_train()->set_input("random.model");
+  EXPECT_TRUE(compared_conversions(spec_, records_).empty());
+}
+
+/// A dense model that is trained as the others are is a row of its own.
+TEST_F(ComparisonTest, ATrainedDenseModelStandsBesideItself) {
+  spec_.mutable_stages(3)->mutable_train()->set_input("./dense");
+  std::vector<std::string> labels;
+  for (const ComparedConversion& row : compared_conversions(spec_, records_)) labels.push_back(row.label);
+  EXPECT_THAT(labels, ::testing::ElementsAre("./dense", "residual", "random", "./dense, short"));
 }
 
 TEST_F(RunSummaryTest, BeforeAnyStageIsDone) {

@@ -81,6 +81,43 @@ PipelineReport sample_report() {
   return report;
 }
 
+PipelineReport sample_comparison() {
+  PipelineReport report = sample_report();
+  report.name = "compare-methods";
+  const std::vector<std::string> methods{"independent-random",
+                                         "independent-clustering",
+                                         "independent-gradient",
+                                         "sharing-inter",
+                                         "importance",
+                                         "residual",
+                                         "weave",
+                                         "analytic",
+                                         "pruned"};
+  ComparedConversion dense;
+  dense.label = "./models/<base> & co";
+  dense.parameters_total = dense.parameters_active = 6823424;
+  dense.converted = {{"general", 3.2}, {"maths", 2.1}, {"books", 3.9}, {"code", 0.6}};
+  report.compared.push_back(dense);
+  for (size_t i = 0; i < methods.size(); ++i) {
+    const double worse = 0.25 * static_cast<double>(i + 1);
+    ComparedConversion row = dense;
+    row.label = methods[i];
+    row.experts = i % 2 == 0 ? "8, top-2" : "7 + 1 shared, top-1";
+    row.parameters_active = 4102144;
+    for (auto& [domain, loss] : row.converted) loss += 2 * worse;
+    if (i != 6) {
+      row.trained = dense.converted;
+      for (auto& [domain, loss] : row.trained) loss += worse / 4;
+    }
+    row.divergence = 1.5 * worse;
+    row.load = {{0.7, 1.4}};
+    row.seconds = 65.0 + static_cast<double>(i);
+    if (i < 5) row.export_format = "mixtral";
+    report.compared.push_back(row);
+  }
+  return report;
+}
+
 PipelineReport hostile_report() {
   PipelineReport report = sample_report();
   const std::string evil = "<script>alert('x')</script> \"quoted\" & \n\x01 \xff\xc3 ]]> ü 漢字";

@@ -7,6 +7,7 @@
 
 #include "common/error.h"
 #include "report/axis_ticks.h"
+#include "report/svg_gap_chart.h"
 #include "report/svg_heatmap.h"
 #include "report/svg_line_chart.h"
 
@@ -121,6 +122,20 @@ TEST(SmoothedTest, ACentredMeanThatPassesNanOver) {
   // A straight line stays what it is.
   EXPECT_THAT(smoothed({1, 2, 3, 4, 5, 6}, 2), ElementsAre(1, 2, 3, 4, 5, 6));
   EXPECT_TRUE(smoothed({}, 2).empty());
+}
+
+TEST(GapChartTest, DrawsWhatIsThereAndSaysItsValue) {
+  const std::string svg = render_gap_chart({.label = "losses",
+                                            .x_title = "loss",
+                                            .rows = {{"a & b", 6.0, 3.5}, {"untrained", 5.0, {}}, {"lost", {}, NAN}},
+                                            .reference = 2.5,
+                                            .reference_name = "dense 2.500"});
+  EXPECT_THAT(svg, HasSubstr("a &amp; b, as converted: 6.000"));
+  EXPECT_THAT(svg, HasSubstr("a &amp; b, after training: 3.500"));
+  EXPECT_THAT(svg, HasSubstr("untrained, as converted: 5.000"));
+  EXPECT_THAT(svg, HasSubstr("dense 2.500"));
+  EXPECT_THAT(svg, ::testing::Not(HasSubstr("nan")));
+  EXPECT_THAT(render_gap_chart({.label = "x", .rows = {{"lost", {}, NAN}}}), HasSubstr("no data"));
 }
 
 TEST(HeatmapTest, EveryCellSaysItsValue) {
