@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/error.h"
+#include "pipeline/for_each.h"
 #include "pipeline/job_fields.h"
 #include "pipeline/moved_fields.h"
 #include "pipeline/overrides.h"
@@ -24,6 +25,7 @@ LoadedPipeline load_pipeline(const std::string& text, const std::string& file,
     loaded.problems.push_back({file, "", "the file is empty; it needs apiVersion, kind, name and stages"});
     return loaded;
   }
+  expand_for_each(document, loaded.problems);
   apply_overrides(document, assignments, loaded.problems);
   YamlNode job_fields = take_job_fields(document);
   move_keys(document, job_fields, loaded.problems);

@@ -125,7 +125,21 @@ std::string experts_text(const v1::FfnExpertsSpec& ffn) {
                 ffn.top_k());
 }
 
-ComparedConversion row_of(const Lineages& lineages, const std::string& last, bool is_only_one) {
+/// What all conversions' names end in, from a dash on ("-convert", where variants were written out); empty if nothing.
+std::string common_ending(const v1::PipelineSpec& spec) {
+  std::optional<std::string> ending;
+  for (const v1::Stage& stage : spec.stages()) {
+    if (!leaves(stage, Artifact::kConvertedModel)) continue;
+    const size_t dash = stage.name().rfind('-');
+    const std::string own = dash == std::string::npos || dash == 0 ? "" : stage.name().substr(dash);
+    if (ending && *ending != own) return "";
+    ending = own;
+  }
+  return ending.value_or("");
+}
+
+ComparedConversion row_of(const Lineages& lineages, const std::string& last, bool is_only_one,
+                          const std::string& ending) {
   const std::vector<std::string> way = lineages.back_to_root(last);
   const std::string& root = way.back();
   const ModelReport* converted = lineages.measured(root);
@@ -133,7 +147,7 @@ ComparedConversion row_of(const Lineages& lineages, const std::string& last, boo
   const ModelReport* shown = trained != nullptr ? trained : converted;
   ComparedConversion row;
   const v1::Stage* conversion = lineages.maker_of(root);
-  row.label = conversion != nullptr ? conversion->name() : root;
+  row.label = conversion != nullptr ? conversion->name().substr(0, conversion->name().size() - ending.size()) : root;
   if (way.size() > 1 && !is_only_one) row.label += concat(", ", lineages.maker_of(last)->name());
   if (conversion != nullptr) row.experts = experts_text(conversion->convert().ffn());
   if (shown != nullptr) {
@@ -162,8 +176,9 @@ std::vector<ComparedConversion> compared_conversions(const v1::PipelineSpec& spe
   });
   if (conversions < 2) return {};
   const Lineages lineages(spec, records);
+  const std::string ending = common_ending(spec);
   std::vector<ComparedConversion> rows;
-  for (const std::string& model : lineages.outside()) rows.push_back(row_of(lineages, model, true));
+  for (const std::string& model : lineages.outside()) rows.push_back(row_of(lineages, model, true, ending));
   const std::vector<std::string> last_models = lineages.last_models();
   std::map<std::string, int> ends;
   for (const std::string& model : last_models) ++ends[lineages.back_to_root(model).back()];
@@ -171,7 +186,7 @@ std::vector<ComparedConversion> compared_conversions(const v1::PipelineSpec& spe
     const std::string root = lineages.back_to_root(model).back();
     // Training a dense model stands beside the dense model itself.
     const bool is_only_one = ends[root] == 1 && lineages.maker_of(root) != nullptr;
-    rows.push_back(row_of(lineages, model, is_only_one));
+    rows.push_back(row_of(lineages, model, is_only_one, ending));
   }
   std::erase_if(rows, [](const ComparedConversion& row) { return row.converted.empty() && row.trained.empty(); });
   return rows;

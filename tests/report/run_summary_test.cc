@@ -290,6 +290,22 @@ TEST_F(ComparisonTest, RowsAreConversionsInTheOrderOfTheFile) {
   EXPECT_EQ(rows[3].export_format, "");
 }
 
+TEST_F(ComparisonTest, WhatAllNamesEndInIsNotSaid) {
+  for (const auto& [stage, name] :
+       std::vector<std::pair<int, std::string>>{{0, "random-convert"}, {1, "residual-convert"}}) {
+    const std::string before = spec_.stages(stage).name();
+    spec_.mutable_stages(stage)->set_name(name);
+    for (v1::Stage& each : *spec_.mutable_stages()) {
+      if (each.train().input() == before + ".model") each.mutable_train()->set_input(name + ".model");
+      if (each.evaluate().input() == before + ".model") each.mutable_evaluate()->set_input(name + ".model");
+    }
+    records_[stage]["stage"] = name;
+  }
+  std::vector<std::string> labels;
+  for (const ComparedConversion& row : compared_conversions(spec_, records_)) labels.push_back(row.label);
+  EXPECT_THAT(labels, ::testing::ElementsAre("./dense", "residual", "random, long", "random, short"));
+}
+
 TEST_F(ComparisonTest, TheTableTakesThePlaceOfTheModels) {
   const std::string table = write(records_);
   EXPECT_THAT(table, HasSubstr("2 conversions compared")) << table;
