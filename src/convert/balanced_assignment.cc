@@ -133,13 +133,44 @@ class Assignment {
 }  // namespace
 
 std::vector<int32_t> balanced_assignment(std::span<const double> costs_nN, std::span<const int64_t> capacities_N) {
-  const auto points = std::accumulate(capacities_N.begin(), capacities_N.end(), int64_t{0});
+  const auto room = std::accumulate(capacities_N.begin(), capacities_N.end(), int64_t{0});
   const bool has_negative = std::any_of(capacities_N.begin(), capacities_N.end(), [](int64_t c) { return c < 0; });
-  if (capacities_N.empty() || has_negative || static_cast<size_t>(points) * capacities_N.size() != costs_nN.size()) {
+  if (capacities_N.empty() || has_negative || costs_nN.size() % capacities_N.size() != 0 ||
+      costs_nN.size() / capacities_N.size() > static_cast<size_t>(room)) {
     throw Internal(concat("balanced_assignment: ", costs_nN.size(), " costs for ", capacities_N.size(),
-                          " clusters with room for ", points));
+                          " clusters with room for ", room));
   }
   return Assignment(costs_nN, capacities_N).solve();
+}
+
+std::vector<int32_t> bounded_assignment(std::span<const double> costs_nN, std::span<const int64_t> least_N,
+                                        std::span<const int64_t> most_N) {
+  const size_t clusters = most_N.size();
+  std::vector<int32_t> cluster_of = balanced_assignment(costs_nN, most_N);
+  if (least_N.size() != clusters ||
+      std::accumulate(least_N.begin(), least_N.end(), int64_t{0}) > static_cast<int64_t>(cluster_of.size())) {
+    throw Internal(concat("bounded_assignment: ", cluster_of.size(), " points are fewer than the clusters must have"));
+  }
+  std::vector<int64_t> sizes(clusters, 0);
+  for (const int32_t cluster : cluster_of) ++sizes[cluster];
+  if (std::equal(sizes.begin(), sizes.end(), least_N.begin(), std::greater_equal<>())) return cluster_of;
+
+  // To take one more of these seats costs less than a move into every cluster.
+  const auto [low, high] = std::minmax_element(costs_nN.begin(), costs_nN.end());
+  const double bonus = 1 + (*high - *low) * static_cast<double>(clusters + 2);
+  std::vector<double> costs(costs_nN.size() * 2);
+  for (size_t point = 0; point < cluster_of.size(); ++point) {
+    for (size_t c = 0; c < clusters; ++c) {
+      const double cost = costs_nN[point * clusters + c];
+      costs[point * 2 * clusters + c] = cost - bonus;
+      costs[point * 2 * clusters + clusters + c] = cost;
+    }
+  }
+  std::vector<int64_t> seats(least_N.begin(), least_N.end());
+  for (size_t c = 0; c < clusters; ++c) seats.push_back(most_N[c] - least_N[c]);
+  cluster_of = balanced_assignment(costs, seats);
+  for (int32_t& cluster : cluster_of) cluster %= static_cast<int32_t>(clusters);
+  return cluster_of;
 }
 
 std::vector<int64_t> even_capacities(int64_t n, int64_t clusters) {

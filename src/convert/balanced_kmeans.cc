@@ -19,6 +19,9 @@
 namespace moe {
 namespace {
 
+/// A row below this length has no direction.
+constexpr double kShortest = 1e-12;
+
 /// Squared lengths of rows, [n] double. Here and below sums are made in the order of the rows, so that no bit depends
 /// on threads.
 std::vector<double> squared_lengths(const at::Tensor& rows_nD) {
@@ -44,10 +47,49 @@ at::Tensor sums_of(const at::Tensor& rows_nD, const std::vector<int32_t>& cluste
   return sums_ND;
 }
 
-at::Tensor means_of(const at::Tensor& sums_ND, const std::vector<int32_t>& cluster_of) {
-  std::vector<double> members(sums_ND.size(0), 0);
+std::vector<double> members_of(const std::vector<int32_t>& cluster_of, int64_t clusters) {
+  std::vector<double> members(clusters, 0);
   for (const int32_t cluster : cluster_of) ++members[cluster];
+  return members;
+}
+
+at::Tensor means_of(const at::Tensor& sums_ND, const std::vector<double>& members) {
   return (sums_ND / at::tensor(members, at::kDouble).unsqueeze(1)).to(at::kFloat);
+}
+
+/// Rows, divided by their lengths if these do not count, less their mean if that does not.
+at::Tensor points_of(const at::Tensor& rows_nD, bool is_unit, bool is_centred) {
+  const int64_t points = rows_nD.size(0), width = rows_nD.size(1);
+  at::Tensor points_nD = rows_nD.contiguous().clone();
+  std::vector<double> sum(width, 0);
+  const std::vector<double> lengths = squared_lengths(points_nD);
+  float* row = points_nD.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < points; ++i, row += width) {
+    const double length = std::sqrt(lengths[i]);
+    for (int64_t d = 0; d < width; ++d) {
+      if (is_unit && length >= kShortest) row[d] = static_cast<float>(row[d] / length);
+      sum[d] += row[d];
+    }
+  }
+  row = points_nD.mutable_data_ptr<float>();
+  for (int64_t i = 0; is_centred && i < points; ++i, row += width) {
+    for (int64_t d = 0; d < width; ++d) row[d] = static_cast<float>(row[d] - sum[d] / static_cast<double>(points));
+  }
+  return points_nD;
+}
+
+/// Points of a cluster.
+struct Sizes {
+  std::vector<int64_t> least, most;
+};
+
+Sizes sizes_between(int64_t points, int64_t clusters, double jitter) {
+  if (jitter == 0) return {even_capacities(points, clusters), even_capacities(points, clusters)};
+  const double even = static_cast<double>(points) / static_cast<double>(clusters);
+  const double low = std::max(1.0, std::floor(even * (1 - jitter))),
+               high = std::min(static_cast<double>(points), std::ceil(even * (1 + jitter)));
+  return {std::vector<int64_t>(clusters, static_cast<int64_t>(low)),
+          std::vector<int64_t>(clusters, static_cast<int64_t>(high))};
 }
 
 /// Lloyd's steps from one start.
@@ -57,15 +99,15 @@ class Restart {
       : rows_nD_(rows_nD),
         lengths_(lengths),
         options_(options),
-        capacities_(even_capacities(rows_nD.size(0), options.clusters)),
-        costs_(lengths.size() * capacities_.size()) {}
+        sizes_(sizes_between(rows_nD.size(0), options.clusters, options.jitter)),
+        costs_(lengths.size() * options.clusters) {}
 
   void run(int64_t number) {
     seed_centres(number);
     double before = std::numeric_limits<double>::infinity();
     for (steps_ = 1;; ++steps_) {
       measure_costs();
-      std::vector<int32_t> assigned = balanced_assignment(costs_, capacities_);
+      std::vector<int32_t> assigned = bounded_assignment(costs_, sizes_.least, sizes_.most);
       const bool is_still = assigned == cluster_of_;
       cluster_of_ = std::move(assigned);
       const double inertia = update_centres();
@@ -118,26 +160,36 @@ class Restart {
     const std::vector<double> centre_lengths = squared_lengths(centres_ND_);
     double* cost = costs_.data();
     for (const double length : lengths_) {
-      for (const double centre_length : centre_lengths) *cost++ = length + centre_length - 2.0 * *product++;
+      for (const double centre_length : centre_lengths) {
+        *cost++ = is_cosine() ? 1 - *product / std::max(std::sqrt(centre_length), kShortest)
+                              : length + centre_length - 2.0 * *product;
+        ++product;
+      }
     }
   }
 
-  /// The sum of squared distances to the new centres is that of the lengths less what the means explain.
+  /// The sum of squared distances to the new centres is that of the lengths less what the means explain; of cosines to
+  /// them, the length of the members' sum.
   double update_centres() {
     const at::Tensor sums_ND = sums_of(rows_nD_, cluster_of_, options_.clusters);
-    centres_ND_ = means_of(sums_ND, cluster_of_);
-    inertia_ = std::accumulate(lengths_.begin(), lengths_.end(), 0.0);
+    const std::vector<double> members = members_of(cluster_of_, options_.clusters);
+    centres_ND_ = means_of(sums_ND, members);
+    inertia_ = is_cosine() ? static_cast<double>(points()) : std::accumulate(lengths_.begin(), lengths_.end(), 0.0);
     const double* sum = sums_ND.const_data_ptr<double>();
-    for (int64_t i = 0; i < sums_ND.numel(); ++i) {
-      inertia_ -= sum[i] * sum[i] / static_cast<double>(capacities_[i / sums_ND.size(1)]);
+    for (const double size : members) {
+      double squared = 0;
+      for (int64_t d = 0; d < sums_ND.size(1); ++d, ++sum) squared += *sum * *sum;
+      inertia_ -= is_cosine() ? std::sqrt(squared) : squared / size;
     }
     return inertia_;
   }
 
+  bool is_cosine() const { return options_.distance == KMeansDistance::kCosine; }
+
   const at::Tensor& rows_nD_;
   const std::vector<double>& lengths_;
   const KMeansOptions& options_;
-  std::vector<int64_t> capacities_;
+  Sizes sizes_;
   std::vector<double> costs_;  ///< [n, N]
   at::Tensor centres_ND_;
   std::vector<int32_t> cluster_of_;
@@ -173,23 +225,11 @@ void number_by_least_point(std::vector<int32_t>& cluster_of, int64_t clusters) {
 }  // namespace
 
 at::Tensor spherical_rows(const at::Tensor& rows_nD) {
-  const int64_t points = rows_nD.size(0), width = rows_nD.size(1);
-  at::Tensor unit_nD = rows_nD.contiguous().clone();
-  std::vector<double> sum(width, 0);
-  const std::vector<double> lengths = squared_lengths(unit_nD);
-  float* row = unit_nD.mutable_data_ptr<float>();
-  for (int64_t i = 0; i < points; ++i, row += width) {
-    const double length = std::sqrt(lengths[i]);
-    for (int64_t d = 0; d < width; ++d) {
-      if (length >= 1e-12) row[d] = static_cast<float>(row[d] / length);
-      sum[d] += row[d];
-    }
-  }
-  row = unit_nD.mutable_data_ptr<float>();
-  for (int64_t i = 0; i < points; ++i, row += width) {
-    for (int64_t d = 0; d < width; ++d) row[d] = static_cast<float>(row[d] - sum[d] / static_cast<double>(points));
-  }
-  return unit_nD;
+  return points_of(rows_nD, /*is_unit=*/true, /*is_centred=*/true);
+}
+
+at::Tensor cluster_means(const at::Tensor& rows_nD, const std::vector<int32_t>& cluster_of, int64_t clusters) {
+  return means_of(sums_of(rows_nD.contiguous(), cluster_of, clusters), members_of(cluster_of, clusters));
 }
 
 KMeansResult balanced_kmeans(const at::Tensor& rows_nD, const KMeansOptions& options, Communicator& world) {
@@ -198,7 +238,9 @@ KMeansResult balanced_kmeans(const at::Tensor& rows_nD, const KMeansOptions& opt
         concat("convert: ", rows_nD.size(0), " points cannot be ", options.clusters, " clusters; use fewer"));
   }
   const at::NoGradGuard no_grad;
-  const at::Tensor points_nD = spherical_rows(rows_nD);
+  const bool is_cosine = options.distance == KMeansDistance::kCosine;
+  MOE_CHECK(!is_cosine || options.is_spherical, "cosines are of directions");
+  const at::Tensor points_nD = points_of(rows_nD, options.is_spherical, !is_cosine);
   const std::vector<double> lengths = squared_lengths(points_nD);
   Found best;
   std::vector<int32_t> cluster_of;
@@ -221,7 +263,7 @@ KMeansResult balanced_kmeans(const at::Tensor& rows_nD, const KMeansOptions& opt
     std::memcpy(cluster_of.data(), bytes.data() + sizeof(Found), bytes.size() - sizeof(Found));
   }
   number_by_least_point(cluster_of, options.clusters);
-  const at::Tensor centres_ND = means_of(sums_of(points_nD, cluster_of, options.clusters), cluster_of);
+  const at::Tensor centres_ND = cluster_means(points_nD, cluster_of, options.clusters);
   return {std::move(cluster_of), centres_ND, best.inertia, best.steps};
 }
 

@@ -82,6 +82,36 @@ TEST(BalancedAssignmentTest, IsTheBestOfAll) {
   }
 }
 
+/// Every assignment of six points to three clusters that keeps the bounds, against room that is left and least sizes.
+TEST(BoundedAssignmentTest, IsTheBestOfAll) {
+  const std::vector<int64_t> least{1, 2, 0}, most{2, 4, 6};
+  int64_t bound = 0;
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    std::vector<double> costs = random_costs(6, 3, seed);
+    // Half of them pull where there is no room, or away from where points must be.
+    if (seed % 2 == 0) {
+      for (size_t i = 0; i < 6; ++i) costs[3 * i + (seed % 4 == 0 ? 0 : 1)] += seed % 4 == 0 ? -2 : 2;
+    }
+    double best_upper = std::numeric_limits<double>::infinity(), best = best_upper;
+    for (int code = 0; code < 729; ++code) {
+      std::vector<int32_t> cluster_of;
+      for (int rest = code; cluster_of.size() < 6; rest /= 3) cluster_of.push_back(rest % 3);
+      const std::vector<int64_t> sizes = sizes_of(cluster_of, 3);
+      if (sizes[0] > most[0] || sizes[1] > most[1]) continue;
+      best_upper = std::min(best_upper, total(costs, cluster_of, 3));
+      if (sizes[0] >= least[0] && sizes[1] >= least[1]) best = std::min(best, total(costs, cluster_of, 3));
+    }
+    EXPECT_NEAR(total(costs, balanced_assignment(costs, most), 3), best_upper, 1e-12) << seed;
+    const std::vector<int32_t> found = bounded_assignment(costs, least, most);
+    EXPECT_NEAR(total(costs, found, 3), best, 1e-12) << seed;
+    EXPECT_GE(sizes_of(found, 3)[0], 1);
+    EXPECT_GE(sizes_of(found, 3)[1], 2);
+    bound += best > best_upper ? 1 : 0;
+  }
+  EXPECT_GT(bound, 20) << "the least sizes must matter";
+  EXPECT_THROW(bounded_assignment(random_costs(2, 3, 1), least, most), Internal);
+}
+
 // Also where every point prefers the same cluster, so that nearly all have to move.
 TEST(BalancedAssignmentTest, NoChainOfMovesMakesALargeOneCheaper) {
   struct Case {

@@ -94,6 +94,64 @@ TEST(BalancedKMeansTest, SizesDifferByOneAtMostAndMoreStepsAreNoWorse) {
   EXPECT_LT(before, inertia_of(spherical_rows(rows), in_turn)) << "no better than any split";
 }
 
+/// v2 specification, B5.
+TEST(BalancedKMeansTest, JitterBoundsTheSizes) {
+  const at::Tensor rows = testing::random_normal({203, 6}, 5, at::kFloat).abs().pow(3);
+  double before = 1e30;
+  for (const double jitter : {0.1, 0.4, 1.0, kAnySize}) {
+    const KMeansOptions options{.clusters = 8, .seed = 1, .restarts = 8, .jitter = jitter, .is_spherical = false};
+    const KMeansResult found = on_one(rows, options);
+    const double least = std::max(1.0, std::floor(203.0 / 8 * (1 - jitter))),
+                 most = std::ceil(203.0 / 8 * (1 + jitter));
+    EXPECT_EQ(sizes_of(found.cluster_of).size(), 8U) << "none is empty";
+    for (const auto& [cluster, size] : sizes_of(found.cluster_of)) {
+      EXPECT_GE(static_cast<double>(size), least) << jitter;
+      EXPECT_LE(static_cast<double>(size), most) << jitter;
+    }
+    EXPECT_NEAR(found.inertia, inertia_of(rows, found.cluster_of), 1e-5 * found.inertia);
+    EXPECT_LT(found.inertia, before) << "more room, and a lower sum of these rows";
+    before = found.inertia;
+    EXPECT_TRUE(at::equal(found.centres_ND, on_one(rows, options).centres_ND));
+  }
+}
+
+/// Points of very different numbers around three centres: k-means finds them, balanced clusters cannot.
+TEST(BalancedKMeansTest, AnySizeIsOrdinaryKMeans) {
+  CounterRng rng(3, kStreamTest);
+  std::vector<int32_t> owner;
+  at::Tensor rows = at::empty({60, 3}, at::kFloat);
+  for (int32_t i = 0; i < 60; ++i) {
+    owner.push_back(i < 40 ? 0 : i < 55 ? 1 : 2);
+    for (int64_t d = 0; d < 3; ++d) rows[i][d] = (d == owner[i] ? 10.0 : 0.0) + 0.3 * rng.normal();
+  }
+  EXPECT_EQ(on_one(rows, {.clusters = 3, .seed = 2, .jitter = kAnySize}).cluster_of, owner);
+  EXPECT_NE(on_one(rows, {.clusters = 3, .seed = 2}).cluster_of, owner);
+}
+
+/// Directions of one half space, of which the mean would make others.
+TEST(BalancedKMeansTest, CosinesToTheDirectionsOfTheMeans) {
+  const at::Tensor rows = testing::random_normal({96, 8}, 7, at::kFloat) + 2;
+  const at::Tensor unit = (rows / rows.norm(2, {1}, true)).to(at::kDouble);
+  double before = 1e30;
+  for (const int64_t steps : {1, 2, 4, 100}) {
+    const KMeansResult found = on_one(rows, {.clusters = 6,
+                                             .seed = 3,
+                                             .restarts = 1,
+                                             .max_steps = steps,
+                                             .tolerance = 0,
+                                             .distance = KMeansDistance::kCosine});
+    double expected = 0;
+    for (int64_t i = 0; i < 96; ++i) {
+      const at::Tensor centre = found.centres_ND[found.cluster_of[i]].to(at::kDouble);
+      expected += 1 - (unit[i] * centre).sum().item<double>() / centre.norm().item<double>();
+    }
+    EXPECT_NEAR(found.inertia, expected, 1e-5 * expected);
+    EXPECT_LE(found.inertia, before * (1 + 1e-9)) << steps;
+    before = found.inertia;
+    for (const auto& [cluster, size] : sizes_of(found.cluster_of)) EXPECT_EQ(size, 16);
+  }
+}
+
 // Two neurons that look the same way are one direction, however long they are.
 TEST(BalancedKMeansTest, LengthsDoNotCount) {
   const at::Tensor rows = testing::random_normal({60, 12}, 6, at::kFloat);
