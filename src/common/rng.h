@@ -40,6 +40,8 @@ enum RngStream : uint32_t {
   kStreamSampling = 5,
   kStreamRowOrder = 6,
   kStreamNeuronClusters = 7,
+  kStreamTokenClusters = 16,
+  kStreamDocumentClusters = 17,
   kStreamTest = 100,
 };
 

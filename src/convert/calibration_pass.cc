@@ -19,9 +19,11 @@ CalibrationPass::CalibrationPass(const v1::ConvertSpec& spec, uint64_t seed, con
 }
 
 void CalibrationPass::measure_importance(const DenseSource& model, const GroupTokens& group_tokens,
-                                         const std::function<void(int64_t)>& progress, Communicator& world) {
+                                         const MethodOptions& options, const std::function<void(int64_t)>& progress,
+                                         Communicator& world) {
   importance_ = moe::measure_importance(
-      model, text_, {.spec = spec_, .seed = seed_, .group_tokens = group_tokens, .progress = progress}, world);
+      model, text_,
+      {.spec = spec_, .seed = seed_, .options = options, .group_tokens = group_tokens, .progress = progress}, world);
 }
 
 const Importance* CalibrationPass::importance(int64_t layer) const {

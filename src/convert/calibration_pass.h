@@ -31,7 +31,7 @@ class CalibrationPass {
   const CalibrationText& text() const { return text_; }
 
   /// For methods that need gradients: once, before the layers. Collective.
-  void measure_importance(const DenseSource& model, const GroupTokens& group_tokens,
+  void measure_importance(const DenseSource& model, const GroupTokens& group_tokens, const MethodOptions& options,
                           const std::function<void(int64_t layers_done)>& progress, Communicator& world);
   /// Null where it was not measured.
   const Importance* importance(int64_t layer) const;

@@ -94,7 +94,7 @@ class Converter {
     }
     if (method_.needs.gradients) {
       pass_->measure_importance(
-          source_, method_.group_tokens, [this](int64_t) { finish_unit(); }, world_);
+          source_, method_.group_tokens, options_, [this](int64_t) { finish_unit(); }, world_);
     }
     for (int64_t layer = 0; plans_ahead && layer < layers; ++layer) {
       plan_layer(layer);

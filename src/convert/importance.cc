@@ -127,7 +127,8 @@ class ImportancePass {
                              .layer = layer,
                              .seed = request_.seed,
                              .dense = &dense,
-                             .features = &features};
+                             .features = &features,
+                             .options = request_.options};
     TokenGroups groups = request_.group_tokens(inputs, hidden_TD_, world_);
     MOE_CHECK(groups.ids_T.sizes() == text_.tokens_T.sizes() && groups.count > 0, "one group for each token");
     return groups;

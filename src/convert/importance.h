@@ -14,8 +14,9 @@ namespace moe {
 struct ImportanceRequest {
   const v1::ConvertSpec& spec;
   uint64_t seed = 0;
-  GroupTokens group_tokens{};                           ///< absent: one group
-  std::function<void(int64_t layers_done)> progress{};  ///< after each layer's backward
+  const MethodOptions& options = MethodOptions::none();  ///< of the method, for its groups
+  GroupTokens group_tokens{};                            ///< absent: one group
+  std::function<void(int64_t layers_done)> progress{};   ///< after each layer's backward
 };
 
 /// The importance of every neuron of every layer on the calibration text. Forward through the dense model, keeping each

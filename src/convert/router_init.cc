@@ -7,6 +7,7 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/rng.h"
+#include "convert/feature_clusters.h"
 
 namespace moe {
 namespace {
@@ -57,20 +58,31 @@ at::Tensor select_rows(const RouterRequest& request, Communicator& world) {
   return at::stack(chosen);
 }
 
-/// The MLP inputs of random calibration tokens are the router's rows. Raw, that is the papers' form; calibrated, the
-/// rows are centred (else every expert's logit mostly measures the common direction of all tokens), brought to unit
-/// length (else long rows win everywhere) and scaled so that logits have a standard deviation of 1.
-at::Tensor random_selection(const RouterRequest& request, Communicator& world) {
-  const CalibrationFeatures& features = *request.features;
-  at::Tensor router = select_rows(request, world);
+/// Rows of the features' space as a router. Raw, that is the papers' form; calibrated, the rows are centred (else every
+/// expert's logit mostly measures the common direction of all tokens), brought to unit length (else long rows win
+/// everywhere) and scaled so that logits have a standard deviation of 1.
+at::Tensor router_of_rows(at::Tensor router, const RouterRequest& request, Communicator& world) {
   if (request.scaling == "raw") return router;
 
+  const CalibrationFeatures& features = *request.features;
   at::Tensor mean = features.local_TD.sum(0, false, at::kDouble);
   world.all_reduce_sum(mean, "router mean");
   router = router - (mean / static_cast<double>(features.total)).to(at::kFloat);
   router = router / router.norm(2, {1}, true).clamp_min(1e-12);
   const double deviation = router_logit_deviation(router, features, world);
   return router / std::max(deviation, 1e-12);
+}
+
+/// The MLP inputs of random calibration tokens are the router's rows.
+at::Tensor random_selection(const RouterRequest& request, Communicator& world) {
+  return router_of_rows(select_rows(request, world), request, world);
+}
+
+/// Centroids of clusters of the MLP inputs are, the same as those of which a method groups tokens (group_by_router).
+at::Tensor hidden_clustering(const RouterRequest& request, Communicator& world) {
+  return router_of_rows(feature_centroids(*request.features, request.experts, request.seed, request.layer,
+                                          "router.init hidden_clustering", world),
+                        request, world);
 }
 
 /// U(-1 / sqrt(hidden), 1 / sqrt(hidden)): Kaiming-uniform with a = sqrt(5), as LLaMA-MoE v2's vanilla script.
@@ -96,6 +108,8 @@ const Registry<RouterInit>& router_inits() {
           {"random_selection", {"MLP inputs of random calibration tokens (LLaMA-MoE v2)", true, random_selection}},
           {"kaiming", {"uniform random rows", false, kaiming}},
           {"zero", {"all experts equally likely; ties go to the lowest", false, zero}},
+          {"hidden_clustering",
+           {"centroids of balanced clusters of the MLP inputs (LLaMA-MoE v2)", true, hidden_clustering}},
       });
   return inits;
 }

@@ -17,7 +17,7 @@ struct RouterRequest {
   int64_t hidden_size = 0;
   int64_t layer = 0;
   uint64_t seed = 0;
-  std::string scaling = "calibrated";  ///< of random_selection: "calibrated" or "raw"
+  std::string scaling = "calibrated";  ///< of rows taken from text: "calibrated" or "raw"
   const CalibrationFeatures* features = nullptr;
 };
 

@@ -82,6 +82,15 @@ TEST(RandomSelectionTest, CalibratedLogitsHaveDeviationOne) {
     EXPECT_NEAR(logit_deviation(make_router("random_selection", "calibrated", 2, layer)), 1, 1e-3);
 }
 
+TEST(HiddenClusteringTest, CalibratedRowsAreCentredCentroidsOfOneLength) {
+  const at::Tensor raw = make_router("hidden_clustering", "raw", 1).to(at::kDouble),
+                   calibrated = make_router("hidden_clustering", "calibrated", 2).to(at::kDouble);
+  at::Tensor expected = raw - features().to(at::kDouble).mean(0);
+  expected = expected / expected.norm(2, {1}, true);
+  EXPECT_TRUE(testing::near(calibrated / calibrated.norm(2, {1}, true), expected, 1e-5));
+  EXPECT_NEAR(logit_deviation(calibrated), 1, 1e-3);
+}
+
 TEST(RandomSelectionTest, CalibratedRowsAreCentredTokensOfOneLength) {
   const at::Tensor raw = make_router("random_selection", "raw", 1).to(at::kDouble),
                    calibrated = make_router("random_selection", "calibrated", 1).to(at::kDouble);

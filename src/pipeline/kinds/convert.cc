@@ -87,10 +87,10 @@ void check_scale(const v1::ScaleSpec& scale, const std::string& mode, const Fiel
 
 void check_calibration(const v1::CalibrationSpec& calibration, const v1::ConvertSpec& effective,
                        const FieldChecks& checks) {
-  if (calibration.data().empty() && effective.router().init() == "random_selection") {
-    checks.add("calibration.data",
-               "missing; router.init 'random_selection' needs calibration text: list JSONL files, or set "
-               "router.init: kaiming");
+  const std::string& init = effective.router().init();
+  if (calibration.data().empty() && (init == "random_selection" || init == "hidden_clustering")) {
+    checks.add("calibration.data", concat("missing; router.init '", init,
+                                          "' needs calibration text: list JSONL files, or set router.init: kaiming"));
   }
   if (calibration.data().empty() && effective.scale().mode() == "least_squares") {
     checks.add("calibration.data",

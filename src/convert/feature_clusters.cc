@@ -1,0 +1,50 @@
+#include "convert/feature_clusters.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "comm/agreement.h"
+#include "common/error.h"
+#include "common/rng.h"
+#include "convert/balanced_kmeans.h"
+
+namespace moe {
+namespace {
+
+constexpr int64_t kMostTokens = 8192;
+
+/// The FFN inputs of evenly spread tokens of all ranks, in the order of the text.
+at::Tensor gather_tokens(const CalibrationFeatures& features, Communicator& world) {
+  const int64_t wanted = std::min(kMostTokens, features.total);
+  std::vector<int64_t> mine;
+  for (int64_t i = 0; i < wanted; ++i) {
+    const int64_t local = i * features.total / wanted - features.first;
+    if (local >= 0 && local < features.local_TD.size(0)) mine.push_back(local);
+  }
+  return world.all_gather(features.local_TD.to(at::kFloat).index_select(0, at::tensor(mine, at::kLong)),
+                          "FFN inputs to cluster");
+}
+
+}  // namespace
+
+at::Tensor feature_centroids(const CalibrationFeatures& features, int64_t clusters, uint64_t seed, int64_t layer,
+                             const std::string& wanted_by, Communicator& world) {
+  if (features.total < clusters) {
+    throw_agreed<InvalidArgument>(concat("convert: ", wanted_by, " clusters the calibration tokens, and there are ",
+                                         features.total, " for experts ", clusters,
+                                         "; give more text or raise calibration.tokens"));
+  }
+  const at::Tensor tokens_nD = gather_tokens(features, world);
+  const KMeansResult found = balanced_kmeans(tokens_nD,
+                                             {.clusters = clusters,
+                                              .seed = seed,
+                                              .stream = kStreamTokenClusters,
+                                              .substream = static_cast<uint32_t>(layer),
+                                              .is_spherical = false},
+                                             world);
+  return cluster_means(tokens_nD, found.cluster_of, clusters);
+}
+
+}  // namespace moe

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+
+#include "comm/communicator.h"
+#include "convert/layer_inputs.h"
+
+namespace moe {
+
+/// Centroids of balanced clusters of a layer's FFN inputs, by their least tokens: the means of the members as they are,
+/// neither centred nor of one length. The same bits for the same seed and layer, on every rank and at any number of
+/// them. Looks at 8192 tokens at most, evenly spread. Collective. [clusters, D] float
+/// Source   LLaMA-MoE v2 (hidden_feature_clustering.py); the assignment is exact, of squared distances.
+/// Throws   InvalidArgument on every rank if there are fewer tokens than clusters; `wanted_by` begins the message.
+at::Tensor feature_centroids(const CalibrationFeatures& features, int64_t clusters, uint64_t seed, int64_t layer,
+                             const std::string& wanted_by, Communicator& world);
+
+}  // namespace moe
