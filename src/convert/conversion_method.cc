@@ -1,11 +1,29 @@
 #include "convert/conversion_method.h"
 
+#include "common/divisors.h"
+#include "common/error.h"
+
 namespace moe {
+
+int64_t part_width(const ModelConfig& config, const v1::FfnExpertsSpec& ffn) {
+  return ffn.has_expert_width() ? ffn.expert_width()
+                                : config.intermediate_size / (ffn.experts() + ffn.shared_experts());
+}
 
 LayerWidths equal_parts(const ModelConfig& config, const v1::ConvertSpec& spec) {
   const v1::FfnExpertsSpec& ffn = spec.ffn();
-  const int64_t width = config.intermediate_size / (ffn.experts() + ffn.shared_experts());
+  const int64_t width = part_width(config, ffn);
   return {std::vector<int64_t>(ffn.experts(), width), ffn.shared_experts() * width};
+}
+
+std::string division_problem(const ModelConfig& config, const v1::FfnExpertsSpec& ffn) {
+  if (config.intermediate_size % (ffn.experts() + ffn.shared_experts()) == 0) return "";
+  const bool has_shared = ffn.shared_experts() > 0;
+  return concat(
+      "ffn.experts ", ffn.experts(),
+      has_shared ? concat(" and ffn.shared_experts ", ffn.shared_experts(), " together do") : std::string(" does"),
+      " not divide the FFN width ", config.intermediate_size,
+      has_shared ? "; let their sum be one of " : "; use one of ", divisors_of(config.intermediate_size));
 }
 
 std::string needs_gated_ffn(const ModelConfig& config) {

@@ -53,8 +53,8 @@ struct ConversionMethod {
   std::vector<MethodOption> options{};  ///< settings of its own: LayerInputs::options
   bool has_shared = false;              ///< ffn.shared_experts may be given
   bool has_free_width = false;          ///< ffn.expert_width may be given
-  /// Why these sizes cannot be, as the end of an error, with what to use instead; empty if they can. Absent: experts
-  /// and shared experts together divide the FFN's width.
+  /// Why these sizes, or options with them, cannot be, as the end of an error, with what to use instead; empty if they
+  /// can. Absent: experts and shared experts together divide the FFN's width.
   std::function<std::string(const ModelConfig& config, const v1::FfnExpertsSpec& ffn)> size_problem{};
   bool has_router = false;     ///< plans bring a router; router.init is left aside
   GroupTokens group_tokens{};  ///< with needs.gradients; absent: one group
@@ -63,8 +63,14 @@ struct ConversionMethod {
   std::function<std::string(const ModelConfig&)> refusal{};
 };
 
+/// Neurons of an expert: ffn.expert_width, or the FFN's width over experts and shared experts.
+int64_t part_width(const ModelConfig& config, const v1::FfnExpertsSpec& ffn);
+
 /// `experts` parts of one width, and a shared part as wide as shared_experts of them.
 LayerWidths equal_parts(const ModelConfig& config, const v1::ConvertSpec& spec);
+
+/// The size_problem of a method that has none of its own.
+std::string division_problem(const ModelConfig& config, const v1::FfnExpertsSpec& ffn);
 
 /// For methods that score neurons by what their gate does.
 std::string needs_gated_ffn(const ModelConfig& config);

@@ -1,8 +1,15 @@
 #include "convert/conversion_methods.h"
 
+#include "convert/methods/coactivation.h"
+#include "convert/methods/importance.h"
 #include "convert/methods/independent_clustering.h"
+#include "convert/methods/independent_gradient.h"
 #include "convert/methods/independent_random.h"
+#include "convert/methods/pruned.h"
+#include "convert/methods/residual.h"
 #include "convert/methods/sequential.h"
+#include "convert/methods/sharing_inner.h"
+#include "convert/methods/sharing_inter.h"
 
 namespace moe {
 
@@ -12,6 +19,14 @@ const Registry<ConversionMethod>& conversion_methods() {
                                                       {"independent_random", independent_random()},
                                                       {"independent_clustering", independent_clustering()},
                                                       {"sequential", sequential()},
+                                                      {"independent_gradient", independent_gradient()},
+                                                      {"sharing_inner", sharing_inner()},
+                                                      {"sharing_inter", sharing_inter()},
+                                                      {"importance", split_by_importance()},
+                                                      {"residual", residual()},
+                                                      {"coactivation", coactivation()},
+                                                      {"pruned_random", pruned_random()},
+                                                      {"pruned_gradient", pruned_gradient()},
                                                   });
   return methods;
 }

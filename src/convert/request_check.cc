@@ -40,19 +40,8 @@ void check_widths(const ConversionMethod& method, const ConvertRequest& request)
                                      ? "; use 1 or more"
                                      : concat(", and ffn.method ", ffn.method(), " makes its own widths; remove it")));
   }
-  const int64_t units = ffn.experts() + ffn.shared_experts();
-  if (method.size_problem) {
-    if (const std::string problem = method.size_problem(config, ffn); !problem.empty())
-      throw InvalidArgument(concat("convert: ", request.source.path().string(), ": ", problem));
-  } else if (config.intermediate_size % units != 0) {
-    throw InvalidArgument(
-        concat("convert: ffn.experts ", ffn.experts(),
-               ffn.shared_experts() > 0 ? concat(" and ffn.shared_experts ", ffn.shared_experts(), " together do")
-                                        : std::string(" does"),
-               " not divide the FFN width ", config.intermediate_size, " of ", request.source.path().string(),
-               ffn.shared_experts() > 0 ? "; let their sum be one of " : "; use one of ",
-               divisors_of(config.intermediate_size)));
-  }
+  const std::string problem = method.size_problem ? method.size_problem(config, ffn) : division_problem(config, ffn);
+  if (!problem.empty()) throw InvalidArgument(concat("convert: ", request.source.path().string(), ": ", problem));
 }
 
 void check_sizes(const ConversionMethod& method, const ConvertRequest& request) {

@@ -67,9 +67,28 @@ std::string partition_problem(const SafetensorsFile& artefact, const ModelConfig
                 shared, " in several");
 }
 
+/// Whether every token goes to one and the same expert with weight 1, of one width in all layers: then this is a dense
+/// FFN itself.
+bool is_one_expert(const ModelConfig& config) {
+  const MoeConfig& moe = *config.moe;
+  const auto is_even = [](const auto& values) {
+    return std::all_of(values.begin(), values.end(), [&](const auto& value) { return value == values.front(); });
+  };
+  const bool has_weight_one = moe.score == "softmax" && (moe.topk_norm == "renorm" || moe.topk_norm == "raw" ||
+                                                         moe.topk_norm == "straight_through");
+  return moe.num_experts == 1 && has_weight_one && is_even(moe.expert_widths) && is_even(moe.shared_widths) &&
+         moe.shared_widths.front() == 0;
+}
+
+/// Whether that expert is less than the FFN that it was cut out of.
+bool is_narrower(const ModelConfig& config) {
+  return is_one_expert(config) && config.moe->expert_widths.front() < config.intermediate_size;
+}
+
 std::vector<std::string> reasons_against(const ModelDirectory& model, const v1::ExportSpec&) {
   const ModelConfig& config = model.config();
   if (!config.moe) return {"it is dense already"};
+  if (is_narrower(config)) return {};
   std::vector<std::string> reasons;
   const std::filesystem::path path = model.path() / kConversionIndices;
   if (!std::filesystem::exists(path)) {
@@ -116,14 +135,41 @@ std::string native_name(const TensorSpec& spec, const ModelConfig& config) {
   return tensor_name(config, {TensorPart::kOutputBias, spec.id.layer, kNoExpert, true});
 }
 
-ExportContents contents_of(const ModelDirectory& model, const v1::ExportSpec&) {
-  const SafetensorsFile artefact(model.path() / kConversionIndices);
-  ModelConfig dense = model.config();
+ModelConfig dense_config(const ModelConfig& mixture) {
+  ModelConfig dense = mixture;
   dense.moe.reset();
-  const ModelFamily& family = model_families().at(dense.model_type);
   dense.source.erase("moe");
   dense.source["model_type"] = dense.model_type;
-  dense.source["architectures"] = {family.architecture};
+  dense.source["architectures"] = {model_families().at(dense.model_type).architecture};
+  return dense;
+}
+
+/// The only expert as the FFN, with its layer's output scale.
+ExportContents narrower_contents(const ModelDirectory& model) {
+  const MoeConfig& moe = *model.config().moe;
+  ModelConfig dense = dense_config(model.config());
+  dense.intermediate_size = moe.expert_widths.front();
+  dense.source["intermediate_size"] = dense.intermediate_size;
+  ExportContents contents{.config = to_json(dense), .tensors = {}, .notes = {}};
+  for (const TensorSpec& spec : logical_tensor_specs(dense)) {
+    PiecedTensor& tensor = contents.tensors.emplace_back(PiecedTensor{spec.name, spec.shape});
+    if (is_of_neurons(spec.id)) {
+      tensor.pieces.push_back({.source = tensor_name(dense, {spec.id.part, spec.id.layer, 0, spec.id.is_bias})});
+      if (spec.id.part == TensorPart::kDown) tensor.pieces.back().factor = moe.output_scale[spec.id.layer];
+    } else {
+      tensor.pieces.push_back({native_name(spec, dense)});
+    }
+  }
+  contents.notes.push_back(concat("the only expert, ", dense.intermediate_size, " of ",
+                                  model.config().intermediate_size,
+                                  " neurons, is the FFN; output scales stand in its down projections"));
+  return contents;
+}
+
+ExportContents contents_of(const ModelDirectory& model, const v1::ExportSpec&) {
+  if (is_narrower(model.config())) return narrower_contents(model);
+  const SafetensorsFile artefact(model.path() / kConversionIndices);
+  const ModelConfig dense = dense_config(model.config());
   ExportContents contents{.config = to_json(dense), .tensors = {}, .notes = {}};
   for (const TensorSpec& spec : logical_tensor_specs(dense)) {
     if (is_of_neurons(spec.id)) {
@@ -141,10 +187,13 @@ ExportContents contents_of(const ModelDirectory& model, const v1::ExportSpec&) {
 }  // namespace
 
 ExportFormat dense_format() {
-  return {"the dense model that it was converted from, each neuron back at its place", false, reasons_against,
+  return {"the dense model that it was converted from, each neuron back at its place; of one expert alone, its FFN",
+          false, reasons_against,
           [](const ModelConfig& config) {
-            return std::vector<ClientNote>{{"transformers, vLLM, llama.cpp", true,
-                                            concat("of the dense ", config.model_type, " model, not of the mixture")}};
+            return std::vector<ClientNote>{
+                {"transformers, vLLM, llama.cpp", true,
+                 is_narrower(config) ? concat("a dense ", config.model_type, " model, narrower than the source")
+                                     : concat("of the dense ", config.model_type, " model, not of the mixture")}};
           },
           contents_of};
 }

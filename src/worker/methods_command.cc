@@ -40,6 +40,7 @@ nlohmann::json describe_methods() {
                        {"calibration_text", method.needs.text()},
                        {"needs", needs_text(method.needs)},
                        {"shared_experts", method.has_shared},
+                       {"expert_width", method.has_free_width},
                        {"options", std::move(options)}});
   }
   return methods;
@@ -51,7 +52,8 @@ void print_methods(const nlohmann::json& methods) {
     const auto needs = method["needs"].get<std::string>();
     std::cout << "  looks at " << (needs.empty() ? "nothing" : needs)
               << (method["calibration_text"].get<bool>() ? " (needs calibration.data)" : "")
-              << (method["shared_experts"].get<bool>() ? "; takes shared_experts" : "") << "\n";
+              << (method["shared_experts"].get<bool>() ? "; takes shared_experts" : "")
+              << (method["expert_width"].get<bool>() ? "; takes expert_width" : "") << "\n";
     for (const nlohmann::json& option : method["options"]) {
       std::cout << "    options." << option["name"].get<std::string>() << "  " << option["help"].get<std::string>()
                 << ": " << option["values"].get<std::string>() << "; default " << option["default"].get<std::string>();

@@ -1,10 +1,12 @@
 #include "convert/conversion_fixture.h"
 
+#include <algorithm>
 #include <deque>
 
 #include "checkpoint/model_writer.h"
 #include "common/file_io.h"
 #include "common/rng.h"
+#include "convert/conversion_methods.h"
 #include "convert/converter.h"
 #include "convert/fixture_methods.h"
 #include "testing/tiny_model.h"
@@ -12,6 +14,17 @@
 namespace moe::testing {
 
 namespace fs = std::filesystem;
+
+namespace {
+
+void add_calibration(v1::ConvertSpec& spec, const fs::path& path) {
+  v1::DataSource& source = *spec.mutable_calibration()->add_data();
+  source.set_path(path);
+  source.set_weight(1);
+  source.set_domain("calibration");
+}
+
+}  // namespace
 
 v1::ConvertSpec convert_spec(const std::string& method, int experts, int top_k, const fs::path& calibration) {
   v1::ConvertSpec spec;
@@ -24,13 +37,40 @@ v1::ConvertSpec convert_spec(const std::string& method, int experts, int top_k, 
   spec.mutable_calibration()->set_tokens(1024);
   spec.mutable_router()->set_topk_norm(top_k == 1 ? "straight_through" : "renorm");
   spec.set_dtype("source");
-  if (!calibration.empty()) {
-    v1::DataSource& source = *spec.mutable_calibration()->add_data();
-    source.set_path(calibration);
-    source.set_weight(1);
-    source.set_domain("calibration");
-  }
+  if (!calibration.empty()) add_calibration(spec, calibration);
   return spec;
+}
+
+std::optional<v1::FfnExpertsSpec> sizes_of(const std::string& method, int64_t width, int units, int top_k) {
+  const ConversionMethod& known = conversion_methods().at(method);
+  ModelConfig config = tiny_config();
+  config.intermediate_size = width;
+  v1::FfnExpertsSpec whole, with_shared, one_part;
+  whole.set_experts(units);
+  with_shared.set_experts(units - 1);
+  with_shared.set_shared_experts(1);
+  one_part.set_experts(1);
+  one_part.set_expert_width(static_cast<int32_t>(width / units));
+  for (v1::FfnExpertsSpec& sizes : std::vector<v1::FfnExpertsSpec>{whole, with_shared, one_part}) {
+    const bool is_taken = sizes.experts() > 0 && (known.has_shared || sizes.shared_experts() == 0) &&
+                          (known.has_free_width || !sizes.has_expert_width());
+    sizes.set_method(method);
+    sizes.set_top_k(std::min(top_k, sizes.experts()));
+    if (is_taken && (known.size_problem ? known.size_problem : division_problem)(config, sizes).empty()) return sizes;
+  }
+  return std::nullopt;
+}
+
+v1::ConvertSpec method_spec(const std::string& method, int units, int top_k, const fs::path& calibration) {
+  v1::ConvertSpec spec = convert_spec(method, units, top_k, calibration);
+  *spec.mutable_ffn() = sizes_of(method, 48, units, top_k).value();
+  spec.mutable_router()->set_topk_norm(spec.ffn().top_k() == 1 ? "straight_through" : "renorm");
+  return spec;
+}
+
+void give_needed_text(v1::ConvertSpec& spec, const fs::path& calibration) {
+  if (conversion_methods().at(spec.ffn().method()).needs.text() && spec.calibration().data().empty())
+    add_calibration(spec, calibration);
 }
 
 void write_dense_model(const fs::path& path, const ModelConfig& config, uint64_t seed, at::ScalarType dtype) {

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,17 @@ namespace moe::testing {
 /// A conversion with every field set that has a default; calibration by `calibration` unless it is empty.
 v1::ConvertSpec convert_spec(const std::string& method, int experts, int top_k,
                              const std::filesystem::path& calibration = {});
+
+/// Sizes of an FFN of `width` neurons in `units` parts, as a method of the list has them: experts, or one of the parts
+/// shared, or one part alone; absent where it can be none of these. THE place for a method that needs other sizes.
+std::optional<v1::FfnExpertsSpec> sizes_of(const std::string& method, int64_t width, int units, int top_k);
+
+/// The same as a conversion of the tiny model (FFN 48), by `calibration` if it is given.
+v1::ConvertSpec method_spec(const std::string& method, int units, int top_k,
+                            const std::filesystem::path& calibration = {});
+
+/// Calibration text for a method that cannot do without.
+void give_needed_text(v1::ConvertSpec& spec, const std::filesystem::path& calibration);
 
 /// Writes a dense model with random weights, depending on `seed` alone.
 void write_dense_model(const std::filesystem::path& path, const ModelConfig& config, uint64_t seed,

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "convert/conversion_fixture.h"
+
 namespace moe {
 namespace {
 
@@ -30,11 +32,16 @@ ModelConfig config_of(int64_t width) {
   return config;
 }
 
+v1::ConvertSpec spec_of(const std::string& method, const Size& size) {
+  v1::ConvertSpec spec;
+  *spec.mutable_ffn() = testing::sizes_of(method, size.width, static_cast<int>(size.experts), 1).value();
+  return spec;
+}
+
 /// The plan of a method that needs nothing.
 LayerPlan plan(const std::string& method, const Size& size, int64_t layer, uint64_t seed) {
   const ModelConfig config = config_of(size.width);
-  v1::ConvertSpec spec;
-  spec.mutable_ffn()->set_experts(static_cast<int32_t>(size.experts));
+  const v1::ConvertSpec spec = spec_of(method, size);
   return conversion_methods().at(method).plan({.config = config, .spec = spec, .layer = layer, .seed = seed},
                                               *make_self_communicator());
 }
@@ -62,18 +69,17 @@ class EveryMethodTest : public ::testing::TestWithParam<std::string> {
 TEST_P(EveryMethodTest, PlansAreWhatTheMethodSays) {
   if (!needs_nothing()) GTEST_SKIP() << GetParam() << " looks at weights or text";
   for (const Size& size : kSizes) {
+    const v1::ConvertSpec spec = spec_of(GetParam(), size);
     for (const int64_t layer : {0, 31}) {
       const LayerPlan made = plan(GetParam(), size, layer, /*seed=*/5);
       EXPECT_NO_THROW(check_plan(made, {.layer = layer,
-                                        .experts = size.experts,
+                                        .experts = spec.ffn().experts(),
                                         .neurons = size.width,
                                         .hidden_size = 4,
                                         .has_router = method().has_router,
                                         .is_partition = method().is_partition}))
           << size.width << " / " << size.experts;
       if (!method().widths) continue;
-      v1::ConvertSpec spec;
-      spec.mutable_ffn()->set_experts(static_cast<int32_t>(size.experts));
       EXPECT_EQ(made.widths(), method().widths(config_of(size.width), spec)) << size.width << " / " << size.experts;
     }
   }
@@ -82,6 +88,20 @@ TEST_P(EveryMethodTest, PlansAreWhatTheMethodSays) {
 TEST_P(EveryMethodTest, SameInputsSamePlan) {
   if (!needs_nothing()) GTEST_SKIP() << GetParam() << " looks at weights or text";
   EXPECT_EQ(neurons_of(plan(GetParam(), {8640, 16}, 3, 77)), neurons_of(plan(GetParam(), {8640, 16}, 3, 77)));
+}
+
+/// Of 48 neurons, eight parts of six. Who needs a shared part, a width or one expert alone gets it, and nobody else.
+TEST(ConversionMethodsTest, SizesThatTestsGive) {
+  const auto sizes = [](const std::string& method) {
+    const v1::FfnExpertsSpec ffn = testing::sizes_of(method, 48, 8, 2).value();
+    return concat(ffn.experts(), " + ", ffn.shared_experts(), ", top ", ffn.top_k(), ", ", ffn.expert_width());
+  };
+  EXPECT_EQ(sizes("importance"), "8 + 0, top 2, 0");
+  EXPECT_EQ(sizes("sharing_inner"), "8 + 0, top 2, 0");
+  EXPECT_EQ(sizes("residual"), "7 + 1, top 2, 0");
+  EXPECT_EQ(sizes("sharing_inter"), "7 + 1, top 2, 0");
+  EXPECT_EQ(sizes("pruned_random"), "1 + 0, top 1, 6");
+  EXPECT_FALSE(testing::sizes_of("residual", 48, 1, 1).has_value());
 }
 
 TEST_P(EveryMethodTest, HasASummary) {

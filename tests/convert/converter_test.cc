@@ -30,19 +30,23 @@ using testing::ConversionTest;
 using testing::convert;
 using testing::convert_spec;
 
-at::Tensor neurons_of(const std::filesystem::path& model, int64_t layer) {
-  return SafetensorsFile(model / "conversion.safetensors")
-      .tensor(concat("model.layers.", layer, ".mlp.experts.neurons"))
-      .to(at::kLong);
-}
+/// A part of a converted layer, and the neurons that it was cut out of.
+struct Part {
+  int64_t expert = 0;
+  at::Tensor neurons;
+};
 
-/// The FFN tensor that the experts came from, put together again: row (or column) neurons[e][i] is row i of expert e.
-at::Tensor rebuilt(const ModelDirectory& converted, int64_t layer, const std::string& part, int64_t dim) {
-  const at::Tensor neurons = neurons_of(converted.path(), layer);
-  std::vector<at::Tensor> parts;
-  for (int64_t e = 0; e < neurons.size(0); ++e)
-    parts.push_back(converted.tensor(concat("model.layers.", layer, ".mlp.experts.", e, ".", part)));
-  return at::cat(parts, dim).index_select(dim, neurons.flatten().argsort());
+std::vector<Part> parts_of(const ModelDirectory& model, int64_t layer) {
+  const SafetensorsFile indices(model.path() / "conversion.safetensors");
+  const at::Tensor experts = indices.tensor(concat("model.layers.", layer, ".mlp.experts.neurons")).to(at::kLong);
+  std::vector<Part> parts;
+  for (int64_t e = 0; e < experts.size(0); ++e)
+    parts.push_back({e, experts[e].narrow(0, 0, model.config().moe->expert_width(layer, e))});
+  if (model.config().moe->shared_widths[layer] > 0) {
+    parts.push_back(
+        {kSharedExpert, indices.tensor(concat("model.layers.", layer, ".mlp.shared_expert.neurons")).to(at::kLong)});
+  }
+  return parts;
 }
 
 /// Same type, shape and bits.
@@ -58,59 +62,70 @@ class EveryConversionTest : public ConversionTest, public ::testing::WithParamIn
   EveryConversionTest() : ConversionTest(std::get<1>(GetParam())) {}
 
   static const std::string& method() { return std::get<0>(GetParam()); }
+  static bool is_partition() { return conversion_methods().at(method()).is_partition; }
   static ModelConfig config() { return testing::tiny_config(std::get<1>(GetParam())); }
 };
 
-/// How an expert calls what the dense model calls `name`.
-std::string expert_part(const std::string& name) {
-  const size_t first = name.find(".mlp.") + 5;
-  std::string part = name.substr(first);
-  if (part.starts_with("fc1")) part.replace(0, 3, "up_proj");
-  if (part.starts_with("fc2")) part.replace(0, 3, "down_proj");
-  return part;
-}
-
-/// Experts put back by their indices are the source, bit for bit, in its own type; everything else is a copy.
+/// Every part holds the neurons that its indices name, bit for bit, in the source's own type, and everything else is a
+/// copy. Of a partition the parts are all neurons, each once: put back by their indices, they are the source.
 TEST_P(EveryConversionTest, RoundTripIsBitIdentical) {
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
     const std::filesystem::path source_path = folder_ / concat("source", type), output = folder_ / concat("out", type);
     testing::write_dense_model(source_path, config(), 5, type);
-    convert(convert_spec(method(), 6, 2), 1, source_path, output);
+    v1::ConvertSpec spec = testing::method_spec(method(), 6, 2);
+    testing::give_needed_text(spec, ids());
+    convert(spec, 1, source_path, output);
     const ModelDirectory source(source_path), converted(output);
-    for (const TensorSpec& spec : logical_tensor_specs(source.config())) {
-      const at::Tensor expected = source.tensor(spec.name);
-      if (spec.name.find(".mlp.") == std::string::npos) {
-        EXPECT_TRUE(identical(converted.tensor(spec.name), expected)) << spec.name;
+    for (const TensorSpec& tensor : logical_tensor_specs(source.config())) {
+      const at::Tensor expected = source.tensor(tensor.name);
+      const TensorPart part = tensor.id.part;
+      if (part != TensorPart::kGate && part != TensorPart::kUp && part != TensorPart::kDown) {
+        EXPECT_TRUE(identical(converted.tensor(tensor.name), expected)) << tensor.name;
         continue;
       }
-      const int64_t layer = std::stoll(spec.name.substr(std::string("model.layers.").size()));
-      const std::string part = expert_part(spec.name);
-      const at::Tensor actual = part == "down_proj.bias"
-                                    ? converted.tensor(concat("model.layers.", layer, ".mlp.output_bias"))
-                                    : rebuilt(converted, layer, part, part == "down_proj.weight" ? 1 : 0);
-      EXPECT_TRUE(identical(actual, expected)) << spec.name;
+      if (part == TensorPart::kDown && tensor.id.is_bias) {
+        const std::string name = concat("model.layers.", tensor.id.layer, ".mlp.output_bias");
+        EXPECT_TRUE(identical(converted.tensor(name), expected)) << name;
+        continue;
+      }
+      for (const Part& of_layer : parts_of(converted, tensor.id.layer)) {
+        const std::string name =
+            tensor_name(source.config(), {part, tensor.id.layer, of_layer.expert, tensor.id.is_bias});
+        EXPECT_TRUE(identical(converted.tensor(name),
+                              expected.index_select(part == TensorPart::kDown ? 1 : 0, of_layer.neurons)))
+            << name;
+      }
+    }
+    for (int64_t layer = 0; is_partition() && layer < 2; ++layer) {
+      std::vector<at::Tensor> all;
+      for (const Part& part : parts_of(converted, layer)) all.push_back(part.neurons);
+      EXPECT_TRUE(at::equal(std::get<0>(at::cat(all).sort()), at::arange(48))) << "layer " << layer;
     }
   }
 }
 
 /// All experts chosen, a zero router, scale N: the dense function.
 TEST_P(EveryConversionTest, AllExpertsAtScaleNAreTheDenseModel) {
+  if (!is_partition()) GTEST_SKIP() << method() << " is no partition";
   const TokenBatch batch = testing::random_batch({20, 7, 33}, testing::tiny_config().vocab_size, 4);
-  for (const int experts : {1, 2, 4, 6, 16, 48}) {
-    v1::ConvertSpec spec = convert_spec(method(), experts, experts);
+  for (const int units : {1, 2, 4, 6, 16, 48}) {
+    if (!testing::sizes_of(method(), 48, units, units)) continue;
+    v1::ConvertSpec spec = testing::method_spec(method(), units, units);
+    testing::give_needed_text(spec, ids());
+    spec.mutable_calibration()->set_tokens(2000);  // 48 documents and more, for as many clusters
     spec.mutable_router()->set_init("zero");
     spec.mutable_scale()->set_mode("unbiased");
-    const std::filesystem::path output = folder_ / concat("all", experts);
+    const std::filesystem::path output = folder_ / concat("all", units);
     convert(spec, 3, dense(), output);
-    EXPECT_TRUE(testing::near(testing::logits_of(output, batch), testing::logits_of(dense(), batch), 1e-5)) << experts;
+    EXPECT_TRUE(testing::near(testing::logits_of(output, batch), testing::logits_of(dense(), batch), 1e-5)) << units;
     EXPECT_TRUE(testing::near(testing::logits_of(output, batch, at::kDouble),
                               testing::logits_of(dense(), batch, at::kDouble), 1e-12))
-        << experts;
+        << units;
   }
 }
 
 TEST_P(EveryConversionTest, SameSeedSameBytesOtherSeedOtherRouter) {
-  const v1::ConvertSpec spec = convert_spec(method(), 4, 2, ids());
+  const v1::ConvertSpec spec = testing::method_spec(method(), 4, 2, ids());
   convert(spec, 1, dense(), folder_ / "a");
   convert(spec, 1, dense(), folder_ / "b");
   convert(spec, 2, dense(), folder_ / "c");
@@ -122,7 +137,7 @@ TEST_P(EveryConversionTest, SameSeedSameBytesOtherSeedOtherRouter) {
 
 /// The number of ranks changes no index and no number beyond rounding; one of five ranks has no row at all.
 TEST_P(EveryConversionTest, RanksDoNotChangeTheResult) {
-  v1::ConvertSpec spec = convert_spec(method(), 4, 2, ids());
+  v1::ConvertSpec spec = testing::method_spec(method(), 4, 2, ids());
   spec.mutable_calibration()->set_tokens(250);
   const json one = convert(spec, 1, dense(), folder_ / "one");
   const ModelDirectory expected(folder_ / "one");
@@ -152,11 +167,12 @@ TEST_P(EveryConversionTest, RanksDoNotChangeTheResult) {
 /// All experts chosen with equal weights: least squares must find N, with biases on both sides of the fit and none in
 /// it.
 TEST_P(EveryConversionTest, LeastSquaresFindsNWhereAllExpertsAreChosen) {
-  v1::ConvertSpec spec = convert_spec(method(), 4, 4, ids());
+  if (!is_partition()) GTEST_SKIP() << method() << " is no partition";
+  v1::ConvertSpec spec = testing::method_spec(method(), 4, 4, ids());
   spec.mutable_router()->set_init("zero");
   const json report = convert(spec, 1, dense(), out());
   for (const json& layer : report["layers"]) {
-    EXPECT_NEAR(layer["output_scale"].get<double>(), 4, 1e-5);
+    EXPECT_NEAR(layer["output_scale"].get<double>(), spec.ffn().experts(), 1e-5);
     EXPECT_LT(layer["relative_ffn_error"].get<double>(), 1e-9);
   }
 }

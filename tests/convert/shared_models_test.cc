@@ -32,11 +32,17 @@ class RealModelTest : public ::testing::TestWithParam<std::tuple<const char*, in
 };
 
 TEST_P(RealModelTest, AllExpertsAtScaleNAreTheDenseModel) {
+  if (!conversion_methods().at(method()).is_partition) GTEST_SKIP() << method() << " is no partition";
+  const ModelConfig config = ModelDirectory(model()).config();
   v1::ConvertSpec spec = convert_spec(method(), experts(), experts());
+  *spec.mutable_ffn() = testing::sizes_of(method(), config.intermediate_size, experts(), experts()).value();
+  testing::write_calibration(folder_ / "ids.jsonl", 20, config.vocab_size, 6);
+  testing::give_needed_text(spec, folder_ / "ids.jsonl");
+  spec.mutable_calibration()->set_tokens(500);
   spec.mutable_router()->set_init("zero");
   spec.mutable_scale()->set_mode("unbiased");
   convert(spec, 3, model(), folder_ / "out");
-  const TokenBatch batch = testing::random_batch({100, 56}, ModelDirectory(model()).config().vocab_size, 4);
+  const TokenBatch batch = testing::random_batch({100, 56}, config.vocab_size, 4);
   const at::Tensor expected = testing::logits_of(model(), batch), actual = testing::logits_of(folder_ / "out", batch);
   std::cout << "max |logit| " << testing::max_abs(expected) << ", max |difference| "
             << testing::max_difference(actual, expected) << "\n";

@@ -46,7 +46,11 @@ class DenseFormatTest : public ::testing::TestWithParam<Case> {
  protected:
   void convert(at::ScalarType dtype) {
     testing::write_dense_model(dense(), testing::tiny_config(GetParam().family), 11, dtype);
-    testing::convert(testing::convert_spec(GetParam().method, 4, 2), 7, dense(), converted());
+    testing::write_calibration(folder_ / "ids.jsonl", 20, testing::tiny_config().vocab_size, 12);
+    v1::ConvertSpec spec = testing::method_spec(GetParam().method, 4, 2);
+    testing::give_needed_text(spec, folder_ / "ids.jsonl");
+    spec.mutable_calibration()->set_tokens(300);
+    testing::convert(spec, 7, dense(), converted());
   }
   std::filesystem::path dense() const { return folder_ / "dense"; }
   std::filesystem::path converted() const { return folder_ / "converted"; }
@@ -76,7 +80,7 @@ TEST_P(DenseFormatTest, IsTheSourceBitForBit) {
 TEST_P(DenseFormatTest, ATrainedModelRemembersItsNeurons) {
   convert(at::kFloat);
   const ModelDirectory source(converted());
-  Decoder decoder = load_decoder(source, at::kFloat, {0, 4});
+  Decoder decoder = load_decoder(source, at::kFloat, all_experts(source.config()));
   {
     const at::NoGradGuard no_grad;
     for (Parameter& parameter : decoder.parameters()) parameter.value.mul_(1.5);
@@ -90,7 +94,12 @@ TEST_P(DenseFormatTest, ATrainedModelRemembersItsNeurons) {
   }
 }
 
-TEST_P(DenseFormatTest, IndicesThatAreNoPartition) {
+class DenseFormatIndicesTest : public DenseFormatTest {};
+INSTANTIATE_TEST_SUITE_P(Families, DenseFormatIndicesTest,
+                         ::testing::Values(Case{"sequential", "llama"}, Case{"sequential", "phi"}),
+                         [](const auto& test) { return test.param.family; });
+
+TEST_P(DenseFormatIndicesTest, IndicesThatAreNoPartition) {
   convert(at::kFloat);
   const auto with_indices = [&](const at::Tensor& first) {
     const SafetensorsFile file(converted() / "conversion.safetensors");
@@ -131,6 +140,41 @@ TEST(DenseFormatOfSharedTest, SharedAndUnequalPartsAreTheSourceBitForBit) {
     for (const TensorSpec& tensor : logical_tensor_specs(before.config()))
       EXPECT_TRUE(before.tensor(tensor.name).equal(after.tensor(tensor.name))) << tensor.name;
   }
+}
+
+/// What one expert alone is: the converted model's logits, scale included, in a dense model as narrow as it.
+TEST(DenseFormatOfOneExpertTest, IsANarrowerDenseModel) {
+  for (const char* family : {"llama", "phi"}) {
+    for (const char* method : {"pruned_random", "pruned_gradient"}) {
+      const testing::TempDir folder;
+      testing::write_dense_model(folder / "dense", testing::tiny_config(family), 11);
+      testing::write_calibration(folder / "ids.jsonl", 20, testing::tiny_config().vocab_size, 12);
+      v1::ConvertSpec spec = testing::convert_spec(method, 1, 1, folder / "ids.jsonl");
+      spec.mutable_ffn()->set_expert_width(20);
+      spec.mutable_calibration()->set_tokens(100);
+      const nlohmann::json report = testing::convert(spec, 7, folder / "dense", folder / "converted");
+      EXPECT_NE(report["layers"][0]["output_scale"], 1.0) << "a scale of one would not be seen";
+      testing::export_to(folder / "converted", folder / "narrow", dense_spec());
+      const ModelDirectory narrow(folder / "narrow");
+      EXPECT_FALSE(narrow.config().moe);
+      EXPECT_EQ(narrow.config().intermediate_size, 20);
+      EXPECT_EQ(count_parameters(narrow.config()).total,
+                count_parameters(ModelDirectory(folder / "converted").config()).total - 2 * 32)
+          << "all but two routers";
+      EXPECT_TRUE(testing::near(testing::logits_of_directory(folder / "narrow"),
+                                testing::logits_of_directory(folder / "converted"), 1e-6));
+    }
+  }
+}
+
+TEST(DenseFormatOfOneExpertTest, OfSeveralOverlappingExpertsTheReasonIsSaid) {
+  const testing::TempDir folder;
+  testing::write_dense_model(folder / "dense", testing::tiny_config(), 11);
+  testing::write_calibration(folder / "ids.jsonl", 20, testing::tiny_config().vocab_size, 12);
+  v1::ConvertSpec spec = testing::convert_spec("sharing_inner", 2, 1, folder / "ids.jsonl");
+  spec.mutable_ffn()->set_expert_width(40);
+  testing::convert(spec, 7, folder / "dense", folder / "converted");
+  EXPECT_THAT(refusal(folder / "converted", dense_spec()), HasSubstr("do not partition its FFN"));
 }
 
 /// The same to stock clients: exactly, narrower experts filled up with zeros.

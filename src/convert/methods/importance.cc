@@ -1,0 +1,17 @@
+#include "convert/methods/importance.h"
+
+#include "convert/methods/importance_options.h"
+
+namespace moe {
+
+ConversionMethod split_by_importance() {
+  return {.summary = "equal parts, by importance to the tokens of each expert (LLaMA-MoE v2)",
+          .is_partition = true,
+          .plan = plan_greedy,
+          .widths = equal_parts,
+          .needs = {.gradients = true},
+          .options = {clusters_option("router"), normalise_option("none")},
+          .group_tokens = group_for_experts};
+}
+
+}  // namespace moe

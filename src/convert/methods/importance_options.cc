@@ -1,0 +1,66 @@
+#include "convert/methods/importance_options.h"
+
+#include <utility>
+
+#include "common/error.h"
+#include "convert/greedy_assignment.h"
+#include "convert/neuron_scores.h"
+#include "convert/shared_selection.h"
+#include "convert/token_groups.h"
+
+namespace moe {
+namespace {
+
+TokenGroups group_by_option(const LayerInputs& inputs, const std::vector<at::Tensor>& hidden_TD, int64_t groups,
+                            Communicator& world) {
+  return inputs.options.choice("clusters") == "text" ? group_by_text(inputs, hidden_TD, groups, world)
+                                                     : group_by_router(inputs, groups, world);
+}
+
+}  // namespace
+
+MethodOption clusters_option(const std::string& fallback) {
+  return {.name = "clusters",
+          .help =
+              "groups of calibration tokens, one an expert: documents alike (v1), or FFN inputs as the router of "
+              "router.init hidden_clustering tells them apart (v2)",
+          .fallback = fallback,
+          .choices = {"text", "router"}};
+}
+
+MethodOption normalise_option(const std::string& fallback, const std::string& published) {
+  return {.name = "normalise",
+          .help =
+              "how groups compete for a neuron: by its mean importance per token, by its share of the group's sum, "
+              "or by its rank",
+          .fallback = fallback,
+          .published = published,
+          .choices = {"none", "per_cluster_sum", "rank"}};
+}
+
+TokenGroups group_for_experts(const LayerInputs& inputs, const std::vector<at::Tensor>& hidden_TD,
+                              Communicator& world) {
+  return group_by_option(inputs, hidden_TD, inputs.spec.ffn().experts(), world);
+}
+
+TokenGroups group_for_all_experts(const LayerInputs& inputs, const std::vector<at::Tensor>& hidden_TD,
+                                  Communicator& world) {
+  return group_by_option(inputs, hidden_TD, inputs.spec.ffn().experts() + inputs.spec.ffn().shared_experts(), world);
+}
+
+at::Tensor scores_by_option(const LayerInputs& inputs) {
+  return comparable_scores(*inputs.importance, inputs.options.choice("normalise"));
+}
+
+LayerPlan plan_greedy(const LayerInputs& inputs, Communicator& /*world*/) {
+  return plan_of_neurons(greedy_assignment(scores_by_option(inputs), part_width(inputs.config, inputs.spec.ffn()),
+                                           neurons_without(inputs.config.intermediate_size, {})));
+}
+
+std::string shared_problem(const v1::FfnExpertsSpec& ffn) {
+  if (ffn.shared_experts() > 0) return "";
+  return concat("ffn.shared_experts is ", ffn.shared_experts(), ", and ffn.method ", ffn.method(),
+                " is one with a shared part; use 1 or more");
+}
+
+}  // namespace moe

@@ -1,0 +1,17 @@
+#include "convert/methods/independent_gradient.h"
+
+#include "convert/methods/importance_options.h"
+
+namespace moe {
+
+ConversionMethod independent_gradient() {
+  return {.summary = "equal parts, by importance to clusters of text (LLaMA-MoE v1)",
+          .is_partition = true,
+          .plan = plan_greedy,
+          .widths = equal_parts,
+          .needs = {.gradients = true},
+          .options = {clusters_option("text"), normalise_option("per_cluster_sum", "none")},
+          .group_tokens = group_for_experts};
+}
+
+}  // namespace moe

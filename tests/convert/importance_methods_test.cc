@@ -1,0 +1,333 @@
+// What each method that splits by importance promises of its own: against importance measured beside the conversion,
+// with assignments written out here.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "checkpoint/model_writer.h"
+#include "checkpoint/safetensors.h"
+#include "common/error.h"
+#include "convert/conversion_fixture.h"
+#include "convert/importance.h"
+#include "convert/token_groups.h"
+#include "testing/compare.h"
+#include "testing/tiny_model.h"
+
+namespace moe {
+namespace {
+
+using ::testing::AllOf;
+using testing::convert;
+using ::testing::HasSubstr;
+using Neurons = std::set<int64_t>;
+
+constexpr int64_t kWidth = 48;
+
+class ImportanceMethodsTest : public testing::ConversionTest {
+ protected:
+  v1::ConvertSpec request(const std::string& method, int experts, int shared, int width = 0) {
+    v1::ConvertSpec spec = testing::convert_spec(method, experts, 1, ids());
+    if (shared > 0) spec.mutable_ffn()->set_shared_experts(shared);
+    if (width > 0) spec.mutable_ffn()->set_expert_width(width);
+    return spec;
+  }
+  static void set_option(v1::ConvertSpec& spec, const std::string& name, const std::string& value) {
+    (*spec.mutable_ffn()->mutable_options())[name] = value;
+  }
+
+  /// The importance that a conversion of this spec sees, groups by text or router.
+  std::vector<Importance> measured(const v1::ConvertSpec& spec, bool is_text, int64_t groups) {
+    const ModelDirectory directory(dense());
+    const auto world = make_self_communicator();
+    const CalibrationText text = read_calibration_text(spec, kSeed, directory.config(), {}, *world);
+    return measure_importance(
+        DenseSource(directory), text,
+        {.spec = spec,
+         .seed = kSeed,
+         .group_tokens =
+             [&](const LayerInputs& inputs, const std::vector<at::Tensor>& hidden, Communicator& ranks) {
+               return is_text ? group_by_text(inputs, hidden, groups, ranks) : group_by_router(inputs, groups, ranks);
+             }},
+        *world);
+  }
+
+  /// The neurons of each expert of a layer, and last the shared ones, after a conversion.
+  std::vector<Neurons> parts(const v1::ConvertSpec& spec, int64_t layer) {
+    const std::filesystem::path output = folder_ / concat("out", made_++);
+    convert(spec, kSeed, dense(), output);
+    const SafetensorsFile file(output / "conversion.safetensors");
+    const at::Tensor experts = file.tensor(concat("model.layers.", layer, ".mlp.experts.neurons")).to(at::kLong);
+    std::vector<Neurons> all;
+    const auto add = [&](const at::Tensor& numbers) {
+      const at::Tensor list = numbers.contiguous();
+      all.emplace_back(list.const_data_ptr<int64_t>(), list.const_data_ptr<int64_t>() + list.numel());
+    };
+    for (int64_t e = 0; e < experts.size(0); ++e) add(experts[e]);
+    if (spec.ffn().shared_experts() > 0)
+      add(file.tensor(concat("model.layers.", layer, ".mlp.shared_expert.neurons")).to(at::kLong));
+    return all;
+  }
+
+  std::string refusal(const v1::ConvertSpec& spec) {
+    try {
+      convert(spec, kSeed, dense(), out());
+    } catch (const InvalidArgument& error) {
+      return error.what();
+    }
+    return "nothing was refused";
+  }
+
+  static constexpr uint64_t kSeed = 5;
+  int made_ = 0;
+};
+
+/// Neurons with their scores, the best first.
+std::vector<std::pair<double, int64_t>> best_first(const at::Tensor& scores_F, const Neurons& without = {}) {
+  std::vector<std::pair<double, int64_t>> all;
+  for (int64_t j = 0; j < scores_F.size(0); ++j) {
+    if (!without.contains(j)) all.emplace_back(-scores_F[j].item<double>(), j);
+  }
+  std::sort(all.begin(), all.end());
+  return all;
+}
+
+Neurons top(const at::Tensor& scores_F, int64_t count, const Neurons& without = {}) {
+  Neurons neurons;
+  for (const auto& [score, neuron] : best_first(scores_F, without)) {
+    if (static_cast<int64_t>(neurons.size()) < count) neurons.insert(neuron);
+  }
+  return neurons;
+}
+
+/// All pairs by falling score; of equal ones the higher expert, then the lower neuron.
+std::vector<Neurons> greedy(const at::Tensor& scores_EF, int64_t capacity, const Neurons& without = {}) {
+  std::vector<std::tuple<double, int64_t, int64_t>> pairs;
+  for (int64_t e = 0; e < scores_EF.size(0); ++e) {
+    for (const auto& [minus_score, neuron] : best_first(scores_EF[e], without))
+      pairs.emplace_back(minus_score, -e, neuron);
+  }
+  std::sort(pairs.begin(), pairs.end());
+  std::vector<Neurons> experts(scores_EF.size(0));
+  Neurons given;
+  for (const auto& [score, minus_expert, neuron] : pairs) {
+    Neurons& expert = experts[-minus_expert];
+    if (static_cast<int64_t>(expert.size()) == capacity || !given.insert(neuron).second) continue;
+    expert.insert(neuron);
+  }
+  return experts;
+}
+
+at::Tensor per_token(const Importance& importance) {
+  return importance.scores_GF / importance.tokens_G.to(at::kDouble).clamp_min(1).unsqueeze(1);
+}
+
+at::Tensor shares(const Importance& importance) {
+  return importance.scores_GF / importance.scores_GF.sum(1, true);
+}
+
+TEST_F(ImportanceMethodsTest, SplitsGiveEachNeuronToTheExpertThatNeedsItMost) {
+  v1::ConvertSpec by_text = request("independent_gradient", 4, 0), by_router = request("importance", 4, 0);
+  const std::vector<Importance> text = measured(by_text, true, 4), router = measured(by_router, false, 4);
+  for (const int64_t layer : {0, 1}) {
+    EXPECT_EQ(parts(by_text, layer), greedy(shares(text[layer]), 12));
+    EXPECT_EQ(parts(by_router, layer), greedy(per_token(router[layer]), 12));
+  }
+  EXPECT_NE(greedy(shares(text[0]), 12), greedy(per_token(text[0]), 12)) << "the option must matter";
+  set_option(by_text, "normalise", "none");
+  EXPECT_EQ(parts(by_text, 0), greedy(per_token(text[0]), 12));
+  set_option(by_text, "clusters", "router");
+  EXPECT_EQ(parts(by_text, 0), greedy(per_token(router[0]), 12)) << "which is the method importance";
+  v1::ConvertSpec published = request("independent_gradient", 4, 0);
+  published.set_preset("published");
+  EXPECT_EQ(parts(published, 1), greedy(per_token(text[1]), 12));
+}
+
+/// v1 specification, T7.
+TEST_F(ImportanceMethodsTest, SharingInnerTakesTheBestOfEachGroup) {
+  for (const int width : {0, 5, 30, 48}) {
+    const v1::ConvertSpec overlapping = request("sharing_inner", 4, 0, width);
+    const std::vector<Importance> text = measured(overlapping, true, 4);
+    std::vector<Neurons> expected;
+    for (int64_t e = 0; e < 4; ++e) expected.push_back(top(text[1].scores_GF[e], width == 0 ? 12 : width));
+    EXPECT_EQ(parts(overlapping, 1), expected) << width;
+  }
+}
+
+/// In rounds: the neurons that stand in most of the groups' windows.
+Neurons shared_of(const at::Tensor& scores_GF, int64_t window, size_t count) {
+  Neurons shared;
+  while (shared.size() < count) {
+    std::map<int64_t, Neurons> by_count;
+    for (int64_t j = 0; j < scores_GF.size(1); ++j) {
+      int64_t windows = 0;
+      for (int64_t g = 0; g < scores_GF.size(0); ++g) windows += top(scores_GF[g], window, shared).contains(j) ? 1 : 0;
+      by_count[windows].insert(j);
+    }
+    for (const int64_t neuron : by_count.rbegin()->second) {
+      if (shared.size() < count) shared.insert(neuron);
+    }
+  }
+  return shared;
+}
+
+TEST_F(ImportanceMethodsTest, SharingInterSharesWhatMostGroupsNeed) {
+  v1::ConvertSpec sharing = request("sharing_inter", 4, 2);
+  const std::vector<Importance> text = measured(sharing, true, 6);
+  const at::Tensor all = text[0].scores_GF, first = all.narrow(0, 0, 4);
+  for (const bool counts_all : {false, true}) {
+    if (counts_all) set_option(sharing, "count_all", "true");
+    const Neurons shared = shared_of(counts_all ? all : first, 8, 16);
+    std::vector<Neurons> expected;
+    for (int64_t e = 0; e < 4; ++e) expected.push_back(top(first[e], 8, shared));
+    expected.push_back(shared);
+    EXPECT_EQ(parts(sharing, 0), expected) << counts_all;
+  }
+  EXPECT_NE(shared_of(all, 8, 16), shared_of(first, 8, 16)) << "the option must matter";
+  sharing = request("sharing_inter", 4, 2);
+  set_option(sharing, "routed", "disjoint");
+  const Neurons shared = shared_of(first, 8, 16);
+  std::vector<Neurons> expected = greedy(shares(text[0]).narrow(0, 0, 4), 8, shared);
+  expected.push_back(shared);
+  EXPECT_EQ(parts(sharing, 0), expected);
+  Neurons whole;
+  for (const Neurons& part : expected) whole.insert(part.begin(), part.end());
+  EXPECT_EQ(whole.size(), kWidth) << "disjoint parts are a partition";
+  sharing = request("sharing_inter", 4, 2, 20);
+  EXPECT_EQ(parts(sharing, 0)[4].size(), 40U) << "two shared experts of a width of their own";
+}
+
+TEST_F(ImportanceMethodsTest, ResidualSharesAndPartitions) {
+  const v1::ConvertSpec residual = request("residual", 3, 1);
+  const std::vector<Importance> router = measured(residual, false, 3);
+  for (const int64_t layer : {0, 1}) {
+    const Neurons shared = shared_of(router[layer].scores_GF, 12, 12);
+    std::vector<Neurons> expected = greedy(per_token(router[layer]), 12, shared);
+    expected.push_back(shared);
+    EXPECT_EQ(parts(residual, layer), expected);
+  }
+}
+
+/// v2 specification, A4: top-1 at weight 1 and scale 1 is the dense model of the shared and the chosen neurons.
+TEST_F(ImportanceMethodsTest, ResidualTopOneIsTheDenseModelOfItsNeurons) {
+  v1::ConvertSpec residual = request("residual", 3, 1);
+  residual.mutable_scale()->set_mode("fixed");
+  residual.mutable_scale()->set_value(1);
+  residual.mutable_router()->set_init("hidden_clustering");
+  convert(residual, kSeed, dense(), out());
+  const ModelDirectory mixture(out()), source(dense());
+  const SafetensorsFile file(out() / "conversion.safetensors");
+  const TokenBatch batch = testing::random_batch({20, 7, 33}, testing::tiny_config().vocab_size, 4);
+  const at::NoGradGuard no_grad;
+  const Decoder decoder = load_decoder(source, at::kDouble, {});
+  LocalDispatcher dispatcher;
+  ForwardOptions options;
+  std::set<int64_t> chosen;
+  options.neuron_mask = [&](int64_t layer, const at::Tensor& x) {
+    const std::string mlp = concat("model.layers.", layer, ".mlp.");
+    const at::Tensor logits = at::matmul(x, mixture.tensor(mlp + "router.weight").to(at::kDouble).t());
+    at::Tensor mask = at::zeros({x.size(0), kWidth}, at::kDouble);
+    mask.index_fill_(1, file.tensor(mlp + "shared_expert.neurons").to(at::kLong), 1);
+    for (int64_t t = 0; t < x.size(0); ++t) {
+      const int64_t expert = logits[t].argmax().item<int64_t>();
+      chosen.insert(expert);
+      mask[t].index_fill_(0, file.tensor(mlp + "experts.neurons")[expert].to(at::kLong), 1);
+    }
+    return mask;
+  };
+  const at::Tensor expected = decoder.logits(decoder.forward(batch, dispatcher, options).hidden_TD);
+  EXPECT_EQ(chosen.size(), 3U);
+  EXPECT_TRUE(testing::near(testing::logits_of(out(), batch, at::kDouble), expected, 1e-10));
+}
+
+/// The router of hidden_clustering, raw, has the rows by which `importance` grouped its tokens, bit for bit.
+TEST_F(ImportanceMethodsTest, TheRouterIsThatOfTheGroups) {
+  v1::ConvertSpec split = request("importance", 4, 0);
+  split.mutable_router()->set_init("hidden_clustering");
+  split.mutable_router()->set_scaling("raw");
+  convert(split, kSeed, dense(), out());
+  const std::vector<Importance> router = measured(split, false, 4);
+  for (const int64_t layer : {0, 1}) {
+    EXPECT_TRUE(at::equal(ModelDirectory(out()).tensor(concat("model.layers.", layer, ".mlp.router.weight")),
+                          router[layer].group_rows_GD))
+        << layer;
+  }
+}
+
+TEST_F(ImportanceMethodsTest, PrunedKeepsTheNeuronsAskedFor) {
+  v1::ConvertSpec by_gradient = request("pruned_gradient", 1, 0, 20), at_random = request("pruned_random", 1, 0, 12);
+  const std::vector<Importance> one = measured(by_gradient, false, 1);
+  EXPECT_EQ(parts(by_gradient, 1), std::vector<Neurons>{top(one[1].scores_GF[0], 20)});
+  const std::vector<Neurons> kept = parts(at_random, 0), experts = parts(request("independent_random", 4, 0), 0);
+  EXPECT_EQ(kept, std::vector<Neurons>{experts[0]}) << "what one of its experts alone is worth";
+  EXPECT_NE(kept, parts(at_random, 1));
+}
+
+TEST_F(ImportanceMethodsTest, SizesThatCannotBeSayWhatCan) {
+  EXPECT_THAT(refusal(request("residual", 4, 0)),
+              AllOf(HasSubstr("ffn.shared_experts is 0, and ffn.method residual"), HasSubstr("use 1 or more")));
+  EXPECT_THAT(refusal(request("residual", 4, 1)),
+              AllOf(HasSubstr("ffn.experts 4 and ffn.shared_experts 1 together do not divide the FFN width 48"),
+                    HasSubstr("let their sum be one of 1, 2, 3, 4, 6")));
+  EXPECT_THAT(refusal(request("importance", 4, 1)), HasSubstr("ffn.method importance has no shared part"));
+  EXPECT_THAT(refusal(request("sharing_inter", 4, 0)), HasSubstr("ffn.shared_experts is 0"));
+  EXPECT_THAT(refusal(request("sharing_inter", 4, 2, 17)),
+              AllOf(HasSubstr("ffn.expert_width is 17"), HasSubstr("use 1 to 16")));
+  v1::ConvertSpec disjoint = request("sharing_inter", 4, 2, 7);
+  set_option(disjoint, "routed", "disjoint");
+  EXPECT_THAT(refusal(disjoint), AllOf(HasSubstr("6 disjoint parts"), HasSubstr("have 8 each")));
+  EXPECT_THAT(refusal(request("sharing_inner", 5, 0)), HasSubstr("or give ffn.expert_width"));
+  EXPECT_THAT(refusal(request("sharing_inner", 5, 0, 49)), HasSubstr("use 1 to 48"));
+  EXPECT_THAT(refusal(request("pruned_random", 2, 0, 12)), AllOf(HasSubstr("ffn.experts is 2"), HasSubstr("use 1")));
+  EXPECT_THAT(refusal(request("pruned_gradient", 1, 0)),
+              HasSubstr("ffn.expert_width is missing; say how many of 48 neurons"));
+  EXPECT_THAT(refusal(request("pruned_gradient", 1, 0, 49)), HasSubstr("ffn.expert_width is 49"));
+  EXPECT_THAT(refusal(request("independent_gradient", 4, 0, 12)), HasSubstr("makes its own widths"));
+  v1::ConvertSpec untold = request("importance", 4, 0);
+  untold.mutable_calibration()->clear_data();
+  EXPECT_THAT(refusal(untold), HasSubstr("calibration.data is empty, and ffn.method importance needs text"));
+  EXPECT_THAT(refusal(request("independent_gradient", 48, 0)), HasSubstr("for 48 groups"));
+}
+
+class GatelessTest : public testing::ConversionTest {
+ protected:
+  GatelessTest() : ConversionTest("phi") {}
+};
+
+TEST_F(GatelessTest, ClustersOfGateRowsNeedAGate) {
+  v1::ConvertSpec spec = testing::convert_spec("independent_clustering", 4, 2);
+  (*spec.mutable_ffn()->mutable_options())["weights"] = "gate";
+  try {
+    convert(spec, 1, dense(), out());
+    FAIL() << "accepted";
+  } catch (const InvalidArgument& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("ffn.options.weights is 'gate'"), HasSubstr("phi has no gate")));
+  }
+}
+
+/// Rows of gates in four planted directions, of up rows in none: the option finds them, and cosines do.
+TEST_F(ImportanceMethodsTest, ClusteringLooksAtTheMatrixAskedFor) {
+  const at::NoGradGuard no_grad;
+  Decoder decoder(testing::tiny_config(), at::kFloat, {});
+  testing::fill_random(decoder, 11);
+  for (const Parameter& parameter : decoder.parameters()) {
+    if (parameter.name.find("mlp.gate_proj.weight") == std::string::npos) continue;
+    for (int64_t j = 0; j < kWidth; ++j) parameter.value[j][j % 4] += 50;
+  }
+  write_model(folder_ / "planted", folder_ / "planted", decoder, testing::tiny_config(), at::kFloat,
+              *make_self_communicator(), true);
+  for (const char* metric : {"l2", "cos"}) {
+    v1::ConvertSpec spec = testing::convert_spec("independent_clustering", 4, 2);
+    set_option(spec, "weights", "gate");
+    set_option(spec, "metric", metric);
+    convert(spec, kSeed, folder_ / "planted", folder_ / metric);
+    const at::Tensor experts =
+        SafetensorsFile(folder_ / metric / "conversion.safetensors").tensor("model.layers.0.mlp.experts.neurons");
+    EXPECT_TRUE(at::equal(experts.to(at::kLong), at::arange(kWidth).view({12, 4}).t())) << metric << experts;
+  }
+}
+
+}  // namespace
+}  // namespace moe
