@@ -42,6 +42,7 @@ ModelConfig converted_config(const ConvertRequest& request, const std::string& s
   moe.expert_widths.assign(config.num_layers, 0);
   moe.shared_widths.assign(config.num_layers, 0);
   moe.output_scale.assign(config.num_layers, 1);
+  moe.score = router_score(spec);
   moe.topk_norm = spec.router().topk_norm();
   moe.conversion = {{"method", spec.ffn().method()},       {"seed", request.seed},
                     {"router_init", spec.router().init()}, {"router_scaling", spec.router().scaling()},
@@ -147,7 +148,7 @@ class Converter {
   std::string source_of(const TensorId& id) const {
     TensorId source = id;
     source.expert = kNoExpert;
-    if (id.part == TensorPart::kRouter) source.part = TensorPart::kUp;
+    if (id.part == TensorPart::kRouter || id.part == TensorPart::kRouterGain) source.part = TensorPart::kUp;
     if (id.part == TensorPart::kOutputBias) source.part = TensorPart::kDown;
     return tensor_name(source_.config(), source);
   }
@@ -296,6 +297,8 @@ class Converter {
         write(spec.name, planned.tensor(spec.name, type, models), type);
       } else if (spec.id.part == TensorPart::kRouter) {
         write(spec.name, layers_[layer].router, type);
+      } else if (spec.id.part == TensorPart::kRouterGain) {
+        write(spec.name, at::zeros(spec.shape), type);
       } else {
         write(spec.name, request_.source.tensor(source_of(spec.id)), type);
       }
@@ -315,6 +318,7 @@ class Converter {
         {"router_init", spec_.router().init()},
         {"router_scaling", spec_.router().scaling()},
         {"scale_mode", spec_.scale().mode()},
+        {"score", config_.moe->score},
         {"topk_norm", spec_.router().topk_norm()},
         {"source", {{"path", request_.source.path().string()}, {"digest", config_.moe->conversion["source_digest"]}}},
         {"layers", json::array()}};

@@ -7,6 +7,7 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "convert/output_scale.h"
+#include "convert/request_check.h"
 #include "convert/router_init.h"
 
 namespace moe {
@@ -38,8 +39,11 @@ LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& 
   FeedForwardWeights dense = request.dense;
   dense.down_bias = weights.output_bias = at::Tensor();
   const std::optional<FeedForwardWeights> shared_part = std::exchange(weights.shared, std::nullopt);
-  const MoeOptions options{spec.ffn().experts(), spec.ffn().top_k(), 1.0, parse_topk_norm(spec.router().topk_norm()),
-                           request.config.is_gated};
+  const MoeOptions options{.num_experts = spec.ffn().experts(),
+                           .top_k = spec.ffn().top_k(),
+                           .topk_norm = parse_topk_norm(spec.router().topk_norm()),
+                           .is_gated = request.config.is_gated,
+                           .score = parse_router_score(router_score(spec))};
   LocalDispatcher dispatcher;
   const at::Tensor& x = request.features.converted_ffn_inputs_TD;
   const MoeOutput out = moe_layer(weights, options, x, dispatcher, request.layer);

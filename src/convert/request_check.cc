@@ -95,6 +95,10 @@ bool needs_calibration(const ConversionMethod& method, const v1::ConvertSpec& sp
   return !spec.calibration().data().empty() || !text_reader(method, spec).empty();
 }
 
+std::string router_score(const v1::ConvertSpec& spec) {
+  return spec.router().has_score() ? spec.router().score() : "softmax";
+}
+
 void check_applies(const std::string& name, const ConversionMethod& method, const ModelConfig& config,
                    const std::string& where) {
   const std::string reason = method.refusal ? method.refusal(config) : "";
@@ -109,6 +113,7 @@ void check_request(const ConvertRequest& request) {
   const ConversionMethod& method = request.methods.at(spec.ffn().method());
   router_inits().at(spec.router().init());
   parse_topk_norm(spec.router().topk_norm());
+  parse_router_score(router_score(spec));
   check_choice("router.scaling", spec.router().scaling(), {"calibrated", "raw"});
   check_choice("dtype", spec.dtype(), {"source", "float32", "bfloat16"});
   MethodOptions(method.options, spec);

@@ -20,4 +20,7 @@ void check_applies(const std::string& name, const ConversionMethod& method, cons
 /// wherever text is given, for the report.
 bool needs_calibration(const ConversionMethod& method, const v1::ConvertSpec& spec);
 
+/// router.score of a conversion; softmax where the spec is of a version that knew no other.
+std::string router_score(const v1::ConvertSpec& spec);
+
 }  // namespace moe

@@ -36,14 +36,16 @@ void add_common_reasons(const ModelConfig& config, Reasons& reasons) {
     reasons.push_back(concat("RoPE turns ", config.rope.rotary_dims, " of ", config.head_dim, " elements of a head"));
   if (config.attention_window) reasons.push_back(concat("attention sees ", *config.attention_window, " tokens only"));
   const MoeConfig& moe = *config.moe;
-  if (moe.router != "linear" || moe.score != "softmax")
-    reasons.push_back(concat("router ", moe.router, " with ", moe.score));
+  if (moe.router != "linear") reasons.push_back(concat("router ", moe.router));
+  if (moe.score != "softmax")
+    reasons.push_back(concat("its router has ", moe.score, " scores: those of stock mixtures are softmaxes"));
   if (moe.num_experts < 2) reasons.push_back(concat(moe.num_experts, " expert: stock mixtures have at least 2"));
-  if (moe.topk_norm == "straight_through" && moe.top_k > 1) {
-    reasons.push_back(
-        concat("weights of 1 for each of ", moe.top_k,
-               " experts (topk_norm straight_through): stock routers give weights that sum to 1, or probabilities"));
+  if ((moe.topk_norm == "straight_through" || moe.topk_norm == "unit") && moe.top_k > 1) {
+    reasons.push_back(concat("weights of 1 for each of ", moe.top_k, " experts (topk_norm ", moe.topk_norm,
+                             "): stock routers give weights that sum to 1, or probabilities"));
   }
+  if (moe.topk_norm == "one_plus")
+    reasons.emplace_back("weights of 1 + gain * score (topk_norm one_plus): stock routers have no gains");
 }
 
 void add_layout_reasons(const std::string& layout, const ModelConfig& config, Reasons& reasons) {

@@ -39,6 +39,7 @@ MoeFeedForward mixture(const ModelConfig& config, int64_t layer, const TensorSou
   const TensorId in{config.is_gated ? TensorPart::kGateUp : TensorPart::kUp, layer, kStack};
   MoeWeights weights;
   weights.router = get({TensorPart::kRouter, layer});
+  if (moe.topk_norm == "one_plus") weights.router_vectors.gain_E = get({TensorPart::kRouterGain, layer});
   weights.gate_up = get(in);
   weights.down = get({TensorPart::kDown, layer, kStack});
   if (moe.shared_widths[layer] > 0) weights.shared = ffn_weights(config, layer, kSharedExpert, get);
@@ -47,7 +48,12 @@ MoeFeedForward mixture(const ModelConfig& config, int64_t layer, const TensorSou
     weights.output_bias = get({TensorPart::kOutputBias, layer, kNoExpert, true});
   }
   return {std::move(weights),
-          {moe.num_experts, moe.top_k, moe.output_scale[layer], parse_topk_norm(moe.topk_norm), config.is_gated}};
+          {.num_experts = moe.num_experts,
+           .top_k = moe.top_k,
+           .output_scale = moe.output_scale[layer],
+           .topk_norm = parse_topk_norm(moe.topk_norm),
+           .is_gated = config.is_gated,
+           .score = parse_router_score(moe.score)}};
 }
 
 }  // namespace

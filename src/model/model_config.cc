@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <numeric>
 
@@ -46,11 +47,11 @@ MoeConfig read_moe(const JsonFields& fields, const ModelConfig& config) {
                                                   : std::vector<int64_t>(config.num_layers, 0);
   moe.output_scale = fields.numbers("output_scale", config.num_layers);
   moe.score = fields.text_or("score", "softmax");
-  if (moe.score != "softmax") fields.fail("score", "\"softmax\"");
+  if (moe.score != "softmax" && moe.score != "sigmoid") fields.fail("score", "\"softmax\" or \"sigmoid\"");
   moe.topk_norm = fields.text_or("topk_norm", "renorm");
-  if (moe.topk_norm != "renorm" && moe.topk_norm != "straight_through" && moe.topk_norm != "raw") {
-    fields.fail("topk_norm", "\"renorm\", \"straight_through\" or \"raw\"");
-  }
+  constexpr const char* kNorms[] = {"renorm", "straight_through", "raw", "unit", "one_plus"};
+  if (std::find(std::begin(kNorms), std::end(kNorms), moe.topk_norm) == std::end(kNorms))
+    fields.fail("topk_norm", "\"renorm\", \"straight_through\", \"raw\", \"unit\" or \"one_plus\"");
   moe.router = fields.text_or("router", "linear");
   if (moe.router != "linear") fields.fail("router", "\"linear\"");
   if (fields.has("conversion")) moe.conversion = fields.required("conversion");

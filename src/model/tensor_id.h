@@ -22,6 +22,7 @@ enum class TensorPart {
   kAttentionOut,
   kPostAttentionNorm,
   kRouter,
+  kRouterGain,  ///< of topk_norm one_plus: one an expert
   kGate,        ///< of a gated FFN: the dense one, an expert or the shared expert
   kUp,          ///< the same
   kDown,        ///< the same

@@ -78,7 +78,8 @@ std::string part_of(const TensorId& id) {
     case TensorPart::kKey:
     case TensorPart::kValue:
     case TensorPart::kAttentionOut: return "attention";
-    case TensorPart::kRouter: return "router";
+    case TensorPart::kRouter:
+    case TensorPart::kRouterGain: return "router";
     case TensorPart::kGate:
     case TensorPart::kUp:
     case TensorPart::kDown:

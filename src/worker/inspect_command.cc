@@ -38,6 +38,7 @@ nlohmann::json describe(const ModelDirectory& directory, bool with_tensors) {
                      {"expert_widths", config.moe->expert_widths_json()},
                      {"shared_widths", config.moe->shared_widths},
                      {"output_scale", config.moe->output_scale},
+                     {"score", config.moe->score},
                      {"topk_norm", config.moe->topk_norm},
                      {"router", config.moe->router},
                      {"conversion", config.moe->conversion}};

@@ -149,7 +149,7 @@ void add_mixtures(std::vector<BadFile>& files) {
   with_moe("shared_negative", [](json& m) { m["shared_widths"] = {0, -1}; }, {"`shared_widths`", "at least 0"});
   with_moe("scale_text", [](json& m) { m["output_scale"] = {1.0, "x"}; }, {"`output_scale`", "numbers"});
   with_moe("scale_missing", [](json& m) { m.erase("output_scale"); }, {"`output_scale` is missing"});
-  with_moe("score_sigmoid", [](json& m) { m["score"] = "sigmoid"; }, {"`score` is \"sigmoid\"", "softmax"});
+  with_moe("score_relu", [](json& m) { m["score"] = "relu"; }, {"`score` is \"relu\"", "softmax"});
   with_moe("topk_norm_unknown", [](json& m) { m["topk_norm"] = "max"; }, {"`topk_norm` is \"max\"", "renorm"});
   with_moe("router_mlp", [](json& m) { m["router"] = "mlp"; }, {"`router` is \"mlp\"", "linear"});
 }

@@ -322,6 +322,35 @@ TEST_F(ConversionTest, TopOneRoutesWithWeightOne) {
   EXPECT_EQ(ModelDirectory(out()).config().moe->topk_norm, "straight_through");
 }
 
+/// The scale is fitted to the weights that the model then gives.
+TEST_F(ConversionTest, EveryScoreAndNormIsFittedAsItRuns) {
+  std::set<double> scales;
+  for (const char* score : {"softmax", "sigmoid"}) {
+    for (const char* norm : {"renorm", "straight_through", "raw", "unit", "one_plus"}) {
+      SCOPED_TRACE(std::string(norm) + " of " + score);
+      v1::ConvertSpec spec = convert_spec("sequential", 4, 2, ids());
+      spec.mutable_router()->set_score(score);
+      spec.mutable_router()->set_topk_norm(norm);
+      const std::filesystem::path path = folder_ / (std::string(score) + "-" + norm);
+      const json report = convert(spec, 1, dense(), path);
+      const ModelDirectory model(path);
+      EXPECT_EQ(model.config().moe->score, score);
+      EXPECT_EQ(model.config().moe->topk_norm, norm);
+      const double scale = report["layers"][0]["output_scale"];
+      EXPECT_EQ(model.config().moe->output_scale[0], scale);
+      EXPECT_LT(report["layers"][0]["relative_ffn_error"].get<double>(), 1);
+      scales.insert(scale);
+      EXPECT_TRUE(testing::logits_of(path, testing::random_batch({20}, 61, 1)).isfinite().all().item<bool>());
+      if (std::string(norm) == "one_plus") {
+        EXPECT_EQ(model.tensor("model.layers.1.mlp.router.gain").count_nonzero().item<int64_t>(), 0);
+        EXPECT_EQ(model.tensor("model.layers.1.mlp.router.gain").size(0), 4);
+      }
+    }
+  }
+  // Weights of 1 are one function in three spellings, whatever the score.
+  EXPECT_EQ(scales.size(), 5U);
+}
+
 TEST_F(ConversionTest, RoutersOfAHalfPrecisionModelAreCalibratedAsWritten) {
   testing::write_dense_model(folder_ / "bf16", testing::tiny_config(), 11, at::kBFloat16);
   const json report = convert(convert_spec("sequential", 4, 2, ids()), 1, folder_ / "bf16", out());

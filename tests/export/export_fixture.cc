@@ -21,6 +21,7 @@ ModelConfig mixture_config(const MixtureSpec& spec) {
   moe.shared_widths = spec.shared;
   moe.output_scale = spec.scales;
   moe.topk_norm = spec.topk_norm;
+  moe.score = spec.score;
   config.moe = moe;
   return config;
 }

@@ -55,6 +55,7 @@ std::vector<Case> cases() {
           {"RowCLlama", {.topk_norm = "raw"}, "qwen2_moe"},
           {"RowCQwenShared", {.family = "qwen2", .topk_norm = "raw", .shared = {8, 8}}, "qwen2_moe"},
           {"RowDLlama", {.top_k = 1, .topk_norm = "straight_through"}, "mixtral"},
+          {"RowDUnit", {.top_k = 1, .topk_norm = "unit"}, "mixtral"},
           {"RowDQwen", {.family = "qwen2", .top_k = 1, .topk_norm = "straight_through"}, "qwen2_moe"}};
 }
 

@@ -54,6 +54,31 @@ TEST_F(ExportTest, HeadsThatDoNotMakeUpTheHiddenSize) {
 TEST_F(ExportTest, WeightsOfOneForSeveralExperts) {
   write_mixture(native(), {.topk_norm = "straight_through"});
   EXPECT_THAT(refusal(native(), export_spec()), HasSubstr("weights of 1 for each of 2 experts"));
+  write_mixture(folder_ / "unit", {.topk_norm = "unit"});
+  EXPECT_THAT(refusal(folder_ / "unit", export_spec()), HasSubstr("weights of 1 for each of 2 experts (topk_norm unit)"));
+}
+
+TEST_F(ExportTest, ScoresAndWeightsThatNoStockRouterHas) {
+  int number = 0;
+  for (const char* norm : {"renorm", "straight_through", "raw", "unit", "one_plus"}) {
+    for (const char* score : {"softmax", "sigmoid"}) {
+      SCOPED_TRACE(std::string(norm) + " of " + score);
+      const std::filesystem::path path = folder_ / std::to_string(++number);
+      write_mixture(path, {.topk_norm = norm, .score = score});
+      const bool is_stock = std::string(score) == "softmax" && (number == 1 || number == 5);
+      for (const char* format : {"mixtral", "granitemoeshared", "qwen2_moe"}) {
+        if (is_stock && (number == 1 || std::string(format) == "qwen2_moe")) continue;
+        EXPECT_THAT(refusal(path, export_spec(format)), HasSubstr(format));
+      }
+      const std::string refused = refusal(path, export_spec());
+      EXPECT_EQ(refused.empty(), is_stock) << refused;
+      EXPECT_EQ(refused.find("sigmoid scores") != std::string::npos, std::string(score) == "sigmoid") << refused;
+      EXPECT_EQ(refused.find("have no gains") != std::string::npos, std::string(norm) == "one_plus") << refused;
+      const std::filesystem::path again = path.string() + "-again";
+      testing::export_to(path, again, export_spec("native"));
+      EXPECT_TRUE(at::equal(testing::logits_of_directory(again), testing::logits_of_directory(path)));
+    }
+  }
 }
 
 TEST_F(ExportTest, FillingThatMoreThanDoublesTheExperts) {

@@ -97,6 +97,7 @@ TEST(ModelConfigTest, NativeConfigSurvivesWritingAndReading) {
   Json json = moe_json();
   json["some_unknown_key"] = {{"kept", true}};
   json["moe"]["topk_norm"] = "straight_through";
+  json["moe"]["score"] = "sigmoid";
   json["moe"]["conversion"] = {{"method", "independent_random"}, {"seed", 7}};
   const ModelConfig first = parse(json);
   const Json written = to_json(first);
@@ -112,6 +113,9 @@ TEST(ModelConfigTest, NativeConfigSurvivesWritingAndReading) {
   EXPECT_EQ(second.moe->shared_widths, (std::vector<int64_t>{0, 8}));
   EXPECT_EQ(second.moe->output_scale, (std::vector<double>{1.5, 2}));
   EXPECT_EQ(second.moe->topk_norm, "straight_through");
+  EXPECT_EQ(second.moe->score, "sigmoid");
+  json["moe"].erase("score");
+  EXPECT_EQ(parse(json).moe->score, "softmax") << "of models of before there was another";
   EXPECT_EQ(second.moe->conversion, json["moe"]["conversion"]);
   EXPECT_EQ(to_json(second), written);
 }
@@ -204,7 +208,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"moe_widths_of_none", "/moe/expert_widths", {24, nlohmann::json::array()}, {"no empty list"}},
         BadConfig{"moe_scale", "/moe/output_scale", {1.0, "x"}, {"`output_scale`", "numbers"}},
         BadConfig{"moe_scale_missing", "/moe/output_scale", kErased, {"`output_scale`", "missing"}},
-        BadConfig{"moe_score", "/moe/score", "sigmoid", {"`score`", "sigmoid", "softmax"}},
+        BadConfig{"moe_score", "/moe/score", "relu", {"`score`", "relu", "softmax", "sigmoid"}},
         BadConfig{"moe_norm", "/moe/topk_norm", "none", {"`topk_norm`", "none", "straight_through"}},
         BadConfig{"moe_router", "/moe/router", "mlp", {"`router`", "mlp", "linear"}}),
     [](const auto& test) { return test.param.name; });

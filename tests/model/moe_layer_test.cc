@@ -22,6 +22,7 @@ struct Case {
   double first_bias = 0;  ///< added to the logit of expert 0: -100 leaves it without tokens, +100 sends it all
   bool is_gated = true, has_biases = false;
   TopkNorm norm = TopkNorm::kRenorm;
+  RouterScore score = RouterScore::kSoftmax;
 };
 void PrintTo(const Case& c, std::ostream* out) {
   *out << c.name;
@@ -59,13 +60,17 @@ FeedForwardWeights expert(const MoeWeights& weights, bool is_gated, int64_t e) {
 at::Tensor naive_moe(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x) {
   std::vector<at::Tensor> rows;
   for (int64_t t = 0; t < x.size(0); ++t) {
-    const at::Tensor p = at::softmax(at::matmul(weights.router, x[t]), 0);
+    const at::Tensor z = at::matmul(weights.router, x[t]);
+    const at::Tensor p = options.score == RouterScore::kSoftmax ? at::softmax(z, 0) : 1 / (1 + (-z).exp());
     const at::Tensor ids =
         std::get<1>(at::sort(p.detach(), /*stable=*/true, 0, /*descending=*/true)).narrow(0, 0, options.top_k);
     const at::Tensor chosen = p.index_select(0, ids);
-    const at::Tensor w = options.topk_norm == TopkNorm::kRaw      ? chosen
-                         : options.topk_norm == TopkNorm::kRenorm ? chosen / chosen.sum()
-                                                                  : chosen / chosen.detach();
+    at::Tensor w = chosen / chosen.detach();
+    if (options.topk_norm == TopkNorm::kRaw) w = chosen;
+    if (options.topk_norm == TopkNorm::kRenorm) w = chosen / chosen.sum();
+    if (options.topk_norm == TopkNorm::kUnit) w = at::ones_like(chosen);
+    if (options.topk_norm == TopkNorm::kOnePlus)
+      w = 1 + weights.router_vectors.gain_E.index_select(0, ids) * chosen;
     at::Tensor y = at::zeros({kHidden}, at::kDouble);
     for (int64_t k = 0; k < options.top_k; ++k) {
       const int64_t e = ids[k].item<int64_t>();
@@ -87,6 +92,7 @@ class MoeLayerTest : public ::testing::TestWithParam<Case> {
     router.select(1, 0).zero_();
     router[0][0].fill_(c.first_bias);
     weights.router = leaf(router);
+    if (c.norm == TopkNorm::kOnePlus) weights.router_vectors.gain_E = leaf(random_normal({c.experts}, 13));
     const int64_t rows = c.is_gated ? 2 * c.width : c.width;
     weights.gate_up = leaf(random_normal({c.experts, rows, kHidden}, 2) * 0.2);
     weights.down = leaf(random_normal({c.experts, kHidden, c.width}, 3) * 0.2);
@@ -106,7 +112,7 @@ class MoeLayerTest : public ::testing::TestWithParam<Case> {
   }
   static std::vector<at::Tensor> leaves(const MoeWeights& weights) {
     std::vector<at::Tensor> all{weights.router, weights.gate_up, weights.down, weights.gate_up_bias,
-                                weights.output_bias};
+                                weights.output_bias, weights.router_vectors.gain_E};
     if (weights.shared) {
       const FeedForwardWeights& shared = *weights.shared;
       all.insert(all.end(), {shared.gate, shared.up, shared.down, shared.gate_bias, shared.up_bias});
@@ -130,6 +136,18 @@ INSTANTIATE_TEST_SUITE_P(, MoeLayerTest,
                                            Case{"one_token", 1, 4, 2, 43, 8}, Case{"no_tokens", 0, 4, 2, 43, 8},
                                            Case{"one_expert", 9, 1, 1, 16, 0},
                                            Case{"raw", 40, 8, 3, 16, 0, 0, true, false, TopkNorm::kRaw},
+                                           Case{"unit", 40, 8, 3, 16, 0, 0, true, false, TopkNorm::kUnit},
+                                           Case{"one_plus", 40, 8, 3, 16, 0, 0, true, false, TopkNorm::kOnePlus},
+                                           Case{"sigmoid", 40, 8, 3, 16, 5, 0, true, false, TopkNorm::kRenorm,
+                                                RouterScore::kSigmoid},
+                                           Case{"sigmoid_raw", 40, 8, 3, 16, 0, 0, true, false, TopkNorm::kRaw,
+                                                RouterScore::kSigmoid},
+                                           Case{"sigmoid_top1", 40, 8, 1, 16, 0, 0, true, false,
+                                                TopkNorm::kStraightThrough, RouterScore::kSigmoid},
+                                           Case{"sigmoid_one_plus", 40, 8, 2, 16, 0, 0, true, false,
+                                                TopkNorm::kOnePlus, RouterScore::kSigmoid},
+                                           Case{"sigmoid_no_tokens", 0, 8, 2, 16, 0, 0, true, false, TopkNorm::kRaw,
+                                                RouterScore::kSigmoid},
                                            Case{"biases", 40, 4, 2, 43, 0, 0, true, true},
                                            Case{"biases_shared", 40, 4, 2, 16, 11, 0, true, true},
                                            Case{"no_gate", 40, 4, 2, 43, 0, 0, false, false},
@@ -140,7 +158,8 @@ INSTANTIATE_TEST_SUITE_P(, MoeLayerTest,
 
 TEST_P(MoeLayerTest, ValueAndGradientsEqualANaiveLoop) {
   const Case& c = GetParam();
-  const MoeOptions options{c.experts, c.top_k, 1.75, c.top_k == 1 ? TopkNorm::kStraightThrough : c.norm, c.is_gated};
+  const MoeOptions options{c.experts,  c.top_k, 1.75, c.top_k == 1 ? TopkNorm::kStraightThrough : c.norm,
+                           c.is_gated, c.score};
   const MoeWeights ours = random_weights(c), theirs = random_weights(c);
   const at::Tensor x_ours = tokens(c), x_theirs = tokens(c), dy = random_normal({c.tokens, kHidden}, 8);
   LocalDispatcher dispatcher;
@@ -163,7 +182,7 @@ TEST_P(MoeLayerTest, ValueAndGradientsEqualANaiveLoop) {
   const std::vector<at::Tensor> a = leaves(ours), b = leaves(theirs);
   for (size_t i = 0; i < a.size(); ++i)
     EXPECT_TRUE(near(gradient(a[i]), gradient(b[i]), kTolerance)) << "parameter " << i;
-  if (c.top_k < c.experts && c.tokens > 1 && c.first_bias <= 0) {
+  if (c.top_k < c.experts && c.tokens > 1 && c.first_bias <= 0 && c.norm != TopkNorm::kUnit) {
     EXPECT_GT(testing::max_abs(ours.router.grad()), 1e-4);
   }
 }
@@ -177,15 +196,18 @@ TEST(MoeLayerBitsTest, TokensDoNotDependOnTheirNeighbours) {
     weights.router = random_normal({8, 32}, 2, at::kFloat);
     weights.gate_up = random_normal({8, 2 * width, 32}, 3, at::kFloat);
     weights.down = random_normal({8, 32, width}, 4, at::kFloat);
-    const MoeOptions options{8, 2, 4, TopkNorm::kRenorm};
-    LocalDispatcher dispatcher;
-    const at::Tensor all = moe_layer(weights, options, x, dispatcher, 0).y_TD;
-    int64_t differ = 0;
-    for (int64_t t = 0; t < tokens; ++t) {
-      differ += testing::rows_that_differ(moe_layer(weights, options, x.narrow(0, t, 1), dispatcher, 0).y_TD,
-                                          all.narrow(0, t, 1));
+    for (const MoeOptions& options : {MoeOptions{8, 2, 4, TopkNorm::kRenorm},
+                                      MoeOptions{8, 2, 4, TopkNorm::kRenorm, true, RouterScore::kSigmoid},
+                                      MoeOptions{8, 2, 4, TopkNorm::kRaw, true, RouterScore::kSigmoid}}) {
+      LocalDispatcher dispatcher;
+      const at::Tensor all = moe_layer(weights, options, x, dispatcher, 0).y_TD;
+      int64_t differ = 0;
+      for (int64_t t = 0; t < tokens; ++t) {
+        differ += testing::rows_that_differ(moe_layer(weights, options, x.narrow(0, t, 1), dispatcher, 0).y_TD,
+                                            all.narrow(0, t, 1));
+      }
+      EXPECT_EQ(differ, 0) << "of " << tokens << " tokens, expert width " << width;
     }
-    EXPECT_EQ(differ, 0) << "of " << tokens << " tokens, expert width " << width;
   }
 }
 

@@ -61,6 +61,7 @@ TEST(DefaultsTest, NumbersOfTheSchema) {
   EXPECT_EQ(convert.router().init(), "random_selection");
   EXPECT_EQ(convert.router().scaling(), "calibrated");
   EXPECT_EQ(convert.router().topk_norm(), "straight_through");
+  EXPECT_EQ(convert.router().score(), "softmax");
   EXPECT_EQ(convert.scale().mode(), "least_squares");
   EXPECT_FALSE(convert.scale().has_value());
   EXPECT_EQ(convert.calibration().tokens(), 4096);

@@ -112,13 +112,15 @@ TEST(ValidateTest, FieldsOfConvert) {
   EXPECT_THAT(
       problems_of(convert(
           "preset: y, dtype: float16, ffn: {method: m, experts: 4, top_k: 2}, router: {init: kaiming, scaling: z, "
-          "topk_norm: x}, scale: {mode: n_over_q}, calibration: {tokens: 0, data: [{weight: 0}]}")),
+          "topk_norm: x, score: tanh}, scale: {mode: n_over_q}, calibration: {tokens: 0, data: [{weight: 0}]}")),
       ElementsAre(
           "a.yaml:7: stages.convert.convert.preset: unknown value (y); known: ours, published",
           "a.yaml:7: stages.convert.convert.dtype: unknown value (float16); did you mean 'bfloat16'? known: source, "
           "float32, bfloat16",
           "a.yaml:7: stages.convert.convert.router.scaling: unknown value (z); known: calibrated, raw",
-          "a.yaml:7: stages.convert.convert.router.topk_norm: unknown value (x); known: renorm, straight_through, raw",
+          "a.yaml:7: stages.convert.convert.router.topk_norm: unknown value (x); known: renorm, straight_through, raw, "
+          "unit, one_plus",
+          "a.yaml:7: stages.convert.convert.router.score: unknown value (tanh); known: softmax, sigmoid",
           "a.yaml:7: stages.convert.convert.scale.mode: unknown value (n_over_q); did you mean 'n_over_k'? known: "
           "least_squares, n_over_k, k, energy, unbiased, fixed",
           "a.yaml:7: stages.convert.convert.calibration.data.0.path: missing; name a JSONL file",

@@ -30,8 +30,12 @@ TEST(WarningsTest, ARouterWithoutGradientIsToldOnce) {
   EXPECT_THAT(warnings(conversion("8", "1", ", topk_norm: renorm")),
               ElementsAre(AllOf(HasSubstr("stage s: router.topk_norm renorm with ffn.top_k 1"),
                                 HasSubstr("no gradient"), HasSubstr("straight_through"))));
+  EXPECT_THAT(warnings(conversion("8", "2", ", topk_norm: unit")),
+              ElementsAre(AllOf(HasSubstr("stage s: router.topk_norm unit"), HasSubstr("no gradient"),
+                                HasSubstr("straight_through"))));
   for (const std::string& fine :
-       {conversion("8", "1"), conversion("8", "1", ", topk_norm: raw"),
+       {conversion("8", "1"), conversion("8", "2", ", topk_norm: one_plus"), conversion("2", "2", ", topk_norm: unit"),
+        conversion("8", "1", ", topk_norm: raw"),
         conversion("8", "1", ", topk_norm: straight_through"), conversion("8", "2", ", topk_norm: renorm"),
         conversion("1", "1", ", topk_norm: renorm")}) {
     EXPECT_THAT(warnings(fine), IsEmpty()) << fine;

@@ -1,5 +1,7 @@
 #include "model/moe/moe_layer.h"
 
+#include <utility>
+
 #include "model/ops.h"
 
 namespace moe {
@@ -15,7 +17,8 @@ at::Tensor count_ids(const at::Tensor& ids, int64_t count) {
 
 MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD,
                     TokenDispatcher& dispatcher, int64_t layer, LayerStatistics* statistics) {
-  const Routing routing = route(x_TD, weights.router, options.top_k, options.topk_norm);
+  Routing routing =
+      route(x_TD, weights.router, options.top_k, options.topk_norm, options.score, weights.router_vectors);
   if (statistics != nullptr) {
     statistics->add("router_entropy", at::special_entr(routing.probabilities_TE.detach()).sum(at::kDouble),
                     x_TD.size(0));
@@ -33,7 +36,9 @@ MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const 
       dispatcher.combine(ops::grouped_linear(hidden, weights.down, dispatched.rows_per_expert), dispatched, layer);
   if (weights.shared) y = feed_forward(*weights.shared, x_TD).add_(y);
   if (weights.output_bias.defined()) y = ops::add_bias(y, weights.output_bias);
-  return {y, {count_ids(routing.expert_ids_TK, options.num_experts), routing.probabilities_TE.sum(0)}};
+  RouterStats stats{count_ids(routing.expert_ids_TK, options.num_experts), routing.probabilities_TE.sum(0)};
+  stats.routing = std::move(routing);
+  return {y, std::move(stats)};
 }
 
 }  // namespace moe

@@ -13,10 +13,11 @@
 // T tokens, D hidden, E experts, K top-k, R rows in expert order, I width of an expert.
 namespace moe {
 
-/// How one MoE layer routed this rank's tokens; what the balance loss is made of.
+/// How one MoE layer routed this rank's tokens; what losses and biases of routers are made of.
 struct RouterStats {
   at::Tensor tokens_per_expert_E;  ///< int64: (token, slot) pairs of this rank's tokens per global expert
-  at::Tensor probability_sum_E;    ///< sum over tokens of softmax over all experts; differentiable
+  at::Tensor probability_sum_E;    ///< sum over tokens of probabilities over all experts; differentiable
+  Routing routing{};               ///< of each of them
 };
 
 struct MoeWeights {
@@ -26,6 +27,7 @@ struct MoeWeights {
   std::optional<FeedForwardWeights> shared;  ///< sees every token, weight 1, not scaled
   at::Tensor gate_up_bias{};                 ///< of the rows of gate_up; undefined where there is none
   at::Tensor output_bias{};                  ///< [D]: added once per token, not scaled; undefined where there is none
+  RouterVectors router_vectors{};
 };
 
 struct MoeOptions {
@@ -34,6 +36,7 @@ struct MoeOptions {
   double output_scale = 1;
   TopkNorm topk_norm = TopkNorm::kRenorm;
   bool is_gated = true;  ///< down(silu(gate x) * up x); otherwise down(gelu_new(up x))
+  RouterScore score = RouterScore::kSoftmax;
 };
 
 struct MoeOutput {

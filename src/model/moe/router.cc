@@ -9,38 +9,90 @@
 namespace moe {
 namespace {
 
-at::Tensor top_k_ids(const at::Tensor& logits_TE, int64_t top_k) {
-  const kernels::Queue queue = ops::queue_of("top_k", {{"logits", logits_TE}});
-  at::Tensor ids = at::empty({logits_TE.size(0), top_k}, logits_TE.options().dtype(at::kLong));
-  kernels::top_k(const_view(row_major(logits_TE.detach())), top_k, ids.mutable_data_ptr<int64_t>(), queue);
+at::Tensor top_k_ids(const at::Tensor& values_TE, int64_t top_k) {
+  const kernels::Queue queue = ops::queue_of("top_k", {{"logits", values_TE}});
+  at::Tensor ids = at::empty({values_TE.size(0), top_k}, values_TE.options().dtype(at::kLong));
+  kernels::top_k(const_view(row_major(values_TE.detach())), top_k, ids.mutable_data_ptr<int64_t>(), queue);
   return ids;
 }
 
+/// [.., 2]: a sigmoid is the softmax of its logit beside 0, in which a row's bits are its own (Torch's elementwise
+/// sigmoid takes other instructions for the last elements of a tensor) and whose log is there where it underflows.
+at::Tensor beside_zero(const at::Tensor& logits) {
+  return at::stack({logits, at::zeros_like(logits)}, -1);
+}
+
+at::Tensor scores_of(const at::Tensor& logits_TE, RouterScore score) {
+  if (score == RouterScore::kSoftmax) return at::softmax(logits_TE, -1);
+  return at::softmax(beside_zero(logits_TE), -1).select(-1, 0).contiguous();
+}
+
+/// Of sigmoids from the chosen logits alone.
+at::Tensor log_scores_of_chosen(const at::Tensor& logits_TE, const at::Tensor& ids_TK, RouterScore score) {
+  if (score == RouterScore::kSoftmax) return at::log_softmax(logits_TE, -1).gather(1, ids_TK);
+  return at::log_softmax(beside_zero(logits_TE.gather(1, ids_TK)), -1).select(-1, 0);
+}
+
+/// `scores_TE`: of all experts.
+at::Tensor weights_of(const at::Tensor& logits_TE, const at::Tensor& scores_TE, const at::Tensor& ids_TK, TopkNorm norm,
+                      RouterScore score, const at::Tensor& gain_E) {
+  switch (norm) {
+    case TopkNorm::kRenorm:
+      // Not p over a sum of p, which may underflow: the softmax of log p, and of softmaxes that of the logits.
+      return at::softmax(score == RouterScore::kSoftmax ? logits_TE.gather(1, ids_TK)
+                                                        : log_scores_of_chosen(logits_TE, ids_TK, score),
+                         -1);
+    case TopkNorm::kRaw: return scores_TE.gather(1, ids_TK);
+    case TopkNorm::kStraightThrough: {
+      // Not p / stopgrad p: beside a logit 104 above its own the p of a chosen expert is 0 in float, and its log is not.
+      const at::Tensor log_p = log_scores_of_chosen(logits_TE, ids_TK, score);
+      return log_p - log_p.detach() + 1;
+    }
+    case TopkNorm::kUnit: break;
+    case TopkNorm::kOnePlus:
+      if (gain_E.defined()) return (scores_TE * gain_E).gather(1, ids_TK) + 1;
+  }
+  return at::ones(ids_TK.sizes(), logits_TE.options());
+}
+
 }  // namespace
+
+RouterScore parse_router_score(const std::string& name) {
+  if (name == "softmax") return RouterScore::kSoftmax;
+  if (name == "sigmoid") return RouterScore::kSigmoid;
+  throw InvalidArgument(concat("score '", name, "'; expected softmax or sigmoid"));
+}
 
 TopkNorm parse_topk_norm(const std::string& name) {
   if (name == "renorm") return TopkNorm::kRenorm;
   if (name == "straight_through") return TopkNorm::kStraightThrough;
   if (name == "raw") return TopkNorm::kRaw;
-  throw InvalidArgument(concat("topk_norm '", name, "'; expected renorm, straight_through or raw"));
+  if (name == "unit") return TopkNorm::kUnit;
+  if (name == "one_plus") return TopkNorm::kOnePlus;
+  throw InvalidArgument(concat("topk_norm '", name, "'; expected renorm, straight_through, raw, unit or one_plus"));
 }
 
-Routing route(const at::Tensor& x_TD, const at::Tensor& weight_ED, int64_t top_k, TopkNorm norm) {
+Routing route(const at::Tensor& x_TD, const at::Tensor& weight_ED, int64_t top_k, TopkNorm norm, RouterScore score,
+              const RouterVectors& vectors) {
   // Of bf16 activations too in fp32: what decides between experts, and their weights, is not rounded to 8 bits.
   const at::ScalarType type = sum_type(x_TD.scalar_type());
   const at::Tensor logits = ops::linear(x_TD.to(type), weight_ED.to(type));
+  const at::Tensor scores = scores_of(logits, score);
   Routing routing;
-  routing.expert_ids_TK = top_k_ids(logits, top_k);
-  routing.probabilities_TE = at::softmax(logits, -1);
-  if (norm == TopkNorm::kRenorm) {
-    routing.weights_TK = at::softmax(logits.gather(1, routing.expert_ids_TK), -1);
-  } else if (norm == TopkNorm::kRaw) {
-    routing.weights_TK = routing.probabilities_TE.gather(1, routing.expert_ids_TK);
+  routing.logits_TE = logits;
+  if (vectors.selection_bias_E.defined()) {
+    routing.scores_TE = scores.detach();
+    routing.expert_ids_TK = top_k_ids(routing.scores_TE + vectors.selection_bias_E.detach().to(type), top_k);
   } else {
-    // Not p / stopgrad p: beside a logit 104 above its own the p of a chosen expert is 0 in float, and its log is not.
-    const at::Tensor log_p = at::log_softmax(logits, -1).gather(1, routing.expert_ids_TK);
-    routing.weights_TK = log_p - log_p.detach() + 1;
+    routing.expert_ids_TK = top_k_ids(logits, top_k);
   }
+  // Sigmoids over their sum, which may underflow: the softmax of their logs.
+  routing.probabilities_TE =
+      score == RouterScore::kSoftmax
+          ? scores
+          : at::softmax(at::log_softmax(beside_zero(logits), -1).select(-1, 0).contiguous(), -1);
+  routing.weights_TK = weights_of(logits, scores, routing.expert_ids_TK, norm, score,
+                                  vectors.gain_E.defined() ? vectors.gain_E.to(type) : vectors.gain_E);
   return routing;
 }
 

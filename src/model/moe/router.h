@@ -10,23 +10,41 @@ namespace moe {
 
 /// Which experts each token goes to, and with what weight.
 struct Routing {
-  at::Tensor expert_ids_TK;     ///< int64, by falling logit; the lowest id wins a tie
-  at::Tensor weights_TK;        ///< in max(fp32, dtype of the activations); differentiable
-  at::Tensor probabilities_TE;  ///< softmax over all experts, as the weights; differentiable
+  at::Tensor expert_ids_TK;     ///< int64, by falling logit, or by falling score + bias; the lowest id wins a tie
+  at::Tensor weights_TK;        ///< in max(fp32, dtype of the activations); differentiable but for `unit`
+  at::Tensor probabilities_TE;  ///< the scores over their sum, as the weights; differentiable
+  at::Tensor logits_TE;         ///< as the weights; differentiable
+  at::Tensor scores_TE{};       ///< without the bias, no gradient; undefined where there is no selection bias
 };
 
-/// How the chosen logits become weights.
+/// What a logit becomes before experts are chosen and weighed.
+enum class RouterScore {
+  kSoftmax,  ///< over the logits of all experts
+  kSigmoid,  ///< of each by itself
+};
+RouterScore parse_router_score(const std::string& name);
+
+/// How the scores p of the chosen become weights.
 enum class TopkNorm {
-  kRenorm,           ///< softmax over the chosen logits: they sum to 1
-  kRaw,              ///< softmax over all experts, of those chosen: they sum to less than 1
-  kStraightThrough,  ///< 1 each, with the gradient of log p (p over all experts), also where p underflows: trains the
-                     ///< router of top-1
+  kRenorm,           ///< p over the sum of p of the chosen: they sum to 1
+  kRaw,              ///< p
+  kStraightThrough,  ///< 1 each, with the gradient of log p, also where p underflows: trains the router of top-1
+  kUnit,             ///< 1 each, without a gradient: experts that are added up as they are
+  kOnePlus,          ///< 1 + gain * p: 1 each where a layer's gains, one an expert, begin at 0
 };
 TopkNorm parse_topk_norm(const std::string& name);
 
+/// What a router may have beside its matrix; undefined where it has not.
+struct RouterVectors {
+  at::Tensor selection_bias_E{};  ///< added to the scores for the choice alone: no weight sees it, and no gradient
+  at::Tensor gain_E{};            ///< of kOnePlus; undefined: all 0. Differentiable
+};
+
 /// Linear router: logits = x W^T in max(fp32, dtype). Deterministic.
 /// Shapes   x [T, D], weight [E, D]; T may be 0.
-/// Source   LLaMA-MoE v2 (arXiv:2411.15708) section 3; straight-through: Bengio et al. 2013, arXiv:1308.3432.
-Routing route(const at::Tensor& x_TD, const at::Tensor& weight_ED, int64_t top_k, TopkNorm norm);
+/// Source   LLaMA-MoE v2 (arXiv:2411.15708) section 3; straight-through: Bengio et al. 2013, arXiv:1308.3432; sigmoid
+///          scores and the selection bias: DeepSeek-V3, arXiv:2412.19437; 1 + gain * p: CMoE, arXiv:2502.04416.
+Routing route(const at::Tensor& x_TD, const at::Tensor& weight_ED, int64_t top_k, TopkNorm norm,
+              RouterScore score = RouterScore::kSoftmax, const RouterVectors& vectors = {});
 
 }  // namespace moe

@@ -22,6 +22,7 @@ v1::ConvertSpec filled_convert(const v1::ConvertSpec& convert) {
   if (!router.has_scaling()) router.set_scaling(is_published ? "raw" : "calibrated");
   // Renormalised over one expert, the weight is constantly 1 and the router would learn nothing.
   if (!router.has_topk_norm()) router.set_topk_norm(ffn.top_k() == 1 ? "straight_through" : "renorm");
+  if (!router.has_score()) router.set_score("softmax");
   v1::ScaleSpec& scale = *filled.mutable_scale();
   if (!scale.has_mode()) scale.set_mode(is_published ? "n_over_k" : "least_squares");
   v1::CalibrationSpec& calibration = *filled.mutable_calibration();
@@ -69,7 +70,9 @@ void check_ffn(const v1::FfnExpertsSpec& ffn, const FieldChecks& checks) {
 void check_router(const v1::RouterSpec& router, const FieldChecks& checks) {
   checks.known("router.init", router.init(), "router_inits");
   checks.choice("router.scaling", router.has_scaling(), router.scaling(), {"calibrated", "raw"});
-  checks.choice("router.topk_norm", router.has_topk_norm(), router.topk_norm(), {"renorm", "straight_through", "raw"});
+  checks.choice("router.topk_norm", router.has_topk_norm(), router.topk_norm(),
+                {"renorm", "straight_through", "raw", "unit", "one_plus"});
+  checks.choice("router.score", router.has_score(), router.score(), {"softmax", "sigmoid"});
 }
 
 void check_scale(const v1::ScaleSpec& scale, const std::string& mode, const FieldChecks& checks) {
@@ -113,9 +116,15 @@ void check_convert(const v1::Stage& stage, const FieldChecks& checks) {
   check_calibration(convert.calibration(), effective, checks);
 }
 
-/// One expert's weight renormalised is 1, whatever its logit.
+/// One expert's weight renormalised is 1, whatever its logit; unit weights are that of any number of experts.
 std::vector<std::string> router_gradient_warning(const v1::Stage& stage) {
   const v1::ConvertSpec& convert = stage.convert();
+  if (convert.router().topk_norm() == "unit" && convert.ffn().experts() > convert.ffn().top_k()) {
+    return {
+        "router.topk_norm unit gives every chosen expert the weight 1 whatever the router says, so the loss gives the "
+        "router no gradient and training moves it by the balance loss alone; straight_through has the same weights "
+        "and a gradient"};
+  }
   if (convert.ffn().top_k() != 1 || convert.router().topk_norm() != "renorm" || convert.ffn().experts() < 2) return {};
   return {
       "router.topk_norm renorm with ffn.top_k 1 gives each token's only expert the weight 1 whatever the router says, "
