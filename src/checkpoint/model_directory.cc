@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "checkpoint/dtypes.h"
 #include "checkpoint/finite.h"
@@ -102,10 +103,18 @@ std::string ModelDirectory::digest() const {
   return xxh3_hex(text);
 }
 
-Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, const OwnedExperts& experts) {
+Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, const OwnedExperts& experts,
+                     bool with_selection_bias) {
   const at::NoGradGuard no_grad;
-  Decoder decoder(directory.config(), dtype, experts);
+  ModelConfig config = directory.config();
+  const bool adds_bias = with_selection_bias && config.moe && !config.moe->has_selection_bias;
+  if (adds_bias) config.moe->has_selection_bias = true;
+  Decoder decoder(std::move(config), dtype, experts);
   for (const Parameter& parameter : decoder.parameters()) {
+    if (adds_bias && parameter.id.part == TensorPart::kSelectionBias) {
+      parameter.value.zero_();
+      continue;
+    }
     for (const LogicalView& logical : logical_views(parameter, parameter.value)) {
       at::Tensor view = logical.view;
       const at::Tensor stored = directory.tensor(logical.name);

@@ -48,7 +48,9 @@ class ModelDirectory {
   void adapt_stock();
 };
 
-/// Loads `experts` of every layer (ignored for a dense model) into aligned tensors of `dtype`.
-Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, const OwnedExperts& experts);
+/// Loads `experts` of every layer (ignored for a dense model) into aligned tensors of `dtype`. The routers of a mixture
+/// that has no selection biases get some of zero where `with_selection_bias`.
+Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, const OwnedExperts& experts,
+                     bool with_selection_bias = false);
 
 }  // namespace moe

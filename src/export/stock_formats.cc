@@ -39,6 +39,11 @@ void add_common_reasons(const ModelConfig& config, Reasons& reasons) {
   if (moe.router != "linear") reasons.push_back(concat("router ", moe.router));
   if (moe.score != "softmax")
     reasons.push_back(concat("its router has ", moe.score, " scores: those of stock mixtures are softmaxes"));
+  if (moe.has_selection_bias) {
+    reasons.emplace_back(
+        "its routers have selection biases (train.balance selection_bias or quantile), which no router with softmax "
+        "scores has: train the model without with balance: auxiliary, or keep it native");
+  }
   if (moe.num_experts < 2) reasons.push_back(concat(moe.num_experts, " expert: stock mixtures have at least 2"));
   if ((moe.topk_norm == "straight_through" || moe.topk_norm == "unit") && moe.top_k > 1) {
     reasons.push_back(concat("weights of 1 for each of ", moe.top_k, " experts (topk_norm ", moe.topk_norm,

@@ -39,6 +39,7 @@ MoeFeedForward mixture(const ModelConfig& config, int64_t layer, const TensorSou
   const TensorId in{config.is_gated ? TensorPart::kGateUp : TensorPart::kUp, layer, kStack};
   MoeWeights weights;
   weights.router = get({TensorPart::kRouter, layer});
+  if (moe.has_selection_bias) weights.router_vectors.selection_bias_E = get({TensorPart::kSelectionBias, layer});
   if (moe.topk_norm == "one_plus") weights.router_vectors.gain_E = get({TensorPart::kRouterGain, layer});
   weights.gate_up = get(in);
   weights.down = get({TensorPart::kDown, layer, kStack});

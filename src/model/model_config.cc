@@ -52,6 +52,7 @@ MoeConfig read_moe(const JsonFields& fields, const ModelConfig& config) {
   constexpr const char* kNorms[] = {"renorm", "straight_through", "raw", "unit", "one_plus"};
   if (std::find(std::begin(kNorms), std::end(kNorms), moe.topk_norm) == std::end(kNorms))
     fields.fail("topk_norm", "\"renorm\", \"straight_through\", \"raw\", \"unit\" or \"one_plus\"");
+  moe.has_selection_bias = fields.boolean_or("selection_bias", false);
   moe.router = fields.text_or("router", "linear");
   if (moe.router != "linear") fields.fail("router", "\"linear\"");
   if (fields.has("conversion")) moe.conversion = fields.required("conversion");
@@ -124,6 +125,7 @@ nlohmann::json to_json(const ModelConfig& config) {
                  {"topk_norm", moe.topk_norm},
                  {"router", moe.router},
                  {"conversion", moe.conversion}};
+  if (moe.has_selection_bias) json["moe"]["selection_bias"] = true;
   return json;
 }
 

@@ -18,8 +18,9 @@ struct MoeConfig {
   std::map<int64_t, std::vector<int64_t>> uneven_widths{};  ///< of layers whose experts differ: [num_experts]
   std::vector<int64_t> shared_widths;                       ///< [layers]: neurons of the shared expert, 0 for none
   std::vector<double> output_scale;                         ///< [layers]: factor of the routed sum
-  std::string score = "softmax";     ///< "softmax" | "sigmoid"
+  std::string score = "softmax";                            ///< "softmax" | "sigmoid"
   std::string topk_norm = "renorm";  ///< "renorm" | "straight_through" | "raw" | "unit" | "one_plus"
+  bool has_selection_bias = false;   ///< routers add a bias to the scores for the choice (balance of a training)
   std::string router = "linear";
   nlohmann::json conversion =
       nlohmann::json::object();  ///< how it was made: method, seed, router_init, scale_mode, ...

@@ -51,6 +51,7 @@ std::string module_name(const TensorNames& names, const TensorId& id) {
 std::string tensor_name(const ModelConfig& config, const TensorId& id) {
   // Vectors that are no module's weight or bias.
   if (id.part == TensorPart::kOutputBias) return concat("model.layers.", id.layer, ".mlp.output_bias");
+  if (id.part == TensorPart::kSelectionBias) return concat("model.layers.", id.layer, ".mlp.router.selection_bias");
   if (id.part == TensorPart::kRouterGain) return concat("model.layers.", id.layer, ".mlp.router.gain");
   const std::string module = module_name(model_families().at(config.model_type).names, id);
   if (id.expert == kStack) return module + (id.is_bias ? "_bias" : "");

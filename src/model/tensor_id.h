@@ -22,12 +22,13 @@ enum class TensorPart {
   kAttentionOut,
   kPostAttentionNorm,
   kRouter,
-  kRouterGain,  ///< of topk_norm one_plus: one an expert
-  kGate,        ///< of a gated FFN: the dense one, an expert or the shared expert
-  kUp,          ///< the same
-  kDown,        ///< the same
-  kGateUp,      ///< gate and up in one matrix, the gate's rows first: a parameter in memory, in no file
-  kOutputBias,  ///< of a mixture's FFN: added once per token
+  kSelectionBias,  ///< of a router: one an expert, for the choice alone; moved by the balance of a training
+  kRouterGain,     ///< of topk_norm one_plus: one an expert
+  kGate,           ///< of a gated FFN: the dense one, an expert or the shared expert
+  kUp,             ///< the same
+  kDown,           ///< the same
+  kGateUp,         ///< gate and up in one matrix, the gate's rows first: a parameter in memory, in no file
+  kOutputBias,     ///< of a mixture's FFN: added once per token
 };
 
 /// What TensorId::expert says beside the number of an expert.

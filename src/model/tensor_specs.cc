@@ -37,6 +37,7 @@ class SpecList {
   void mixture(int64_t layer) {
     const MoeConfig& moe = *config_.moe;
     tensor({TensorPart::kRouter, layer}, {moe.num_experts, config_.hidden_size});
+    if (moe.has_selection_bias) tensor({TensorPart::kSelectionBias, layer}, {moe.num_experts});
     if (moe.topk_norm == "one_plus") tensor({TensorPart::kRouterGain, layer}, {moe.num_experts});
     for (int64_t expert = 0; expert < moe.num_experts; ++expert)
       feed_forward(layer, expert, moe.expert_width(layer, expert), false);

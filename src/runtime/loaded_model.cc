@@ -14,16 +14,17 @@
 namespace moe {
 
 LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, at::ScalarType dtype,
-                       const std::string& chat_template, const std::function<void(const ModelConfig&)>& check) {
+                       const std::string& chat_template, const std::function<void(const ModelConfig&)>& check,
+                       bool with_selection_bias) {
   std::optional<LoadedModel> model;
   std::map<std::string, std::string> facts;
   agree(mesh.world(), "load " + path.string(), [&] {
     OpenedModel opened = open_model(path, text_of_job(chat_template));
     const ModelConfig& config = opened.directory.config();
     if (check) check(config);
-    model.emplace(LoadedModel{path, load_decoder(opened.directory, dtype, mesh.owned_experts(config)),
-                              config.moe ? make_dispatcher(mesh) : std::make_unique<LocalDispatcher>(),
-                              std::move(opened.text)});
+    model.emplace(
+        LoadedModel{path, load_decoder(opened.directory, dtype, mesh.owned_experts(config), with_selection_bias),
+                    config.moe ? make_dispatcher(mesh) : std::make_unique<LocalDispatcher>(), std::move(opened.text)});
     if (mesh.world().size() == 1) return;
     facts[(path / "config.json").string()] = xxh3_hex_of_file(path / "config.json");
     facts["tokenizer of " + path.string()] = model->text.tokenizer ? model->text.tokenizer->digest() : "none";

@@ -80,6 +80,7 @@ std::string part_of(const TensorId& id) {
     case TensorPart::kAttentionOut: return "attention";
     case TensorPart::kRouter:
     case TensorPart::kRouterGain: return "router";
+    case TensorPart::kSelectionBias: return "selection_bias";
     case TensorPart::kGate:
     case TensorPart::kUp:
     case TensorPart::kDown:
@@ -113,16 +114,24 @@ struct Models {
   std::optional<OpenedModel> baseline;
 
   void require_same_tensors() const {
-    if (!baseline || have_same_tensors(model.directory.config(), baseline->directory.config())) return;
+    if (!baseline) return;
+    // Selection biases are not compared: a training may add them to routers that had none.
+    ModelConfig now = model.directory.config(), before = baseline->directory.config();
+    for (ModelConfig* const config : {&now, &before}) {
+      if (config->moe) config->moe->has_selection_bias = false;
+    }
+    if (have_same_tensors(now, before)) return;
     throw InvalidArgument(concat("analyze: baseline ", baseline->directory.path().string(), " has not the tensors of ",
                                  model.directory.path().string(),
                                  "; give the model that its training began with, or leave baseline out"));
   }
 
-  Size measure(const std::string& name) const {
-    const Size size = size_of(model.directory.tensor(name), baseline ? baseline->directory.tensor(name) : at::Tensor());
+  Size measure(const TensorSpec& spec) const {
+    const std::string& name = spec.name;
+    const bool compares = baseline && spec.id.part != TensorPart::kSelectionBias;
+    const Size size = size_of(model.directory.tensor(name), compares ? baseline->directory.tensor(name) : at::Tensor());
     model.directory.release(name);
-    if (baseline) baseline->directory.release(name);
+    if (compares) baseline->directory.release(name);
     return size;
   }
 };
@@ -142,9 +151,9 @@ Models open_models(const JobContext& context) {
 }
 
 /// Rank 0 reads and tells: the work is that of the storage.
-Size measured_on_rank_0(const Models& models, const std::string& name, Communicator& world) {
-  const std::string told = agree_on_result(world, "measure " + name, [&] {
-    const Size size = models.measure(name);
+Size measured_on_rank_0(const Models& models, const TensorSpec& spec, Communicator& world) {
+  const std::string told = agree_on_result(world, "measure " + spec.name, [&] {
+    const Size size = models.measure(spec);
     return json{size.count, size.squares, size.largest, size.squared_change, size.squared_before}.dump();
   });
   const json numbers = json::parse(told);
@@ -171,7 +180,7 @@ std::optional<JobOutcome> run_analyze_job(const JobContext& context) {
   std::map<int64_t, LayerSizes> layers;
   json tensors = json::array();
   for (const TensorSpec& spec : specs) {
-    const Size size = measured_on_rank_0(models, spec.name, context.world);
+    const Size size = measured_on_rank_0(models, spec, context.world);
     all += size;
     if (spec.id.layer >= 0) {
       LayerSizes& layer = layers[spec.id.layer];

@@ -22,6 +22,7 @@ ModelConfig mixture_config(const MixtureSpec& spec) {
   moe.output_scale = spec.scales;
   moe.topk_norm = spec.topk_norm;
   moe.score = spec.score;
+  moe.has_selection_bias = spec.selection_bias;
   config.moe = moe;
   return config;
 }

@@ -55,7 +55,8 @@ TEST_F(ExportTest, WeightsOfOneForSeveralExperts) {
   write_mixture(native(), {.topk_norm = "straight_through"});
   EXPECT_THAT(refusal(native(), export_spec()), HasSubstr("weights of 1 for each of 2 experts"));
   write_mixture(folder_ / "unit", {.topk_norm = "unit"});
-  EXPECT_THAT(refusal(folder_ / "unit", export_spec()), HasSubstr("weights of 1 for each of 2 experts (topk_norm unit)"));
+  EXPECT_THAT(refusal(folder_ / "unit", export_spec()),
+              HasSubstr("weights of 1 for each of 2 experts (topk_norm unit)"));
 }
 
 TEST_F(ExportTest, ScoresAndWeightsThatNoStockRouterHas) {
@@ -79,6 +80,16 @@ TEST_F(ExportTest, ScoresAndWeightsThatNoStockRouterHas) {
       EXPECT_TRUE(at::equal(testing::logits_of_directory(again), testing::logits_of_directory(path)));
     }
   }
+}
+
+TEST_F(ExportTest, SelectionBiases) {
+  write_mixture(native(), {.selection_bias = true});
+  for (const char* format : {"mixtral", "granitemoeshared", "qwen2_moe", "auto"}) {
+    EXPECT_THAT(refusal(native(), export_spec(format)),
+                AllOf(HasSubstr("selection biases"), HasSubstr("balance: auxiliary")));
+  }
+  testing::export_to(native(), out(), export_spec("native"));
+  EXPECT_TRUE(at::equal(testing::logits_of_directory(out()), testing::logits_of_directory(native())));
 }
 
 TEST_F(ExportTest, FillingThatMoreThanDoublesTheExperts) {

@@ -98,6 +98,7 @@ TEST(ModelConfigTest, NativeConfigSurvivesWritingAndReading) {
   json["some_unknown_key"] = {{"kept", true}};
   json["moe"]["topk_norm"] = "straight_through";
   json["moe"]["score"] = "sigmoid";
+  json["moe"]["selection_bias"] = true;
   json["moe"]["conversion"] = {{"method", "independent_random"}, {"seed", 7}};
   const ModelConfig first = parse(json);
   const Json written = to_json(first);
@@ -114,7 +115,10 @@ TEST(ModelConfigTest, NativeConfigSurvivesWritingAndReading) {
   EXPECT_EQ(second.moe->output_scale, (std::vector<double>{1.5, 2}));
   EXPECT_EQ(second.moe->topk_norm, "straight_through");
   EXPECT_EQ(second.moe->score, "sigmoid");
+  EXPECT_TRUE(second.moe->has_selection_bias);
   json["moe"].erase("score");
+  json["moe"].erase("selection_bias");
+  EXPECT_FALSE(to_json(parse(json))["moe"].contains("selection_bias"));
   EXPECT_EQ(parse(json).moe->score, "softmax") << "of models of before there was another";
   EXPECT_EQ(second.moe->conversion, json["moe"]["conversion"]);
   EXPECT_EQ(to_json(second), written);

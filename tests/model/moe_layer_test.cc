@@ -69,8 +69,7 @@ at::Tensor naive_moe(const MoeWeights& weights, const MoeOptions& options, const
     if (options.topk_norm == TopkNorm::kRaw) w = chosen;
     if (options.topk_norm == TopkNorm::kRenorm) w = chosen / chosen.sum();
     if (options.topk_norm == TopkNorm::kUnit) w = at::ones_like(chosen);
-    if (options.topk_norm == TopkNorm::kOnePlus)
-      w = 1 + weights.router_vectors.gain_E.index_select(0, ids) * chosen;
+    if (options.topk_norm == TopkNorm::kOnePlus) w = 1 + weights.router_vectors.gain_E.index_select(0, ids) * chosen;
     at::Tensor y = at::zeros({kHidden}, at::kDouble);
     for (int64_t k = 0; k < options.top_k; ++k) {
       const int64_t e = ids[k].item<int64_t>();
@@ -111,8 +110,8 @@ class MoeLayerTest : public ::testing::TestWithParam<Case> {
     return weights;
   }
   static std::vector<at::Tensor> leaves(const MoeWeights& weights) {
-    std::vector<at::Tensor> all{weights.router, weights.gate_up, weights.down, weights.gate_up_bias,
-                                weights.output_bias, weights.router_vectors.gain_E};
+    std::vector<at::Tensor> all{weights.router,       weights.gate_up,     weights.down,
+                                weights.gate_up_bias, weights.output_bias, weights.router_vectors.gain_E};
     if (weights.shared) {
       const FeedForwardWeights& shared = *weights.shared;
       all.insert(all.end(), {shared.gate, shared.up, shared.down, shared.gate_bias, shared.up_bias});
@@ -128,33 +127,26 @@ class MoeLayerTest : public ::testing::TestWithParam<Case> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(, MoeLayerTest,
-                         ::testing::Values(Case{"top2_of_8", 40, 8, 2, 16, 0}, Case{"width_43", 40, 4, 2, 43, 0},
-                                           Case{"shared", 40, 7, 1, 16, 11}, Case{"all_of_3", 10, 3, 3, 8, 0},
-                                           Case{"one_expert_without_tokens", 40, 4, 2, 43, 0, -100},
-                                           Case{"all_on_one_expert", 40, 4, 1, 43, 0, 100},
-                                           Case{"one_token", 1, 4, 2, 43, 8}, Case{"no_tokens", 0, 4, 2, 43, 8},
-                                           Case{"one_expert", 9, 1, 1, 16, 0},
-                                           Case{"raw", 40, 8, 3, 16, 0, 0, true, false, TopkNorm::kRaw},
-                                           Case{"unit", 40, 8, 3, 16, 0, 0, true, false, TopkNorm::kUnit},
-                                           Case{"one_plus", 40, 8, 3, 16, 0, 0, true, false, TopkNorm::kOnePlus},
-                                           Case{"sigmoid", 40, 8, 3, 16, 5, 0, true, false, TopkNorm::kRenorm,
-                                                RouterScore::kSigmoid},
-                                           Case{"sigmoid_raw", 40, 8, 3, 16, 0, 0, true, false, TopkNorm::kRaw,
-                                                RouterScore::kSigmoid},
-                                           Case{"sigmoid_top1", 40, 8, 1, 16, 0, 0, true, false,
-                                                TopkNorm::kStraightThrough, RouterScore::kSigmoid},
-                                           Case{"sigmoid_one_plus", 40, 8, 2, 16, 0, 0, true, false,
-                                                TopkNorm::kOnePlus, RouterScore::kSigmoid},
-                                           Case{"sigmoid_no_tokens", 0, 8, 2, 16, 0, 0, true, false, TopkNorm::kRaw,
-                                                RouterScore::kSigmoid},
-                                           Case{"biases", 40, 4, 2, 43, 0, 0, true, true},
-                                           Case{"biases_shared", 40, 4, 2, 16, 11, 0, true, true},
-                                           Case{"no_gate", 40, 4, 2, 43, 0, 0, false, false},
-                                           Case{"no_gate_biases", 40, 4, 2, 16, 11, 0, false, true},
-                                           Case{"no_gate_biases_no_tokens", 0, 4, 2, 16, 11, 0, false, true},
-                                           Case{"biases_one_without_tokens", 40, 4, 2, 16, 0, -100, false, true}),
-                         [](const auto& test) { return test.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    , MoeLayerTest,
+    ::testing::Values(
+        Case{"top2_of_8", 40, 8, 2, 16, 0}, Case{"width_43", 40, 4, 2, 43, 0}, Case{"shared", 40, 7, 1, 16, 11},
+        Case{"all_of_3", 10, 3, 3, 8, 0}, Case{"one_expert_without_tokens", 40, 4, 2, 43, 0, -100},
+        Case{"all_on_one_expert", 40, 4, 1, 43, 0, 100}, Case{"one_token", 1, 4, 2, 43, 8},
+        Case{"no_tokens", 0, 4, 2, 43, 8}, Case{"one_expert", 9, 1, 1, 16, 0},
+        Case{"raw", 40, 8, 3, 16, 0, 0, true, false, TopkNorm::kRaw},
+        Case{"unit", 40, 8, 3, 16, 0, 0, true, false, TopkNorm::kUnit},
+        Case{"one_plus", 40, 8, 3, 16, 0, 0, true, false, TopkNorm::kOnePlus},
+        Case{"sigmoid", 40, 8, 3, 16, 5, 0, true, false, TopkNorm::kRenorm, RouterScore::kSigmoid},
+        Case{"sigmoid_raw", 40, 8, 3, 16, 0, 0, true, false, TopkNorm::kRaw, RouterScore::kSigmoid},
+        Case{"sigmoid_top1", 40, 8, 1, 16, 0, 0, true, false, TopkNorm::kStraightThrough, RouterScore::kSigmoid},
+        Case{"sigmoid_one_plus", 40, 8, 2, 16, 0, 0, true, false, TopkNorm::kOnePlus, RouterScore::kSigmoid},
+        Case{"sigmoid_no_tokens", 0, 8, 2, 16, 0, 0, true, false, TopkNorm::kRaw, RouterScore::kSigmoid},
+        Case{"biases", 40, 4, 2, 43, 0, 0, true, true}, Case{"biases_shared", 40, 4, 2, 16, 11, 0, true, true},
+        Case{"no_gate", 40, 4, 2, 43, 0, 0, false, false}, Case{"no_gate_biases", 40, 4, 2, 16, 11, 0, false, true},
+        Case{"no_gate_biases_no_tokens", 0, 4, 2, 16, 11, 0, false, true},
+        Case{"biases_one_without_tokens", 40, 4, 2, 16, 0, -100, false, true}),
+    [](const auto& test) { return test.param.name; });
 
 TEST_P(MoeLayerTest, ValueAndGradientsEqualANaiveLoop) {
   const Case& c = GetParam();
@@ -196,9 +188,9 @@ TEST(MoeLayerBitsTest, TokensDoNotDependOnTheirNeighbours) {
     weights.router = random_normal({8, 32}, 2, at::kFloat);
     weights.gate_up = random_normal({8, 2 * width, 32}, 3, at::kFloat);
     weights.down = random_normal({8, 32, width}, 4, at::kFloat);
-    for (const MoeOptions& options : {MoeOptions{8, 2, 4, TopkNorm::kRenorm},
-                                      MoeOptions{8, 2, 4, TopkNorm::kRenorm, true, RouterScore::kSigmoid},
-                                      MoeOptions{8, 2, 4, TopkNorm::kRaw, true, RouterScore::kSigmoid}}) {
+    for (const MoeOptions& options :
+         {MoeOptions{8, 2, 4, TopkNorm::kRenorm}, MoeOptions{8, 2, 4, TopkNorm::kRenorm, true, RouterScore::kSigmoid},
+          MoeOptions{8, 2, 4, TopkNorm::kRaw, true, RouterScore::kSigmoid}}) {
       LocalDispatcher dispatcher;
       const at::Tensor all = moe_layer(weights, options, x, dispatcher, 0).y_TD;
       int64_t differ = 0;

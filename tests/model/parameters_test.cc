@@ -99,6 +99,7 @@ TEST(TensorNameTest, FollowsTheIdAndTheFamily) {
   EXPECT_EQ(tensor_name(llama, {TensorPart::kGateUp, 0, kStack}), "model.layers.0.mlp.experts.gate_up_proj");
   EXPECT_EQ(tensor_name(phi, TensorId{TensorPart::kUp, 0, kStack}.bias()), "model.layers.0.mlp.experts.up_proj_bias");
   EXPECT_EQ(tensor_name(phi, {TensorPart::kOutputBias, 1, kNoExpert, true}), "model.layers.1.mlp.output_bias");
+  EXPECT_EQ(tensor_name(llama, {TensorPart::kSelectionBias, 0}), "model.layers.0.mlp.router.selection_bias");
   EXPECT_EQ(tensor_name(phi, {TensorPart::kRouterGain, 1}), "model.layers.1.mlp.router.gain");
   EXPECT_THROW(tensor_name(llama, {TensorPart::kQuery, 0, 1}), Internal) << "experts of attention have no names yet";
 }

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "common/error.h"
 #include "model/moe/aux_loss.h"
@@ -133,8 +135,8 @@ double written_out(const at::Tensor& z_TE, const at::Tensor& ids_TK, TopkNorm no
 TEST(RouterTest, WeightsOfEveryScoreAndNormAreTheFormulasAndTheirGradientsFiniteDifferences) {
   const int64_t tokens = 5, experts = 6, top_k = 3;
   for (const RouterScore score : {RouterScore::kSoftmax, RouterScore::kSigmoid}) {
-    for (const TopkNorm norm : {TopkNorm::kRenorm, TopkNorm::kRaw, TopkNorm::kStraightThrough, TopkNorm::kUnit,
-                                TopkNorm::kOnePlus}) {
+    for (const TopkNorm norm :
+         {TopkNorm::kRenorm, TopkNorm::kRaw, TopkNorm::kStraightThrough, TopkNorm::kUnit, TopkNorm::kOnePlus}) {
       SCOPED_TRACE(::testing::Message() << "score " << static_cast<int>(score) << ", norm " << static_cast<int>(norm));
       const at::Tensor z = random_normal({tokens, experts}, 1).requires_grad_(true),
                        gain = random_normal({experts}, 2).requires_grad_(true), c = random_normal({tokens, top_k}, 3),
@@ -173,6 +175,22 @@ TEST(RouterTest, WeightsOfEveryScoreAndNormAreTheFormulasAndTheirGradientsFinite
       if (norm != TopkNorm::kOnePlus) continue;
       difference(gain.detach().clone(), expected_gain);
       EXPECT_TRUE(near(gain.grad(), expected_gain, 1e-7));
+    }
+  }
+}
+
+// llama-moe-v2 D6: renormalised, the only expert of a token has the weight 1 whatever the router says.
+TEST(RouterTest, RenormalisedTopOneTeachesTheRouterNothing) {
+  for (const RouterScore score : {RouterScore::kSoftmax, RouterScore::kSigmoid}) {
+    for (const TopkNorm norm : {TopkNorm::kRenorm, TopkNorm::kStraightThrough}) {
+      const at::Tensor router = random_normal({5, 6}, 5).requires_grad_(true);
+      const Routing routing = route(random_normal({20, 6}, 4), router, 1, norm, score);
+      (routing.weights_TK * random_normal({20, 1}, 6)).sum().backward();
+      if (norm == TopkNorm::kRenorm) {
+        EXPECT_LE(testing::max_abs(router.grad()), 1e-12);
+      } else {
+        EXPECT_GT(testing::max_abs(router.grad()), 0.1);
+      }
     }
   }
 }
@@ -275,6 +293,113 @@ TEST(BalanceLossTest, SharesOfRanksSumToTheLossOfAllTokensAndSoDoGradients) {
   EXPECT_NEAR(shares.item<double>(), whole.item<double>(), 1e-12);
   shares.backward();
   EXPECT_TRUE(near(logits.grad(), expected, 1e-10));
+}
+
+/// A layer's routing of random logits, as route() gives it.
+RouterStats random_routing(const at::Tensor& logits_TE, int64_t top_k) {
+  Routing routing = route(logits_TE, at::eye(logits_TE.size(1), at::kDouble), top_k, TopkNorm::kRenorm);
+  RouterStats stats = stats_of(routing.expert_ids_TK, routing.probabilities_TE);
+  stats.routing = std::move(routing);
+  return stats;
+}
+
+TEST(BalanceLossTest, OfSequencesIsTheMeanOverTokensOfEachByItself) {
+  const int64_t experts = 5, top_k = 2;
+  const std::vector<int64_t> bounds{0, 7, 8, 20};
+  const at::Tensor a = random_normal({20, experts}, 1).requires_grad_(true), b = random_normal({20, experts}, 2);
+  const at::Tensor loss =
+      sequence_balance_loss({random_routing(a, top_k), random_routing(b, top_k)}, bounds, 20, top_k);
+  at::Tensor expected = at::zeros({}, at::kDouble);
+  for (size_t s = 0; s + 1 < bounds.size(); ++s) {
+    const int64_t first = bounds[s], count = bounds[s + 1] - first;
+    for (const at::Tensor& logits : {a, b}) {
+      const std::vector<RouterStats> alone{random_routing(logits.narrow(0, first, count), top_k)};
+      expected = expected + balance_loss(alone, counts_of(alone), count, top_k) * static_cast<double>(count) / 20. / 2.;
+    }
+  }
+  EXPECT_NEAR(loss.item<double>(), expected.item<double>(), 1e-12);
+  loss.backward();
+  const at::Tensor ours = a.grad().clone();
+  a.mutable_grad() = at::Tensor();
+  expected.backward();
+  EXPECT_TRUE(near(ours, a.grad(), 1e-10));
+  // Of two ranks: sequences lie on one each.
+  const at::Tensor shares =
+      sequence_balance_loss({random_routing(a.narrow(0, 0, 8), top_k), random_routing(b.narrow(0, 0, 8), top_k)},
+                            {0, 7, 8}, 20, top_k) +
+      sequence_balance_loss({random_routing(a.narrow(0, 8, 12), top_k), random_routing(b.narrow(0, 8, 12), top_k)},
+                            {0, 12}, 20, top_k);
+  EXPECT_NEAR(shares.item<double>(), loss.item<double>(), 1e-12);
+  const at::Tensor none = at::empty({0, experts}, at::kDouble);
+  EXPECT_EQ(sequence_balance_loss({random_routing(none, top_k)}, {0}, 20, top_k).item<double>(), 0);
+}
+
+TEST(BalanceLossTest, OfCountsOfMoreTokensThanItsOwn) {
+  const std::vector<RouterStats> first{random_routing(random_normal({12, 4}, 1), 2)},
+      second{random_routing(random_normal({9, 4}, 2), 2)};
+  const at::Tensor counts = counts_of(first) + counts_of(second);
+  double expected = 0;
+  for (int64_t e = 0; e < 4; ++e) {
+    expected += 4 * (counts[0][e].item<double>() / (2. * 21)) *
+                (second[0].routing.probabilities_TE.select(1, e).sum().item<double>() / 9);
+  }
+  EXPECT_NEAR(balance_loss(second, counts, 9, 2, 21).item<double>(), expected, 1e-12);
+}
+
+// llama-moe-v2 D3.
+TEST(BalanceLossTest, AStepAgainstSkewedRoutingEvensTheLoad) {
+  at::Tensor x = random_normal({400, 8}, 1);
+  x.select(1, 0).fill_(1);
+  at::Tensor start = random_normal({8, 8}, 2) * 0.5;
+  start[0][0] = 2;  // every token likes expert 0
+  const auto variation = [](const at::Tensor& counts) {
+    return (counts.to(at::kDouble).std(0, /*unbiased=*/false) / counts.to(at::kDouble).mean()).item<double>();
+  };
+  for (const RouterScore score : {RouterScore::kSoftmax, RouterScore::kSigmoid}) {
+    const at::Tensor router = start.clone().requires_grad_(true);
+    const auto stats = [&] {
+      const Routing routing = route(x, router, 2, TopkNorm::kRenorm, score);
+      return stats_of(routing.expert_ids_TK, routing.probabilities_TE);
+    };
+    const std::vector<RouterStats> before{stats()};
+    balance_loss(before, counts_of(before), 400, 2).backward();
+    EXPECT_GT(testing::max_abs(router.grad()), 1e-3);
+    {
+      const at::NoGradGuard no_grad;
+      router.sub_(router.grad() * 2);
+    }
+    EXPECT_LT(variation(stats().tokens_per_expert_E), 0.9 * variation(before.front().tokens_per_expert_E));
+  }
+}
+
+double z_loss_written_out(const at::Tensor& logits) {
+  double sum = 0;
+  for (int64_t t = 0; t < logits.size(0); ++t) {
+    double all = 0;
+    for (int64_t e = 0; e < logits.size(1); ++e) all += std::exp(logits[t][e].item<double>());
+    sum += std::log(all) * std::log(all);
+  }
+  return sum;
+}
+
+TEST(RouterZLossTest, IsTheMeanSquareOfTheLogSumExpAndItsGradientFiniteDifferences) {
+  const at::Tensor a = random_normal({6, 4}, 1).requires_grad_(true), b = random_normal({6, 4}, 2);
+  const at::Tensor loss = router_z_loss({random_routing(a, 2), random_routing(b, 2)}, 10);
+  const double of_b = z_loss_written_out(b);
+  EXPECT_NEAR(loss.item<double>(), (z_loss_written_out(a.detach()) + of_b) / 10 / 2, 1e-12);
+  loss.backward();
+  at::Tensor moved = a.detach().clone(), expected = at::zeros_like(moved);
+  for (int64_t i = 0; i < moved.numel(); ++i) {
+    at::Tensor flat = moved.view({-1});
+    const double was = flat[i].item<double>(), step = 1e-6;
+    flat[i] = was + step;
+    const double up = z_loss_written_out(moved);
+    flat[i] = was - step;
+    expected.view({-1})[i] = (up - z_loss_written_out(moved)) / (2 * step) / 10 / 2;
+    flat[i] = was;
+  }
+  EXPECT_TRUE(near(a.grad(), expected, 1e-8));
+  EXPECT_EQ(router_z_loss({random_routing(at::empty({0, 4}, at::kDouble), 2)}, 10).item<double>(), 0);
 }
 
 }  // namespace

@@ -168,6 +168,19 @@ TEST_F(AnalyzeJobTest, AModelOfOtherTensorsIsNoBaselineAndNothingIsWritten) {
   EXPECT_FALSE(fs::exists(folder_ / "none"));
 }
 
+// A training may add selection biases to routers that had none: they are measured, and compared with nothing.
+TEST_F(AnalyzeJobTest, SelectionBiasesNeedNoBaseline) {
+  ModelConfig config = testing::tiny_moe_config(4, 2, 8, 16);
+  config.moe->has_selection_bias = true;
+  fs::remove_all(folder_ / "after");
+  testing::write_tiny_model(folder_ / "after", config, 2, at::kFloat);
+  run(2, "biased");
+  const json layer = analysis("biased")["layers"][1];
+  EXPECT_GT(layer["selection_bias"]["norm"].get<double>(), 0);
+  EXPECT_FALSE(layer["selection_bias"].contains("change"));
+  EXPECT_GT(layer["router"]["change"].get<double>(), 0);
+}
+
 // The router of router.init zero: there is no change to tell, where all else has one.
 TEST_F(AnalyzeJobTest, WhatWasZeroHasNoChange) {
   fs::remove_all(folder_ / "before");

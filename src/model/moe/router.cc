@@ -39,12 +39,13 @@ at::Tensor weights_of(const at::Tensor& logits_TE, const at::Tensor& scores_TE, 
   switch (norm) {
     case TopkNorm::kRenorm:
       // Not p over a sum of p, which may underflow: the softmax of log p, and of softmaxes that of the logits.
-      return at::softmax(score == RouterScore::kSoftmax ? logits_TE.gather(1, ids_TK)
-                                                        : log_scores_of_chosen(logits_TE, ids_TK, score),
-                         -1);
+      return at::softmax(
+          score == RouterScore::kSoftmax ? logits_TE.gather(1, ids_TK) : log_scores_of_chosen(logits_TE, ids_TK, score),
+          -1);
     case TopkNorm::kRaw: return scores_TE.gather(1, ids_TK);
     case TopkNorm::kStraightThrough: {
-      // Not p / stopgrad p: beside a logit 104 above its own the p of a chosen expert is 0 in float, and its log is not.
+      // Not p / stopgrad p: beside a logit 104 above its own the p of a chosen expert is 0 in float, and its log is
+      // not.
       const at::Tensor log_p = log_scores_of_chosen(logits_TE, ids_TK, score);
       return log_p - log_p.detach() + 1;
     }
@@ -87,10 +88,9 @@ Routing route(const at::Tensor& x_TD, const at::Tensor& weight_ED, int64_t top_k
     routing.expert_ids_TK = top_k_ids(logits, top_k);
   }
   // Sigmoids over their sum, which may underflow: the softmax of their logs.
-  routing.probabilities_TE =
-      score == RouterScore::kSoftmax
-          ? scores
-          : at::softmax(at::log_softmax(beside_zero(logits), -1).select(-1, 0).contiguous(), -1);
+  routing.probabilities_TE = score == RouterScore::kSoftmax
+                                 ? scores
+                                 : at::softmax(at::log_softmax(beside_zero(logits), -1).select(-1, 0).contiguous(), -1);
   routing.weights_TK = weights_of(logits, scores, routing.expert_ids_TK, norm, score,
                                   vectors.gain_E.defined() ? vectors.gain_E.to(type) : vectors.gain_E);
   return routing;
