@@ -10,8 +10,11 @@ namespace moe {
 
 TrainedParameters in_groups(std::vector<Parameter> parameters, const GroupOf& group_of) {
   TrainedParameters trained{std::move(parameters), {}};
-  for (const Parameter& parameter : trained.all)
+  for (const Parameter& parameter : trained.all) {
     trained.groups.push_back(group_of ? group_of(parameter) : ParameterGroup{});
+    // The load moves it (selection_balance.h): no loss has a gradient of it.
+    if (parameter.id.part == TensorPart::kSelectionBias) trained.groups.back().is_trained = false;
+  }
   return trained;
 }
 

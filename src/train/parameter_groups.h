@@ -25,7 +25,7 @@ struct TrainedParameters {
 /// Says the group of a parameter: the same on every rank.
 using GroupOf = std::function<ParameterGroup(const Parameter& parameter)>;
 
-/// `group_of` empty: all are trained alike.
+/// `group_of` empty: all are trained alike. Selection biases of routers are never trained.
 TrainedParameters in_groups(std::vector<Parameter> parameters, const GroupOf& group_of = {});
 
 /// Asks gradients of what is trained and of nothing else. Throws agreed InvalidArgument if nothing is.

@@ -58,6 +58,9 @@ class Recipe {
   /// whose sum over the ranks is the gradient of the loss. Collective.
   virtual RecipeStep step(int64_t finished) = 0;
 
+  /// The optimizer has changed the weights after the last step(); it has not where that was skipped. Collective.
+  virtual void after_update() {}
+
   /// Nothing where there is no held-out data. Collective; must not touch what step() depends on.
   virtual std::optional<Validation> validate() = 0;
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/error.h"
 #include "model/moe/aux_loss.h"
 
 namespace moe {
@@ -25,6 +26,13 @@ std::vector<std::vector<int64_t>> to_rows(const at::Tensor& counts_LE) {
 
 }  // namespace
 
+BalanceScope parse_balance_scope(const std::string& name) {
+  if (name == "micro_batch") return BalanceScope::kMicroBatch;
+  if (name == "sequence") return BalanceScope::kSequence;
+  if (name == "global_batch") return BalanceScope::kGlobalBatch;
+  throw InvalidArgument(concat("balance_scope '", name, "'; expected micro_batch, sequence or global_batch"));
+}
+
 StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mesh& mesh, DataLoader& loader,
                               int64_t first_row, const StepOptions& options) {
   const int64_t rows = options.micro_batch_rows;
@@ -34,9 +42,10 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
   StepOutcome outcome;
   outcome.tokens = loader.tokens(first_row, rows * options.micro_steps);
   at::Tensor load_LE;
-  // This rank's shares of the loss and of the balance loss, summed over the ranks at the end. On the model's device, as
-  // all that a step measures: nothing of it is read before the last backward is on its way.
-  at::Tensor shares = at::zeros({2}, decoder.parameters().front().value.options().dtype(at::kDouble));
+  int64_t counted_tokens = 0;  // that load_LE is of
+  // This rank's shares of the loss, the balance loss and the z-loss, summed over the ranks at the end. On the model's
+  // device, as all that a step measures: nothing of it is read before the last backward is on its way.
+  at::Tensor shares = at::zeros({3}, decoder.parameters().front().value.options().dtype(at::kDouble));
   LayerStatistics statistics;
   for (int64_t micro_step = 0; micro_step < options.micro_steps; ++micro_step) {
     const int64_t first = first_row + micro_step * rows;
@@ -50,11 +59,28 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
       at::Tensor counts_LE = stacked_counts(out.router);
       mesh.world().all_reduce_sum(counts_LE, "expert counts");
       load_LE = load_LE.defined() ? load_LE + counts_LE : counts_LE;
-      const at::Tensor balance =
-          balance_loss(out.router, counts_LE, loader.tokens(first, rows), decoder.config().moe->top_k) /
-          static_cast<double>(options.micro_steps);
+      const int64_t tokens = loader.tokens(first, rows), top_k = decoder.config().moe->top_k;
+      counted_tokens += tokens;
+      const auto micro_steps = static_cast<double>(options.micro_steps);
+      at::Tensor balance;
+      switch (options.balance_scope) {
+        case BalanceScope::kMicroBatch:
+          balance = balance_loss(out.router, counts_LE, tokens, top_k) / micro_steps;
+          break;
+        case BalanceScope::kGlobalBatch:
+          balance = balance_loss(out.router, load_LE, tokens, top_k, counted_tokens) / micro_steps;
+          break;
+        case BalanceScope::kSequence:
+          balance = sequence_balance_loss(out.router, batch.cu_seqlens, outcome.tokens, top_k);
+      }
       shares[1] += balance.detach().to(at::kDouble);
-      loss = loss + options.balance_loss * balance;
+      if (options.balance_loss != 0) loss = loss + options.balance_loss * balance;
+      if (options.z_loss != 0) {
+        const at::Tensor z_loss = router_z_loss(out.router, outcome.tokens);
+        shares[2] += z_loss.detach().to(at::kDouble);
+        loss = loss + options.z_loss * z_loss;
+      }
+      if (options.on_routing) options.on_routing(out.router);
     }
     loss.backward();
   }
@@ -65,8 +91,9 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
   const at::Tensor read = sums.cpu();
   outcome.loss = read.const_data_ptr<double>()[0];
   outcome.balance_loss = read.const_data_ptr<double>()[1];
+  outcome.z_loss = read.const_data_ptr<double>()[2];
   outcome.expert_load = to_rows(load_LE);
-  outcome.layers = statistics.means(read.slice(0, 2).view_as(measured_N2));
+  outcome.layers = statistics.means(read.slice(0, shares.numel()).view_as(measured_N2));
   return outcome;
 }
 

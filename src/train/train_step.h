@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -11,16 +12,30 @@
 
 namespace moe {
 
+/// Tokens whose loads a balance loss counts (model/moe/aux_loss.h).
+enum class BalanceScope {
+  kMicroBatch,   ///< of a micro-batch, on all ranks
+  kSequence,     ///< of each sequence by itself
+  kGlobalBatch,  ///< of the micro-batches of the step up to the one at hand, on all ranks: what comes later in the step
+                 ///< is not known when a micro-batch is differentiated (arXiv:2501.11873, 3; Megatron-LM does the same)
+};
+BalanceScope parse_balance_scope(const std::string& name);
+
 struct StepOptions {
   int64_t micro_batch_rows = 8;  ///< rows of a global micro-batch
   int64_t micro_steps = 1;       ///< global micro-batches of a step
-  double balance_loss = 0.01;    ///< coefficient
+  double balance_loss = 0.01;    ///< coefficient; 0: it is measured, and not trained on
+  BalanceScope balance_scope = BalanceScope::kMicroBatch;
+  double z_loss = 0;  ///< coefficient
+  /// Sees how this rank's tokens of each micro-batch were routed; may be empty. Not called for a dense model.
+  std::function<void(const std::vector<RouterStats>&)> on_routing = {};
 };
 
 /// What a step measured; the same on every rank.
 struct StepOutcome {
   double loss = 0;          ///< mean over the target tokens of the whole step, without the balance loss
   double balance_loss = 0;  ///< mean over micro-steps, without its coefficient; 0 for a dense model
+  double z_loss = 0;        ///< mean over tokens and layers, without its coefficient; 0 where that is 0
   int64_t tokens = 0;
   std::vector<std::vector<int64_t>> expert_load;  ///< [MoE layers][experts]
   std::map<std::string, double> layers;           ///< means of what the layers measured (model/layer_statistics.h)

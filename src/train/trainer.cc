@@ -213,6 +213,7 @@ class Trainer {
     if (is_finite) {
       const double clip = spec_.clip_norm() > 0 ? std::min(1.0, spec_.clip_norm() / (norm + 1e-6)) : 1.0;
       optimizer_->update(rate, clip, ++position_.updates);
+      recipe_->after_update();
       position_.bad_steps = 0;
     } else {
       skip(done.loss, norm);

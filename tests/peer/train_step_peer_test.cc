@@ -34,7 +34,7 @@ using nlohmann::json;
 
 constexpr int64_t kSteps = 3, kVocabulary = 4096;
 constexpr double kTolerance = 1e-9;  ///< of the largest of the tensor
-constexpr StepOptions kOptions{.micro_batch_rows = 3, .micro_steps = 2, .balance_loss = 0.05};
+const StepOptions kOptions{.micro_batch_rows = 3, .micro_steps = 2, .balance_loss = 0.05};
 constexpr AdamWOptions kAdamW{.beta1 = 0.8, .beta2 = 0.9, .epsilon = 1e-6, .weight_decay = 0.2};
 constexpr double kClipNorm = 0.5, kRates[kSteps] = {1e-2, 5e-3, 2e-2};
 

@@ -78,6 +78,11 @@ TEST(DefaultsTest, NumbersOfTheSchema) {
   EXPECT_EQ(train.weight_decay(), 0.1);
   EXPECT_EQ(train.clip_norm(), 1);
   EXPECT_EQ(train.balance_loss(), 0.01);
+  EXPECT_EQ(train.balance(), "auxiliary");
+  EXPECT_EQ(train.balance_scope(), "micro_batch");
+  EXPECT_EQ(train.selection_bias_rate(), 0.001);
+  EXPECT_EQ(train.z_loss(), 0);
+  EXPECT_EQ(train.frozen_router_steps(), 0);
   EXPECT_EQ(train.validate_every(), 20);
   EXPECT_EQ(train.validation_tokens(), 16384);
   EXPECT_EQ(train.checkpoint_every(), 40);

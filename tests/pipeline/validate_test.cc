@@ -165,7 +165,9 @@ TEST(ValidateTest, FieldsOfTrain) {
           "micro_batch_rows: 0, "
           "micro_steps: 0, learning_rate: 0, learning_rate_floor: 2, warmup_steps: 11, beta1: 1, beta2: -0.1, epsilon: "
           "0, "
-          "weight_decay: -1, clip_norm: -1, balance_loss: -1, validate_every: -1, validation_tokens: 0, "
+          "weight_decay: -1, clip_norm: -1, balance_loss: -1, balance: biased, balance_scope: token, "
+          "selection_bias_rate: 0, z_loss: -1, "
+          "frozen_router_steps: 11, validate_every: -1, validation_tokens: 0, "
           "checkpoint_every: -1, keep_checkpoints: 0, long_documents: cut")),
       ElementsAre("a.yaml:7: stages.t.train.data.0.path: missing; name a JSONL file",
                   "a.yaml:7: stages.t.train.data.0.weight: must be greater than 0 (-1)",
@@ -184,11 +186,37 @@ TEST(ValidateTest, FieldsOfTrain) {
                   "a.yaml:7: stages.t.train.weight_decay: must be at least 0 (-1)",
                   "a.yaml:7: stages.t.train.clip_norm: must be at least 0 (-1)",
                   "a.yaml:7: stages.t.train.balance_loss: must be at least 0 (-1)",
+                  "a.yaml:7: stages.t.train.balance: unknown value (biased); known: auxiliary, selection_bias, "
+                  "quantile, none",
+                  "a.yaml:7: stages.t.train.balance_scope: unknown value (token); known: micro_batch, sequence, "
+                  "global_batch",
+                  "a.yaml:7: stages.t.train.selection_bias_rate: must be greater than 0 (0)",
+                  "a.yaml:7: stages.t.train.z_loss: must be at least 0 (-1)",
+                  "a.yaml:7: stages.t.train.frozen_router_steps: frozen_router_steps 11 is greater than steps 10",
                   "a.yaml:7: stages.t.train.validate_every: must be at least 0 (-1)",
                   "a.yaml:7: stages.t.train.validation_tokens: must be at least 1 (0)",
                   "a.yaml:7: stages.t.train.checkpoint_every: must be at least 0 (-1)",
                   "a.yaml:7: stages.t.train.keep_checkpoints: must be at least 1 (0)",
                   "a.yaml:7: stages.t.train.long_documents: unknown value (cut); known: drop, truncate, split"));
+}
+
+TEST(ValidateTest, WhatAnotherBalanceWouldIgnoreIsNamed) {
+  const std::string data = "steps: 10, data: [{path: a.jsonl}], ";
+  EXPECT_THAT(problems_of(train(data + "balance: quantile, balance_loss: 0.1, balance_scope: sequence, "
+                                       "selection_bias_rate: 0.01")),
+              ElementsAre("a.yaml:7: stages.t.train.balance_loss: has no effect (0.1) with balance 'quantile'; set "
+                          "balance: auxiliary or remove it",
+                          "a.yaml:7: stages.t.train.balance_scope: has no effect (sequence) with balance 'quantile'; "
+                          "set balance: auxiliary or remove it",
+                          "a.yaml:7: stages.t.train.selection_bias_rate: has no effect (0.01) with balance 'quantile'; "
+                          "set balance: selection_bias or remove it"));
+  EXPECT_THAT(problems_of(train(data + "selection_bias_rate: 0.01")), ElementsAre(HasSubstr("balance 'auxiliary'")));
+  // The defaults stand in every effective spec, which is checked again.
+  for (const char* const fine :
+       {"balance: none, balance_loss: 0", "balance: selection_bias, selection_bias_rate: 0.01",
+        "balance: quantile, balance_loss: 0.01, balance_scope: micro_batch",
+        "balance: auxiliary, balance_scope: global_batch, z_loss: 0.001, frozen_router_steps: 10"})
+    EXPECT_THAT(problems_of(train(data + fine)), IsEmpty()) << fine;
 }
 
 TEST(ValidateTest, FieldsOfEvaluateAndDomains) {

@@ -35,9 +35,8 @@ TEST(WarningsTest, ARouterWithoutGradientIsToldOnce) {
                                 HasSubstr("straight_through"))));
   for (const std::string& fine :
        {conversion("8", "1"), conversion("8", "2", ", topk_norm: one_plus"), conversion("2", "2", ", topk_norm: unit"),
-        conversion("8", "1", ", topk_norm: raw"),
-        conversion("8", "1", ", topk_norm: straight_through"), conversion("8", "2", ", topk_norm: renorm"),
-        conversion("1", "1", ", topk_norm: renorm")}) {
+        conversion("8", "1", ", topk_norm: raw"), conversion("8", "1", ", topk_norm: straight_through"),
+        conversion("8", "2", ", topk_norm: renorm"), conversion("1", "1", ", topk_norm: renorm")}) {
     EXPECT_THAT(warnings(fine), IsEmpty()) << fine;
   }
 }
@@ -50,6 +49,30 @@ TEST(WarningsTest, RanksWithoutRowsAreCounted) {
   EXPECT_THAT(warnings(train + ", micro_batch_rows: 3}, gang: {ranks: 4}"), ElementsAre(HasSubstr("1 of 4 ranks")));
   EXPECT_THAT(warnings(train + ", micro_batch_rows: 12}", "{gang: {ranks: 12}}"), IsEmpty());
   EXPECT_THAT(warnings(train + "}"), IsEmpty());
+}
+
+/// What no stock architecture holds is said when the pipeline is checked, not after its trainings.
+TEST(WarningsTest, AnExportThatWillBeRefused) {
+  const auto warned = [](const std::string& router, const std::string& balance, const std::string& format) {
+    return warnings_of(effective_spec(load_pipeline_or_throw(
+        "apiVersion: moe/v1\nkind: Pipeline\nname: a\ninputs: {dense: {path: m}}\nstages:\n"
+        "  - {name: c, convert: {input: dense, ffn: {method: sequential, experts: 8, top_k: 2}, router: {init: "
+        "kaiming" +
+            router + "}, scale: {mode: k}}}\n  - {name: t, train: {input: c.model, steps: 1, balance: " + balance +
+            ", data: [{path: a.jsonl}]}}\n  - {name: u, train: {input: t.model, steps: 1, data: [{path: a.jsonl}]}}\n"
+            "  - {name: x, export: {input: u.model, format: " +
+            format + "}}\n",
+        "a.yaml", {}, {})));
+  };
+  for (const char* format : {"auto", "mixtral", "granitemoeshared", "qwen2_moe"}) {
+    EXPECT_THAT(warned("", "quantile", format),
+                ElementsAre(AllOf(HasSubstr(std::string("stage x: export.format ") + format + " will be refused"),
+                                  HasSubstr("stage t gives routers selection biases (train.balance quantile"))));
+    EXPECT_THAT(warned(", score: sigmoid", "none", format), ElementsAre(HasSubstr("stage c gives routers sigmoid")));
+    EXPECT_THAT(warned(", topk_norm: one_plus", "none", format), ElementsAre(HasSubstr("topk_norm one_plus")));
+    EXPECT_THAT(warned("", "auxiliary", format), IsEmpty());
+  }
+  for (const char* format : {"native", "dense"}) EXPECT_THAT(warned("", "selection_bias", format), IsEmpty());
 }
 
 /// A default that followed the ranks would train another model on another cluster.

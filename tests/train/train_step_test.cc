@@ -249,6 +249,73 @@ TEST_F(TrainStepTest, TheTokenMeanDoesNotDependOnMicroSteps) {
   }
 }
 
+/// Each scope in any layout; those that count no micro-batch alone do not depend on micro-steps either.
+TEST_F(TrainStepTest, ScopesAndZLossAreTheSameForEveryLayoutOfRanks) {
+  const StepOptions plain{.micro_batch_rows = 4, .micro_steps = 2, .balance_loss = 0.1};
+  const StepRun of_micro_batches = run(kMoe, 1, 1, plain);
+  EXPECT_EQ(of_micro_batches.outcome.z_loss, 0);
+  for (const BalanceScope scope : {BalanceScope::kMicroBatch, BalanceScope::kSequence, BalanceScope::kGlobalBatch}) {
+    SCOPED_TRACE(static_cast<int>(scope));
+    StepOptions options = plain;
+    options.balance_scope = scope;
+    options.z_loss = 0.01;
+    const StepRun single = run(kMoe, 1, 1, options);
+    EXPECT_GT(single.outcome.z_loss, 0.1);
+    EXPECT_EQ(single.outcome.loss, of_micro_batches.outcome.loss) << "the loss of tokens is none of them";
+    EXPECT_EQ(single.outcome.balance_loss == of_micro_batches.outcome.balance_loss, scope == BalanceScope::kMicroBatch);
+    EXPECT_FALSE(at::equal(single.gradients.at("model.layers.0.mlp.router.weight"),
+                           of_micro_batches.gradients.at("model.layers.0.mlp.router.weight")));
+    for (const auto& [ranks, expert_parallel] : {std::pair{2, 1}, {2, 2}, {4, 2}}) {
+      SCOPED_TRACE(ranks);
+      const StepRun spread = run(kMoe, ranks, expert_parallel, options);
+      expect_equal(spread, single);
+      EXPECT_NEAR(spread.outcome.balance_loss / single.outcome.balance_loss, 1, 1e-12);
+      EXPECT_NEAR(spread.outcome.z_loss / single.outcome.z_loss, 1, 1e-12);
+    }
+    if (scope != BalanceScope::kSequence) continue;
+    options.micro_batch_rows = 2;
+    options.micro_steps = 4;
+    expect_equal(run(kMoe, 1, 1, options), single);
+  }
+}
+
+/// Over one micro-batch the global batch is that micro-batch; over several, each sees the counts of those before it.
+TEST_F(TrainStepTest, TheGlobalBatchCountsTheStepSoFar) {
+  StepOptions options{.micro_batch_rows = 4, .micro_steps = 1, .balance_loss = 0.1};
+  const StepRun micro = run(kMoe, 1, 1, options);
+  options.balance_scope = BalanceScope::kGlobalBatch;
+  const StepRun global = run(kMoe, 1, 1, options);
+  EXPECT_EQ(global.outcome.balance_loss, micro.outcome.balance_loss);
+  for (const auto& [name, gradient] : micro.gradients) EXPECT_TRUE(at::equal(gradient, global.gradients.at(name)));
+
+  options.micro_steps = 3;
+  std::vector<std::vector<RouterStats>> seen;
+  options.on_routing = [&](const std::vector<RouterStats>& routers) { seen.push_back(routers); };
+  const StepRun step = run(kMoe, 1, 1, options);
+  ASSERT_EQ(seen.size(), 3U);
+  double expected = 0;
+  for (size_t layer = 0; layer < 2; ++layer) {
+    std::vector<double> counts(8, 0);
+    double tokens = 0;
+    for (const std::vector<RouterStats>& routers : seen) {
+      const at::Tensor& p = routers[layer].routing.probabilities_TE;
+      const auto of_this = static_cast<double>(p.size(0));
+      tokens += of_this;
+      for (int64_t e = 0; e < 8; ++e) {
+        counts[e] += routers[layer].routing.expert_ids_TK.eq(e).sum().item<double>();
+        expected += 8 * counts[e] / (2 * tokens) * p.select(1, e).sum().item<double>() / of_this / 2 / 3;
+      }
+    }
+  }
+  EXPECT_NEAR(step.outcome.balance_loss, expected, 1e-12);
+}
+
+TEST_F(TrainStepTest, ABalanceLossOfZeroIsMeasuredAlone) {
+  const StepOptions options{.micro_batch_rows = 4, .micro_steps = 2, .balance_loss = 0};
+  EXPECT_GE(run(kMoe, 1, 1, options).outcome.balance_loss, 1 - 1e-9);
+  EXPECT_THROW(parse_balance_scope("token"), InvalidArgument);
+}
+
 TEST_F(TrainStepTest, RanksWithoutRowsJoinIn) {
   const StepOptions options{.micro_batch_rows = 1, .micro_steps = 3, .balance_loss = 0.1};
   const StepRun single = run(kMoe, 1, 1, options);

@@ -1,5 +1,6 @@
 #include "common/error.h"
 #include "pipeline/kinds/kinds.h"
+#include "pipeline/spec.h"
 
 /// export: a model for other programs, or dense again (docs/export.md).
 namespace moe {
@@ -27,6 +28,31 @@ std::optional<int> experts_of_export(const v1::Stage& stage) {
   return stage.export_().format() == "dense" ? std::optional<int>(0) : std::nullopt;
 }
 
+/// What a stage gives a model's routers that no stock architecture has; empty: nothing.
+std::string unexportable_router(const v1::Stage& origin) {
+  const std::string& balance = origin.train().balance();
+  if (balance == "selection_bias" || balance == "quantile")
+    return concat("selection biases (train.balance ", balance, "; auxiliary needs none)");
+  const v1::RouterSpec& router = origin.convert().router();
+  if (router.score() == "sigmoid") return "sigmoid scores (convert.router.score)";
+  const bool is_one_each = router.topk_norm() == "unit" || router.topk_norm() == "straight_through";
+  if (router.topk_norm() == "one_plus" || (is_one_each && origin.convert().ffn().top_k() > 1))
+    return concat("weights that do not sum to 1 (convert.router.topk_norm ", router.topk_norm(), ")");
+  return "";
+}
+
+std::vector<std::string> refusal_warnings(const v1::Stage& stage, const std::vector<v1::Stage>& origins) {
+  const std::string& format = stage.export_().format();
+  if (format == "native" || format == "dense") return {};
+  for (const v1::Stage& origin : origins) {
+    const std::string found = unexportable_router(origin);
+    if (found.empty()) continue;
+    return {concat("export.format ", format, " will be refused: stage ", stage_name(origin), " gives routers ", found,
+                   ", which no stock architecture holds; change that, or set export.format: native")};
+  }
+  return {};
+}
+
 }  // namespace
 
 JobKind export_kind() {
@@ -49,6 +75,7 @@ JobKind export_kind() {
       .check = check_export,
       .plan =
           [](const v1::Stage& stage) { return concat("as ", stage.export_().format(), ", ", stage.export_().dtype()); },
+      .origin_warnings = refusal_warnings,
       .experts = experts_of_export,
   };
 }

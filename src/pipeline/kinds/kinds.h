@@ -60,6 +60,9 @@ struct JobKind {
   std::vector<MovedField> moved = {};
   /// What its user hardly means, a sentence each; none if absent.
   std::function<std::vector<std::string>(const v1::Stage& effective)> warnings = {};
+  /// The same, of what it does with a model that these stages made: the nearest first, each from the model of the next.
+  std::function<std::vector<std::string>(const v1::Stage& effective, const std::vector<v1::Stage>& origins)>
+      origin_warnings = {};
   /// Experts per layer of the model that it makes, 0 for a dense one; nothing: those of the model that it works on.
   std::function<std::optional<int>(const v1::Stage& stage)> experts = {};
   /// Changes of fields that have to be judged together; each was found with the class that it has alone.

@@ -9,6 +9,8 @@
 namespace moe {
 namespace {
 
+constexpr double kBalanceLoss = 0.01, kSelectionBiasRate = 1e-3;
+
 v1::TrainSpec filled_train(const v1::TrainSpec& train) {
   v1::TrainSpec filled = train;
   const int64_t steps = filled.steps();
@@ -24,7 +26,12 @@ v1::TrainSpec filled_train(const v1::TrainSpec& train) {
   if (!filled.has_epsilon()) filled.set_epsilon(1e-8);
   if (!filled.has_weight_decay()) filled.set_weight_decay(0.1);
   if (!filled.has_clip_norm()) filled.set_clip_norm(1);
-  if (!filled.has_balance_loss()) filled.set_balance_loss(0.01);
+  if (!filled.has_balance_loss()) filled.set_balance_loss(kBalanceLoss);
+  if (!filled.has_balance()) filled.set_balance("auxiliary");
+  if (!filled.has_balance_scope()) filled.set_balance_scope("micro_batch");
+  if (!filled.has_selection_bias_rate()) filled.set_selection_bias_rate(kSelectionBiasRate);
+  if (!filled.has_z_loss()) filled.set_z_loss(0);
+  if (!filled.has_frozen_router_steps()) filled.set_frozen_router_steps(0);
   if (!filled.has_validate_every()) filled.set_validate_every(std::max<int64_t>(1, steps / 10));
   if (!filled.has_validation_tokens()) filled.set_validation_tokens(16384);
   if (!filled.has_checkpoint_every()) filled.set_checkpoint_every(std::max<int64_t>(1, steps / 5));
@@ -34,6 +41,36 @@ v1::TrainSpec filled_train(const v1::TrainSpec& train) {
   if (!filled.has_supervise()) filled.set_supervise("all");
   if (!filled.has_drop_system()) filled.set_drop_system(false);
   return filled;
+}
+
+/// How routers are balanced and trained. What is set for another balance than the one named would be ignored; defaults
+/// stand in every effective spec.
+void check_routers(const v1::TrainSpec& train, const FieldChecks& checks) {
+  checks.at_least("balance_loss", train.has_balance_loss(), train.balance_loss(), 0.0);
+  checks.choice("balance", train.has_balance(), train.balance(), {"auxiliary", "selection_bias", "quantile", "none"});
+  checks.choice("balance_scope", train.has_balance_scope(), train.balance_scope(),
+                {"micro_batch", "sequence", "global_batch"});
+  checks.positive("selection_bias_rate", train.has_selection_bias_rate(), train.selection_bias_rate());
+  checks.at_least("z_loss", train.has_z_loss(), train.z_loss(), 0.0);
+  checks.at_least<int64_t>("frozen_router_steps", train.has_frozen_router_steps(), train.frozen_router_steps(), 0);
+  if (train.steps() >= 1 && train.frozen_router_steps() > train.steps()) {
+    checks.add("frozen_router_steps",
+               concat("frozen_router_steps ", train.frozen_router_steps(), " is greater than steps ", train.steps()));
+  }
+  const std::string balance = train.has_balance() ? train.balance() : "auxiliary";
+  const auto no_effect = [&](const char* field, const auto& value, const char* needed) {
+    checks.add(field, concat("has no effect (", value, ") with balance '", balance, "'; set balance: ", needed,
+                             " or remove it"));
+  };
+  if (balance != "auxiliary") {
+    if (train.has_balance_loss() && train.balance_loss() > 0 && train.balance_loss() != kBalanceLoss)
+      no_effect("balance_loss", train.balance_loss(), "auxiliary");
+    if (train.has_balance_scope() && train.balance_scope() != "micro_batch")
+      no_effect("balance_scope", train.balance_scope(), "auxiliary");
+  }
+  if (balance != "selection_bias" && train.has_selection_bias_rate() &&
+      train.selection_bias_rate() != kSelectionBiasRate)
+    no_effect("selection_bias_rate", train.selection_bias_rate(), "selection_bias");
 }
 
 void check_train(const v1::Stage& stage, const FieldChecks& checks) {
@@ -56,7 +93,7 @@ void check_train(const v1::Stage& stage, const FieldChecks& checks) {
   checks.positive("epsilon", train.has_epsilon(), train.epsilon());
   checks.at_least("weight_decay", train.has_weight_decay(), train.weight_decay(), 0.0);
   checks.at_least("clip_norm", train.has_clip_norm(), train.clip_norm(), 0.0);
-  checks.at_least("balance_loss", train.has_balance_loss(), train.balance_loss(), 0.0);
+  check_routers(train, checks);
   checks.at_least<int64_t>("validate_every", train.has_validate_every(), train.validate_every(), 0);
   checks.at_least<int64_t>("validation_tokens", train.has_validation_tokens(), train.validation_tokens(), 1);
   checks.at_least<int64_t>("checkpoint_every", train.has_checkpoint_every(), train.checkpoint_every(), 0);

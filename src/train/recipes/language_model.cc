@@ -66,14 +66,29 @@ class LanguageModelSummary final : public RunSummary {
   std::deque<json> recent_load_;
 };
 
+/// What moves selection biases; nothing where the spec balances otherwise. Specs of before there was a choice name
+/// none.
+std::optional<BiasRule> bias_rule(const v1::TrainSpec& spec) {
+  if (spec.balance() == "selection_bias") return BiasRule::kLoad;
+  if (spec.balance() == "quantile") return BiasRule::kQuantile;
+  return std::nullopt;
+}
+
+bool has_balance_loss(const v1::TrainSpec& spec) {
+  return !spec.has_balance() || spec.balance() == "auxiliary";
+}
+
 }  // namespace
 
 LanguageModel::LanguageModel(const TrainRequest& request, Mesh& mesh, const GroupOf& group_of)
     : request_(request),
       spec_(request.spec),
       mesh_(mesh),
-      model_(load_model(request.model, mesh, compute_type(request.gang), spec_.template_())),
+      model_(load_model(request.model, mesh, compute_type(request.gang), spec_.template_(), {},
+                        /*with_selection_bias=*/bias_rule(spec_).has_value())),
       parameters_(in_groups(model_.decoder.parameters(), group_of)) {
+  if (const std::optional<BiasRule> rule = bias_rule(spec_); rule && model_.config().moe)
+    selection_balance_.emplace(parameters_.all, model_.config().moe->top_k, *rule, spec_.selection_bias_rate());
   agree(mesh_.world(), "read the data for " + request_.model.string(), [this] { read_data(); });
   const std::string idle = idle_ranks(mesh_.world().size(), spec_.micro_batch_rows());
   if (mesh_.world().rank() == 0 && !idle.empty()) log_warning("event=ranks_without_rows; " + idle);
@@ -114,17 +129,42 @@ int64_t LanguageModel::first_row(int64_t finished) const {
   return finished * spec_.micro_batch_rows() * spec_.micro_steps();
 }
 
+/// A router without a gradient is left alone by the optimizer: it keeps its bits, moments included.
+void LanguageModel::freeze_routers(bool are_frozen) {
+  are_routers_frozen_ = are_frozen;
+  for (size_t i = 0; i < parameters_.all.size(); ++i) {
+    const TensorPart part = parameters_.all[i].id.part;
+    if (part == TensorPart::kRouter || part == TensorPart::kRouterGain)
+      parameters_.all[i].value.set_requires_grad(parameters_.groups[i].is_trained && !are_frozen);
+  }
+}
+
 RecipeStep LanguageModel::step(int64_t finished) {
-  const StepOptions options{spec_.micro_batch_rows(), spec_.micro_steps(), spec_.balance_loss()};
+  if (spec_.frozen_router_steps() > 0) freeze_routers(finished < spec_.frozen_router_steps());
+  StepOptions options{.micro_batch_rows = spec_.micro_batch_rows(),
+                      .micro_steps = spec_.micro_steps(),
+                      .balance_loss = has_balance_loss(spec_) ? spec_.balance_loss() : 0,
+                      .balance_scope = spec_.has_balance_scope() ? parse_balance_scope(spec_.balance_scope())
+                                                                 : BalanceScope::kMicroBatch,
+                      .z_loss = spec_.z_loss()};
+  if (selection_balance_) {
+    selection_balance_->begin();
+    options.on_routing = [this](const std::vector<RouterStats>& routers) { selection_balance_->add(routers); };
+  }
   const StepOutcome outcome =
       compute_gradients(model_.decoder, *model_.dispatcher, mesh_, *loader_, first_row(finished), options);
-  RecipeStep step{.loss = outcome.loss,
-                  .total_loss = outcome.loss + spec_.balance_loss() * outcome.balance_loss,
-                  .tokens = outcome.tokens,
-                  .statistics = outcome.layers,
-                  .expert_load = outcome.expert_load};
+  RecipeStep step{
+      .loss = outcome.loss,
+      .total_loss = outcome.loss + options.balance_loss * outcome.balance_loss + options.z_loss * outcome.z_loss,
+      .tokens = outcome.tokens,
+      .statistics = outcome.layers,
+      .expert_load = outcome.expert_load};
   step.statistics["balance_loss"] = outcome.balance_loss;
   return step;
+}
+
+void LanguageModel::after_update() {
+  if (selection_balance_ && !are_routers_frozen_) selection_balance_->update(mesh_.world());
 }
 
 std::optional<Validation> LanguageModel::validate() {

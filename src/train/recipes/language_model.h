@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,12 +13,13 @@
 #include "parallel/mesh.h"
 #include "runtime/loaded_model.h"
 #include "train/recipe.h"
+#include "train/selection_balance.h"
 #include "train/train_request.h"
 
 namespace moe {
 
-/// Next-token prediction on packed documents and chats, with the balance loss of the routers: continual pre-training
-/// and supervised post-training, whose only difference is the data. Its output is a model directory.
+/// Next-token prediction on packed documents and chats, with what balances routers (TrainSpec.balance): continual
+/// pre-training and supervised post-training, whose only difference is the data. Its output is a model directory.
 class LanguageModel final : public Recipe {
  public:
   /// Loads model, tokenizer, training and held-out data. `group_of`: how each weight is trained, all alike if empty.
@@ -28,6 +30,7 @@ class LanguageModel final : public Recipe {
   std::map<std::string, std::string> data_digests() const override;
   /// Measures balance_loss and what the layers measure.
   RecipeStep step(int64_t finished) override;
+  void after_update() override;
   std::optional<Validation> validate() override;
   nlohmann::json state(int64_t finished) override;
   void restore(const nlohmann::json& scalars) override;
@@ -36,13 +39,16 @@ class LanguageModel final : public Recipe {
 
  private:
   void read_data();
+  void freeze_routers(bool are_frozen);
   int64_t first_row(int64_t finished) const;
 
   const TrainRequest& request_;
   const v1::TrainSpec& spec_;
   Mesh& mesh_;
   LoadedModel model_;
-  TrainedParameters parameters_;  ///< the decoder's
+  TrainedParameters parameters_;                       ///< the decoder's
+  std::optional<SelectionBalance> selection_balance_;  ///< where the spec balances so
+  bool are_routers_frozen_ = false;                    ///< in the step at hand
   std::unique_ptr<DataLoader> loader_;
   std::unique_ptr<HeldOutData> held_out_;
   std::string chat_template_;  ///< name; empty: none that we know, and no chats
