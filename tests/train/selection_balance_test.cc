@@ -170,14 +170,14 @@ TEST(SelectionBalanceTest, SweepsOverTheSameTokensEvenTheLoads) {
     return most;
   };
   const double unbalanced = largest();
-  EXPECT_GT(unbalanced, 1.8);
+  EXPECT_GT(unbalanced, 1.6);
   std::vector<double> after;
   for (int sweep = 0; sweep < 5; ++sweep) {
     biases = updated(logits, biases, top_k, BiasRule::kQuantile, 0, RouterScore::kSoftmax);
     after.push_back(largest());
   }
   std::cout << "largest load over an even one: " << unbalanced << ", after sweeps " << at::tensor(after) << "\n";
-  EXPECT_LT(after.front(), unbalanced);
+  EXPECT_LT(after.front(), std::min(1.6, unbalanced));
   EXPECT_LT(after.back(), 1.1);
 }
 
