@@ -1,6 +1,7 @@
 #include "checkpoint/model_directory.h"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -8,6 +9,7 @@
 #include "checkpoint/finite.h"
 #include "common/error.h"
 #include "common/file_io.h"
+#include "model/layer_weights.h"
 #include "model/parameters.h"
 
 namespace moe {
@@ -103,18 +105,10 @@ std::string ModelDirectory::digest() const {
   return xxh3_hex(text);
 }
 
-Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, const OwnedExperts& experts,
-                     bool with_selection_bias) {
-  const at::NoGradGuard no_grad;
-  ModelConfig config = directory.config();
-  const bool adds_bias = with_selection_bias && config.moe && !config.moe->has_selection_bias;
-  if (adds_bias) config.moe->has_selection_bias = true;
-  Decoder decoder(std::move(config), dtype, experts);
-  for (const Parameter& parameter : decoder.parameters()) {
-    if (adds_bias && parameter.id.part == TensorPart::kSelectionBias) {
-      parameter.value.zero_();
-      continue;
-    }
+namespace {
+
+void read_parameters(const std::vector<Parameter>& parameters, const ModelDirectory& directory, at::ScalarType dtype) {
+  for (const Parameter& parameter : parameters) {
     for (const LogicalView& logical : logical_views(parameter, parameter.value)) {
       at::Tensor view = logical.view;
       const at::Tensor stored = directory.tensor(logical.name);
@@ -126,7 +120,37 @@ Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, cons
       directory.release(logical.name);
     }
   }
+}
+
+}  // namespace
+
+Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, const OwnedExperts& experts,
+                     bool with_selection_bias) {
+  const at::NoGradGuard no_grad;
+  ModelConfig config = directory.config();
+  const bool adds_bias = with_selection_bias && config.moe && !config.moe->has_selection_bias;
+  if (adds_bias) config.moe->has_selection_bias = true;
+  Decoder decoder(std::move(config), dtype, experts);
+  std::vector<Parameter> stored;
+  for (const Parameter& parameter : decoder.parameters()) {
+    if (adds_bias && parameter.id.part == TensorPart::kSelectionBias) {
+      parameter.value.zero_();
+    } else {
+      stored.push_back(parameter);
+    }
+  }
+  read_parameters(stored, directory, dtype);
   return decoder;
+}
+
+Layer load_layer(const ModelDirectory& directory, int64_t layer, at::ScalarType dtype) {
+  const at::NoGradGuard no_grad;
+  const ModelConfig& config = directory.config();
+  const std::vector<Parameter> parameters = allocate_layer(config, layer, dtype, all_experts(config));
+  read_parameters(parameters, directory, dtype);
+  std::map<TensorId, at::Tensor> by_id;
+  for (const Parameter& parameter : parameters) by_id[parameter.id] = parameter.value;
+  return layer_weights(config, layer, [&by_id](const TensorId& id) { return by_id.at(id); });
 }
 
 }  // namespace moe

@@ -9,6 +9,7 @@
 #include "checkpoint/stock_view.h"
 #include "checkpoint/weight_files.h"
 #include "model/decoder.h"
+#include "model/layer.h"
 #include "model/model_config.h"
 
 namespace moe {
@@ -52,5 +53,8 @@ class ModelDirectory {
 /// that has no selection biases get some of zero where `with_selection_bias`.
 Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, const OwnedExperts& experts,
                      bool with_selection_bias = false);
+
+/// One layer with all its experts, as load_decoder() would have it; its pages are released.
+Layer load_layer(const ModelDirectory& directory, int64_t layer, at::ScalarType dtype);
 
 }  // namespace moe

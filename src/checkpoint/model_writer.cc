@@ -81,37 +81,37 @@ void copy_companions(const fs::path& folder, const fs::path& source, bool is_nat
   }
 }
 
-/// What stands beside the weights.
-struct Surroundings {
-  fs::path source;
+/// How to read the weights.
+struct WeightsDescription {
   nlohmann::json config;
   std::map<std::string, std::string> shard_of;  ///< by tensor
   uint64_t total_bytes = 0;
-  std::optional<std::string> dtype;            ///< of all tensors
-  std::map<std::string, std::string> digests;  ///< by file, of those that would be long to read again
-  std::string chat_template;
+  std::optional<std::string> dtype;  ///< of all tensors
 };
 
-/// config.json, the index where there are several shards, companion files and, last, MANIFEST.json with a digest per
-/// file.
-void write_surroundings(const fs::path& folder, const Surroundings& around) {
-  nlohmann::json config = around.config;
+/// config.json, and the index where there are several shards.
+void write_description(const fs::path& folder, const WeightsDescription& weights) {
+  nlohmann::json config = weights.config;
   // A hint, but one that transformers follows when asked for the stored type.
   for (const char* key : {"torch_dtype", "dtype"}) {
-    if (around.dtype && config.contains(key)) config[key] = *around.dtype;
+    if (weights.dtype && config.contains(key)) config[key] = *weights.dtype;
   }
   write_file_atomically(folder / "config.json", python_json_text(config, 2) + "\n");
-  if (around.shard_of.empty() || around.shard_of.begin()->second != kSingleWeights) {
-    const nlohmann::json index = {{"metadata", {{"total_size", around.total_bytes}}}, {"weight_map", around.shard_of}};
+  if (weights.shard_of.empty() || weights.shard_of.begin()->second != kSingleWeights) {
+    const nlohmann::json index = {{"metadata", {{"total_size", weights.total_bytes}}},
+                                  {"weight_map", weights.shard_of}};
     write_file_atomically(folder / kWeightsIndex, index.dump(1) + "\n");
   }
-  copy_companions(folder, around.source, config.contains("moe"), around.chat_template);
+}
+
+/// MANIFEST.json with a digest per file, the last one. `digests`: by file, of those that would be long to read again.
+void write_manifest(const fs::path& folder, const std::map<std::string, std::string>& digests) {
   nlohmann::json files = nlohmann::json::object();
   for (const auto& entry : fs::directory_iterator(folder)) {
-    const auto known = around.digests.find(entry.path().filename());
+    const auto known = digests.find(entry.path().filename());
     files[entry.path().filename()] = {
         {"bytes", entry.file_size()},
-        {"xxh3_128", known != around.digests.end() ? known->second : xxh3_hex_of_file(entry.path())}};
+        {"xxh3_128", known != digests.end() ? known->second : xxh3_hex_of_file(entry.path())}};
   }
   write_file_atomically(folder / "MANIFEST.json",
                         nlohmann::json{{"format", "moe-model-1"}, {"files", files}}.dump(1) + "\n");
@@ -162,25 +162,25 @@ void ModelDirectoryWriter::write(const std::string& name, const at::Tensor& tens
   ++written_in_shard_;
 }
 
-void ModelDirectoryWriter::finish(const nlohmann::json& config) {
+void ModelDirectoryWriter::write_config(const nlohmann::json& config) {
   finish_shard();
   const at::ScalarType first = shards_.front().front().dtype;
   bool is_uniform = true;
-  Surroundings around{.source = source_,
-                      .config = config,
-                      .shard_of = {},
-                      .total_bytes = bytes_,
-                      .dtype = std::nullopt,
-                      .digests = digests_,
-                      .chat_template = ""};
+  WeightsDescription weights{.config = config, .shard_of = {}, .total_bytes = bytes_, .dtype = std::nullopt};
   for (size_t shard = 0; shard < shards_.size(); ++shard) {
     for (const Spec& spec : shards_[shard]) {
-      around.shard_of[spec.name] = file_of(shard);
+      weights.shard_of[spec.name] = file_of(shard);
       is_uniform = is_uniform && spec.dtype == first;
     }
   }
-  if (is_uniform) around.dtype = torch_name(first);
-  write_surroundings(pending_.folder(), around);
+  if (is_uniform) weights.dtype = torch_name(first);
+  write_description(pending_.folder(), weights);
+  is_native_ = config.contains("moe");
+}
+
+void ModelDirectoryWriter::commit() {
+  copy_companions(pending_.folder(), source_, is_native_, /*chat_template=*/"");
+  write_manifest(pending_.folder(), digests_);
   pending_.commit();
 }
 
@@ -225,25 +225,22 @@ void write_model(const fs::path& path, const fs::path& source, const Decoder& de
   const std::vector<std::string> digests = world.all_gather_bytes(my_digests.dump(), "digests of model shards");
   agree(world, "finish model " + path.string(), [&] {
     if (world.rank() != 0) return;
-    Surroundings around{.source = source,
-                        .config = to_json(config),
-                        .shard_of = {},
-                        .total_bytes = 0,
-                        .dtype = torch_name(dtype),
-                        .digests = {},
-                        .chat_template = chat_template};
+    WeightsDescription weights{.config = to_json(config), .shard_of = {}, .total_bytes = 0, .dtype = torch_name(dtype)};
     for (size_t shard = 0; shard < by_shard.size(); ++shard) {
       for (const nlohmann::json& tensor : by_shard[shard]) {
-        around.shard_of[tensor[0]] = shard_name(shard, by_shard.size());
-        around.total_bytes += tensor[1].get<uint64_t>();
+        weights.shard_of[tensor[0]] = shard_name(shard, by_shard.size());
+        weights.total_bytes += tensor[1].get<uint64_t>();
       }
     }
+    write_description(folder, weights);
+    copy_companions(folder, source, weights.config.contains("moe"), chat_template);
     size_t shard = 0;
+    std::map<std::string, std::string> digest_of_file;
     for (const std::string& text : digests) {
       const nlohmann::json of_rank = nlohmann::json::parse(text);
-      for (const nlohmann::json& digest : of_rank) around.digests[shard_name(shard++, by_shard.size())] = digest;
+      for (const nlohmann::json& digest : of_rank) digest_of_file[shard_name(shard++, by_shard.size())] = digest;
     }
-    write_surroundings(folder, around);
+    write_manifest(folder, digest_of_file);
     pending->commit();
   });
 }

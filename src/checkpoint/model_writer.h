@@ -30,9 +30,18 @@ class ModelDirectoryWriter {
   void write(const std::string& name, const at::Tensor& tensor);
   /// Folder being filled, for files that go with the model.
   const std::filesystem::path& folder() const { return pending_.folder(); }
+  /// After the last tensor: ends the weights and writes config.json, so that folder() can be opened as a model while it
+  /// is still aside. `torch_dtype` becomes the type of the tensors.
+  void write_config(const nlohmann::json& config);
+  void write_config(const ModelConfig& config) { write_config(to_json(config)); }
+  /// After write_config(): adds what goes with the model and MANIFEST.json, and takes its place.
+  void commit();
+  /// Both.
+  void finish(const nlohmann::json& config) {
+    write_config(config);
+    commit();
+  }
   void finish(const ModelConfig& config) { finish(to_json(config)); }
-  /// With this config.json, whose `torch_dtype` becomes the type of the tensors.
-  void finish(const nlohmann::json& config);
 
   uint64_t bytes() const { return bytes_; }  ///< of all tensors
   size_t shards() const { return shards_.size(); }
@@ -50,6 +59,7 @@ class ModelDirectoryWriter {
   size_t written_in_shard_ = 0;
   std::unique_ptr<SafetensorsWriter> writer_;
   std::map<std::string, std::string> digests_;  ///< of finished shards, by file
+  bool is_native_ = false;                      ///< as config.json says
 };
 
 /// Writes a trained decoder as a model directory in `dtype`. Collective over `world`: ranks that own experts which no

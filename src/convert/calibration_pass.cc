@@ -56,4 +56,10 @@ void CalibrationPass::advance(const at::Tensor& converted_output_TD) {
   features_.activations_TF = at::Tensor();
 }
 
+void CalibrationPass::end() {
+  dense_TD_ = at::Tensor();
+  features_ = {};
+  importance_.clear();
+}
+
 }  // namespace moe

@@ -43,6 +43,8 @@ class CalibrationPass {
   const LayerFeatures& features() const { return features_; }
   /// Ends the layer: adds the converted stream's FFN output.
   void advance(const at::Tensor& converted_output_TD);
+  /// After the last layer: nothing but the text needs to stay.
+  void end();
 
  private:
   const v1::ConvertSpec& spec_;

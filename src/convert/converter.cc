@@ -23,6 +23,7 @@
 #include "convert/planned_layer.h"
 #include "convert/request_check.h"
 #include "convert/router_init.h"
+#include "convert/step0_receipt.h"
 #include "model/layer.h"
 #include "model/moe/moe_layer.h"
 #include "model/tensor_id.h"
@@ -76,7 +77,8 @@ class Converter {
     const int64_t layers = config_.num_layers;
     // Layers are planned and written one after the other where the sizes of all tensors are known before.
     const bool plans_ahead = !method_.widths;
-    units_ = layers * (1 + (plans_ahead ? 1 : 0) + (method_.needs.gradients ? 1 : 0));
+    units_ = layers * (1 + (plans_ahead ? 1 : 0) + (method_.needs.gradients ? 1 : 0) +
+                       (needs_calibration(method_, spec_) ? 1 : 0));
     agree(world_, "prepare conversion", [&] {
       if (world_.rank() == 0 && plans_ahead) PendingDirectory::require_absent(request_.output);
       if (!plans_ahead) {
@@ -113,7 +115,11 @@ class Converter {
       finish_unit();
     }
     for (const TensorSpec& spec : specs_.after_layers) copy(spec.name);
-    const json report = describe();
+    json report = describe();
+    agree(world_, "finish the weights", [&] {
+      if (writer_) writer_->write_config(config_);
+    });
+    if (pass_) report["receipt"] = receipt();
     agree(world_, "finish conversion", [&] {
       if (writer_) finish_writing(report);
     });
@@ -330,10 +336,29 @@ class Converter {
     }
     if (pass_) {
       const CalibrationText& text = pass_->text();
-      report["calibration"] = {{"tokens", text.total_tokens}, {"digest", text.data_digest}};
+      report["calibration"] = {{"tokens", text.total_tokens}, {"digest", text.data_digest}, {"files", json::array()}};
       if (!text.chat_template.empty()) report["calibration"]["chat_template"] = text.chat_template;
+      for (const v1::DataSource& source : spec_.calibration().data()) {
+        json file = {
+            {"path", source.path()}, {"xxh3_128", text.file_digests.at(source.path())}, {"weight", source.weight()}};
+        if (source.max_documents() > 0) file["max_documents"] = source.max_documents();
+        report["calibration"]["files"].push_back(std::move(file));
+      }
     }
     return report;
+  }
+
+  /// The written model, while it is still aside, against the dense one.
+  json receipt() {
+    pass_->end();
+    std::optional<ModelDirectory> written;
+    agree(world_, "open what was written", [&] { written.emplace(PendingDirectory::temporary_path(request_.output)); });
+    return step0_receipt({.dense = request_.source,
+                          .converted = *written,
+                          .text = pass_->text(),
+                          .is_partition = method_.is_partition,
+                          .progress = [this](int64_t) { finish_unit(); }},
+                         world_);
   }
 
   /// The neurons of layers whose experts are copies of neurons.
@@ -358,7 +383,7 @@ class Converter {
   void finish_writing(const json& report) {
     write_indices();
     write_file_atomically(writer_->folder() / kConversionReport, report.dump(1) + "\n");
-    writer_->finish(config_);
+    writer_->commit();
   }
 
   const ConvertRequest& request_;

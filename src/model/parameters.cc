@@ -1,14 +1,19 @@
 #include "model/parameters.h"
 
+#include <optional>
+
 namespace moe {
 namespace {
 
 /// Allocates parameters in the order of logical tensors; the experts of a layer become a few stacked tensors.
 class ParameterBuilder {
  public:
-  ParameterBuilder(const ModelConfig& config, at::ScalarType dtype, const OwnedExperts& experts)
+  ParameterBuilder(const ModelConfig& config, at::ScalarType dtype, const OwnedExperts& experts,
+                   std::optional<int64_t> only_layer = std::nullopt)
       : config_(config), options_(at::TensorOptions(dtype)), experts_(experts) {
-    for (const TensorSpec& spec : logical_tensor_specs(config)) add(spec);
+    for (const TensorSpec& spec : logical_tensor_specs(config)) {
+      if (!only_layer || spec.id.layer == *only_layer) add(spec);
+    }
   }
 
   std::vector<Parameter> take() { return std::move(parameters_); }
@@ -72,6 +77,11 @@ class ParameterBuilder {
 std::vector<Parameter> allocate_parameters(const ModelConfig& config, at::ScalarType dtype,
                                            const OwnedExperts& experts) {
   return ParameterBuilder(config, dtype, experts).take();
+}
+
+std::vector<Parameter> allocate_layer(const ModelConfig& config, int64_t layer, at::ScalarType dtype,
+                                      const OwnedExperts& experts) {
+  return ParameterBuilder(config, dtype, experts, layer).take();
 }
 
 std::vector<LogicalView> logical_views(const Parameter& parameter, const at::Tensor& storage) {

@@ -41,6 +41,10 @@ struct Parameter {
 std::vector<Parameter> allocate_parameters(const ModelConfig& config, at::ScalarType dtype,
                                            const OwnedExperts& experts);
 
+/// Those of one layer alone, for what runs a model layer by layer.
+std::vector<Parameter> allocate_layer(const ModelConfig& config, int64_t layer, at::ScalarType dtype,
+                                      const OwnedExperts& experts);
+
 /// A logical tensor and where it lies inside a parameter (or inside a tensor of the same shape, such as a moment).
 struct LogicalView {
   std::string name;

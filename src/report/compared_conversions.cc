@@ -161,7 +161,7 @@ ComparedConversion row_of(const Lineages& lineages, const std::string& last, boo
     if (const json* record = lineages.record(model)) row.seconds += record->value("seconds", 0.0);
   }
   if (const json* record = lineages.record(root); record != nullptr && record->contains("metrics")) {
-    const auto divergence = (*record)["metrics"].find("step0_divergence");
+    const auto divergence = (*record)["metrics"].find("step0_kl_divergence");
     if (divergence != (*record)["metrics"].end() && divergence->is_number()) row.divergence = divergence->get<double>();
   }
   row.export_format = lineages.format(last);

@@ -8,6 +8,7 @@
 #include "common/error.h"
 #include "common/measures.h"
 #include "report/compared_conversions.h"
+#include "report/conversion_report.h"
 #include "report/sparkline.h"
 #include "report/svg_heatmap.h"
 #include "report/table.h"
@@ -211,7 +212,12 @@ std::string render_terminal(const PipelineReport& report, int width) {
     add_models(report, width, out);
     out += '\n';
   }
-  const size_t before = out.size();
+  size_t before = out.size();
+  for (const StageReport& stage : report.compared.empty() ? report.stages : std::vector<StageReport>{}) {
+    if (const std::string text = conversion_text(stage); !text.empty()) out += wrapped(clean_utf8(text), width);
+  }
+  if (out.size() != before) out += '\n';
+  before = out.size();
   add_curves(report, width, out);
   if (out.size() != before) out += '\n';
   int widest = 0;

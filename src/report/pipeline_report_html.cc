@@ -4,6 +4,7 @@
 #include "common/error.h"
 #include "common/measures.h"
 #include "report/compared_conversions.h"
+#include "report/conversion_report.h"
 #include "report/html_page.h"
 #include "report/pipeline_report.h"
 #include "report/svg_heatmap.h"
@@ -162,6 +163,7 @@ std::string render_html(const PipelineReport& report) {
   body += concat("<p class=\"summary\">", escape_xml(summary_text(report)), "</p>\n</header>\n");
   body += tiles(report);
   body += report.compared.empty() ? models_table(report) : comparison_html(report);
+  body += conversions_html(report);
   body += figures(report);
   body += stages_table(report);
   body += paths_list(report);

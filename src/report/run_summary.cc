@@ -50,6 +50,12 @@ std::vector<LossPoint> loss_curve(const json& details) {
   return curve;
 }
 
+/// Of a conversion's receipt.
+std::string measured_on(const json& receipt) {
+  return concat(receipt["tokens"].get<int64_t>(),
+                receipt["held_out"].get<bool>() ? " held-out tokens" : " tokens that it was fitted to");
+}
+
 StageReport stage_report(const v1::Stage& spec, const v1::StageState& state, const json* record) {
   StageReport report;
   report.name = state.name();
@@ -57,8 +63,10 @@ StageReport stage_report(const v1::Stage& spec, const v1::StageState& state, con
   report.kind = stage_kind(spec);
   report.state = shown_state(state);
   report.metrics = {state.metrics().begin(), state.metrics().end()};
+  report.is_conversion = leaves(spec, Artifact::kConvertedModel);
   if (record == nullptr) return report;
   const json& details = (*record)["details"];
+  if (details.contains("receipt")) report.measured_on = measured_on(details["receipt"]);
   report.seconds = (*record)["seconds"];
   report.loss_curve = loss_curve(details);
   report.expert_load = load_matrix(perplexity_of(details));

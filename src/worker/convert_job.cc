@@ -1,15 +1,31 @@
+#include <ATen/ATen.h>
+
 #include <algorithm>
+#include <chrono>
 #include <numeric>
 
 #include "checkpoint/model_directory.h"
+#include "common/peak_memory.h"
 #include "convert/converter.h"
 #include "model/model_config.h"
 #include "runtime/opened_model.h"
 #include "worker/job_context.h"
+#include "worker/receipt_metrics.h"
 
 namespace moe {
+namespace {
+
+/// Of the rank that had most.
+double peak_of_ranks(const PeakMemory& memory, Communicator& world) {
+  const at::Tensor mine = at::full({1}, memory.bytes().value_or(0), at::kDouble);
+  return world.all_gather(mine, "peak memory").max().item<double>();
+}
+
+}  // namespace
 
 std::optional<JobOutcome> run_convert_job(const JobContext& context) {
+  const auto begun = std::chrono::steady_clock::now();
+  const PeakMemory memory;
   const v1::ConvertSpec& spec = context.stage.convert();
   const std::filesystem::path input = context.model_path(spec.input());
   const OpenedModel source = open_model(input, text_of_job(spec.calibration().template_()), context.world);
@@ -34,8 +50,14 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
       {"parameters_active", static_cast<double>(parameters.active)},
       {"mean_scale", std::accumulate(scales.begin(), scales.end(), 0.0) / static_cast<double>(scales.size())},
       {"min_scale", *std::min_element(scales.begin(), scales.end())},
-      {"max_scale", *std::max_element(scales.begin(), scales.end())}};
+      {"max_scale", *std::max_element(scales.begin(), scales.end())},
+      {"seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count()},
+      {"peak_memory_bytes", peak_of_ranks(memory, context.world)}};
   outcome.details = {{"output_scales", scales}, {"expert_load", load}};
+  if (conversion.contains("receipt")) {
+    outcome.metrics.merge(receipt_metrics(conversion["receipt"]));
+    outcome.details["receipt"] = conversion["receipt"];
+  }
   return outcome;
 }
 

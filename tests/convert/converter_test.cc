@@ -189,7 +189,7 @@ TEST_F(ConversionTest, ReportAndConfigSayHowItWasMade) {
   const auto world = make_self_communicator();
   const json report =
       convert_model({.spec = spec, .seed = 9, .source = source, .text = {}, .output = out(), .monitor = log}, *world);
-  EXPECT_EQ(log.units(), "converting layer 1/2 2/2");
+  EXPECT_EQ(log.units(), "converting layer 1/4 2/4 3/4 4/4") << "converted, then measured";
   EXPECT_EQ(log.read(), (std::map<std::string, std::string>{{ids(), xxh3_hex_of_file(ids())}}));
   EXPECT_EQ(json::parse(read_file(out() / "conversion.json")), report);
   EXPECT_EQ(report["method"], "independent_random");
@@ -197,6 +197,8 @@ TEST_F(ConversionTest, ReportAndConfigSayHowItWasMade) {
   EXPECT_EQ(report["source"]["digest"], source.digest());
   const int64_t tokens = report["calibration"]["tokens"];
   EXPECT_GE(tokens, 1024);
+  EXPECT_EQ(report["calibration"]["files"],
+            (json{{{"path", ids()}, {"weight", 1.0}, {"xxh3_128", xxh3_hex_of_file(ids())}}}));
 
   const ModelConfig config = ModelDirectory(out()).config();
   ASSERT_TRUE(config.moe);
@@ -285,21 +287,22 @@ TEST_F(ConversionTest, CalibrationThatIsNotFiniteIsRefusedWithLayerAndNumbers) {
 }
 
 /// The files hold 60 documents of 20 to 60 ids: all but the last of each is an input, once.
-TEST_F(ConversionTest, TooLittleCalibrationTextIsUsedOnceAndTold) {
+TEST_F(ConversionTest, TooLittleCalibrationTextIsRefusedWithItsNumbers) {
   int64_t inputs = 0;
   for (const IdLine& line : read_id_documents(ids().string(), testing::tiny_config().vocab_size))
     inputs += static_cast<int64_t>(line.ids.size()) - 1;
   v1::ConvertSpec spec = convert_spec("independent_random", 4, 2, ids());
   spec.mutable_calibration()->set_tokens(inputs);
-  ::testing::internal::CaptureStderr();
-  EXPECT_EQ(convert(spec, 1, dense(), folder_ / "all")["calibration"]["tokens"], inputs);
-  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "") << "enough is enough";
+  EXPECT_EQ(convert(spec, 1, dense(), folder_ / "all")["calibration"]["tokens"], inputs) << "enough is enough";
   spec.mutable_calibration()->set_tokens(inputs + 1);
-  ::testing::internal::CaptureStderr();
-  EXPECT_EQ(convert(spec, 1, dense(), folder_ / "short")["calibration"]["tokens"], inputs);
-  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
-              ::testing::HasSubstr(
-                  concat("event=calibration_text_is_short tokens=", inputs, " calibration_tokens=", inputs + 1)));
+  testing::run_ranks(2, [&](Communicator& world) {
+    EXPECT_THAT(refusal_of([&] { convert(spec, 1, dense(), out(), world); }),
+                ::testing::AllOf(::testing::HasSubstr(concat("calibration.tokens is ", inputs + 1)),
+                                 ::testing::HasSubstr(concat("hold ", inputs, " tokens")),
+                                 ::testing::HasSubstr(concat("set calibration.tokens to ", inputs, " or less"))));
+  });
+  EXPECT_FALSE(std::filesystem::exists(out()));
+  EXPECT_FALSE(std::filesystem::exists(out().string() + ".partial"));
 }
 
 TEST_F(ConversionTest, CalibrationTextThatNobodyNeedsStillGivesTheReport) {

@@ -158,7 +158,7 @@ TEST_P(FixtureConversionTest, UnequalExpertsTrainAndAreWrittenAgain) {
 using FixtureTest = testing::ConversionTest;
 
 /// Widths that only the plans tell, planned for all layers before one is written: twice the progress, and once more for
-/// the gradients.
+/// the gradients, and for the measurement.
 TEST_F(FixtureTest, ImportanceSplitsByTheTextOfEachExpert) {
   testing::WorkLog log;
   const ModelDirectory source(dense());
@@ -173,7 +173,7 @@ TEST_F(FixtureTest, ImportanceSplitsByTheTextOfEachExpert) {
                                      .others = {},
                                      .methods = testing::fixture_methods()},
                                     *world);
-  EXPECT_EQ(log.units(), "converting layer 1/6 2/6 3/6 4/6 5/6 6/6");
+  EXPECT_EQ(log.units(), "converting layer 1/8 2/8 3/8 4/8 5/8 6/8 7/8 8/8");
   EXPECT_EQ(report["layers"][0]["shared_width"], 8);
   EXPECT_FALSE(report["layers"][0].contains("expert_widths")) << "they are even";
   EXPECT_EQ(json::parse(read_file(out() / "config.json"))["moe"]["expert_widths"], (json{10, 10}));

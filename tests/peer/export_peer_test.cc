@@ -91,7 +91,7 @@ class ExportPeerTest : public ::testing::TestWithParam<Peer> {
     const std::string name = concat(method, "_", base_name, "_top", top_k);
     const std::filesystem::path dense = folder_ / concat("dense_", base_name), native = folder_ / name,
                                 ids = folder_ / "ids.jsonl";
-    if (!std::filesystem::exists(ids)) testing::write_calibration(ids, 20, 512, 12);
+    if (!std::filesystem::exists(ids)) testing::write_calibration(ids, 40, 512, 12);
     if (!std::filesystem::exists(dense))
       testing::write_dense_model(dense, parse_model_config(base_json(family, keys).dump(), "base"), 11);
     testing::convert(testing::convert_spec(method, 4, top_k, ids), 7, dense, native);

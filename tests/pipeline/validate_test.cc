@@ -144,6 +144,17 @@ TEST(ValidateTest, OutputScaleAndFixedGoTogether) {
               ElementsAre("a.yaml:7: stages.convert.convert.scale.value: must be greater than 0 (0)"));
 }
 
+// What is measured of a conversion is measured on its calibration text.
+TEST(ValidateTest, GatesNameStepZeroOfAConversionThatHasText) {
+  const std::string step0 = gate("name: g, metric: convert.step0_loss, op: '<', value: 9"),
+                    peak = gate("name: p, metric: convert.peak_memory_bytes, op: '<', value: 1.0e9");
+  EXPECT_THAT(problems_of(kConvert + step0 + peak), IsEmpty());
+  EXPECT_THAT(
+      problems_of(convert("ffn: {method: m, experts: 4, top_k: 2}, router: {init: kaiming}, scale: {mode: energy}") +
+                  step0 + peak),
+      ElementsAre(HasSubstr("a.yaml:8: stages.g.gate.metric: stage 'convert' produces no metric 'step0_loss'")));
+}
+
 TEST(ValidateTest, WhatNeedsCalibrationTextSaysSo) {
   EXPECT_THAT(problems_of(convert("ffn: {method: m, experts: 4, top_k: 2}")),
               ElementsAre("a.yaml:7: stages.convert.convert.calibration.data: missing; router.init "

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "common/file_io.h"
+#include "report/conversion_report.h"
 #include "report/sample_report.h"
 #include "report/text.h"
 
@@ -79,6 +80,32 @@ TEST(PipelineReportTest, TerminalTableHoldsWhatTheReaderAsksFor) {
       EXPECT_LE(display_width(line), width) << line;
     }
   }
+}
+
+TEST(PipelineReportTest, AConversionSaysWhatWasMeasuredOfIt) {
+  PipelineReport report = testing::sample_report();
+  StageReport& convert = report.stages[0];
+  EXPECT_EQ(conversion_text(convert),
+            "convert before training, on 2048 held-out tokens: loss 5.231 (dense 2.313), KL to dense 2.875; with all "
+            "experts KL 1.25e-12, logits off by 3.5e-07 of the greatest; FFN error 0.432 in the worst layer; load "
+            "0.22-2.23 of an even share, 6 % of the experts dead; router logits deviate by 1.00. It took 4.1 s and "
+            "312 MB of memory.");
+  EXPECT_THAT(render_terminal(report, 400), HasSubstr(conversion_text(convert)));
+  const std::string html = render_html(report);
+  for (const char* part : {"<h2>Conversions</h2>", "2048 held-out tokens", "5.231", "dense 2.313", "2.875", "1.25e-12",
+                           "logits 3.5e-07", "0.432", "to 2.23", "6 %", "312 MB"})
+    EXPECT_THAT(html, HasSubstr(part));
+  EXPECT_EQ(conversion_text(report.stages[1]), "") << "an evaluation";
+
+  convert.metrics = {{"mean_scale", 3.1}, {"seconds", 4.1}, {"peak_memory_bytes", 312345678}};
+  convert.measured_on = "";
+  EXPECT_EQ(conversion_text(convert),
+            "convert: without calibration text nothing was measured of the conversion. It took 4.1 s and 312 MB of "
+            "memory.");
+  EXPECT_THAT(render_html(report), HasSubstr("no text to measure it on"));
+  convert.metrics.clear();
+  EXPECT_EQ(conversion_text(convert), "") << "it is not done";
+  EXPECT_THAT(render_html(report), Not(HasSubstr("Conversions")));
 }
 
 TEST(PipelineReportTest, EmptyAndHostileReportsRender) {

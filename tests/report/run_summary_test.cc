@@ -131,6 +131,16 @@ TEST_F(RunSummaryTest, TrainingLinesOfAllStagesStandInOneFile) {
   EXPECT_EQ(lines[1], json::parse(R"({"step": 2, "loss": 3.5, "stage": "train"})"));
 }
 
+TEST_F(RunSummaryTest, AConversionTellsOnWhatItWasMeasured) {
+  (*state_.mutable_stages(0)->mutable_metrics())["step0_loss"] = 4.5;
+  std::vector<json> made = records();
+  made[0]["details"]["receipt"] = {{"tokens", 900}, {"held_out", false}};
+  EXPECT_THAT(write(made), HasSubstr("convert before training, on 900 tokens that it was fitted to: loss 4.500"));
+  made[0]["details"]["receipt"]["held_out"] = true;
+  write(made);
+  EXPECT_THAT(read_file(run_root() / "report.html"), HasSubstr("900 held-out tokens"));
+}
+
 TEST_F(RunSummaryTest, TheReportNamesTheModelWhereItLies) {
   const std::string table = write(records());
   const std::string html = read_file(run_root() / "report.html");

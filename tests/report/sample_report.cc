@@ -56,6 +56,24 @@ PipelineReport sample_report() {
   report.finished_at = "2026-03-01 14:05 UTC, 7 min 12 s on 2 CPU ranks";
   StageReport convert{
       "convert", "convert", "SUCCEEDED", 4.2, {{"mean_scale", 3.1}}, {}, {}, {3.02, 2.87, 3.4, 3.11, 2.95, 3.31}, ""};
+  convert.is_conversion = true;
+  convert.measured_on = "2048 held-out tokens";
+  convert.metrics.merge(std::map<std::string, double>{{"seconds", 4.1},
+                                                      {"peak_memory_bytes", 312345678},
+                                                      {"step0_loss", 5.231},
+                                                      {"step0_perplexity", 187},
+                                                      {"step0_dense_loss", 2.313},
+                                                      {"step0_loss_ratio_to_dense", 2.26},
+                                                      {"step0_kl_divergence", 2.875},
+                                                      {"step0_all_loss", 2.313},
+                                                      {"step0_all_perplexity", 10.1},
+                                                      {"step0_all_kl_divergence", 1.25e-12},
+                                                      {"step0_all_logit_difference", 3.5e-7},
+                                                      {"step0_ffn_error", 0.4321},
+                                                      {"step0_load_max_over_mean", 2.234},
+                                                      {"step0_load_min_over_mean", 0.216},
+                                                      {"step0_dead_expert_fraction", 0.0625},
+                                                      {"step0_router_logit_deviation", 1.004}});
   StageReport evaluate{"evaluate-converted", "evaluate", "SUCCEEDED", 21.5, {}, {}, random_load(9, 0.9), {}, ""};
   evaluate.expert_load[3][5] = 0;
   report.stages = {convert, evaluate, training("stage1", 220, 4.8, 2.6, 2), training("stage2", 160, 3.1, 2.3, 3)};

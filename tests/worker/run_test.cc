@@ -212,6 +212,33 @@ TEST_F(RunTest, AnAnalysisLeavesItsJsonAndNumbersForGates) {
   EXPECT_EQ(analysis["layers"].size(), 6U);
 }
 
+// Gates may name what was measured of a conversion before any training; its numbers are those of an evaluation.
+TEST_F(RunTest, GatesAndReportHaveWhatWasMeasuredOfAConversion) {
+  const std::string root = MOE_SOURCE_DIR;
+  const std::string convert =
+      "apiVersion: moe/v1\nkind: Pipeline\nname: small\ninputs: {dense: {path: " + root +
+      "/examples/base-7m}}\nstages:\n"
+      "  - name: convert\n"
+      "    convert: {input: dense, ffn: {method: independent_random, experts: 4, top_k: 2},\n"
+      "              calibration: {tokens: 512, data: [{path: " +
+      root +
+      "/examples/data/maths.train.jsonl, max_documents: 60}]}}\n"
+      "  - gate: {name: exact, metric: convert.step0_all_logit_difference, op: '<=', value: 1.0e-5}\n";
+  const std::string impossible = "  - gate: {name: lossless, metric: convert.step0_kl_divergence, op: '<', value: 0}\n";
+  const testing::ProcessResult held = run(convert + impossible, {}, 2);
+  EXPECT_EQ(held.exit_code, 1) << held.err;
+  EXPECT_THAT(held.err, HasSubstr("gate 'exact' passes: convert.step0_all_logit_difference is "));
+  EXPECT_THAT(held.err, HasSubstr("gate 'lossless' fails: convert.step0_kl_divergence is "));
+  EXPECT_THAT(held.out, ::testing::ContainsRegex("convert before training, on [0-9]+ held-out tokens: loss [0-9]"));
+  EXPECT_THAT(read_file(out_ / "report.html"), HasSubstr("<h2>Conversions</h2>"));
+  const json record = json::parse(read_file(out_ / "convert/output-t0001/STAGE.json"));
+  const json made = json::parse(read_file(out_ / "convert/output-t0001/conversion.json"));
+  EXPECT_EQ(record["details"]["receipt"], made["receipt"]);
+  EXPECT_EQ(record["metrics"]["step0_loss"], made["receipt"]["chosen"]["loss"]);
+  EXPECT_GT(record["metrics"]["peak_memory_bytes"].get<double>(), 20e6) << "the dense model alone is 27 MB";
+  EXPECT_FALSE(made.contains("seconds") || made["receipt"].contains("seconds")) << "it is the same bytes each time";
+}
+
 TEST_F(RunTest, TwoRunsInOneFolderAreRefused) {
   fs::create_directories(out_);
   const FileLock lock(out_ / ".lock");

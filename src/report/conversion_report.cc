@@ -1,0 +1,117 @@
+#include "report/conversion_report.h"
+
+#include <cmath>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "common/error.h"
+#include "common/measures.h"
+#include "report/html_page.h"
+#include "report/text.h"
+
+namespace moe {
+namespace {
+
+/// A stage's metrics, NaN where one was not measured.
+class Measured {
+ public:
+  explicit Measured(const StageReport& stage) : stage_(stage) {}
+
+  double operator[](const std::string& name) const {
+    const auto found = stage_.metrics.find(name);
+    return found == stage_.metrics.end() ? std::nan("") : found->second;
+  }
+  bool has(const std::string& name) const { return stage_.metrics.contains(name); }
+
+ private:
+  const StageReport& stage_;
+};
+
+bool is_done_conversion(const StageReport& stage) {
+  return stage.is_conversion && !stage.metrics.empty();
+}
+
+std::string share_text(double share) {
+  return std::isfinite(share) ? concat(fixed(share * 100, 0), " %") : "-";
+}
+
+std::string memory_text(double bytes) {
+  return std::isfinite(bytes) ? concat(count_text(static_cast<int64_t>(bytes)), "B") : "-";
+}
+
+std::string time_text(double seconds) {
+  return std::isfinite(seconds) ? duration_text(seconds) : "-";
+}
+
+std::string small_text(double value) {
+  return std::isfinite(value) ? short_number(value) : "-";
+}
+
+std::string cost_text(const Measured& measured) {
+  if (!measured.has("seconds")) return "";
+  return concat(" It took ", time_text(measured["seconds"]), " and ", memory_text(measured["peak_memory_bytes"]),
+                " of memory.");
+}
+
+std::vector<std::string> cells_of(const StageReport& stage) {
+  const Measured measured(stage);
+  std::string with_all = small_text(measured["step0_all_kl_divergence"]);
+  if (measured.has("step0_all_logit_difference"))
+    with_all += concat("\nlogits ", small_text(measured["step0_all_logit_difference"]));
+  return {
+      concat(stage.name, "\n", stage.measured_on.empty() ? "no text to measure it on" : stage.measured_on),
+      concat(fixed(measured["step0_loss"], 3), "\ndense ", fixed(measured["step0_dense_loss"], 3)),
+      fixed(measured["step0_kl_divergence"], 3),
+      with_all,
+      fixed(measured["step0_ffn_error"], 3),
+      concat(fixed(measured["step0_load_min_over_mean"], 2), "\nto ", fixed(measured["step0_load_max_over_mean"], 2)),
+      share_text(measured["step0_dead_expert_fraction"]),
+      fixed(measured["step0_router_logit_deviation"], 2),
+      concat(time_text(measured["seconds"]), "\n", memory_text(measured["peak_memory_bytes"]))};
+}
+
+}  // namespace
+
+std::string conversion_text(const StageReport& stage) {
+  if (!is_done_conversion(stage)) return "";
+  const Measured measured(stage);
+  if (!measured.has("step0_loss")) {
+    return concat(stage.name, ": without calibration text nothing was measured of the conversion.",
+                  cost_text(measured));
+  }
+  std::string text = concat(stage.name, " before training, on ", stage.measured_on, ": loss ",
+                            fixed(measured["step0_loss"], 3), " (dense ", fixed(measured["step0_dense_loss"], 3),
+                            "), KL to dense ", fixed(measured["step0_kl_divergence"], 3), "; with all experts KL ",
+                            small_text(measured["step0_all_kl_divergence"]));
+  if (measured.has("step0_all_logit_difference")) {
+    text += concat(", logits off by ", small_text(measured["step0_all_logit_difference"]), " of the greatest");
+  }
+  if (measured.has("step0_ffn_error")) {
+    text +=
+        concat("; FFN error ", fixed(measured["step0_ffn_error"], 3), " in the worst layer; load ",
+               fixed(measured["step0_load_min_over_mean"], 2), "-", fixed(measured["step0_load_max_over_mean"], 2),
+               " of an even share, ", share_text(measured["step0_dead_expert_fraction"]),
+               " of the experts dead; router logits deviate by ", fixed(measured["step0_router_logit_deviation"], 2));
+  }
+  return text + "." + cost_text(measured);
+}
+
+std::string conversions_html(const PipelineReport& report) {
+  std::vector<std::vector<std::string>> rows;
+  for (const StageReport& stage : report.stages) {
+    if (is_done_conversion(stage)) rows.push_back(cells_of(stage));
+  }
+  if (rows.empty()) return "";
+  const std::string caption = concat(
+      "What was made before any training. Loss and KL divergence to the dense model in ", unit_of("step0_loss"),
+      "; with all experts the KL, and how far logits are off over the greatest where the parts sum to the dense FFN; "
+      "squared error of the FFN output over its square, worst layer; least and greatest expert load as multiples of an "
+      "even share; deviation of the router's logits.");
+  return concat(
+      "<h2>Conversions</h2>\n",
+      html_table(caption, {"", "loss", "KL", "KL, all experts", "FFN error", "load", "dead", "router", "cost"}, rows,
+                 true));
+}
+
+}  // namespace moe

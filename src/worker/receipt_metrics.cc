@@ -1,0 +1,54 @@
+#include "worker/receipt_metrics.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+#include "eval/load_statistics.h"
+
+namespace moe {
+namespace {
+
+using nlohmann::json;
+
+double number_or_nan(const json& value) {
+  return value.is_number() ? value.get<double>() : std::nan("");
+}
+
+std::vector<double> of_layers(const json& layers, const char* key) {
+  std::vector<double> values;
+  for (const json& layer : layers) values.push_back(number_or_nan(layer[key]));
+  return values;
+}
+
+}  // namespace
+
+Metrics receipt_metrics(const json& receipt) {
+  const json &dense = receipt["dense"], &chosen = receipt["chosen"], &all = receipt["all"], &layers = receipt["layers"];
+  Metrics metrics{{"step0_dense_loss", number_or_nan(dense["loss"])},
+                  {"step0_loss", number_or_nan(chosen["loss"])},
+                  {"step0_perplexity", number_or_nan(chosen["perplexity"])},
+                  {"step0_kl_divergence", number_or_nan(chosen["kl_divergence"])},
+                  {"step0_loss_ratio_to_dense", number_or_nan(chosen["loss"]) / number_or_nan(dense["loss"])},
+                  {"step0_all_loss", number_or_nan(all["loss"])},
+                  {"step0_all_perplexity", number_or_nan(all["perplexity"])},
+                  {"step0_all_kl_divergence", number_or_nan(all["kl_divergence"])}};
+  if (all.contains("relative_logit_difference"))
+    metrics["step0_all_logit_difference"] = number_or_nan(all["relative_logit_difference"]);
+  if (layers.empty()) return metrics;
+  std::vector<std::vector<int64_t>> load;
+  for (const json& layer : layers) load.push_back(layer["expert_load"]);
+  const std::vector<double> errors = of_layers(layers, "relative_ffn_error"), least = of_layers(layers, "least_load"),
+                            deviations = of_layers(layers, "router_logit_deviation");
+  metrics["step0_ffn_error"] = *std::max_element(errors.begin(), errors.end());
+  metrics["step0_router_logit_deviation"] =
+      std::accumulate(deviations.begin(), deviations.end(), 0.0) / static_cast<double>(deviations.size());
+  metrics["step0_load_max_over_mean"] = load_max_over_mean(load);
+  metrics["step0_load_min_over_mean"] = *std::min_element(least.begin(), least.end());
+  metrics["step0_dead_expert_fraction"] = dead_expert_fraction(load);
+  return metrics;
+}
+
+}  // namespace moe
