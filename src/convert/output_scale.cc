@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "common/error.h"
+#include "convert/row_sums.h"
 
 namespace moe {
 
@@ -18,10 +19,10 @@ double closed_form_scale(const std::string& mode, int64_t experts, int64_t top_k
 }
 
 OutputFit fit_output(const at::Tensor& y_TD, const at::Tensor& s_TD, Communicator& world, const at::Tensor& shared_TD) {
-  const at::Tensor y = y_TD.to(at::kDouble), s = s_TD.to(at::kDouble), square = y.square().sum();
-  const at::Tensor whole = shared_TD.defined() ? (y + shared_TD.to(at::kDouble)).square().sum() : square;
-  at::Tensor sums = at::stack({(y * s).sum(), s.square().sum(), square, whole});
-  world.all_reduce_sum(sums, "output scale sums");
+  const at::Tensor y = y_TD.to(at::kDouble), s = s_TD.to(at::kDouble), square_T = y.square().sum(1);
+  const at::Tensor whole_T = shared_TD.defined() ? (y + shared_TD.to(at::kDouble)).square().sum(1) : square_T;
+  const at::Tensor sums =
+      sum_over_tokens(at::stack({(y * s).sum(1), s.square().sum(1), square_T, whole_T}, 1), world, "output scale sums");
   return {sums[0].item<double>(), sums[1].item<double>(), sums[2].item<double>(), sums[3].item<double>()};
 }
 

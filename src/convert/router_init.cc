@@ -8,6 +8,8 @@
 #include "common/error.h"
 #include "common/rng.h"
 #include "convert/feature_clusters.h"
+#include "convert/row_sums.h"
+#include "model/ops.h"
 
 namespace moe {
 namespace {
@@ -65,9 +67,12 @@ at::Tensor router_of_rows(at::Tensor router, const RouterRequest& request, Commu
   if (request.scaling == "raw") return router;
 
   const CalibrationFeatures& features = *request.features;
-  at::Tensor mean = features.local_TD.sum(0, false, at::kDouble);
-  world.all_reduce_sum(mean, "router mean");
-  router = router - (mean / static_cast<double>(features.total)).to(at::kFloat);
+  // In one order, so that the router has the same bits at any number of ranks.
+  RowSums sums;
+  for (int64_t t = 0; t < features.local_TD.size(0); ++t)
+    sums.add(features.first + t, features.local_TD[t].to(at::kDouble));
+  const at::Tensor sum = sums.total({features.local_TD.size(1)}, world, "router mean");
+  router = router - (sum / static_cast<double>(features.total)).to(at::kFloat);
   router = router / router.norm(2, {1}, true).clamp_min(1e-12);
   const double deviation = router_logit_deviation(router, features, world);
   return router / std::max(deviation, 1e-12);
@@ -115,9 +120,9 @@ const Registry<RouterInit>& router_inits() {
 }
 
 double router_logit_deviation(const at::Tensor& router_ED, const CalibrationFeatures& features, Communicator& world) {
-  const at::Tensor logits = at::matmul(features.local_TD, router_ED.t()).to(at::kDouble);
-  at::Tensor sums = at::stack({logits.sum(), logits.square().sum()});
-  world.all_reduce_sum(sums, "router logit deviation");
+  const at::Tensor logits_TE = ops::linear(features.local_TD, router_ED).to(at::kDouble);
+  const at::Tensor sums =
+      sum_over_tokens(at::stack({logits_TE.sum(1), logits_TE.square().sum(1)}, 1), world, "router logit deviation");
   const double count = static_cast<double>(features.total) * static_cast<double>(router_ED.size(0));
   const double mean = sums[0].item<double>() / count;
   return std::sqrt(std::max(0.0, sums[1].item<double>() / count - mean * mean));

@@ -43,4 +43,16 @@ at::Tensor RowSums::total(at::IntArrayRef shape, Communicator& world, std::strin
   return total;
 }
 
+at::Tensor sum_over_tokens(const at::Tensor& values_TN, Communicator& world, std::string_view op) {
+  const at::Tensor all_TN = world.all_gather(values_TN.contiguous(), op).contiguous();
+  const int64_t tokens = all_TN.size(0), count = all_TN.size(1);
+  at::Tensor total = at::zeros({count}, at::kDouble);
+  const auto* value = all_TN.const_data_ptr<double>();
+  auto* const sum = total.mutable_data_ptr<double>();
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t i = 0; i < count; ++i) sum[i] += *value++;
+  }
+  return total;
+}
+
 }  // namespace moe

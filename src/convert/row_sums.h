@@ -33,4 +33,9 @@ class RowSums {
   std::vector<Node> nodes_;
 };
 
+/// The sum over all tokens of the world, one after the other: the same bits at any number of ranks. For a few numbers
+/// of each token, since all of them are gathered. Collective. values_TN: float64, of this rank's tokens, which follow
+/// those of the ranks before. [N]
+at::Tensor sum_over_tokens(const at::Tensor& values_TN, Communicator& world, std::string_view op);
+
 }  // namespace moe

@@ -31,14 +31,14 @@ constexpr int64_t kIdsAtATime = 1024;
 /// Rows of experts at a time where every expert sees every token.
 constexpr int64_t kExpertRows = 4096;
 
-double sum_over_tokens(const at::Tensor& values_t) {
+double sum_one_by_one(const at::Tensor& values_t) {
   const at::Tensor values = values_t.to(at::kDouble).contiguous();
   const auto* const first = values.const_data_ptr<double>();
   return std::accumulate(first, first + values.numel(), 0.0);  // one by one: in the same order at any number of threads
 }
 
 double sum_of_squares(const at::Tensor& values_tD) {
-  return sum_over_tokens(values_tD.to(at::kDouble).square().sum(1));
+  return sum_one_by_one(values_tD.to(at::kDouble).square().sum(1));
 }
 
 /// All experts of a mixture: of a partition at weight one each, else as its router weighs them.
@@ -144,7 +144,7 @@ class ReceiptPass {
   void add_router(int64_t layer, const MoeFeedForward& mixture, const LayerOutput& ran, int64_t row) {
     const at::Tensor logits_tE = ops::linear(of_row(ffn_inputs_TD_, row), mixture.weights.router).to(at::kDouble);
     LayerSums& sums = layer_sums_[layer][row];
-    sums.logits = sum_over_tokens(logits_tE.sum(1));
+    sums.logits = sum_one_by_one(logits_tE.sum(1));
     sums.logit_squares = sum_of_squares(logits_tE);
     sums.pairs = static_cast<double>(logits_tE.numel());
     const at::Tensor& load_E = ran.routers.back().tokens_per_expert_E;
@@ -242,9 +242,9 @@ class ReceiptPass {
     for (int64_t row = 0; row < text_.rows(); ++row) {
       std::vector<double> values{of_row(text_.labels_T, row).ge(0).sum().item<double>()};
       for (size_t stream = 0; stream < kStreams; ++stream)
-        values.push_back(sum_over_tokens(comparisons_[row].losses_T(stream)));
+        values.push_back(sum_one_by_one(comparisons_[row].losses_T(stream)));
       for (size_t stream = 1; stream < kStreams; ++stream)
-        values.push_back(sum_over_tokens(comparisons_[row].divergences_T(stream)));
+        values.push_back(sum_one_by_one(comparisons_[row].divergences_T(stream)));
       for (const std::vector<LayerSums>& layer : layer_sums_) {
         const LayerSums& of = layer[row];
         values.insert(values.end(), {of.error, of.wanted, of.logits, of.logit_squares, of.pairs});

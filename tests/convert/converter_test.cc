@@ -54,6 +54,9 @@ bool identical(const at::Tensor& a, const at::Tensor& b) {
   return a.scalar_type() == b.scalar_type() && at::equal(a, b);
 }
 
+/// What a conversion leaves.
+constexpr const char* kFiles[] = {"model.safetensors", "config.json", "conversion.json", "conversion.safetensors"};
+
 /// A method and a kind of tiny model.
 using Conversion = std::tuple<std::string, const char*>;
 
@@ -129,38 +132,19 @@ TEST_P(EveryConversionTest, SameSeedSameBytesOtherSeedOtherRouter) {
   convert(spec, 1, dense(), folder_ / "a");
   convert(spec, 1, dense(), folder_ / "b");
   convert(spec, 2, dense(), folder_ / "c");
-  for (const char* file : {"model.safetensors", "config.json", "conversion.json", "conversion.safetensors"}) {
-    EXPECT_EQ(read_file(folder_ / "a" / file), read_file(folder_ / "b" / file)) << file;
-  }
+  for (const char* file : kFiles) EXPECT_EQ(read_file(folder_ / "a" / file), read_file(folder_ / "b" / file)) << file;
   EXPECT_NE(read_file(folder_ / "a" / "model.safetensors"), read_file(folder_ / "c" / "model.safetensors"));
 }
 
-/// The number of ranks changes no index and no number beyond rounding; one of five ranks has no row at all.
+/// The number of ranks changes no bit of any file; one of five ranks has no row at all.
 TEST_P(EveryConversionTest, RanksDoNotChangeTheResult) {
   v1::ConvertSpec spec = testing::method_spec(method(), 4, 2, ids());
   spec.mutable_calibration()->set_tokens(250);
   const json one = convert(spec, 1, dense(), folder_ / "one");
-  const ModelDirectory expected(folder_ / "one");
-  for (const int ranks : {2, 5}) {
+  for (const int ranks : {2, 4, 5}) {
     const std::filesystem::path output = folder_ / concat("ranks", ranks);
-    testing::run_ranks(ranks, [&](Communicator& world) {
-      const json report = convert(spec, 1, dense(), output, world);
-      ASSERT_EQ(report["layers"].size(), 2U);
-      EXPECT_EQ(report["calibration"], one["calibration"]);
-      for (int64_t layer = 0; layer < 2; ++layer) {
-        for (const char* key : {"output_scale", "relative_ffn_error", "router_logit_deviation"}) {
-          EXPECT_NEAR(report["layers"][layer][key].get<double>(), one["layers"][layer][key].get<double>(), 1e-6) << key;
-        }
-        EXPECT_EQ(report["layers"][layer]["expert_load"], one["layers"][layer]["expert_load"]);
-      }
-    });
-    const ModelDirectory actual(output);
-    EXPECT_EQ(read_file(output / "conversion.safetensors"), read_file(folder_ / "one" / "conversion.safetensors"));
-    for (const TensorSpec& tensor : logical_tensor_specs(expected.config())) {
-      EXPECT_TRUE(testing::near(actual.tensor(tensor.name), expected.tensor(tensor.name),
-                                tensor.name.find("router") != std::string::npos ? 1e-6 : 0))
-          << tensor.name;
-    }
+    testing::run_ranks(ranks, [&](Communicator& world) { EXPECT_EQ(convert(spec, 1, dense(), output, world), one); });
+    for (const char* file : kFiles) EXPECT_EQ(read_file(output / file), read_file(folder_ / "one" / file)) << file;
   }
 }
 
