@@ -99,9 +99,9 @@ TEST(OutputFitTest, SumsOverRanks) {
     // The last rank has no tokens.
     const int64_t first = world.rank() * 30, last = std::min<int64_t>(60, first + 30);
     const OutputFit fit = fit_output(y.slice(0, first, last), s.slice(0, first, last), world);
-    EXPECT_NEAR(fit.y_s, whole.y_s, 1e-9);
-    EXPECT_NEAR(fit.s_s, whole.s_s, 1e-9);
-    EXPECT_NEAR(fit.y_y, whole.y_y, 1e-9);
+    EXPECT_EQ(fit.y_s, whole.y_s) << "to the last bit";
+    EXPECT_EQ(fit.s_s, whole.s_s);
+    EXPECT_EQ(fit.y_y, whole.y_y);
   });
 }
 
