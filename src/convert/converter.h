@@ -30,9 +30,9 @@ struct ConvertRequest {
 
 /// Converts a dense model, layer by layer from the mapped source into the output: memory is bounded by the larger of a
 /// layer and the embedding, plus the calibration tokens' hidden states (of every layer at once where the method needs
-/// gradients). Collective: calibration is spread over the
-/// ranks (its result does not depend on their number beyond rounding, the split not at all), rank 0 writes. The output
-/// is a native model directory with conversion.safetensors and conversion.json; it appears whole or not at all. Returns
+/// gradients). Collective: calibration is spread over the ranks (no bit of the result depends on their number), rank 0
+/// writes. With text, every rank measures the written model before it takes its place (step0_receipt.h). The output is
+/// a native model directory with conversion.safetensors and conversion.json; it appears whole or not at all. Returns
 /// conversion.json's contents. Throws InvalidArgument, StorageError; the same on all ranks.
 nlohmann::json convert_model(const ConvertRequest& request, Communicator& world);
 

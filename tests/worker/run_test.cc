@@ -235,7 +235,7 @@ TEST_F(RunTest, GatesAndReportHaveWhatWasMeasuredOfAConversion) {
   const json made = json::parse(read_file(out_ / "convert/output-t0001/conversion.json"));
   EXPECT_EQ(record["details"]["receipt"], made["receipt"]);
   EXPECT_EQ(record["metrics"]["step0_loss"], made["receipt"]["chosen"]["loss"]);
-  EXPECT_GT(record["metrics"]["peak_memory_bytes"].get<double>(), 20e6) << "the dense model alone is 27 MB";
+  EXPECT_GT(record["metrics"]["peak_memory_bytes"].get<double>(), 20e6) << "nothing was measured";
   EXPECT_FALSE(made.contains("seconds") || made["receipt"].contains("seconds")) << "it is the same bytes each time";
 }
 
