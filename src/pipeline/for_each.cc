@@ -97,9 +97,14 @@ class Group {
       const YamlNode* name = stage.kind == Kind::kMap ? name_of(stage) : nullptr;
       if (name == nullptr || name->kind != Kind::kScalar) {
         problem(stage, "stages", "a stage without a name; it is needed to tell the variants' stages apart");
+      } else if (name->scalar == "name") {
+        problem(*name, "stages", "a stage called 'name', which is a variant's own key; call it otherwise");
       } else {
         local_.insert(name->scalar);
       }
+      const YamlNode* seed = stage.find("seed");
+      if (seed != nullptr && seeds_ != nullptr)
+        problem(*seed, "stages", concat("a seed (", seed->scalar, ") beside the group's seeds; remove one of them"));
     }
     for (const YamlNode& variant : variants_->items) {
       const YamlNode* name = variant.kind == Kind::kMap ? variant.find("name") : nullptr;
@@ -110,10 +115,15 @@ class Group {
       if (!names_.insert(name->scalar).second)
         problem(*name, "variants", concat("a second variant of this name (", name->scalar, ")"));
       for (const auto& [key, value] : variant.entries) {
-        if (key.scalar == "name" || local_.contains(key.scalar)) continue;
-        problem(
-            key, join_path("variants." + name->scalar, key.scalar),
-            concat("no stage of the group (", key.scalar, ")", suggestion(key.scalar, {local_.begin(), local_.end()})));
+        if (key.scalar == "name") continue;
+        const std::string field = join_path("variants." + name->scalar, key.scalar);
+        if (!local_.contains(key.scalar)) {
+          problem(key, field,
+                  concat("no stage of the group (", key.scalar, ")",
+                         suggestion(key.scalar, {local_.begin(), local_.end()})));
+        } else if (value.kind != Kind::kMap) {
+          problem(value, field, concat("expected a section of the job's keys, found ", describe(value)));
+        }
       }
     }
     for (const YamlNode& seed : seeds_ != nullptr ? seeds_->items : std::vector<YamlNode>{}) {

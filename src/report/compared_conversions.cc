@@ -22,16 +22,19 @@ class Lineages {
       if (models.empty()) continue;
       if (leaves(stage, Artifact::kConvertedModel) || leaves(stage, Artifact::kTrainedModel)) {
         makers_[stage.name() + ".model"] = {&stage, models.front()};
-        order_.push_back(stage.name() + ".model");
+        made_.push_back(stage.name() + ".model");
         if (leaves(stage, Artifact::kTrainedModel)) trained_.insert(models.front());
-      } else if (const json* record = record_of(records, stage.name())) {
-        const json& details = (*record)["details"];
-        if (leaves(stage, Artifact::kEvaluation)) {
-          if (models.size() > 1 && details.contains("baseline")) measure(models[1], details["baseline"]);
-          measure(models.front(), details);
-        } else if (leaves(stage, Artifact::kExportedModel) && details.contains("export")) {
-          formats_[models.front()] = details["export"].value("format", "");
-        }
+        continue;
+      }
+      if (leaves(stage, Artifact::kExportedModel)) exported_.insert(stage.name() + ".model");
+      const json* record = record_of(records, stage.name());
+      if (record == nullptr) continue;
+      const json& details = (*record)["details"];
+      if (leaves(stage, Artifact::kEvaluation)) {
+        if (models.size() > 1 && details.contains("baseline")) measure(models[1], details["baseline"]);
+        measure(models.front(), details);
+      } else if (leaves(stage, Artifact::kExportedModel) && details.contains("export")) {
+        formats_[models.front()] = details["export"].value("format", "");
       }
     }
   }
@@ -39,7 +42,7 @@ class Lineages {
   /// Models that no training goes on from.
   std::vector<std::string> last_models() const {
     std::vector<std::string> last;
-    for (const std::string& model : order_) {
+    for (const std::string& model : made_) {
       if (!trained_.contains(model)) last.push_back(model);
     }
     return last;
@@ -72,13 +75,20 @@ class Lineages {
     const auto found = formats_.find(model);
     return found == formats_.end() ? "" : found->second;
   }
-  /// Models from outside that were measured.
+  /// Dense models from outside that were measured, in the order in which they were.
   std::vector<std::string> outside() const {
     std::vector<std::string> models;
-    for (const auto& [model, report] : measured_) {
-      if (!makers_.contains(model)) models.push_back(model);
+    for (const std::string& model : measured_order_) {
+      if (!makers_.contains(model) && !exported_.contains(model) && measured_.at(model).experts == 0)
+        models.push_back(model);
     }
     return models;
+  }
+  /// Parameters of the dense model that a model was converted from, or is; 0 where that was not measured.
+  int64_t dense_parameters(const std::string& root) const {
+    const auto maker = makers_.find(root);
+    const ModelReport* dense = measured(maker == makers_.end() ? root : maker->second.input);
+    return dense == nullptr || dense->experts > 0 ? 0 : dense->parameters_total;
   }
 
  private:
@@ -91,13 +101,15 @@ class Lineages {
   void measure(const std::string& model, const json& result) {
     ModelReport found = model_report(result);
     const auto [place, is_new] = measured_.try_emplace(model, found);
+    if (is_new) measured_order_.push_back(model);
     if (!is_new) place->second.domains.merge(found.domains);
   }
 
   const std::vector<json>& records_;
-  std::vector<std::string> order_;
+  std::vector<std::string> made_, measured_order_;
   std::map<std::string, Maker> makers_;
-  std::set<std::string> trained_;
+  std::set<std::string> trained_;   ///< those that a training goes on from
+  std::set<std::string> exported_;  ///< those that an export wrote, which are others in another form
   std::map<std::string, ModelReport> measured_;
   std::map<std::string, std::string> formats_;
 };
@@ -150,10 +162,8 @@ ComparedConversion row_of(const Lineages& lineages, const std::string& last, boo
   row.label = conversion != nullptr ? conversion->name().substr(0, conversion->name().size() - ending.size()) : root;
   if (way.size() > 1 && !is_only_one) row.label += concat(", ", lineages.maker_of(last)->name());
   if (conversion != nullptr) row.experts = experts_text(conversion->convert().ffn());
-  if (shown != nullptr) {
-    row.parameters_total = shown->parameters_total;
-    row.parameters_active = shown->parameters_active;
-  }
+  if (shown != nullptr) row.parameters_active = shown->parameters_active;
+  row.dense_parameters = lineages.dense_parameters(root);
   row.converted = losses_of(converted);
   row.trained = losses_of(trained);
   row.load = widest_load(shown);
@@ -164,7 +174,9 @@ ComparedConversion row_of(const Lineages& lineages, const std::string& last, boo
     const auto divergence = (*record)["metrics"].find("step0_kl_divergence");
     if (divergence != (*record)["metrics"].end() && divergence->is_number()) row.divergence = divergence->get<double>();
   }
-  row.export_format = lineages.format(last);
+  for (const std::string& model : way) {
+    if (row.export_format.empty()) row.export_format = lineages.format(model);
+  }
   return row;
 }
 

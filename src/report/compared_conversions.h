@@ -23,8 +23,10 @@ std::string comparison_text(const PipelineReport& report, int width);
 /// The same as a table and a drawing, a section of report.html; empty without rows.
 std::string comparison_html(const PipelineReport& report);
 
-/// Mean of a row's losses over the domains that every row has, as converted or (is_trained) after training; NaN where
-/// it was not measured.
+/// The domains that every row has, by which rows are compared.
+std::vector<std::string> common_domains(const PipelineReport& report);
+
+/// Mean of a row's losses over those, as converted or (is_trained) after training; NaN where it was not measured.
 double mean_loss(const PipelineReport& report, const ComparedConversion& row, bool is_trained);
 
 }  // namespace moe

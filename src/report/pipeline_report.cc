@@ -50,21 +50,24 @@ std::string percent(double share) {
 std::string compared_summary(const PipelineReport& report) {
   const ComparedConversion* best = nullptr;
   const ComparedConversion* dense = nullptr;
-  int64_t conversions = 0;
+  int64_t conversions = 0, dense_models = 0;
   const auto last_loss = [&](const ComparedConversion& row) { return mean_loss(report, row, !row.trained.empty()); };
   for (const ComparedConversion& row : report.compared) {
     if (row.experts.empty()) {
-      if (dense == nullptr) dense = &row;
+      if (row.trained.empty()) {
+        dense = &row;
+        ++dense_models;
+      }
       continue;
     }
     ++conversions;
     if (std::isfinite(last_loss(row)) && (best == nullptr || last_loss(row) < last_loss(*best))) best = &row;
   }
-  std::string text = concat(conversions, " conversions compared.");
+  std::string text = concat(conversions, " converted models compared.");
   if (best == nullptr) return text;
   text += concat(" Lowest mean held-out loss: ", best->label, ", ", fixed(last_loss(*best), 3),
                  best->trained.empty() ? " as converted" : " after training");
-  if (dense != nullptr && std::isfinite(last_loss(*dense)))
+  if (dense_models == 1 && std::isfinite(last_loss(*dense)))
     text += concat("; ", dense->label, " ", fixed(last_loss(*dense), 3));
   return text + ".";
 }

@@ -72,8 +72,9 @@ struct ComparedConversion {
   std::string label;
   /// "8, top-2", or "7 + 1 shared, top-1"; empty for a dense model.
   std::string experts;
-  int64_t parameters_total = 0;
   int64_t parameters_active = 0;
+  /// Of the dense model that it was made of; 0: not measured.
+  int64_t dense_parameters = 0;
   /// Held-out loss in nats per token by domain, as converted and after the last training. Empty where not measured.
   std::map<std::string, double> converted;
   std::map<std::string, double> trained;

@@ -161,7 +161,7 @@ std::string render_html(const PipelineReport& report) {
                             html_badge(report.state), "</div>\n");
   if (!report.finished_at.empty()) body += concat("<p class=\"muted\">", escape_xml(report.finished_at), "</p>\n");
   body += concat("<p class=\"summary\">", escape_xml(summary_text(report)), "</p>\n</header>\n");
-  body += tiles(report);
+  if (report.compared.empty()) body += tiles(report);
   body += report.compared.empty() ? models_table(report) : comparison_html(report);
   body += conversions_html(report);
   body += figures(report);

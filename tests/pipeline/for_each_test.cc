@@ -73,7 +73,7 @@ TEST(ForEachTest, SeedsMultiplyTheVariants) {
       variants: [{name: a}, {name: b}]
       seeds: [1, 20]
       stages:
-        - {name: t, seed: 7, train: {input: before.model, steps: 5, data: [{path: a.jsonl}]}}
+        - {name: t, train: {input: before.model, steps: 5, data: [{path: a.jsonl}]}}
   - {name: after, evaluate: {input: b-s20-t.model, data: [{path: b.jsonl}]}}
 )");
   ASSERT_THAT(texts(loaded), ElementsAre());
@@ -112,13 +112,14 @@ TEST(ForEachTest, WhatCannotBeWrittenOut) {
   const std::vector<std::string> names = texts(load(R"(  - for_each:
       variants:
         - {name: a, trian: {steps: 3}}
-        - {name: a}
+        - {name: a, train: 3}
         - {steps: 3}
       seeds: [[1]]
       stages:
         - {train: {input: dense, steps: 5, data: [{path: a.jsonl}]}}
-        - {name: train, train: {input: dense, steps: 5, data: [{path: a.jsonl}]}}
+        - {name: train, seed: 7, train: {input: dense, steps: 5, data: [{path: a.jsonl}]}}
         - for_each: {}
+        - {name: name, evaluate: {input: dense}}
 )"));
   EXPECT_THAT(names,
               ::testing::IsSupersetOf(
@@ -128,6 +129,10 @@ TEST(ForEachTest, WhatCannotBeWrittenOut) {
                    "a.yaml:11: stages.0.for_each.seeds: expected a number, found a list of 1",
                    "a.yaml:13: stages.0.for_each.stages: a stage without a name; it is needed to tell the variants' "
                    "stages apart",
+                   "a.yaml:9: stages.0.for_each.variants.a.train: expected a section of the job's keys, found '3'",
+                   "a.yaml:14: stages.0.for_each.stages: a seed (7) beside the group's seeds; remove one of them",
+                   "a.yaml:16: stages.0.for_each.stages: a stage called 'name', which is a variant's own key; call it "
+                   "otherwise",
                    "a.yaml:15: stages.0.for_each.stages: a for_each inside a for_each; write one list of variants"}));
 }
 

@@ -318,7 +318,7 @@ TEST_F(ComparisonTest, WhatAllNamesEndInIsNotSaid) {
 
 TEST_F(ComparisonTest, TheTableTakesThePlaceOfTheModels) {
   const std::string table = write(records_);
-  EXPECT_THAT(table, HasSubstr("2 conversions compared")) << table;
+  EXPECT_THAT(table, HasSubstr("3 converted models compared")) << table;
   EXPECT_THAT(table, HasSubstr("random, long, 2.625 after training"));
   EXPECT_THAT(
       table, ::testing::ContainsRegex(
@@ -329,6 +329,47 @@ TEST_F(ComparisonTest, TheTableTakesThePlaceOfTheModels) {
   EXPECT_THAT(html, HasSubstr("<h2>Conversions compared</h2>"));
   EXPECT_THAT(html, HasSubstr("random, long, after training: 2.625"));
   EXPECT_THAT(html, Not(HasSubstr("<h2>Models</h2>")));
+}
+
+TEST_F(ComparisonTest, ActiveIsAShareOfTheOwnDenseModel) {
+  for (const ComparedConversion& row : compared_conversions(spec_, records_)) {
+    EXPECT_EQ(row.dense_parameters, 6823424) << row.label;
+    EXPECT_EQ(row.parameters_active, 4102144) << row.label;
+  }
+  // Measured without a dense model: unknown.
+  for (json& each : records_) each["details"].erase("baseline");
+  EXPECT_THAT(write(records_), Not(HasSubstr("60 %")));
+  EXPECT_EQ(compared_conversions(spec_, records_).front().dense_parameters, 0);
+}
+
+/// A mixture that they are compared with, and what an export wrote of one of them, are no rows.
+TEST_F(ComparisonTest, OnlyDenseModelsAndConversionsAreRows) {
+  v1::Stage& stage = *spec_.add_stages();
+  stage.set_name("of-export");
+  stage.mutable_evaluate()->set_input("export.model");
+  stage.mutable_evaluate()->set_baseline("./mixture");
+  json made = records_[4];
+  made["stage"] = "of-export";
+  made["details"]["baseline"]["model"] = model_facts(4);
+  made["details"]["model"] = model_facts(0);
+  records_.push_back(made);
+  std::vector<std::string> labels;
+  for (const ComparedConversion& row : compared_conversions(spec_, records_)) labels.push_back(row.label);
+  EXPECT_THAT(labels, ::testing::ElementsAre("./dense", "residual", "random, long", "random, short"));
+}
+
+TEST_F(ComparisonTest, MeansAreOverTheDomainsThatAllHave) {
+  PipelineReport report;
+  report.compared.resize(2);
+  report.compared[0].converted = {{"general", 2.0}, {"maths", 4.0}, {"code", 9.0}};
+  report.compared[1].converted = {{"general", 3.0}, {"maths", 1.0}};
+  report.compared[1].trained = {{"general", 1.5}, {"maths", 0.5}, {"books", 7.0}};
+  report.models.resize(1);
+  for (const char* domain : {"general", "maths", "code", "books"}) report.models[0].domains[domain] = {1, 1};
+  EXPECT_THAT(common_domains(report), ::testing::ElementsAre("general", "maths"));
+  EXPECT_EQ(mean_loss(report, report.compared[0], false), 3.0);
+  EXPECT_EQ(mean_loss(report, report.compared[1], true), 1.0);
+  EXPECT_TRUE(std::isnan(mean_loss(report, report.compared[0], true)));
 }
 
 TEST_F(ComparisonTest, OneConversionAndNothingMeasuredAreNoComparison) {

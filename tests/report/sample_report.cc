@@ -113,7 +113,7 @@ PipelineReport sample_comparison() {
                                          "pruned"};
   ComparedConversion dense;
   dense.label = "./models/<base> & co";
-  dense.parameters_total = dense.parameters_active = 6823424;
+  dense.dense_parameters = dense.parameters_active = 6823424;
   dense.converted = {{"general", 3.2}, {"maths", 2.1}, {"books", 3.9}, {"code", 0.6}};
   report.compared.push_back(dense);
   for (size_t i = 0; i < methods.size(); ++i) {
