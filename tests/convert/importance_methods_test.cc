@@ -195,8 +195,8 @@ TEST_F(ImportanceMethodsTest, SharingInterSharesWhatMostGroupsNeed) {
   Neurons whole;
   for (const Neurons& part : expected) whole.insert(part.begin(), part.end());
   EXPECT_EQ(whole.size(), kWidth) << "disjoint parts are a partition";
-  sharing = request("sharing_inter", 4, 2, 20);
-  EXPECT_EQ(parts(sharing, 0)[4].size(), 40U) << "two shared experts of a width of their own";
+  sharing = request("sharing_inter", 4, 2, 10);
+  EXPECT_EQ(parts(sharing, 0)[4].size(), 20U) << "two shared experts of a width of their own";
 }
 
 TEST_F(ImportanceMethodsTest, ResidualSharesAndPartitions) {
