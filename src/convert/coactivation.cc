@@ -64,12 +64,10 @@ at::Tensor coactivation_counts(const at::Tensor& activations_TF, int64_t active,
 }
 
 void weigh_edges(at::Tensor& counts_FF, int64_t tokens) {
-  const int64_t neurons = counts_FF.size(0);
   std::vector<int64_t> how_many(tokens + 1, 0);
   float* const counts = counts_FF.mutable_data_ptr<float>();
-  for (int64_t i = 0; i < counts_FF.numel(); ++i) {
-    if (i / neurons != i % neurons) ++how_many.at(static_cast<size_t>(counts[i]));
-  }
+  for (int64_t i = 0; i < counts_FF.numel(); ++i) ++how_many.at(static_cast<size_t>(counts[i]));
+  how_many[0] -= counts_FF.size(0);  // the diagonal
   const double threshold = 0.99 * static_cast<double>(first_decile(how_many));
   std::vector<float> weights(tokens + 1, 0);
   for (size_t count = 1; count < weights.size() && threshold > 0; ++count)

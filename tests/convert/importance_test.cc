@@ -77,6 +77,38 @@ TEST_P(ImportanceTest, IsWhatAutogradOfTheWholeModelSays) {
   }
 }
 
+/// v1 specification T5 (a), v2 B4: each token's share is what the loss changes when the neuron gives more or less
+/// there.
+TEST_P(ImportanceTest, IsWhatFiniteDifferencesOfTheLossSay) {
+  const at::NoGradGuard no_grad;
+  const auto self = make_self_communicator();
+  spec_.mutable_calibration()->set_tokens(1);
+  const CalibrationText text = this->text(*self);
+  const Decoder decoder = load_decoder(directory_, at::kDouble, {});
+  LocalDispatcher dispatcher;
+  const std::vector<Importance> all =
+      measure_importance(DenseSource(directory_, at::kDouble), text, {.spec = spec_, .seed = 3}, *self);
+  constexpr double kStep = 1e-4;
+  for (const auto& [layer, neuron] : {std::pair<int64_t, int64_t>{0, 7}, {1, 30}}) {
+    double expected = 0;
+    for (int64_t token = 0; token < text.total_tokens; ++token) {
+      const auto loss = [&, layer = layer, neuron = neuron](double factor) {
+        ForwardOptions options;
+        options.neuron_mask = [&](int64_t at_layer, const at::Tensor& x) {
+          at::Tensor mask = at::ones({x.size(0), 48}, at::kDouble);
+          if (at_layer == layer) mask[token][neuron] = factor;
+          return mask;
+        };
+        const at::Tensor hidden = decoder.forward({text.tokens_T, text.cu_seqlens}, dispatcher, options).hidden_TD;
+        return decoder.token_losses(hidden, text.labels_T).sum().item<double>();
+      };
+      expected += std::abs(loss(1 + kStep) - loss(1 - kStep)) / (2 * kStep);
+    }
+    EXPECT_GT(expected, 1e-3);
+    EXPECT_NEAR(all[layer].scores_GF[0][neuron].item<double>(), expected, 1e-4 * expected) << layer;
+  }
+}
+
 /// In float, as conversions measure it; the last of five ranks may have a row or none.
 TEST_P(ImportanceTest, SameBitsAtAnyNumberOfRanks) {
   const DenseSource model(directory_);
