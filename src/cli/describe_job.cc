@@ -65,6 +65,7 @@ std::string load_section(const v1::Job& job) {
   TextTable table({{"LAYER", Align::kNumber}, {"LEAST", Align::kNumber}, {"MOST", Align::kNumber}, {"EXPERTS"}});
   for (int layer = 0; layer < job.expert_load_size(); ++layer) {
     const auto& tokens = job.expert_load(layer).tokens();
+    if (tokens.empty()) continue;  // a dense layer
     const std::vector<double> load(tokens.begin(), tokens.end());
     const auto [least, most] = load_range(load);
     table.add_row({std::to_string(layer), fixed(least, 2), fixed(most, 2), sparkline(load, kLoadWidth)});

@@ -21,14 +21,15 @@ struct StepRecord {
   double total_loss = 0;     ///< that was trained on
   double gradient_norm = 0;  ///< before clipping
   double learning_rate = 0;
-  int64_t tokens = 0;                             ///< since step 0, also before a resume
-  int64_t step_tokens = 0;                        ///< of this step
-  double seconds = 0;                             ///< wall time
-  bool skipped = false;                           ///< no update was made: loss or gradient were not finite
-  std::vector<std::vector<int64_t>> expert_load;  ///< routed tokens, [MoE layers][experts]; empty if dense
-  std::optional<double> validation_loss;          ///< if the step was followed by a validation
-  std::map<std::string, double> validation;       ///< by domain
-  std::map<std::string, double> statistics;       ///< what layers and recipes measured, by the name of its measure
+  int64_t tokens = 0;       ///< since step 0, also before a resume
+  int64_t step_tokens = 0;  ///< of this step
+  double seconds = 0;       ///< wall time
+  bool skipped = false;     ///< no update was made: loss or gradient were not finite
+  /// Routed tokens, [layers][experts]; no experts in a dense layer; empty if all are dense.
+  std::vector<std::vector<int64_t>> expert_load;
+  std::optional<double> validation_loss;     ///< if the step was followed by a validation
+  std::map<std::string, double> validation;  ///< by domain
+  std::map<std::string, double> statistics;  ///< what layers and recipes measured, by the name of its measure
 
   double tokens_per_second() const { return static_cast<double>(step_tokens) / seconds; }
   bool is_finite() const { return std::isfinite(loss) && std::isfinite(gradient_norm); }

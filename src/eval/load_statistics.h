@@ -5,7 +5,7 @@
 
 namespace moe {
 
-/// Share of all (layer, expert) pairs that got no token. load: [layers][experts].
+/// Share of all (layer, expert) pairs that got no token. load: [layers][experts], where a dense layer has no experts.
 double dead_expert_fraction(const std::vector<std::vector<int64_t>>& load);
 
 /// Largest load of a layer over its mean load, the worst of all layers; 1 is perfectly even, 0 without any token.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "model/moe/expert_load.h"
+
 namespace moe {
 namespace {
 
@@ -24,8 +26,7 @@ void add_values(const at::Tensor& values_T, const PackedBatch& batch, const std:
 }
 
 /// Sums a report over the ranks; every rank knows the domains of all data.
-void all_reduce(TokenReport& report, const std::vector<std::string>& domains, at::Tensor& load_LE,
-                Communicator& world) {
+void all_reduce(TokenReport& report, const std::vector<std::string>& domains, Communicator& world) {
   at::Tensor sums = at::zeros({static_cast<int64_t>(domains.size()), 2}, at::kDouble);
   for (size_t d = 0; d < domains.size(); ++d) {
     sums[d][0] = report.domains[domains[d]].sum;
@@ -34,12 +35,6 @@ void all_reduce(TokenReport& report, const std::vector<std::string>& domains, at
   world.all_reduce_sum(sums, "evaluation losses");
   for (size_t d = 0; d < domains.size(); ++d) {
     report.domains[domains[d]] = {sums[d][0].item<double>(), static_cast<int64_t>(sums[d][1].item<double>())};
-  }
-  if (!load_LE.defined()) return;
-  world.all_reduce_sum(load_LE, "evaluation expert load");
-  const int64_t* load = load_LE.const_data_ptr<int64_t>();
-  for (int64_t layer = 0; layer < load_LE.size(0); ++layer) {
-    report.expert_load.emplace_back(load + layer * load_LE.size(1), load + (layer + 1) * load_LE.size(1));
   }
 }
 
@@ -112,15 +107,16 @@ TokenReport measure_tokens(const Decoder& decoder, TokenDispatcher& dispatcher, 
       const DecoderOutput out = decoder.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher);
       add_values(values(out.hidden_TD, batch.labels_T), batch, part.loader->domain_names(), report);
       if (!out.router.empty()) {
-        std::vector<at::Tensor> counts;
-        for (const RouterStats& stats : out.router) counts.push_back(stats.tokens_per_expert_E);
-        load_LE = load_LE.defined() ? load_LE + at::stack(counts) : at::stack(counts);
+        const at::Tensor counts_LE = stacked_counts(out.router);
+        load_LE = load_LE.defined() ? load_LE + counts_LE : counts_LE;
       }
       done += rows;
       if (progress) progress(done, data.rows());
     }
   }
-  all_reduce(report, domains, load_LE, mesh.world());
+  all_reduce(report, domains, mesh.world());
+  if (load_LE.defined()) mesh.world().all_reduce_sum(load_LE, "evaluation expert load");
+  report.expert_load = load_by_layer(decoder.config(), load_LE);
   return report;
 }
 

@@ -22,7 +22,7 @@ struct TokenSum {
 
 struct TokenReport {
   std::map<std::string, TokenSum> domains;
-  std::vector<std::vector<int64_t>> expert_load;  ///< [MoE layers][experts]: (token, slot) pairs
+  std::vector<std::vector<int64_t>> expert_load;  ///< [layers][experts]: (token, slot) pairs; none in a dense layer
 
   TokenSum total() const;
 };

@@ -100,7 +100,7 @@ std::vector<std::string> reasons_against(const ModelDirectory& model, const v1::
     return reasons;
   }
   const SafetensorsFile artefact(path);
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+  for (const int64_t layer : config.moe->mixture_layers()) {
     if (std::string problem = partition_problem(artefact, config, layer); !problem.empty()) {
       reasons.push_back(std::move(problem));
       break;
@@ -110,7 +110,8 @@ std::vector<std::string> reasons_against(const ModelDirectory& model, const v1::
 }
 
 /// Whether the experts hold the neurons of this tensor of the dense FFN. The down bias is of no neuron.
-bool is_of_neurons(const TensorId& id) {
+bool is_of_neurons(const TensorId& id, const ModelConfig& mixture) {
+  if (id.layer < 0 || !mixture.is_mixture(id.layer)) return false;
   return id.part == TensorPart::kGate || id.part == TensorPart::kUp || (id.part == TensorPart::kDown && !id.is_bias);
 }
 
@@ -130,9 +131,9 @@ PiecedTensor put_back(const TensorSpec& spec, const MoeConfig& moe, const ModelC
 }
 
 /// The tensor of the mixture that a tensor of the dense model without neurons is.
-std::string native_name(const TensorSpec& spec, const ModelConfig& config) {
-  if (spec.id.part != TensorPart::kDown) return spec.name;
-  return tensor_name(config, {TensorPart::kOutputBias, spec.id.layer, kNoExpert, true});
+std::string native_name(const TensorSpec& spec, const ModelConfig& mixture) {
+  if (spec.id.part != TensorPart::kDown || !mixture.is_mixture(spec.id.layer)) return spec.name;
+  return tensor_name(mixture, {TensorPart::kOutputBias, spec.id.layer, kNoExpert, true});
 }
 
 ModelConfig dense_config(const ModelConfig& mixture) {
@@ -171,12 +172,12 @@ ExportContents contents_of(const ModelDirectory& model, const v1::ExportSpec&) {
   const SafetensorsFile artefact(model.path() / kConversionIndices);
   const ModelConfig dense = dense_config(model.config());
   ExportContents contents{.config = to_json(dense), .tensors = {}, .notes = {}};
+  const ModelConfig& mixture = model.config();
   for (const TensorSpec& spec : logical_tensor_specs(dense)) {
-    if (is_of_neurons(spec.id)) {
-      const ModelConfig& mixture = model.config();
+    if (is_of_neurons(spec.id, mixture)) {
       contents.tensors.push_back(put_back(spec, *mixture.moe, dense, neurons_of(artefact, mixture, spec.id.layer)));
     } else {
-      contents.tensors.push_back({spec.name, spec.shape, {{native_name(spec, dense)}}});
+      contents.tensors.push_back({spec.name, spec.shape, {{native_name(spec, mixture)}}});
     }
   }
   contents.notes.emplace_back(

@@ -55,6 +55,10 @@ void add_common_reasons(const ModelConfig& config, Reasons& reasons) {
 
 void add_layout_reasons(const std::string& layout, const ModelConfig& config, Reasons& reasons) {
   const bool is_qwen = layout == kQwen;
+  if (const std::vector<int64_t> dense = config.moe->dense_layers(); !is_qwen && !dense.empty()) {
+    reasons.push_back(concat(dense.size(), " of its ", config.num_layers, " layers are dense, the first of them layer ",
+                             dense.front(), ": every layer of ", layout, " is a mixture"));
+  }
   if (!is_qwen && config.moe->topk_norm == "raw")
     reasons.push_back(concat(layout, " renormalises the weights of the chosen experts (topk_norm is raw)"));
   if (layout == kMixtral) {
@@ -106,6 +110,8 @@ std::vector<ClientNote> clients_of(const std::string& layout, const ModelConfig&
       llama_cpp = {kLlamaCpp, false, "its qwen2moe never renormalises the weights"};
     } else if (rope == "llama3") {
       llama_cpp = {kLlamaCpp, false, "its qwen2moe does not know llama3 RoPE scaling"};
+    } else if (!config.moe->dense_layers().empty()) {
+      llama_cpp = {kLlamaCpp, false, "its qwen2moe has experts in every layer"};
     }
   }
   return {transformers, vllm, llama_cpp};
@@ -126,7 +132,8 @@ StockForm form_of(const std::string& layout, const ModelConfig& config, const v1
 }
 
 void add_notes(const std::string& layout, const ModelConfig& config, const StockForm& form, ExportContents& contents) {
-  const std::vector<double>& scales = config.moe->output_scale;
+  std::vector<double> scales;
+  for (const int64_t layer : config.moe->mixture_layers()) scales.push_back(config.moe->output_scale[layer]);
   const auto rounded =
       std::count_if(scales.begin(), scales.end(), [](double scale) { return !is_power_of_two(scale); });
   if (std::any_of(scales.begin(), scales.end(), [](double scale) { return scale != 1; })) {
@@ -139,6 +146,8 @@ void add_notes(const std::string& layout, const ModelConfig& config, const Stock
     contents.notes.emplace_back(
         has_shared(config) ? "the shared expert's gate is constant 1/2 and its down projection doubled, which is exact"
                            : "a shared expert of zeros stands where qwen2_moe wants one");
+    if (const std::vector<int64_t> dense = config.moe->dense_layers(); !dense.empty())
+      contents.notes.push_back(concat(dense.size(), " dense layers stand in mlp_only_layers"));
     if (!config.qkv_bias) contents.notes.emplace_back("q, k and v get biases of zero, which qwen2_moe always has");
   }
   if (config.tie_word_embeddings && !form.is_tied)
@@ -156,7 +165,7 @@ ExportContents contents_of(const std::string& layout, const ModelDirectory& mode
   const StockLayout& stock = stock_layouts().at(layout);
   ExportContents contents{
       .config = stock.write_config(config, form), .tensors = stock.tensors(config, form), .notes = {}};
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+  for (const int64_t layer : config.moe->mixture_layers()) {
     for (int64_t expert = 0; expert < config.moe->num_experts; ++expert) {
       contents.expert_values += 3 * config.hidden_size * config.moe->expert_width(layer, expert);
       contents.stored_expert_values += 3 * config.hidden_size * form.expert_width;

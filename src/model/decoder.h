@@ -24,7 +24,7 @@ struct TokenBatch {
 
 struct DecoderOutput {
   at::Tensor hidden_TD;             ///< after the final norm
-  std::vector<RouterStats> router;  ///< one per MoE layer; empty for a dense model
+  std::vector<RouterStats> router;  ///< one per layer that is a mixture, in order; empty for a dense model
 };
 
 /// A decoder of any family of model/model_families.cc, dense or MoE, on one device. Owns its parameters; knows nothing

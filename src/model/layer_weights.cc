@@ -65,7 +65,7 @@ Layer layer_weights(const ModelConfig& config, int64_t index, const TensorSource
   layer.input_norm = norm_weights(config, {TensorPart::kInputNorm, index}, get);
   if (!config.is_parallel) layer.post_norm = norm_weights(config, {TensorPart::kPostAttentionNorm, index}, get);
   layer.attention = attention_weights(config, index, get);
-  if (config.moe) {
+  if (config.is_mixture(index)) {
     layer.ffn = mixture(config, index, get);
   } else {
     layer.ffn = ffn_weights(config, index, kNoExpert, get);

@@ -20,18 +20,37 @@ namespace {
 constexpr char kNativeType[] = "dense2moe";
 constexpr char kNativeArchitecture[] = "Dense2MoeForCausalLM";
 
+std::vector<int64_t> layers_that(const std::vector<int64_t>& expert_widths, bool are_mixtures) {
+  std::vector<int64_t> layers;
+  for (size_t layer = 0; layer < expert_widths.size(); ++layer) {
+    if ((expert_widths[layer] > 0) == are_mixtures) layers.push_back(static_cast<int64_t>(layer));
+  }
+  return layers;
+}
+
 void read_expert_widths(const JsonFields& fields, int64_t layers, MoeConfig& moe) {
   constexpr char kKey[] = "expert_widths";
-  const std::vector<std::vector<int64_t>> widths = fields.integers_or_lists(kKey, layers, 1);
+  const std::vector<std::vector<int64_t>> widths = fields.integers_or_lists(kKey, layers, 0);
   moe.expert_widths.assign(layers, 0);
   for (int64_t layer = 0; layer < layers; ++layer) {
     if (!fields.required(kKey)[layer].is_array()) {
       moe.expert_widths[layer] = widths[layer].front();
       continue;
     }
+    if (*std::min_element(widths[layer].begin(), widths[layer].end()) < 1)
+      fields.fail(kKey, concat("at least 1 in the list of layer ", layer, "; a dense layer has 0 and no list"));
     if (static_cast<int64_t>(widths[layer].size()) != moe.num_experts)
       fields.fail(kKey, concat("in a list of layer ", layer, " one width for each of ", moe.num_experts, " experts"));
     moe.set_expert_widths(layer, widths[layer]);
+  }
+  if (moe.mixture_layers().empty()) fields.fail(kKey, "at least 1 in some layer; a model of dense layers has no `moe`");
+}
+
+void read_shared_widths(const JsonFields& fields, int64_t layers, MoeConfig& moe) {
+  constexpr char kKey[] = "shared_widths";
+  moe.shared_widths = fields.has(kKey) ? fields.integers(kKey, layers, 0) : std::vector<int64_t>(layers, 0);
+  for (const int64_t layer : moe.dense_layers()) {
+    if (moe.shared_widths[layer] > 0) fields.fail(kKey, concat("0 in layer ", layer, ", which has no experts"));
   }
 }
 
@@ -43,8 +62,7 @@ MoeConfig read_moe(const JsonFields& fields, const ModelConfig& config) {
   moe.top_k = fields.integer("top_k");
   if (moe.top_k > moe.num_experts) fields.fail("top_k", concat("at most num_experts ", moe.num_experts));
   read_expert_widths(fields, config.num_layers, moe);
-  moe.shared_widths = fields.has("shared_widths") ? fields.integers("shared_widths", config.num_layers, 0)
-                                                  : std::vector<int64_t>(config.num_layers, 0);
+  read_shared_widths(fields, config.num_layers, moe);
   moe.output_scale = fields.numbers("output_scale", config.num_layers);
   moe.score = fields.text_or("score", "softmax");
   if (moe.score != "softmax" && moe.score != "sigmoid") fields.fail("score", "\"softmax\" or \"sigmoid\"");
@@ -67,6 +85,14 @@ void read_special_tokens(const JsonFields& fields, ModelConfig& config) {
 }
 
 }  // namespace
+
+std::vector<int64_t> MoeConfig::mixture_layers() const {
+  return layers_that(expert_widths, /*are_mixtures=*/true);
+}
+
+std::vector<int64_t> MoeConfig::dense_layers() const {
+  return layers_that(expert_widths, /*are_mixtures=*/false);
+}
 
 int64_t MoeConfig::expert_width(int64_t layer, int64_t expert) const {
   const auto uneven = uneven_widths.find(layer);
@@ -137,7 +163,7 @@ ParameterCount count_parameters(const ModelConfig& config) {
     count.total += size;
     (spec.id.is_routed() ? routed : count.active) += size;
   }
-  // Where experts differ, a token uses those of average width.
+  // Where experts differ, a token uses those of average width. What has no experts is in use whole.
   if (config.moe) count.active += routed * config.moe->top_k / config.moe->num_experts;
   return count;
 }

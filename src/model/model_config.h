@@ -12,18 +12,24 @@ namespace moe {
 /// What the `moe` object of a native config.json holds (docs/model_directory.md).
 struct MoeConfig {
   std::string base_model_type;  ///< family of the dense model, "llama"
-  int64_t num_experts = 0;      ///< routed experts of each layer
+  int64_t num_experts = 0;      ///< routed experts of each layer that is a mixture
   int64_t top_k = 0;
-  std::vector<int64_t> expert_widths;  ///< [layers]: neurons of one routed expert; of the widest where they differ
+  /// [layers]: neurons of one routed expert, of the widest where they differ; 0: the layer has the dense FFN.
+  std::vector<int64_t> expert_widths;
   std::map<int64_t, std::vector<int64_t>> uneven_widths{};  ///< of layers whose experts differ: [num_experts]
   std::vector<int64_t> shared_widths;                       ///< [layers]: neurons of the shared expert, 0 for none
-  std::vector<double> output_scale;                         ///< [layers]: factor of the routed sum
+  std::vector<double> output_scale;                         ///< [layers]: factor of the routed sum; 1 in a dense layer
   std::string score = "softmax";                            ///< "softmax" | "sigmoid"
   std::string topk_norm = "renorm";  ///< "renorm" | "straight_through" | "raw" | "unit" | "one_plus"
   bool has_selection_bias = false;   ///< routers add a bias to the scores for the choice (balance of a training)
   std::string router = "linear";
   nlohmann::json conversion =
       nlohmann::json::object();  ///< how it was made: method, seed, router_init, scale_mode, ...
+
+  bool is_mixture(int64_t layer) const { return expert_widths.at(layer) > 0; }
+  /// By number, ascending: those that are mixtures, and those that have the dense FFN.
+  std::vector<int64_t> mixture_layers() const;
+  std::vector<int64_t> dense_layers() const;
 
   int64_t expert_width(int64_t layer, int64_t expert) const;
   /// [num_experts], of one layer.
@@ -83,6 +89,9 @@ struct ModelConfig {
   std::optional<MoeConfig> moe;  ///< absent: dense
   std::string stock_layout;      ///< stock MoE architecture that the directory is stored as; empty for dense and native
   nlohmann::json source;         ///< config.json as read; unknown keys are kept for writing back
+
+  /// Whether the layer's FFN is a mixture of experts: of a MoE all but those that it left dense.
+  bool is_mixture(int64_t layer) const { return moe && moe->is_mixture(layer); }
 };
 
 /// Reads and checks config.json. `where` (its path) starts every message. Throws Corruption for what is not JSON,

@@ -61,7 +61,7 @@ std::vector<TensorSpec> logical_tensor_specs(const ModelConfig& config) {
     specs.norm({TensorPart::kInputNorm, layer});
     specs.attention(layer);
     if (!config.is_parallel) specs.norm({TensorPart::kPostAttentionNorm, layer});
-    if (config.moe) {
+    if (config.is_mixture(layer)) {
       specs.mixture(layer);
     } else {
       specs.feed_forward(layer, kNoExpert, config.intermediate_size, config.mlp_bias);

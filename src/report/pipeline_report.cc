@@ -42,6 +42,14 @@ std::string range_text(const std::vector<double>& layer) {
   return concat(fixed(least, 2), "-", fixed(greatest, 2));
 }
 
+/// Which layers are mixtures, as their load tells.
+std::string where_experts_are(const ModelReport& model) {
+  const size_t layers = model.expert_load.size();
+  size_t mixtures = 0;
+  for (size_t layer = 0; layer < layers; ++layer) mixtures += has_load_of(model, layer) ? 1 : 0;
+  return mixtures == layers ? "per layer" : concat("in ", mixtures, " of ", layers, " layers");
+}
+
 std::string percent(double share) {
   return concat(fixed(share * 100, 0), " %");
 }
@@ -88,17 +96,15 @@ void add_models(const PipelineReport& report, int width, std::string& out) {
   table.add_rule();
   add("parameters", [](const ModelReport& model) { return count_text(model.parameters_total); });
   add("active per token", [](const ModelReport& model) { return count_text(model.parameters_active); });
-  size_t layers = 0;
-  for (const ModelReport& model : report.models) layers = std::max(layers, model.expert_load.size());
-  if (layers > 0) table.add_rule();
-  for (size_t l = 0; l < layers; ++l) {
-    add(concat("load, layer ", l), [&](const ModelReport& model) {
-      return l < model.expert_load.size() ? range_text(model.expert_load[l]) : "-";
-    });
+  const std::vector<size_t> layers = layers_with_load(report);
+  if (!layers.empty()) table.add_rule();
+  for (const size_t l : layers) {
+    add(concat("load, layer ", l),
+        [&](const ModelReport& model) { return has_load_of(model, l) ? range_text(model.expert_load[l]) : "-"; });
   }
   out += table.render(width);
   out += wrapped(concat("Loss: ", unit_of("loss"), " on held-out text."), width);
-  if (layers == 0) return;
+  if (layers.empty()) return;
   out += wrapped(
       "Load: least-greatest share of its layer's tokens that an expert gets, as a multiple of an even share; 1 is "
       "even, 0 is a dead expert.",
@@ -146,6 +152,22 @@ std::optional<double> gap_closed(const PipelineReport& report, const std::string
   return share;
 }
 
+bool has_load_of(const ModelReport& model, size_t layer) {
+  return layer < model.expert_load.size() && !model.expert_load[layer].empty();
+}
+
+std::vector<size_t> layers_with_load(const PipelineReport& report) {
+  size_t most = 0;
+  for (const ModelReport& model : report.models) most = std::max(most, model.expert_load.size());
+  std::vector<size_t> layers;
+  for (size_t layer = 0; layer < most; ++layer) {
+    const bool is_any = std::any_of(report.models.begin(), report.models.end(),
+                                    [layer](const ModelReport& model) { return has_load_of(model, layer); });
+    if (is_any) layers.push_back(layer);
+  }
+  return layers;
+}
+
 std::pair<double, double> load_range(const std::vector<double>& layer) {
   if (layer.empty()) return {0, 0};
   const std::vector<double> relative = relative_load(layer);
@@ -164,7 +186,7 @@ std::string summary_text(const PipelineReport& report) {
   const ModelReport& last = report.models.back();
   if (dense != nullptr && last.experts > 0) {
     text += concat("A dense model of ", count_text(dense->parameters_total), " parameters became a mixture of ",
-                   last.experts, " experts per layer, ", last.top_k, " active: ");
+                   last.experts, " experts ", where_experts_are(last), ", ", last.top_k, " active: ");
   } else {
     text += "The result has ";
   }

@@ -28,9 +28,10 @@ struct StageReport {
   std::map<std::string, double> metrics;
   /// Training only.
   std::vector<LossPoint> loss_curve;
-  /// Token assignments by [layer][expert], as counts or shares: each layer is normalised. Empty if not measured.
+  /// Token assignments by [layer][expert], as counts or shares: each layer is normalised; a dense layer has none. Empty
+  /// if not measured.
   std::vector<std::vector<double>> expert_load;
-  /// Output scale per layer; conversion only.
+  /// Output scale per layer, NaN of a dense one; conversion only.
   std::vector<double> output_scales;
   /// What a gate found or why a stage failed; may be empty.
   std::string message;
@@ -123,6 +124,12 @@ std::vector<std::string> domains_of(const PipelineReport& report);
 /// (converted - last) / (converted - dense) of a domain's loss: 1 when the dense loss came back. None where one of the
 /// three was not measured, the last is not a trained model, or the conversion opened no gap.
 std::optional<double> gap_closed(const PipelineReport& report, const std::string& domain);
+
+/// Whether the model's load in a layer was measured; a dense layer has none.
+bool has_load_of(const ModelReport& model, size_t layer);
+
+/// The layers in which some model's load was measured.
+std::vector<size_t> layers_with_load(const PipelineReport& report);
 
 /// Least and greatest load of an expert in a layer, as multiples of an even share; {0, 0} if the layer saw no token.
 std::pair<double, double> load_range(const std::vector<double>& layer);

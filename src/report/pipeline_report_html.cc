@@ -51,6 +51,7 @@ std::string models_table(const PipelineReport& report) {
     if (model.expert_load.empty()) return "-";
     double least = INFINITY, greatest = 0;
     for (const auto& layer : model.expert_load) {
+      if (layer.empty()) continue;  // a dense one
       const auto [low, high] = load_range(layer);
       least = std::min(least, low);
       greatest = std::max(greatest, high);
@@ -64,9 +65,8 @@ std::string models_table(const PipelineReport& report) {
 }
 
 std::string load_table(const PipelineReport& report) {
-  size_t layers = 0;
-  for (const ModelReport& model : report.models) layers = std::max(layers, model.expert_load.size());
-  if (layers == 0) return "";
+  const std::vector<size_t> layers = layers_with_load(report);
+  if (layers.empty()) return "";
   std::vector<std::string> header{"layer"};
   std::vector<const ModelReport*> sparse;
   for (const ModelReport& model : report.models) {
@@ -75,12 +75,12 @@ std::string load_table(const PipelineReport& report) {
     sparse.push_back(&model);
   }
   std::vector<std::vector<std::string>> rows;
-  for (size_t l = 0; l < layers; ++l) {
+  for (const size_t l : layers) {
     std::vector<std::string> row{std::to_string(l)};
     for (const ModelReport* model : sparse) {
-      const auto [low, high] =
-          l < model->expert_load.size() ? load_range(model->expert_load[l]) : std::pair<double, double>{};
-      row.push_back(l < model->expert_load.size() ? concat(fixed(low, 2), "–", fixed(high, 2)) : "-");
+      const bool has_load = has_load_of(*model, l);
+      const auto [low, high] = has_load ? load_range(model->expert_load[l]) : std::pair<double, double>{};
+      row.push_back(has_load ? concat(fixed(low, 2), "–", fixed(high, 2)) : "-");
     }
     rows.push_back(std::move(row));
   }

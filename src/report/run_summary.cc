@@ -70,7 +70,8 @@ StageReport stage_report(const v1::Stage& spec, const v1::StageState& state, con
   report.seconds = (*record)["seconds"];
   report.loss_curve = loss_curve(details);
   report.expert_load = load_matrix(perplexity_of(details));
-  if (details.contains("output_scales")) report.output_scales = details["output_scales"].get<std::vector<double>>();
+  for (const json& scale : details.value("output_scales", json::array()))
+    report.output_scales.push_back(scale.is_number() ? scale.get<double>() : std::nan(""));
   return report;
 }
 

@@ -63,10 +63,14 @@ std::vector<double> relative_load(const std::vector<double>& layer) {
 
 std::string render_load_heatmap(const LoadHeatmap& heatmap) {
   size_t most_experts = 1;
-  for (const auto& layer : heatmap.load) most_experts = std::max(most_experts, layer.size());
+  std::vector<size_t> layers;  // those that have a row
+  for (size_t l = 0; l < heatmap.load.size(); ++l) {
+    if (!heatmap.load[l].empty()) layers.push_back(l);
+    most_experts = std::max(most_experts, heatmap.load[l].size());
+  }
   const double cell_width = (heatmap.width - kLeft - 6) / static_cast<double>(most_experts);
-  const double cell_height = heatmap.load.size() > 24 ? 12 : 22;
-  const double grid_bottom = kTop + cell_height * static_cast<double>(heatmap.load.size());
+  const double cell_height = layers.size() > 24 ? 12 : 22;
+  const double grid_bottom = kTop + cell_height * static_cast<double>(layers.size());
   SvgWriter svg(heatmap.width, grid_bottom + kLegendHeight, heatmap.label);
   svg.text(kLeft + (heatmap.width - kLeft) / 2, 12, "middle", "expert", {{"fill-opacity", "0.7"}});
   svg.text(4, 28, "start", "layer", {{"font-size", "11"}, {"fill-opacity", "0.7"}});
@@ -77,9 +81,10 @@ std::string render_load_heatmap(const LoadHeatmap& heatmap) {
              {{"font-size", "11"}});
   }
   const size_t layer_stride = cell_height < 14 ? 2 : 1;
-  for (size_t l = 0; l < heatmap.load.size(); ++l) {
-    const double y = kTop + cell_height * static_cast<double>(l);
-    if (l % layer_stride == 0) {
+  for (size_t row = 0; row < layers.size(); ++row) {
+    const size_t l = layers[row];
+    const double y = kTop + cell_height * static_cast<double>(row);
+    if (row % layer_stride == 0) {
       svg.text(kLeft - 6, y + cell_height / 2 + 4, "end", std::to_string(l), {{"font-size", "11"}});
     }
     const std::vector<double> relative = relative_load(heatmap.load[l]);

@@ -11,7 +11,8 @@ namespace moe {
 struct LoadHeatmap {
   /// Read out by screen readers.
   std::string label;
-  /// Counts or shares by [layer][expert]; every layer is normalised. Layers may differ in their number of experts.
+  /// Counts or shares by [layer][expert]; every layer is normalised. Layers may differ in their number of experts; one
+  /// that has none, a dense one, has no row.
   std::vector<std::vector<double>> load;
   double width = 380;
 };

@@ -23,8 +23,9 @@ struct RecipeStep {
   double loss = 0;        ///< what curves and gates show; a step whose loss is not finite changes no weight
   double total_loss = 0;  ///< with all that is added to it: what was trained on
   int64_t tokens = 0;     ///< of all ranks
-  std::map<std::string, double> statistics;       ///< of the recipe's own, by the names of common/measures.h
-  std::vector<std::vector<int64_t>> expert_load;  ///< routed tokens, [MoE layers][experts]; empty if there are none
+  std::map<std::string, double> statistics;  ///< of the recipe's own, by the names of common/measures.h
+  /// Routed tokens, [layers][experts]; no experts in a dense layer; empty if there are none.
+  std::vector<std::vector<int64_t>> expert_load;
 };
 
 /// What held-out data came to.

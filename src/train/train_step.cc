@@ -4,27 +4,9 @@
 
 #include "common/error.h"
 #include "model/moe/aux_loss.h"
+#include "model/moe/expert_load.h"
 
 namespace moe {
-namespace {
-
-at::Tensor stacked_counts(const std::vector<RouterStats>& router) {
-  std::vector<at::Tensor> counts;
-  for (const RouterStats& stats : router) counts.push_back(stats.tokens_per_expert_E);
-  return at::stack(counts);
-}
-
-std::vector<std::vector<int64_t>> to_rows(const at::Tensor& counts_LE) {
-  std::vector<std::vector<int64_t>> rows;
-  if (!counts_LE.defined()) return rows;
-  const at::Tensor read_LE = counts_LE.cpu();
-  const int64_t* counts = read_LE.const_data_ptr<int64_t>();
-  for (int64_t layer = 0; layer < counts_LE.size(0); ++layer, counts += counts_LE.size(1))
-    rows.emplace_back(counts, counts + counts_LE.size(1));
-  return rows;
-}
-
-}  // namespace
 
 BalanceScope parse_balance_scope(const std::string& name) {
   if (name == "micro_batch") return BalanceScope::kMicroBatch;
@@ -92,7 +74,7 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
   outcome.loss = read.const_data_ptr<double>()[0];
   outcome.balance_loss = read.const_data_ptr<double>()[1];
   outcome.z_loss = read.const_data_ptr<double>()[2];
-  outcome.expert_load = to_rows(load_LE);
+  outcome.expert_load = load_by_layer(decoder.config(), load_LE);
   outcome.layers = statistics.means(read.slice(0, shares.numel()).view_as(measured_N2));
   return outcome;
 }

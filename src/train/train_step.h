@@ -37,7 +37,7 @@ struct StepOutcome {
   double balance_loss = 0;  ///< mean over micro-steps, without its coefficient; 0 for a dense model
   double z_loss = 0;        ///< mean over tokens and layers, without its coefficient; 0 where that is 0
   int64_t tokens = 0;
-  std::vector<std::vector<int64_t>> expert_load;  ///< [MoE layers][experts]
+  std::vector<std::vector<int64_t>> expert_load;  ///< [layers][experts], no experts in a dense one
   std::map<std::string, double> layers;           ///< means of what the layers measured (model/layer_statistics.h)
 };
 

@@ -143,7 +143,20 @@ void add_mixtures(std::vector<BadFile>& files) {
   with_moe("top_k_above_experts", [](json& m) { m["top_k"] = 5; }, {"`top_k` is 5", "num_experts 4"});
   with_moe("top_k_zero", [](json& m) { m["top_k"] = 0; }, {"`top_k` is 0"});
   with_moe("widths_of_one_layer", [](json& m) { m["expert_widths"] = {12}; }, {"`expert_widths` is [12]", "2 values"});
-  with_moe("width_zero", [](json& m) { m["expert_widths"] = {12, 0}; }, {"`expert_widths`", "at least 1"});
+  with_moe("width_zero", [](json& m) { m["expert_widths"] = {0, 0}; }, {"`expert_widths`", "at least 1"});
+  with_moe("width_negative", [](json& m) { m["expert_widths"] = {12, -1}; }, {"`expert_widths`", "at least 0"});
+  with_moe("shared_of_a_dense_layer",
+           [](json& m) {
+             m["expert_widths"] = {12, 0};
+             m["shared_widths"] = {0, 4};
+           },
+           {"`shared_widths`", "0 in layer 1"});
+  // A layer that is dense has the tensors of one.
+  with_moe("dense_layer_with_experts",
+           [](json& m) {
+             m["expert_widths"] = {12, 0};
+           },
+           {"missing: model.layers.1.mlp.gate_proj.weight"});
   with_moe("width_text", [](json& m) { m["expert_widths"] = {"12", 12}; }, {"`expert_widths`", "an integer"});
   with_moe("widths_number", [](json& m) { m["expert_widths"] = 12; }, {"`expert_widths` is 12"});
   with_moe("shared_negative", [](json& m) { m["shared_widths"] = {0, -1}; }, {"`shared_widths`", "at least 0"});

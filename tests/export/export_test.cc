@@ -14,6 +14,7 @@
 namespace moe {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using testing::export_spec;
 using testing::export_to;
@@ -56,7 +57,11 @@ std::vector<Case> cases() {
           {"RowCQwenShared", {.family = "qwen2", .topk_norm = "raw", .shared = {8, 8}}, "qwen2_moe"},
           {"RowDLlama", {.top_k = 1, .topk_norm = "straight_through"}, "mixtral"},
           {"RowDUnit", {.top_k = 1, .topk_norm = "unit"}, "mixtral"},
-          {"RowDQwen", {.family = "qwen2", .top_k = 1, .topk_norm = "straight_through"}, "qwen2_moe"}};
+          {"RowDQwen", {.family = "qwen2", .top_k = 1, .topk_norm = "straight_through"}, "qwen2_moe"},
+          {"RowFLlamaFirst", {.widths = {0, 12}, .scales = {1, 2}}, "qwen2_moe"},
+          {"RowFQwenLast", {.family = "qwen2", .widths = {12, 0}}, "qwen2_moe"},
+          {"RowFShared", {.widths = {0, 12}, .shared = {0, 8}}, "qwen2_moe"},
+          {"RowFRaw", {.topk_norm = "raw", .widths = {12, 0}, .shared = {8, 0}}, "qwen2_moe"}};
 }
 
 class RoundTripTest : public ExportTest, public ::testing::WithParamInterface<Case> {};
@@ -167,6 +172,40 @@ TEST_F(ExportTest, TheSharedExpertOfQwen2MoeIsDoubled) {
                   .tensor(down)
                   .equal(SafetensorsFile(native() / "model.safetensors").tensor(down) * 2));
   EXPECT_THAT(report["warnings"].dump(), HasSubstr("not exact in llama.cpp: its qwen2moe never renormalises"));
+}
+
+TEST_F(ExportTest, DenseLayersStandInMlpOnlyLayers) {
+  write_mixture(native(), {.experts = 2, .widths = {0, 12}, .scales = {1, 3}});
+  const nlohmann::json report = export_to(native(), out()), config = json_of(out() / "config.json");
+  EXPECT_EQ(config["mlp_only_layers"].dump(), "[0]");
+  EXPECT_EQ(config["decoder_sparse_step"], 1);
+  EXPECT_EQ(config["intermediate_size"], 48);
+  EXPECT_EQ(config["moe_intermediate_size"], 12);
+  EXPECT_EQ(report["expert_values"], 2 * 3 * 32 * 12);
+  EXPECT_EQ(report["padded_size_ratio"], 1);
+  EXPECT_THAT(report["notes"].dump(),
+              AllOf(HasSubstr("1 dense layers stand in mlp_only_layers"), HasSubstr("1 of 1 are")));
+  const SafetensorsFile stored(out() / "model.safetensors"), ours(native() / "model.safetensors");
+  for (const char* part : {"gate_proj", "up_proj", "down_proj"}) {
+    const std::string name = concat("model.layers.0.mlp.", part, ".weight");
+    EXPECT_TRUE(stored.tensor(name).equal(ours.tensor(name))) << name;
+  }
+  for (const SafetensorsEntry& entry : stored.header().entries) {
+    EXPECT_FALSE(entry.name.starts_with("model.layers.0.mlp.") && entry.name.find("expert") != std::string::npos)
+        << entry.name;
+  }
+}
+
+/// The same layers said by decoder_sparse_step, as other programs may.
+TEST_F(ExportTest, EverySecondLayerIsAMixtureBySparseStep) {
+  write_mixture(native(), {.widths = {0, 12}});
+  export_to(native(), out());
+  nlohmann::json config = json_of(out() / "config.json");
+  config["mlp_only_layers"] = nullptr;
+  config["decoder_sparse_step"] = 2;
+  write_file_atomically(out() / "config.json", config.dump());
+  EXPECT_EQ(ModelDirectory(out()).config().moe->expert_widths, (std::vector<int64_t>{0, 12}));
+  EXPECT_EQ(testing::rows_that_differ(logits_of_directory(native()), logits_of_directory(out())), 0);
 }
 
 // Floats with a dot, bools as bools, nothing null that must not be: what strict readers of config.json ask for.

@@ -46,6 +46,16 @@ TEST_F(ExportTest, ANamedFormatIsHeldToItsOwnReasons) {
               HasSubstr("known: mixtral, granitemoeshared, qwen2_moe, native, dense"));
 }
 
+TEST_F(ExportTest, DenseLayersAmongTheMixtures) {
+  write_mixture(native(), {.widths = {12, 0}});
+  EXPECT_THAT(refusal(native(), export_spec("mixtral")),
+              HasSubstr("1 of its 2 layers are dense, the first of them layer 1: every layer of mixtral is a mixture"));
+  EXPECT_THAT(refusal(native(), export_spec("granitemoeshared")),
+              HasSubstr("every layer of granitemoeshared is a mixture"));
+  EXPECT_THAT(refusal(native(), export_spec("dense")), HasSubstr("without conversion.safetensors"));
+  EXPECT_EQ(refusal(native(), export_spec("qwen2_moe")), "");
+}
+
 TEST_F(ExportTest, HeadsThatDoNotMakeUpTheHiddenSize) {
   write_mixture(native(), {.shared = {8, 8}, .keys = {{"head_dim", 12}}});
   EXPECT_THAT(refusal(native(), export_spec()), HasSubstr("4 * 12 is not 32"));

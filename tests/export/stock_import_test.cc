@@ -110,8 +110,14 @@ TEST_F(StockImportTest, GraniteWithoutASharedExpertIsGranitemoe) {
 
 TEST_F(StockImportTest, Qwen2MoeThatWeCannotHold) {
   make({.family = "qwen2", .shared = {8, 8}}, "qwen2_moe");
-  EXPECT_THAT(problem_with({{"decoder_sparse_step", 2}}), HasSubstr("`decoder_sparse_step` is 2"));
-  EXPECT_THAT(problem_with({{"mlp_only_layers", {0}}}), HasSubstr("`mlp_only_layers` is [0]"));
+  EXPECT_THAT(problem_with({{"decoder_sparse_step", 2}}), HasSubstr("missing: model.layers.0.mlp.gate_proj.weight"));
+  EXPECT_THAT(problem_with({{"mlp_only_layers", {1}}}), HasSubstr("missing: model.layers.1.mlp.gate_proj.weight"));
+  for (const nlohmann::json& keys :
+       {nlohmann::json{{"mlp_only_layers", {0, 1}}}, nlohmann::json{{"decoder_sparse_step", 3}},
+        nlohmann::json{{"decoder_sparse_step", 2}, {"mlp_only_layers", {1}}}}) {
+    EXPECT_THAT(problem_with(keys), HasSubstr("leave no layer with experts"));
+  }
+  EXPECT_THAT(problem_with({{"mlp_only_layers", {"0"}}}), HasSubstr("`mlp_only_layers`"));
   EXPECT_THAT(problem_with({{"qkv_bias", false}, {"use_sliding_window", true}}),
               HasSubstr("`use_sliding_window` is true"));
   const std::string gate = "model.layers.1.mlp.shared_expert_gate.weight";

@@ -65,13 +65,16 @@ struct Kind {
   const char* name;
   const char* kind;
   bool is_moe;
+  int64_t dense_layer = -1;  ///< of a mixture; -1: none
 };
 void PrintTo(const Kind& kind, std::ostream* out) {
   *out << kind.name;
 }
 
 ModelConfig config_of(const Kind& kind) {
-  return kind.is_moe ? tiny_moe_config(4, 2, 12, 8, kind.kind) : tiny_config(kind.kind);
+  if (!kind.is_moe) return tiny_config(kind.kind);
+  const ModelConfig moe = tiny_moe_config(4, 2, 12, 8, kind.kind);
+  return kind.dense_layer < 0 ? moe : testing::with_dense_layer(moe, kind.dense_layer);
 }
 
 class DecoderTest : public ::testing::TestWithParam<Kind> {
@@ -87,7 +90,9 @@ INSTANTIATE_TEST_SUITE_P(, DecoderTest,
                                            Kind{"DenseBiases", "llama_biases", false},
                                            Kind{"MoeBiases", "llama_biases", true}, Kind{"Qwen2Dense", "qwen2", false},
                                            Kind{"Qwen2Moe", "qwen2", true}, Kind{"PhiDense", "phi", false},
-                                           Kind{"PhiMoe", "phi", true}),
+                                           Kind{"PhiMoe", "phi", true}, Kind{"MixedFirst", "llama", true, 0},
+                                           Kind{"MixedLast", "llama_biases", true, 1},
+                                           Kind{"Qwen2Mixed", "qwen2", true, 1}, Kind{"PhiMixed", "phi", true, 0}),
                          [](const auto& test) { return test.param.name; });
 
 // No attention across packed sequences: losses have the same bits as each sequence alone, gradients agree to 1e-5.

@@ -205,7 +205,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"moe_top_k_zero", "/moe/top_k", 0, {"`top_k`", "is 0"}},
         BadConfig{"moe_experts", "/moe/num_experts", "4", {"`num_experts`", "\"4\""}},
         BadConfig{"moe_widths", "/moe/expert_widths", {24}, {"`expert_widths`", "[24]", "2 values"}},
-        BadConfig{"moe_width_zero", "/moe/expert_widths", {24, 0}, {"`expert_widths`", "[24,0]"}},
+        BadConfig{"moe_width_zero", "/moe/expert_widths", {0, 0}, {"`expert_widths`", "[0,0]", "in some layer"}},
+        BadConfig{"moe_width_negative", "/moe/expert_widths", {24, -1}, {"`expert_widths`", "at least 0"}},
+        BadConfig{"moe_shared_without_experts", "/moe/expert_widths", {24, 0}, {"`shared_widths`", "0 in layer 1"}},
         BadConfig{"moe_width_in_list_zero", "/moe/expert_widths", {24, {24, 0}}, {"`expert_widths`", "at least 1"}},
         BadConfig{
             "moe_widths_of_three", "/moe/expert_widths", {24, {1, 2, 3}}, {"`expert_widths`", "layer 1 one width"}},

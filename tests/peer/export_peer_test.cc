@@ -221,6 +221,16 @@ TEST_P(ExportPeerTest, EveryRowLoadsAndGivesOurLogits) {
   add_made("rowC_llama", made("llama", kNoKeys, "raw", 0), "qwen2_moe");
   add_made("rowC_llama3rope_shared", made("llama", kLlama3, "raw", 48), "qwen2_moe");
   add_made("rowC_qwen2_shared", made("qwen2", kTied, "raw", 48), "qwen2_moe");
+  const auto mixed = [&](const std::string& family, const std::string& topk_norm, const std::vector<int64_t>& widths,
+                         int64_t shared) {
+    testing::MixtureSpec spec = made(family, kNoKeys, topk_norm, 0);
+    spec.widths = widths;
+    for (size_t layer = 0; layer < widths.size(); ++layer) spec.shared[layer] = widths[layer] > 0 ? shared : 0;
+    return spec;
+  };
+  add_made("rowF_llama_first_dense", mixed("llama", "renorm", {0, 88, 88}, 0), "qwen2_moe");
+  add_made("rowF_qwen2_ends_dense", mixed("qwen2", "renorm", {0, 88, 0}, 48), "qwen2_moe");
+  add_made("rowF_qwen2_middle_dense_raw", mixed("qwen2", "raw", {88, 0, 80}, 0), "qwen2_moe");
   if (!HasFailure()) judge();
 }
 

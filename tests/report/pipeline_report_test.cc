@@ -37,6 +37,15 @@ TEST(PipelineReportTest, SummarySaysWhatBecameOfTheModel) {
             "domains).");
 }
 
+TEST(PipelineReportTest, SummarySaysHowManyLayersAreMixtures) {
+  PipelineReport report = testing::sample_report();
+  std::vector<std::vector<double>>& load = report.models.back().expert_load;
+  ASSERT_EQ(load.size(), 6u);
+  load[0].clear();
+  load[5].clear();
+  EXPECT_THAT(summary_text(report), HasSubstr("became a mixture of 8 experts in 4 of 6 layers, 2 active: "));
+}
+
 TEST(PipelineReportTest, SummaryOfAPipelineThatDidNotFinish) {
   PipelineReport report = testing::sample_report();
   report.state = "HELD";

@@ -124,6 +124,22 @@ TEST_F(RunSummaryTest, RecordsAndConfigurationAreKeptWhole) {
   EXPECT_TRUE(summary["config"].contains("api_version"));
 }
 
+/// Of dense layers there is no scale and no load, and the numbers of the others are those of the model.
+TEST_F(RunSummaryTest, DenseLayersAmongMixtures) {
+  std::vector<json> made = records();
+  made[0]["details"]["output_scales"] = {nullptr, 2.5};
+  made[1]["details"]["expert_load"] = {json::array(), {25, 15}};
+  made[2]["details"]["tasks"]["perplexity"]["expert_load"] = {json::array(), {30, 10}};
+  const std::string table = write(made);
+  EXPECT_THAT(table, HasSubstr("load, layer 1"));
+  EXPECT_THAT(table, Not(HasSubstr("load, layer 0")));
+  EXPECT_THAT(table, HasSubstr("0.50-1.50"));
+  const std::string html = read_file(run_root() / "report.html");
+  EXPECT_THAT(html, HasSubstr("Output scale by layer: -, 2.5"));
+  EXPECT_THAT(html, HasSubstr("layer 1, expert 0: 1.25 × an even share"));
+  EXPECT_THAT(html, Not(HasSubstr("layer 0, expert")));
+}
+
 TEST_F(RunSummaryTest, TrainingLinesOfAllStagesStandInOneFile) {
   write(records());
   const std::vector<json> lines = read_json_lines(run_root() / "metrics.jsonl");

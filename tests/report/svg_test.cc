@@ -148,6 +148,17 @@ TEST(HeatmapTest, EveryCellSaysItsValue) {
   EXPECT_EQ(count(svg, "<title>"), 7u);
 }
 
+/// A dense layer has no row, and the others keep their numbers.
+TEST(HeatmapTest, LayersWithoutExpertsHaveNoRow) {
+  const std::string svg = render_load_heatmap({"load", {{}, {1, 3}, {}, {}, {2, 2}}});
+  EXPECT_EQ(count(svg, "<title>"), 4u);
+  EXPECT_THAT(svg, HasSubstr("<title>layer 1, expert 1: 1.50 × an even share</title>"));
+  EXPECT_THAT(svg, HasSubstr("<title>layer 4, expert 0: 1.00 × an even share</title>"));
+  EXPECT_THAT(svg, HasSubstr("text-anchor=\"end\" font-size=\"11\">4</text>")) << "the label of a row";
+  for (const char* dense : {"0", "2", "3"})
+    EXPECT_THAT(svg, Not(HasSubstr(std::string("text-anchor=\"end\" font-size=\"11\">") + dense + "</text>")));
+}
+
 TEST(HeatmapTest, ManyLayersAndExpertsStillFit) {
   const std::string svg =
       render_load_heatmap({"load", std::vector<std::vector<double>>(48, std::vector<double>(128, 1.0))});

@@ -72,6 +72,12 @@ ModelConfig tiny_moe_config(int64_t num_experts, int64_t top_k, int64_t expert_w
   return config;
 }
 
+ModelConfig with_dense_layer(ModelConfig config, int64_t layer) {
+  config.moe->expert_widths.at(layer) = 0;
+  config.moe->shared_widths.at(layer) = 0;
+  return config;
+}
+
 void fill_random(Decoder& decoder, uint64_t seed) {
   const at::NoGradGuard no_grad;
   for (const Parameter& parameter : decoder.parameters()) {

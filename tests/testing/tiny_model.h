@@ -21,6 +21,9 @@ ModelConfig tiny_config(const std::string& kind = "llama");
 ModelConfig tiny_moe_config(int64_t num_experts, int64_t top_k, int64_t expert_width, int64_t shared_width = 0,
                             const std::string& kind = "llama");
 
+/// The mixture with the FFN of one layer left dense.
+ModelConfig with_dense_layer(ModelConfig config, int64_t layer);
+
 /// Fills every logical tensor with numbers that depend on `seed` and its name alone, so that each layout of ranks holds
 /// the same model: matrices normal with variance 1 / columns, norms around 1, biases around 0.
 void fill_random(Decoder& decoder, uint64_t seed);

@@ -47,5 +47,35 @@ TEST_P(FamiliesTrainTest, TwoRanksWithExpertsSpreadWriteTheSameModel) {
   EXPECT_EQ(unchanged, 0) << "every tensor is trained, biases and norms too";
 }
 
+/// A layer that is dense is trained, kept and read back as one, by any number of ranks.
+TEST_P(FamiliesTrainTest, AMixedModelIsTheSameOnTwoRanksAndGoesOnOnOne) {
+  for (const int64_t dense_layer : {0, 1}) {
+    SCOPED_TRACE(dense_layer);
+    const TinyTraining training("float64", GetParam(), dense_layer);
+    const Options one{.job = "one"}, two{.job = "two", .ranks = 2, .expert_parallel = 2},
+        killed{.job = "killed", .ranks = 2, .expert_parallel = 2}, resumed{.job = "killed", .attempt = 2};
+    const std::optional<TrainOutcome> first = training.run(one), second = training.run(two);
+    training.run_and_kill(killed, 5);
+    const std::optional<TrainOutcome> third = training.run(resumed);
+    ASSERT_TRUE(first && second && third);
+    const ModelDirectory source(training.folder() / "model"), a(training.output(one)), b(training.output(two)),
+        c(training.output(resumed));
+    ASSERT_TRUE(a.config().moe);
+    EXPECT_FALSE(a.config().is_mixture(dense_layer));
+    for (const TensorSpec& spec : logical_tensor_specs(source.config())) {
+      EXPECT_TRUE(testing::near(b.tensor(spec.name), a.tensor(spec.name), 1e-6)) << spec.name;
+      EXPECT_TRUE(testing::near(c.tensor(spec.name), a.tensor(spec.name), 1e-6)) << spec.name;
+      EXPECT_FALSE(at::equal(a.tensor(spec.name), source.tensor(spec.name))) << spec.name << " was not trained";
+    }
+    for (const nlohmann::json& line : training.lines(one)) {
+      ASSERT_EQ(line["expert_load"].size(), 2U);
+      EXPECT_EQ(line["expert_load"][dense_layer].size(), 0U);
+      EXPECT_EQ(line["expert_load"][1 - dense_layer].size(), 4U);
+    }
+    EXPECT_EQ(first->details["expert_load"][1 - dense_layer].size(), 4U);
+    EXPECT_GE(first->metrics.at("load_max_over_mean"), 1);
+  }
+}
+
 }  // namespace
 }  // namespace moe

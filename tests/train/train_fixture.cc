@@ -19,11 +19,12 @@ namespace moe::testing {
 
 namespace fs = std::filesystem;
 
-TinyTraining::TinyTraining(const std::string& dtype, const std::string& kind) : dtype_(dtype) {
+TinyTraining::TinyTraining(const std::string& dtype, const std::string& kind, std::optional<int64_t> dense_layer)
+    : dtype_(dtype) {
   set_log_level(LogLevel::kError);
-  write_tiny_model(folder_ / "model",
-                   tiny_moe_config(/*num_experts=*/4, /*top_k=*/2, /*expert_width=*/12, /*shared_width=*/0, kind), 5,
-                   dtype == "float64" ? at::kDouble : at::kFloat);
+  ModelConfig config = tiny_moe_config(/*num_experts=*/4, /*top_k=*/2, /*expert_width=*/12, /*shared_width=*/0, kind);
+  if (dense_layer) config = with_dense_layer(config, *dense_layer);
+  write_tiny_model(folder_ / "model", config, 5, dtype == "float64" ? at::kDouble : at::kFloat);
   write_random_documents(folder_ / "train.jsonl", 60, 3, 40, 61, 1);
   write_random_documents(folder_ / "held.jsonl", 20, 3, 40, 61, 2);
   v1::DataSource* source = spec.add_data();

@@ -18,8 +18,9 @@ namespace moe::testing {
 /// its own.
 class TinyTraining {
  public:
-  /// `kind` is a model of testing/tiny_model.h.
-  explicit TinyTraining(const std::string& dtype = "float32", const std::string& kind = "llama");
+  /// `kind` is a model of testing/tiny_model.h, a mixture in all its layers or all but one.
+  explicit TinyTraining(const std::string& dtype = "float32", const std::string& kind = "llama",
+                        std::optional<int64_t> dense_layer = std::nullopt);
 
   /// What run() takes besides the spec.
   struct Options {

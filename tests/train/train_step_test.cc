@@ -90,7 +90,8 @@ class TrainStepTest : public ::testing::Test {
       EXPECT_TRUE(testing::near(gradient, b.gradients.at(name), 1e-10)) << name;
   }
 
-  void expect_naive_computation(const ModelConfig& config) const;
+  /// `mixtures`: layers of the config that are.
+  void expect_naive_computation(const ModelConfig& config, int64_t mixtures = 2) const;
 
   testing::TempDir folder_;
   bool is_chats_ = false;
@@ -104,7 +105,7 @@ ModelConfig chat_config() {
   return config;
 }
 
-void TrainStepTest::expect_naive_computation(const ModelConfig& config) const {
+void TrainStepTest::expect_naive_computation(const ModelConfig& config, int64_t mixtures) const {
   const StepOptions options{.micro_batch_rows = 4, .micro_steps = 3, .balance_loss = 0.3};
   const StepRun step = run(config, 1, 1, options);
 
@@ -144,8 +145,7 @@ void TrainStepTest::expect_naive_computation(const ModelConfig& config) const {
     for (const RouterStats& stats : out.router) {
       for (int64_t e = 0; e < 8; ++e) {
         const double fraction = static_cast<double>(stats.tokens_per_expert_E[e].item<int64_t>()) / (2 * batch_tokens);
-        balance =
-            balance + 8 * fraction * stats.probability_sum_E[e] / batch_tokens / 2 / 3;  // 2 layers, 3 micro-steps
+        balance = balance + 8 * fraction * stats.probability_sum_E[e] / batch_tokens / mixtures / 3;  // 3 micro-steps
       }
     }
   }
@@ -156,9 +156,9 @@ void TrainStepTest::expect_naive_computation(const ModelConfig& config) const {
   EXPECT_NEAR(step.outcome.balance_loss, balance.item<double>(), 1e-12);
   EXPECT_GE(step.outcome.balance_loss, 1 - 1e-9);
   EXPECT_EQ(step.outcome.tokens, tokens);
-  EXPECT_NEAR(step.outcome.layers.at("router_entropy"), entropy / static_cast<double>(2 * tokens), 1e-12)
-      << "a mean over the tokens of both layers";
-  EXPECT_NEAR(step.outcome.layers.at("router_top_probability"), top / static_cast<double>(2 * tokens), 1e-12);
+  EXPECT_NEAR(step.outcome.layers.at("router_entropy"), entropy / static_cast<double>(mixtures * tokens), 1e-12)
+      << "a mean over the tokens of all mixtures";
+  EXPECT_NEAR(step.outcome.layers.at("router_top_probability"), top / static_cast<double>(mixtures * tokens), 1e-12);
   double squares = 0;
   for (const Parameter& parameter : decoder.parameters()) {
     squares += parameter.value.grad().square().sum().item<double>();
@@ -171,7 +171,7 @@ void TrainStepTest::expect_naive_computation(const ModelConfig& config) const {
   for (const auto& layer : step.outcome.expert_load) {
     for (const int64_t count : layer) routed += count;
   }
-  EXPECT_EQ(routed, tokens * 2 * 2) << "top-2 in 2 layers";
+  EXPECT_EQ(routed, tokens * 2 * mixtures) << "top-2 in each mixture";
   if (is_chats_) {
     EXPECT_LT(targets, tokens * 19 / 20) << "no token is masked: this cannot tell targets from tokens";
   } else {
@@ -181,6 +181,23 @@ void TrainStepTest::expect_naive_computation(const ModelConfig& config) const {
 
 TEST_F(TrainStepTest, IsTheNaiveComputation) {
   expect_naive_computation(kMoe);
+}
+
+/// A layer that is dense has no share in the balance loss and no load.
+TEST_F(TrainStepTest, OfAMixedModelIsTheNaiveComputationInAnyLayout) {
+  const StepOptions options{.micro_batch_rows = 4, .micro_steps = 2, .balance_loss = 0.1};
+  for (const int64_t dense_layer : {0, 1}) {
+    const ModelConfig mixed = testing::with_dense_layer(kMoe, dense_layer);
+    expect_naive_computation(mixed, 1);
+    const StepRun single = run(mixed, 1, 1, options);
+    ASSERT_EQ(single.outcome.expert_load.size(), 2U);
+    EXPECT_TRUE(single.outcome.expert_load[dense_layer].empty());
+    EXPECT_EQ(single.outcome.expert_load[1 - dense_layer].size(), 8U);
+    for (const auto& [ranks, expert_parallel] : {std::pair{2, 1}, {2, 2}, {4, 2}}) {
+      SCOPED_TRACE(concat(ranks, " ranks, expert parallelism ", expert_parallel, ", dense layer ", dense_layer));
+      expect_equal(run(mixed, ranks, expert_parallel, options), single);
+    }
+  }
 }
 
 /// The loss is over targets, the balance loss over tokens: of chats they are not the same number, nor alike on every

@@ -8,7 +8,7 @@
 
 namespace moe {
 
-/// This rank's share of the balance loss, mean over layers of E * sum_e f_e P_e: the shares of all ranks sum to the
+/// This rank's share of the balance loss, mean over MoE layers of E * sum_e f_e P_e: the shares of all ranks sum to the
 /// loss over all their tokens, and so do their gradients. f_e = tokens_per_expert / (K T) over all ranks, not
 /// differentiated; P_e = mean probability. Uniform routing gives 1 (in total).
 ///

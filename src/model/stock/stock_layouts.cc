@@ -1,5 +1,7 @@
 #include "model/stock/stock_layouts.h"
 
+#include <algorithm>
+
 #include "model/stock/granite_moe_layout.h"
 #include "model/stock/mixtral_layout.h"
 #include "model/stock/qwen2_moe_layout.h"
@@ -26,7 +28,11 @@ ModelConfig read_stock_config(const nlohmann::json& source, const std::string& w
 }
 
 StockForm stored_form(const ModelConfig& config) {
-  return {config.moe->expert_widths.front(), config.moe->shared_widths.front(), config.tie_word_embeddings,
+  // The same in every layer that has any.
+  const auto widest = [](const std::vector<int64_t>& widths) {
+    return *std::max_element(widths.begin(), widths.end());
+  };
+  return {widest(config.moe->expert_widths), widest(config.moe->shared_widths), config.tie_word_embeddings,
           config.qkv_bias};
 }
 

@@ -54,8 +54,9 @@ class LanguageModelSummary final : public RunSummary {
     std::vector<std::vector<int64_t>> sum;
     for (const json& line : recent_load_) {
       const auto load = line.get<std::vector<std::vector<int64_t>>>();
-      if (sum.empty()) sum.assign(load.size(), std::vector<int64_t>(load.front().size(), 0));
+      sum.resize(load.size());
       for (size_t layer = 0; layer < load.size(); ++layer) {
+        sum[layer].resize(load[layer].size());
         for (size_t expert = 0; expert < load[layer].size(); ++expert) sum[layer][expert] += load[layer][expert];
       }
     }
