@@ -62,4 +62,14 @@ void CalibrationPass::end() {
   importance_.clear();
 }
 
+void CalibrationPass::advance_unchanged(const Layer& layer) {
+  if (features_.converted_hidden_TD.is_same(features_.hidden_TD)) {
+    // Nothing was converted so far: the streams are one, and stay so.
+    features_.converted_hidden_TD = dense_TD_;
+    features_.activations_TF = at::Tensor();
+  } else {
+    advance(feed_forward(std::get<FeedForwardWeights>(layer.ffn), features_.converted_ffn_inputs_TD));
+  }
+}
+
 }  // namespace moe

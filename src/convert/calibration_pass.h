@@ -43,6 +43,8 @@ class CalibrationPass {
   const LayerFeatures& features() const { return features_; }
   /// Ends the layer: adds the converted stream's FFN output.
   void advance(const at::Tensor& converted_output_TD);
+  /// Ends a layer that stays as it is.
+  void advance_unchanged(const Layer& layer);
   /// After the last layer: nothing but the text needs to stay.
   void end();
 

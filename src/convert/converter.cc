@@ -69,7 +69,8 @@ class Converter {
         method_(request.methods.at(spec_.ffn().method())),
         options_(method_.options, spec_),
         router_init_(router_inits().at(spec_.router().init())),
-        source_(request.source) {
+        source_(request.source),
+        is_mixture_(mixtures_of(spec_.ffn(), config_)) {
     for (const ModelDirectory* const other : request.others) others_.emplace_back(*other);
   }
 
@@ -82,7 +83,9 @@ class Converter {
     agree(world_, "prepare conversion", [&] {
       if (world_.rank() == 0 && plans_ahead) PendingDirectory::require_absent(request_.output);
       if (!plans_ahead) {
-        for (int64_t layer = 0; layer < layers; ++layer) set_widths(layer, method_.widths(source_.config(), spec_));
+        for (int64_t layer = 0; layer < layers; ++layer) {
+          if (is_mixture_[layer]) set_widths(layer, method_.widths(source_.config(), spec_));
+        }
         open_writer();
       }
       if (!needs_calibration(method_, spec_)) return;
@@ -101,7 +104,7 @@ class Converter {
     }
     for (int64_t layer = 0; plans_ahead && layer < layers; ++layer) {
       plan_layer(layer);
-      set_widths(layer, layers_[layer].planned.widths());
+      if (is_mixture_[layer]) set_widths(layer, layers_[layer].planned->widths());
       finish_unit();
     }
     if (plans_ahead) agree(world_, "open the output", [&] { open_writer(); });
@@ -129,8 +132,8 @@ class Converter {
  private:
   /// A layer between planning and writing, and what is kept of it.
   struct ConvertedLayer {
-    PlannedLayer planned;
-    at::Tensor router;  ///< as it will be written
+    std::optional<PlannedLayer> planned;  ///< absent: the layer stays dense
+    at::Tensor router;                    ///< as it will be written
     json report;
   };
 
@@ -185,6 +188,7 @@ class Converter {
 
   /// What the method makes of a layer; with text, also its calibration, so that the next layer sees this one.
   void plan_layer(int64_t layer) {
+    if (!is_mixture_[layer]) return pass_layer(layer);
     Layer dense;
     agree(world_, concat("load layer ", layer), [&] {
       if (!pass_ && !method_.needs.weights) return;
@@ -249,6 +253,19 @@ class Converter {
     layers_.push_back({std::move(planned), router, std::move(layer_report)});
   }
 
+  /// A layer that stays dense: the text goes through it as it is, to the mixtures behind it.
+  void pass_layer(int64_t layer) {
+    const bool is_last = std::find(is_mixture_.begin() + layer, is_mixture_.end(), true) == is_mixture_.end();
+    agree(world_, concat("load layer ", layer), [&] {
+      if (!pass_ || is_last) return;
+      const Layer dense = source_.layer(layer);
+      release_layer(layer);
+      pass_->attend(dense);
+      pass_->advance_unchanged(dense);
+    });
+    layers_.push_back({std::nullopt, {}, json{{"layer", layer}, {"dense", true}}});
+  }
+
   FitRequest fit_request(int64_t layer, const Layer& dense) const {
     return {source_.config(), spec_, request_.source.path().string(), layer, std::get<FeedForwardWeights>(dense.ffn),
             pass_->features()};
@@ -292,7 +309,12 @@ class Converter {
 
   /// The layer's tensors in the order of the specs.
   void write_layer(int64_t layer) {
-    const PlannedLayer& planned = layers_[layer].planned;
+    if (!is_mixture_[layer]) {
+      for (const TensorSpec& spec : specs_.layers[layer])
+        write(spec.name, request_.source.tensor(spec.name), output_type(spec.id));
+      return;
+    }
+    const PlannedLayer& planned = *layers_[layer].planned;
     const PlannedLayer::Models models = stored_models();
     std::vector<at::Tensor> downs = planned.routed_downs(output_type({TensorPart::kDown, layer, 0}), models);
     for (const TensorSpec& spec : specs_.layers[layer]) {
@@ -366,7 +388,8 @@ class Converter {
     std::vector<std::pair<std::string, at::Tensor>> indices;
     for (size_t i = 0; i < layers_.size(); ++i) {
       const auto layer = static_cast<int64_t>(i);
-      const PlannedLayer& planned = layers_[i].planned;
+      if (!is_mixture_[layer]) continue;
+      const PlannedLayer& planned = *layers_[i].planned;
       if (at::Tensor neurons = planned.expert_neurons(); neurons.defined())
         indices.emplace_back(conversion_indices_name(layer), neurons);
       if (at::Tensor neurons = planned.shared_neurons(); neurons.defined())
@@ -396,6 +419,7 @@ class Converter {
   const MethodOptions options_;
   const RouterInit& router_init_;
   const DenseSource source_;
+  const std::vector<bool> is_mixture_;  ///< [layers]
   std::deque<DenseSource> others_;
   PlacedSpecs specs_;  ///< of the output, once the widths are known
   std::optional<CalibrationPass> pass_;

@@ -6,6 +6,7 @@
 
 #include "common/divisors.h"
 #include "common/error.h"
+#include "common/layer_ranges.h"
 #include "convert/conversion_methods.h"
 #include "convert/output_scale.h"
 #include "convert/router_init.h"
@@ -91,6 +92,10 @@ void check_others(const ConvertRequest& request) {
 
 }  // namespace
 
+std::vector<bool> mixtures_of(const v1::FfnExpertsSpec& ffn, const ModelConfig& config) {
+  return chosen_layers({ffn.layers().begin(), ffn.layers().end()}, config.num_layers, "convert: ffn.layers");
+}
+
 bool needs_calibration(const ConversionMethod& method, const v1::ConvertSpec& spec) {
   return !spec.calibration().data().empty() || !text_reader(method, spec).empty();
 }
@@ -118,6 +123,7 @@ void check_request(const ConvertRequest& request) {
   check_choice("dtype", spec.dtype(), {"source", "float32", "bfloat16"});
   MethodOptions(method.options, spec);
   check_sizes(method, request);
+  mixtures_of(spec.ffn(), request.source.config());
   check_applies(spec.ffn().method(), method, request.source.config(), request.source.path().string());
   if (spec.scale().mode() != "least_squares") {
     const double scale =

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "convert/conversion_method.h"
 #include "convert/converter.h"
@@ -15,6 +16,9 @@ void check_request(const ConvertRequest& request);
 /// with the reason.
 void check_applies(const std::string& name, const ConversionMethod& method, const ModelConfig& config,
                    const std::string& where);
+
+/// [layers]: which layers become mixtures, as ffn.layers says. Throws InvalidArgument with the item that is wrong.
+std::vector<bool> mixtures_of(const v1::FfnExpertsSpec& ffn, const ModelConfig& config);
 
 /// Whether a conversion runs the calibration text through the layers: where method, router or scale ask for it, and
 /// wherever text is given, for the report.

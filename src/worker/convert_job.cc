@@ -38,12 +38,16 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
   const nlohmann::json conversion = convert_model(request, context.world);
 
   JobOutcome outcome;
-  std::vector<double> scales;
-  nlohmann::json load = nlohmann::json::array();
+  std::vector<double> scales;  // of the mixtures
+  // Rows are of layers by their number: null and nothing where one stays dense.
+  nlohmann::json scale_rows = nlohmann::json::array(), load = nlohmann::json::array();
   for (const nlohmann::json& layer : conversion["layers"]) {
-    scales.push_back(layer["output_scale"]);
-    if (layer.contains("expert_load")) load.push_back(layer["expert_load"]);
+    const bool is_dense = layer.contains("dense");
+    if (!is_dense) scales.push_back(layer["output_scale"]);
+    scale_rows.push_back(is_dense ? nlohmann::json() : layer["output_scale"]);
+    load.push_back(layer.value("expert_load", nlohmann::json::array()));
   }
+  if (!conversion.contains("calibration")) load.clear();
   const ParameterCount parameters = count_parameters(ModelDirectory(context.output_path).config());
   outcome.metrics = {
       {"parameters_total", static_cast<double>(parameters.total)},
@@ -53,7 +57,7 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
       {"max_scale", *std::max_element(scales.begin(), scales.end())},
       {"seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count()},
       {"peak_memory_bytes", peak_of_ranks(memory, context.world)}};
-  outcome.details = {{"output_scales", scales}, {"expert_load", load}};
+  outcome.details = {{"output_scales", scale_rows}, {"expert_load", load}};
   if (conversion.contains("receipt")) {
     outcome.metrics.merge(receipt_metrics(conversion["receipt"]));
     outcome.details["receipt"] = conversion["receipt"];

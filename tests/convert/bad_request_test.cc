@@ -100,6 +100,16 @@ TEST_F(BadRequestTest, NamesFieldValueAndWhatWouldDo) {
               HasSubstr("/no/such/file.jsonl"));
 }
 
+TEST_F(BadRequestTest, LayersThatTheModelHasNotOrThatAreNone) {
+  const auto with = [this](const std::vector<std::string>& items) {
+    return refusal([&](auto& s) { s.mutable_ffn()->mutable_layers()->Add(items.begin(), items.end()); });
+  };
+  EXPECT_THAT(with({"0", "1-2"}),
+              HasSubstr("convert: ffn.layers: '1-2' names layer 2, and the model has layers 0 to 1"));
+  EXPECT_THAT(with({"last"}), HasSubstr("convert: ffn.layers: 'last' is no layer"));
+  EXPECT_THAT(with({"0-1", "1"}), HasSubstr("'1' names layer 1, which '0-1' has already"));
+}
+
 TEST_F(BadRequestTest, TooFewTokensForTheExperts) {
   write_file_atomically(folder_ / "short.jsonl", "{\"ids\": [1, 2, 3]}\n");
   v1::ConvertSpec spec = convert_spec("sequential", 48, 2, folder_ / "short.jsonl");

@@ -177,6 +177,24 @@ TEST(DenseFormatOfOneExpertTest, OfSeveralOverlappingExpertsTheReasonIsSaid) {
   EXPECT_THAT(refusal(folder / "converted", dense_spec()), HasSubstr("do not partition its FFN"));
 }
 
+/// Layers that were never converted are what they were; the others are put together again.
+TEST(DenseFormatOfMixedTest, SomeLayersAreTheSourceBitForBit) {
+  for (const char* family : testing::kTinyKinds) {
+    for (const char* layer : {"0", "1"}) {
+      const testing::TempDir folder;
+      testing::write_dense_model(folder / "dense", testing::tiny_config(family), 11, at::kBFloat16);
+      v1::ConvertSpec spec = testing::convert_spec("independent_random", 4, 2);
+      spec.mutable_ffn()->add_layers(layer);
+      testing::convert(spec, 7, folder / "dense", folder / "converted");
+      testing::export_to(folder / "converted", folder / "back", dense_spec());
+      const ModelDirectory before(folder / "dense"), after(folder / "back");
+      EXPECT_FALSE(after.config().moe);
+      for (const TensorSpec& tensor : logical_tensor_specs(before.config()))
+        EXPECT_TRUE(before.tensor(tensor.name).equal(after.tensor(tensor.name))) << family << " " << tensor.name;
+    }
+  }
+}
+
 /// The same to stock clients: exactly, narrower experts filled up with zeros.
 TEST(DenseFormatOfSharedTest, SharedAndUnequalPartsHaveAStockForm) {
   const testing::TempDir folder;

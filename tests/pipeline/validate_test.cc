@@ -99,6 +99,26 @@ TEST(ValidateTest, References) {
           "name a convert, train or export stage"));
 }
 
+/// Numbers and ranges, in quotes or not; what the model has is known to who converts it.
+TEST(ValidateTest, LayersOfConvert) {
+  const auto layers = [](const std::string& list) {
+    return problems_of(convert("ffn: {method: m, experts: 4, top_k: 2, layers: " + list +
+                               "}, router: {init: kaiming}, scale: {mode: k}"));
+  };
+  EXPECT_THAT(layers("[0, 2-5, 8-]"), IsEmpty());
+  EXPECT_THAT(layers("['0', \"2-5\", 999]"), IsEmpty());
+  EXPECT_THAT(layers("[]"), IsEmpty());
+  EXPECT_THAT(
+      layers("[0, first, 4-2, 3-3, 3]"),
+      ElementsAre("a.yaml:7: stages.convert.convert.ffn.layers.1: 'first' is no layer and no range of layers; write a "
+                  "number from 0 on, FIRST-LAST, or FIRST- for all from there on",
+                  "a.yaml:7: stages.convert.convert.ffn.layers.2: '4-2' ends before it begins; write the lower "
+                  "layer first",
+                  "a.yaml:7: stages.convert.convert.ffn.layers.4: '3' names layer 3, which '3-3' has already; "
+                  "name each layer once"));
+  EXPECT_THAT(layers("0-3"), ElementsAre(HasSubstr("expected a list, found")));
+}
+
 TEST(ValidateTest, FieldsOfConvert) {
   EXPECT_THAT(problems_of(convert("ffn: {experts: 0, top_k: 0}, router: {init: kaiming}, scale: {mode: k}")),
               ElementsAre("a.yaml:7: stages.convert.convert.ffn.method: missing; name a conversion method",

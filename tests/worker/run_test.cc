@@ -22,7 +22,10 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 std::string pipeline(const std::string& gate) {
   const std::string root = MOE_SOURCE_DIR;
@@ -69,6 +72,50 @@ class RunTest : public ::testing::Test {
   testing::TempDir folder_;
   fs::path out_ = folder_ / "out";
 };
+
+/// Some layers stay dense: converted, trained with experts on two ranks, measured, analysed, exported and drawn as
+/// such.
+TEST_F(RunTest, LayersThatStayDenseGoThroughTheWholePipeline) {
+  std::string yaml = pipeline(
+      "  - {name: analyze, analyze: {input: train.model, baseline: convert.model}}\n"
+      "  - {name: export, export: {input: train.model}}\n"
+      "  - {name: dense-again, export: {input: convert.model, format: dense, dtype: source}}\n");
+  yaml.replace(yaml.find("top_k: 2}"), 9, "top_k: 2, layers: [0, 2-3]}");
+  yaml.replace(yaml.find("  - name: train\n"), 16, "  - name: train\n    gang: {expert_parallel: 2}\n");
+  const testing::ProcessResult ran = run(yaml, {}, 2);
+  ASSERT_EQ(ran.exit_code, 0) << ran.err;
+  EXPECT_THAT(ran.out, AllOf(HasSubstr("load, layer 0"), HasSubstr("load, layer 2"), HasSubstr("load, layer 3"),
+                             Not(HasSubstr("load, layer 1")), Not(HasSubstr("load, layer 4"))));
+  const json widths = json::parse(read_file(out_ / "train/output-t0001/config.json"))["moe"]["expert_widths"];
+  const json scales = summary()["stages"][0]["details"]["output_scales"];
+  ASSERT_EQ(widths.size(), scales.size());
+  std::vector<size_t> mixtures, dense;
+  for (size_t layer = 0; layer < widths.size(); ++layer) {
+    (widths[layer] > 0 ? mixtures : dense).push_back(layer);
+    EXPECT_EQ(scales[layer].is_null(), widths[layer] == 0) << layer;
+  }
+  EXPECT_THAT(mixtures, ElementsAre(0, 2, 3));
+  std::ifstream metrics(out_ / "metrics.jsonl");
+  for (std::string line; std::getline(metrics, line);) {
+    const json step = json::parse(line);
+    if (!step.contains("expert_load")) continue;
+    ASSERT_EQ(step["expert_load"].size(), widths.size());
+    for (size_t layer = 0; layer < widths.size(); ++layer)
+      EXPECT_EQ(step["expert_load"][layer].size(), widths[layer] > 0 ? 4U : 0U) << layer;
+  }
+  const std::string html = read_file(out_ / "report.html");
+  EXPECT_THAT(html, AllOf(HasSubstr("layer 3, expert 0: "), Not(HasSubstr("layer 1, expert"))));
+  const json analysis = json::parse(read_file(out_ / "analyze/output-t0001/analysis.json"));
+  EXPECT_TRUE(analysis["layers"][2].contains("experts"));
+  EXPECT_FALSE(analysis["layers"][1].contains("experts"));
+  EXPECT_TRUE(analysis["layers"][1].contains("ffn"));
+  const json exported = json::parse(read_file(out_ / "export/output-t0001/config.json"));
+  EXPECT_EQ(exported["model_type"], "qwen2_moe");
+  EXPECT_EQ(exported["mlp_only_layers"], json(dense));
+  // Before training it is the model that it was made of.
+  EXPECT_EQ(xxh3_hex_of_file(out_ / "dense-again/output-t0001/model.safetensors"),
+            xxh3_hex_of_file(std::string(MOE_SOURCE_DIR) + "/examples/base-7m/model.safetensors"));
+}
 
 TEST_F(RunTest, LeavesSummaryReportAndMetricsAndDoesNothingTwice) {
   const testing::ProcessResult first = run(pipeline(kOpenGate), {}, 2);

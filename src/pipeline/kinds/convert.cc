@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "common/error.h"
+#include "common/layer_ranges.h"
 #include "pipeline/defaults.h"
 #include "pipeline/kinds/kinds.h"
 
@@ -64,6 +65,8 @@ void check_ffn(const v1::FfnExpertsSpec& ffn, const FieldChecks& checks) {
   }
   checks.at_least("ffn.shared_experts", ffn.has_shared_experts(), ffn.shared_experts(), 0);
   checks.at_least("ffn.expert_width", ffn.has_expert_width(), ffn.expert_width(), 1);
+  for (const LayerRangeProblem& problem : layer_range_problems({ffn.layers().begin(), ffn.layers().end()}))
+    checks.add(concat("ffn.layers.", problem.item), problem.message);
   check_options(ffn, checks);
 }
 
@@ -169,7 +172,9 @@ JobKind convert_kind() {
       .plan =
           [](const v1::Stage& stage) {
             const v1::FfnExpertsSpec& ffn = stage.convert().ffn();
-            return concat(ffn.method(), ", ", ffn.experts(), " experts, top-", ffn.top_k());
+            const std::string layers = comma_separated({ffn.layers().begin(), ffn.layers().end()});
+            return concat(ffn.method(), ", ", ffn.experts(), " experts, top-", ffn.top_k(),
+                          layers.empty() ? "" : concat(", layers ", layers));
           },
       // Before there were sections.
       .moved = {{"method", 2, "ffn.method"},
