@@ -40,6 +40,7 @@ enum RngStream : uint32_t {
   kStreamSampling = 5,
   kStreamRowOrder = 6,
   kStreamNeuronClusters = 7,
+  kStreamUpcycle = 10,
   kStreamTokenClusters = 16,
   kStreamDocumentClusters = 17,
   kStreamTest = 100,

@@ -1,5 +1,6 @@
 #include "convert/conversion_method.h"
 
+#include "comm/agreement.h"
 #include "common/divisors.h"
 #include "common/error.h"
 
@@ -24,6 +25,12 @@ std::string division_problem(const ModelConfig& config, const v1::FfnExpertsSpec
       has_shared ? concat(" and ffn.shared_experts ", ffn.shared_experts(), " together do") : std::string(" does"),
       " not divide the FFN width ", config.intermediate_size,
       has_shared ? "; let their sum be one of " : "; use one of ", divisors_of(config.intermediate_size));
+}
+
+void throw_overflow(int64_t layer) {
+  throw_agreed<InvalidArgument>(concat("convert: layer ", layer,
+                                       ": what neurons give on the calibration text is NaN or infinite: the "
+                                       "activations overflow float32, as those of a damaged or diverged model do"));
 }
 
 std::string needs_gated_ffn(const ModelConfig& config) {

@@ -56,7 +56,10 @@ struct ConversionMethod {
   /// Why these sizes, or options with them, cannot be, as the end of an error, with what to use instead; empty if they
   /// can. Absent: experts and shared experts together divide the FFN's width.
   std::function<std::string(const ModelConfig& config, const v1::FfnExpertsSpec& ffn)> size_problem{};
-  bool has_router = false;     ///< plans bring a router; router.init is left aside
+  bool has_router = false;  ///< plans bring a router; router.init is left aside
+  /// How many experts, one after the other, share a row of the router (virtual groups): router.init makes a row for
+  /// each such group. Absent: 1.
+  std::function<int64_t(const MethodOptions& options)> router_group{};
   GroupTokens group_tokens{};  ///< with needs.gradients; absent: one group
   /// Why the method cannot convert the FFNs of this model, as the end of "method X does not apply: "; empty if it can.
   /// Absent: it converts those of every family.
@@ -71,6 +74,9 @@ LayerWidths equal_parts(const ModelConfig& config, const v1::ConvertSpec& spec);
 
 /// The size_problem of a method that has none of its own.
 std::string division_problem(const ModelConfig& config, const v1::FfnExpertsSpec& ffn);
+
+/// For methods that compare what neurons give on the calibration text, on every rank: it is NaN or infinite.
+[[noreturn]] void throw_overflow(int64_t layer);
 
 /// For methods that score neurons by what their gate does.
 std::string needs_gated_ffn(const ModelConfig& config);

@@ -10,6 +10,7 @@
 #include "convert/methods/sequential.h"
 #include "convert/methods/sharing_inner.h"
 #include "convert/methods/sharing_inter.h"
+#include "convert/methods/upcycle.h"
 
 namespace moe {
 
@@ -27,6 +28,7 @@ const Registry<ConversionMethod>& conversion_methods() {
                                                       {"coactivation", coactivation()},
                                                       {"pruned_random", pruned_random()},
                                                       {"pruned_gradient", pruned_gradient()},
+                                                      {"upcycle", upcycle()},
                                                   });
   return methods;
 }

@@ -222,13 +222,9 @@ class Converter {
     PlannedLayer planned(std::move(plan), source_.config(), layer);
     MOE_CHECK(!method_.widths || planned.widths() == method_.widths(source_.config(), spec_),
               "the method said other widths than it planned (layer ", layer, ")");
-    const RouterRequest router_request{
-        spec_.ffn().experts(), config_.hidden_size,      layer,
-        request_.seed,         spec_.router().scaling(), pass_ ? &pass_->features().ffn_inputs : nullptr};
     // Calibrated as it will be read back.
-    const at::Tensor router =
-        (method_.has_router ? planned.plan().router_ED : router_init_.make(router_request, world_))
-            .to(output_type({TensorPart::kRouter, layer}));
+    const at::Tensor router = (method_.has_router ? planned.plan().router_ED : initial_router(layer))
+                                  .to(output_type({TensorPart::kRouter, layer}));
 
     json layer_report = {{"layer", layer}};
     add_widths(planned.widths(), layer_report);
@@ -264,6 +260,19 @@ class Converter {
       pass_->advance_unchanged(dense);
     });
     layers_.push_back({std::nullopt, {}, json{{"layer", layer}, {"dense", true}}});
+  }
+
+  /// What router.init makes. [experts, hidden]
+  at::Tensor initial_router(int64_t layer) {
+    const int64_t group = method_.router_group ? method_.router_group(options_) : 1;
+    const RouterRequest router_request{spec_.ffn().experts() / group,
+                                       config_.hidden_size,
+                                       layer,
+                                       request_.seed,
+                                       spec_.router().scaling(),
+                                       pass_ ? &pass_->features().ffn_inputs : nullptr};
+    const at::Tensor rows = router_init_.make(router_request, world_);
+    return group == 1 ? rows : rows.repeat_interleave(group, 0);
   }
 
   FitRequest fit_request(int64_t layer, const Layer& dense) const {

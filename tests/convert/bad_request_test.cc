@@ -48,7 +48,7 @@ class BadRequestTest : public ConversionTest {
   }
 };
 
-// A method that looks at gates, on a family without them; no method of the list needs one yet.
+// A method that looks at gates, on a family without them.
 TEST(ApplicableTest, AMethodRefusesAModelWithItsReason) {
   const ConversionMethod gate_reader{.summary = "a test's", .plan = {}, .refusal = needs_gated_ffn};
   EXPECT_NO_THROW(check_applies("gate_reader", gate_reader, testing::tiny_config("llama"), "dir"));
@@ -67,7 +67,7 @@ TEST(ApplicableTest, AMethodRefusesAModelWithItsReason) {
 TEST_F(BadRequestTest, NamesFieldValueAndWhatWouldDo) {
   EXPECT_THAT(refusal([](auto& s) { s.mutable_ffn()->set_experts(5); }),
               AllOf(HasSubstr("ffn.experts 5"), HasSubstr("width 48"), HasSubstr("1, 2, 3, 4, 6, 8")));
-  EXPECT_THAT(refusal([](auto& s) { s.mutable_ffn()->set_experts(0); }), HasSubstr("ffn.experts 0"));
+  EXPECT_THAT(refusal([](auto& s) { s.mutable_ffn()->set_experts(0); }), HasSubstr("ffn.experts is 0"));
   EXPECT_THAT(refusal([](auto& s) { s.mutable_ffn()->set_top_k(5); }),
               AllOf(HasSubstr("ffn.top_k is 5"), HasSubstr("use 1 to 4")));
   EXPECT_THAT(refusal([](auto& s) { s.mutable_ffn()->set_top_k(0); }), HasSubstr("ffn.top_k is 0"));

@@ -73,6 +73,25 @@ void give_needed_text(v1::ConvertSpec& spec, const fs::path& calibration) {
     add_calibration(spec, calibration);
 }
 
+std::string no_partition_of(const std::string& method, const ModelConfig& config) {
+  const ConversionMethod& row = conversion_methods().at(method);
+  if (!row.is_partition) return method + " makes no partition";
+  return row.refusal ? row.refusal(config) : "";
+}
+
+double count_all_alike(v1::ConvertSpec& spec) {
+  const bool brings_router = conversion_methods().at(spec.ffn().method()).has_router;
+  if (brings_router) {
+    spec.mutable_router()->set_topk_norm("straight_through");
+  } else {
+    spec.mutable_router()->set_init("zero");
+  }
+  const double scale = brings_router ? 1 : spec.ffn().experts();
+  spec.mutable_scale()->set_mode("fixed");
+  spec.mutable_scale()->set_value(scale);
+  return scale;
+}
+
 void write_dense_model(const fs::path& path, const ModelConfig& config, uint64_t seed, at::ScalarType dtype) {
   Decoder decoder(config, at::kFloat, {});
   fill_random(decoder, seed);

@@ -42,8 +42,10 @@ v1::ConvertSpec spec_of(const std::string& method, const Size& size) {
 LayerPlan plan(const std::string& method, const Size& size, int64_t layer, uint64_t seed) {
   const ModelConfig config = config_of(size.width);
   const v1::ConvertSpec spec = spec_of(method, size);
-  return conversion_methods().at(method).plan({.config = config, .spec = spec, .layer = layer, .seed = seed},
-                                              *make_self_communicator());
+  const ConversionMethod& row = conversion_methods().at(method);
+  const MethodOptions options(row.options, spec);
+  return row.plan({.config = config, .spec = spec, .layer = layer, .seed = seed, .options = options},
+                  *make_self_communicator());
 }
 
 /// The neurons of each expert of a plan that copies neurons.

@@ -15,7 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::convert;
-using testing::convert_spec;
 
 const fs::path kModels = fs::path(MOE_SOURCE_DIR) / ".." / "shared" / "models";
 
@@ -23,6 +22,8 @@ class RealModelTest : public ::testing::TestWithParam<std::tuple<const char*, in
  protected:
   void SetUp() override {
     if (!fs::exists(model())) GTEST_SKIP() << model() << " is not on this machine";
+    const std::string reason = testing::no_partition_of(method(), ModelDirectory(model()).config());
+    if (!reason.empty()) GTEST_SKIP() << reason;
   }
   fs::path model() const { return kModels / std::get<0>(GetParam()); }
   int experts() const { return std::get<1>(GetParam()); }
@@ -32,15 +33,13 @@ class RealModelTest : public ::testing::TestWithParam<std::tuple<const char*, in
 };
 
 TEST_P(RealModelTest, AllExpertsAtScaleNAreTheDenseModel) {
-  if (!conversion_methods().at(method()).is_partition) GTEST_SKIP() << method() << " is no partition";
   const ModelConfig config = ModelDirectory(model()).config();
   v1::ConvertSpec spec = convert_spec(method(), experts(), experts());
   *spec.mutable_ffn() = testing::sizes_of(method(), config.intermediate_size, experts(), experts()).value();
   testing::write_calibration(folder_ / "ids.jsonl", 20, config.vocab_size, 6);
   testing::give_needed_text(spec, folder_ / "ids.jsonl");
   spec.mutable_calibration()->set_tokens(500);
-  spec.mutable_router()->set_init("zero");
-  spec.mutable_scale()->set_mode("unbiased");
+  testing::count_all_alike(spec);
   convert(spec, 3, model(), folder_ / "out");
   const TokenBatch batch = testing::random_batch({100, 56}, config.vocab_size, 4);
   const at::Tensor expected = testing::logits_of(model(), batch), actual = testing::logits_of(folder_ / "out", batch);
