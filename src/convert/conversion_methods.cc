@@ -11,6 +11,7 @@
 #include "convert/methods/sharing_inner.h"
 #include "convert/methods/sharing_inter.h"
 #include "convert/methods/upcycle.h"
+#include "convert/methods/weave.h"
 
 namespace moe {
 
@@ -29,6 +30,7 @@ const Registry<ConversionMethod>& conversion_methods() {
                                                       {"pruned_random", pruned_random()},
                                                       {"pruned_gradient", pruned_gradient()},
                                                       {"upcycle", upcycle()},
+                                                      {"weave", weave()},
                                                   });
   return methods;
 }
