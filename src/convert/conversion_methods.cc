@@ -1,5 +1,6 @@
 #include "convert/conversion_methods.h"
 
+#include "convert/methods/analytic.h"
 #include "convert/methods/coactivation.h"
 #include "convert/methods/importance.h"
 #include "convert/methods/independent_clustering.h"
@@ -31,6 +32,7 @@ const Registry<ConversionMethod>& conversion_methods() {
                                                       {"pruned_gradient", pruned_gradient()},
                                                       {"upcycle", upcycle()},
                                                       {"weave", weave()},
+                                                      {"analytic", analytic()},
                                                   });
   return methods;
 }
