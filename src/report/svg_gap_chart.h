@@ -9,18 +9,18 @@ namespace moe {
 /// A row: a hollow dot where it began, a full one where it ended, and a line between. Either may be missing.
 struct GapChartRow {
   std::string name;
-  std::optional<double> before;
-  std::optional<double> after;
+  std::optional<double> before{};
+  std::optional<double> after{};
 };
 
 struct GapChart {
   /// Read out by screen readers.
   std::string label;
-  std::string x_title;
-  std::vector<GapChartRow> rows;
+  std::string x_title{};
+  std::vector<GapChartRow> rows{};
   /// A line from top to bottom, with its name; values are read against it.
-  std::optional<double> reference;
-  std::string reference_name;
+  std::optional<double> reference{};
+  std::string reference_name{};
 };
 
 /// The chart as one <svg> element, as high as its rows need. Values that are not finite are left out; without any it
