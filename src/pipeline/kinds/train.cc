@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <string>
+#include <vector>
 
 #include "common/error.h"
 #include "common/idle_ranks.h"
@@ -9,6 +11,7 @@
 namespace moe {
 namespace {
 
+const std::vector<std::string> kBalances{"auxiliary", "selection_bias", "quantile", "none"};
 constexpr double kBalanceLoss = 0.01, kSelectionBiasRate = 1e-3;
 
 v1::TrainSpec filled_train(const v1::TrainSpec& train) {
@@ -47,7 +50,7 @@ v1::TrainSpec filled_train(const v1::TrainSpec& train) {
 /// stand in every effective spec.
 void check_routers(const v1::TrainSpec& train, const FieldChecks& checks) {
   checks.at_least("balance_loss", train.has_balance_loss(), train.balance_loss(), 0.0);
-  checks.choice("balance", train.has_balance(), train.balance(), {"auxiliary", "selection_bias", "quantile", "none"});
+  checks.choice("balance", train.has_balance(), train.balance(), kBalances);
   checks.choice("balance_scope", train.has_balance_scope(), train.balance_scope(),
                 {"micro_batch", "sequence", "global_batch"});
   checks.positive("selection_bias_rate", train.has_selection_bias_rate(), train.selection_bias_rate());
@@ -58,6 +61,7 @@ void check_routers(const v1::TrainSpec& train, const FieldChecks& checks) {
                concat("frozen_router_steps ", train.frozen_router_steps(), " is greater than steps ", train.steps()));
   }
   const std::string balance = train.has_balance() ? train.balance() : "auxiliary";
+  if (std::find(kBalances.begin(), kBalances.end(), balance) == kBalances.end()) return;
   const auto no_effect = [&](const char* field, const auto& value, const char* needed) {
     checks.add(field, concat("has no effect (", value, ") with balance '", balance, "'; set balance: ", needed,
                              " or remove it"));
