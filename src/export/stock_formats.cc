@@ -42,7 +42,7 @@ void add_common_reasons(const ModelConfig& config, Reasons& reasons) {
   if (moe.has_selection_bias) {
     reasons.emplace_back(
         "its routers have selection biases (train.balance selection_bias or quantile), which no router with softmax "
-        "scores has: train the model without with balance: auxiliary, or keep it native");
+        "scores has: train without them (balance: auxiliary), or keep it native");
   }
   if (moe.num_experts < 2) reasons.push_back(concat(moe.num_experts, " expert: stock mixtures have at least 2"));
   if ((moe.topk_norm == "straight_through" || moe.topk_norm == "unit") && moe.top_k > 1) {
