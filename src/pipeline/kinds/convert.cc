@@ -16,7 +16,8 @@ v1::ConvertSpec filled_convert(const v1::ConvertSpec& convert) {
   const bool is_published = convert.preset() == "published";
   if (!filled.has_preset()) filled.set_preset("ours");
   if (!filled.has_dtype()) filled.set_dtype("source");
-  const v1::FfnExpertsSpec& ffn = *filled.mutable_ffn();
+  v1::FfnExpertsSpec& ffn = *filled.mutable_ffn();
+  if (!ffn.has_shared_experts()) ffn.set_shared_experts(0);
   v1::RouterSpec& router = *filled.mutable_router();
   if (!router.has_init()) router.set_init("random_selection");
   // The papers use the router rows as they are and the scale N / K (llama-moe-v1 1.11, llama-moe-v2 1.3).
