@@ -154,11 +154,11 @@ ExportContents narrower_contents(const ModelDirectory& model) {
   ExportContents contents{.config = to_json(dense), .tensors = {}, .notes = {}};
   for (const TensorSpec& spec : logical_tensor_specs(dense)) {
     PiecedTensor& tensor = contents.tensors.emplace_back(PiecedTensor{spec.name, spec.shape});
-    if (is_of_neurons(spec.id)) {
+    if (is_of_neurons(spec.id, model.config())) {
       tensor.pieces.push_back({.source = tensor_name(dense, {spec.id.part, spec.id.layer, 0, spec.id.is_bias})});
       if (spec.id.part == TensorPart::kDown) tensor.pieces.back().factor = moe.output_scale[spec.id.layer];
     } else {
-      tensor.pieces.push_back({native_name(spec, dense)});
+      tensor.pieces.push_back({native_name(spec, model.config())});
     }
   }
   contents.notes.push_back(concat("the only expert, ", dense.intermediate_size, " of ",
