@@ -61,6 +61,9 @@ struct ConversionMethod {
   /// each such group. Absent: 1.
   std::function<int64_t(const MethodOptions& options)> router_group{};
   GroupTokens group_tokens{};  ///< with needs.gradients; absent: one group
+  /// The router.init by which an expert is routed the tokens that it was made for; empty if there is none such. Another
+  /// one is warned of. Absent: none.
+  std::function<std::string(const MethodOptions& options)> own_router_init{};
   /// Why the method cannot convert the FFNs of this model, as the end of "method X does not apply: "; empty if it can.
   /// Absent: it converts those of every family.
   std::function<std::string(const ModelConfig&)> refusal{};

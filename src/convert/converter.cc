@@ -15,6 +15,7 @@
 #include "checkpoint/pending_directory.h"
 #include "comm/agreement.h"
 #include "common/error.h"
+#include "common/log.h"
 #include "convert/calibration_pass.h"
 #include "convert/dense_source.h"
 #include "convert/layer_fit.h"
@@ -75,6 +76,7 @@ class Converter {
   }
 
   json run() {
+    warn_of_router();
     const int64_t layers = config_.num_layers;
     // Layers are planned and written one after the other where the sizes of all tensors are known before.
     const bool plans_ahead = !method_.widths;
@@ -136,6 +138,16 @@ class Converter {
     at::Tensor router;                    ///< as it will be written
     json report;
   };
+
+  /// Experts that are made for what another router would send them.
+  void warn_of_router() const {
+    const std::string own = method_.own_router_init ? method_.own_router_init(options_) : "";
+    if (own.empty() || own == spec_.router().init()) return;
+    log_shared_warning(
+        concat("event=router_init_apart method=", spec_.ffn().method(), " router_init=", spec_.router().init(),
+               " reason=\"the experts are made for the tokens that router.init ", own,
+               " sends them, and others are sent by this one until it is trained\"; set router: {init: ", own, "}"));
+  }
 
   void finish_unit() {
     ++done_;
@@ -223,7 +235,7 @@ class Converter {
     MOE_CHECK(!method_.widths || planned.widths() == method_.widths(source_.config(), spec_),
               "the method said other widths than it planned (layer ", layer, ")");
     // Calibrated as it will be read back.
-    const at::Tensor router = (method_.has_router ? planned.plan().router_ED : initial_router(layer))
+    const at::Tensor router = (method_.has_router ? planned.plan().router_ED : initial_router(layer, inputs.importance))
                                   .to(output_type({TensorPart::kRouter, layer}));
 
     json layer_report = {{"layer", layer}};
@@ -263,14 +275,19 @@ class Converter {
   }
 
   /// What router.init makes. [experts, hidden]
-  at::Tensor initial_router(int64_t layer) {
+  at::Tensor initial_router(int64_t layer, const Importance* importance) {
     const int64_t group = method_.router_group ? method_.router_group(options_) : 1;
-    const RouterRequest router_request{spec_.ffn().experts() / group,
-                                       config_.hidden_size,
-                                       layer,
-                                       request_.seed,
-                                       spec_.router().scaling(),
-                                       pass_ ? &pass_->features().ffn_inputs : nullptr};
+    const int64_t experts = spec_.ffn().experts() / group;
+    const RouterRequest router_request{
+        experts,
+        config_.hidden_size,
+        layer,
+        request_.seed,
+        spec_.router().scaling(),
+        pass_ ? &pass_->features().ffn_inputs : nullptr,
+        importance != nullptr && importance->group_rows_GD.defined() && importance->group_rows_GD.size(0) == experts
+            ? importance->group_rows_GD
+            : at::Tensor()};
     const at::Tensor rows = router_init_.make(router_request, world_);
     return group == 1 ? rows : rows.repeat_interleave(group, 0);
   }

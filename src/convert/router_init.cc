@@ -85,9 +85,11 @@ at::Tensor random_selection(const RouterRequest& request, Communicator& world) {
 
 /// Centroids of clusters of the MLP inputs are, the same as those of which a method groups tokens (group_by_router).
 at::Tensor hidden_clustering(const RouterRequest& request, Communicator& world) {
-  return router_of_rows(feature_centroids(*request.features, request.experts, request.seed, request.layer,
-                                          "router.init hidden_clustering", world),
-                        request, world);
+  const at::Tensor rows_ED = request.centroids_ED.defined()
+                                 ? request.centroids_ED
+                                 : feature_centroids(*request.features, request.experts, request.seed, request.layer,
+                                                     "router.init hidden_clustering", world);
+  return router_of_rows(rows_ED, request, world);
 }
 
 /// U(-1 / sqrt(hidden), 1 / sqrt(hidden)): Kaiming-uniform with a = sqrt(5), as LLaMA-MoE v2's vanilla script.

@@ -19,6 +19,8 @@ struct RouterRequest {
   uint64_t seed = 0;
   std::string scaling = "calibrated";  ///< of rows taken from text: "calibrated" or "raw"
   const CalibrationFeatures* features = nullptr;
+  /// feature_centroids() of these features in as many clusters as experts, where a method has them already.
+  at::Tensor centroids_ED{};
 };
 
 /// Makes a layer's router [experts, hidden] in float, the same on every rank. Collective over `world`.

@@ -29,19 +29,23 @@ nlohmann::json describe_methods() {
     const ConversionMethod& method = conversion_methods().at(name);
     nlohmann::json options = nlohmann::json::array();
     for (const MethodOption& option : method.options) {
-      nlohmann::json described = {
+      nlohmann::json item = {
           {"name", option.name}, {"default", option.fallback}, {"values", option.range()}, {"help", option.help}};
-      if (!option.published.empty()) described["published"] = option.published;
-      options.push_back(std::move(described));
+      if (!option.published.empty()) item["published"] = option.published;
+      options.push_back(std::move(item));
     }
-    methods.push_back({{"name", name},
-                       {"summary", method.summary},
-                       {"partition", method.is_partition},
-                       {"calibration_text", method.needs.text()},
-                       {"needs", needs_text(method.needs)},
-                       {"shared_experts", method.has_shared},
-                       {"expert_width", method.has_free_width},
-                       {"options", std::move(options)}});
+    const std::string router =
+        method.own_router_init ? method.own_router_init(MethodOptions(method.options, {})) : std::string();
+    nlohmann::json described = {{"name", name},
+                                {"summary", method.summary},
+                                {"partition", method.is_partition},
+                                {"calibration_text", method.needs.text()},
+                                {"needs", needs_text(method.needs)},
+                                {"shared_experts", method.has_shared},
+                                {"expert_width", method.has_free_width},
+                                {"options", std::move(options)}};
+    if (!router.empty()) described["router_init"] = router;
+    methods.push_back(std::move(described));
   }
   return methods;
 }
@@ -54,6 +58,8 @@ void print_methods(const nlohmann::json& methods) {
               << (method["calibration_text"].get<bool>() ? " (needs calibration.data)" : "")
               << (method["shared_experts"].get<bool>() ? "; takes shared_experts" : "")
               << (method["expert_width"].get<bool>() ? "; takes expert_width" : "") << "\n";
+    if (method.contains("router_init"))
+      std::cout << "  goes with router: {init: " << method["router_init"].get<std::string>() << "}\n";
     for (const nlohmann::json& option : method["options"]) {
       std::cout << "    options." << option["name"].get<std::string>() << "  " << option["help"].get<std::string>()
                 << ": " << option["values"].get<std::string>() << "; default " << option["default"].get<std::string>();

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <set>
 
@@ -12,8 +13,10 @@
 #include "common/error.h"
 #include "convert/conversion_fixture.h"
 #include "convert/importance.h"
+#include "convert/router_init.h"
 #include "convert/token_groups.h"
 #include "testing/compare.h"
+#include "testing/random_tensor.h"
 #include "testing/tiny_model.h"
 
 namespace moe {
@@ -254,6 +257,54 @@ TEST_F(ImportanceMethodsTest, TheRouterIsThatOfTheGroups) {
                           router[layer].group_rows_GD))
         << layer;
   }
+}
+
+/// And of a method that groups nothing, for which the router clusters the tokens itself.
+TEST_F(ImportanceMethodsTest, TheRouterOfGroupsIsThatOfTheInit) {
+  const auto routers = [&](const std::string& method) {
+    v1::ConvertSpec spec = request(method, 4, 0);
+    spec.mutable_router()->set_init("hidden_clustering");
+    convert(spec, kSeed, dense(), folder_ / method);
+    const ModelDirectory written(folder_ / method);
+    return at::stack(
+        {written.tensor("model.layers.0.mlp.router.weight"), written.tensor("model.layers.1.mlp.router.weight")});
+  };
+  EXPECT_TRUE(at::equal(routers("importance"), routers("sequential")));
+}
+
+std::string warned(const std::function<void()>& work) {
+  ::testing::internal::CaptureStderr();
+  work();
+  return ::testing::internal::GetCapturedStderr();
+}
+
+TEST_F(ImportanceMethodsTest, WarnsOfARouterThatSendsOtherTokens) {
+  const auto log_of = [&](const std::string& method, const std::string& clusters, const std::string& init) {
+    v1::ConvertSpec spec = request(method, 3, method == "residual" ? 1 : 0);
+    set_option(spec, "clusters", clusters);
+    spec.mutable_router()->set_init(init);
+    return warned([&] { convert(spec, kSeed, dense(), folder_ / concat("warned", made_++)); });
+  };
+  EXPECT_THAT(log_of("residual", "router", "random_selection"),
+              AllOf(HasSubstr("event=router_init_apart method=residual router_init=random_selection"),
+                    HasSubstr("set router: {init: hidden_clustering}")));
+  EXPECT_THAT(log_of("independent_gradient", "router", "zero"), HasSubstr("event=router_init_apart"));
+  for (const auto& [clusters, init] : {std::pair("router", "hidden_clustering"), std::pair("text", "random_selection")})
+    EXPECT_THAT(log_of("importance", clusters, init), ::testing::Not(HasSubstr("router_init_apart"))) << clusters;
+}
+
+/// Rows that are given are not looked for again.
+TEST(GivenCentroidsTest, AreTheRouter) {
+  const at::Tensor x = testing::random_normal({20, 4}, 3, at::kFloat),
+                   rows = testing::random_normal({3, 4}, 4, at::kFloat);
+  const CalibrationFeatures features{x, 0, 20};
+  const auto router = [&](const at::Tensor& centroids) {
+    return router_inits()
+        .at("hidden_clustering")
+        .make({3, 4, 0, 1, "raw", &features, centroids}, *make_self_communicator());
+  };
+  EXPECT_TRUE(at::equal(router(rows), rows));
+  EXPECT_FALSE(at::equal(router({}), rows));
 }
 
 TEST_F(ImportanceMethodsTest, PrunedKeepsTheNeuronsAskedFor) {

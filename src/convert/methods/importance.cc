@@ -11,7 +11,8 @@ ConversionMethod split_by_importance() {
           .widths = equal_parts,
           .needs = {.gradients = true},
           .options = {clusters_option("router"), normalise_option("none")},
-          .group_tokens = group_for_experts};
+          .group_tokens = group_for_experts,
+          .own_router_init = router_of_groups};
 }
 
 }  // namespace moe

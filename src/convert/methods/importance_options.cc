@@ -48,6 +48,10 @@ TokenGroups group_for_all_experts(const LayerInputs& inputs, const std::vector<a
   return group_by_option(inputs, hidden_TD, inputs.spec.ffn().experts() + inputs.spec.ffn().shared_experts(), world);
 }
 
+std::string router_of_groups(const MethodOptions& options) {
+  return options.choice("clusters") == "router" ? "hidden_clustering" : "";
+}
+
 at::Tensor scores_by_option(const LayerInputs& inputs) {
   return comparable_scores(*inputs.importance, inputs.options.choice("normalise"));
 }

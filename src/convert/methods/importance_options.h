@@ -21,6 +21,9 @@ TokenGroups group_for_experts(const LayerInputs& inputs, const std::vector<at::T
 TokenGroups group_for_all_experts(const LayerInputs& inputs, const std::vector<at::Tensor>& hidden_TD,
                                   Communicator& world);
 
+/// The router.init that has a row for each group of group_for_experts; empty where those are of documents.
+std::string router_of_groups(const MethodOptions& options);
+
 /// Scores by the option `normalise`. [groups, F]
 at::Tensor scores_by_option(const LayerInputs& inputs);
 

@@ -35,7 +35,8 @@ ConversionMethod residual() {
           .options = {clusters_option("router"), normalise_option("none")},
           .has_shared = true,
           .size_problem = residual_problem,
-          .group_tokens = group_for_experts};
+          .group_tokens = group_for_experts,
+          .own_router_init = router_of_groups};
 }
 
 }  // namespace moe
