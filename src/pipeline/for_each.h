@@ -18,7 +18,8 @@ namespace moe {
 ///         - {name: evaluate, evaluate: {input: convert.model, data: [{path: valid.jsonl}]}}
 ///
 /// makes random-s1-convert, random-s1-evaluate, random-s2-convert, ... What a variant says under a stage's name is laid
-/// over that stage's job, key by key; with seeds, each stage has the seed, and none of its own. Names of the group's own stages
+/// over that stage's job, key by key; with seeds, each stage has the seed, and none of its own. Names of the group's
+/// own stages
 /// ("convert.model", a gate's "evaluate.loss") mean those of the same variant. Values keep the line they were written
 /// at. What cannot be written out is left out, with a problem.
 void expand_for_each(YamlNode& document, Problems& problems);

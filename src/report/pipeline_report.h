@@ -68,8 +68,8 @@ struct ModelReport {
 
 /// One way to convert, on its way through the pipeline: a row of the leaderboard.
 struct ComparedConversion {
-  /// The conversion's stage (without what all of them end in, "-convert"), followed by the last training's where it was trained in several ways; a dense model's
-  /// name.
+  /// The conversion's stage (without what all of them end in, "-convert"), followed by the last training's where it was
+  /// trained in several ways; a dense model's name.
   std::string label;
   /// "8, top-2", or "7 + 1 shared, top-1"; empty for a dense model.
   std::string experts;

@@ -131,7 +131,7 @@ TEST(DefaultsTest, ThePublishedPresetFillsWhatIsAbsentOnly) {
 // to the schema and forgotten in the row of its kind fails here, and so does a section.
 TEST(DefaultsTest, NoOptionalFieldIsForgotten) {
   const std::set<std::string> by_the_model{"sequence_length", "template", "expert_width", "moe.v1.ScaleSpec.value",
-                                          "baseline"};
+                                           "baseline"};
   int checked = 0;
   const std::function<void(const google::protobuf::Message&)> check = [&](const google::protobuf::Message& message) {
     const auto* type = message.GetDescriptor();
