@@ -236,7 +236,7 @@ std::string analytic_size_problem(const ModelConfig& config, const v1::FfnExpert
     return concat("ffn.options.marks ", marks, " is more than the ", config.intermediate_size,
                   " neurons of the FFN; use fewer");
   }
-  return parts_problem(config, ffn);
+  return division_problem(config, ffn);
 }
 
 }  // namespace
