@@ -47,6 +47,9 @@ v1::Job training_job() {
     v1::LayerLoad& load = *job.add_expert_load();
     for (const int64_t tokens : {100, 300, 100, layer == 0 ? 300 : 1500}) load.add_tokens(tokens);
   }
+  job.add_expert_load();  // a dense layer
+  v1::LayerLoad& last = *job.add_expert_load();
+  for (int expert = 0; expert < 4; ++expert) last.add_tokens(500);
   return job;
 }
 
@@ -95,6 +98,8 @@ TEST(DescribeTest, AJobWithItsCurveAndLoad) {
             ContainsRegex("validation_loss.general +1.812 +nats per token")));
   // Two layers: even is 200 and 500 tokens an expert.
   EXPECT_THAT(result.out, ContainsRegex("0 +0.50 +1.50 +▁█▁█\n"));
+  EXPECT_THAT(result.out, ContainsRegex("\n +3 +1.00 +1.00 "));
+  EXPECT_THAT(result.out, ::testing::Not(ContainsRegex("\n +2 +[0-9.]+ +[0-9.]+ "))) << "it is dense";
   EXPECT_THAT(result.out, ContainsRegex("1 +0.20 +3.00 +▁▂▁█\n"));
   EXPECT_THAT(result.out, AllOf(HasSubstr("number 25."), HasSubstr("number 16."), Not(HasSubstr("number 15."))));
   EXPECT_THAT(result.out, Not(HasSubstr("\033["))) << "no colours in a pipe";
