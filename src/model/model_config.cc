@@ -117,7 +117,7 @@ ModelConfig parse_model_config(const std::string& text, const std::string& where
   const JsonFields fields(source, where);
   ModelConfig config;
   const std::string type = fields.text("model_type");
-  if (stock_layouts().contains(type)) {
+  if (!stock_layout_of(source).empty()) {
     config = read_stock_config(source, where);
     read_special_tokens(fields, config);
     return config;

@@ -7,6 +7,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "export/export_fixture.h"
+#include "testing/tiny_model.h"
 
 namespace moe {
 namespace {
@@ -125,6 +126,60 @@ TEST_F(StockImportTest, Qwen2MoeThatWeCannotHold) {
   EXPECT_THAT(problem_with(nlohmann::json::object()), AllOf(HasSubstr(gate), HasSubstr("was learned")));
   replace(gate, at::zeros({1, 32}));
   EXPECT_EQ(problem_with(nlohmann::json::object()), "");
+}
+
+/// The layouts of LLaMA-MoE, from their configs alone; tests/peer/llama_moe_peer_test.cc reads whole directories.
+std::string problem_of_config(const std::string& type, const nlohmann::json& keys) {
+  nlohmann::json config = testing::tiny_json();
+  config.erase("architectures");
+  config["model_type"] = type;
+  config.update(keys);
+  try {
+    parse_model_config(config.dump(), "config.json");
+  } catch (const InvalidArgument& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(LlamaMoeImportTest, WhatOfVersion1WeCannotHold) {
+  const nlohmann::json linear = {{"gate_network", "linear"}};
+  const auto with = [&](nlohmann::json keys) {
+    keys.update(linear);
+    return problem_of_config("llama_moe", keys);
+  };
+  EXPECT_EQ(with(nlohmann::json::object()), "");
+  EXPECT_EQ(
+      problem_of_config("llama_moe", nlohmann::json::object()),
+      "config.json: `gate_network` is \"mlp\"; expected \"linear\": a router of two layers with tanh between is not "
+      "supported");
+  EXPECT_THAT(with({{"gate_type", "SwitchBalancedGate"}}), HasSubstr("`gate_type` is \"SwitchBalancedGate\""));
+  EXPECT_THAT(with({{"calculator_type", "SwitchDropTokenCalculator"}}), HasSubstr("drops tokens"));
+  EXPECT_THAT(with({{"gate_use_softmax", false}}), HasSubstr("`gate_use_softmax` is false"));
+  EXPECT_THAT(with({{"add_weight_norm", true}}), HasSubstr("`add_weight_norm` is true"));
+  EXPECT_THAT(with({{"num_experts", 5}}), HasSubstr("`num_experts` 5 does not divide `intermediate_size` 48"));
+  EXPECT_THAT(with({{"num_experts", 4}, {"size_experts", {{12, 12, 12, 12}, {12, 36}}}}),
+              HasSubstr("one width for each of 4 experts of layer 1"));
+  EXPECT_THAT(with({{"score_scale_factor", {1.0, 2.0, 3.0}}}), HasSubstr("`score_scale_factor`"));
+  EXPECT_THAT(with({{"num_selects", 17}}), HasSubstr("`num_selects` 17 is more than `num_experts` 16"));
+}
+
+TEST(LlamaMoeImportTest, WhatOfVersion2WeCannotHold) {
+  const auto with = [&](nlohmann::json keys) {
+    keys["scale_factor"] = 4.0;
+    return problem_of_config("mixtral", keys);
+  };
+  EXPECT_EQ(with(nlohmann::json::object()), "");
+  EXPECT_EQ(with({{"sliding_window", 64}}), "") << "no sequence of the model is longer";
+  EXPECT_THAT(with({{"sliding_window", 63}}), HasSubstr("`sliding_window` is 63"));
+  EXPECT_THAT(with({{"use_attn_moe", true}}), HasSubstr("attention experts are not supported"));
+  EXPECT_THAT(with({{"add_rescale_bias", true}}), HasSubstr("`add_rescale_bias` is true"));
+  EXPECT_THAT(with({{"moe_type", "megablocks"}}), HasSubstr("`moe_type` is \"megablocks\""));
+  EXPECT_THAT(with({{"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}}}}), HasSubstr("rope_theta alone"));
+  EXPECT_THAT(with({{"num_moe_contract_layers", 1}}), HasSubstr("less than half of the 2 layers"));
+  // Without any of its keys it is the stock architecture.
+  EXPECT_THAT(problem_of_config("mixtral", {{"sliding_window", 64}}),
+              HasSubstr("`sliding_window` is 64; expected null"));
 }
 
 TEST_F(StockImportTest, WeightsOfTheChosenFollowNormTopkProb) {

@@ -125,4 +125,9 @@ MoeConfig read_stock_moe(const JsonFields& fields, const ModelConfig& config, co
   return moe;
 }
 
+std::vector<double> read_stock_scales(const JsonFields& fields, const char* key, double otherwise, int64_t layers) {
+  if (fields.has(key) && fields.required(key).is_array()) return fields.numbers(key, layers);
+  return std::vector<double>(layers, fields.number_or(key, otherwise));
+}
+
 }  // namespace moe

@@ -38,4 +38,7 @@ void read_dense_base(const nlohmann::json& source, const std::string& where, con
 MoeConfig read_stock_moe(const JsonFields& fields, const ModelConfig& config, const char* experts_key,
                          int64_t experts_default, const char* top_k_key, int64_t top_k_default);
 
+/// The factor of each layer's routed sum: a number for all, or a list of one for each.
+std::vector<double> read_stock_scales(const JsonFields& fields, const char* key, double otherwise, int64_t layers);
+
 }  // namespace moe

@@ -28,7 +28,7 @@ struct StockLayout {
   /// Fills a model that is stored so: the dense fields as its base family has them, `moe`, and a `source` without the
   /// architecture's own keys. Throws InvalidArgument for what we cannot hold.
   std::function<void(const nlohmann::json& source, const std::string& where, ModelConfig& config)> read_config;
-  /// config.json for stock clients, all keys that transformers 4.5x and 5 need.
+  /// config.json for stock clients, all keys that transformers 4.5x and 5 need. Absent of layouts that are read only.
   std::function<nlohmann::json(const ModelConfig& config, const StockForm& form)> write_config;
   /// All tensors in writing order. `config` may have narrower experts than the form, and output scales (folded into the
   /// factor of the routed down projections).

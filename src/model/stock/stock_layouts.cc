@@ -3,10 +3,18 @@
 #include <algorithm>
 
 #include "model/stock/granite_moe_layout.h"
+#include "model/stock/llama_moe_layout.h"
+#include "model/stock/llama_moe_v2_layout.h"
 #include "model/stock/mixtral_layout.h"
 #include "model/stock/qwen2_moe_layout.h"
 
 namespace moe {
+namespace {
+
+constexpr char kLlamaMoe[] = "llama_moe", kLlamaMoeWithoutNoise[] = "llama_moe_without_noise",
+               kLlamaMoeV2[] = "llama_moe_v2";
+
+}  // namespace
 
 const Registry<StockLayout>& stock_layouts() {
   static const Registry<StockLayout> layouts("stock MoE architecture (`model_type`)",
@@ -15,15 +23,26 @@ const Registry<StockLayout>& stock_layouts() {
                                                  {"granitemoeshared", granite_moe_layout("granitemoeshared")},
                                                  {"granitemoe", granite_moe_layout("granitemoe")},
                                                  {"qwen2_moe", qwen2_moe_layout()},
+                                                 {kLlamaMoe, llama_moe_layout(/*has_noise=*/true)},
+                                                 {kLlamaMoeWithoutNoise, llama_moe_layout(/*has_noise=*/false)},
+                                                 {kLlamaMoeV2, llama_moe_v2_layout()},
                                              });
   return layouts;
 }
 
+std::string stock_layout_of(const nlohmann::json& source) {
+  const auto type = source.at("model_type").get<std::string>();
+  if (type == "mixtral" && is_llama_moe_v2(source)) return kLlamaMoeV2;
+  // Where it is absent there is noise.
+  const auto noise = source.find("gate_add_noise");
+  if (type == kLlamaMoe && noise != source.end() && *noise == false) return kLlamaMoeWithoutNoise;
+  return stock_layouts().contains(type) ? type : "";
+}
+
 ModelConfig read_stock_config(const nlohmann::json& source, const std::string& where) {
   ModelConfig config;
-  const auto type = source.at("model_type").get<std::string>();
-  stock_layouts().at(type).read_config(source, where, config);
-  config.stock_layout = type;
+  config.stock_layout = stock_layout_of(source);
+  stock_layouts().at(config.stock_layout).read_config(source, where, config);
   return config;
 }
 

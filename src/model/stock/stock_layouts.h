@@ -8,8 +8,11 @@
 
 namespace moe {
 
-/// THE list of stock MoE architectures, by `model_type`.
+/// THE list of stock MoE architectures, by `model_type`, and of the layouts that share one with another.
 const Registry<StockLayout>& stock_layouts();
+
+/// The one that this config.json is of; empty: none.
+std::string stock_layout_of(const nlohmann::json& source);
 
 /// Reads the config.json of a stock MoE: everything but the special tokens. `where` starts every message. Throws
 /// InvalidArgument.
