@@ -58,7 +58,7 @@ void CalibrationPass::advance(const at::Tensor& converted_output_TD) {
 
 void CalibrationPass::end() {
   dense_TD_ = at::Tensor();
-  features_ = {};
+  features_ = LayerFeatures();
   importance_.clear();
 }
 
