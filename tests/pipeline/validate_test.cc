@@ -301,7 +301,12 @@ TEST(ValidateTest, OptionsAreThoseOfTheMethod) {
                                   "kaiming}, scale: {mode: k}"),
                           "{}", known),
               ElementsAre("a.yaml:7: stages.convert.convert.ffn.options.rat: unknown option (rat) of method upcycle; "
-                          "did you mean 'rate'? known: noise, rate"));
+                          "did you mean 'rate'?"));
+  EXPECT_THAT(problems_of(convert("ffn: {method: upcycle, experts: 4, top_k: 2, options: {layers: 3}}, router: {init: "
+                                  "kaiming}, scale: {mode: k}"),
+                          "{}", known),
+              ElementsAre("a.yaml:7: stages.convert.convert.ffn.options.layers: unknown option (layers) of method "
+                          "upcycle; known: noise, rate"));
   EXPECT_THAT(problems_of(convert("ffn: {method: sequential, experts: 4, top_k: 2, options: {rate: 0.5}, "
                                   "shared_experts: -1, expert_width: 0}, router: {init: kaiming}, scale: {mode: k}"),
                           "{}", known),
