@@ -93,6 +93,7 @@ class Converter {
       if (!needs_calibration(method_, spec_)) return;
       pass_.emplace(spec_, request_.seed, source_.config(), request_.text, method_.needs, world_);
       pass_->embed(source_.embedding());
+      source_.release_ends();
     });
     if (pass_) {
       std::map<std::string, std::string> facts = pass_->text().file_digests;

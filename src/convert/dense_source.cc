@@ -26,6 +26,12 @@ DenseSource::Head DenseSource::head() const {
           config().head_bias ? get(TensorId{TensorPart::kHead}.bias()) : at::Tensor()};
 }
 
+void DenseSource::release_ends() const {
+  for (const std::vector<TensorSpec>* specs : {&specs_.before_layers, &specs_.after_layers}) {
+    for (const TensorSpec& spec : *specs) directory_.release(spec.name);
+  }
+}
+
 void DenseSource::release_layer(int64_t layer) const {
   for (const TensorSpec& spec : specs_.layers[layer]) directory_.release(spec.name);
 }

@@ -34,6 +34,8 @@ class DenseSource {
 
   /// None of the layer's pages need to stay.
   void release_layer(int64_t layer) const;
+  /// The same of what stands before and after the layers: embedding, last norm and head.
+  void release_ends() const;
 
  private:
   const ModelDirectory& directory_;

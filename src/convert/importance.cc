@@ -46,8 +46,10 @@ class ImportancePass {
   }
 
   void forward() {
-    agree(world_, "embed calibration text",
-          [&] { hidden_TD_.push_back(model_.embedding().index_select(0, text_.tokens_T).to(model_.dtype())); });
+    agree(world_, "embed calibration text", [&] {
+      hidden_TD_.push_back(model_.embedding().index_select(0, text_.tokens_T).to(model_.dtype()));
+      model_.release_ends();
+    });
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
       const Layer dense = load(layer);
       hidden_TD_.push_back(run_layer(dense, hidden_TD_.back(), {config_, rope_, text_.cu_seqlens, dispatcher_}).x_TD);
@@ -61,7 +63,10 @@ class ImportancePass {
   /// Of the summed loss, with respect to what the last layer leaves. [T, D]
   at::Tensor loss_gradient() {
     DenseSource::Head head;
-    agree(world_, "load the head for gradients", [&] { head = model_.head(); });
+    agree(world_, "load the head for gradients", [&] {
+      head = model_.head();
+      model_.release_ends();
+    });
     at::Tensor gradient = at::empty_like(hidden_TD_.back());
     for (int64_t row = 0; row < text_.rows(); ++row) {
       const at::AutoGradMode grad(true);

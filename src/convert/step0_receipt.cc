@@ -213,6 +213,7 @@ class ReceiptPass {
       const auto get = [&](const TensorId& id) { return model.tensor(tensor_name(model.config(), id)).to(at::kFloat); };
       norm = final_norm_weights(model.config(), get);
       if (model.config().head_bias) bias_V_ = get(TensorId{TensorPart::kHead}.bias());
+      release();  // tensor() reads all of it
     }
 
     /// Of the ids [first, first + ids), in float.
