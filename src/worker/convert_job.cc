@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <limits>
 #include <numeric>
+#include <optional>
 
 #include "checkpoint/model_directory.h"
 #include "common/peak_memory.h"
@@ -15,10 +18,11 @@
 namespace moe {
 namespace {
 
-/// Of the rank that had most.
-double peak_of_ranks(const PeakMemory& memory, Communicator& world) {
-  const at::Tensor mine = at::full({1}, memory.bytes().value_or(0), at::kDouble);
-  return world.all_gather(mine, "peak memory").max().item<double>();
+/// Of the rank that had most; nothing where one cannot tell.
+std::optional<double> peak_of_ranks(const PeakMemory& memory, Communicator& world) {
+  const at::Tensor mine = at::full({1}, memory.bytes().value_or(std::numeric_limits<double>::quiet_NaN()), at::kDouble);
+  const auto peak = world.all_gather(mine, "peak memory").max().item<double>();  // NaN if any is
+  return std::isnan(peak) ? std::nullopt : std::optional(peak);
 }
 
 }  // namespace
@@ -55,8 +59,9 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
       {"mean_scale", std::accumulate(scales.begin(), scales.end(), 0.0) / static_cast<double>(scales.size())},
       {"min_scale", *std::min_element(scales.begin(), scales.end())},
       {"max_scale", *std::max_element(scales.begin(), scales.end())},
-      {"seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count()},
-      {"peak_memory_bytes", peak_of_ranks(memory, context.world)}};
+      {"seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count()}};
+  if (const std::optional<double> peak = peak_of_ranks(memory, context.world))
+    outcome.metrics["peak_memory_bytes"] = *peak;
   outcome.details = {{"output_scales", scale_rows}, {"expert_load", load}};
   if (conversion.contains("receipt")) {
     outcome.metrics.merge(receipt_metrics(conversion["receipt"]));
