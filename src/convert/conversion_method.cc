@@ -6,6 +6,13 @@
 
 namespace moe {
 
+bool makes_partition(const ConversionMethod& method, const v1::FfnExpertsSpec& ffn) {
+  if (!method.is_partition_with) return method.is_partition;
+  v1::ConvertSpec spec;
+  *spec.mutable_ffn() = ffn;
+  return method.is_partition_with(MethodOptions(method.options, spec));
+}
+
 int64_t part_width(const ModelConfig& config, const v1::FfnExpertsSpec& ffn) {
   return ffn.has_expert_width() ? ffn.expert_width()
                                 : config.intermediate_size / (ffn.experts() + ffn.shared_experts());

@@ -39,11 +39,13 @@ using GroupTokens =
     std::function<TokenGroups(const LayerInputs& layer, const std::vector<at::Tensor>& hidden_TD, Communicator& world)>;
 
 /// A closed-form way to build a mixture out of a dense model, layer by layer. The same plan on every rank, and at any
-/// number of them. A method that is_partition puts every neuron into exactly one expert or the shared part (checked by
-/// the converter), so that the parts sum to the dense output.
+/// number of them. A method that makes a partition puts every neuron into exactly one expert or the shared part
+/// (checked by the converter), so that the parts sum to the dense output.
 struct ConversionMethod {
-  std::string summary;  ///< one line, with its source
-  bool is_partition = true;
+  std::string summary;       ///< one line, with its source
+  bool is_partition = true;  ///< whatever its options
+  /// Whether they are one with these options. Absent: is_partition.
+  std::function<bool(const MethodOptions& options)> is_partition_with{};
   /// Collective. Layers come in order.
   std::function<LayerPlan(const LayerInputs& inputs, Communicator& world)> plan;
   /// The widths that plan() will give each layer, where they follow from config and spec: layers are then planned and
@@ -68,6 +70,9 @@ struct ConversionMethod {
   /// Absent: it converts those of every family.
   std::function<std::string(const ModelConfig&)> refusal{};
 };
+
+/// Whether the method makes a partition of every FFN that is converted like this.
+bool makes_partition(const ConversionMethod& method, const v1::FfnExpertsSpec& ffn);
 
 /// Neurons of an expert: ffn.expert_width, or the FFN's width over experts and shared experts.
 int64_t part_width(const ModelConfig& config, const v1::FfnExpertsSpec& ffn);

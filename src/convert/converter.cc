@@ -231,7 +231,7 @@ class Converter {
                       .hidden_size = config_.hidden_size,
                       .models = 1 + static_cast<int64_t>(others_.size()),
                       .has_router = method_.has_router,
-                      .is_partition = method_.is_partition});
+                      .is_partition = makes_partition(method_, spec_.ffn())});
     PlannedLayer planned(std::move(plan), source_.config(), layer);
     MOE_CHECK(!method_.widths || planned.widths() == method_.widths(source_.config(), spec_),
               "the method said other widths than it planned (layer ", layer, ")");
@@ -405,7 +405,7 @@ class Converter {
     return step0_receipt({.dense = request_.source,
                           .converted = *written,
                           .text = pass_->text(),
-                          .is_partition = method_.is_partition,
+                          .is_partition = makes_partition(method_, spec_.ffn()),
                           .progress = [this](int64_t) { finish_unit(); }},
                          world_);
   }

@@ -79,7 +79,7 @@ TEST_P(EveryMethodTest, PlansAreWhatTheMethodSays) {
                                         .neurons = size.width,
                                         .hidden_size = 4,
                                         .has_router = method().has_router,
-                                        .is_partition = method().is_partition}))
+                                        .is_partition = makes_partition(method(), spec.ffn())}))
           << size.width << " / " << size.experts;
       if (!method().widths) continue;
       EXPECT_EQ(made.widths(), method().widths(config_of(size.width), spec)) << size.width << " / " << size.experts;

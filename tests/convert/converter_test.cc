@@ -69,7 +69,7 @@ class EveryConversionTest : public ConversionTest, public ::testing::WithParamIn
   }
 
   static const std::string& method() { return std::get<0>(GetParam()); }
-  static bool is_partition() { return conversion_methods().at(method()).is_partition; }
+  static bool is_partition() { return testing::no_partition_of(method(), config()).empty(); }
   static ModelConfig config() { return testing::tiny_config(std::get<1>(GetParam())); }
 };
 

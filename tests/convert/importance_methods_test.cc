@@ -12,6 +12,7 @@
 #include "checkpoint/safetensors.h"
 #include "common/error.h"
 #include "convert/conversion_fixture.h"
+#include "convert/conversion_methods.h"
 #include "convert/importance.h"
 #include "convert/router_init.h"
 #include "convert/token_groups.h"
@@ -200,6 +201,31 @@ TEST_F(ImportanceMethodsTest, SharingInterSharesWhatMostGroupsNeed) {
   EXPECT_EQ(whole.size(), kWidth) << "disjoint parts are a partition";
   sharing = request("sharing_inter", 4, 2, 10);
   EXPECT_EQ(parts(sharing, 0)[4].size(), 20U) << "two shared experts of a width of their own";
+}
+
+/// All experts at scale N with a router of zeros are the dense model, and the receipt says so.
+TEST_F(ImportanceMethodsTest, DisjointSharingIsAPartition) {
+  v1::ConvertSpec disjoint = request("sharing_inter", 4, 2);
+  disjoint.mutable_ffn()->set_top_k(4);
+  disjoint.mutable_router()->set_topk_norm("renorm");
+  testing::count_all_alike(disjoint);
+  const v1::ConvertSpec overlapping = disjoint;
+  set_option(disjoint, "routed", "disjoint");
+  const ConversionMethod& method = conversion_methods().at("sharing_inter");
+  EXPECT_TRUE(makes_partition(method, disjoint.ffn()));
+  EXPECT_FALSE(makes_partition(method, overlapping.ffn()));
+
+  const nlohmann::json report = convert(disjoint, kSeed, dense(), out());
+  EXPECT_EQ(report["receipt"]["all"]["weights"], "one");
+  EXPECT_LT(report["receipt"]["all"]["relative_logit_difference"].get<double>(), 1e-5);
+  const TokenBatch batch = testing::random_batch({20, 7, 33}, testing::tiny_config().vocab_size, 4);
+  EXPECT_TRUE(testing::near(testing::logits_of(out(), batch, at::kDouble),
+                            testing::logits_of(dense(), batch, at::kDouble), 1e-12));
+
+  const nlohmann::json other = convert(overlapping, kSeed, dense(), folder_ / "overlapping");
+  EXPECT_EQ(other["receipt"]["all"]["weights"], "router");
+  EXPECT_FALSE(testing::near(testing::logits_of(folder_ / "overlapping", batch, at::kDouble),
+                             testing::logits_of(dense(), batch, at::kDouble), 1e-3));
 }
 
 TEST_F(ImportanceMethodsTest, ResidualSharesAndPartitions) {

@@ -63,6 +63,7 @@ ConversionMethod sharing_inter() {
               "a shared part of what most clusters of text need, and the most important of the rest for each "
               "(LLaMA-MoE v1)",
           .is_partition = false,
+          .is_partition_with = [](const MethodOptions& options) { return options.choice(kRouted) == kDisjoint; },
           .plan = plan_sharing_inter,
           .widths = equal_parts,
           .needs = {.gradients = true},
