@@ -1,7 +1,5 @@
 #include "convert/graph_partition.h"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -11,14 +9,19 @@
 namespace moe {
 namespace {
 
+/// Nodes of a part among which an exchange is looked for first.
+constexpr size_t kCandidates = 32;
+
 class Partition {
  public:
-  Partition(const at::Tensor& weights_FF, int64_t parts)
-      : weights_(weights_FF.contiguous()),
-        nodes_(weights_FF.size(0)),
+  Partition(const EdgeWeights& weights, int64_t parts)
+      : weights_(weights),
+        nodes_(weights.nodes()),
         parts_(parts),
+        work_left_(32 * nodes_ * nodes_ + 10'000'000),
         part_of_(nodes_, -1),
-        pull_(nodes_ * parts, 0) {}
+        members_(parts),
+        pull_(static_cast<size_t>(parts * nodes_), 0) {}
 
   std::vector<int32_t> run() {
     grow();
@@ -27,30 +30,28 @@ class Partition {
   }
 
  private:
-  const float* row(int64_t node) const { return weights_.const_data_ptr<float>() + node * nodes_; }
-  double& pull(int64_t node, int64_t part) { return pull_[node * parts_ + part]; }
-
-  /// A node is there, or no longer: its neighbours feel it.
-  void pull_neighbours(int64_t node, int64_t part, double sign) {
-    const float* weight = row(node);
-    for (int64_t other = 0; other < nodes_; ++other) pull(other, part) += sign * weight[other];
-  }
+  /// [nodes]: weight of the edges of every node into a part.
+  int64_t* pull(int64_t part) { return pull_.data() + part * nodes_; }
 
   void grow() {
-    std::vector<double> degree(nodes_, 0);
+    std::vector<int64_t> degree(nodes_, 0);
     for (int64_t node = 0; node < nodes_; ++node) {
-      for (int64_t other = 0; other < nodes_; ++other) degree[node] += row(node)[other];
+      const uint16_t* const weight = weights_.row(node);
+      for (int64_t other = 0; other < nodes_; ++other) degree[node] += weight[other];
     }
     const std::vector<int64_t> sizes = even_capacities(nodes_, parts_);
     for (int64_t part = 0; part < parts_; ++part) {
+      int64_t* const pulls = pull(part);
       for (int64_t size = 0; size < sizes[part]; ++size) {
+        const int64_t* const worth = size == 0 ? degree.data() : pulls;
         int64_t best = -1;
-        const auto worth = [&](int64_t node) { return size == 0 ? degree[node] : pull(node, part); };
         for (int64_t node = 0; node < nodes_; ++node) {
-          if (part_of_[node] < 0 && (best < 0 || worth(node) > worth(best))) best = node;
+          if (part_of_[node] < 0 && (best < 0 || worth[node] > worth[best])) best = node;
         }
         part_of_[best] = static_cast<int32_t>(part);
-        pull_neighbours(best, part, 1);
+        members_[part].push_back(static_cast<int32_t>(best));
+        const uint16_t* const weight = weights_.row(best);
+        for (int64_t other = 0; other < nodes_; ++other) pulls[other] += weight[other];
       }
     }
   }
@@ -59,53 +60,82 @@ class Partition {
     bool has_exchanged = false;
     for (int64_t a = 0; a < parts_; ++a) {
       for (int64_t b = a + 1; b < parts_; ++b) {
-        while (exchange_best(a, b)) has_exchanged = true;
+        while (work_left_ > 0 && exchange_best(a, b)) has_exchanged = true;
       }
     }
     return has_exchanged;
   }
 
-  /// What a node would gain in another part, the largest first.
-  using Gains = std::vector<std::pair<double, int64_t>>;
-  Gains gains(int64_t from, int64_t to) {
-    Gains all;
-    for (int64_t node = 0; node < nodes_; ++node) {
-      if (part_of_[node] == from) all.emplace_back(pull(node, to) - pull(node, from), node);
+  /// A node of a part, and what it alone would gain in another.
+  struct Gain {
+    int64_t gain;
+    int32_t node;
+    bool operator<(const Gain& other) const {  // the largest first
+      return gain > other.gain || (gain == other.gain && node < other.node);
     }
-    std::sort(all.begin(), all.end(), [](const auto& x, const auto& y) {
-      return x.first > y.first || (x.first == y.first && x.second < y.second);
-    });
+  };
+  using Gains = std::vector<Gain>;
+  /// The first `sorted` are the largest, in their order.
+  Gains gains(int64_t from, int64_t to, size_t sorted) {
+    const int64_t *const here = pull(from), *const there = pull(to);
+    Gains all;
+    all.reserve(members_[from].size());
+    for (const int32_t node : members_[from]) all.push_back({there[node] - here[node], node});
+    work_left_ -= static_cast<int64_t>(all.size());
+    std::partial_sort(all.begin(), all.begin() + static_cast<int64_t>(std::min(sorted, all.size())), all.end());
     return all;
   }
 
-  /// Exchanges the two nodes that gain most by it; false if none gain. Both gains are without the edge between the two,
-  /// which stays outside of parts: weights are not negative, so their sum is a bound.
-  bool exchange_best(int64_t a, int64_t b) {
-    const Gains of_a = gains(a, b), of_b = gains(b, a);
-    double best = 0;
-    int64_t from_a = -1, from_b = -1;
-    for (const auto& [gain_a, node_a] : of_a) {
-      if (gain_a + of_b.front().first <= best) break;
-      const float* weight = row(node_a);
-      for (const auto& [gain_b, node_b] : of_b) {
-        if (gain_a + gain_b <= best) break;
-        const double gain = gain_a + gain_b - 2.0 * weight[node_b];
-        if (gain <= best) continue;
-        best = gain;
-        from_a = node_a;
-        from_b = node_b;
+  struct Exchange {
+    int64_t gain = 0;
+    int32_t from_a = -1, from_b = -1;
+  };
+  /// The best exchange of one of the first `count` nodes of each; without a gain if there is none. Both gains are
+  /// without the edge between the two, which stays outside of parts: weights are not negative, so their sum is a bound.
+  Exchange best_of(const Gains& of_a, const Gains& of_b, size_t count) {
+    Exchange best;
+    for (size_t i = 0; i < std::min(count, of_a.size()); ++i) {
+      if (of_a[i].gain + of_b.front().gain <= best.gain) break;
+      const uint16_t* const weight = weights_.row(of_a[i].node);
+      size_t j = 0;
+      for (; j < std::min(count, of_b.size()); ++j) {
+        const int64_t bound = of_a[i].gain + of_b[j].gain;
+        if (bound <= best.gain) break;
+        const int64_t gain = bound - 2 * static_cast<int64_t>(weight[of_b[j].node]);
+        if (gain > best.gain) best = {gain, of_a[i].node, of_b[j].node};
       }
+      work_left_ -= static_cast<int64_t>(j) + 1;
     }
-    if (from_a < 0) return false;
-    move(from_a, a, b);
-    move(from_b, b, a);
+    return best;
+  }
+
+  /// Exchanges two nodes that gain by it; false if none do.
+  bool exchange_best(int64_t a, int64_t b) {
+    Gains of_a = gains(a, b, kCandidates), of_b = gains(b, a, kCandidates);
+    Exchange best = best_of(of_a, of_b, kCandidates);
+    if (best.gain == 0 && of_a.front().gain + of_b.front().gain > 0) {
+      std::sort(of_a.begin(), of_a.end());
+      std::sort(of_b.begin(), of_b.end());
+      best = best_of(of_a, of_b, nodes_);
+    }
+    if (best.gain == 0) return false;
+    exchange(a, best.from_a, b, best.from_b);
     return true;
   }
 
-  void move(int64_t node, int64_t from, int64_t to) {
-    pull_neighbours(node, from, -1);
-    pull_neighbours(node, to, 1);
-    part_of_[node] = static_cast<int32_t>(to);
+  void exchange(int64_t a, int32_t from_a, int64_t b, int32_t from_b) {
+    part_of_[from_a] = static_cast<int32_t>(b);
+    part_of_[from_b] = static_cast<int32_t>(a);
+    *std::find(members_[a].begin(), members_[a].end(), from_a) = from_b;
+    *std::find(members_[b].begin(), members_[b].end(), from_b) = from_a;
+    const uint16_t *const left = weights_.row(from_a), *const came = weights_.row(from_b);
+    int64_t *const pull_a = pull(a), *const pull_b = pull(b);
+    for (int64_t other = 0; other < nodes_; ++other) {
+      const int64_t change = static_cast<int64_t>(came[other]) - static_cast<int64_t>(left[other]);
+      pull_a[other] += change;
+      pull_b[other] -= change;
+    }
+    work_left_ -= nodes_;
   }
 
   std::vector<int32_t> number_by_least_node() const {
@@ -118,27 +148,28 @@ class Partition {
     return numbered;
   }
 
-  const at::Tensor weights_;
+  const EdgeWeights& weights_;
   int64_t nodes_, parts_;
+  int64_t work_left_;  ///< pairs of nodes that may still be looked at
   std::vector<int32_t> part_of_;
-  std::vector<double> pull_;  ///< [nodes, parts]: weight of a node's edges into a part; whole numbers
+  std::vector<std::vector<int32_t>> members_;  ///< of each part
+  std::vector<int64_t> pull_;                  ///< [parts, nodes]
 };
 
 }  // namespace
 
-std::vector<int32_t> balanced_partition(const at::Tensor& weights_FF, int64_t parts) {
-  MOE_CHECK(parts >= 1 && weights_FF.size(0) >= parts, parts, " parts of ", weights_FF.size(0), " nodes");
-  return Partition(weights_FF, parts).run();
+std::vector<int32_t> balanced_partition(const EdgeWeights& weights, int64_t parts) {
+  MOE_CHECK(parts >= 1 && weights.nodes() >= parts, parts, " parts of ", weights.nodes(), " nodes");
+  return Partition(weights, parts).run();
 }
 
-double weight_inside(const at::Tensor& weights_FF, const std::vector<int32_t>& part_of) {
-  const at::Tensor weights = weights_FF.contiguous();
-  const float* weight = weights.const_data_ptr<float>();
+double weight_inside(const EdgeWeights& weights, const std::vector<int32_t>& part_of) {
   double sum = 0;
   for (size_t i = 0; i < part_of.size(); ++i) {
-    for (size_t j = 0; j < part_of.size(); ++j, ++weight) sum += part_of[i] == part_of[j] ? *weight : 0;
+    const uint16_t* const weight = weights.row(static_cast<int64_t>(i));
+    for (size_t j = 0; j < i; ++j) sum += part_of[i] == part_of[j] ? weight[j] : 0;
   }
-  return sum / 2;
+  return sum;
 }
 
 }  // namespace moe
