@@ -25,15 +25,17 @@ AdamW::AdamW(std::vector<Parameter>& parameters, AdamWOptions options, std::vect
   }
 }
 
-void AdamW::update(double learning_rate, double gradient_scale, int64_t step) {
+void AdamW::update(double learning_rate, double gradient_scale, int64_t step, const std::vector<int64_t>& missed) {
   const at::NoGradGuard no_grad;
+  MOE_CHECK(missed.empty() || missed.size() == parameters_.size(), missed.size(), " counts of missed updates of ",
+            parameters_.size(), " parameters");
   for (const ParameterGroup& group : kinds_) {
-    for (const bool decays : {true, false}) update_alike(group, decays, learning_rate, gradient_scale, step);
+    for (const bool decays : {true, false}) update_alike(group, decays, learning_rate, gradient_scale, step, missed);
   }
 }
 
 void AdamW::update_alike(const ParameterGroup& group, bool decays, double learning_rate, double gradient_scale,
-                         int64_t step) {
+                         int64_t step, const std::vector<int64_t>& missed) {
   std::vector<at::Tensor> values, gradients, first, second, steps;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (groups_[i] != group || parameters_[i].decays != decays || parameters_[i].value.numel() == 0 ||
@@ -44,7 +46,7 @@ void AdamW::update_alike(const ParameterGroup& group, bool decays, double learni
     if (gradient_scale != 1) gradients.back().mul_(gradient_scale);
     first.push_back(first_moments_[i]);
     second.push_back(second_moments_[i]);
-    steps.push_back(at::full({}, static_cast<double>(step), at::kFloat));
+    steps.push_back(at::full({}, static_cast<double>(missed.empty() ? step : step - missed[i]), at::kFloat));
   }
   if (values.empty()) return;
   at::_fused_adamw_(values, gradients, first, second, /*max_exp_avg_sqs=*/{}, steps,

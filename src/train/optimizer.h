@@ -25,8 +25,10 @@ class AdamW {
   AdamW(std::vector<Parameter>& parameters, AdamWOptions options, std::vector<ParameterGroup> groups = {});
 
   /// Updates every trained parameter that has a gradient from that times `gradient_scale`; one without (of no use to
-  /// the loss) keeps its value and moments to the bit, and does not decay. `step` counts from 1 (bias correction).
-  void update(double learning_rate, double gradient_scale, int64_t step);
+  /// the loss) keeps its value and moments to the bit, and does not decay. `step` counts from 1 (bias correction);
+  /// `missed`, [parameters] or empty: the updates among those before in which a parameter stood still, whose moments
+  /// they did not enter.
+  void update(double learning_rate, double gradient_scale, int64_t step, const std::vector<int64_t>& missed = {});
   void zero_gradients();
 
   /// [parameters]; undefined where a parameter is not trained.
@@ -34,8 +36,8 @@ class AdamW {
   std::vector<at::Tensor>& second_moments() { return second_moments_; }
 
  private:
-  void update_alike(const ParameterGroup& group, bool decays, double learning_rate, double gradient_scale,
-                    int64_t step);
+  void update_alike(const ParameterGroup& group, bool decays, double learning_rate, double gradient_scale, int64_t step,
+                    const std::vector<int64_t>& missed);
 
   std::vector<Parameter>& parameters_;
   std::vector<ParameterGroup> groups_;  ///< [parameters]

@@ -59,6 +59,10 @@ class Recipe {
   /// whose sum over the ranks is the gradient of the loss. Collective.
   virtual RecipeStep step(int64_t finished) = 0;
 
+  /// Of each of parameters() the updates of the optimizer in which step() gave it no gradient because it stands still
+  /// at first: those are not its own. Empty: none has any.
+  virtual std::vector<int64_t> missed_updates() const { return {}; }
+
   /// The optimizer has changed the weights after the last step(); it has not where that was skipped. Collective.
   virtual void after_update() {}
 

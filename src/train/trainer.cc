@@ -212,7 +212,7 @@ class Trainer {
     const bool is_finite = std::isfinite(done.loss) && std::isfinite(norm);
     if (is_finite) {
       const double clip = spec_.clip_norm() > 0 ? std::min(1.0, spec_.clip_norm() / (norm + 1e-6)) : 1.0;
-      optimizer_->update(rate, clip, ++position_.updates);
+      optimizer_->update(rate, clip, ++position_.updates, recipe_->missed_updates());
       recipe_->after_update();
       position_.bad_steps = 0;
     } else {

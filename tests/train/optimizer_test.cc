@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "testing/compare.h"
@@ -136,6 +137,31 @@ TEST(AdamWTest, AParameterWithoutGradientIsLeftAlone) {
   EXPECT_TRUE(at::equal(optimizer.first_moments()[0], at::full({5, 4}, 0.25, at::kDouble)));
   EXPECT_TRUE(at::equal(optimizer.second_moments()[0], at::full({5, 4}, 0.5, at::kDouble)));
   EXPECT_FALSE(at::equal(parameters[1].value.detach(), trained));
+}
+
+/// Its moments began later than those of the others, and so does its bias correction.
+TEST(AdamWTest, AParameterThatStoodStillAtFirstCountsItsOwnUpdates) {
+  const AdamWOptions options{.weight_decay = 0.1};
+  const at::Tensor start = testing::random_normal({5, 4}, 1), other = testing::random_normal({5, 4}, 2);
+  std::vector<Parameter> parameters{parameter("late", start, true), parameter("trained", other, true)},
+      fresh{parameter("late", start, true)};
+  NaiveAdamW naive(other, options, true);
+  AdamW optimizer(parameters, options), of_fresh(fresh, options);
+  for (int step = 1; step <= 9; ++step) {
+    optimizer.zero_gradients();
+    const at::Tensor gradient = testing::random_normal({5, 4}, 10 + step);
+    parameters[1].value.mutable_grad() = gradient.clone();
+    naive.update(gradient, 1e-2, 1, step);
+    if (step > 6) {
+      parameters[0].value.mutable_grad() = gradient.clone();
+      fresh[0].value.mutable_grad() = gradient.clone();
+      of_fresh.update(1e-2, 1, step - 6);
+    }
+    optimizer.update(1e-2, 1, step, {std::min(step - 1, 6), 0});
+    EXPECT_TRUE(at::equal(parameters[0].value.detach(), fresh[0].value.detach())) << "step " << step;
+  }
+  EXPECT_FALSE(at::equal(parameters[0].value.detach(), start));
+  EXPECT_TRUE(testing::near(parameters[1].value.detach(), as_tensor(naive.value, other), 1e-13));
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "common/file_io.h"
 #include "testing/tiny_files.h"
 #include "testing/tiny_model.h"
+#include "train/optimizer.h"
 #include "train/train_fixture.h"
 #include "train/trainer.h"
 
@@ -196,6 +197,37 @@ TEST(RouterTrainingTest, FrozenRoutersKeepTheirBitsForTheFirstSteps) {
         ASSERT_TRUE(training.run(killed));
         training.expect_same(killed, whole);
       }
+    }
+  }
+}
+
+/// The first update that a router gets is that of an optimizer whose first it is, resumed or not; the experts' fifth is
+/// not. Moments of one update tell the gradient.
+TEST(RouterTrainingTest, TheFirstUpdateAfterTheFreezeIsThatOfAFreshOptimizer) {
+  TinyTraining training("float64");
+  training.spec.set_frozen_router_steps(4);
+  training.spec.set_checkpoint_every(1);
+  training.spec.set_keep_checkpoints(10);
+  const Options whole{.job = "whole", .ranks = 2, .expert_parallel = 2};
+  ASSERT_TRUE(training.run(whole));
+  Options killed{.job = "killed", .ranks = 2, .expert_parallel = 2};
+  training.run_and_kill(killed, 4);
+  killed.attempt = 2;
+  ASSERT_TRUE(training.run(killed));
+  const double rate = training.lines(whole)[4]["learning_rate"];
+  for (const Options& run : {whole, killed}) {
+    SCOPED_TRACE(run.job);
+    const auto before = training.checkpoint(run, 4, run.attempt), after = training.checkpoint(run, 5, run.attempt);
+    for (const char* name : {"model.layers.0.mlp.router.weight", "model.layers.1.mlp.router.weight"}) {
+      std::vector<Parameter> fresh{{.name = name,
+                                    .value = before.at(name).clone().requires_grad_(true),
+                                    .decays = true,
+                                    .id = TensorPart::kRouter}};
+      AdamW optimizer(fresh, {.weight_decay = 0.1});
+      fresh[0].value.mutable_grad() = after.at(std::string(name) + ".m") / 0.1;
+      optimizer.update(rate, 1, 1);
+      EXPECT_GT((after.at(name) - before.at(name)).abs().max().item<double>(), rate / 2);
+      EXPECT_TRUE(at::allclose(after.at(name), fresh[0].value.detach(), 0, 1e-9)) << name;
     }
   }
 }

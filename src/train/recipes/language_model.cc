@@ -17,6 +17,9 @@ namespace {
 
 using nlohmann::json;
 
+/// In a checkpoint's scalars, where routers are frozen at first.
+constexpr char kFrozenUpdates[] = "frozen_router_updates";
+
 /// Steps whose expert load is summed for the closing figures.
 constexpr size_t kLoadWindow = 20;
 
@@ -73,6 +76,11 @@ std::optional<BiasRule> bias_rule(const v1::TrainSpec& spec) {
   if (spec.balance() == "selection_bias") return BiasRule::kLoad;
   if (spec.balance() == "quantile") return BiasRule::kQuantile;
   return std::nullopt;
+}
+
+/// What frozen_router_steps keeps: selection biases, which no optimizer moves, aside.
+bool is_of_router(const Parameter& parameter) {
+  return parameter.id.part == TensorPart::kRouter || parameter.id.part == TensorPart::kRouterGain;
 }
 
 bool has_balance_loss(const v1::TrainSpec& spec) {
@@ -134,8 +142,7 @@ int64_t LanguageModel::first_row(int64_t finished) const {
 void LanguageModel::freeze_routers(bool are_frozen) {
   are_routers_frozen_ = are_frozen;
   for (size_t i = 0; i < parameters_.all.size(); ++i) {
-    const TensorPart part = parameters_.all[i].id.part;
-    if (part == TensorPart::kRouter || part == TensorPart::kRouterGain)
+    if (is_of_router(parameters_.all[i]))
       parameters_.all[i].value.set_requires_grad(parameters_.groups[i].is_trained && !are_frozen);
   }
 }
@@ -164,7 +171,15 @@ RecipeStep LanguageModel::step(int64_t finished) {
   return step;
 }
 
+std::vector<int64_t> LanguageModel::missed_updates() const {
+  if (frozen_updates_ == 0) return {};
+  std::vector<int64_t> missed;
+  for (const Parameter& parameter : parameters_.all) missed.push_back(is_of_router(parameter) ? frozen_updates_ : 0);
+  return missed;
+}
+
 void LanguageModel::after_update() {
+  if (are_routers_frozen_) ++frozen_updates_;
   if (selection_balance_ && !are_routers_frozen_) selection_balance_->update(mesh_.world());
 }
 
@@ -177,7 +192,9 @@ std::optional<Validation> LanguageModel::validate() {
 }
 
 json LanguageModel::state(int64_t finished) {
-  return {{"data", loader_->fingerprint()}, {"place", loader_->place_of(first_row(finished))}};
+  json state = {{"data", loader_->fingerprint()}, {"place", loader_->place_of(first_row(finished))}};
+  if (spec_.frozen_router_steps() > 0) state[kFrozenUpdates] = frozen_updates_;
+  return state;
 }
 
 void LanguageModel::restore(const json& scalars) {
@@ -186,6 +203,8 @@ void LanguageModel::restore(const json& scalars) {
     throw_agreed<InvalidArgument>(concat("the checkpoints in ", request_.checkpoints_path().string(),
                                          " were made from other data; restore it, or begin anew"));
   }
+  // A version that kept no count gave routers the count of all updates.
+  frozen_updates_ = scalars.value(kFrozenUpdates, int64_t{0});
   agree(mesh_.world(), "go to the place in the data", [&] {
     if (scalars.contains("place")) loader_->go_to(scalars.at("place"));
   });

@@ -30,6 +30,7 @@ class LanguageModel final : public Recipe {
   std::map<std::string, std::string> data_digests() const override;
   /// Measures balance_loss and what the layers measure.
   RecipeStep step(int64_t finished) override;
+  std::vector<int64_t> missed_updates() const override;
   void after_update() override;
   std::optional<Validation> validate() override;
   nlohmann::json state(int64_t finished) override;
@@ -49,6 +50,7 @@ class LanguageModel final : public Recipe {
   TrainedParameters parameters_;                       ///< the decoder's
   std::optional<SelectionBalance> selection_balance_;  ///< where the spec balances so
   bool are_routers_frozen_ = false;                    ///< in the step at hand
+  int64_t frozen_updates_ = 0;                         ///< of the optimizer, while routers were frozen
   std::unique_ptr<DataLoader> loader_;
   std::unique_ptr<HeldOutData> held_out_;
   std::string chat_template_;  ///< name; empty: none that we know, and no chats
