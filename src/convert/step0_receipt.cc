@@ -46,7 +46,7 @@ MoeOptions with_all_experts(MoeOptions options, bool is_partition) {
   options.top_k = options.num_experts;
   if (is_partition) {
     options.output_scale = 1;
-    options.topk_norm = TopkNorm::kStraightThrough;  // whose weights are 1
+    options.topk_norm = TopkNorm::kUnit;
   }
   return options;
 }

@@ -166,10 +166,11 @@ TEST_P(ReceiptTest, AllExpertsAtWeightOneAreTheDenseModel) {
   };
   int partitions = 0;
   for (const std::string& method : conversion_methods().names()) {
-    if (!conversion_methods().at(method).is_partition) continue;
-    for (const int experts : {1, 4, 16}) {
-      const std::string what = concat(method, "-", experts);
-      const json report = convert(convert_spec(method, experts, 1, ids()), 3, dense(), folder_ / what);
+    if (!testing::no_partition_of(method, testing::tiny_config(GetParam())).empty()) continue;
+    for (const int units : {1, 4, 16}) {
+      if (!testing::sizes_of(method, 48, units, 2)) continue;
+      const std::string what = concat(method, "-", units);
+      const json report = convert(testing::method_spec(method, units, 2, ids()), 3, dense(), folder_ / what);
       expect_dense(report["receipt"], what);
       ++partitions;
     }
