@@ -100,7 +100,7 @@ class EveryRunnerTest : public ::testing::TestWithParam<std::string> {
     if (GetParam() == "convert")
       return {{"input", folder_ / "dense"},
               {"ffn", {{"method", "independent_random"}, {"experts", 4}, {"top_k", 2}}},
-              {"calibration", {{"tokens", 300}}}};
+              {"calibration", {{"tokens", 200}}}};
     if (GetParam() == "train") return {{"steps", 2}, {"sequence_length", 24}, {"micro_batch_rows", 4}};
     if (GetParam() == "evaluate") return {{"tasks", eval_tasks().names()}};
     return json::object();
