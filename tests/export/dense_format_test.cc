@@ -173,6 +173,7 @@ TEST(DenseFormatOfOneExpertTest, OfSeveralOverlappingExpertsTheReasonIsSaid) {
   testing::write_dense_model(folder / "dense", testing::tiny_config(), 11);
   testing::write_calibration(folder / "ids.jsonl", 20, testing::tiny_config().vocab_size, 12);
   v1::ConvertSpec spec = testing::convert_spec("sharing_inner", 2, 1, folder / "ids.jsonl");
+  spec.mutable_calibration()->set_tokens(300);
   spec.mutable_ffn()->set_expert_width(40);
   testing::convert(spec, 7, folder / "dense", folder / "converted");
   EXPECT_THAT(refusal(folder / "converted", dense_spec()), HasSubstr("do not partition its FFN"));
