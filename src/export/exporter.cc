@@ -1,6 +1,7 @@
 #include "export/exporter.h"
 
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,12 +38,22 @@ std::vector<Unit> units_of(const std::vector<PiecedTensor>& tensors) {
   return units;
 }
 
+/// Vectors of routers: a selection bias decides between scores that are closer than bfloat16 tells apart.
+std::set<std::string> unrounded_tensors(const ModelConfig& config) {
+  std::set<std::string> names;
+  for (const TensorSpec& spec : logical_tensor_specs(config)) {
+    if (spec.id.part == TensorPart::kSelectionBias || spec.id.part == TensorPart::kRouterGain) names.insert(spec.name);
+  }
+  return names;
+}
+
 class Exporter {
  public:
   Exporter(const ExportRequest& request, Communicator& world)
       : request_(request),
         world_(world),
         plan_(plan_export(request.source, request.spec)),
+        exact_(unrounded_tensors(request.source.config())),
         assembly_("export", sources(), TensorAssembly::Rounding::kMeasured) {}
 
   nlohmann::json run() {
@@ -69,8 +80,10 @@ class Exporter {
             [this](const TensorPiece& piece) { request_.source.release(piece.source); }};
   }
 
-  /// "source": that of the first of our tensors that it holds; fillings take that of the embedding.
+  /// "source": that of the first of our tensors that it holds; fillings take that of the embedding. What is small and
+  /// must not be rounded is float32 whatever is asked for.
   at::ScalarType type_of(const PiecedTensor& tensor) const {
+    if (!tensor.pieces.empty() && exact_.contains(tensor.pieces.front().source)) return at::kFloat;
     if (request_.spec.dtype() == "float32") return at::kFloat;
     if (request_.spec.dtype() == "bfloat16") return at::kBFloat16;
     return request_.source.tensor_type(tensor.pieces.empty() ? "model.embed_tokens.weight"
@@ -105,6 +118,7 @@ class Exporter {
   const ExportRequest& request_;
   Communicator& world_;
   const ExportPlan plan_;
+  const std::set<std::string> exact_;  ///< of our tensors
   TensorAssembly assembly_;
   std::optional<ModelDirectoryWriter> writer_;
 };

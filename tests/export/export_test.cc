@@ -370,5 +370,22 @@ TEST_F(ExportTest, TheTextTellsClientsAndReasons) {
           "vLLM                  yes    needs a version that hands RoPE scaling (here llama3) to granitemoeshared"));
 }
 
+/// A bias decides between scores that bfloat16 does not tell apart.
+TEST_F(ExportTest, VectorsOfRoutersAreNotRounded) {
+  write_mixture(native(), {.topk_norm = "one_plus", .selection_bias = true});
+  v1::ExportSpec spec = export_spec("native");
+  spec.set_dtype("bfloat16");
+  export_to(native(), out(), spec);
+  const ModelDirectory before(native()), after(out());
+  for (const char* name : {"model.layers.0.mlp.router.selection_bias", "model.layers.1.mlp.router.selection_bias",
+                           "model.layers.0.mlp.router.gain", "model.layers.1.mlp.router.gain"}) {
+    const at::Tensor values = before.tensor(name);
+    EXPECT_FALSE(at::equal(values.to(at::kBFloat16).to(at::kFloat), values)) << name << ": rounding would not be seen";
+    EXPECT_EQ(after.tensor_type(name), at::kFloat) << name;
+    EXPECT_TRUE(at::equal(after.tensor(name), values)) << name;
+  }
+  EXPECT_EQ(after.tensor_type("model.layers.0.mlp.router.weight"), at::kBFloat16);
+}
+
 }  // namespace
 }  // namespace moe
