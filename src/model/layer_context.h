@@ -41,6 +41,7 @@ struct ForwardOptions {
   LayerObserver observer{};
   NeuronMask neuron_mask{};               ///< of a dense model
   LayerStatistics* statistics = nullptr;  ///< where layers add what they measure; null: they do not
+  bool keeps_routing = false;             ///< RouterStats have how each token was routed: memory of T x E a layer
 };
 
 /// What the layers of one forward pass share. Refers to what the caller owns; lives as long as the pass.

@@ -24,9 +24,9 @@ void SelectionBalance::add(const std::vector<RouterStats>& routers) {
   std::vector<at::Tensor> counts, margins;
   for (size_t layer = 0; layer < routers.size(); ++layer) {
     counts.push_back(routers[layer].tokens_per_expert_E);
-    const at::Tensor& scores_TE = routers[layer].routing.scores_TE;
     // Of all experts there is no choice to be moved.
-    if (rule_ != BiasRule::kQuantile || top_k_ >= scores_TE.size(1)) continue;
+    if (!reads_each_token() || top_k_ >= biases_E_[layer].numel()) continue;
+    const at::Tensor& scores_TE = routers[layer].routing.scores_TE;
     // As the router adds them up, so that the K + 1st is the first that it did not choose.
     const at::Tensor wanted_TE = scores_TE + biases_E_[layer].to(scores_TE.scalar_type());
     margins.push_back(scores_TE - std::get<0>(at::topk(wanted_TE, top_k_ + 1, 1)).narrow(1, top_k_, 1));

@@ -34,6 +34,8 @@ class SelectionBalance {
 
   /// Before the forward passes of a step: forgets those of one that made no update.
   void begin();
+  /// Whether add() needs RouterStats::routing.
+  bool reads_each_token() const { return rule_ == BiasRule::kQuantile; }
   /// This rank's tokens of a micro-step. The same number of times on every rank.
   void add(const std::vector<RouterStats>& routers);
   /// After the optimizer's update. Collective.

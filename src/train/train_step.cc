@@ -29,12 +29,14 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
   // device, as all that a step measures: nothing of it is read before the last backward is on its way.
   at::Tensor shares = at::zeros({3}, decoder.parameters().front().value.options().dtype(at::kDouble));
   LayerStatistics statistics;
+  const bool keeps_routing =
+      options.reads_each_token || options.z_loss != 0 || options.balance_scope == BalanceScope::kSequence;
   for (int64_t micro_step = 0; micro_step < options.micro_steps; ++micro_step) {
     const int64_t first = first_row + micro_step * rows;
     const Mesh::Share share = mesh.share_of(rows);
     const PackedBatch batch = loader.batch(first + share.first, share.count);
-    const DecoderOutput out =
-        decoder.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher, {.statistics = &statistics});
+    const DecoderOutput out = decoder.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher,
+                                              {.statistics = &statistics, .keeps_routing = keeps_routing});
     at::Tensor loss = decoder.token_losses(out.hidden_TD, batch.labels_T).sum() / targets;
     shares[0] += loss.detach().to(at::kDouble);
     if (!out.router.empty()) {

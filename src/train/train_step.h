@@ -29,6 +29,7 @@ struct StepOptions {
   double z_loss = 0;  ///< coefficient
   /// Sees how this rank's tokens of each micro-batch were routed; may be empty. Not called for a dense model.
   std::function<void(const std::vector<RouterStats>&)> on_routing = {};
+  bool reads_each_token = false;  ///< on_routing: RouterStats::routing too
 };
 
 /// What a step measured; the same on every rank.

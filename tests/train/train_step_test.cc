@@ -308,6 +308,7 @@ TEST_F(TrainStepTest, TheGlobalBatchCountsTheStepSoFar) {
   options.micro_steps = 3;
   std::vector<std::vector<RouterStats>> seen;
   options.on_routing = [&](const std::vector<RouterStats>& routers) { seen.push_back(routers); };
+  options.reads_each_token = true;
   const StepRun step = run(kMoe, 1, 1, options);
   ASSERT_EQ(seen.size(), 3U);
   double expected = 0;
@@ -325,6 +326,31 @@ TEST_F(TrainStepTest, TheGlobalBatchCountsTheStepSoFar) {
     }
   }
   EXPECT_NEAR(step.outcome.balance_loss, expected, 1e-12);
+}
+
+/// What nothing reads is not held through the step.
+TEST_F(TrainStepTest, EachTokensRoutingIsKeptWhereItIsRead) {
+  using Change = std::function<void(StepOptions&)>;
+  const std::vector<std::pair<bool, Change>> cases{
+      {false, [](StepOptions&) {}},
+      {false, [](StepOptions& options) { options.balance_scope = BalanceScope::kGlobalBatch; }},
+      {true, [](StepOptions& options) { options.balance_scope = BalanceScope::kSequence; }},
+      {true, [](StepOptions& options) { options.z_loss = 0.1; }},
+      {true, [](StepOptions& options) { options.reads_each_token = true; }}};
+  for (size_t i = 0; i < cases.size(); ++i) {
+    StepOptions options{.micro_batch_rows = 4, .micro_steps = 1, .balance_loss = 0.1};
+    cases[i].second(options);
+    int seen = 0;
+    options.on_routing = [&](const std::vector<RouterStats>& routers) {
+      for (const RouterStats& router : routers) {
+        EXPECT_EQ(router.routing.probabilities_TE.defined(), cases[i].first) << "case " << i;
+        EXPECT_EQ(router.routing.logits_TE.defined(), cases[i].first) << "case " << i;
+        ++seen;
+      }
+    };
+    run(kMoe, 1, 1, options);
+    EXPECT_EQ(seen, 2) << "a router of each layer";
+  }
 }
 
 TEST_F(TrainStepTest, ABalanceLossOfZeroIsMeasuredAlone) {

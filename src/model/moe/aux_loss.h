@@ -23,12 +23,15 @@ at::Tensor balance_loss(const std::vector<RouterStats>& local, const at::Tensor&
 /// the sequence, which is weighted by its tokens (a short one is uneven whatever the router does). Nothing of other
 /// ranks is needed, since no sequence lies on two.
 ///
+/// `local` has RouterStats::routing.
+///
 /// Shapes   cu_seqlens [sequences + 1]: bounds of this rank's sequences; global_tokens: of all of which the mean is.
 /// Source   DeepSeek-V3, arXiv:2412.19437, 2.1.2 (sequences of one length there).
 at::Tensor sequence_balance_loss(const std::vector<RouterStats>& local, const std::vector<int64_t>& cu_seqlens,
                                  int64_t global_tokens, int64_t top_k);
 
-/// This rank's share of the mean over layers and tokens of logsumexp(logits)^2: it keeps logits small.
+/// This rank's share of the mean over layers and tokens of logsumexp(logits)^2: it keeps logits small. `local` has
+/// RouterStats::routing.
 /// Source   Zoph et al. 2022 (ST-MoE), arXiv:2202.08906.
 at::Tensor router_z_loss(const std::vector<RouterStats>& local, int64_t global_tokens);
 

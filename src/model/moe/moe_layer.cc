@@ -16,7 +16,7 @@ at::Tensor count_ids(const at::Tensor& ids, int64_t count) {
 }  // namespace
 
 MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD,
-                    TokenDispatcher& dispatcher, int64_t layer, LayerStatistics* statistics) {
+                    TokenDispatcher& dispatcher, int64_t layer, LayerStatistics* statistics, bool keeps_routing) {
   Routing routing =
       route(x_TD, weights.router, options.top_k, options.topk_norm, options.score, weights.router_vectors);
   if (statistics != nullptr) {
@@ -37,7 +37,7 @@ MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const 
   if (weights.shared) y = feed_forward(*weights.shared, x_TD).add_(y);
   if (weights.output_bias.defined()) y = ops::add_bias(y, weights.output_bias);
   RouterStats stats{count_ids(routing.expert_ids_TK, options.num_experts), routing.probabilities_TE.sum(0)};
-  stats.routing = std::move(routing);
+  if (keeps_routing) stats.routing = std::move(routing);
   return {y, std::move(stats)};
 }
 

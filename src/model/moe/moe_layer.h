@@ -17,7 +17,7 @@ namespace moe {
 struct RouterStats {
   at::Tensor tokens_per_expert_E;  ///< int64: (token, slot) pairs of this rank's tokens per global expert
   at::Tensor probability_sum_E;    ///< sum over tokens of probabilities over all experts; differentiable
-  Routing routing{};               ///< of each of them
+  Routing routing{};               ///< of each of them; undefined unless asked for
 };
 
 struct MoeWeights {
@@ -46,8 +46,9 @@ struct MoeOutput {
 
 /// y = output_scale * sum over the chosen experts of weight * expert(x), + shared(x) + output_bias: route, dispatch,
 /// experts, combine. `layer` names the collectives of the dispatcher. Adds router_entropy and other numbers of
-/// common/measures.h to `statistics`, if there are any.
+/// common/measures.h to `statistics`, if there are any; `keeps_routing`: the statistics have RouterStats::routing.
 MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD,
-                    TokenDispatcher& dispatcher, int64_t layer, LayerStatistics* statistics = nullptr);
+                    TokenDispatcher& dispatcher, int64_t layer, LayerStatistics* statistics = nullptr,
+                    bool keeps_routing = false);
 
 }  // namespace moe

@@ -157,6 +157,7 @@ RecipeStep LanguageModel::step(int64_t finished) {
                       .z_loss = spec_.z_loss()};
   if (selection_balance_) {
     selection_balance_->begin();
+    options.reads_each_token = selection_balance_->reads_each_token();
     options.on_routing = [this](const std::vector<RouterStats>& routers) { selection_balance_->add(routers); };
   }
   const StepOutcome outcome =
