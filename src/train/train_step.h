@@ -34,7 +34,7 @@ struct StepOptions {
 
 /// What a step measured; the same on every rank.
 struct StepOutcome {
-  double loss = 0;          ///< mean over the target tokens of the whole step, without the balance loss
+  double loss = 0;          ///< mean over the target tokens of the whole step, without balance loss and z-loss
   double balance_loss = 0;  ///< mean over micro-steps, without its coefficient; 0 for a dense model
   double z_loss = 0;        ///< mean over tokens and layers, without its coefficient; 0 where that is 0
   int64_t tokens = 0;

@@ -16,7 +16,8 @@ StepRecord full_record() {
   record.steps = 9;
   record.loss = 2.5;
   record.total_loss = 2.75;
-  record.statistics = {{"balance_loss", 1.25}, {"router_entropy", 1.75}, {"router_top_probability", 0.5}};
+  record.statistics = {
+      {"balance_loss", 1.25}, {"router_entropy", 1.75}, {"router_top_probability", 0.5}, {"z_loss", 4.5}};
   record.gradient_norm = 0.5;
   record.learning_rate = 1e-3;
   record.tokens = 300;
@@ -81,7 +82,7 @@ TEST(StepRecordTest, ALineHasWhatWasMeasured) {
       json_line(full_record()).dump(),
       R"({"balance_loss":1.25,"expert_load":[[3,1],[2,2]],"gradient_norm":0.5,"learning_rate":0.001,"loss":2.5,)"
       R"("router_entropy":1.75,"router_top_probability":0.5,"step":3,"step_seconds":0.5,"tokens":300,"tokens_per_second":200.0,)"
-      R"("validation":{"books":3.5,"code":2.5},"validation_loss":3.0})");
+      R"("validation":{"books":3.5,"code":2.5},"validation_loss":3.0,"z_loss":4.5})");
   StepRecord dense;
   dense.seconds = 1;
   dense.skipped = true;

@@ -169,6 +169,7 @@ RecipeStep LanguageModel::step(int64_t finished) {
       .statistics = outcome.layers,
       .expert_load = outcome.expert_load};
   step.statistics["balance_loss"] = outcome.balance_loss;
+  if (options.z_loss > 0) step.statistics["z_loss"] = outcome.z_loss;
   return step;
 }
 

@@ -28,7 +28,7 @@ class LanguageModel final : public Recipe {
 
   TrainedParameters& parameters() override { return parameters_; }
   std::map<std::string, std::string> data_digests() const override;
-  /// Measures balance_loss and what the layers measure.
+  /// Measures balance_loss, z_loss where it is trained on, and what the layers measure.
   RecipeStep step(int64_t finished) override;
   std::vector<int64_t> missed_updates() const override;
   void after_update() override;
