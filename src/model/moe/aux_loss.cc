@@ -27,17 +27,20 @@ at::Tensor sequence_balance_loss(const std::vector<RouterStats>& local, const st
     sequence_of.resize(static_cast<size_t>(cu_seqlens[s + 1]), s);
     lengths.push_back(static_cast<double>(cu_seqlens[s + 1] - cu_seqlens[s]));
   }
+  MOE_CHECK(!local.empty(), "no MoE layer");
+  // To the device once for all layers.
+  const at::TensorOptions options = local.front().routing.probabilities_TE.options().requires_grad(false);
+  const at::Tensor of_T = at::tensor(sequence_of, at::kLong).to(options.device());
+  const at::Tensor slots_S1 = (at::tensor(lengths, at::kDouble) * static_cast<double>(top_k)).to(options).unsqueeze(1);
   std::vector<at::Tensor> sums;
   for (const RouterStats& stats : local) {
     const at::Tensor& p_TE = stats.routing.probabilities_TE;
     const int64_t experts = p_TE.size(1);
-    const at::Tensor of_T = at::tensor(sequence_of, at::kLong).to(p_TE.device());
     const at::Tensor places = (of_T.unsqueeze(1) * experts + stats.routing.expert_ids_TK).flatten();
     const at::Tensor counts_SE = at::zeros({sequences * experts}, places.options())
                                      .scatter_add_(0, places, at::ones_like(places))
                                      .view({sequences, experts});
-    const at::Tensor slots_S = at::tensor(lengths, p_TE.options().requires_grad(false)) * static_cast<double>(top_k);
-    const at::Tensor fractions_SE = counts_SE.to(p_TE.scalar_type()) / slots_S.unsqueeze(1);
+    const at::Tensor fractions_SE = counts_SE.to(p_TE.scalar_type()) / slots_S1;
     sums.push_back((fractions_SE.index_select(0, of_T) * p_TE).sum() * static_cast<double>(experts));
   }
   return at::stack(sums).mean() / static_cast<double>(global_tokens);
