@@ -74,8 +74,10 @@ bool is_one_expert(const ModelConfig& config) {
   const auto is_even = [](const auto& values) {
     return std::all_of(values.begin(), values.end(), [&](const auto& value) { return value == values.front(); });
   };
-  const bool has_weight_one = moe.score == "softmax" && (moe.topk_norm == "renorm" || moe.topk_norm == "raw" ||
-                                                         moe.topk_norm == "straight_through");
+  const std::string& norm = moe.topk_norm;
+  // Whatever the score, but for its plain value: alone, a softmax is 1, a sigmoid is not.
+  const bool has_weight_one =
+      norm == "renorm" || norm == "straight_through" || norm == "unit" || (norm == "raw" && moe.score == "softmax");
   return moe.num_experts == 1 && has_weight_one && is_even(moe.expert_widths) && is_even(moe.shared_widths) &&
          moe.shared_widths.front() == 0;
 }

@@ -168,6 +168,29 @@ TEST(DenseFormatOfOneExpertTest, IsANarrowerDenseModel) {
   }
 }
 
+/// Every router that gives its only expert the weight 1, and those that do not.
+TEST(DenseFormatOfOneExpertTest, WhateverRouterWeighsItWithOne) {
+  const testing::TempDir folder;
+  for (const char* norm : {"renorm", "raw", "straight_through", "unit", "one_plus"}) {
+    for (const char* score : {"softmax", "sigmoid"}) {
+      SCOPED_TRACE(std::string(norm) + " " + score);
+      const std::filesystem::path mixture = folder / (std::string(norm) + "-" + score),
+                                  narrow = mixture.string() + "-n";
+      testing::write_mixture(mixture,
+                             {.experts = 1, .top_k = 1, .topk_norm = norm, .score = score, .scales = {2, 0.5}});
+      const bool is_one =
+          std::string(norm) != "one_plus" && !(std::string(norm) == "raw" && std::string(score) == "sigmoid");
+      if (!is_one) {
+        EXPECT_THAT(refusal(mixture, dense_spec()), HasSubstr("without conversion.safetensors"));
+        continue;
+      }
+      testing::export_to(mixture, narrow, dense_spec());
+      EXPECT_EQ(ModelDirectory(narrow).config().intermediate_size, 12);
+      EXPECT_TRUE(testing::near(testing::logits_of_directory(narrow), testing::logits_of_directory(mixture), 1e-5));
+    }
+  }
+}
+
 TEST(DenseFormatOfOneExpertTest, OfSeveralOverlappingExpertsTheReasonIsSaid) {
   const testing::TempDir folder;
   testing::write_dense_model(folder / "dense", testing::tiny_config(), 11);
