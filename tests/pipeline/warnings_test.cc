@@ -71,8 +71,31 @@ TEST(WarningsTest, AnExportThatWillBeRefused) {
     EXPECT_THAT(warned(", score: sigmoid", "none", format), ElementsAre(HasSubstr("stage c gives routers sigmoid")));
     EXPECT_THAT(warned(", topk_norm: one_plus", "none", format), ElementsAre(HasSubstr("topk_norm one_plus")));
     EXPECT_THAT(warned("", "auxiliary", format), IsEmpty());
+    EXPECT_THAT(warned(", score: sigmoid, topk_norm: one_plus", "quantile", format),
+                ElementsAre(AllOf(HasSubstr("stage t gives routers selection biases (train.balance quantile"),
+                                  HasSubstr("stage c gives routers sigmoid scores"),
+                                  HasSubstr("stage c gives routers weights that do not sum to 1"))));
   }
   for (const char* format : {"native", "dense"}) EXPECT_THAT(warned("", "selection_bias", format), IsEmpty());
+}
+
+/// A balance gives biases to routers alone: a dense model has none, neither when it stays one nor before a conversion.
+TEST(WarningsTest, TheBalanceOfADenseModelIsNoReasonAgainstAnExport) {
+  const auto warned = [](const std::string& input, const std::string& between) {
+    return warnings_of(effective_spec(load_pipeline_or_throw(
+        "apiVersion: moe/v1\nkind: Pipeline\nname: a\ninputs: {dense: {path: m}}\nstages:\n"
+        "  - {name: t, train: {input: dense, steps: 1, balance: quantile, data: [{path: a.jsonl}]}}\n" +
+            between + "  - {name: x, export: {input: " + input + ", format: auto}}\n",
+        "a.yaml", {}, {})));
+  };
+  const std::string conversion =
+      "  - {name: c, convert: {input: t.model, ffn: {method: sequential, experts: 8, top_k: 2}, router: {init: "
+      "kaiming}, scale: {mode: k}}}\n";
+  EXPECT_THAT(warned("t.model", ""), IsEmpty());
+  EXPECT_THAT(warned("c.model", conversion), IsEmpty());
+  EXPECT_THAT(warned("u.model", conversion + "  - {name: u, train: {input: c.model, steps: 1, balance: quantile, "
+                                             "data: [{path: a.jsonl}]}}\n"),
+              ElementsAre(HasSubstr("stage u gives routers selection biases")));
 }
 
 /// A default that followed the ranks would train another model on another cluster.
