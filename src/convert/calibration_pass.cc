@@ -1,5 +1,7 @@
 #include "convert/calibration_pass.h"
 
+#include <utility>
+
 #include "convert/importance.h"
 #include "model/rope.h"
 
@@ -26,8 +28,9 @@ void CalibrationPass::measure_importance(const DenseSource& model, const GroupTo
       {.spec = spec_, .seed = seed_, .options = options, .group_tokens = group_tokens, .progress = progress}, world);
 }
 
-const Importance* CalibrationPass::importance(int64_t layer) const {
-  return importance_.empty() ? nullptr : &importance_.at(layer);
+std::optional<Importance> CalibrationPass::take_importance(int64_t layer) {
+  if (importance_.empty()) return std::nullopt;
+  return std::exchange(importance_.at(layer), {});
 }
 
 void CalibrationPass::embed(const at::Tensor& embedding_VD) {

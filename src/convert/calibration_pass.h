@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -33,8 +34,8 @@ class CalibrationPass {
   /// For methods that need gradients: once, before the layers. Collective.
   void measure_importance(const DenseSource& model, const GroupTokens& group_tokens, const MethodOptions& options,
                           const std::function<void(int64_t layers_done)>& progress, Communicator& world);
-  /// Null where it was not measured.
-  const Importance* importance(int64_t layer) const;
+  /// Of a layer, once: it is not kept. Nothing where it was not measured.
+  std::optional<Importance> take_importance(int64_t layer);
 
   void embed(const at::Tensor& embedding_VD);
   /// The dense stream through a dense layer in float, the converted one through its attention; afterwards features()
@@ -58,7 +59,7 @@ class CalibrationPass {
   LocalDispatcher dispatcher_;
   at::Tensor dense_TD_;  ///< the dense stream after the layer
   LayerFeatures features_;
-  std::vector<Importance> importance_;
+  std::vector<Importance> importance_;  ///< of the layers that are still to be planned
 };
 
 }  // namespace moe

@@ -29,8 +29,9 @@ struct MethodNeeds {
 /// Groups of this rank's tokens in one layer, for importance by group.
 struct TokenGroups {
   int64_t count = 1;
-  at::Tensor ids_T;      ///< int64 in [0, count)
-  at::Tensor rows_GD{};  ///< kept as Importance::group_rows_GD; may be undefined
+  at::Tensor ids_T;               ///< int64 in [0, count)
+  at::Tensor rows_GD{};           ///< kept as Importance::group_rows_GD; may be undefined
+  bool is_of_all_layers = false;  ///< the same in every layer: not asked for again
 };
 /// Groups the tokens of a layer, the same at any number of ranks. Collective. `layer` has the dense stream's features
 /// (no activations, no converted stream); `hidden_TD` [layers + 1] are the dense stream's states before each layer, and

@@ -216,13 +216,14 @@ class Converter {
                       {"the converted model's FFN inputs", features.converted_ffn_inputs_TD}},
                      world_);
     }
+    const std::optional<Importance> importance = pass_ ? pass_->take_importance(layer) : std::nullopt;
     const LayerInputs inputs{.config = source_.config(),
                              .spec = spec_,
                              .layer = layer,
                              .seed = request_.seed,
                              .dense = pass_ || method_.needs.weights ? &dense : nullptr,
                              .features = pass_ ? &pass_->features() : nullptr,
-                             .importance = pass_ ? pass_->importance(layer) : nullptr,
+                             .importance = importance ? &*importance : nullptr,
                              .options = options_};
     LayerPlan plan = method_.plan(inputs, world_);
     check_plan(plan, {.layer = layer,

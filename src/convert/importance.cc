@@ -1,5 +1,6 @@
 #include "convert/importance.h"
 
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -103,7 +104,7 @@ class ImportancePass {
       by_group.index_add_(0, row_of(groups.ids_T, row), worth_tF);
       sums.add(text_.first_row + row, by_group);
     }
-    if (!request_.group_tokens) hidden_TD_[layer + 1] = at::Tensor();
+    if (!request_.group_tokens || groups_of_all_layers_) hidden_TD_[layer + 1] = at::Tensor();
     Importance importance{.scores_GF = sums.total({groups.count, config_.intermediate_size}, world_,
                                                   concat("importance of layer ", layer)),
                           .tokens_G = at::bincount(groups.ids_T, /*weights=*/{}, groups.count),
@@ -121,6 +122,7 @@ class ImportancePass {
 
   TokenGroups group(int64_t layer, const Layer& dense) {
     if (!request_.group_tokens) return {1, at::zeros({text_.tokens_T.size(0)}, at::kLong)};
+    if (groups_of_all_layers_) return *groups_of_all_layers_;
     const AttendedLayer attended =
         attend_layer(dense, hidden_TD_[layer], {config_, rope_, text_.cu_seqlens, dispatcher_});
     LayerFeatures features;
@@ -136,6 +138,7 @@ class ImportancePass {
                              .options = request_.options};
     TokenGroups groups = request_.group_tokens(inputs, hidden_TD_, world_);
     MOE_CHECK(groups.ids_T.sizes() == text_.tokens_T.sizes() && groups.count > 0, "one group for each token");
+    if (groups.is_of_all_layers) groups_of_all_layers_ = groups;
     return groups;
   }
 
@@ -146,8 +149,9 @@ class ImportancePass {
   Communicator& world_;
   RopeAngles rope_;
   LocalDispatcher dispatcher_;
-  std::vector<at::Tensor>
-      hidden_TD_;  ///< before each layer, and after the last; where nobody groups by them, dropped on the way back
+  std::vector<at::Tensor> hidden_TD_;  ///< before each layer, and after the last; where nobody groups by them any more,
+                                       ///< dropped on the way back
+  std::optional<TokenGroups> groups_of_all_layers_;  ///< once a method has made such
   at::Tensor gradient_TD_;  ///< of the summed loss with respect to the stream where the backward is
 };
 

@@ -65,7 +65,7 @@ TokenGroups group_by_text(const LayerInputs& inputs, const std::vector<at::Tenso
   const KMeansResult found = balanced_kmeans(
       all, {.clusters = groups, .seed = inputs.seed, .stream = kStreamDocumentClusters, .jitter = kAnySize}, world);
   const int64_t first = documents_of_ranks.narrow(0, 0, world.rank()).sum().item<int64_t>();
-  TokenGroups by_text{.count = groups, .ids_T = at::empty({cu_seqlens.back()}, at::kLong)};
+  TokenGroups by_text{.count = groups, .ids_T = at::empty({cu_seqlens.back()}, at::kLong), .is_of_all_layers = true};
   for (size_t document = 0; document + 1 < cu_seqlens.size(); ++document) {
     by_text.ids_T.slice(0, cu_seqlens[document], cu_seqlens[document + 1])
         .fill_(found.cluster_of[first + static_cast<int64_t>(document)]);
