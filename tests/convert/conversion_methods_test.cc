@@ -7,10 +7,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <string>
 #include <vector>
 
 #include "convert/conversion_fixture.h"
+#include "testing/random_tensor.h"
 
 namespace moe {
 namespace {
@@ -85,6 +87,54 @@ TEST_P(EveryMethodTest, PlansAreWhatTheMethodSays) {
       EXPECT_EQ(made.widths(), method().widths(config_of(size.width), spec)) << size.width << " / " << size.experts;
     }
   }
+}
+
+/// Methods that look at importance or activations, at the papers' sizes, on made-up numbers: the parts are a partition
+/// of the widths that they said.
+TEST_P(EveryMethodTest, PlansOfMadeUpNumbersAreWhatTheMethodSays) {
+  const MethodNeeds needs = method().needs;
+  if (needs.weights || needs.hidden_states || !needs.text()) GTEST_SKIP() << GetParam() << " looks at other things";
+  constexpr Size kPapers[] = {{11008, 8}, {11008, 16}, {13824, 16}, {14336, 8}, {14336, 16}, {8640, 8}};
+  for (const Size& size : kPapers) {
+    v1::ConvertSpec spec = spec_of(GetParam(), size);
+    if (GetParam() == "sharing_inter") (*spec.mutable_ffn()->mutable_options())["routed"] = "disjoint";
+    const ModelConfig config = config_of(size.width);
+    const MethodOptions options(method().options, spec);
+    const int64_t groups = spec.ffn().experts() + (GetParam() == "sharing_inter" ? spec.ffn().shared_experts() : 0);
+    const Importance importance{.scores_GF = testing::random_normal({groups, size.width}, 3).square(),
+                                .tokens_G = at::arange(1, groups + 1, at::kLong)};
+    LayerFeatures features;
+    constexpr int64_t kTokens = 64;
+    if (needs.activations) features.activations_TF = testing::random_normal({kTokens, size.width}, 4, at::kFloat);
+    features.ffn_inputs = {at::zeros({kTokens, config.hidden_size}), 0, kTokens};
+    const auto begun = std::chrono::steady_clock::now();
+    const LayerPlan made = method().plan({.config = config,
+                                          .spec = spec,
+                                          .layer = 2,
+                                          .seed = 5,
+                                          .features = &features,
+                                          .importance = &importance,
+                                          .options = options},
+                                         *make_self_communicator());
+    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begun;
+    RecordProperty(concat("milliseconds_", size.width, "_", size.experts), concat(took.count()));
+    const std::string what = concat(size.width, " / ", size.experts);
+    EXPECT_NO_THROW(check_plan(made, {.layer = 2,
+                                      .experts = spec.ffn().experts(),
+                                      .neurons = size.width,
+                                      .hidden_size = 4,
+                                      .is_partition = makes_partition(method(), spec.ffn())}))
+        << what;
+    EXPECT_EQ(made.widths(), method().widths(config, spec)) << what;
+  }
+}
+
+/// Those of the test above that are partitions.
+TEST(ConversionMethodsTest, PartitionsByImportance) {
+  for (const char* name : {"independent_gradient", "importance", "residual", "coactivation"})
+    EXPECT_TRUE(conversion_methods().at(name).is_partition) << name;
+  for (const char* name : {"sharing_inner", "sharing_inter", "pruned_gradient"})
+    EXPECT_FALSE(conversion_methods().at(name).is_partition) << name;
 }
 
 TEST_P(EveryMethodTest, SameInputsSamePlan) {

@@ -77,6 +77,27 @@ TEST_P(ImportanceTest, IsWhatAutogradOfTheWholeModelSays) {
   }
 }
 
+/// Groups that are those of all layers are asked for once, of the last, and taken in all.
+TEST_P(ImportanceTest, GroupsOfAllLayersAreMadeOnce) {
+  const auto self = make_self_communicator();
+  const CalibrationText text = this->text(*self);
+  const auto measured = [&](bool is_of_all_layers, std::vector<int64_t>& asked) {
+    const GroupTokens by_place = [&](const LayerInputs& inputs, const std::vector<at::Tensor>&, Communicator&) {
+      asked.push_back(inputs.layer);
+      return TokenGroups{.count = 2,
+                         .ids_T = at::arange(text.total_tokens, at::kLong).remainder(2),
+                         .is_of_all_layers = is_of_all_layers};
+    };
+    return measure_importance(DenseSource(directory_), text, {.spec = spec_, .seed = 3, .group_tokens = by_place},
+                              *self);
+  };
+  std::vector<int64_t> once, each;
+  const std::vector<Importance> all = measured(true, once), by_layer = measured(false, each);
+  EXPECT_THAT(once, ::testing::ElementsAre(1));
+  EXPECT_THAT(each, ::testing::ElementsAre(1, 0));
+  for (const int64_t layer : {0, 1}) EXPECT_TRUE(at::equal(all[layer].scores_GF, by_layer[layer].scores_GF)) << layer;
+}
+
 /// v1 specification T5 (a), v2 B4: each token's share is what the loss changes when the neuron gives more or less
 /// there.
 TEST_P(ImportanceTest, IsWhatFiniteDifferencesOfTheLossSay) {
