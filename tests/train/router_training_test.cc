@@ -11,6 +11,7 @@
 #include "checkpoint/model_directory.h"
 #include "common/error.h"
 #include "common/file_io.h"
+#include "testing/compare.h"
 #include "testing/tiny_files.h"
 #include "testing/tiny_model.h"
 #include "train/optimizer.h"
@@ -264,6 +265,69 @@ TEST(RouterTrainingTest, ADenseModelHasNothingToBalance) {
   fs::remove_all(training.folder() / "model");
   testing::write_tiny_model(training.folder() / "model", testing::tiny_config(), 5, at::kFloat);
   ASSERT_TRUE(training.run({.ranks = 2}));
+}
+
+/// A way of a router to weigh the experts that it chose.
+struct Weighing {
+  const char* score;
+  const char* topk_norm;
+};
+
+/// A training without a balance of a mixture whose routers weigh so: only the loss of the text moves them.
+class WeighedTrainingTest : public ::testing::TestWithParam<Weighing> {
+ protected:
+  static void weigh(TinyTraining& training, at::ScalarType dtype) {
+    ModelConfig config = testing::tiny_moe_config(4, 2, 12, 0);
+    config.moe->score = GetParam().score;
+    config.moe->topk_norm = GetParam().topk_norm;
+    fs::remove_all(training.folder() / "model");
+    testing::write_tiny_model(training.folder() / "model", config, 5, dtype);
+    training.spec.set_balance("none");
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Weighings, WeighedTrainingTest,
+                         ::testing::Values(Weighing{"sigmoid", "raw"}, Weighing{"softmax", "one_plus"},
+                                           Weighing{"softmax", "unit"}),
+                         [](const auto& test) { return concat(test.param.score, "_", test.param.topk_norm); });
+
+TEST_P(WeighedTrainingTest, IsTheSameOnOneRankAndOnTwoWithExpertsSpread) {
+  TinyTraining training("float64");
+  weigh(training, at::kDouble);
+  const Options one{.job = "one"}, two{.job = "two", .ranks = 2, .expert_parallel = 2};
+  ASSERT_TRUE(training.run(one));
+  ASSERT_TRUE(training.run(two));
+  const std::vector<json> expected = training.lines(one), lines = training.lines(two);
+  ASSERT_EQ(expected.size(), 10U);
+  ASSERT_EQ(lines.size(), 10U);
+  for (size_t i = 0; i < lines.size(); ++i) {
+    EXPECT_NEAR(lines[i]["loss"].get<double>() / expected[i]["loss"].get<double>(), 1, 1e-9) << "step " << i + 1;
+    EXPECT_EQ(lines[i]["expert_load"], expected[i]["expert_load"]) << "step " << i + 1;
+  }
+  EXPECT_LT(expected.back()["loss"], expected.front()["loss"]);
+  const ModelDirectory source(training.folder() / "model"), a(training.output(one)), b(training.output(two));
+  EXPECT_EQ(a.config().moe->score, GetParam().score);
+  EXPECT_EQ(a.config().moe->topk_norm, GetParam().topk_norm);
+  const bool is_unit = std::string(GetParam().topk_norm) == "unit";
+  int64_t gains = 0;
+  for (const TensorSpec& spec : logical_tensor_specs(source.config())) {
+    EXPECT_TRUE(testing::near(b.tensor(spec.name), a.tensor(spec.name), 1e-6)) << spec.name;
+    const bool is_left = is_unit && spec.id.part == TensorPart::kRouter;
+    EXPECT_EQ(at::equal(a.tensor(spec.name), source.tensor(spec.name)), is_left) << spec.name;
+    gains += spec.id.part == TensorPart::kRouterGain;
+  }
+  EXPECT_EQ(gains, std::string(GetParam().topk_norm) == "one_plus" ? 2 : 0);
+}
+
+TEST_P(WeighedTrainingTest, ResumesBitForBit) {
+  TinyTraining training;
+  weigh(training, at::kFloat);
+  const Options whole{.job = "whole", .ranks = 2, .expert_parallel = 2};
+  ASSERT_TRUE(training.run(whole));
+  Options killed{.job = "killed", .ranks = 2, .expert_parallel = 2};
+  training.run_and_kill(killed, 5);
+  killed.attempt = 2;
+  ASSERT_TRUE(training.run(killed));
+  training.expect_same(killed, whole);
 }
 
 }  // namespace
