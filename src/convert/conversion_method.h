@@ -39,6 +39,12 @@ struct TokenGroups {
 using GroupTokens =
     std::function<TokenGroups(const LayerInputs& layer, const std::vector<at::Tensor>& hidden_TD, Communicator& world)>;
 
+/// How much calibration text there is, of all ranks.
+struct TextSize {
+  int64_t documents = 0;  ///< or pieces of at most a row of longer ones
+  int64_t tokens = 0;
+};
+
 /// A closed-form way to build a mixture out of a dense model, layer by layer. The same plan on every rank, and at any
 /// number of them. A method that makes a partition puts every neuron into exactly one expert or the shared part
 /// (checked by the converter), so that the parts sum to the dense output.
@@ -59,6 +65,10 @@ struct ConversionMethod {
   /// Why these sizes, or options with them, cannot be, as the end of an error, with what to use instead; empty if they
   /// can. Absent: experts and shared experts together divide the FFN's width.
   std::function<std::string(const ModelConfig& config, const v1::FfnExpertsSpec& ffn)> size_problem{};
+  /// Why so little text does not do, as the end of an error, with what to do; empty if it does. Asked as soon as the
+  /// text is read. Absent: any does.
+  std::function<std::string(const v1::FfnExpertsSpec& ffn, const MethodOptions& options, const TextSize& text)>
+      text_problem{};
   bool has_router = false;  ///< plans bring a router; router.init is left aside
   /// How many experts, one after the other, share a row of the router (virtual groups): router.init makes a row for
   /// each such group. Absent: 1.

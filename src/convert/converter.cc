@@ -100,6 +100,7 @@ class Converter {
       facts["files and tokenizer"] = pass_->text().data_digest;
       require_same_files(world_, "calibration text", facts);
       request_.monitor.data_read(pass_->text().file_digests);
+      require_enough_text();
     }
     if (method_.needs.gradients) {
       pass_->measure_importance(
@@ -139,6 +140,17 @@ class Converter {
     at::Tensor router;                    ///< as it will be written
     json report;
   };
+
+  /// Before any work on it.
+  void require_enough_text() {
+    at::Tensor documents = at::full({1}, static_cast<int64_t>(pass_->text().cu_seqlens.size()) - 1, at::kLong);
+    world_.all_reduce_sum(documents, "calibration documents");
+    const TextSize size{.documents = documents.item<int64_t>(), .tokens = pass_->text().total_tokens};
+    std::string problem = method_.text_problem ? method_.text_problem(spec_.ffn(), options_, size) : "";
+    if (problem.empty() && !method_.has_router && router_init_.text_problem)
+      problem = router_init_.text_problem(router_rows(), size.tokens);
+    if (!problem.empty()) throw_agreed<InvalidArgument>("convert: " + problem);
+  }
 
   /// Experts that are made for what another router would send them.
   void warn_of_router() const {
@@ -276,20 +288,24 @@ class Converter {
     layers_.push_back({std::nullopt, {}, json{{"layer", layer}, {"dense", true}}});
   }
 
+  int64_t router_group() const { return method_.router_group ? method_.router_group(options_) : 1; }
+  /// That router.init makes.
+  int64_t router_rows() const { return spec_.ffn().experts() / router_group(); }
+
   /// What router.init makes. [experts, hidden]
   at::Tensor initial_router(int64_t layer, const Importance* importance) {
-    const int64_t group = method_.router_group ? method_.router_group(options_) : 1;
-    const int64_t experts = spec_.ffn().experts() / group;
-    const RouterRequest router_request{
-        experts,
-        config_.hidden_size,
-        layer,
-        request_.seed,
-        spec_.router().scaling(),
-        pass_ ? &pass_->features().ffn_inputs : nullptr,
-        importance != nullptr && importance->group_rows_GD.defined() && importance->group_rows_GD.size(0) == experts
-            ? importance->group_rows_GD
-            : at::Tensor()};
+    const int64_t group = router_group();
+    RouterRequest router_request{.experts = router_rows(),
+                                 .hidden_size = config_.hidden_size,
+                                 .layer = layer,
+                                 .seed = request_.seed,
+                                 .scaling = spec_.router().scaling()};
+    if (pass_) router_request.features = &pass_->features().ffn_inputs;
+    // Those by which a method grouped the tokens are not looked for again.
+    if (importance != nullptr && importance->group_rows_GD.defined() &&
+        importance->group_rows_GD.size(0) == router_request.experts) {
+      router_request.centroids_ED = importance->group_rows_GD;
+    }
     const at::Tensor rows = router_init_.make(router_request, world_);
     return group == 1 ? rows : rows.repeat_interleave(group, 0);
   }

@@ -29,13 +29,16 @@ at::Tensor gather_tokens(const CalibrationFeatures& features, Communicator& worl
 
 }  // namespace
 
+std::string too_few_tokens(const std::string& wanted_by, int64_t tokens, int64_t clusters) {
+  if (tokens >= clusters) return "";
+  return concat(wanted_by, " clusters the calibration tokens, and there are ", tokens, " for experts ", clusters,
+                "; give more text or raise calibration.tokens");
+}
+
 at::Tensor feature_centroids(const CalibrationFeatures& features, int64_t clusters, uint64_t seed, int64_t layer,
                              const std::string& wanted_by, Communicator& world) {
-  if (features.total < clusters) {
-    throw_agreed<InvalidArgument>(concat("convert: ", wanted_by, " clusters the calibration tokens, and there are ",
-                                         features.total, " for experts ", clusters,
-                                         "; give more text or raise calibration.tokens"));
-  }
+  if (const std::string problem = too_few_tokens(wanted_by, features.total, clusters); !problem.empty())
+    throw_agreed<InvalidArgument>("convert: " + problem);
   const at::Tensor tokens_nD = gather_tokens(features, world);
   const KMeansResult found = balanced_kmeans(tokens_nD,
                                              {.clusters = clusters,

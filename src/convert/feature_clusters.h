@@ -10,6 +10,9 @@
 
 namespace moe {
 
+/// Why so few tokens cannot be clustered, as the end of an error; empty if they can. `wanted_by` begins it.
+std::string too_few_tokens(const std::string& wanted_by, int64_t tokens, int64_t clusters);
+
 /// Centroids of balanced clusters of a layer's FFN inputs, by their least tokens: the means of the members as they are,
 /// neither centred nor of one length. The same bits for the same seed and layer, on every rank and at any number of
 /// them. Looks at 8192 tokens at most, evenly spread. Collective. [clusters, D] float

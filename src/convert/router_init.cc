@@ -31,6 +31,18 @@ at::Tensor gather_features(const CalibrationFeatures& features, const std::vecto
   return rows;
 }
 
+std::string too_few_to_cluster(int64_t experts, int64_t tokens) {
+  return too_few_tokens("router.init hidden_clustering", tokens, experts);
+}
+
+/// `tokens` of `total` are not alike.
+std::string too_few_to_select(int64_t experts, int64_t tokens, int64_t total) {
+  if (tokens >= experts) return "";
+  return concat("router.init random_selection takes one calibration token per expert, no two alike, and the ", total,
+                " calibration tokens hold ", tokens, " for experts ", experts,
+                "; give more text or raise calibration.tokens");
+}
+
 /// MLP inputs of as many random tokens as there are experts, no two alike: the first token of every document is, and so
 /// is text that was read twice, and two equal rows would make twins of two experts.
 at::Tensor select_rows(const RouterRequest& request, Communicator& world) {
@@ -51,12 +63,8 @@ at::Tensor select_rows(const RouterRequest& request, Communicator& world) {
       if (is_new) chosen.push_back(row);
     }
   }
-  if (static_cast<int64_t>(chosen.size()) < request.experts) {
-    throw_agreed<InvalidArgument>(
-        concat("convert: router.init random_selection takes one calibration token per expert, no two alike, and the ",
-               features.total, " calibration tokens hold ", chosen.size(), " for experts ", request.experts,
-               "; give more text or raise calibration.tokens"));
-  }
+  const std::string problem = too_few_to_select(request.experts, static_cast<int64_t>(chosen.size()), features.total);
+  if (!problem.empty()) throw_agreed<InvalidArgument>("convert: " + problem);
   return at::stack(chosen);
 }
 
@@ -112,11 +120,14 @@ const Registry<RouterInit>& router_inits() {
   static const Registry<RouterInit> inits(
       "router initialisation",
       {
-          {"random_selection", {"MLP inputs of random calibration tokens (LLaMA-MoE v2)", true, random_selection}},
+          {"random_selection",
+           {"MLP inputs of random calibration tokens (LLaMA-MoE v2)", true, random_selection,
+            [](int64_t experts, int64_t tokens) { return too_few_to_select(experts, tokens, tokens); }}},
           {"kaiming", {"uniform random rows", false, kaiming}},
           {"zero", {"all experts equally likely; ties go to the lowest", false, zero}},
           {"hidden_clustering",
-           {"centroids of balanced clusters of the MLP inputs (LLaMA-MoE v2)", true, hidden_clustering}},
+           {"centroids of balanced clusters of the MLP inputs (LLaMA-MoE v2)", true, hidden_clustering,
+            too_few_to_cluster}},
       });
   return inits;
 }

@@ -28,6 +28,8 @@ struct RouterInit {
   std::string summary;
   bool needs_features = false;
   std::function<at::Tensor(const RouterRequest&, Communicator& world)> make;
+  /// Why so few calibration tokens cannot make so many rows, as the end of an error; empty if they can. Absent: any do.
+  std::function<std::string(int64_t experts, int64_t tokens)> text_problem{};
 };
 
 /// THE list of router initialisations.

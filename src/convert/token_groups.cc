@@ -49,19 +49,21 @@ at::Tensor first_largest(const at::Tensor& values_TG) {
 
 }  // namespace
 
+std::string too_few_documents(const std::string& method, int64_t documents, int64_t groups) {
+  if (documents >= groups) return "";
+  return concat("ffn.method ", method, " groups the documents of the calibration text, and there are ", documents,
+                " for ", groups,
+                " groups; give more text or raise calibration.tokens, or set ffn.options.clusters: router");
+}
+
 TokenGroups group_by_text(const LayerInputs& inputs, const std::vector<at::Tensor>& hidden_TD, int64_t groups,
                           Communicator& world) {
   const std::vector<int64_t>& cu_seqlens = inputs.features->cu_seqlens;
   const at::Tensor mine = document_rows(hidden_TD[hidden_TD.size() / 2], cu_seqlens),
                    documents_of_ranks = world.all_gather(at::tensor({mine.size(0)}, at::kLong), "documents of ranks"),
                    all = world.all_gather(mine, "documents to cluster");
-  if (all.size(0) < groups) {
-    throw_agreed<InvalidArgument>(concat("convert: ffn.method ", inputs.spec.ffn().method(),
-                                         " groups the documents of the calibration text, and there are ", all.size(0),
-                                         " for ", groups,
-                                         " groups; give more text or raise calibration.tokens, or set "
-                                         "ffn.options.clusters: router"));
-  }
+  if (const std::string problem = too_few_documents(inputs.spec.ffn().method(), all.size(0), groups); !problem.empty())
+    throw_agreed<InvalidArgument>("convert: " + problem);
   const KMeansResult found = balanced_kmeans(
       all, {.clusters = groups, .seed = inputs.seed, .stream = kStreamDocumentClusters, .jitter = kAnySize}, world);
   const int64_t first = documents_of_ranks.narrow(0, 0, world.rank()).sum().item<int64_t>();

@@ -13,6 +13,9 @@
 /// bit for bit. Collective. `inputs` and `hidden_TD` as of GroupTokens.
 namespace moe {
 
+/// Why so few documents cannot be grouped, as the end of an error; empty if they can.
+std::string too_few_documents(const std::string& method, int64_t documents, int64_t groups);
+
 /// By document: k-means over the documents' states in the middle of the dense model. A document is the mean of its
 /// tokens, each brought to length 1 (the first ones of many models are a hundred times longer than the others), and
 /// then itself of length 1. The clusters are those of the whole model, the same in every layer.

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
 #include <map>
 #include <set>
@@ -13,11 +14,13 @@
 #include "common/error.h"
 #include "convert/conversion_fixture.h"
 #include "convert/conversion_methods.h"
+#include "convert/converter.h"
 #include "convert/importance.h"
 #include "convert/router_init.h"
 #include "convert/token_groups.h"
 #include "testing/compare.h"
 #include "testing/random_tensor.h"
+#include "testing/run_ranks.h"
 #include "testing/tiny_model.h"
 
 namespace moe {
@@ -366,6 +369,63 @@ TEST_F(ImportanceMethodsTest, SizesThatCannotBeSayWhatCan) {
   untold.mutable_calibration()->clear_data();
   EXPECT_THAT(refusal(untold), HasSubstr("calibration.data is empty, and ffn.method importance needs text"));
   EXPECT_THAT(refusal(request("independent_gradient", 48, 0)), HasSubstr("for 48 groups"));
+}
+
+/// Sees whether anything was done.
+struct UnitCounter final : WorkMonitor {
+  void unit_done(const WorkProgress&) override { ++units; }
+  int units = 0;
+};
+
+/// Before the first layer's importance, and on all ranks.
+TEST_F(ImportanceMethodsTest, TooLittleTextIsRefusedBeforeAnyWork) {
+  const OpenedModel source = open_model(dense());
+  v1::ConvertSpec few = request("independent_gradient", 48, 0);
+  few.mutable_calibration()->set_tokens(300);
+  std::atomic<int> refused = 0;
+  testing::run_ranks(2, [&](Communicator& world) {
+    UnitCounter counter;
+    try {
+      convert_model({.spec = few,
+                     .seed = kSeed,
+                     .source = source.directory,
+                     .text = source.text,
+                     .output = out(),
+                     .monitor = counter},
+                    world);
+    } catch (const InvalidArgument& error) {
+      EXPECT_THAT(error.what(), AllOf(HasSubstr("ffn.method independent_gradient groups the documents"),
+                                      HasSubstr("for 48 groups"), HasSubstr("raise calibration.tokens")));
+      ++refused;
+    }
+    EXPECT_EQ(counter.units, 0);
+  });
+  EXPECT_EQ(refused, 2);
+}
+
+TEST(TextProblemTest, AsManyAsTheGroupsOrRowsWill) {
+  const auto of = [](const std::string& method, const std::string& clusters, int64_t documents, int64_t tokens) {
+    v1::ConvertSpec spec;
+    spec.mutable_ffn()->set_method(method);
+    spec.mutable_ffn()->set_experts(4);
+    spec.mutable_ffn()->set_shared_experts(2);
+    if (!clusters.empty()) (*spec.mutable_ffn()->mutable_options())["clusters"] = clusters;
+    const ConversionMethod& row = conversion_methods().at(method);
+    return row.text_problem(spec.ffn(), MethodOptions(row.options, spec), {documents, tokens});
+  };
+  EXPECT_EQ(of("independent_gradient", "text", 4, 100), "");
+  EXPECT_THAT(of("independent_gradient", "text", 3, 100), HasSubstr("there are 3 for 4 groups"));
+  EXPECT_EQ(of("importance", "router", 1, 4), "");
+  EXPECT_THAT(of("importance", "router", 1, 3), HasSubstr("there are 3 for experts 4"));
+  EXPECT_EQ(of("residual", "text", 4, 100), "");
+  EXPECT_EQ(of("sharing_inter", "text", 6, 100), "");
+  EXPECT_THAT(of("sharing_inter", "text", 5, 100), HasSubstr("there are 5 for 6 groups"));
+  EXPECT_EQ(of("weave", "", 2, 100), "");
+  EXPECT_THAT(of("weave", "", 1, 100), HasSubstr("is 1 document"));
+  for (const char* init : {"random_selection", "hidden_clustering"}) {
+    EXPECT_EQ(router_inits().at(init).text_problem(4, 4), "") << init;
+    EXPECT_THAT(router_inits().at(init).text_problem(4, 3), HasSubstr("experts 4")) << init;
+  }
 }
 
 class GatelessTest : public testing::ConversionTest {

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/error.h"
+#include "convert/feature_clusters.h"
 #include "convert/greedy_assignment.h"
 #include "convert/neuron_scores.h"
 #include "convert/shared_selection.h"
@@ -15,6 +16,13 @@ TokenGroups group_by_option(const LayerInputs& inputs, const std::vector<at::Ten
                             Communicator& world) {
   return inputs.options.choice("clusters") == "text" ? group_by_text(inputs, hidden_TD, groups, world)
                                                      : group_by_router(inputs, groups, world);
+}
+
+/// Of group_by_option().
+std::string too_little_text(const std::string& method, const MethodOptions& options, const TextSize& text,
+                            int64_t groups) {
+  return options.choice("clusters") == "text" ? too_few_documents(method, text.documents, groups)
+                                              : too_few_tokens("ffn.method " + method, text.tokens, groups);
 }
 
 }  // namespace
@@ -46,6 +54,16 @@ TokenGroups group_for_experts(const LayerInputs& inputs, const std::vector<at::T
 TokenGroups group_for_all_experts(const LayerInputs& inputs, const std::vector<at::Tensor>& hidden_TD,
                                   Communicator& world) {
   return group_by_option(inputs, hidden_TD, inputs.spec.ffn().experts() + inputs.spec.ffn().shared_experts(), world);
+}
+
+std::string text_problem_for_experts(const v1::FfnExpertsSpec& ffn, const MethodOptions& options,
+                                     const TextSize& text) {
+  return too_little_text(ffn.method(), options, text, ffn.experts());
+}
+
+std::string text_problem_for_all_experts(const v1::FfnExpertsSpec& ffn, const MethodOptions& options,
+                                         const TextSize& text) {
+  return too_little_text(ffn.method(), options, text, ffn.experts() + ffn.shared_experts());
 }
 
 std::string router_of_groups(const MethodOptions& options) {

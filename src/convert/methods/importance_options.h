@@ -21,6 +21,11 @@ TokenGroups group_for_experts(const LayerInputs& inputs, const std::vector<at::T
 TokenGroups group_for_all_experts(const LayerInputs& inputs, const std::vector<at::Tensor>& hidden_TD,
                                   Communicator& world);
 
+/// The text_problem of a method with these groups.
+std::string text_problem_for_experts(const v1::FfnExpertsSpec& ffn, const MethodOptions& options, const TextSize& text);
+std::string text_problem_for_all_experts(const v1::FfnExpertsSpec& ffn, const MethodOptions& options,
+                                         const TextSize& text);
+
 /// The router.init that has a row for each group of group_for_experts; empty where those are of documents.
 std::string router_of_groups(const MethodOptions& options);
 

@@ -35,6 +35,7 @@ ConversionMethod residual() {
           .options = {clusters_option("router"), normalise_option("none")},
           .has_shared = true,
           .size_problem = residual_problem,
+          .text_problem = text_problem_for_experts,
           .group_tokens = group_for_experts,
           .own_router_init = router_of_groups};
 }

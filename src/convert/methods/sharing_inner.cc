@@ -38,6 +38,7 @@ ConversionMethod sharing_inner() {
           .options = {clusters_option("text")},
           .has_free_width = true,
           .size_problem = sharing_inner_problem,
+          .text_problem = text_problem_for_experts,
           .group_tokens = group_for_experts,
           .own_router_init = router_of_groups};
 }

@@ -80,6 +80,7 @@ ConversionMethod sharing_inter() {
           .has_shared = true,
           .has_free_width = true,
           .size_problem = sharing_inter_problem,
+          .text_problem = text_problem_for_all_experts,
           .group_tokens = group_for_all_experts};
 }
 

@@ -69,14 +69,18 @@ at::Tensor mean_rows(const at::Tensor& rows_FD, const std::vector<std::vector<in
   return means_ED;
 }
 
+std::string too_few_for_weave(int64_t documents) {
+  if (documents >= 2) return "";
+  return concat(
+      "ffn.method weave tells neurons apart by the documents in which their gate is active, and the calibration text "
+      "is ",
+      documents, " document; give more documents or raise calibration.tokens");
+}
+
 LayerPlan plan_weave(const LayerInputs& inputs, Communicator& world) {
   const at::Tensor activity_SF = world.all_gather(gate_activity(inputs), "gate activity of documents").contiguous();
-  if (activity_SF.size(0) < 2) {
-    throw_agreed<InvalidArgument>(
-        concat("convert: ffn.method weave tells neurons apart by the documents in which their gate is active, and the "
-               "calibration text is ",
-               activity_SF.size(0), " document; give more documents or raise calibration.tokens"));
-  }
+  if (const std::string problem = too_few_for_weave(activity_SF.size(0)); !problem.empty())
+    throw_agreed<InvalidArgument>("convert: " + problem);
   if (!activity_SF.isfinite().all().item<bool>()) throw_overflow(inputs.layer);
   const int64_t experts = inputs.spec.ffn().experts(), shared = equal_parts(inputs.config, inputs.spec).shared;
   const std::vector<int32_t> order = ranked_neurons(mean_activity(activity_SF));
@@ -108,6 +112,8 @@ ConversionMethod weave() {
           .widths = equal_parts,
           .needs = {.weights = true, .hidden_states = true},
           .has_shared = true,
+          .text_problem = [](const v1::FfnExpertsSpec&, const MethodOptions&,
+                             const TextSize& text) { return too_few_for_weave(text.documents); },
           .has_router = true,
           .refusal = needs_gated_ffn};
 }
