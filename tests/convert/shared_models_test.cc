@@ -34,7 +34,7 @@ class RealModelTest : public ::testing::TestWithParam<std::tuple<const char*, in
 
 TEST_P(RealModelTest, AllExpertsAtScaleNAreTheDenseModel) {
   const ModelConfig config = ModelDirectory(model()).config();
-  v1::ConvertSpec spec = convert_spec(method(), experts(), experts());
+  v1::ConvertSpec spec = testing::convert_spec(method(), experts(), experts());
   *spec.mutable_ffn() = testing::sizes_of(method(), config.intermediate_size, experts(), experts()).value();
   testing::write_calibration(folder_ / "ids.jsonl", 20, config.vocab_size, 6);
   testing::give_needed_text(spec, folder_ / "ids.jsonl");
