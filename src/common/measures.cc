@@ -161,6 +161,7 @@ const std::vector<Measure>& measures() {
        .help =
            "Unscaled z-loss: squared log-sum-exp of a router's logits, mean over tokens and layers; where z_loss > 0.",
        .of_steps = true,
+       .is_optional = true,
        .series = "moe_train_loss",
        .labels = {{"component", "z"}}},
       {.kind = "train",

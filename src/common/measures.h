@@ -21,7 +21,8 @@ struct Measure {
   bool of_work = false;    ///< counts the kind's units of work; at most one of a kind
   std::string domains{};   ///< field of the kind's message that lists data, by whose domains it is told apart too
   bool has_whole = true;   ///< false: only by domain
-  std::string needs{};     ///< field of the kind's message without which it is not measured
+  bool is_optional = false;  ///< a setting decides whether it is measured, which its help names
+  std::string needs{};       ///< field of the kind's message without which it is not measured
   /// Gauge of the last step's value; of a measure of work the counter <series>_total and the gauge <series>_target, how
   /// many there are. Empty: Prometheus does not get it under a name of its own.
   std::string series{};

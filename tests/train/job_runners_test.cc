@@ -44,7 +44,8 @@ TEST(JobRunnersTest, EveryListOfNamesIsAskedForByARow) {
     EXPECT_FALSE(names.empty()) << list;
     const LoadedPipeline loaded = load_pipeline(
         "apiVersion: moe/v1\nkind: Pipeline\nname: p\nstages:\n"
-        "  - {name: c, convert: {input: ./m, ffn: {method: '?', experts: 4, top_k: 2}, router: {init: '?'}, scale: "
+        "  - {name: c, convert: {input: ./m, ffn: {method: '?', experts: 4, top_k: 2, options: {'?': 1}}, router: "
+        "{init: '?'}, scale: "
         "{mode: "
         "k}, calibration: {template: '?'}}}\n"
         "  - {name: t, train: {input: ./m, steps: 1, data: [{path: a}], template: '?'}}\n"
@@ -53,10 +54,10 @@ TEST(JobRunnersTest, EveryListOfNamesIsAskedForByARow) {
         "a.yaml", {}, {{list, names}});
     refused[list] = static_cast<int>(loaded.problems.size());
     for (const Problem& problem : loaded.problems)
-      EXPECT_THAT(problem.message, ::testing::HasSubstr("unknown value (?)"));
+      EXPECT_THAT(problem.message, ::testing::ContainsRegex("unknown (value|option) \\(\\?\\)"));
   }
-  const std::map<std::string, int> expected{
-      {"export_formats", 1}, {"methods", 1}, {"router_inits", 1}, {"tasks", 1}, {"templates", 3}};
+  const std::map<std::string, int> expected{{"export_formats", 1}, {"method_options", 1}, {"methods", 1},
+                                            {"router_inits", 1},   {"tasks", 1},          {"templates", 3}};
   EXPECT_EQ(refused, expected);
 }
 

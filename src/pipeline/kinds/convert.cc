@@ -42,7 +42,8 @@ void check_options(const v1::FfnExpertsSpec& ffn, const FieldChecks& checks) {
     if (name.rfind(prefix, 0) == 0) own.push_back(name.substr(prefix.size()));
   }
   const std::vector<std::string> methods = checks.known_names("methods");
-  if (std::find(methods.begin(), methods.end(), ffn.method()) == methods.end()) return;
+  const bool is_unknown = !methods.empty() && std::find(methods.begin(), methods.end(), ffn.method()) == methods.end();
+  if (all.empty() || is_unknown) return;
   for (const auto& [name, value] : ffn.options()) {
     if (std::find(own.begin(), own.end(), name) != own.end()) continue;
     checks.add("ffn.options." + name, concat("unknown option (", name, ") of method ", ffn.method(),
