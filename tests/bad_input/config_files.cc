@@ -151,12 +151,12 @@ void add_mixtures(std::vector<BadFile>& files) {
              m["shared_widths"] = {0, 4};
            },
            {"`shared_widths`", "0 in layer 1"});
-  // A layer that is dense has the tensors of one.
-  with_moe("dense_layer_with_experts",
+  // A layer that is dense has the tensors of one, which these files hold.
+  with_moe("dense_layer_before_a_mixture",
            [](json& m) {
-             m["expert_widths"] = {12, 0};
+             m["expert_widths"] = {0, 12};
            },
-           {"missing: model.layers.1.mlp.gate_proj.weight"});
+           {"missing: model.layers.1.mlp.router.weight"});
   with_moe("width_text", [](json& m) { m["expert_widths"] = {"12", 12}; }, {"`expert_widths`", "an integer"});
   with_moe("widths_number", [](json& m) { m["expert_widths"] = 12; }, {"`expert_widths` is 12"});
   with_moe("shared_negative", [](json& m) { m["shared_widths"] = {0, -1}; }, {"`shared_widths`", "at least 0"});
