@@ -42,6 +42,14 @@ v1::ConvertSpec spec_of(const std::string& method, int experts, int top_k, const
   return spec;
 }
 
+/// The same in the sizes that a method of the list takes.
+v1::ConvertSpec spec_of_listed(const std::string& method, int units, int top_k, const std::vector<std::string>& layers,
+                               const fs::path& calibration = {}) {
+  v1::ConvertSpec spec = testing::method_spec(method, units, top_k, calibration);
+  spec.mutable_ffn()->mutable_layers()->Add(layers.begin(), layers.end());
+  return spec;
+}
+
 struct Choice {
   const char* name;
   std::vector<std::string> items;
@@ -68,6 +76,10 @@ class MixedConversionTest : public ::testing::Test {
 class EveryMixedConversionTest : public MixedConversionTest,
                                  public ::testing::WithParamInterface<std::tuple<std::string, const char*>> {
  protected:
+  void SetUp() override {
+    const ConversionMethod& row = conversion_methods().at(method());
+    if (row.refusal && !row.refusal(four_layers(kind())).empty()) GTEST_SKIP() << row.refusal(four_layers(kind()));
+  }
   static const std::string& method() { return std::get<0>(GetParam()); }
   static const char* kind() { return std::get<1>(GetParam()); }
 };
@@ -94,7 +106,8 @@ TEST_P(EveryMixedConversionTest, LayersThatAreNotNamedAreTheSource) {
   make(kind(), at::kBFloat16);
   for (const Choice& choice : kChoices) {
     const fs::path output = folder_ / choice.name;
-    const json report = convert(spec_of(method(), 4, 2, choice.items, ids()), 1, dense(), output);
+    const v1::ConvertSpec spec = spec_of_listed(method(), 4, 2, choice.items, ids());
+    const json report = convert(spec, 1, dense(), output);
     const ModelDirectory converted(output);
     expect_dense_layers_of(converted, ModelDirectory(dense()), choice);
     EXPECT_EQ(converted.config().moe->mixture_layers(), choice.mixtures);
@@ -102,23 +115,29 @@ TEST_P(EveryMixedConversionTest, LayersThatAreNotNamedAreTheSource) {
     std::set<std::string> indices, expected;
     const SafetensorsFile file(output / "conversion.safetensors");
     for (const SafetensorsEntry& entry : file.header().entries) indices.insert(entry.name);
-    for (const int64_t layer : choice.mixtures) expected.insert(concat("model.layers.", layer, ".mlp.experts.neurons"));
+    for (const int64_t layer : choice.mixtures) {
+      expected.insert(concat("model.layers.", layer, ".mlp.experts.neurons"));
+      if (spec.ffn().shared_experts() > 0)
+        expected.insert(concat("model.layers.", layer, ".mlp.shared_expert.neurons"));
+    }
     EXPECT_EQ(indices, expected);
     ASSERT_EQ(report["layers"].size(), 4U);
     for (const int64_t layer : choice.dense)
       EXPECT_EQ(report["layers"][layer], (json{{"layer", layer}, {"dense", true}}));
-    for (const int64_t layer : choice.mixtures) EXPECT_EQ(report["layers"][layer]["expert_load"].size(), 4U);
+    for (const int64_t layer : choice.mixtures)
+      EXPECT_EQ(report["layers"][layer]["expert_load"].size(), static_cast<size_t>(spec.ffn().experts()));
   }
 }
 
 /// All experts chosen, a zero router, scale N: the dense function, whichever layers are mixtures.
 TEST_P(EveryMixedConversionTest, AllExpertsAtScaleNAreTheDenseModel) {
+  if (!conversion_methods().at(method()).is_partition) GTEST_SKIP() << method() << " is no partition";
   make(kind());
   const TokenBatch batch = testing::random_batch({20, 7, 33}, testing::tiny_config().vocab_size, 4);
   for (const Choice& choice : kChoices) {
-    v1::ConvertSpec spec = spec_of(method(), 6, 6, choice.items);
-    spec.mutable_router()->set_init("zero");
-    spec.mutable_scale()->set_mode("unbiased");
+    v1::ConvertSpec spec = spec_of_listed(method(), 6, 6, choice.items);
+    testing::give_needed_text(spec, ids());
+    testing::count_all_alike(spec);
     const fs::path output = folder_ / choice.name;
     convert(spec, 3, dense(), output);
     EXPECT_TRUE(testing::near(testing::logits_of(output, batch), testing::logits_of(dense(), batch), 1e-5));
@@ -131,8 +150,7 @@ TEST_P(EveryMixedConversionTest, AllExpertsAtScaleNAreTheDenseModel) {
 /// The same split and the same numbers on more ranks, one of which has no row.
 TEST_P(EveryMixedConversionTest, RanksDoNotChangeTheResult) {
   make(kind());
-  v1::ConvertSpec spec = spec_of(method(), 4, 2, {"1", "3"}, ids());
-  spec.mutable_calibration()->set_tokens(250);
+  const v1::ConvertSpec spec = spec_of_listed(method(), 4, 2, {"1", "3"}, ids());
   const json one = convert(spec, 1, dense(), folder_ / "one");
   const ModelDirectory expected(folder_ / "one");
   for (const int ranks : {2, 5}) {
