@@ -45,10 +45,10 @@ MUTATIONS = [
     Mutation("balance-over-targets", "src/train/train_step.cc", "loader.tokens(first, rows)", "loader.target_tokens(first, rows)", "moe_train_tests",
              "TrainStepTest.OfChats*", "the balance loss is a mean over tokens"),
     # Routers.
-    Mutation("straight-through-divides", "src/model/moe/router.cc", "routing.weights_TK = log_p - log_p.detach() + 1;",
-             "routing.weights_TK = log_p.exp() / log_p.exp().detach();", "moe_model_tests", "RouterTest.StraightThrough*",
+    Mutation("straight-through-divides", "src/model/moe/router.cc", "return log_p - log_p.detach() + 1;",
+             "return log_p.exp() / log_p.exp().detach();", "moe_model_tests", "RouterTest.StraightThrough*",
              "0 / 0 where a chosen probability underflows"),
-    Mutation("straight-through-shares", "src/model/moe/router.cc", "log_p - log_p.detach() + 1", "(log_p - log_p.detach()) / static_cast<double>(top_k) + 1",
+    Mutation("straight-through-shares", "src/model/moe/router.cc", "log_p - log_p.detach() + 1", "(log_p - log_p.detach()) / static_cast<double>(ids_TK.size(1)) + 1",
              "moe_model_tests", "RouterTest.StraightThrough*", "right at top_k 1 only"),
     # Layers.
     Mutation("sequences-share-a-cache", "src/model/attention.cc", "*caches[s]", "*caches[0]", "moe_model_tests", "DecoderTest.SequencesOfACache*",
