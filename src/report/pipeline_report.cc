@@ -238,7 +238,8 @@ std::string render_terminal(const PipelineReport& report, int width) {
     out += '\n';
   }
   size_t before = out.size();
-  for (const StageReport& stage : report.compared.empty() ? report.stages : std::vector<StageReport>{}) {
+  for (const StageReport& stage : report.stages) {
+    if (!report.compared.empty()) break;  // the leaderboard says it
     if (const std::string text = conversion_text(stage); !text.empty()) out += wrapped(clean_utf8(text), width);
   }
   if (out.size() != before) out += '\n';

@@ -5,18 +5,10 @@
 #include <utility>
 #include <vector>
 
+#include "convert/neuron_scores.h"
+
 namespace moe::testing {
 namespace {
-
-/// All neurons, by falling score.
-std::vector<int32_t> ranked(const at::Tensor& scores_F) {
-  const at::Tensor scores = scores_F.to(at::kDouble).contiguous();
-  const auto* const score = scores.const_data_ptr<double>();
-  std::vector<int32_t> order(scores.numel());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [score](int32_t a, int32_t b) { return score[a] > score[b]; });
-  return order;
-}
 
 /// A quarter of the neurons is shared, and of what is left expert e gets a share of e + 1.
 LayerWidths growing_widths(const ModelConfig& config, const v1::ConvertSpec& spec) {
@@ -32,7 +24,7 @@ LayerWidths growing_widths(const ModelConfig& config, const v1::ConvertSpec& spe
 LayerPlan plan_shared_uneven(const LayerInputs& inputs, Communicator& world) {
   at::Tensor activity = inputs.features->activations_TF.abs().sum(0, false, at::kDouble);
   world.all_reduce_sum(activity, "activity of neurons");
-  const std::vector<int32_t> order = ranked(activity);
+  const std::vector<int32_t> order = by_falling_score(activity);
   const LayerWidths widths = growing_widths(inputs.config, inputs.spec);
   auto next = order.begin() + widths.shared;
   std::vector<std::vector<int32_t>> experts;
@@ -61,12 +53,12 @@ TokenGroups group_documents(const LayerInputs& inputs, const std::vector<at::Ten
 /// most important to, of those that have room.
 LayerPlan plan_by_importance(const LayerInputs& inputs, Communicator& /*world*/) {
   const at::Tensor scores = inputs.importance->scores_GF;
-  const std::vector<int32_t> order = ranked(scores.sum(0));
+  const std::vector<int32_t> order = by_falling_score(scores.sum(0));
   const int64_t shared = inputs.config.intermediate_size / 6, experts = inputs.spec.ffn().experts(),
                 room = (inputs.config.intermediate_size - shared) / experts;
   std::vector<std::vector<int32_t>> parts(experts);
   for (auto neuron = order.begin() + shared; neuron != order.end(); ++neuron) {
-    for (const int32_t expert : ranked(scores.select(1, *neuron))) {
+    for (const int32_t expert : by_falling_score(scores.select(1, *neuron))) {
       if (static_cast<int64_t>(parts[expert].size()) == room) continue;
       parts[expert].push_back(*neuron);
       break;
