@@ -1,7 +1,5 @@
 #include "convert/fixture_methods.h"
 
-#include <algorithm>
-#include <numeric>
 #include <utility>
 #include <vector>
 
