@@ -1,0 +1,62 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "convert/converter.h"
+#include "convert/dense_source.h"
+#include "convert/planned_layer.h"
+#include "model/tensor_id.h"
+
+namespace moe {
+
+/// A layer between planning and writing, and what is kept of it.
+struct ConvertedLayer {
+  std::optional<PlannedLayer> planned;  ///< absent: the layer stays dense
+  at::Tensor router;                    ///< as it will be written
+  nlohmann::json report;
+};
+
+/// One conversion under way: what planning its layers (convert/layer_planner.h), writing them
+/// (convert/conversion_output.h) and describing the whole (convert/converter.cc) share. Every rank has one.
+struct Conversion {
+  /// `digests` of the models, by path.
+  Conversion(const ConvertRequest& request, std::map<std::string, std::string> digests);
+
+  int64_t router_group() const { return method.router_group ? method.router_group(options) : 1; }
+  /// That router.init makes.
+  int64_t router_rows() const { return spec.ffn().experts() / router_group(); }
+
+  /// The tensor of the source that a tensor of the output is, or is cut from. The router, which is new, takes after the
+  /// up projection.
+  std::string source_of(const TensorId& id) const;
+  /// Type of a tensor of the output that is, or is cut from, this one of the source.
+  at::ScalarType out_type(const std::string& source_tensor) const;
+  at::ScalarType output_type(const TensorId& id) const { return out_type(source_of(id)); }
+
+  /// Every rank read the layer: none keeps its pages.
+  void release_layer(int64_t layer) const { source.release_layer(layer); }
+
+  const ConvertRequest& request;
+  const v1::ConvertSpec& spec;
+  const std::map<std::string, std::string> digests;
+  ModelConfig config;  ///< of the output: widths and scales are filled in as layers are planned
+  const ConversionMethod& method;
+  const MethodOptions options;
+  const DenseSource source;
+  std::deque<DenseSource> others;
+  const std::vector<bool> is_mixture;  ///< [layers]
+  std::vector<ConvertedLayer> layers;  ///< that are planned
+
+ private:
+  std::optional<at::ScalarType> dtype_;  ///< absent: that of the source
+};
+
+}  // namespace moe

@@ -1,0 +1,164 @@
+#include "convert/layer_planner.h"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "comm/agreement.h"
+#include "common/error.h"
+#include "convert/output_scale.h"
+#include "model/layer.h"
+#include "model/moe/moe_layer.h"
+
+namespace moe {
+namespace {
+
+using nlohmann::json;
+
+bool is_even(const std::vector<int64_t>& widths) {
+  return std::all_of(widths.begin(), widths.end(), [&](int64_t width) { return width == widths.front(); });
+}
+
+/// Where they are not those that the number of experts says.
+void add_widths(const LayerWidths& widths, json& layer_report) {
+  if (!is_even(widths.experts)) layer_report["expert_widths"] = widths.experts;
+  if (widths.shared > 0) layer_report["shared_width"] = widths.shared;
+}
+
+}  // namespace
+
+LayerPlanner::LayerPlanner(Conversion& conversion, CalibrationPass* pass, Communicator& world)
+    : conversion_(conversion),
+      pass_(pass),
+      world_(world),
+      router_init_(router_inits().at(conversion.spec.router().init())) {}
+
+void LayerPlanner::plan(int64_t layer) {
+  const v1::ConvertSpec& spec = conversion_.spec;
+  const ConversionMethod& method = conversion_.method;
+  const ModelConfig& dense_config = conversion_.source.config();
+  if (!conversion_.is_mixture[layer]) return pass_by(layer);
+  Layer dense;
+  agree(world_, concat("load layer ", layer), [&] {
+    if (pass_ == nullptr && !method.needs.weights) return;
+    dense = conversion_.source.layer(layer);
+    conversion_.release_layer(layer);
+    if (pass_ != nullptr) pass_->attend(dense);
+  });
+  if (pass_ != nullptr) {
+    const LayerFeatures& features = pass_->features();
+    require_finite(fit_request(layer, dense),
+                   {{"the dense model's FFN inputs", features.ffn_inputs.local_TD},
+                    {"the converted model's FFN inputs", features.converted_ffn_inputs_TD}},
+                   world_);
+  }
+  const std::optional<Importance> importance = pass_ != nullptr ? pass_->take_importance(layer) : std::nullopt;
+  const LayerInputs inputs{.config = dense_config,
+                           .spec = spec,
+                           .layer = layer,
+                           .seed = conversion_.request.seed,
+                           .dense = pass_ != nullptr || method.needs.weights ? &dense : nullptr,
+                           .features = pass_ != nullptr ? &pass_->features() : nullptr,
+                           .importance = importance ? &*importance : nullptr,
+                           .options = conversion_.options};
+  LayerPlan plan = method.plan(inputs, world_);
+  check_plan(plan, {.layer = layer,
+                    .experts = spec.ffn().experts(),
+                    .neurons = dense_config.intermediate_size,
+                    .hidden_size = dense_config.hidden_size,
+                    .models = 1 + static_cast<int64_t>(conversion_.others.size()),
+                    .has_router = method.has_router,
+                    .is_partition = makes_partition(method, spec.ffn())});
+  PlannedLayer planned(std::move(plan), dense_config, layer);
+  MOE_CHECK(!method.widths || planned.widths() == method.widths(dense_config, spec),
+            "the method said other widths than it planned (layer ", layer, ")");
+  // Calibrated as it will be read back.
+  const at::Tensor router = (method.has_router ? planned.plan().router_ED : initial_router(layer, inputs.importance))
+                                .to(conversion_.output_type({TensorPart::kRouter, layer}));
+
+  json report = {{"layer", layer}};
+  add_widths(planned.widths(), report);
+  const double scale = pass_ != nullptr ? fit(planned, router, layer, dense, report)
+                                        : closed_form_scale(spec.scale().mode(), spec.ffn().experts(),
+                                                            spec.ffn().top_k(), spec.scale().value());
+  conversion_.config.moe->output_scale[layer] = scale;
+  report["output_scale"] = scale;
+  conversion_.layers.push_back({std::move(planned), router, std::move(report)});
+}
+
+/// The planned layer on the text: its scale, what the report says, and the converted stream behind it.
+double LayerPlanner::fit(const PlannedLayer& planned, const at::Tensor& router, int64_t layer, const Layer& dense,
+                         json& report) {
+  MoeWeights weights;
+  agree(world_, concat("make the experts of layer ", layer),
+        [&] { weights = planned.mixture(float_models(layer, std::get<FeedForwardWeights>(dense.ffn))); });
+  weights.router = router.to(at::kFloat);
+  const LayerFit fitted = fit_layer(fit_request(layer, dense), std::move(weights), world_);
+  report["relative_ffn_error"] = fitted.relative_error;
+  report["router_logit_deviation"] = fitted.router_logit_deviation;
+  report["expert_load"] = fitted.expert_load;
+  pass_->advance(fitted.output_TD);
+  return fitted.scale;
+}
+
+void LayerPlanner::pass_by(int64_t layer) {
+  const std::vector<bool>& is_mixture = conversion_.is_mixture;
+  const bool is_last = std::find(is_mixture.begin() + layer, is_mixture.end(), true) == is_mixture.end();
+  agree(world_, concat("load layer ", layer), [&] {
+    if (pass_ == nullptr || is_last) return;
+    const Layer dense = conversion_.source.layer(layer);
+    conversion_.release_layer(layer);
+    pass_->attend(dense);
+    pass_->advance_unchanged(dense);
+  });
+  conversion_.layers.push_back({std::nullopt, {}, json{{"layer", layer}, {"dense", true}}});
+}
+
+/// What router.init makes. [experts, hidden]
+at::Tensor LayerPlanner::initial_router(int64_t layer, const Importance* importance) {
+  const int64_t group = conversion_.router_group();
+  RouterRequest request{.experts = conversion_.router_rows(),
+                        .hidden_size = conversion_.config.hidden_size,
+                        .layer = layer,
+                        .seed = conversion_.request.seed,
+                        .scaling = conversion_.spec.router().scaling()};
+  if (pass_ != nullptr) request.features = &pass_->features().ffn_inputs;
+  // Those by which a method grouped the tokens are not looked for again.
+  if (importance != nullptr && importance->group_rows_GD.defined() &&
+      importance->group_rows_GD.size(0) == request.experts) {
+    request.centroids_ED = importance->group_rows_GD;
+  }
+  const at::Tensor rows = router_init_.make(request, world_);
+  return group == 1 ? rows : rows.repeat_interleave(group, 0);
+}
+
+FitRequest LayerPlanner::fit_request(int64_t layer, const Layer& dense) const {
+  return {conversion_.source.config(),
+          conversion_.spec,
+          conversion_.request.source.path().string(),
+          layer,
+          std::get<FeedForwardWeights>(dense.ffn),
+          pass_->features()};
+}
+
+/// Tensors of the models in float; those of the layer at hand as they were loaded.
+PlannedLayer::Models LayerPlanner::float_models(int64_t layer, const FeedForwardWeights& ffn) const {
+  const auto name = [&](TensorPart part, bool is_bias = false) {
+    return tensor_name(conversion_.source.config(), {part, layer, kNoExpert, is_bias});
+  };
+  std::map<std::string, at::Tensor> loaded{
+      {name(TensorPart::kUp), ffn.up}, {name(TensorPart::kUp, true), ffn.up_bias}, {name(TensorPart::kDown), ffn.down}};
+  if (ffn.gate.defined()) {
+    loaded[name(TensorPart::kGate)] = ffn.gate;
+    loaded[name(TensorPart::kGate, true)] = ffn.gate_bias;
+  }
+  return [this, loaded = std::move(loaded)](int64_t model, const std::string& wanted) {
+    return model == 0 ? loaded.at(wanted) : conversion_.others.at(model - 1).tensor(wanted);
+  };
+}
+
+}  // namespace moe
