@@ -137,6 +137,13 @@ std::string experts_text(const v1::FfnExpertsSpec& ffn) {
                 ffn.top_k());
 }
 
+/// "random" of "random-s3" with seed 3, as for_each names it.
+std::string without_seed(const std::string& label, uint64_t seed) {
+  const std::string ending = concat("-s", seed);
+  return label.ends_with(ending) && label.size() > ending.size() ? label.substr(0, label.size() - ending.size())
+                                                                 : label;
+}
+
 /// What all conversions' names end in, from a dash on ("-convert", where variants were written out); empty if nothing.
 std::string common_ending(const v1::PipelineSpec& spec) {
   std::optional<std::string> ending;
@@ -160,7 +167,15 @@ ComparedConversion row_of(const Lineages& lineages, const std::string& last, boo
   ComparedConversion row;
   const v1::Stage* conversion = lineages.maker_of(root);
   row.label = conversion != nullptr ? conversion->name().substr(0, conversion->name().size() - ending.size()) : root;
-  if (way.size() > 1 && !is_only_one) row.label += concat(", ", lineages.maker_of(last)->name());
+  row.variant =
+      conversion != nullptr && conversion->has_seed() ? without_seed(row.label, conversion->seed()) : row.label;
+  if (way.size() > 1 && !is_only_one) {
+    // A training that for_each wrote out is told by what it is called there.
+    const std::string training = lineages.maker_of(last)->name();
+    const std::string own = training.starts_with(row.label + "-") ? training.substr(row.label.size() + 1) : training;
+    row.label += concat(", ", training);
+    row.variant += concat(", ", own);
+  }
   if (conversion != nullptr) row.experts = experts_text(conversion->convert().ffn());
   if (shown != nullptr) row.parameters_active = shown->parameters_active;
   row.dense_parameters = lineages.dense_parameters(root);

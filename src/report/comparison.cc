@@ -1,91 +1,75 @@
+#include "report/comparison.h"
+
 #include <algorithm>
-#include <cmath>
 #include <iterator>
-#include <limits>
 #include <map>
-#include <string>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "common/error.h"
 #include "common/measures.h"
 #include "pipeline/problem.h"
-#include "report/compared_conversions.h"
+#include "report/compared_variants.h"
 #include "report/html_page.h"
 #include "report/svg_gap_chart.h"
 #include "report/table.h"
 #include "report/text.h"
 
-/// The leaderboard: rows are ways to convert, in the order of the file.
 namespace moe {
 namespace {
 
-std::string loss_of(const std::map<std::string, double>& losses, const std::string& domain) {
+/// "3.125", with several seeds "3.125 ± 0.012"; "-" of nothing.
+std::string spread_text(const std::optional<SeedSpread>& spread) {
+  if (!spread) return "-";
+  return spread->deviation ? concat(fixed(spread->mean, 3), " ± ", fixed(*spread->deviation, 3))
+                           : fixed(spread->mean, 3);
+}
+
+std::optional<SeedSpread> loss_of(const std::map<std::string, SeedSpread>& losses, const std::string& domain) {
   const auto found = losses.find(domain);
-  return found == losses.end() ? "-" : fixed(found->second, 3);
-}
-
-/// Of the last model that was measured.
-const std::map<std::string, double>& last_losses(const ComparedConversion& row) {
-  return row.trained.empty() ? row.converted : row.trained;
-}
-
-std::string number_or_dash(double value) {
-  return std::isfinite(value) ? fixed(value, 3) : "-";
+  return found == losses.end() ? std::nullopt : std::optional(found->second);
 }
 
 /// Active parameters of a row as a share of its dense model's.
-std::string active_text(const ComparedConversion& row) {
+std::string active_text(const ComparedVariant& row) {
   if (row.dense_parameters <= 0 || row.parameters_active <= 0) return "-";
   return concat(fixed(100 * static_cast<double>(row.parameters_active) / static_cast<double>(row.dense_parameters), 0),
                 " %");
 }
 
-std::string load_text(const ComparedConversion& row) {
+std::string load_text(const ComparedVariant& row) {
   return row.load ? concat(fixed(row.load->first, 2), "-", fixed(row.load->second, 2)) : "-";
 }
 
 /// Cells of the columns that terminal and page share, after those of the losses.
-std::vector<std::string> facts(const ComparedConversion& row) {
-  return {row.divergence ? fixed(*row.divergence, 3) : "-", load_text(row),
-          row.seconds > 0 ? duration_text(row.seconds) : "-", row.export_format.empty() ? "-" : row.export_format};
+std::vector<std::string> facts(const ComparedVariant& row) {
+  return {spread_text(row.divergence), load_text(row), row.seconds > 0 ? duration_text(row.seconds) : "-",
+          row.export_format.empty() ? "-" : row.export_format};
+}
+
+std::optional<GapChartDot> dot_of(const std::optional<SeedSpread>& spread) {
+  if (!spread) return std::nullopt;
+  return GapChartDot{spread->mean, spread->deviation.value_or(0)};
 }
 
 constexpr const char* kFacts[] = {"KL", "load", "time", "export"};
 
-std::string legend(const PipelineReport& report, const std::string& losses) {
-  return concat("Losses in ", unit_of("loss"), " on held-out text, ", losses, "; mean: over ",
-                comma_separated(common_domains(report)),
-                ". Active: parameters per token as a share of the dense model's. KL: from the dense model to "
-                "the converted one, in nats per token, of the conversion's own receipt. Time: of conversion and "
-                "training. Load: least and greatest of an expert in any layer, as a "
-                "multiple of an even share.");
+std::string legend(const PipelineReport& report, const std::vector<ComparedVariant>& rows, const std::string& losses) {
+  const bool has_spread = std::any_of(rows.begin(), rows.end(), [](const ComparedVariant& row) {
+    return row.last_mean() && row.last_mean()->deviation.has_value();
+  });
+  return concat(
+      "Losses in ", unit_of("loss"), " on held-out text, ", losses, "; mean: over ",
+      comma_separated(common_domains(report)),
+      ". Active: parameters per token as a share of the dense model's. KL: from the dense model to "
+      "the converted one, in nats per token, of the conversion's own receipt. Time: of conversion and "
+      "training. Load: least and greatest of an expert in any layer, as a "
+      "multiple of an even share.",
+      has_spread ? " ±: standard deviation over the seeds; load and time are the widest and the mean of them." : "");
 }
 
 }  // namespace
-
-std::vector<std::string> common_domains(const PipelineReport& report) {
-  std::vector<std::string> domains = domains_of(report);
-  for (const ComparedConversion& row : report.compared) {
-    for (const std::map<std::string, double>* losses : {&row.converted, &row.trained}) {
-      if (!losses->empty())
-        std::erase_if(domains, [&](const std::string& domain) { return !losses->contains(domain); });
-    }
-  }
-  return domains;
-}
-
-double mean_loss(const PipelineReport& report, const ComparedConversion& row, bool is_trained) {
-  const std::map<std::string, double>& losses = is_trained ? row.trained : row.converted;
-  double sum = 0;
-  const std::vector<std::string> domains = common_domains(report);
-  for (const std::string& domain : domains) {
-    const auto found = losses.find(domain);
-    if (found == losses.end()) return std::numeric_limits<double>::quiet_NaN();
-    sum += found->second;
-  }
-  return domains.empty() ? std::numeric_limits<double>::quiet_NaN() : sum / static_cast<double>(domains.size());
-}
 
 std::string comparison_text(const PipelineReport& report, int width) {
   if (report.compared.empty()) return "";
@@ -97,18 +81,23 @@ std::string comparison_text(const PipelineReport& report, int width) {
   columns.push_back({"mean", Align::kNumber});
   for (const char* name : kFacts) columns.push_back({name, Align::kNumber});
   TextTable table(columns);
-  for (const ComparedConversion& row : report.compared) {
+  const std::vector<ComparedVariant> rows = compared_variants(report);
+  for (const ComparedVariant& row : rows) {
     std::vector<std::string> cells{row.label, row.experts, active_text(row)};
-    for (const std::string& domain : domains) cells.push_back(loss_of(last_losses(row), domain));
-    const std::string converted = number_or_dash(mean_loss(report, row, false));
-    cells.push_back(row.trained.empty() ? converted
-                                        : concat(converted, " → ", number_or_dash(mean_loss(report, row, true))));
+    // A terminal has no room for the spread in each domain.
+    for (const std::string& domain : domains) {
+      const auto loss = loss_of(row.is_trained() ? row.trained : row.converted, domain);
+      cells.push_back(loss ? fixed(loss->mean, 3) : "-");
+    }
+    const std::string converted = spread_text(row.mean_converted);
+    cells.push_back(row.is_trained() ? concat(converted, " → ", spread_text(row.mean_trained)) : converted);
     for (std::string& fact : facts(row)) cells.push_back(std::move(fact));
     table.add_row(std::move(cells));
   }
   return concat(
       table.render(width),
-      wrapped(legend(report, "of the last model that was measured, the mean as converted → after training"), width));
+      wrapped(legend(report, rows, "of the last model that was measured, the mean as converted → after training"),
+              width));
 }
 
 std::string comparison_html(const PipelineReport& report) {
@@ -118,33 +107,33 @@ std::string comparison_html(const PipelineReport& report) {
   header.insert(header.end(), domains.begin(), domains.end());
   header.emplace_back("mean");
   header.insert(header.end(), std::begin(kFacts), std::end(kFacts));
-  std::vector<std::vector<std::string>> rows;
+  std::vector<std::vector<std::string>> cells_of_rows;
   GapChart chart{.label = "Mean held-out loss of each conversion, as converted and after training",
                  .x_title = concat("mean held-out loss, ", unit_of("loss"))};
+  const std::vector<ComparedVariant> rows = compared_variants(report);
+  const auto is_untrained_dense = [](const ComparedVariant& row) { return row.is_dense() && !row.is_trained(); };
   // One dense model is what the others are read against; of several, each is a row.
-  const auto dense_rows = std::count_if(report.compared.begin(), report.compared.end(),
-                                        [](const auto& row) { return row.experts.empty() && row.trained.empty(); });
-  for (const ComparedConversion& row : report.compared) {
-    const double converted = mean_loss(report, row, false), trained = mean_loss(report, row, true);
+  const auto dense_rows = std::count_if(rows.begin(), rows.end(), is_untrained_dense);
+  for (const ComparedVariant& row : rows) {
     // The earlier loss stands small below the later.
-    const auto both = [&](const std::string& before, const std::string& after) {
-      return row.trained.empty() ? before : concat(after, "\n", before);
+    const auto both = [&](const std::optional<SeedSpread>& before, const std::optional<SeedSpread>& after) {
+      return row.is_trained() ? concat(spread_text(after), "\n", spread_text(before)) : spread_text(before);
     };
-    std::vector<std::string> cells{row.label, row.experts.empty() ? "dense" : row.experts, active_text(row)};
+    std::vector<std::string> cells{row.label, row.is_dense() ? "dense" : row.experts, active_text(row)};
     for (const std::string& domain : domains)
       cells.push_back(both(loss_of(row.converted, domain), loss_of(row.trained, domain)));
-    cells.push_back(both(number_or_dash(converted), number_or_dash(trained)));
+    cells.push_back(both(row.mean_converted, row.mean_trained));
     for (std::string& fact : facts(row)) cells.push_back(std::move(fact));
-    rows.push_back(std::move(cells));
-    if (row.experts.empty() && row.trained.empty() && dense_rows == 1) {
-      chart.reference = converted;
-      chart.reference_name = concat(row.label, " ", number_or_dash(converted));
+    cells_of_rows.push_back(std::move(cells));
+    if (is_untrained_dense(row) && dense_rows == 1) {
+      if (row.mean_converted) chart.reference = row.mean_converted->mean;
+      chart.reference_name = concat(row.label, " ", spread_text(row.mean_converted));
     } else {
-      chart.rows.push_back({row.label, converted, trained});
+      chart.rows.push_back({row.label, dot_of(row.mean_converted), dot_of(row.mean_trained)});
     }
   }
   return concat("<h2>Conversions compared</h2>\n", html_figure("Mean held-out loss", render_gap_chart(chart), ""),
-                html_table(legend(report, "after training, as converted below"), header, rows, true));
+                html_table(legend(report, rows, "after training, as converted below"), header, cells_of_rows, true));
 }
 
 }  // namespace moe

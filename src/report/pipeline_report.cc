@@ -7,7 +7,8 @@
 
 #include "common/error.h"
 #include "common/measures.h"
-#include "report/compared_conversions.h"
+#include "report/compared_variants.h"
+#include "report/comparison.h"
 #include "report/conversion_report.h"
 #include "report/sparkline.h"
 #include "report/svg_heatmap.h"
@@ -56,27 +57,26 @@ std::string percent(double share) {
 
 /// The best of a leaderboard, and what it is measured against.
 std::string compared_summary(const PipelineReport& report) {
-  const ComparedConversion* best = nullptr;
-  const ComparedConversion* dense = nullptr;
-  int64_t conversions = 0, dense_models = 0;
-  const auto last_loss = [&](const ComparedConversion& row) { return mean_loss(report, row, !row.trained.empty()); };
-  for (const ComparedConversion& row : report.compared) {
-    if (row.experts.empty()) {
-      if (row.trained.empty()) {
-        dense = &row;
-        ++dense_models;
-      }
-      continue;
+  const std::vector<ComparedVariant> rows = compared_variants(report);
+  const ComparedVariant* best = nullptr;
+  const ComparedVariant* dense = nullptr;
+  int64_t dense_models = 0;
+  for (const ComparedVariant& row : rows) {
+    if (row.is_dense() && !row.is_trained()) {
+      dense = &row;
+      ++dense_models;
     }
-    ++conversions;
-    if (std::isfinite(last_loss(row)) && (best == nullptr || last_loss(row) < last_loss(*best))) best = &row;
+    if (row.is_dense() || !row.last_mean()) continue;
+    if (best == nullptr || row.last_mean()->mean < best->last_mean()->mean) best = &row;
   }
+  const auto conversions = std::count_if(report.compared.begin(), report.compared.end(),
+                                         [](const ComparedConversion& row) { return !row.experts.empty(); });
   std::string text = concat(conversions, " converted models compared.");
   if (best == nullptr) return text;
-  text += concat(" Lowest mean held-out loss: ", best->label, ", ", fixed(last_loss(*best), 3),
-                 best->trained.empty() ? " as converted" : " after training");
-  if (dense_models == 1 && std::isfinite(last_loss(*dense)))
-    text += concat("; ", dense->label, " ", fixed(last_loss(*dense), 3));
+  text += concat(" Lowest mean held-out loss: ", best->label, ", ", fixed(best->last_mean()->mean, 3),
+                 best->is_trained() ? " after training" : " as converted");
+  if (dense_models == 1 && dense->mean_converted)
+    text += concat("; ", dense->label, " ", fixed(dense->mean_converted->mean, 3));
   return text + ".";
 }
 

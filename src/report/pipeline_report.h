@@ -66,11 +66,14 @@ struct ModelReport {
   ModelRole role = ModelRole::kOther;
 };
 
-/// One way to convert, on its way through the pipeline: a row of the leaderboard.
+/// One conversion on its way through the pipeline.
 struct ComparedConversion {
   /// The conversion's stage (without what all of them end in, "-convert"), followed by the last training's where it was
   /// trained in several ways; a dense model's name.
   std::string label;
+  /// The label without "-s<seed>", where for_each gave the conversion its seed: those of one variant are one row. Else
+  /// the label.
+  std::string variant;
   /// "8, top-2", or "7 + 1 shared, top-1"; empty for a dense model.
   std::string experts;
   int64_t parameters_active = 0;

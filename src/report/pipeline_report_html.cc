@@ -3,7 +3,7 @@
 
 #include "common/error.h"
 #include "common/measures.h"
-#include "report/compared_conversions.h"
+#include "report/comparison.h"
 #include "report/conversion_report.h"
 #include "report/html_page.h"
 #include "report/pipeline_report.h"

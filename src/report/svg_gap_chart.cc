@@ -23,6 +23,10 @@ std::optional<double> drawable(const std::optional<double>& value) {
   return value && std::isfinite(*value) ? value : std::nullopt;
 }
 
+std::optional<GapChartDot> drawable(const std::optional<GapChartDot>& dot) {
+  return dot && std::isfinite(dot->value) && std::isfinite(dot->spread) ? dot : std::nullopt;
+}
+
 class GapDrawing {
  public:
   explicit GapDrawing(const GapChart& chart)
@@ -34,8 +38,8 @@ class GapDrawing {
     std::vector<double> values;
     double widest = 0;
     for (const GapChartRow& row : chart_.rows) {
-      for (const auto& value : {drawable(row.before), drawable(row.after)}) {
-        if (value) values.push_back(*value);
+      for (const auto& dot : {drawable(row.before), drawable(row.after)}) {
+        if (dot) values.insert(values.end(), {dot->value - dot->spread, dot->value + dot->spread});
       }
       widest = std::max(widest, text_width(shown_name(row), kNameFontSize));
     }
@@ -81,11 +85,20 @@ class GapDrawing {
     svg_.text(left_ - 8, y + 4, "end", shown_name(row));
     const auto before = drawable(row.before), after = drawable(row.after);
     if (before && after) {
-      svg_.line(px(*before), y, px(*after), y,
+      svg_.line(px(before->value), y, px(after->value), y,
                 {{"stroke", series_color(0)}, {"stroke-width", "2"}, {"stroke-opacity", "0.5"}});
     }
-    if (before) dot(px(*before), y, false, concat(row.name, ", as converted: ", fixed(*before, 3)));
-    if (after) dot(px(*after), y, true, concat(row.name, ", after training: ", fixed(*after, 3)));
+    if (before) draw_dot(*before, y, false, concat(row.name, ", as converted: "));
+    if (after) draw_dot(*after, y, true, concat(row.name, ", after training: "));
+  }
+
+  void draw_dot(const GapChartDot& at, double y, bool is_full, const std::string& title) {
+    if (at.spread > 0) {
+      svg_.line(px(at.value - at.spread), y, px(at.value + at.spread), y,
+                {{"stroke", series_color(0)}, {"stroke-width", "8"}, {"stroke-opacity", "0.35"}});
+    }
+    dot(px(at.value), y, is_full,
+        concat(title, fixed(at.value, 3), at.spread > 0 ? concat(" ± ", fixed(at.spread, 3)) : std::string()));
   }
 
   void dot(double x, double y, bool is_full, const std::string& title) {

@@ -6,11 +6,16 @@
 
 namespace moe {
 
+struct GapChartDot {
+  double value = 0;
+  double spread = 0;  ///< a bar from value - spread to value + spread, where it is above 0
+};
+
 /// A row: a hollow dot where it began, a full one where it ended, and a line between. Either may be missing.
 struct GapChartRow {
   std::string name;
-  std::optional<double> before{};
-  std::optional<double> after{};
+  std::optional<GapChartDot> before{};
+  std::optional<GapChartDot> after{};
 };
 
 struct GapChart {

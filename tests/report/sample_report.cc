@@ -112,14 +112,14 @@ PipelineReport sample_comparison() {
                                          "analytic",
                                          "pruned"};
   ComparedConversion dense;
-  dense.label = "./models/<base> & co";
+  dense.label = dense.variant = "./models/<base> & co";
   dense.dense_parameters = dense.parameters_active = 6823424;
   dense.converted = {{"general", 3.2}, {"maths", 2.1}, {"books", 3.9}, {"code", 0.6}};
   report.compared.push_back(dense);
   for (size_t i = 0; i < methods.size(); ++i) {
     const double worse = 0.25 * static_cast<double>(i + 1);
     ComparedConversion row = dense;
-    row.label = methods[i];
+    row.label = row.variant = methods[i];
     row.experts = i % 2 == 0 ? "8, top-2" : "7 + 1 shared, top-1";
     row.parameters_active = 4102144;
     for (auto& [domain, loss] : row.converted) loss += 2 * worse;
@@ -131,6 +131,12 @@ PipelineReport sample_comparison() {
     row.load = {{0.7, 1.4}};
     row.seconds = 65.0 + static_cast<double>(i);
     if (i < 5) row.export_format = "mixtral";
+    report.compared.push_back(row);
+    if (i >= 3) continue;
+    // A second seed.
+    row.label += "-s2";
+    for (auto& [domain, loss] : row.converted) loss += 0.3;
+    for (auto& [domain, loss] : row.trained) loss += 0.1;
     report.compared.push_back(row);
   }
   return report;
