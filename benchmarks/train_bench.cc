@@ -229,10 +229,10 @@ class LayerSubject final : public Subject {
   explicit LayerSubject(const json& c) : case_(c) {
     const int64_t experts = c["experts"], hidden = c["hidden"], width = c["width"];
     const auto leaf = [](std::vector<int64_t> shape) { return at::randn(shape).mul_(0.02).set_requires_grad(true); };
-    weights_.router = leaf({experts, hidden});
+    weights_.router.weight_ED = leaf({experts, hidden});
     weights_.gate_up = leaf({experts, 2 * width, hidden});
     weights_.down = leaf({experts, hidden, width});
-    options_ = {experts, c["top_k"], 1.0, TopkNorm::kRenorm};
+    options_ = {experts, {c["top_k"]}};
   }
 
   void step(std::map<std::string, double>& phases) override {
@@ -244,7 +244,7 @@ class LayerSubject final : public Subject {
     phases["forward"] += seconds_since(start);
     const auto middle = Clock::now();
     sum.backward();
-    for (at::Tensor t : {weights_.router, weights_.gate_up, weights_.down, x_}) t.mutable_grad().reset();
+    for (at::Tensor t : {weights_.router.weight_ED, weights_.gate_up, weights_.down, x_}) t.mutable_grad().reset();
     phases["backward"] += seconds_since(middle);
   }
 

@@ -103,7 +103,7 @@ MUTATIONS = [
     Mutation("padding-is-not-zero", "src/kernels/matmul_cpu.cc", "std::memset(copy + static_cast<size_t>(runs.outer * runs.inner) * element, 0,",
              "std::memset(copy + static_cast<size_t>(runs.outer * runs.inner) * element, 63,", "moe_kernels_tests", "RowBitsTest.RowsOfZeros*:*LinearTest*BFloat16*",
              "rows of zeros add nothing"),
-    Mutation("routing-in-bf16", "src/model/moe/router.cc", "ops::linear(x_TD.to(type), weight_ED.to(type));", "ops::linear(x_TD, weight_ED).to(type);",
+    Mutation("routing-in-bf16", "src/model/moe/router.cc", "ops::linear(x_TD.to(type), weights.weight_ED.to(type));", "ops::linear(x_TD, weights.weight_ED).to(type);",
              "moe_model_tests", "BFloat16Test.*", "router logits are never rounded to bf16"),
     Mutation("mixed-devices", "src/model/op_queue.cc", "if (each.tensor.device() != first->tensor.device()) {", "if (false) {", "moe_model_tests",
              "OpsTest.TensorsOfDifferentDevices*", "an operation refuses tensors of different devices"),

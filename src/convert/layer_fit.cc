@@ -40,17 +40,19 @@ LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& 
   dense.down_bias = weights.output_bias = at::Tensor();
   const std::optional<FeedForwardWeights> shared_part = std::exchange(weights.shared, std::nullopt);
   const MoeOptions options{.num_experts = spec.ffn().experts(),
-                           .top_k = spec.ffn().top_k(),
-                           .topk_norm = parse_topk_norm(spec.router().topk_norm()),
-                           .is_gated = request.config.is_gated,
-                           .score = parse_router_score(router_score(spec))};
+                           .router = {.top_k = spec.ffn().top_k(),
+                                      .topk_norm = parse_topk_norm(spec.router().topk_norm()),
+                                      .score = parse_router_score(router_score(spec))},
+                           .is_gated = request.config.is_gated};
   LocalDispatcher dispatcher;
   const at::Tensor& x = request.features.converted_ffn_inputs_TD;
   const MoeOutput out = moe_layer(weights, options, x, dispatcher, request.layer);
   at::Tensor wanted = feed_forward(dense, x), shared;
-  require_finite(
-      request,
-      {{"the router", weights.router}, {"the dense FFN's outputs", wanted}, {"the experts' outputs", out.y_TD}}, world);
+  require_finite(request,
+                 {{"the router", weights.router.weight_ED},
+                  {"the dense FFN's outputs", wanted},
+                  {"the experts' outputs", out.y_TD}},
+                 world);
   if (shared_part) {
     shared = feed_forward(*shared_part, x);
     require_finite(request, {{"the shared part's outputs", shared}}, world);
@@ -71,7 +73,7 @@ LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& 
   at::Tensor load = out.stats.tokens_per_expert_E.clone();
   world.all_reduce_sum(load, "calibration load");
   found.expert_load.assign(load.const_data_ptr<int64_t>(), load.const_data_ptr<int64_t>() + load.numel());
-  found.router_logit_deviation = router_logit_deviation(weights.router, request.features.ffn_inputs, world);
+  found.router_logit_deviation = router_logit_deviation(weights.router.weight_ED, request.features.ffn_inputs, world);
   found.output_TD = out.y_TD * found.scale;
   if (shared.defined()) found.output_TD.add_(shared);
   if (request.dense.down_bias.defined()) found.output_TD.add_(request.dense.down_bias);

@@ -96,7 +96,7 @@ double LayerPlanner::fit(const PlannedLayer& planned, const at::Tensor& router, 
   MoeWeights weights;
   agree(world_, concat("make the experts of layer ", layer),
         [&] { weights = planned.mixture(float_models(layer, std::get<FeedForwardWeights>(dense.ffn))); });
-  weights.router = router.to(at::kFloat);
+  weights.router.weight_ED = router.to(at::kFloat);
   const LayerFit fitted = fit_layer(fit_request(layer, dense), std::move(weights), world_);
   report["relative_ffn_error"] = fitted.relative_error;
   report["router_logit_deviation"] = fitted.router_logit_deviation;

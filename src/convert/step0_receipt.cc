@@ -43,10 +43,10 @@ double sum_of_squares(const at::Tensor& values_tD) {
 
 /// All experts of a mixture: of a partition at weight one each, else as its router weighs them.
 MoeOptions with_all_experts(MoeOptions options, bool is_partition) {
-  options.top_k = options.num_experts;
+  options.router.top_k = options.num_experts;
   if (is_partition) {
     options.output_scale = 1;
-    options.topk_norm = TopkNorm::kUnit;
+    options.router.topk_norm = TopkNorm::kUnit;
   }
   return options;
 }
@@ -142,7 +142,8 @@ class ReceiptPass {
   }
 
   void add_router(int64_t layer, const MoeFeedForward& mixture, const LayerOutput& ran, int64_t row) {
-    const at::Tensor logits_tE = ops::linear(of_row(ffn_inputs_TD_, row), mixture.weights.router).to(at::kDouble);
+    const at::Tensor logits_tE =
+        ops::linear(of_row(ffn_inputs_TD_, row), mixture.weights.router.weight_ED).to(at::kDouble);
     LayerSums& sums = layer_sums_[layer][row];
     sums.logits = sum_one_by_one(logits_tE.sum(1));
     sums.logit_squares = sum_of_squares(logits_tE);

@@ -34,13 +34,17 @@ FeedForwardWeights ffn_weights(const ModelConfig& config, int64_t layer, int64_t
   return weights;
 }
 
+RouterOptions router_options(const MoeConfig& moe) {
+  return {.top_k = moe.top_k, .topk_norm = parse_topk_norm(moe.topk_norm), .score = parse_router_score(moe.score)};
+}
+
 MoeFeedForward mixture(const ModelConfig& config, int64_t layer, const TensorSource& get) {
   const MoeConfig& moe = *config.moe;
   const TensorId in{config.is_gated ? TensorPart::kGateUp : TensorPart::kUp, layer, kStack};
   MoeWeights weights;
-  weights.router = get({TensorPart::kRouter, layer});
-  if (moe.has_selection_bias) weights.router_vectors.selection_bias_E = get({TensorPart::kSelectionBias, layer});
-  if (moe.topk_norm == "one_plus") weights.router_vectors.gain_E = get({TensorPart::kRouterGain, layer});
+  weights.router.weight_ED = get({TensorPart::kRouter, layer});
+  if (moe.has_selection_bias) weights.router.selection_bias_E = get({TensorPart::kSelectionBias, layer});
+  if (moe.topk_norm == "one_plus") weights.router.gain_E = get({TensorPart::kRouterGain, layer});
   weights.gate_up = get(in);
   weights.down = get({TensorPart::kDown, layer, kStack});
   if (moe.shared_widths[layer] > 0) weights.shared = ffn_weights(config, layer, kSharedExpert, get);
@@ -50,11 +54,9 @@ MoeFeedForward mixture(const ModelConfig& config, int64_t layer, const TensorSou
   }
   return {std::move(weights),
           {.num_experts = moe.num_experts,
-           .top_k = moe.top_k,
+           .router = router_options(moe),
            .output_scale = moe.output_scale[layer],
-           .topk_norm = parse_topk_norm(moe.topk_norm),
-           .is_gated = config.is_gated,
-           .score = parse_router_score(moe.score)}};
+           .is_gated = config.is_gated}};
 }
 
 }  // namespace

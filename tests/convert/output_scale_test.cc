@@ -46,14 +46,14 @@ TEST_P(ScaleCellTest, HasTheStatisticsOfTheTable) {
   EXPECT_NEAR(scale, expected_scale, 1e-5);
 
   MoeWeights weights;
-  weights.router = normal({experts, kHidden}, 1e-5, 1);
+  weights.router.weight_ED = normal({experts, kHidden}, 1e-5, 1);
   weights.gate_up = normal({experts, 2 * width, kHidden}, 1 / std::sqrt(double{kHidden}), 2);
   weights.down = normal({experts, kHidden, width}, 1 / std::sqrt(double{kWidth}), 3);
   const at::Tensor x = normal({kTokens, kHidden}, 1, 4);
   LocalDispatcher dispatcher;
-  const at::Tensor s = moe_layer(weights, {experts, top_k, 1.0, TopkNorm::kRenorm}, x, dispatcher, 0).y_TD;
-  const at::Tensor y = moe_layer(weights, {experts, experts, 1.0, TopkNorm::kRenorm}, x, dispatcher, 0).y_TD *
-                       static_cast<double>(experts);
+  const at::Tensor s = moe_layer(weights, {experts, {.top_k = top_k}}, x, dispatcher, 0).y_TD;
+  const at::Tensor y =
+      moe_layer(weights, {experts, {.top_k = experts}}, x, dispatcher, 0).y_TD * static_cast<double>(experts);
 
   const OutputFit fit = fit_output(y, s, *make_self_communicator());
   const double n = static_cast<double>(experts), k = static_cast<double>(top_k);

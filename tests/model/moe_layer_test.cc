@@ -60,18 +60,18 @@ FeedForwardWeights expert(const MoeWeights& weights, bool is_gated, int64_t e) {
 at::Tensor naive_moe(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x) {
   std::vector<at::Tensor> rows;
   for (int64_t t = 0; t < x.size(0); ++t) {
-    const at::Tensor z = at::matmul(weights.router, x[t]);
-    const at::Tensor p = options.score == RouterScore::kSoftmax ? at::softmax(z, 0) : 1 / (1 + (-z).exp());
+    const at::Tensor z = at::matmul(weights.router.weight_ED, x[t]);
+    const at::Tensor p = options.router.score == RouterScore::kSoftmax ? at::softmax(z, 0) : 1 / (1 + (-z).exp());
     const at::Tensor ids =
-        std::get<1>(at::sort(p.detach(), /*stable=*/true, 0, /*descending=*/true)).narrow(0, 0, options.top_k);
+        std::get<1>(at::sort(p.detach(), /*stable=*/true, 0, /*descending=*/true)).narrow(0, 0, options.router.top_k);
     const at::Tensor chosen = p.index_select(0, ids);
     at::Tensor w = chosen / chosen.detach();
-    if (options.topk_norm == TopkNorm::kRaw) w = chosen;
-    if (options.topk_norm == TopkNorm::kRenorm) w = chosen / chosen.sum();
-    if (options.topk_norm == TopkNorm::kUnit) w = at::ones_like(chosen);
-    if (options.topk_norm == TopkNorm::kOnePlus) w = 1 + weights.router_vectors.gain_E.index_select(0, ids) * chosen;
+    if (options.router.topk_norm == TopkNorm::kRaw) w = chosen;
+    if (options.router.topk_norm == TopkNorm::kRenorm) w = chosen / chosen.sum();
+    if (options.router.topk_norm == TopkNorm::kUnit) w = at::ones_like(chosen);
+    if (options.router.topk_norm == TopkNorm::kOnePlus) w = 1 + weights.router.gain_E.index_select(0, ids) * chosen;
     at::Tensor y = at::zeros({kHidden}, at::kDouble);
-    for (int64_t k = 0; k < options.top_k; ++k) {
+    for (int64_t k = 0; k < options.router.top_k; ++k) {
       const int64_t e = ids[k].item<int64_t>();
       y = y + options.output_scale * w[k] * naive_ffn(x[t], expert(weights, options.is_gated, e));
     }
@@ -90,8 +90,8 @@ class MoeLayerTest : public ::testing::TestWithParam<Case> {
     at::Tensor router = random_normal({c.experts, kHidden}, 1) * 0.3;
     router.select(1, 0).zero_();
     router[0][0].fill_(c.first_bias);
-    weights.router = leaf(router);
-    if (c.norm == TopkNorm::kOnePlus) weights.router_vectors.gain_E = leaf(random_normal({c.experts}, 13));
+    weights.router.weight_ED = leaf(router);
+    if (c.norm == TopkNorm::kOnePlus) weights.router.gain_E = leaf(random_normal({c.experts}, 13));
     const int64_t rows = c.is_gated ? 2 * c.width : c.width;
     weights.gate_up = leaf(random_normal({c.experts, rows, kHidden}, 2) * 0.2);
     weights.down = leaf(random_normal({c.experts, kHidden, c.width}, 3) * 0.2);
@@ -110,8 +110,8 @@ class MoeLayerTest : public ::testing::TestWithParam<Case> {
     return weights;
   }
   static std::vector<at::Tensor> leaves(const MoeWeights& weights) {
-    std::vector<at::Tensor> all{weights.router,       weights.gate_up,     weights.down,
-                                weights.gate_up_bias, weights.output_bias, weights.router_vectors.gain_E};
+    std::vector<at::Tensor> all{weights.router.weight_ED, weights.gate_up,     weights.down,
+                                weights.gate_up_bias,     weights.output_bias, weights.router.gain_E};
     if (weights.shared) {
       const FeedForwardWeights& shared = *weights.shared;
       all.insert(all.end(), {shared.gate, shared.up, shared.down, shared.gate_bias, shared.up_bias});
@@ -150,8 +150,8 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST_P(MoeLayerTest, ValueAndGradientsEqualANaiveLoop) {
   const Case& c = GetParam();
-  const MoeOptions options{c.experts,  c.top_k, 1.75, c.top_k == 1 ? TopkNorm::kStraightThrough : c.norm,
-                           c.is_gated, c.score};
+  const MoeOptions options{
+      c.experts, {c.top_k, c.top_k == 1 ? TopkNorm::kStraightThrough : c.norm, c.score}, 1.75, c.is_gated};
   const MoeWeights ours = random_weights(c), theirs = random_weights(c);
   const at::Tensor x_ours = tokens(c), x_theirs = tokens(c), dy = random_normal({c.tokens, kHidden}, 8);
   LocalDispatcher dispatcher;
@@ -175,7 +175,7 @@ TEST_P(MoeLayerTest, ValueAndGradientsEqualANaiveLoop) {
   for (size_t i = 0; i < a.size(); ++i)
     EXPECT_TRUE(near(gradient(a[i]), gradient(b[i]), kTolerance)) << "parameter " << i;
   if (c.top_k < c.experts && c.tokens > 1 && c.first_bias <= 0 && c.norm != TopkNorm::kUnit) {
-    EXPECT_GT(testing::max_abs(ours.router.grad()), 1e-4);
+    EXPECT_GT(testing::max_abs(ours.router.weight_ED.grad()), 1e-4);
   }
 }
 
@@ -185,12 +185,12 @@ TEST(MoeLayerBitsTest, TokensDoNotDependOnTheirNeighbours) {
   const at::Tensor x = random_normal({tokens, 32}, 1, at::kFloat);
   for (const int64_t width : {16, 43, 64}) {
     MoeWeights weights;
-    weights.router = random_normal({8, 32}, 2, at::kFloat);
+    weights.router.weight_ED = random_normal({8, 32}, 2, at::kFloat);
     weights.gate_up = random_normal({8, 2 * width, 32}, 3, at::kFloat);
     weights.down = random_normal({8, 32, width}, 4, at::kFloat);
-    for (const MoeOptions& options :
-         {MoeOptions{8, 2, 4, TopkNorm::kRenorm}, MoeOptions{8, 2, 4, TopkNorm::kRenorm, true, RouterScore::kSigmoid},
-          MoeOptions{8, 2, 4, TopkNorm::kRaw, true, RouterScore::kSigmoid}}) {
+    for (const RouterOptions& router : {RouterOptions{2}, RouterOptions{2, TopkNorm::kRenorm, RouterScore::kSigmoid},
+                                        RouterOptions{2, TopkNorm::kRaw, RouterScore::kSigmoid}}) {
+      const MoeOptions options{8, router, 4};
       LocalDispatcher dispatcher;
       const at::Tensor all = moe_layer(weights, options, x, dispatcher, 0).y_TD;
       int64_t differ = 0;

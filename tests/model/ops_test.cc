@@ -245,8 +245,7 @@ TEST(BFloat16Test, LossesAndRoutingAreInFloat32) {
                           {random_normal({37, 43}, 1), random_normal({11, 43}, 2), random_normal({11}, 3)}, 2,
                           at::kFloat);
   const at::Tensor x = random_normal({200, 43}, 4, at::kBFloat16), weight = random_normal({8, 43}, 5, at::kBFloat16);
-  const Routing narrow = route(x, weight, 2, TopkNorm::kRenorm),
-                wide = route(x.to(at::kFloat), weight.to(at::kFloat), 2, TopkNorm::kRenorm);
+  const Routing narrow = route(x, {weight}, {2}), wide = route(x.to(at::kFloat), {weight.to(at::kFloat)}, {2});
   EXPECT_TRUE(narrow.expert_ids_TK.equal(wide.expert_ids_TK));
   EXPECT_TRUE(narrow.weights_TK.equal(wide.weights_TK) && narrow.weights_TK.scalar_type() == at::kFloat);
   EXPECT_TRUE(narrow.probabilities_TE.equal(wide.probabilities_TE));

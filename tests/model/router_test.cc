@@ -28,14 +28,14 @@ at::Tensor identity(int64_t experts) {
 
 TEST(RouterTest, LowestIdWinsTies) {
   const at::Tensor x = at::tensor({1.f, 1.f, 1.f, 1.f, /**/ 0.f, 2.f, 3.f, 2.f, /**/ 5.f, 4.f, 5.f, 4.f}).view({3, 4});
-  const Routing routing = route(x, identity(4), 2, TopkNorm::kRenorm);
+  const Routing routing = route(x, {identity(4)}, {2});
   EXPECT_TRUE(routing.expert_ids_TK.equal(ids_of({0, 1, 2, 1, 0, 2}, 2))) << routing.expert_ids_TK;
 }
 
 TEST(RouterTest, ChoosesAsAFullSortWould) {
   const at::Tensor x = random_normal({200, 16}, 1, at::kFloat);
   for (const int64_t top_k : {1, 2, 5, 16}) {
-    const Routing routing = route(x, identity(16), top_k, TopkNorm::kRenorm);
+    const Routing routing = route(x, {identity(16)}, {top_k});
     const at::Tensor sorted =
         std::get<1>(at::sort(x, /*stable=*/true, /*dim=*/1, /*descending=*/true)).narrow(1, 0, top_k);
     EXPECT_TRUE(routing.expert_ids_TK.equal(sorted)) << "top_k " << top_k;
@@ -44,7 +44,7 @@ TEST(RouterTest, ChoosesAsAFullSortWould) {
 
 TEST(RouterTest, RenormedWeightsAreTheSoftmaxOfTheChosen) {
   const at::Tensor x = random_normal({50, 6}, 2), router = random_normal({8, 6}, 3);
-  const Routing routing = route(x, router, 3, TopkNorm::kRenorm);
+  const Routing routing = route(x, {router}, {3});
   const at::Tensor p = at::softmax(at::matmul(x, router.t()), 1);
   EXPECT_TRUE(near(routing.probabilities_TE, p, 1e-12));
   const at::Tensor chosen = p.gather(1, routing.expert_ids_TK);
@@ -53,7 +53,7 @@ TEST(RouterTest, RenormedWeightsAreTheSoftmaxOfTheChosen) {
 
 TEST(RouterTest, RawWeightsAreTheSoftmaxOverAll) {
   const at::Tensor x = random_normal({50, 6}, 2), router = random_normal({8, 6}, 3);
-  const Routing routing = route(x, router, 3, TopkNorm::kRaw);
+  const Routing routing = route(x, {router}, {3, TopkNorm::kRaw});
   EXPECT_TRUE(
       near(routing.weights_TK, at::softmax(at::matmul(x, router.t()), 1).gather(1, routing.expert_ids_TK), 1e-12));
   EXPECT_LT(routing.weights_TK.sum(1).max().item<double>(), 1);
@@ -66,7 +66,7 @@ TEST(RouterTest, StraightThroughIsOneAndHasTheGradientOfLogP) {
     SCOPED_TRACE(top_k);
     const at::Tensor x = random_normal({20, 6}, 4);
     const at::Tensor router = random_normal({5, 6}, 5).requires_grad_(true);
-    const Routing routing = route(x, router, top_k, TopkNorm::kStraightThrough);
+    const Routing routing = route(x, {router}, {top_k, TopkNorm::kStraightThrough});
     EXPECT_EQ(routing.weights_TK.sizes(), (std::vector<int64_t>{20, top_k}));
     EXPECT_TRUE(routing.weights_TK.eq(1).all().item<bool>());
     const at::Tensor dy = random_normal({20, top_k}, 6);
@@ -88,7 +88,7 @@ TEST(RouterTest, StraightThroughStaysRightWhereAChosenProbabilityUnderflows) {
             .view({3, 4})
             .to(dtype)
             .requires_grad_(true);
-    *weights = route(logits, at::eye(4, dtype), 3, TopkNorm::kStraightThrough).weights_TK;
+    *weights = route(logits, {at::eye(4, dtype)}, {3, TopkNorm::kStraightThrough}).weights_TK;
     (*weights * at::tensor({1., -2., 0.5}, dtype)).sum().backward();
     return logits.grad();
   };
@@ -141,7 +141,8 @@ TEST(RouterTest, WeightsOfEveryScoreAndNormAreTheFormulasAndTheirGradientsFinite
       const at::Tensor z = random_normal({tokens, experts}, 1).requires_grad_(true),
                        gain = random_normal({experts}, 2).requires_grad_(true), c = random_normal({tokens, top_k}, 3),
                        d = random_normal({tokens, experts}, 4);
-      const Routing routing = route(z, at::eye(experts, at::kDouble), top_k, norm, score, {.gain_E = gain});
+      const Routing routing =
+          route(z, {.weight_ED = at::eye(experts, at::kDouble), .gain_E = gain}, {top_k, norm, score});
       const at::Tensor& ids = routing.expert_ids_TK;
       EXPECT_TRUE(at::equal(ids, std::get<1>(at::topk(z.detach(), top_k, 1))));
       (((routing.weights_TK * c).sum() + (routing.probabilities_TE * d).sum())).backward();
@@ -184,7 +185,7 @@ TEST(RouterTest, RenormalisedTopOneTeachesTheRouterNothing) {
   for (const RouterScore score : {RouterScore::kSoftmax, RouterScore::kSigmoid}) {
     for (const TopkNorm norm : {TopkNorm::kRenorm, TopkNorm::kStraightThrough}) {
       const at::Tensor router = random_normal({5, 6}, 5).requires_grad_(true);
-      const Routing routing = route(random_normal({20, 6}, 4), router, 1, norm, score);
+      const Routing routing = route(random_normal({20, 6}, 4), {router}, {1, norm, score});
       (routing.weights_TK * random_normal({20, 1}, 6)).sum().backward();
       if (norm == TopkNorm::kRenorm) {
         EXPECT_LE(testing::max_abs(router.grad()), 1e-12);
@@ -199,10 +200,10 @@ TEST(RouterTest, RenormalisedTopOneTeachesTheRouterNothing) {
 TEST(RouterTest, WeightsThatBeginAtOne) {
   const at::Tensor x = random_normal({20, 6}, 4, at::kFloat), router = random_normal({5, 6}, 5, at::kFloat);
   for (const RouterScore score : {RouterScore::kSoftmax, RouterScore::kSigmoid}) {
-    EXPECT_TRUE(route(x, router, 2, TopkNorm::kUnit, score).weights_TK.eq(1).all().item<bool>());
-    EXPECT_TRUE(route(x, router, 2, TopkNorm::kOnePlus, score).weights_TK.eq(1).all().item<bool>());
+    EXPECT_TRUE(route(x, {router}, {2, TopkNorm::kUnit, score}).weights_TK.eq(1).all().item<bool>());
+    EXPECT_TRUE(route(x, {router}, {2, TopkNorm::kOnePlus, score}).weights_TK.eq(1).all().item<bool>());
     const at::Tensor gain = at::zeros({5}).requires_grad_(true);
-    const Routing routing = route(x, router, 2, TopkNorm::kOnePlus, score, {.gain_E = gain});
+    const Routing routing = route(x, {.weight_ED = router, .gain_E = gain}, {2, TopkNorm::kOnePlus, score});
     EXPECT_TRUE(routing.weights_TK.eq(1).all().item<bool>());
     routing.weights_TK.sum().backward();
     EXPECT_GT(gain.grad().min().item<double>(), 0.01);
@@ -211,7 +212,7 @@ TEST(RouterTest, WeightsThatBeginAtOne) {
 
 TEST(RouterTest, SigmoidsThatUnderflowStillRenormalise) {
   const at::Tensor logits = at::tensor({-200.f, -201.f, -300.f, /**/ 200.f, 0.f, -200.f}).view({2, 3});
-  const Routing routing = route(logits, identity(3), 2, TopkNorm::kRenorm, RouterScore::kSigmoid);
+  const Routing routing = route(logits, {identity(3)}, {2, TopkNorm::kRenorm, RouterScore::kSigmoid});
   const double low = 1 / (1 + std::exp(-1.0));
   EXPECT_TRUE(near(routing.weights_TK, at::tensor({low, 1 - low, /**/ 2. / 3, 1. / 3}, at::kDouble).view({2, 2}), 1e-6))
       << routing.weights_TK;
@@ -223,8 +224,9 @@ TEST(RouterTest, ASelectionBiasMovesTheChoiceAlone) {
   const at::Tensor z = random_normal({50, 6}, 7), bias = random_normal({6}, 8) * 0.2;
   for (const RouterScore score : {RouterScore::kSoftmax, RouterScore::kSigmoid}) {
     const at::Tensor leaf = bias.clone().requires_grad_(true);
-    const Routing plain = route(z, at::eye(6, at::kDouble), 2, TopkNorm::kRaw, score),
-                  biased = route(z, at::eye(6, at::kDouble), 2, TopkNorm::kRaw, score, {.selection_bias_E = leaf});
+    const Routing plain = route(z, {at::eye(6, at::kDouble)}, {2, TopkNorm::kRaw, score}),
+                  biased = route(z, {.weight_ED = at::eye(6, at::kDouble), .selection_bias_E = leaf},
+                                 {2, TopkNorm::kRaw, score});
     const at::Tensor p = score == RouterScore::kSoftmax ? at::softmax(z, 1) : 1 / (1 + (-z).exp());
     const at::Tensor ids = std::get<1>(at::topk(p + bias, 2, 1));
     EXPECT_TRUE(at::equal(biased.expert_ids_TK, ids));
@@ -235,13 +237,14 @@ TEST(RouterTest, ASelectionBiasMovesTheChoiceAlone) {
     EXPECT_TRUE(at::equal(biased.probabilities_TE, plain.probabilities_TE));
     EXPECT_FALSE(biased.weights_TK.requires_grad());
     const Routing with_zeros =
-        route(z, at::eye(6, at::kDouble), 2, TopkNorm::kRaw, score, {.selection_bias_E = at::zeros({6}, at::kDouble)});
+        route(z, {.weight_ED = at::eye(6, at::kDouble), .selection_bias_E = at::zeros({6}, at::kDouble)},
+              {2, TopkNorm::kRaw, score});
     EXPECT_TRUE(at::equal(with_zeros.expert_ids_TK, plain.expert_ids_TK));
   }
 }
 
 TEST(RouterTest, NoTokens) {
-  const Routing routing = route(at::empty({0, 6}), random_normal({5, 6}, 1, at::kFloat), 2, TopkNorm::kRenorm);
+  const Routing routing = route(at::empty({0, 6}), {random_normal({5, 6}, 1, at::kFloat)}, {2});
   EXPECT_EQ(routing.weights_TK.sizes(), (std::vector<int64_t>{0, 2}));
   EXPECT_EQ(routing.expert_ids_TK.sizes(), (std::vector<int64_t>{0, 2}));
 }
@@ -297,7 +300,7 @@ TEST(BalanceLossTest, SharesOfRanksSumToTheLossOfAllTokensAndSoDoGradients) {
 
 /// A layer's routing of random logits, as route() gives it.
 RouterStats random_routing(const at::Tensor& logits_TE, int64_t top_k) {
-  Routing routing = route(logits_TE, at::eye(logits_TE.size(1), at::kDouble), top_k, TopkNorm::kRenorm);
+  Routing routing = route(logits_TE, {at::eye(logits_TE.size(1), at::kDouble)}, {top_k});
   RouterStats stats = stats_of(routing.expert_ids_TK, routing.probabilities_TE);
   stats.routing = std::move(routing);
   return stats;
@@ -358,7 +361,7 @@ TEST(BalanceLossTest, AStepAgainstSkewedRoutingEvensTheLoad) {
   for (const RouterScore score : {RouterScore::kSoftmax, RouterScore::kSigmoid}) {
     const at::Tensor router = start.clone().requires_grad_(true);
     const auto stats = [&] {
-      const Routing routing = route(x, router, 2, TopkNorm::kRenorm, score);
+      const Routing routing = route(x, {router}, {2, TopkNorm::kRenorm, score});
       return stats_of(routing.expert_ids_TK, routing.probabilities_TE);
     };
     const std::vector<RouterStats> before{stats()};

@@ -43,7 +43,7 @@ Outcome run(const std::string& name, int ranks, const std::vector<int64_t>& shar
     }
     at::Tensor router = seeded({kExperts, kHidden}, dtype, 1);
     if (to_one) router[0] += 1000;
-    MoeWeights weights{router.set_requires_grad(true),
+    MoeWeights weights{{router.set_requires_grad(true)},
                        seeded({kExperts, 2 * kWidth, kHidden}, dtype, 2)
                            .narrow(0, owned.first, owned.count)
                            .clone()
@@ -57,15 +57,15 @@ Outcome run(const std::string& name, int ranks, const std::vector<int64_t>& shar
     if (to_one) all = all.abs();
     const at::Tensor x = all.narrow(0, first, shares[world.rank()]).clone().set_requires_grad(true);
     const at::Tensor direction = seeded({tokens, kHidden}, dtype, 5).narrow(0, first, shares[world.rank()]);
-    const MoeOutput out = moe_layer(weights, {kExperts, kTopK, 1.0, TopkNorm::kRenorm}, x, *dispatcher, 0);
+    const MoeOutput out = moe_layer(weights, {kExperts, {.top_k = kTopK}}, x, *dispatcher, 0);
     (out.y_TD * direction).sum().backward();
     std::vector<Parameter> parameters{
-        {.name = "router", .value = weights.router, .id = {TensorPart::kRouter, 0}},
+        {.name = "router", .value = weights.router.weight_ED, .id = {TensorPart::kRouter, 0}},
         {.name = "gate_up", .value = weights.gate_up, .is_expert = true, .id = {TensorPart::kGateUp, 0, kStack}},
         {.name = "down", .value = weights.down, .is_expert = true, .id = {TensorPart::kDown, 0, kStack}}};
     sum_gradients(parameters, mesh);
     const auto gathered = [&](const at::Tensor& part) { return world.all_gather(part.detach(), "gather"); };
-    Outcome mine{gathered(out.y_TD), gathered(x.grad()), weights.router.grad(), weights.gate_up.grad(),
+    Outcome mine{gathered(out.y_TD), gathered(x.grad()), weights.router.weight_ED.grad(), weights.gate_up.grad(),
                  weights.down.grad()};
     if (owned.count < kExperts) {
       mine.gate_up = gathered(mine.gate_up);

@@ -55,8 +55,10 @@ std::vector<at::Tensor> updated(const std::vector<at::Tensor>& logits, const std
       std::vector<RouterStats> routers;
       for (int64_t layer = 0; layer < kLayers; ++layer) {
         RouterStats stats;
-        stats.routing = route(logits[layer].slice(0, begin, end), at::eye(experts, logits[layer].scalar_type()), top_k,
-                              TopkNorm::kRenorm, score, {.selection_bias_E = parameters[2 * layer + 1].value});
+        stats.routing = route(logits[layer].slice(0, begin, end),
+                              {.weight_ED = at::eye(experts, logits[layer].scalar_type()),
+                               .selection_bias_E = parameters[2 * layer + 1].value},
+                              {top_k, TopkNorm::kRenorm, score});
         const at::Tensor ids = stats.routing.expert_ids_TK.flatten();
         stats.tokens_per_expert_E = at::zeros({experts}, at::kLong).scatter_add(0, ids, at::ones_like(ids));
         routers.push_back(std::move(stats));

@@ -17,8 +17,7 @@ at::Tensor count_ids(const at::Tensor& ids, int64_t count) {
 
 MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD,
                     TokenDispatcher& dispatcher, int64_t layer, LayerStatistics* statistics, bool keeps_routing) {
-  Routing routing =
-      route(x_TD, weights.router, options.top_k, options.topk_norm, options.score, weights.router_vectors);
+  Routing routing = route(x_TD, weights.router, options.router);
   if (statistics != nullptr) {
     statistics->add("router_entropy", at::special_entr(routing.probabilities_TE.detach()).sum(at::kDouble),
                     x_TD.size(0));

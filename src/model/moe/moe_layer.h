@@ -21,22 +21,19 @@ struct RouterStats {
 };
 
 struct MoeWeights {
-  at::Tensor router;   ///< [E, D]
+  RouterWeights router;
   at::Tensor gate_up;  ///< [owned experts, 2I, D], the gate's rows first; without a gate [owned experts, I, D]
   at::Tensor down;     ///< [owned experts, D, I]
   std::optional<FeedForwardWeights> shared;  ///< sees every token, weight 1, not scaled
   at::Tensor gate_up_bias{};                 ///< of the rows of gate_up; undefined where there is none
   at::Tensor output_bias{};                  ///< [D]: added once per token, not scaled; undefined where there is none
-  RouterVectors router_vectors{};
 };
 
 struct MoeOptions {
   int64_t num_experts = 0;
-  int64_t top_k = 0;
+  RouterOptions router{};
   double output_scale = 1;
-  TopkNorm topk_norm = TopkNorm::kRenorm;
   bool is_gated = true;  ///< down(silu(gate x) * up x); otherwise down(gelu_new(up x))
-  RouterScore score = RouterScore::kSoftmax;
 };
 
 struct MoeOutput {

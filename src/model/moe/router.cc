@@ -73,26 +73,25 @@ TopkNorm parse_topk_norm(const std::string& name) {
   throw InvalidArgument(concat("topk_norm '", name, "'; expected renorm, straight_through, raw, unit or one_plus"));
 }
 
-Routing route(const at::Tensor& x_TD, const at::Tensor& weight_ED, int64_t top_k, TopkNorm norm, RouterScore score,
-              const RouterVectors& vectors) {
+Routing route(const at::Tensor& x_TD, const RouterWeights& weights, const RouterOptions& options) {
   // Of bf16 activations too in fp32: what decides between experts, and their weights, is not rounded to 8 bits.
   const at::ScalarType type = sum_type(x_TD.scalar_type());
-  const at::Tensor logits = ops::linear(x_TD.to(type), weight_ED.to(type));
-  const at::Tensor scores = scores_of(logits, score);
+  const at::Tensor logits = ops::linear(x_TD.to(type), weights.weight_ED.to(type));
+  const at::Tensor scores = scores_of(logits, options.score);
   Routing routing;
   routing.logits_TE = logits;
-  if (vectors.selection_bias_E.defined()) {
+  if (weights.selection_bias_E.defined()) {
     routing.scores_TE = scores.detach();
-    routing.expert_ids_TK = top_k_ids(routing.scores_TE + vectors.selection_bias_E.detach().to(type), top_k);
+    routing.expert_ids_TK = top_k_ids(routing.scores_TE + weights.selection_bias_E.detach().to(type), options.top_k);
   } else {
-    routing.expert_ids_TK = top_k_ids(logits, top_k);
+    routing.expert_ids_TK = top_k_ids(logits, options.top_k);
   }
   // Sigmoids over their sum, which may underflow: the softmax of their logs.
-  routing.probabilities_TE = score == RouterScore::kSoftmax
+  routing.probabilities_TE = options.score == RouterScore::kSoftmax
                                  ? scores
                                  : at::softmax(at::log_softmax(beside_zero(logits), -1).select(-1, 0).contiguous(), -1);
-  routing.weights_TK = weights_of(logits, scores, routing.expert_ids_TK, norm, score,
-                                  vectors.gain_E.defined() ? vectors.gain_E.to(type) : vectors.gain_E);
+  routing.weights_TK = weights_of(logits, scores, routing.expert_ids_TK, options.topk_norm, options.score,
+                                  weights.gain_E.defined() ? weights.gain_E.to(type) : weights.gain_E);
   return routing;
 }
 

@@ -34,17 +34,24 @@ enum class TopkNorm {
 };
 TopkNorm parse_topk_norm(const std::string& name);
 
-/// What a router may have beside its matrix; undefined where it has not.
-struct RouterVectors {
+/// A router's tensors; undefined where it has none.
+struct RouterWeights {
+  at::Tensor weight_ED{};
   at::Tensor selection_bias_E{};  ///< added to the scores for the choice alone: no weight sees it, and no gradient
   at::Tensor gain_E{};            ///< of kOnePlus; undefined: all 0. Differentiable
 };
 
+/// What a router does with them.
+struct RouterOptions {
+  int64_t top_k = 0;
+  TopkNorm topk_norm = TopkNorm::kRenorm;
+  RouterScore score = RouterScore::kSoftmax;
+};
+
 /// Linear router: logits = x W^T in max(fp32, dtype). Deterministic.
-/// Shapes   x [T, D], weight [E, D]; T may be 0.
+/// Shapes   x [T, D]; T may be 0.
 /// Source   LLaMA-MoE v2 (arXiv:2411.15708) section 3; straight-through: Bengio et al. 2013, arXiv:1308.3432; sigmoid
 ///          scores and the selection bias: DeepSeek-V3, arXiv:2412.19437; 1 + gain * p: CMoE, arXiv:2502.04416.
-Routing route(const at::Tensor& x_TD, const at::Tensor& weight_ED, int64_t top_k, TopkNorm norm,
-              RouterScore score = RouterScore::kSoftmax, const RouterVectors& vectors = {});
+Routing route(const at::Tensor& x_TD, const RouterWeights& weights, const RouterOptions& options);
 
 }  // namespace moe
