@@ -32,10 +32,27 @@ std::optional<SeedSpread> loss_of(const std::map<std::string, SeedSpread>& losse
 }
 
 /// Active parameters of a row as a share of its dense model's.
+std::optional<double> active_share(const ComparedVariant& row) {
+  if (row.dense_parameters <= 0 || row.parameters_active <= 0) return std::nullopt;
+  return static_cast<double>(row.parameters_active) / static_cast<double>(row.dense_parameters);
+}
+
 std::string active_text(const ComparedVariant& row) {
-  if (row.dense_parameters <= 0 || row.parameters_active <= 0) return "-";
-  return concat(fixed(100 * static_cast<double>(row.parameters_active) / static_cast<double>(row.dense_parameters), 0),
-                " %");
+  const std::optional<double> share = active_share(row);
+  return share ? concat(fixed(100 * *share, 0), " %") : "-";
+}
+
+nlohmann::json spread_json(const SeedSpread& spread) {
+  nlohmann::json result = {{"mean", spread.mean}};
+  if (spread.deviation) result["deviation"] = *spread.deviation;
+  return result;
+}
+
+nlohmann::json losses_json(const std::map<std::string, SeedSpread>& losses, const std::optional<SeedSpread>& mean) {
+  nlohmann::json result = {{"domains", nlohmann::json::object()}};
+  for (const auto& [domain, loss] : losses) result["domains"][domain] = spread_json(loss);
+  if (mean) result["mean"] = spread_json(*mean);
+  return result;
 }
 
 std::string load_text(const ComparedVariant& row) {
@@ -134,6 +151,21 @@ std::string comparison_html(const PipelineReport& report) {
   }
   return concat("<h2>Conversions compared</h2>\n", html_figure("Mean held-out loss", render_gap_chart(chart), ""),
                 html_table(legend(report, rows, "after training, as converted below"), header, cells_of_rows, true));
+}
+
+nlohmann::json comparison_json(const PipelineReport& report) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const ComparedVariant& row : compared_variants(report)) {
+    nlohmann::json one = {{"label", row.label}, {"experts", row.experts}, {"seconds", row.seconds}};
+    if (const auto share = active_share(row)) one["active"] = *share;
+    if (!row.converted.empty()) one["converted"] = losses_json(row.converted, row.mean_converted);
+    if (row.is_trained()) one["trained"] = losses_json(row.trained, row.mean_trained);
+    if (row.divergence) one["divergence"] = spread_json(*row.divergence);
+    if (row.load) one["load"] = {{"least", row.load->first}, {"greatest", row.load->second}};
+    if (!row.export_format.empty()) one["export"] = row.export_format;
+    rows.push_back(std::move(one));
+  }
+  return rows;
 }
 
 }  // namespace moe

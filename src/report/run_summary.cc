@@ -18,6 +18,7 @@
 #include "pipeline/kinds/kinds.h"
 #include "pipeline/spec.h"
 #include "report/compared_conversions.h"
+#include "report/comparison.h"
 #include "report/measured_models.h"
 #include "report/pipeline_report.h"
 #include "report/status_sections.h"
@@ -147,8 +148,9 @@ std::string write_run_summary(const fs::path& root, const v1::PipelineSpec& effe
   report.paths.insert(report.paths.end(), finals.begin(), finals.end());
   report.paths.emplace_back("report", (root / "report.html").string());
   write_metrics(root, records, job_folder);
-  const json summary = {{"name", report.name}, {"state", report.state}, {"reason", report.reason},
-                        {"stages", records},   {"gates", gates},        {"config", json::parse(report.config)}};
+  json summary = {{"name", report.name}, {"state", report.state}, {"reason", report.reason},
+                  {"stages", records},   {"gates", gates},        {"config", json::parse(report.config)}};
+  if (!report.compared.empty()) summary["comparison"] = comparison_json(report);
   write_file_atomically(root / "report.html", render_html(report));
   write_file_atomically(root / "summary.json", summary.dump(1) + "\n");
   return render_terminal(report, terminal_width());

@@ -230,6 +230,11 @@ TEST_F(ComparisonTest, SeedsOfAVariantAreOneRow) {
   const std::string html = read_file(run_root() / "report.html");
   EXPECT_THAT(html, HasSubstr("random (2 seeds), after training: 3.250 ± 0.354"));
   EXPECT_THAT(html, HasSubstr("standard deviation over the seeds"));
+  const json summary = json::parse(read_file(run_root() / "summary.json"))["comparison"][1];
+  EXPECT_EQ(summary["label"], "random (2 seeds)");
+  EXPECT_DOUBLE_EQ(summary["converted"]["domains"]["maths"]["mean"], 5.5);
+  EXPECT_DOUBLE_EQ(summary["trained"]["mean"]["deviation"], std::sqrt(0.125));
+  EXPECT_EQ(summary["load"], (json{{"least", 0.75}, {"greatest", 1.25}}));
 }
 
 TEST_F(ComparisonTest, OneConversionAndNothingMeasuredAreNoComparison) {
