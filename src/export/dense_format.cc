@@ -87,11 +87,33 @@ bool is_narrower(const ModelConfig& config) {
   return is_one_expert(config) && config.moe->expert_widths.front() < config.intermediate_size;
 }
 
+/// What the conversion did to the experts besides cutting them out of the dense FFN, which cannot be undone.
+std::vector<std::string> changes_of_neurons(const ModelConfig& config) {
+  const nlohmann::json& conversion = config.moe->conversion;
+  std::vector<std::string> reasons;
+  if (conversion.is_object() && conversion.contains("alignment")) {
+    reasons.emplace_back(
+        "its down projections were multiplied by a factor a channel and rounded (scale.alignment): dividing it out "
+        "does not give the dense weights back");
+  }
+  if (conversion.is_object() && conversion.contains("reconstruction")) {
+    reasons.emplace_back(
+        "its experts were trained to give the dense output as the router chooses and weighs them (reconstruction): "
+        "together they are no longer the dense FFN");
+  }
+  return reasons;
+}
+
 std::vector<std::string> reasons_against(const ModelDirectory& model, const v1::ExportSpec&) {
   const ModelConfig& config = model.config();
   if (!config.moe) return {"it is dense already"};
-  if (is_narrower(config)) return {};
-  std::vector<std::string> reasons;
+  if (is_narrower(config)) {
+    if (!config.moe->has_output_bias) return {};
+    return {concat("its only expert has an output bias (scale.alignment mean_variance), which an FFN of ",
+                   config.model_type, " has no place for")};
+  }
+  std::vector<std::string> reasons = changes_of_neurons(config);
+  if (!reasons.empty()) return reasons;
   const std::filesystem::path path = model.path() / kConversionIndices;
   if (!std::filesystem::exists(path)) {
     const std::vector<int64_t>& shared = config.moe->shared_widths;

@@ -44,6 +44,11 @@ void add_common_reasons(const ModelConfig& config, Reasons& reasons) {
         "its routers have selection biases (train.balance selection_bias or quantile), which no router with softmax "
         "scores has: train without them (balance: auxiliary), or keep it native");
   }
+  if (moe.has_output_bias) {
+    reasons.emplace_back(
+        "its mixtures add a bias to each token's output (scale.alignment mean_variance), which those of stock "
+        "architectures do not: convert with alignment variance, or keep it native");
+  }
   if (moe.num_experts < 2) reasons.push_back(concat(moe.num_experts, " expert: stock mixtures have at least 2"));
   if ((moe.topk_norm == "straight_through" || moe.topk_norm == "unit") && moe.top_k > 1) {
     reasons.push_back(concat("weights of 1 for each of ", moe.top_k, " experts (topk_norm ", moe.topk_norm,

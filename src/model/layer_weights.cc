@@ -48,10 +48,8 @@ MoeFeedForward mixture(const ModelConfig& config, int64_t layer, const TensorSou
   weights.gate_up = get(in);
   weights.down = get({TensorPart::kDown, layer, kStack});
   if (moe.shared_widths[layer] > 0) weights.shared = ffn_weights(config, layer, kSharedExpert, get);
-  if (config.mlp_bias) {
-    weights.gate_up_bias = get(in.bias());
-    weights.output_bias = get({TensorPart::kOutputBias, layer, kNoExpert, true});
-  }
+  if (config.mlp_bias) weights.gate_up_bias = get(in.bias());
+  if (config.has_output_bias()) weights.output_bias = get({TensorPart::kOutputBias, layer, kNoExpert, true});
   return {std::move(weights),
           {.num_experts = moe.num_experts,
            .router = router_options(moe),

@@ -73,6 +73,7 @@ MoeConfig read_moe(const JsonFields& fields, const ModelConfig& config) {
   moe.has_selection_bias = fields.boolean_or("selection_bias", false);
   moe.router = fields.text_or("router", "linear");
   if (moe.router != "linear") fields.fail("router", "\"linear\"");
+  moe.has_output_bias = fields.boolean_or("output_bias", false);
   if (fields.has("conversion")) moe.conversion = fields.required("conversion");
   return moe;
 }
@@ -152,6 +153,7 @@ nlohmann::json to_json(const ModelConfig& config) {
                  {"router", moe.router},
                  {"conversion", moe.conversion}};
   if (moe.has_selection_bias) json["moe"]["selection_bias"] = true;
+  if (moe.has_output_bias) json["moe"]["output_bias"] = true;
   return json;
 }
 

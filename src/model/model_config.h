@@ -23,6 +23,7 @@ struct MoeConfig {
   std::string topk_norm = "renorm";  ///< "renorm" | "straight_through" | "raw" | "unit" | "one_plus"
   bool has_selection_bias = false;   ///< routers add a bias to the scores for the choice (balance of a training)
   std::string router = "linear";
+  bool has_output_bias = false;  ///< mixtures have an output bias though the family's FFNs have no biases
   nlohmann::json conversion =
       nlohmann::json::object();  ///< how it was made: method, seed, router_init, scale_mode, ...
 
@@ -92,6 +93,9 @@ struct ModelConfig {
 
   /// Whether the layer's FFN is a mixture of experts: of a MoE all but those that it left dense.
   bool is_mixture(int64_t layer) const { return moe && moe->is_mixture(layer); }
+  /// Whether mixtures add a bias to each token's output: in place of the down biases of the family's FFNs, or their
+  /// own.
+  bool has_output_bias() const { return moe && (mlp_bias || moe->has_output_bias); }
 };
 
 /// Reads and checks config.json. `where` (its path) starts every message. Throws Corruption for what is not JSON,

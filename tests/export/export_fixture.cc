@@ -23,6 +23,7 @@ ModelConfig mixture_config(const MixtureSpec& spec) {
   moe.topk_norm = spec.topk_norm;
   moe.score = spec.score;
   moe.has_selection_bias = spec.selection_bias;
+  moe.has_output_bias = spec.output_bias;
   config.moe = moe;
   return config;
 }

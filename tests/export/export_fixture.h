@@ -24,6 +24,7 @@ struct MixtureSpec {
   std::string topk_norm = "renorm";
   std::string score = "softmax";
   bool selection_bias = false;
+  bool output_bias = false;
   std::vector<int64_t> widths{12, 12};
   std::vector<int64_t> shared{0, 0};
   std::vector<double> scales{1, 1};

@@ -102,6 +102,20 @@ TEST_F(ExportTest, SelectionBiases) {
   EXPECT_TRUE(at::equal(testing::logits_of_directory(out()), testing::logits_of_directory(native())));
 }
 
+TEST_F(ExportTest, OutputBiases) {
+  write_mixture(native(), {.output_bias = true});
+  for (const char* format : {"mixtral", "granitemoeshared", "qwen2_moe", "auto"}) {
+    EXPECT_THAT(refusal(native(), export_spec(format)),
+                AllOf(HasSubstr("a bias to each token's output"), HasSubstr("alignment variance")));
+  }
+  testing::export_to(native(), out(), export_spec("native"));
+  EXPECT_TRUE(at::equal(testing::logits_of_directory(out()), testing::logits_of_directory(native())));
+  // One expert alone is a dense FFN but for that bias.
+  write_mixture(folder_ / "narrow", {.experts = 1, .top_k = 1, .output_bias = true});
+  EXPECT_THAT(refusal(folder_ / "narrow", export_spec("dense")),
+              HasSubstr("its only expert has an output bias (scale.alignment mean_variance)"));
+}
+
 TEST_F(ExportTest, FillingThatMoreThanDoublesTheExperts) {
   write_mixture(native(), {.widths = {4, 28}});
   EXPECT_EQ(refusal(native(), export_spec()), "");

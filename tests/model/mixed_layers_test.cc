@@ -112,6 +112,25 @@ Decoder random_decoder(const ModelConfig& config, at::ScalarType dtype) {
   return decoder;
 }
 
+/// Of the mixtures alone, and of each token once, shared expert or not.
+TEST(MixedLayersTest, AnOutputBiasIsAddedOncePerToken) {
+  const at::NoGradGuard no_grad;
+  const TokenBatch batch = random_batch({9, 1, 6}, 61, 3);
+  for (const int64_t shared : {0, 8}) {
+    ModelConfig config = with_dense_layer(tiny_moe_config(4, 2, 12, shared), 1);
+    const auto without = outputs_of(random_decoder(config, at::kDouble), batch);
+    config.moe->has_output_bias = true;
+    const Decoder decoder = random_decoder(config, at::kDouble);
+    at::Tensor bias;
+    for (const Parameter& parameter : decoder.parameters()) {
+      if (parameter.name == "model.layers.0.mlp.output_bias") bias = parameter.value;
+    }
+    ASSERT_TRUE(bias.defined());
+    EXPECT_GT(bias.abs().max().item<double>(), 0.01);
+    EXPECT_TRUE(near(outputs_of(decoder, batch).at(0) - without.at(0), bias.expand({16, 32}), 1e-12));
+  }
+}
+
 /// Random weights depend on the names alone: the first layer is that of the dense model or of the mixture, bit for bit.
 TEST_P(MixedFamilyTest, ALayerComputesWhatThatOfItsKindDoes) {
   const at::NoGradGuard no_grad;

@@ -99,6 +99,7 @@ TEST(ModelConfigTest, NativeConfigSurvivesWritingAndReading) {
   json["moe"]["topk_norm"] = "straight_through";
   json["moe"]["score"] = "sigmoid";
   json["moe"]["selection_bias"] = true;
+  json["moe"]["output_bias"] = true;
   json["moe"]["conversion"] = {{"method", "independent_random"}, {"seed", 7}};
   const ModelConfig first = parse(json);
   const Json written = to_json(first);
@@ -116,9 +117,12 @@ TEST(ModelConfigTest, NativeConfigSurvivesWritingAndReading) {
   EXPECT_EQ(second.moe->topk_norm, "straight_through");
   EXPECT_EQ(second.moe->score, "sigmoid");
   EXPECT_TRUE(second.moe->has_selection_bias);
+  EXPECT_TRUE(second.moe->has_output_bias);
   json["moe"].erase("score");
   json["moe"].erase("selection_bias");
+  json["moe"].erase("output_bias");
   EXPECT_FALSE(to_json(parse(json))["moe"].contains("selection_bias"));
+  EXPECT_FALSE(to_json(parse(json))["moe"].contains("output_bias"));
   EXPECT_EQ(parse(json).moe->score, "softmax") << "of models of before there was another";
   EXPECT_EQ(second.moe->conversion, json["moe"]["conversion"]);
   EXPECT_EQ(to_json(second), written);

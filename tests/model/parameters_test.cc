@@ -79,6 +79,20 @@ TEST(LogicalTensorSpecsTest, NamesOfPhi) {
   EXPECT_EQ(moe.count("model.layers.0.mlp.experts.2.down_proj.bias"), 0u);
 }
 
+/// A bias of the mixtures' own, in a family whose FFNs have none; where those have, there is one, not two.
+TEST(LogicalTensorSpecsTest, AMixtureMayHaveAnOutputBias) {
+  ModelConfig config = testing::with_dense_layer(tiny_moe_config(4, 2, 12, 8), 0);
+  const size_t without = logical_tensor_specs(config).size();
+  config.moe->has_output_bias = true;
+  const auto moe = as_map(logical_tensor_specs(config));
+  EXPECT_EQ(moe.size(), without + 1);
+  EXPECT_EQ(moe.at("model.layers.1.mlp.output_bias"), (std::vector<int64_t>{32}));
+  ModelConfig phi = tiny_moe_config(3, 2, 12, 6, "phi");
+  const size_t of_phi = logical_tensor_specs(phi).size();
+  phi.moe->has_output_bias = true;
+  EXPECT_EQ(logical_tensor_specs(phi).size(), of_phi);
+}
+
 // What has no id, as a tensor that only a stock architecture stores, cannot pass for one that has: none is there
 // unsaid.
 static_assert(!std::is_default_constructible_v<TensorId> && !std::is_default_constructible_v<TensorSpec> &&
