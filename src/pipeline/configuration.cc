@@ -53,6 +53,10 @@ std::string list_text(const Message& message, const FieldDescriptor& field) {
   return text + "]";
 }
 
+std::string entries_text(int count) {
+  return concat(count, count == 1 ? " entry" : " entries");
+}
+
 /// The class of what is inside a field: a measure is one as a whole.
 bool covers_inside(FieldEffect effect) {
   return effect == FieldEffect::kMeasure || effect == FieldEffect::kBookkeeping;
@@ -77,17 +81,26 @@ void collect(const Message& message, const std::string& path, const std::string&
         continue;
       }
       const int count = reflection.FieldSize(message, &field);
-      leaves[here] = {concat(count, count == 1 ? " entry" : " entries"), effect, false, false};
+      leaves[here] = {entries_text(count), effect, false, false};
       for (int item = 0; item < count; ++item) {
         collect(reflection.GetRepeatedMessage(message, &field, item), concat(here, ".", item), plain_here, effect,
                 leaves);
       }
       continue;
     }
-    Leaf leaf{field.is_repeated() ? list_text(message, field) : scalar_text(message, field), effect,
-              own == FieldEffect::kContents, field.containing_type() == v1::DataSource::descriptor()};
-    if (leaf.effect == FieldEffect::kContents) leaf.effect = FieldEffect::kResult;
-    leaves[here] = std::move(leaf);
+    const bool is_contents = own == FieldEffect::kContents;
+    const FieldEffect counted = effect == FieldEffect::kContents ? FieldEffect::kResult : effect;
+    if (field.is_repeated() && is_contents) {
+      const int count = reflection.FieldSize(message, &field);
+      leaves[here] = {entries_text(count), counted, false, false};
+      for (int item = 0; item < count; ++item) {
+        leaves[concat(here, ".", item)] = {reflection.GetRepeatedString(message, &field, item), counted, is_contents,
+                                           false};
+      }
+      continue;
+    }
+    leaves[here] = {field.is_repeated() ? list_text(message, field) : scalar_text(message, field), counted, is_contents,
+                    field.containing_type() == v1::DataSource::descriptor()};
   }
 }
 

@@ -15,8 +15,17 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using Visit = std::function<void(StageInput& input)>;
 
-void visit_model(Message& message, const FieldDescriptor& field, const std::string& path, const Visit& visit) {
+/// One model, or a list of them.
+void visit_models(Message& message, const FieldDescriptor& field, const std::string& path, const Visit& visit) {
   const google::protobuf::Reflection& reflection = *message.GetReflection();
+  if (field.is_repeated()) {
+    for (int i = 0; i < reflection.FieldSize(message, &field); ++i) {
+      StageInput input{concat(path, ".", i), reflection.GetRepeatedString(message, &field, i), true};
+      visit(input);
+      reflection.SetRepeatedString(&message, &field, i, input.value);
+    }
+    return;
+  }
   if (field.has_presence() && !reflection.HasField(message, &field)) return;
   const std::string before = reflection.GetString(message, &field);
   StageInput input{path, before, true};
@@ -42,7 +51,7 @@ void visit_field(Message& message, const std::string& field_path, const std::str
     if (!reflection.HasField(message, field)) return;
     return visit_field(*reflection.MutableMessage(&message, field), field_path.substr(dot + 1), here, is_model, visit);
   }
-  if (is_model) return visit_model(message, *field, here, visit);
+  if (is_model) return visit_models(message, *field, here, visit);
   for (int i = 0; i < reflection.FieldSize(message, field); ++i) {
     Message& source = *reflection.MutableRepeatedMessage(&message, field, i);
     visit_source(dynamic_cast<v1::DataSource&>(source), concat(here, ".", i), visit);

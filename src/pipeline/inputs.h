@@ -11,7 +11,7 @@ namespace moe {
 
 /// One model or data file that a stage names.
 struct StageInput {
-  std::string field;  ///< below the stage: "evaluate.baseline", "train.data.0.path"
+  std::string field;  ///< below the stage: "evaluate.baseline", "convert.ffn.others.0", "train.data.0.path"
   std::string value;  ///< a model (a pipeline input, "<stage>.model" or a folder) or a file; empty where it is missing
   bool is_model = false;
   std::string domain = {};  ///< of a data file: under which its losses are reported

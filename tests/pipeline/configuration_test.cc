@@ -91,7 +91,8 @@ TEST(FieldEffectsTest, WhatIsNoResult) {
   const std::map<FieldEffect, std::set<std::string>> expected{
       {FieldEffect::kContents,
        {"Input.path", "DataSource.path", "ConvertSpec.input", "TrainSpec.input", "ExportSpec.input",
-        "EvaluateSpec.input", "EvaluateSpec.baseline", "AnalyzeSpec.input", "AnalyzeSpec.baseline"}},
+        "EvaluateSpec.input", "EvaluateSpec.baseline", "AnalyzeSpec.input", "AnalyzeSpec.baseline",
+        "FfnExpertsSpec.others"}},
       {FieldEffect::kMeasure, {"DataSource.domain", "TrainSpec.validation", "TrainSpec.validation_tokens"}},
       {FieldEffect::kMore, {"TrainSpec.steps"}},
       {FieldEffect::kLayout, {"GangSpec.ranks", "GangSpec.device", "GangSpec.expert_parallel"}},
@@ -248,6 +249,32 @@ TEST(ConfigurationTest, FilesCountByWhatTheyHold) {
   now.inputs.erase("train.data.1.path");
   EXPECT_EQ(to_text(changes(before, now)), "train.data was 2 entries and is 1 entry");
   EXPECT_EQ(to_text(changes(now, before)), "train.data was 1 entry and is 2 entries");
+}
+
+TEST(ConfigurationTest, EachModelOfAListCountsByWhatItHolds) {
+  v1::Stage stage = stage_of("convert").stage;
+  for (const char* model : {"maths", "./models/code"}) stage.mutable_convert()->mutable_ffn()->add_others(model);
+  const Configuration before = configuration_of(stage);
+  EXPECT_EQ(before.inputs.at("convert.ffn.others.0"), "of maths");
+  EXPECT_EQ(before.inputs.at("convert.ffn.others.1"), "of ./models/code");
+
+  Configuration now = before;
+  now.stage.mutable_convert()->mutable_ffn()->set_others(1, "code.model");
+  EXPECT_TRUE(is_same_result(changes(before, now))) << to_text(changes(before, now));
+  EXPECT_EQ(digest_of(before), digest_of(now));
+  now.inputs["convert.ffn.others.1"] = "of code.model";
+  EXPECT_EQ(to_text(changes(before, now)),
+            "convert.ffn.others.1 was ./models/code and is code.model, a model with other contents");
+  EXPECT_NE(digest_of(before), digest_of(now));
+
+  now = before;
+  now.stage.mutable_convert()->mutable_ffn()->mutable_others()->SwapElements(0, 1);
+  std::swap(now.inputs["convert.ffn.others.0"], now.inputs["convert.ffn.others.1"]);
+  EXPECT_FALSE(may_go_on(changes(before, now))) << "the order of models is the order of experts";
+  now = before;
+  now.stage.mutable_convert()->mutable_ffn()->mutable_others()->RemoveLast();
+  now.inputs.erase("convert.ffn.others.1");
+  EXPECT_EQ(to_text(changes(before, now)), "convert.ffn.others was 2 entries and is 1 entry");
 }
 
 TEST(ConfigurationTest, AnotherKindIsAnotherStage) {

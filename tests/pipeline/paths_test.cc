@@ -11,6 +11,7 @@
 namespace moe {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::UnorderedElementsAre;
 
 std::vector<std::string> visited(v1::PipelineSpec spec) {
@@ -32,6 +33,9 @@ stages:
     evaluate: {input: ./models/ready, baseline: other, data: [{path: e.jsonl}]}
   - name: again
     evaluate: {input: stage1.model, baseline: .., data: [{path: f.jsonl}]}
+  - name: merge
+    convert: {input: dense, ffn: {method: merge, experts: 4, top_k: 2, others: [other, ./models/third, stage1.model]},
+              calibration: {data: [{path: g.jsonl}]}}
   - gate: {name: good, metric: evaluate.loss, op: "<", value: 2}
   - name: export
     export: {input: ./models/trained}
@@ -40,9 +44,9 @@ stages:
 TEST(PathsTest, EveryPathAndNoNameIsVisited) {
   const LoadedPipeline loaded = load_pipeline(kPipeline, "a.yaml", {}, {});
   ASSERT_EQ(to_text(loaded.problems), "");
-  EXPECT_THAT(visited(loaded.spec),
-              UnorderedElementsAre("models/dense", "/models/other", "c.jsonl", "d.jsonl", "t.jsonl", "v.jsonl",
-                                   "./models/ready", "e.jsonl", "..", "f.jsonl", "./models/trained"));
+  EXPECT_THAT(visited(loaded.spec), UnorderedElementsAre("models/dense", "/models/other", "c.jsonl", "d.jsonl",
+                                                         "t.jsonl", "v.jsonl", "./models/ready", "e.jsonl", "..",
+                                                         "f.jsonl", "./models/third", "g.jsonl", "./models/trained"));
 }
 
 TEST(PathsTest, WhatVisitWritesIsKept) {
@@ -56,6 +60,7 @@ TEST(PathsTest, WhatVisitWritesIsKept) {
   EXPECT_EQ(spec.stages(1).train().data(0).weight(), 2);
   EXPECT_EQ(spec.stages(2).evaluate().input(), "/root/./models/ready");
   EXPECT_EQ(spec.stages(2).evaluate().baseline(), "other");
+  EXPECT_THAT(spec.stages(4).convert().ffn().others(), ElementsAre("other", "/root/./models/third", "stage1.model"));
 }
 
 TEST(PathsTest, AJobAndMissingPaths) {

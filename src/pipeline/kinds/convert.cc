@@ -143,7 +143,7 @@ JobKind convert_kind() {
   using enum FieldEffect;
   return {
       .leaves = Artifact::kConvertedModel,
-      .models = {"input"},
+      .models = {"input", "ffn.others"},
       .data = {"calibration.data"},
       .effects =
           {
@@ -158,6 +158,9 @@ JobKind convert_kind() {
               {"FfnExpertsSpec.layers", kResult},
               {"FfnExpertsSpec.expert_width", kResult},
               {"FfnExpertsSpec.options", kResult},
+              {"FfnExpertsSpec.others", kContents},
+              {"ExpertPrompts.positive", kResult},
+              {"ExpertPrompts.negative", kResult},
               {"RouterSpec.init", kResult},
               {"RouterSpec.scaling", kResult},
               {"RouterSpec.topk_norm", kResult},

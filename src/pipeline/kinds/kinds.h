@@ -42,8 +42,8 @@ struct MovedField {
 /// One row. Functions get a stage that holds the kind's message.
 struct JobKind {
   Artifact leaves;
-  /// Fields of its message that name models, dotted where they lie deeper, the model that it works on first. One that
-  /// is `optional` in the schema may be left out, the others may not.
+  /// Fields of its message that name a model or list models, dotted where they lie deeper, the model that it works on
+  /// first. One that is `optional` in the schema, and a list, may be left out, the others may not.
   std::vector<std::string> models;
   /// Fields that list data files, dotted likewise.
   std::vector<std::string> data;
