@@ -3,29 +3,46 @@
 #include <utility>
 
 #include "convert/importance.h"
+#include "convert/stored_importance.h"
 #include "model/rope.h"
 
 namespace moe {
 
 CalibrationPass::CalibrationPass(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config,
-                                 const ModelText& reading, const MethodNeeds& needs, const Communicator& world)
+                                 const ModelText& reading, const MethodNeeds& needs, Communicator& world,
+                                 CalibrationStore store)
     : spec_(spec),
       seed_(seed),
       config_(config),
       needs_(needs),
-      text_(read_calibration_text(spec, seed, config, reading, world)),
+      store_(std::move(store)),
+      text_(read_calibration_text(spec, seed, config, reading, world, store_)),
       rope_(RopeTable(config, at::kFloat).angles(text_.cu_seqlens)) {
   features_.ffn_inputs.first = text_.first_token;
   features_.ffn_inputs.total = text_.total_tokens;
   features_.cu_seqlens = text_.cu_seqlens;
 }
 
-void CalibrationPass::measure_importance(const DenseSource& model, const GroupTokens& group_tokens,
-                                         const MethodOptions& options, const std::function<void(int64_t)>& progress,
-                                         Communicator& world) {
+void CalibrationPass::measure_importance(const DenseSource& model, const std::string& model_digest,
+                                         const ConversionMethod& method, const MethodOptions& options,
+                                         const std::function<void(int64_t)>& progress, Communicator& world) {
+  // Groups that have no name are of this conversion alone.
+  const bool is_shared = !method.group_tokens || method.groups_name;
+  const ImportanceKey key{.calibration = text_.digest,
+                          .model = model_digest,
+                          .groups = method.groups_name ? method.groups_name(spec_.ffn(), options) : "all"};
+  if (is_shared) {
+    if (std::optional<std::vector<Importance>> kept = kept_importance(store_, key, config_.num_layers, world)) {
+      importance_ = *std::move(kept);
+      for (int64_t layer = 1; layer <= config_.num_layers; ++layer) progress(layer);
+      return;
+    }
+  }
   importance_ = moe::measure_importance(
       model, text_,
-      {.spec = spec_, .seed = seed_, .options = options, .group_tokens = group_tokens, .progress = progress}, world);
+      {.spec = spec_, .seed = seed_, .options = options, .group_tokens = method.group_tokens, .progress = progress},
+      world);
+  if (is_shared) keep_importance(store_, key, importance_, world);
 }
 
 std::optional<Importance> CalibrationPass::take_importance(int64_t layer) {

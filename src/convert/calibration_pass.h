@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "comm/communicator.h"
+#include "convert/calibration_store.h"
 #include "convert/calibration_text.h"
 #include "convert/conversion_method.h"
 #include "convert/dense_source.h"
@@ -25,15 +27,17 @@ namespace moe {
 /// the dense stream's is better on the one (7.537) and much worse on the other (5.384).
 class CalibrationPass {
  public:
-  /// Reads the text.
+  /// Reads the text, or takes it from the store. Collective.
   CalibrationPass(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config, const ModelText& reading,
-                  const MethodNeeds& needs, const Communicator& world);
+                  const MethodNeeds& needs, Communicator& world, CalibrationStore store = CalibrationStore({}));
 
   const CalibrationText& text() const { return text_; }
 
-  /// For methods that need gradients: once, before the layers. Collective.
-  void measure_importance(const DenseSource& model, const GroupTokens& group_tokens, const MethodOptions& options,
-                          const std::function<void(int64_t layers_done)>& progress, Communicator& world);
+  /// For methods that need gradients: once, before the layers. Takes what an earlier conversion of the same model (of
+  /// this digest) kept of the same text for the same groups; else goes through the model and keeps it. Collective.
+  void measure_importance(const DenseSource& model, const std::string& model_digest, const ConversionMethod& method,
+                          const MethodOptions& options, const std::function<void(int64_t layers_done)>& progress,
+                          Communicator& world);
   /// Of a layer, once: it is not kept. Nothing where it was not measured.
   std::optional<Importance> take_importance(int64_t layer);
 
@@ -54,6 +58,7 @@ class CalibrationPass {
   uint64_t seed_;
   const ModelConfig& config_;
   MethodNeeds needs_;
+  CalibrationStore store_;
   CalibrationText text_;
   RopeAngles rope_;
   LocalDispatcher dispatcher_;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "convert/calibration_store.h"
 #include "model/model_config.h"
 #include "moe/v1/job.pb.h"
 #include "runtime/opened_model.h"
@@ -30,7 +31,9 @@ struct TextRows {
 /// What is read once of the calibration files: the rows that methods, routers and scales are fitted to, and those on
 /// which the result is measured (convert/step0_receipt.h).
 struct CalibrationText : TextRows {
-  std::string data_digest;                          ///< of the files, the tokenizer and how they were packed
+  /// Of all that decides the rows: what the files hold, their weights, tokenizer, template, tokens, seed. The name of
+  /// the calibration in a CalibrationStore.
+  std::string digest;
   std::map<std::string, std::string> file_digests;  ///< XXH3-128 of each file's bytes, by path
   std::string chat_template;                        ///< of the chats; empty if no file has any
   /// About kReceiptTokens: the rows that follow those that are fitted to, or, where the files hold hardly any more, the
@@ -43,10 +46,12 @@ inline constexpr int64_t kReceiptTokens = 2048;
 /// Fewer tokens than this that were not fitted to are no measure.
 inline constexpr int64_t kLeastHeldOutTokens = 256;
 
-/// Tokenises and packs as much text as `calibration.tokens` asks for, and what the receipt takes. Chats count whole, in
-/// pieces where they are longer than a row. Same rows at any number of ranks. Throws InvalidArgument with the numbers
-/// if the files hold less: no document is taken twice, since what is read twice only weighs twice.
+/// Tokenises and packs as much text as `calibration.tokens` asks for, and what the receipt takes; or takes these rows
+/// from the store, where an earlier conversion left them. Chats count whole, in pieces where they are longer than a
+/// row. Same rows at any number of ranks. Collective. Throws InvalidArgument with the numbers if the files hold less:
+/// no document is taken twice, since what is read twice only weighs twice; StorageError if ranks see different files.
 CalibrationText read_calibration_text(const v1::ConvertSpec& spec, uint64_t seed, const ModelConfig& config,
-                                      const ModelText& reading, const Communicator& world);
+                                      const ModelText& reading, Communicator& world,
+                                      const CalibrationStore& store = CalibrationStore({}));
 
 }  // namespace moe

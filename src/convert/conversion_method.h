@@ -74,6 +74,9 @@ struct ConversionMethod {
   /// each such group. Absent: 1.
   std::function<int64_t(const MethodOptions& options)> router_group{};
   GroupTokens group_tokens{};  ///< with needs.gradients; absent: one group
+  /// What decides the groups beside text, model and seed, for example "text 8": importance by groups of one name is
+  /// measured once and kept with the calibration. Absent, with group_tokens: it is not kept.
+  std::function<std::string(const v1::FfnExpertsSpec& ffn, const MethodOptions& options)> groups_name{};
   /// The router.init by which an expert is routed the tokens that it was made for; empty if there is none such. Another
   /// one is warned of. Absent: none.
   std::function<std::string(const MethodOptions& options)> own_router_init{};

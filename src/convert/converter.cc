@@ -72,22 +72,25 @@ class Converter {
         }
         output_.open();
       }
-      if (!has_text) return;
-      pass_.emplace(conversion_.spec, request_.seed, conversion_.source.config(), request_.text, method.needs, world_);
+    });
+    if (has_text) read_text();
+  }
+
+  void read_text() {
+    const ConversionMethod& method = conversion_.method;
+    pass_.emplace(conversion_.spec, request_.seed, conversion_.source.config(), request_.text, method.needs, world_,
+                  CalibrationStore(request_.calibrations));
+    request_.monitor.data_read(pass_->text().file_digests);
+    require_enough_text();
+    if (request_.text_read) request_.text_read(pass_->text());
+    agree(world_, "embed the calibration text", [&] {
       pass_->embed(conversion_.source.embedding());
       conversion_.source.release_ends();
     });
-    if (pass_) {
-      std::map<std::string, std::string> facts = pass_->text().file_digests;
-      facts["files and tokenizer"] = pass_->text().data_digest;
-      require_same_files(world_, "calibration text", facts);
-      request_.monitor.data_read(pass_->text().file_digests);
-      require_enough_text();
-    }
-    if (method.needs.gradients) {
-      pass_->measure_importance(
-          conversion_.source, method.group_tokens, conversion_.options, [this](int64_t) { finish_unit(); }, world_);
-    }
+    if (!method.needs.gradients) return;
+    pass_->measure_importance(
+        conversion_.source, conversion_.digests.at(request_.source.path().string()), method, conversion_.options,
+        [this](int64_t) { finish_unit(); }, world_);
   }
 
   /// Before any work on it.
@@ -152,7 +155,7 @@ class Converter {
 
   json describe_text() const {
     const CalibrationText& text = pass_->text();
-    json report = {{"tokens", text.total_tokens}, {"digest", text.data_digest}, {"files", json::array()}};
+    json report = {{"tokens", text.total_tokens}, {"digest", text.digest}, {"files", json::array()}};
     if (!text.chat_template.empty()) report["chat_template"] = text.chat_template;
     for (const v1::DataSource& source : conversion_.spec.calibration().data()) {
       json file = {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "comm/communicator.h"
 #include "common/registry.h"
 #include "common/work_monitor.h"
+#include "convert/calibration_text.h"
 #include "convert/conversion_methods.h"
 #include "moe/v1/job.pb.h"
 #include "runtime/opened_model.h"
@@ -25,6 +27,10 @@ struct ConvertRequest {
   WorkMonitor& monitor;          ///< told of the calibration files, and of each layer each time that a method sees it
   /// Further dense models of the same shape, that plans may take neurons from (NeuronRun::model 1, 2, ...).
   std::vector<const ModelDirectory*> others = {};
+  /// Where calibrations are kept for later conversions (convert/calibration_store.h); empty: nowhere.
+  std::filesystem::path calibrations = {};
+  /// Told of the calibration text, on every rank, as soon as it is read. Collective.
+  std::function<void(const CalibrationText& text)> text_read = {};
   const Registry<ConversionMethod>& methods = conversion_methods();  ///< that spec.ffn.method is a name of
 };
 

@@ -23,7 +23,7 @@ class ImportanceTest : public testing::ConversionTest, public ::testing::WithPar
   ImportanceTest() : ConversionTest(GetParam()), directory_(dense()), spec_(testing::convert_spec("m", 4, 2, ids())) {
     spec_.mutable_calibration()->set_tokens(300);
   }
-  CalibrationText text(const Communicator& world) const {
+  CalibrationText text(Communicator& world) const {
     return read_calibration_text(spec_, 3, directory_.config(), {}, world);
   }
 

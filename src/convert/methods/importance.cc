@@ -13,6 +13,7 @@ ConversionMethod split_by_importance() {
           .options = {clusters_option("router"), normalise_option("none")},
           .text_problem = text_problem_for_experts,
           .group_tokens = group_for_experts,
+          .groups_name = groups_for_experts,
           .own_router_init = router_of_groups};
 }
 

@@ -56,6 +56,14 @@ TokenGroups group_for_all_experts(const LayerInputs& inputs, const std::vector<a
   return group_by_option(inputs, hidden_TD, inputs.spec.ffn().experts() + inputs.spec.ffn().shared_experts(), world);
 }
 
+std::string groups_for_experts(const v1::FfnExpertsSpec& ffn, const MethodOptions& options) {
+  return concat(options.choice("clusters"), " ", ffn.experts());
+}
+
+std::string groups_for_all_experts(const v1::FfnExpertsSpec& ffn, const MethodOptions& options) {
+  return concat(options.choice("clusters"), " ", ffn.experts() + ffn.shared_experts());
+}
+
 std::string text_problem_for_experts(const v1::FfnExpertsSpec& ffn, const MethodOptions& options,
                                      const TextSize& text) {
   return too_little_text(ffn.method(), options, text, ffn.experts());

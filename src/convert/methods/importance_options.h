@@ -21,6 +21,10 @@ TokenGroups group_for_experts(const LayerInputs& inputs, const std::vector<at::T
 TokenGroups group_for_all_experts(const LayerInputs& inputs, const std::vector<at::Tensor>& hidden_TD,
                                   Communicator& world);
 
+/// The groups_name of a method with these groups.
+std::string groups_for_experts(const v1::FfnExpertsSpec& ffn, const MethodOptions& options);
+std::string groups_for_all_experts(const v1::FfnExpertsSpec& ffn, const MethodOptions& options);
+
 /// The text_problem of a method with these groups.
 std::string text_problem_for_experts(const v1::FfnExpertsSpec& ffn, const MethodOptions& options, const TextSize& text);
 std::string text_problem_for_all_experts(const v1::FfnExpertsSpec& ffn, const MethodOptions& options,

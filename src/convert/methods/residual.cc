@@ -37,6 +37,7 @@ ConversionMethod residual() {
           .size_problem = residual_problem,
           .text_problem = text_problem_for_experts,
           .group_tokens = group_for_experts,
+          .groups_name = groups_for_experts,
           .own_router_init = router_of_groups};
 }
 

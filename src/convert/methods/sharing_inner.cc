@@ -40,6 +40,7 @@ ConversionMethod sharing_inner() {
           .size_problem = sharing_inner_problem,
           .text_problem = text_problem_for_experts,
           .group_tokens = group_for_experts,
+          .groups_name = groups_for_experts,
           .own_router_init = router_of_groups};
 }
 

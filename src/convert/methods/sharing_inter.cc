@@ -81,7 +81,8 @@ ConversionMethod sharing_inter() {
           .has_free_width = true,
           .size_problem = sharing_inter_problem,
           .text_problem = text_problem_for_all_experts,
-          .group_tokens = group_for_all_experts};
+          .group_tokens = group_for_all_experts,
+          .groups_name = groups_for_all_experts};
 }
 
 }  // namespace moe
