@@ -35,6 +35,8 @@ class FieldChecks {
       : section_(std::move(section)), known_(known), sink_(sink) {}
 
   std::string path(const std::string& field) const { return join_path(section_, field); }
+  /// The fields of a section inside this one.
+  FieldChecks within(const std::string& field) const { return {path(field), known_, sink_}; }
   void add(const std::string& field, std::string message) const { sink_.add(path(field), std::move(message)); }
 
   void choice(const std::string& field, bool is_set, const std::string& value,

@@ -1,32 +1,54 @@
 #include <algorithm>
+#include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/error.h"
 #include "common/layer_ranges.h"
 #include "pipeline/defaults.h"
+#include "pipeline/kinds/convert_attention.h"
 #include "pipeline/kinds/kinds.h"
 
 /// convert: a dense model becomes a mixture of experts.
 namespace moe {
 namespace {
 
+/// Feed-forward layers become experts unless attention alone is named.
+bool converts_ffn(const v1::ConvertSpec& convert) {
+  return convert.has_ffn() || !convert.has_attention();
+}
+
+void fill_router(v1::RouterSpec& router, bool is_published, int top_k) {
+  if (!router.has_init()) router.set_init("random_selection");
+  // The papers use the router rows as they are and the scale N / K (llama-moe-v1 1.11, llama-moe-v2 1.3).
+  if (!router.has_scaling()) router.set_scaling(is_published ? "raw" : "calibrated");
+  // Renormalised over one expert, the weight is constantly 1 and the router would learn nothing.
+  if (!router.has_topk_norm()) router.set_topk_norm(top_k == 1 ? "straight_through" : "renorm");
+  if (!router.has_score()) router.set_score("softmax");
+}
+
+void fill_scale(v1::ScaleSpec& scale, bool is_published) {
+  if (!scale.has_mode()) scale.set_mode(is_published ? "n_over_k" : "least_squares");
+}
+
 v1::ConvertSpec filled_convert(const v1::ConvertSpec& convert) {
   v1::ConvertSpec filled = convert;
   const bool is_published = convert.preset() == "published";
   if (!filled.has_preset()) filled.set_preset("ours");
   if (!filled.has_dtype()) filled.set_dtype("source");
-  v1::FfnExpertsSpec& ffn = *filled.mutable_ffn();
-  if (!ffn.has_shared_experts()) ffn.set_shared_experts(0);
-  v1::RouterSpec& router = *filled.mutable_router();
-  if (!router.has_init()) router.set_init("random_selection");
-  // The papers use the router rows as they are and the scale N / K (llama-moe-v1 1.11, llama-moe-v2 1.3).
-  if (!router.has_scaling()) router.set_scaling(is_published ? "raw" : "calibrated");
-  // Renormalised over one expert, the weight is constantly 1 and the router would learn nothing.
-  if (!router.has_topk_norm()) router.set_topk_norm(ffn.top_k() == 1 ? "straight_through" : "renorm");
-  if (!router.has_score()) router.set_score("softmax");
-  v1::ScaleSpec& scale = *filled.mutable_scale();
-  if (!scale.has_mode()) scale.set_mode(is_published ? "n_over_k" : "least_squares");
+  if (converts_ffn(convert)) {
+    v1::FfnExpertsSpec& ffn = *filled.mutable_ffn();
+    if (!ffn.has_shared_experts()) ffn.set_shared_experts(0);
+    fill_router(*filled.mutable_router(), is_published, ffn.top_k());
+    fill_scale(*filled.mutable_scale(), is_published);
+  }
+  if (convert.has_attention()) {
+    v1::AttentionExpertsSpec& attention = *filled.mutable_attention();
+    fill_attention_experts(attention, is_published);
+    fill_router(*attention.mutable_router(), is_published, attention.top_k());
+    fill_scale(*attention.mutable_scale(), is_published);
+  }
   v1::CalibrationSpec& calibration = *filled.mutable_calibration();
   if (!calibration.has_tokens()) calibration.set_tokens(4096);
   fill_sources(*calibration.mutable_data());
@@ -95,15 +117,27 @@ void check_scale(const v1::ScaleSpec& scale, const std::string& mode, const Fiel
 
 void check_calibration(const v1::CalibrationSpec& calibration, const v1::ConvertSpec& effective,
                        const FieldChecks& checks) {
-  const std::string& init = effective.router().init();
-  if (calibration.data().empty() && (init == "random_selection" || init == "hidden_clustering")) {
-    checks.add("calibration.data", concat("missing; router.init '", init,
-                                          "' needs calibration text: list JSONL files, or set router.init: kaiming"));
-  }
-  if (calibration.data().empty() && effective.scale().mode() == "least_squares") {
-    checks.add("calibration.data",
-               "missing; scale.mode 'least_squares' needs calibration text: list JSONL files, or set "
-               "scale.mode: n_over_k");
+  const auto readers = [&](const std::string& prefix, const v1::RouterSpec& router, const v1::ScaleSpec& scale) {
+    if (router.init() == "random_selection" || router.init() == "hidden_clustering") {
+      checks.add("calibration.data",
+                 concat("missing; ", prefix, "router.init '", router.init(),
+                        "' needs calibration text: list JSONL files, or set ", prefix, "router.init: kaiming"));
+    }
+    if (scale.mode() == "least_squares") {
+      checks.add("calibration.data", concat("missing; ", prefix,
+                                            "scale.mode 'least_squares' needs calibration text: list JSONL files, or "
+                                            "set ",
+                                            prefix, "scale.mode: n_over_k"));
+    }
+  };
+  if (calibration.data().empty()) {
+    if (effective.has_ffn()) readers("", effective.router(), effective.scale());
+    if (effective.has_attention()) readers("attention.", effective.attention().router(), effective.attention().scale());
+    if (attention_reads_text(effective.attention())) {
+      checks.add("calibration.data", concat("missing; attention.grouping '", effective.attention().grouping(),
+                                            "' needs calibration text: list JSONL files, or set attention.grouping: "
+                                            "contiguous"));
+    }
   }
   checks.sources("calibration.data", calibration.data(), false);
   checks.at_least<int64_t>("calibration.tokens", calibration.has_tokens(), calibration.tokens(), 1);
@@ -115,26 +149,79 @@ void check_convert(const v1::Stage& stage, const FieldChecks& checks) {
   checks.choice("preset", convert.has_preset(), convert.preset(), {"ours", "published"});
   checks.choice("dtype", convert.has_dtype(), convert.dtype(), {"source", "float32", "bfloat16"});
   const v1::ConvertSpec effective = filled_convert(convert);
-  check_ffn(convert.ffn(), checks);
-  check_router(convert.router(), checks);
-  check_scale(convert.scale(), effective.scale().mode(), checks);
+  if (converts_ffn(convert)) {
+    check_ffn(convert.ffn(), checks);
+    check_router(convert.router(), checks);
+    check_scale(convert.scale(), effective.scale().mode(), checks);
+  } else {
+    for (const auto& [field, is_set] : {std::pair{"router", convert.has_router()}, {"scale", convert.has_scale()}}) {
+      if (!is_set) continue;
+      checks.add(field, concat("has no effect without ffn: it is of the feed-forward layers' experts; write it as "
+                               "attention.",
+                               field, " or remove it"));
+    }
+  }
+  if (convert.has_attention()) {
+    const v1::AttentionExpertsSpec& attention = convert.attention();
+    const FieldChecks within = checks.within("attention");
+    check_attention_experts(attention, within);
+    check_router(attention.router(), within);
+    check_scale(attention.scale(), effective.attention().scale().mode(), within);
+  }
   check_calibration(convert.calibration(), effective, checks);
 }
 
 /// One expert's weight renormalised is 1, whatever its logit; unit weights are that of any number of experts.
-std::vector<std::string> router_gradient_warning(const v1::Stage& stage) {
-  const v1::ConvertSpec& convert = stage.convert();
-  if (convert.router().topk_norm() == "unit" && convert.ffn().experts() > convert.ffn().top_k()) {
-    return {
+/// `section`:
+/// "" or "attention.", `top_k_field`: "ffn.top_k" or "attention.top_k".
+std::vector<std::string> weightless_router(const std::string& section, const v1::RouterSpec& router, int experts,
+                                           const std::string& top_k_field, int top_k) {
+  if (router.topk_norm() == "unit" && experts > top_k) {
+    return {concat(
+        section,
         "router.topk_norm unit gives every chosen expert the weight 1 whatever the router says, so the loss gives the "
         "router no gradient and training moves it by the balance loss alone; straight_through has the same weights "
-        "and a gradient"};
+        "and a gradient")};
   }
-  if (convert.ffn().top_k() != 1 || convert.router().topk_norm() != "renorm" || convert.ffn().experts() < 2) return {};
-  return {
-      "router.topk_norm renorm with ffn.top_k 1 gives each token's only expert the weight 1 whatever the router says, "
+  if (top_k != 1 || router.topk_norm() != "renorm" || experts < 2) return {};
+  return {concat(
+      section, "router.topk_norm renorm with ", top_k_field,
+      " 1 gives each token's only expert the weight 1 whatever the router says, "
       "so the loss gives the router no gradient and training moves it by the balance loss alone; use straight_through "
-      "(the default for top_k 1) or raw"};
+      "(the default for top_k 1) or raw")};
+}
+
+std::vector<std::string> router_gradient_warnings(const v1::Stage& stage) {
+  const v1::ConvertSpec& convert = stage.convert();
+  std::vector<std::string> warnings;
+  if (convert.has_ffn())
+    warnings = weightless_router("", convert.router(), convert.ffn().experts(), "ffn.top_k", convert.ffn().top_k());
+  if (convert.has_attention()) {
+    const v1::AttentionExpertsSpec& attention = convert.attention();
+    const std::vector<std::string> more =
+        weightless_router("attention.", attention.router(), attention.experts() - attention.always_on(),
+                          "attention.top_k", attention.top_k());
+    warnings.insert(warnings.end(), more.begin(), more.end());
+  }
+  return warnings;
+}
+
+std::string plan_of(const v1::ConvertSpec& convert) {
+  std::string plan;
+  if (convert.has_ffn()) {
+    const v1::FfnExpertsSpec& ffn = convert.ffn();
+    const std::string layers = comma_separated({ffn.layers().begin(), ffn.layers().end()});
+    plan = concat(ffn.method(), ", ", ffn.experts(), " experts, top-", ffn.top_k(),
+                  layers.empty() ? "" : concat(", layers ", layers));
+  }
+  if (!convert.has_attention()) return plan;
+  return concat(plan, plan.empty() ? "" : "; ", attention_plan(convert.attention()));
+}
+
+/// What expert_parallel has to divide: the experts of each part.
+int experts_to_spread(const v1::ConvertSpec& convert) {
+  return std::gcd(convert.has_ffn() ? convert.ffn().experts() : 0,
+                  convert.has_attention() ? convert.attention().experts() : 0);
 }
 
 }  // namespace
@@ -161,6 +248,12 @@ JobKind convert_kind() {
               {"FfnExpertsSpec.others", kContents},
               {"ExpertPrompts.positive", kResult},
               {"ExpertPrompts.negative", kResult},
+              {"AttentionExpertsSpec.experts", kResult},
+              {"AttentionExpertsSpec.top_k", kResult},
+              {"AttentionExpertsSpec.grouping", kResult},
+              {"AttentionExpertsSpec.kv_mode", kResult},
+              {"AttentionExpertsSpec.always_on", kResult},
+              {"AttentionExpertsSpec.layers", kResult},
               {"RouterSpec.init", kResult},
               {"RouterSpec.scaling", kResult},
               {"RouterSpec.topk_norm", kResult},
@@ -174,13 +267,7 @@ JobKind convert_kind() {
           },
       .fill = [](v1::Stage& stage) { *stage.mutable_convert() = filled_convert(stage.convert()); },
       .check = check_convert,
-      .plan =
-          [](const v1::Stage& stage) {
-            const v1::FfnExpertsSpec& ffn = stage.convert().ffn();
-            const std::string layers = comma_separated({ffn.layers().begin(), ffn.layers().end()});
-            return concat(ffn.method(), ", ", ffn.experts(), " experts, top-", ffn.top_k(),
-                          layers.empty() ? "" : concat(", layers ", layers));
-          },
+      .plan = [](const v1::Stage& stage) { return plan_of(stage.convert()); },
       // Before there were sections.
       .moved = {{"method", 2, "ffn.method"},
                 {"experts", 3, "ffn.experts"},
@@ -193,8 +280,8 @@ JobKind convert_kind() {
                 {"calibration_tokens", 10, "calibration.tokens"},
                 {"topk_norm", 11, "router.topk_norm"},
                 {"template", 14, "calibration.template"}},
-      .warnings = router_gradient_warning,
-      .experts = [](const v1::Stage& stage) { return stage.convert().ffn().experts(); },
+      .warnings = router_gradient_warnings,
+      .experts = [](const v1::Stage& stage) { return experts_to_spread(stage.convert()); },
   };
 }
 

@@ -63,7 +63,8 @@ struct JobKind {
   /// The same, of what it does with a model that these stages made: the nearest first, each from the model of the next.
   std::function<std::vector<std::string>(const v1::Stage& effective, const std::vector<v1::Stage>& origins)>
       origin_warnings = {};
-  /// Experts per layer of the model that it makes, 0 for a dense one; nothing: those of the model that it works on.
+  /// Experts per layer of the model that it makes, where several parts have some their greatest common divisor, which
+  /// is what expert_parallel must divide; 0 for a dense one; nothing: those of the model that it works on.
   std::function<std::optional<int>(const v1::Stage& stage)> experts = {};
   /// Changes of fields that have to be judged together; each was found with the class that it has alone.
   std::function<void(const v1::Stage& before, const v1::Stage& now, std::vector<FieldChange>& found)> judge = {};
