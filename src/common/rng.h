@@ -43,6 +43,8 @@ enum RngStream : uint32_t {
   kStreamUpcycle = 10,
   kStreamTokenClusters = 16,
   kStreamDocumentClusters = 17,
+  kStreamHeadGroups = 18,
+  kStreamAttentionRouter = 19,
   kStreamTest = 100,
 };
 
