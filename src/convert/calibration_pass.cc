@@ -4,6 +4,7 @@
 
 #include "convert/importance.h"
 #include "convert/stored_importance.h"
+#include "model/norm.h"
 #include "model/rope.h"
 
 namespace moe {
@@ -20,6 +21,7 @@ CalibrationPass::CalibrationPass(const v1::ConvertSpec& spec, uint64_t seed, con
       rope_(RopeTable(config, at::kFloat).angles(text_.cu_seqlens)) {
   features_.ffn_inputs.first = text_.first_token;
   features_.ffn_inputs.total = text_.total_tokens;
+  features_.attention_inputs = features_.ffn_inputs;
   features_.cu_seqlens = text_.cu_seqlens;
 }
 
@@ -55,18 +57,33 @@ void CalibrationPass::embed(const at::Tensor& embedding_VD) {
   features_.converted_hidden_TD = dense_TD_;
 }
 
-void CalibrationPass::attend(const Layer& layer) {
-  const LayerContext context{config_, rope_, text_.cu_seqlens, dispatcher_};
-  LayerContext observed = context;
+void CalibrationPass::enter(const Layer& layer) {
+  const bool is_same = dense_TD_.is_same(features_.converted_hidden_TD);
+  features_.attention_inputs.local_TD = normalize(config_, layer.input_norm, dense_TD_);
+  features_.converted_attention_inputs_TD = is_same
+                                                ? features_.attention_inputs.local_TD
+                                                : normalize(config_, layer.input_norm, features_.converted_hidden_TD);
+}
+
+AttendedLayer CalibrationPass::attended(const Layer& layer, const at::Tensor& attention_TD) const {
+  const at::Tensor x = features_.converted_hidden_TD + attention_TD;
+  return {x, config_.is_parallel ? features_.converted_attention_inputs_TD : normalize(config_, layer.post_norm, x)};
+}
+
+void CalibrationPass::attend(const Layer& layer, const at::Tensor& converted_attention_TD) {
+  LayerContext observed = context();
   observed.options.observer = [this](int64_t /*layer*/, LayerPoint point, const at::Tensor& values) {
     if (point == LayerPoint::kAttended) features_.hidden_TD = values;
     if (point == LayerPoint::kFfnInput) features_.ffn_inputs.local_TD = values;
     if (point == LayerPoint::kFfnActivations && needs_.activations) features_.activations_TF = values;
   };
-  const bool is_same = dense_TD_.is_same(features_.converted_hidden_TD);
+  const bool is_same = !converted_attention_TD.defined() && dense_TD_.is_same(features_.converted_hidden_TD);
   dense_TD_ = run_layer(layer, dense_TD_, observed).x_TD;
   const AttendedLayer converted = is_same ? AttendedLayer{features_.hidden_TD, features_.ffn_inputs.local_TD}
-                                          : attend_layer(layer, features_.converted_hidden_TD, context);
+                                  : converted_attention_TD.defined()
+                                      ? attended(layer, converted_attention_TD)
+                                      : attend_layer(layer, features_.converted_hidden_TD, context());
+  features_.attention_inputs.local_TD = features_.converted_attention_inputs_TD = at::Tensor();
   features_.converted_hidden_TD = converted.x_TD;
   features_.converted_ffn_inputs_TD = converted.ffn_input_TD;
 }

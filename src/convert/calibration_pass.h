@@ -42,9 +42,13 @@ class CalibrationPass {
   std::optional<Importance> take_importance(int64_t layer);
 
   void embed(const at::Tensor& embedding_VD);
-  /// The dense stream through a dense layer in float, the converted one through its attention; afterwards features()
-  /// are those of this layer.
-  void attend(const Layer& layer);
+  /// Before attend(), of a layer whose attention becomes experts: features() have what that reads.
+  void enter(const Layer& layer);
+  /// The dense stream through a dense layer in float, the converted one through its attention, or with what the experts
+  /// that attention became give, where they are given; afterwards features() are those of this layer.
+  void attend(const Layer& layer, const at::Tensor& converted_attention_TD = {});
+  /// In which layers see the text: lives as long as this.
+  LayerContext context() { return {config_, rope_, text_.cu_seqlens, dispatcher_}; }
   const LayerFeatures& features() const { return features_; }
   /// Ends the layer: adds the converted stream's FFN output.
   void advance(const at::Tensor& converted_output_TD);
@@ -54,6 +58,9 @@ class CalibrationPass {
   void end();
 
  private:
+  /// The converted stream with this added by its attention.
+  AttendedLayer attended(const Layer& layer, const at::Tensor& attention_TD) const;
+
   const v1::ConvertSpec& spec_;
   uint64_t seed_;
   const ModelConfig& config_;

@@ -6,13 +6,17 @@
 
 #include "comm/agreement.h"
 #include "common/error.h"
-#include "convert/output_scale.h"
 #include "convert/request_check.h"
 #include "convert/router_init.h"
 
 namespace moe {
 
 void require_finite(const FitRequest& request, std::initializer_list<NamedValues> checked, Communicator& world) {
+  require_finite(request.source, request.layer, checked, world);
+}
+
+void require_finite(const std::string& source, int64_t layer, std::initializer_list<NamedValues> checked,
+                    Communicator& world) {
   std::vector<at::Tensor> counts;
   for (const NamedValues& named : checked)
     counts.push_back(
@@ -23,13 +27,33 @@ void require_finite(const FitRequest& request, std::initializer_list<NamedValues
   for (const NamedValues& named : checked) {
     const int64_t bad = *count++, values = *count++;
     if (bad == 0) continue;
-    throw_agreed<InvalidArgument>(
-        concat("convert: layer ", request.layer, ": ", bad, " of ", values, " values of ", named.what,
-               " on the calibration text are NaN or infinite, so nothing can be fitted to them. The weights of ",
-               request.source,
-               " are finite: its activations overflow float32, as those of a damaged or diverged model do; "
-               "`moe-worker score` tells its loss on this text"));
+    throw_agreed<InvalidArgument>(concat(
+        "convert: layer ", layer, ": ", bad, " of ", values, " values of ", named.what,
+        " on the calibration text are NaN or infinite, so nothing can be fitted to them. The weights of ", source,
+        " are finite: its activations overflow float32, as those of a damaged or diverged model do; "
+        "`moe-worker score` tells its loss on this text"));
   }
+}
+
+std::vector<int64_t> load_of_ranks(const at::Tensor& tokens_per_expert_E, Communicator& world) {
+  at::Tensor load = tokens_per_expert_E.clone();
+  world.all_reduce_sum(load, "calibration load");
+  return {load.const_data_ptr<int64_t>(), load.const_data_ptr<int64_t>() + load.numel()};
+}
+
+FittedScale fitted_scale(const v1::ScaleSpec& spec, int64_t experts, int64_t top_k, const OutputFit& fit,
+                         int64_t layer) {
+  FittedScale found;
+  found.scale = spec.mode() == "least_squares" ? fit.least_squares()
+                                               : closed_form_scale(spec.mode(), experts, top_k, spec.value());
+  found.relative_error = fit.relative_error(found.scale);
+  if (!std::isfinite(found.scale) || !std::isfinite(found.relative_error)) {
+    throw_agreed<InvalidArgument>(concat("convert: layer ", layer, ": the output scale is ", found.scale,
+                                         " with a relative error of ", found.relative_error,
+                                         " (sums over the calibration text: y y ", fit.y_y, ", y s ", fit.y_s, ", s s ",
+                                         fit.s_s, "): the activations are too large to fit"));
+  }
+  return found;
 }
 
 LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& world) {
@@ -59,20 +83,11 @@ LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& 
     wanted = wanted - shared;
   }
   const OutputFit fit = fit_output(wanted, out.y_TD, world, shared);
+  const FittedScale chosen = fitted_scale(spec.scale(), spec.ffn().experts(), spec.ffn().top_k(), fit, request.layer);
   LayerFit found;
-  found.scale = spec.scale().mode() == "least_squares" ? fit.least_squares()
-                                                       : closed_form_scale(spec.scale().mode(), spec.ffn().experts(),
-                                                                           spec.ffn().top_k(), spec.scale().value());
-  found.relative_error = fit.relative_error(found.scale);
-  if (!std::isfinite(found.scale) || !std::isfinite(found.relative_error)) {
-    throw_agreed<InvalidArgument>(concat("convert: layer ", request.layer, ": the output scale is ", found.scale,
-                                         " with a relative error of ", found.relative_error,
-                                         " (sums over the calibration text: y y ", fit.y_y, ", y s ", fit.y_s, ", s s ",
-                                         fit.s_s, "): the activations are too large to fit"));
-  }
-  at::Tensor load = out.stats.tokens_per_expert_E.clone();
-  world.all_reduce_sum(load, "calibration load");
-  found.expert_load.assign(load.const_data_ptr<int64_t>(), load.const_data_ptr<int64_t>() + load.numel());
+  found.scale = chosen.scale;
+  found.relative_error = chosen.relative_error;
+  found.expert_load = load_of_ranks(out.stats.tokens_per_expert_E, world);
   found.router_logit_deviation = router_logit_deviation(weights.router.weight_ED, request.features.ffn_inputs, world);
   found.output_TD = out.y_TD * found.scale;
   if (shared.defined()) found.output_TD.add_(shared);

@@ -9,6 +9,7 @@
 
 #include "comm/communicator.h"
 #include "convert/layer_inputs.h"
+#include "convert/output_scale.h"
 #include "model/moe/moe_layer.h"
 
 namespace moe {
@@ -36,6 +37,18 @@ struct LayerFit {
 /// values or sums are not finite.
 LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& world);
 
+/// The sum over ranks of tokens_per_expert_E.
+std::vector<int64_t> load_of_ranks(const at::Tensor& tokens_per_expert_E, Communicator& world);
+
+/// The scale of a layer's routed sum that the spec asks for, and the error that it leaves.
+struct FittedScale {
+  double scale = 1;
+  double relative_error = 0;
+};
+/// Of `top_k` of `experts`. Throws InvalidArgument on every rank where one is not finite.
+FittedScale fitted_scale(const v1::ScaleSpec& spec, int64_t experts, int64_t top_k, const OutputFit& fit,
+                         int64_t layer);
+
 struct NamedValues {
   const char* what;
   const at::Tensor& values;
@@ -43,5 +56,8 @@ struct NamedValues {
 /// Throws, on every rank, if a value on the calibration text is NaN or infinite: a scale or a router made from it would
 /// be noise. (Weights are known to be finite: reading them checks it.) Collective.
 void require_finite(const FitRequest& request, std::initializer_list<NamedValues> checked, Communicator& world);
+/// The same; `source`: path of the dense model.
+void require_finite(const std::string& source, int64_t layer, std::initializer_list<NamedValues> checked,
+                    Communicator& world);
 
 }  // namespace moe

@@ -18,7 +18,8 @@
 /// ExpertWeaver `features->activations_TF`, the last by document; merging and upcycling need nothing.
 namespace moe {
 
-/// FFN inputs of one layer on the calibration tokens, spread over the ranks: this rank's rows are tokens [first, first
+/// Inputs of one layer's FFN, or of its attention, on the calibration tokens, spread over the ranks: this rank's rows
+/// are tokens [first, first
 /// + rows) of `total`.
 struct CalibrationFeatures {
   at::Tensor local_TD;  ///< float
@@ -29,9 +30,11 @@ struct CalibrationFeatures {
 /// The calibration text in one layer, in float, on its way through two models: the dense one, and the one that is
 /// converted so far, which is what the layer will really be given.
 struct LayerFeatures {
-  CalibrationFeatures ffn_inputs;      ///< of the dense stream
-  at::Tensor hidden_TD;                ///< dense stream with this layer's attention added, before its FFN
-  at::Tensor converted_ffn_inputs_TD;  ///< of the converted stream
+  CalibrationFeatures attention_inputs{};      ///< of the dense stream; where the layer's attention becomes experts
+  at::Tensor converted_attention_inputs_TD{};  ///< of the converted stream; the same
+  CalibrationFeatures ffn_inputs;              ///< of the dense stream
+  at::Tensor hidden_TD;                        ///< dense stream with this layer's attention added, before its FFN
+  at::Tensor converted_ffn_inputs_TD;          ///< of the converted stream
   at::Tensor converted_hidden_TD;
   at::Tensor
       activations_TF{};  ///< of the dense stream: silu(gate x) * up x, or gelu_new(up x); undefined unless needed

@@ -6,7 +6,6 @@
 
 #include "comm/agreement.h"
 #include "common/error.h"
-#include "common/rng.h"
 #include "convert/feature_clusters.h"
 #include "convert/row_sums.h"
 #include "model/ops.h"
@@ -15,7 +14,7 @@ namespace moe {
 namespace {
 
 CounterRng rng_of(const RouterRequest& request) {
-  return CounterRng(request.seed, kStreamRouter, static_cast<uint32_t>(request.layer));
+  return CounterRng(request.seed, request.stream, static_cast<uint32_t>(request.layer));
 }
 
 /// MLP inputs of the given global tokens. Each row lives on one rank; the others add zeros, so no bit changes. [tokens,
@@ -64,7 +63,7 @@ at::Tensor select_rows(const RouterRequest& request, Communicator& world) {
     }
   }
   const std::string problem = too_few_to_select(request.experts, static_cast<int64_t>(chosen.size()), features.total);
-  if (!problem.empty()) throw_agreed<InvalidArgument>("convert: " + problem);
+  if (!problem.empty()) throw_agreed<InvalidArgument>("convert: " + request.section + problem);
   return at::stack(chosen);
 }
 
@@ -96,7 +95,7 @@ at::Tensor hidden_clustering(const RouterRequest& request, Communicator& world) 
   const at::Tensor rows_ED = request.centroids_ED.defined()
                                  ? request.centroids_ED
                                  : feature_centroids(*request.features, request.experts, request.seed, request.layer,
-                                                     "router.init hidden_clustering", world);
+                                                     request.section + "router.init hidden_clustering", world);
   return router_of_rows(rows_ED, request, world);
 }
 

@@ -8,6 +8,7 @@
 
 #include "comm/communicator.h"
 #include "common/registry.h"
+#include "common/rng.h"
 #include "convert/layer_inputs.h"
 
 namespace moe {
@@ -19,6 +20,8 @@ struct RouterRequest {
   uint64_t seed = 0;
   std::string scaling = "calibrated";  ///< of rows taken from text: "calibrated" or "raw"
   const CalibrationFeatures* features = nullptr;
+  RngStream stream = kStreamRouter;
+  std::string section{};  ///< of the job file that the router stands in, for messages: "" or "attention."
   /// feature_centroids() of these features in as many clusters as experts, where a method has them already.
   at::Tensor centroids_ED{};
 };
