@@ -41,6 +41,7 @@ enum RngStream : uint32_t {
   kStreamRowOrder = 6,
   kStreamNeuronClusters = 7,
   kStreamUpcycle = 10,
+  kStreamRouterNoise = 11,
   kStreamTokenClusters = 16,
   kStreamDocumentClusters = 17,
   kStreamHeadGroups = 18,

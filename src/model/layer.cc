@@ -35,8 +35,10 @@ void feed(const FeedForwardWeights& weights, int64_t layer, const at::Tensor& x_
 void feed(const MoeFeedForward& ffn, int64_t layer, const at::Tensor& x_TD, const LayerContext& context,
           LayerOutput& output) {
   MOE_CHECK(!context.options.neuron_mask, "a mask is over the neurons of a dense FFN");
-  MoeOutput moe = moe_layer(ffn.weights, ffn.options, x_TD, context.dispatcher, layer, context.options.statistics,
-                            context.options.keeps_routing);
+  MoeOutput moe = moe_layer(ffn.weights, ffn.options, x_TD, context.dispatcher, layer,
+                            {.statistics = context.options.statistics,
+                             .keeps_routing = context.options.keeps_routing,
+                             .noise = context.options.noise ? &*context.options.noise : nullptr});
   output.x_TD = std::move(moe.y_TD);
   output.routers.push_back(std::move(moe.stats));
 }

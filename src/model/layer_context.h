@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "model/kv_cache.h"
 #include "model/layer_statistics.h"
 #include "model/model_config.h"
+#include "model/moe/router_noise.h"
 #include "model/moe/token_dispatcher.h"
 #include "model/rope.h"
 
@@ -42,6 +44,7 @@ struct ForwardOptions {
   NeuronMask neuron_mask{};               ///< of a dense model
   LayerStatistics* statistics = nullptr;  ///< where layers add what they measure; null: they do not
   bool keeps_routing = false;             ///< RouterStats have how each token was routed: memory of T x E a layer
+  std::optional<NoiseSource> noise{};     ///< of a training pass, for routers that have noise
 };
 
 /// What the layers of one forward pass share. Refers to what the caller owns; lives as long as the pass.

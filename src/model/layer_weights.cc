@@ -35,7 +35,11 @@ FeedForwardWeights ffn_weights(const ModelConfig& config, int64_t layer, int64_t
 }
 
 RouterOptions router_options(const MoeConfig& moe) {
-  return {.top_k = moe.top_k, .topk_norm = parse_topk_norm(moe.topk_norm), .score = parse_router_score(moe.score)};
+  return {.top_k = moe.top_k,
+          .topk_norm = parse_topk_norm(moe.topk_norm),
+          .score = parse_router_score(moe.score),
+          .gate = parse_router_gate(moe.router),
+          .noise = parse_router_noise(moe.router_noise)};
 }
 
 MoeFeedForward mixture(const ModelConfig& config, int64_t layer, const TensorSource& get) {
@@ -43,6 +47,9 @@ MoeFeedForward mixture(const ModelConfig& config, int64_t layer, const TensorSou
   const TensorId in{config.is_gated ? TensorPart::kGateUp : TensorPart::kUp, layer, kStack};
   MoeWeights weights;
   weights.router.weight_ED = get({TensorPart::kRouter, layer});
+  if (moe.router == "mlp") weights.router.out_weight_EE = get({TensorPart::kRouterOut, layer});
+  if (moe.router == "product") weights.router.gate_weight_ED = get({TensorPart::kRouterGate, layer});
+  if (moe.router_noise == "learned") weights.router.noise_weight_ED = get({TensorPart::kRouterNoise, layer});
   if (moe.has_selection_bias) weights.router.selection_bias_E = get({TensorPart::kSelectionBias, layer});
   if (moe.topk_norm == "one_plus") weights.router.gain_E = get({TensorPart::kRouterGain, layer});
   weights.gate_up = get(in);

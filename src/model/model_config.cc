@@ -72,7 +72,11 @@ MoeConfig read_moe(const JsonFields& fields, const ModelConfig& config) {
     fields.fail("topk_norm", "\"renorm\", \"straight_through\", \"raw\", \"unit\" or \"one_plus\"");
   moe.has_selection_bias = fields.boolean_or("selection_bias", false);
   moe.router = fields.text_or("router", "linear");
-  if (moe.router != "linear") fields.fail("router", "\"linear\"");
+  if (moe.router != "linear" && moe.router != "mlp" && moe.router != "product")
+    fields.fail("router", "\"linear\", \"mlp\" or \"product\"");
+  moe.router_noise = fields.text_or("router_noise", "none");
+  if (moe.router_noise != "none" && moe.router_noise != "learned" && moe.router_noise != "gumbel")
+    fields.fail("router_noise", "\"none\", \"learned\" or \"gumbel\"");
   moe.has_output_bias = fields.boolean_or("output_bias", false);
   if (fields.has("conversion")) moe.conversion = fields.required("conversion");
   return moe;
@@ -153,6 +157,7 @@ nlohmann::json to_json(const ModelConfig& config) {
                  {"router", moe.router},
                  {"conversion", moe.conversion}};
   if (moe.has_selection_bias) json["moe"]["selection_bias"] = true;
+  if (moe.router_noise != "none") json["moe"]["router_noise"] = moe.router_noise;
   if (moe.has_output_bias) json["moe"]["output_bias"] = true;
   return json;
 }
@@ -163,7 +168,8 @@ ParameterCount count_parameters(const ModelConfig& config) {
   for (const TensorSpec& spec : logical_tensor_specs(config)) {
     const int64_t size = std::accumulate(spec.shape.begin(), spec.shape.end(), int64_t{1}, std::multiplies<>());
     count.total += size;
-    (spec.id.is_routed() ? routed : count.active) += size;
+    // What noise is made of is there for training alone.
+    if (spec.id.part != TensorPart::kRouterNoise) (spec.id.is_routed() ? routed : count.active) += size;
   }
   // Where experts differ, a token uses those of average width. What has no experts is in use whole.
   if (config.moe) count.active += routed * config.moe->top_k / config.moe->num_experts;

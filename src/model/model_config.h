@@ -20,10 +20,11 @@ struct MoeConfig {
   std::vector<int64_t> shared_widths;                       ///< [layers]: neurons of the shared expert, 0 for none
   std::vector<double> output_scale;                         ///< [layers]: factor of the routed sum; 1 in a dense layer
   std::string score = "softmax";                            ///< "softmax" | "sigmoid"
-  std::string topk_norm = "renorm";  ///< "renorm" | "straight_through" | "raw" | "unit" | "one_plus"
-  bool has_selection_bias = false;   ///< routers add a bias to the scores for the choice (balance of a training)
-  std::string router = "linear";
-  bool has_output_bias = false;  ///< mixtures have an output bias though the family's FFNs have no biases
+  std::string topk_norm = "renorm";   ///< "renorm" | "straight_through" | "raw" | "unit" | "one_plus"
+  bool has_selection_bias = false;    ///< routers add a bias to the scores for the choice (balance of a training)
+  std::string router = "linear";      ///< its gate: "linear" | "mlp" | "product"
+  std::string router_noise = "none";  ///< of training: "none" | "learned" | "gumbel"
+  bool has_output_bias = false;       ///< mixtures have an output bias though the family's FFNs have no biases
   nlohmann::json conversion =
       nlohmann::json::object();  ///< how it was made: method, seed, router_init, scale_mode, ...
 

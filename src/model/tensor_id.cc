@@ -30,6 +30,9 @@ std::string layer_part(const TensorNames& names, const TensorId& id) {
     case TensorPart::kAttentionOut: return names.attention_out;
     case TensorPart::kPostAttentionNorm: return "post_attention_layernorm";
     case TensorPart::kRouter: return "mlp.router";
+    case TensorPart::kRouterOut: return "mlp.router.out";
+    case TensorPart::kRouterGate: return "mlp.router.gate";
+    case TensorPart::kRouterNoise: return "mlp.router.noise";
     case TensorPart::kGate: return names.gate;
     case TensorPart::kUp: return names.up;
     case TensorPart::kDown: return names.down;

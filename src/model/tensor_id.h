@@ -21,7 +21,10 @@ enum class TensorPart {
   kValue,
   kAttentionOut,
   kPostAttentionNorm,
-  kRouter,
+  kRouter,         ///< of a router: its matrix, or the first of two
+  kRouterOut,      ///< of a router of two layers: the second
+  kRouterGate,     ///< of a product router: the rows within silu
+  kRouterNoise,    ///< of learned noise: what its width comes from; of use in training alone
   kSelectionBias,  ///< of a router: one an expert, for the choice alone; moved by the balance of a training
   kRouterGain,     ///< of topk_norm one_plus: one an expert
   kGate,           ///< of a gated FFN: the dense one, an expert or the shared expert
@@ -53,6 +56,12 @@ struct TensorId {
 
   auto operator<=>(const TensorId&) const = default;
 };
+
+/// The trained tensors of routers: all but selection biases, which their load moves.
+constexpr bool is_of_router(TensorPart part) {
+  return part == TensorPart::kRouter || part == TensorPart::kRouterOut || part == TensorPart::kRouterGate ||
+         part == TensorPart::kRouterNoise || part == TensorPart::kRouterGain;
+}
 
 /// The tensor's name in model directories and checkpoints, whose family-dependent parts are those of the config's
 /// family; of a stack, the parameter's name.

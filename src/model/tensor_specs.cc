@@ -37,6 +37,10 @@ class SpecList {
   void mixture(int64_t layer) {
     const MoeConfig& moe = *config_.moe;
     tensor({TensorPart::kRouter, layer}, {moe.num_experts, config_.hidden_size});
+    if (moe.router == "mlp") tensor({TensorPart::kRouterOut, layer}, {moe.num_experts, moe.num_experts});
+    if (moe.router == "product") tensor({TensorPart::kRouterGate, layer}, {moe.num_experts, config_.hidden_size});
+    if (moe.router_noise == "learned")
+      tensor({TensorPart::kRouterNoise, layer}, {moe.num_experts, config_.hidden_size});
     if (moe.has_selection_bias) tensor({TensorPart::kSelectionBias, layer}, {moe.num_experts});
     if (moe.topk_norm == "one_plus") tensor({TensorPart::kRouterGain, layer}, {moe.num_experts});
     for (int64_t expert = 0; expert < moe.num_experts; ++expert)

@@ -79,6 +79,9 @@ std::string part_of(const TensorId& id) {
     case TensorPart::kValue:
     case TensorPart::kAttentionOut: return "attention";
     case TensorPart::kRouter:
+    case TensorPart::kRouterOut:
+    case TensorPart::kRouterGate:
+    case TensorPart::kRouterNoise:
     case TensorPart::kRouterGain: return "router";
     case TensorPart::kSelectionBias: return "selection_bias";
     case TensorPart::kGate:

@@ -41,6 +41,7 @@ nlohmann::json describe(const ModelDirectory& directory, bool with_tensors) {
                      {"score", config.moe->score},
                      {"topk_norm", config.moe->topk_norm},
                      {"router", config.moe->router},
+                     {"router_noise", config.moe->router_noise},
                      {"conversion", config.moe->conversion}};
   }
   if (with_tensors) {

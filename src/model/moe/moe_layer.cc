@@ -16,12 +16,18 @@ at::Tensor count_ids(const at::Tensor& ids, int64_t count) {
 }  // namespace
 
 MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD,
-                    TokenDispatcher& dispatcher, int64_t layer, LayerStatistics* statistics, bool keeps_routing) {
-  Routing routing = route(x_TD, weights.router, options.router);
-  if (statistics != nullptr) {
-    statistics->add("router_entropy", at::special_entr(routing.probabilities_TE.detach()).sum(at::kDouble),
-                    x_TD.size(0));
-    statistics->add("router_top_probability", routing.probabilities_TE.detach().amax(1).sum(at::kDouble), x_TD.size(0));
+                    TokenDispatcher& dispatcher, int64_t layer, const MoePass& pass) {
+  at::Tensor draws_TE;
+  if (pass.noise != nullptr && options.router.noise != RouterNoise::kNone) {
+    draws_TE =
+        noise_draws(*pass.noise, options.router.noise, layer, x_TD.size(0), options.num_experts).to(x_TD.device());
+  }
+  Routing routing = route(x_TD, weights.router, options.router, draws_TE);
+  if (pass.statistics != nullptr) {
+    pass.statistics->add("router_entropy", at::special_entr(routing.probabilities_TE.detach()).sum(at::kDouble),
+                         x_TD.size(0));
+    pass.statistics->add("router_top_probability", routing.probabilities_TE.detach().amax(1).sum(at::kDouble),
+                         x_TD.size(0));
   }
   // The scale goes into the weights: T x K products instead of T x D.
   const at::Tensor weights_TK =
@@ -36,7 +42,7 @@ MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const 
   if (weights.shared) y = feed_forward(*weights.shared, x_TD).add_(y);
   if (weights.output_bias.defined()) y = ops::add_bias(y, weights.output_bias);
   RouterStats stats{count_ids(routing.expert_ids_TK, options.num_experts), routing.probabilities_TE.sum(0)};
-  if (keeps_routing) stats.routing = std::move(routing);
+  if (pass.keeps_routing) stats.routing = std::move(routing);
   return {y, std::move(stats)};
 }
 

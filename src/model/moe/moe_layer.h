@@ -8,6 +8,7 @@
 #include "model/feed_forward.h"
 #include "model/layer_statistics.h"
 #include "model/moe/router.h"
+#include "model/moe/router_noise.h"
 #include "model/moe/token_dispatcher.h"
 
 // T tokens, D hidden, E experts, K top-k, R rows in expert order, I width of an expert.
@@ -41,11 +42,16 @@ struct MoeOutput {
   RouterStats stats;
 };
 
+/// What a forward pass may want of a layer beside its result.
+struct MoePass {
+  LayerStatistics* statistics = nullptr;  ///< router_entropy and other numbers of common/measures.h are added to them
+  bool keeps_routing = false;             ///< the stats have RouterStats::routing
+  const NoiseSource* noise = nullptr;     ///< of a training pass
+};
+
 /// y = output_scale * sum over the chosen experts of weight * expert(x), + shared(x) + output_bias: route, dispatch,
-/// experts, combine. `layer` names the collectives of the dispatcher. Adds router_entropy and other numbers of
-/// common/measures.h to `statistics`, if there are any; `keeps_routing`: the statistics have RouterStats::routing.
+/// experts, combine. `layer` names the collectives of the dispatcher, and the noise.
 MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD,
-                    TokenDispatcher& dispatcher, int64_t layer, LayerStatistics* statistics = nullptr,
-                    bool keeps_routing = false);
+                    TokenDispatcher& dispatcher, int64_t layer, const MoePass& pass = {});
 
 }  // namespace moe

@@ -27,6 +27,21 @@ at::Tensor scores_of(const at::Tensor& logits_TE, RouterScore score) {
   return at::softmax(beside_zero(logits_TE), -1).select(-1, 0).contiguous();
 }
 
+/// From two softmaxes, whose bits do not depend on a value's place; of a small x it is right to 1e-7, not to its last
+/// digit.
+at::Tensor tanh_of(const at::Tensor& x) {
+  const at::Tensor both = at::softmax(at::stack({x, -x}, -1), -1);
+  return both.select(-1, 0) - both.select(-1, 1);
+}
+
+/// log(1 + e^x).
+at::Tensor softplus_of(const at::Tensor& x) {
+  return -at::log_softmax(beside_zero(-x), -1).select(-1, 0);
+}
+
+/// The least standard deviation of learned noise.
+constexpr double kLeastNoise = 0.01;
+
 /// Of sigmoids from the chosen logits alone.
 at::Tensor log_scores_of_chosen(const at::Tensor& logits_TE, const at::Tensor& ids_TK, RouterScore score) {
   if (score == RouterScore::kSoftmax) return at::log_softmax(logits_TE, -1).gather(1, ids_TK);
@@ -73,18 +88,51 @@ TopkNorm parse_topk_norm(const std::string& name) {
   throw InvalidArgument(concat("topk_norm '", name, "'; expected renorm, straight_through, raw, unit or one_plus"));
 }
 
-Routing route(const at::Tensor& x_TD, const RouterWeights& weights, const RouterOptions& options) {
+RouterGate parse_router_gate(const std::string& name) {
+  if (name == "linear") return RouterGate::kLinear;
+  if (name == "mlp") return RouterGate::kMlp;
+  if (name == "product") return RouterGate::kProduct;
+  throw InvalidArgument(concat("router gate '", name, "'; expected linear, mlp or product"));
+}
+
+RouterNoise parse_router_noise(const std::string& name) {
+  if (name == "none") return RouterNoise::kNone;
+  if (name == "learned") return RouterNoise::kLearned;
+  if (name == "gumbel") return RouterNoise::kGumbel;
+  throw InvalidArgument(concat("router noise '", name, "'; expected none, learned or gumbel"));
+}
+
+at::Tensor router_logits(const at::Tensor& x_TD, const RouterWeights& weights, RouterGate gate) {
   // Of bf16 activations too in fp32: what decides between experts, and their weights, is not rounded to 8 bits.
   const at::ScalarType type = sum_type(x_TD.scalar_type());
-  const at::Tensor logits = ops::linear(x_TD.to(type), weights.weight_ED.to(type));
-  const at::Tensor scores = scores_of(logits, options.score);
+  const at::Tensor x = x_TD.to(type), first_TE = ops::linear(x, weights.weight_ED.to(type));
+  switch (gate) {
+    case RouterGate::kLinear: break;
+    case RouterGate::kMlp: return ops::linear(tanh_of(first_TE), weights.out_weight_EE.to(type));
+    case RouterGate::kProduct: return ops::swiglu(ops::linear(x, weights.gate_weight_ED.to(type)), first_TE).abs();
+  }
+  return first_TE;
+}
+
+Routing route(const at::Tensor& x_TD, const RouterWeights& weights, const RouterOptions& options,
+              const at::Tensor& draws_TE) {
+  const at::ScalarType type = sum_type(x_TD.scalar_type());
   Routing routing;
+  at::Tensor logits = router_logits(x_TD, weights, options.gate);
+  if (draws_TE.defined() && options.noise == RouterNoise::kLearned) {
+    routing.clean_logits_TE = logits;
+    routing.noise_width_TE = softplus_of(ops::linear(x_TD.to(type), weights.noise_weight_ED.to(type))) + kLeastNoise;
+    logits = logits + draws_TE.to(type) * routing.noise_width_TE;
+  }
   routing.logits_TE = logits;
+  const at::Tensor scores = scores_of(logits, options.score);
+  const bool is_gumbel = draws_TE.defined() && options.noise == RouterNoise::kGumbel;
+  const at::Tensor choice = is_gumbel ? logits.detach() + draws_TE.to(type) : logits;
   if (weights.selection_bias_E.defined()) {
-    routing.scores_TE = scores.detach();
+    routing.scores_TE = is_gumbel ? scores_of(choice, options.score) : scores.detach();
     routing.expert_ids_TK = top_k_ids(routing.scores_TE + weights.selection_bias_E.detach().to(type), options.top_k);
   } else {
-    routing.expert_ids_TK = top_k_ids(logits, options.top_k);
+    routing.expert_ids_TK = top_k_ids(choice, options.top_k);
   }
   // Sigmoids over their sum, which may underflow: the softmax of their logs.
   routing.probabilities_TE = options.score == RouterScore::kSoftmax

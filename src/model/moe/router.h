@@ -13,9 +13,28 @@ struct Routing {
   at::Tensor expert_ids_TK;     ///< int64, by falling logit, or by falling score + bias; the lowest id wins a tie
   at::Tensor weights_TK;        ///< in max(fp32, dtype of the activations); differentiable but for `unit`
   at::Tensor probabilities_TE;  ///< the scores over their sum, as the weights; differentiable
-  at::Tensor logits_TE;         ///< as the weights; differentiable
+  at::Tensor logits_TE;         ///< as the weights, with learned noise in them; differentiable
   at::Tensor scores_TE{};       ///< without the bias, no gradient; undefined where there is no selection bias
+  /// With learned noise in a training pass: the logits before it and its standard deviation. Differentiable.
+  at::Tensor clean_logits_TE{};
+  at::Tensor noise_width_TE{};
 };
+
+/// What makes logits of a token.
+enum class RouterGate {
+  kLinear,   ///< W x
+  kMlp,      ///< B tanh(A x) (LLaMA-MoE v1)
+  kProduct,  ///< |(u x) silu(g x)|, rows of length 1 after a conversion (CMoE)
+};
+RouterGate parse_router_gate(const std::string& name);
+
+/// What is added to the logits of a training pass; nothing in any other.
+enum class RouterNoise {
+  kNone,
+  kLearned,  ///< a normal number times softplus(W_noise x) + 0.01 (LLaMA-MoE v1)
+  kGumbel,   ///< a Gumbel number, for the choice alone: weights and probabilities do not see it (Switch)
+};
+RouterNoise parse_router_noise(const std::string& name);
 
 /// What a logit becomes before experts are chosen and weighed.
 enum class RouterScore {
@@ -36,7 +55,10 @@ TopkNorm parse_topk_norm(const std::string& name);
 
 /// A router's tensors; undefined where it has none.
 struct RouterWeights {
-  at::Tensor weight_ED{};
+  at::Tensor weight_ED{};         ///< W of kLinear, A of kMlp, u of kProduct
+  at::Tensor out_weight_EE{};     ///< B of kMlp
+  at::Tensor gate_weight_ED{};    ///< g of kProduct
+  at::Tensor noise_weight_ED{};   ///< W_noise of kLearned
   at::Tensor selection_bias_E{};  ///< added to the scores for the choice alone: no weight sees it, and no gradient
   at::Tensor gain_E{};            ///< of kOnePlus; undefined: all 0. Differentiable
 };
@@ -46,12 +68,21 @@ struct RouterOptions {
   int64_t top_k = 0;
   TopkNorm topk_norm = TopkNorm::kRenorm;
   RouterScore score = RouterScore::kSoftmax;
+  RouterGate gate = RouterGate::kLinear;
+  RouterNoise noise = RouterNoise::kNone;
 };
 
-/// Linear router: logits = x W^T in max(fp32, dtype). Deterministic.
+/// Logits without noise, [T, E] in max(fp32, dtype). Differentiable; rows depend on their own token alone, bit for bit.
+at::Tensor router_logits(const at::Tensor& x_TD, const RouterWeights& weights, RouterGate gate);
+
+/// Logits in max(fp32, dtype), and what follows from them. Deterministic. `draws_TE`: the random numbers of the
+/// options' noise (router_noise.h) in a training pass; undefined: there is no noise.
 /// Shapes   x [T, D]; T may be 0.
-/// Source   LLaMA-MoE v2 (arXiv:2411.15708) section 3; straight-through: Bengio et al. 2013, arXiv:1308.3432; sigmoid
-///          scores and the selection bias: DeepSeek-V3, arXiv:2412.19437; 1 + gain * p: CMoE, arXiv:2502.04416.
-Routing route(const at::Tensor& x_TD, const RouterWeights& weights, const RouterOptions& options);
+/// Source   LLaMA-MoE v2 (arXiv:2411.15708) section 3; gate and learned noise of v1: arXiv:2406.16554, the noise of
+///          Shazeer et al. 2017, arXiv:1701.06538; Gumbel noise: v1's Switch gate; straight-through: Bengio et al.
+///          2013, arXiv:1308.3432; sigmoid scores and the selection bias: DeepSeek-V3, arXiv:2412.19437; the product
+///          and 1 + gain * p: CMoE, arXiv:2502.04416.
+Routing route(const at::Tensor& x_TD, const RouterWeights& weights, const RouterOptions& options,
+              const at::Tensor& draws_TE = {});
 
 }  // namespace moe

@@ -78,11 +78,6 @@ std::optional<BiasRule> bias_rule(const v1::TrainSpec& spec) {
   return std::nullopt;
 }
 
-/// What frozen_router_steps keeps: selection biases, which no optimizer moves, aside.
-bool is_of_router(const Parameter& parameter) {
-  return parameter.id.part == TensorPart::kRouter || parameter.id.part == TensorPart::kRouterGain;
-}
-
 bool has_balance_loss(const v1::TrainSpec& spec) {
   return !spec.has_balance() || spec.balance() == "auxiliary";
 }
@@ -142,7 +137,7 @@ int64_t LanguageModel::first_row(int64_t finished) const {
 void LanguageModel::freeze_routers(bool are_frozen) {
   are_routers_frozen_ = are_frozen;
   for (size_t i = 0; i < parameters_.all.size(); ++i) {
-    if (is_of_router(parameters_.all[i]))
+    if (is_of_router(parameters_.all[i].id.part))
       parameters_.all[i].value.set_requires_grad(parameters_.groups[i].is_trained && !are_frozen);
   }
 }
@@ -176,7 +171,8 @@ RecipeStep LanguageModel::step(int64_t finished) {
 std::vector<int64_t> LanguageModel::missed_updates() const {
   if (frozen_updates_ == 0) return {};
   std::vector<int64_t> missed;
-  for (const Parameter& parameter : parameters_.all) missed.push_back(is_of_router(parameter) ? frozen_updates_ : 0);
+  for (const Parameter& parameter : parameters_.all)
+    missed.push_back(is_of_router(parameter.id.part) ? frozen_updates_ : 0);
   return missed;
 }
 
