@@ -47,6 +47,7 @@ void ModelDirectory::adapt_stock() {
   } else {
     stock_->check_constants(read, path_.string());
   }
+  if (stock_->is_selection_bias_zero(read)) stock_->drop_selection_bias(config_);
 }
 
 void ModelDirectory::find_tensors() {

@@ -52,22 +52,39 @@ void StockView::check_constants(const Reader& read, const std::string& where) co
   }
 }
 
-bool StockView::is_shared_expert_zero(const Reader& read) const {
+bool StockView::are_zero(const Reader& read, TensorPart part, int64_t expert) const {
   bool is_seen = false;
   for (const PiecedTensor& tensor : tensors_) {
     if (tensor.pieces.empty()) continue;
     const TensorId& id = logical_.at(tensor.pieces.front().source).id;
-    if (id.part != TensorPart::kDown || id.expert != kSharedExpert) continue;
+    if (id.part != part || id.expert != expert) continue;
     is_seen = true;
     if (read(tensor.name).count_nonzero().item<int64_t>() > 0) return false;
   }
   return is_seen;
 }
 
-void StockView::drop_shared_expert(ModelConfig& config) {
-  std::fill(config.moe->shared_widths.begin(), config.moe->shared_widths.end(), 0);
+bool StockView::is_shared_expert_zero(const Reader& read) const {
+  return are_zero(read, TensorPart::kDown, kSharedExpert);
+}
+
+bool StockView::is_selection_bias_zero(const Reader& read) const {
+  return are_zero(read, TensorPart::kSelectionBias, kNoExpert);
+}
+
+void StockView::lay_out(const ModelConfig& config) {
   tensors_ = stock_layouts().at(layout_).tensors(config, form_);
   index_pieces();
+}
+
+void StockView::drop_shared_expert(ModelConfig& config) {
+  std::fill(config.moe->shared_widths.begin(), config.moe->shared_widths.end(), 0);
+  lay_out(config);
+}
+
+void StockView::drop_selection_bias(ModelConfig& config) {
+  config.moe->has_selection_bias = false;
+  lay_out(config);
 }
 
 }  // namespace moe

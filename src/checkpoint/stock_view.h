@@ -35,6 +35,10 @@ class StockView {
   bool is_shared_expert_zero(const Reader& read) const;
   /// The model is one without a shared expert from here on.
   void drop_shared_expert(ModelConfig& config);
+  /// Whether the routers have selection biases, all of them zero.
+  bool is_selection_bias_zero(const Reader& read) const;
+  /// The model is one without selection biases from here on.
+  void drop_selection_bias(ModelConfig& config);
 
  private:
   struct Place {
@@ -42,6 +46,10 @@ class StockView {
     size_t piece;
   };
   void index_pieces();
+  /// The stored tensors again, of a config that has less.
+  void lay_out(const ModelConfig& config);
+  /// Whether there are logical tensors of the part (of the expert), and every stored one that holds such is zero.
+  bool are_zero(const Reader& read, TensorPart part, int64_t expert) const;
 
   StockForm form_;
   std::string layout_;

@@ -37,6 +37,8 @@ const Registry<ExportFormat>& export_formats() {
                                                   {"mixtral", stock_format("mixtral")},
                                                   {"granitemoeshared", stock_format("granitemoeshared")},
                                                   {"qwen2_moe", stock_format("qwen2_moe")},
+                                                  {"glm4_moe", stock_format("glm4_moe")},
+                                                  {"solar_open", stock_format("solar_open")},
                                                   {"native", native_format()},
                                                   {"dense", dense_format()},
                                               });

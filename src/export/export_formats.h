@@ -32,7 +32,7 @@ struct ExportContents {
 /// One form that a model can be written in.
 struct ExportFormat {
   std::string summary;
-  bool is_stock = false;  ///< one of those that `auto` chooses from, in this order
+  bool is_stock = false;  ///< one of those that `auto` chooses from: export_plan.h
   /// Why the format does not hold the model exactly, all reasons; empty: it does.
   std::function<std::vector<std::string>(const ModelDirectory& model, const v1::ExportSpec& spec)> reasons_against;
   /// Of a model that it holds.

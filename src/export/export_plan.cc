@@ -1,5 +1,7 @@
 #include "export/export_plan.h"
 
+#include <algorithm>
+
 #include "common/error.h"
 
 namespace moe {
@@ -21,19 +23,35 @@ std::string listed(const std::vector<std::string>& reasons, const std::string& i
   throw InvalidArgument(text);
 }
 
-/// The stock formats in order with what speaks against each; the first that is exact becomes `chosen`.
-std::vector<PassedOver> weigh_stock_formats(const ModelDirectory& model, const v1::ExportSpec& spec,
-                                            std::string& chosen) {
+int64_t exact_clients(const ExportFormat& format, const ModelConfig& config) {
+  const std::vector<ClientNote> clients = format.clients(config);
+  return std::count_if(clients.begin(), clients.end(), [](const ClientNote& client) { return client.is_exact; });
+}
+
+/// Of the stock formats that hold the model the one that most clients read as it is, the first of those; empty: none
+/// holds it.
+std::string best_stock_format(const ModelDirectory& model, const v1::ExportSpec& spec) {
+  std::string best;
+  int64_t most = -1;
+  for (const std::string& name : export_formats().names()) {
+    const ExportFormat& format = export_formats().at(name);
+    if (!format.is_stock || !format.reasons_against(model, spec).empty()) continue;
+    const int64_t clients = exact_clients(format, model.config());
+    if (clients > most) {
+      best = name;
+      most = clients;
+    }
+  }
+  return best;
+}
+
+/// The stock formats but `chosen` in order, with what speaks against each.
+std::vector<PassedOver> other_stock_formats(const ModelDirectory& model, const v1::ExportSpec& spec,
+                                            const std::string& chosen) {
   std::vector<PassedOver> passed_over;
   for (const std::string& name : export_formats().names()) {
     const ExportFormat& format = export_formats().at(name);
-    if (!format.is_stock || name == chosen) continue;
-    std::vector<std::string> reasons = format.reasons_against(model, spec);
-    if (reasons.empty() && chosen.empty()) {
-      chosen = name;
-    } else {
-      passed_over.push_back({name, std::move(reasons)});
-    }
+    if (format.is_stock && name != chosen) passed_over.push_back({name, format.reasons_against(model, spec)});
   }
   return passed_over;
 }
@@ -43,7 +61,9 @@ std::vector<PassedOver> weigh_stock_formats(const ModelDirectory& model, const v
 ExportPlan plan_export(const ModelDirectory& model, const v1::ExportSpec& spec) {
   ExportPlan plan;
   plan.is_automatic = spec.format() == kAuto;
-  if (!plan.is_automatic) {
+  if (plan.is_automatic) {
+    plan.format = best_stock_format(model, spec);
+  } else {
     plan.format = spec.format();
     const std::vector<std::string> reasons = export_formats().at(plan.format).reasons_against(model, spec);
     if (!reasons.empty()) {
@@ -51,7 +71,7 @@ ExportPlan plan_export(const ModelDirectory& model, const v1::ExportSpec& spec) 
                                    listed(reasons, "  ")));
     }
   }
-  if (model.config().moe || plan.is_automatic) plan.passed_over = weigh_stock_formats(model, spec, plan.format);
+  if (model.config().moe || plan.is_automatic) plan.passed_over = other_stock_formats(model, spec, plan.format);
   if (plan.format.empty()) refuse_all(model, plan.passed_over);
   const ExportFormat& format = export_formats().at(plan.format);
   plan.clients = format.clients(model.config());

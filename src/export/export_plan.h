@@ -9,7 +9,8 @@
 
 namespace moe {
 
-/// A format that was not taken, and why: reasons, or none where an earlier one was exact.
+/// A format that was not taken, and why: reasons, or none where another was taken that is exact for more clients, or
+/// for as many and stands before it.
 struct PassedOver {
   std::string format;
   std::vector<std::string> reasons;

@@ -62,7 +62,7 @@ json export_report(const ExportPlan& plan, const ModelDirectory& source, const v
 
 std::string export_text(const json& report) {
   std::string text = concat("format        ", report["format"].get<std::string>(),
-                            report["is_automatic"].get<bool>() ? " (the first that is exact)" : "", "\n");
+                            report["is_automatic"].get<bool>() ? " (exact for the most clients)" : "", "\n");
   text += concat("written       ", report["bytes"].get<double>() / kBytesPerMegabyte, " MB, ",
                  report["shards"].get<int64_t>(), " shards, dtype ", report["dtype"].get<std::string>(), "\n");
   if (report["expert_values"].get<int64_t>() > 0) {

@@ -7,8 +7,9 @@
       version 5 cannot convert raise), every warning, the largest difference of logits, routing ties, clear choices that differ, and
       greedy tokens that differ.
 
-A routing tie is a position where, in some layer, the k-th and the next router logit differ by less than TIE: there another expert is
-as good, and the position is left out and counted. Runs with transformers from 4.50 on.
+A routing tie is a position where, in some layer, what the router chooses by (logits; of sigmoid routers the score and the bias for the
+choice) differs by less than TIE between the k-th and the next expert, of routers with small logits by less than TIE of the largest: there
+another expert is as good, and the position is left out and counted. Runs with transformers from 4.50 on.
 """
 import json
 import logging
@@ -34,29 +35,34 @@ class Collector(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-def watch_router_logits(model, experts, found):
-    """Calls found.append with the [tokens, experts] output of every router's product, whatever class it is."""
+def watch_routers(model, experts, found):
+    """Calls found.append with [tokens, experts] of every router: the values that it chooses by, whatever class it is."""
     for name, module in model.named_modules():
         is_router = name.endswith((".gate", ".router")) and getattr(module, "weight", None) is not None
         if not is_router and not name.endswith(".router.layer"):
             continue
 
-        def hook(_, inputs, output):
-            logits = output[0] if isinstance(output, tuple) else output
-            assert logits.shape[-1] == experts, (logits.shape, experts)
-            found.append(logits.detach().reshape(-1, experts))
+        def hook(module, inputs, output):
+            bias = getattr(module, "e_score_correction_bias", None)
+            if bias is not None:
+                hidden = inputs[0].reshape(-1, inputs[0].shape[-1])
+                values = torch.nn.functional.linear(hidden, module.weight).sigmoid() + bias
+            else:
+                values = output[0] if isinstance(output, tuple) else output
+            assert values.shape[-1] == experts, (values.shape, experts)
+            found.append(values.detach().reshape(-1, experts))
 
         module.register_forward_hook(hook)
 
 
 def margins(found, top_k, experts, shape):
-    """Smallest gap between the k-th and the next logit over the layers, by position."""
+    """Smallest gap between the k-th and the next value over the layers, by position, in units of TIE."""
     if top_k >= experts:
         return torch.full(shape, float("inf"))
     gaps = []
-    for logits in found:
-        best = logits.topk(top_k + 1, dim=-1).values
-        gaps.append(best[:, top_k - 1] - best[:, top_k])
+    for values in found:
+        best = values.topk(top_k + 1, dim=-1).values
+        gaps.append((best[:, top_k - 1] - best[:, top_k]) / (TIE * min(1, float(values.abs().max()))))
     assert gaps, "no router was seen"
     return torch.stack(gaps).amin(0).reshape(shape)
 
@@ -74,12 +80,12 @@ def judge(case):
         ours = load_file(str(case / "ours.safetensors"))
         ids = ours["input_ids"]
         config = model.config
-        experts = getattr(config, "num_local_experts", None) or config.num_experts
+        experts = next(getattr(config, key) for key in ("num_local_experts", "n_routed_experts", "num_experts") if hasattr(config, key))
         found = []
-        watch_router_logits(model, experts, found)
+        watch_routers(model, experts, found)
         with torch.no_grad():
             logits = model(input_ids=ids).logits.float()
-        is_tie = margins(found, config.num_experts_per_tok, experts, ids.shape) < TIE
+        is_tie = margins(found, config.num_experts_per_tok, experts, ids.shape) < 1
         with torch.no_grad():
             prompts = ours["prompts"]
             greedy = model.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=ours["greedy"].shape[1], do_sample=False,

@@ -18,6 +18,11 @@ double attention_scale(const ModelConfig& config) {
   return 1 / std::sqrt(static_cast<double>(config.head_dim));
 }
 
+/// On q, k, v and o or on none: a model without one on the output has zeros there.
+bool has_attention_biases(const ModelConfig& config) {
+  return config.qkv_bias || config.o_bias;
+}
+
 /// The multipliers of the architecture must do nothing that a LLaMA does not.
 void check_multipliers(const JsonFields& fields, const ModelConfig& config) {
   for (const char* key : {"embedding_multiplier", "logits_scaling", "residual_multiplier"}) {
@@ -47,7 +52,7 @@ void read_granite_config(const std::string& model_type, const json& source, cons
 
 json write_granite_config(const std::string& model_type, const ModelConfig& config, const StockForm& form) {
   json written = stock_decoder_config(config, form, model_type, architecture_of(model_type));
-  written["attention_bias"] = config.qkv_bias;
+  written["attention_bias"] = has_attention_biases(config);
   written["attention_multiplier"] = attention_scale(config);
   written["embedding_multiplier"] = 1.0;
   written["intermediate_size"] = form.expert_width;
@@ -64,17 +69,19 @@ std::vector<PiecedTensor> granite_tensors(const ModelConfig& config, const Stock
   const int64_t experts = moe.num_experts, hidden = config.hidden_size, width = form.expert_width,
                 shared_width = form.shared_width;
   return stock_decoder_tensors(
-      config, form, {config.qkv_bias, config.o_bias},
+      config, form, {.qkv = has_attention_biases(config), .o = has_attention_biases(config)},
       [&](int64_t layer, const std::string& prefix, std::vector<PiecedTensor>& all) {
         const std::string stock = prefix + "block_sparse_moe.", native = prefix + "mlp.";
-        all.push_back({stock + "router.layer.weight", {experts, hidden}, {{native + "router.weight"}}});
+        all.push_back({stock + "router.layer.weight",
+                       {experts, hidden},
+                       {{native + "router.weight", -1, 0, form.router_factor}}});
         PiecedTensor input{stock + "input_linear.weight", {experts, 2 * width, hidden}, {}};
         PiecedTensor output{stock + "output_linear.weight", {experts, hidden, width}, {}};
         for (int64_t expert = 0; expert < experts; ++expert) {
           const std::string from = concat(native, "experts.", expert, ".");
           input.pieces.push_back({from + "gate_proj.weight", expert});
           input.pieces.push_back({from + "up_proj.weight", expert, width});
-          output.pieces.push_back({from + "down_proj.weight", expert, 0, moe.output_scale[layer]});
+          output.pieces.push_back({from + "down_proj.weight", expert, 0, moe.output_scale[layer] * form.routed_factor});
         }
         all.push_back(std::move(input));
         all.push_back(std::move(output));

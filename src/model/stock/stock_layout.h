@@ -21,6 +21,8 @@ struct StockForm {
   int64_t shared_width = 0;  ///< S as stored; 0: no shared expert stands there
   bool is_tied = false;      ///< lm_head.weight is not stored
   bool qkv_bias = true;      ///< qwen2_moe: q, k and v have biases, zeros where the model has none
+  double router_factor = 1;  ///< granitemoeshared: of router weights
+  double routed_factor = 1;  ///< granitemoeshared: of routed down projections, beside the layer's output scale
 };
 
 struct StockLayout {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "model/stock/glm4_moe_layout.h"
 #include "model/stock/granite_moe_layout.h"
 #include "model/stock/llama_moe_layout.h"
 #include "model/stock/llama_moe_v2_layout.h"
@@ -23,6 +24,8 @@ const Registry<StockLayout>& stock_layouts() {
                                                  {"granitemoeshared", granite_moe_layout("granitemoeshared")},
                                                  {"granitemoe", granite_moe_layout("granitemoe")},
                                                  {"qwen2_moe", qwen2_moe_layout()},
+                                                 {"glm4_moe", glm4_moe_layout("glm4_moe")},
+                                                 {"solar_open", glm4_moe_layout("solar_open")},
                                                  {kLlamaMoe, llama_moe_layout(/*has_noise=*/true)},
                                                  {kLlamaMoeWithoutNoise, llama_moe_layout(/*has_noise=*/false)},
                                                  {kLlamaMoeV2, llama_moe_v2_layout()},
@@ -51,8 +54,10 @@ StockForm stored_form(const ModelConfig& config) {
   const auto widest = [](const std::vector<int64_t>& widths) {
     return *std::max_element(widths.begin(), widths.end());
   };
-  return {widest(config.moe->expert_widths), widest(config.moe->shared_widths), config.tie_word_embeddings,
-          config.qkv_bias};
+  return {.expert_width = widest(config.moe->expert_widths),
+          .shared_width = widest(config.moe->shared_widths),
+          .is_tied = config.tie_word_embeddings,
+          .qkv_bias = config.qkv_bias};
 }
 
 }  // namespace moe
