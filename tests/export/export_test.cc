@@ -31,7 +31,8 @@ nlohmann::json json_of(const std::filesystem::path& path) {
 struct Case {
   std::string name;
   MixtureSpec spec;
-  std::string format;  ///< that auto must choose
+  std::string format;          ///< that it is written as
+  std::string asked = "auto";  ///< for
 };
 
 const nlohmann::json kLlama3 = {{"rope_scaling",
@@ -61,7 +62,25 @@ std::vector<Case> cases() {
           {"RowFLlamaFirst", {.widths = {0, 12}, .scales = {1, 2}}, "qwen2_moe"},
           {"RowFQwenLast", {.family = "qwen2", .widths = {12, 0}}, "qwen2_moe"},
           {"RowFShared", {.widths = {0, 12}, .shared = {0, 8}}, "qwen2_moe"},
-          {"RowFRaw", {.topk_norm = "raw", .widths = {12, 0}, .shared = {8, 0}}, "qwen2_moe"}};
+          {"RowFRaw", {.topk_norm = "raw", .widths = {12, 0}, .shared = {8, 0}}, "qwen2_moe"},
+          {"RowE", {.score = "sigmoid"}, "glm4_moe"},
+          {"RowERaw", {.topk_norm = "raw", .score = "sigmoid", .scales = {3.3, 3.3}}, "glm4_moe"},
+          {"RowEBias", {.score = "sigmoid", .selection_bias = true, .scales = {4, 0.5}}, "glm4_moe"},
+          {"RowEShared", {.score = "sigmoid", .selection_bias = true, .shared = {24, 24}}, "glm4_moe"},
+          {"RowEWideHeads", {.score = "sigmoid", .keys = {{"head_dim", 12}}}, "glm4_moe"},
+          {"RowEQwen", {.family = "qwen2", .score = "sigmoid", .selection_bias = true}, "glm4_moe"},
+          {"RowEFirstDense", {.score = "sigmoid", .widths = {0, 12}, .shared = {0, 12}, .scales = {1, 2}}, "glm4_moe"},
+          {"RowETop1",
+           {.top_k = 1, .topk_norm = "straight_through", .score = "sigmoid", .selection_bias = true},
+           "glm4_moe"},
+          {"RowESolar",
+           {.topk_norm = "raw", .score = "sigmoid", .selection_bias = true, .shared = {12, 12}, .scales = {2, 2}},
+           "solar_open",
+           "solar_open"},
+          {"RowESolarQwen", {.family = "qwen2", .score = "sigmoid"}, "solar_open", "solar_open"},
+          // Without biases the largest sigmoid is that of the largest logit.
+          {"RowDSigmoid", {.top_k = 1, .topk_norm = "unit", .score = "sigmoid"}, "mixtral"},
+          {"RowBQwenAsGranite", {.family = "qwen2", .shared = {8, 8}}, "granitemoeshared", "granitemoeshared"}};
 }
 
 class RoundTripTest : public ExportTest, public ::testing::WithParamInterface<Case> {};
@@ -71,7 +90,7 @@ INSTANTIATE_TEST_SUITE_P(Rows, RoundTripTest, ::testing::ValuesIn(cases()),
 // Scales are powers of two and no width changes: every product is the same product.
 TEST_P(RoundTripTest, TheExportHasTheSameLogitsBitForBit) {
   write_mixture(native(), GetParam().spec);
-  const nlohmann::json report = export_to(native(), out());
+  const nlohmann::json report = export_to(native(), out(), export_spec(GetParam().asked));
   EXPECT_EQ(report["format"], GetParam().format);
   EXPECT_EQ(report["max_relative_rounding"], 0);
   const ModelDirectory imported(out());
@@ -361,7 +380,7 @@ TEST_F(ExportTest, TheTextTellsClientsAndReasons) {
   write_mixture(native(), {.shared = {8, 8}, .keys = kLlama3});
   const std::string text = export_text(export_to(native(), out()));
   std::cout << text;
-  EXPECT_THAT(text, HasSubstr("format        granitemoeshared (the first that is exact)"));
+  EXPECT_THAT(text, HasSubstr("format        granitemoeshared (exact for the most clients)"));
   EXPECT_THAT(text, HasSubstr("mixtral: mixtral has no shared expert"));
   EXPECT_THAT(text, HasSubstr("qwen2_moe: exact too"));
   EXPECT_THAT(

@@ -40,10 +40,11 @@ TEST_F(ExportTest, ANamedFormatIsHeldToItsOwnReasons) {
   EXPECT_THAT(refusal(native(), export_spec("mixtral")),
               AllOf(HasSubstr("mixtral does not hold"), HasSubstr("renormalises"), HasSubstr("no shared expert"),
                     HasSubstr("no biases")));
-  EXPECT_THAT(refusal(native(), export_spec("granitemoeshared")),
-              AllOf(HasSubstr("renormalises"), HasSubstr("on none of them")));
+  EXPECT_THAT(refusal(native(), export_spec("granitemoeshared")), HasSubstr("renormalises"));
+  EXPECT_THAT(refusal(native(), export_spec("solar_open")),
+              HasSubstr("its router has softmax scores: those of solar_open are sigmoids"));
   EXPECT_THAT(refusal(native(), export_spec("mixtrel")),
-              HasSubstr("known: mixtral, granitemoeshared, qwen2_moe, native, dense"));
+              HasSubstr("known: mixtral, granitemoeshared, qwen2_moe, glm4_moe, solar_open, native, dense"));
 }
 
 TEST_F(ExportTest, DenseLayersAmongTheMixtures) {
@@ -54,66 +55,22 @@ TEST_F(ExportTest, DenseLayersAmongTheMixtures) {
               HasSubstr("every layer of granitemoeshared is a mixture"));
   EXPECT_THAT(refusal(native(), export_spec("dense")), HasSubstr("without conversion.safetensors"));
   EXPECT_EQ(refusal(native(), export_spec("qwen2_moe")), "");
+  write_mixture(folder_ / "sigmoid", {.score = "sigmoid", .widths = {12, 0}});
+  EXPECT_THAT(refusal(folder_ / "sigmoid", export_spec()),
+              AllOf(HasSubstr("the first of them layer 1, the last layer 1: those of glm4_moe stand before all"),
+                    HasSubstr("every layer of solar_open is a mixture"),
+                    HasSubstr("its router has sigmoid scores: those of qwen2_moe are softmaxes")));
+}
+
+TEST_F(ExportTest, BiasesOfTheAttentionsOutput) {
+  write_mixture(native(), {.score = "sigmoid", .keys = {{"attention_bias", true}}});
+  EXPECT_THAT(refusal(native(), export_spec()), AllOf(HasSubstr("glm4_moe has no bias on the attention's output"),
+                                                      HasSubstr("solar_open has no bias on the attention's output")));
 }
 
 TEST_F(ExportTest, HeadsThatDoNotMakeUpTheHiddenSize) {
   write_mixture(native(), {.shared = {8, 8}, .keys = {{"head_dim", 12}}});
   EXPECT_THAT(refusal(native(), export_spec()), HasSubstr("4 * 12 is not 32"));
-}
-
-TEST_F(ExportTest, WeightsOfOneForSeveralExperts) {
-  write_mixture(native(), {.topk_norm = "straight_through"});
-  EXPECT_THAT(refusal(native(), export_spec()), HasSubstr("weights of 1 for each of 2 experts"));
-  write_mixture(folder_ / "unit", {.topk_norm = "unit"});
-  EXPECT_THAT(refusal(folder_ / "unit", export_spec()),
-              HasSubstr("weights of 1 for each of 2 experts (topk_norm unit)"));
-}
-
-TEST_F(ExportTest, ScoresAndWeightsThatNoStockRouterHas) {
-  int number = 0;
-  for (const char* norm : {"renorm", "straight_through", "raw", "unit", "one_plus"}) {
-    for (const char* score : {"softmax", "sigmoid"}) {
-      SCOPED_TRACE(std::string(norm) + " of " + score);
-      const std::filesystem::path path = folder_ / std::to_string(++number);
-      write_mixture(path, {.topk_norm = norm, .score = score});
-      const bool is_stock = std::string(score) == "softmax" && (number == 1 || number == 5);
-      for (const char* format : {"mixtral", "granitemoeshared", "qwen2_moe"}) {
-        if (is_stock && (number == 1 || std::string(format) == "qwen2_moe")) continue;
-        EXPECT_THAT(refusal(path, export_spec(format)), HasSubstr(format));
-      }
-      const std::string refused = refusal(path, export_spec());
-      EXPECT_EQ(refused.empty(), is_stock) << refused;
-      EXPECT_EQ(refused.find("sigmoid scores") != std::string::npos, std::string(score) == "sigmoid") << refused;
-      EXPECT_EQ(refused.find("have no gains") != std::string::npos, std::string(norm) == "one_plus") << refused;
-      const std::filesystem::path again = path.string() + "-again";
-      testing::export_to(path, again, export_spec("native"));
-      EXPECT_TRUE(at::equal(testing::logits_of_directory(again), testing::logits_of_directory(path)));
-    }
-  }
-}
-
-TEST_F(ExportTest, SelectionBiases) {
-  write_mixture(native(), {.selection_bias = true});
-  for (const char* format : {"mixtral", "granitemoeshared", "qwen2_moe", "auto"}) {
-    EXPECT_THAT(refusal(native(), export_spec(format)),
-                AllOf(HasSubstr("selection biases"), HasSubstr("balance: auxiliary")));
-  }
-  testing::export_to(native(), out(), export_spec("native"));
-  EXPECT_TRUE(at::equal(testing::logits_of_directory(out()), testing::logits_of_directory(native())));
-}
-
-TEST_F(ExportTest, OutputBiases) {
-  write_mixture(native(), {.output_bias = true});
-  for (const char* format : {"mixtral", "granitemoeshared", "qwen2_moe", "auto"}) {
-    EXPECT_THAT(refusal(native(), export_spec(format)),
-                AllOf(HasSubstr("a bias to each token's output"), HasSubstr("alignment variance")));
-  }
-  testing::export_to(native(), out(), export_spec("native"));
-  EXPECT_TRUE(at::equal(testing::logits_of_directory(out()), testing::logits_of_directory(native())));
-  // One expert alone is a dense FFN but for that bias.
-  write_mixture(folder_ / "narrow", {.experts = 1, .top_k = 1, .output_bias = true});
-  EXPECT_THAT(refusal(folder_ / "narrow", export_spec("dense")),
-              HasSubstr("its only expert has an output bias (scale.alignment mean_variance)"));
 }
 
 TEST_F(ExportTest, FillingThatMoreThanDoublesTheExperts) {
