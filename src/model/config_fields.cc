@@ -1,6 +1,8 @@
 #include "model/config_fields.h"
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "model/rope_config.h"
 
@@ -57,6 +59,20 @@ void read_common_fields(const JsonFields& fields, const FamilyFields& family, Mo
 void check_num_experts(const JsonFields& fields, const char* key, int64_t experts, int64_t layers) {
   if (experts * layers > kMaxExpertsOfAllLayers)
     fields.fail(key, concat("at most ", kMaxExpertsOfAllLayers / layers, " in a model of ", layers, " layers"));
+}
+
+std::string read_router_score(const JsonFields& fields) {
+  const std::string score = fields.text_or("score", "softmax");
+  if (score != "softmax" && score != "sigmoid") fields.fail("score", "\"softmax\" or \"sigmoid\"");
+  return score;
+}
+
+std::string read_topk_norm(const JsonFields& fields) {
+  const std::string norm = fields.text_or("topk_norm", "renorm");
+  constexpr const char* kNorms[] = {"renorm", "straight_through", "raw", "unit", "one_plus"};
+  if (std::find(std::begin(kNorms), std::end(kNorms), norm) == std::end(kNorms))
+    fields.fail("topk_norm", "\"renorm\", \"straight_through\", \"raw\", \"unit\" or \"one_plus\"");
+  return norm;
 }
 
 }  // namespace moe

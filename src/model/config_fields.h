@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string>
+
 #include "model/json_fields.h"
 #include "model/model_config.h"
 
@@ -21,5 +23,9 @@ void read_common_fields(const JsonFields& fields, const FamilyFields& family, Mo
 /// Refuses more experts, read from `key`, than any model of so many layers has: a broken config must not fill memory
 /// with names.
 void check_num_experts(const JsonFields& fields, const char* key, int64_t experts, int64_t layers);
+
+/// `score` and `topk_norm` of routers (model/moe/router.h), by default "softmax" and "renorm".
+std::string read_router_score(const JsonFields& fields);
+std::string read_topk_norm(const JsonFields& fields);
 
 }  // namespace moe

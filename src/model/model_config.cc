@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <iterator>
 #include <limits>
 #include <numeric>
 
@@ -43,7 +42,9 @@ void read_expert_widths(const JsonFields& fields, int64_t layers, MoeConfig& moe
       fields.fail(kKey, concat("in a list of layer ", layer, " one width for each of ", moe.num_experts, " experts"));
     moe.set_expert_widths(layer, widths[layer]);
   }
-  if (moe.mixture_layers().empty()) fields.fail(kKey, "at least 1 in some layer; a model of dense layers has no `moe`");
+  if (moe.num_experts == 0 && !moe.mixture_layers().empty()) fields.fail(kKey, "0 in every layer: num_experts is 0");
+  if (moe.num_experts > 0 && moe.mixture_layers().empty())
+    fields.fail(kKey, "at least 1 in some layer; a model of dense layers has no `moe`");
 }
 
 void read_shared_widths(const JsonFields& fields, int64_t layers, MoeConfig& moe) {
@@ -57,19 +58,20 @@ void read_shared_widths(const JsonFields& fields, int64_t layers, MoeConfig& moe
 MoeConfig read_moe(const JsonFields& fields, const ModelConfig& config) {
   MoeConfig moe;
   moe.base_model_type = fields.text("base_model_type");
-  moe.num_experts = fields.integer("num_experts");
+  if (fields.has("attention")) {
+    moe.attention =
+        read_attention_experts(JsonFields(fields.required("attention"), fields.where() + ".attention"), config);
+  }
+  // Without any in its FFNs a model may have experts in its attention alone.
+  moe.num_experts = fields.integer("num_experts", moe.attention ? 0 : 1);
   check_num_experts(fields, "num_experts", moe.num_experts, config.num_layers);
-  moe.top_k = fields.integer("top_k");
+  moe.top_k = fields.integer("top_k", moe.num_experts == 0 ? 0 : 1);
   if (moe.top_k > moe.num_experts) fields.fail("top_k", concat("at most num_experts ", moe.num_experts));
   read_expert_widths(fields, config.num_layers, moe);
   read_shared_widths(fields, config.num_layers, moe);
   moe.output_scale = fields.numbers("output_scale", config.num_layers);
-  moe.score = fields.text_or("score", "softmax");
-  if (moe.score != "softmax" && moe.score != "sigmoid") fields.fail("score", "\"softmax\" or \"sigmoid\"");
-  moe.topk_norm = fields.text_or("topk_norm", "renorm");
-  constexpr const char* kNorms[] = {"renorm", "straight_through", "raw", "unit", "one_plus"};
-  if (std::find(std::begin(kNorms), std::end(kNorms), moe.topk_norm) == std::end(kNorms))
-    fields.fail("topk_norm", "\"renorm\", \"straight_through\", \"raw\", \"unit\" or \"one_plus\"");
+  moe.score = read_router_score(fields);
+  moe.topk_norm = read_topk_norm(fields);
   moe.has_selection_bias = fields.boolean_or("selection_bias", false);
   moe.router = fields.text_or("router", "linear");
   if (moe.router != "linear" && moe.router != "mlp" && moe.router != "product")
@@ -159,20 +161,30 @@ nlohmann::json to_json(const ModelConfig& config) {
   if (moe.has_selection_bias) json["moe"]["selection_bias"] = true;
   if (moe.router_noise != "none") json["moe"]["router_noise"] = moe.router_noise;
   if (moe.has_output_bias) json["moe"]["output_bias"] = true;
+  if (moe.attention) json["moe"]["attention"] = to_json(*moe.attention);
   return json;
 }
 
 ParameterCount count_parameters(const ModelConfig& config) {
   ParameterCount count;
-  int64_t routed = 0;
+  int64_t of_ffn = 0, of_attention = 0;  // in experts, without what a token always uses
   for (const TensorSpec& spec : logical_tensor_specs(config)) {
     const int64_t size = std::accumulate(spec.shape.begin(), spec.shape.end(), int64_t{1}, std::multiplies<>());
     count.total += size;
     // What noise is made of is there for training alone.
-    if (spec.id.part != TensorPart::kRouterNoise) (spec.id.is_routed() ? routed : count.active) += size;
+    if (spec.id.part == TensorPart::kRouterNoise) continue;
+    if (!spec.id.is_routed()) {
+      count.active += size;
+    } else if (!spec.id.is_of_attention()) {
+      of_ffn += size;
+    } else {
+      (spec.id.expert < config.moe->attention->always_on ? count.active : of_attention) += size;
+    }
   }
   // Where experts differ, a token uses those of average width. What has no experts is in use whole.
-  if (config.moe) count.active += routed * config.moe->top_k / config.moe->num_experts;
+  if (of_ffn > 0) count.active += of_ffn * config.moe->top_k / config.moe->num_experts;
+  if (of_attention > 0)
+    count.active += of_attention * config.moe->attention->top_k / config.moe->attention->num_routed();
   return count;
 }
 

@@ -7,12 +7,14 @@
 #include <string>
 #include <vector>
 
+#include "model/attention_experts_config.h"
+
 namespace moe {
 
 /// What the `moe` object of a native config.json holds (docs/model_directory.md).
 struct MoeConfig {
   std::string base_model_type;  ///< family of the dense model, "llama"
-  int64_t num_experts = 0;      ///< routed experts of each layer that is a mixture
+  int64_t num_experts = 0;      ///< routed experts of each layer that is a mixture; 0: only attention has experts
   int64_t top_k = 0;
   /// [layers]: neurons of one routed expert, of the widest where they differ; 0: the layer has the dense FFN.
   std::vector<int64_t> expert_widths;
@@ -25,6 +27,7 @@ struct MoeConfig {
   std::string router = "linear";      ///< its gate: "linear" | "mlp" | "product"
   std::string router_noise = "none";  ///< of training: "none" | "learned" | "gumbel"
   bool has_output_bias = false;       ///< mixtures have an output bias though the family's FFNs have no biases
+  std::optional<AttentionExperts> attention{};  ///< absent: attention is dense
   nlohmann::json conversion =
       nlohmann::json::object();  ///< how it was made: method, seed, router_init, scale_mode, ...
 
@@ -97,6 +100,8 @@ struct ModelConfig {
   /// Whether mixtures add a bias to each token's output: in place of the down biases of the family's FFNs, or their
   /// own.
   bool has_output_bias() const { return moe && (mlp_bias || moe->has_output_bias); }
+  /// Whether the layer's attention is experts.
+  bool has_attention_experts(int64_t layer) const { return moe && moe->attention && moe->attention->is_in(layer); }
 };
 
 /// Reads and checks config.json. `where` (its path) starts every message. Throws Corruption for what is not JSON,

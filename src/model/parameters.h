@@ -25,7 +25,9 @@ struct StackedTensor {
 ///
 /// Stacks   `...mlp.experts.gate_up_proj` [E, 2I, D] with the gate's rows first, or `...up_proj` [E, I, D] where the
 ///          FFN has no gate, and `...mlp.experts.down_proj` [E, D, I]; where the FFN has biases, also
-///          `...gate_up_proj_bias` [E, 2I], or `...up_proj_bias` [E, I].
+///          `...gate_up_proj_bias` [E, 2I], or `...up_proj_bias` [E, I]. Of attention's experts
+///          `...self_attn.experts.qkv_proj` [E, (query heads + 2 kv heads) head_dim, D], with `..._bias` of its rows
+///          where q, k and v have biases, and `...o_proj` [E, D, query heads * head_dim].
 struct Parameter {
   std::string name;
   at::Tensor value;        ///< leaf; requires grad while training

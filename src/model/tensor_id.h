@@ -16,10 +16,11 @@ enum class TensorPart {
   kHead,
   // of a layer
   kInputNorm,
-  kQuery,
-  kKey,
-  kValue,
-  kAttentionOut,
+  kQuery,            ///< of dense attention or of one of its experts
+  kKey,              ///< the same
+  kValue,            ///< the same
+  kAttentionOut,     ///< the same
+  kQueryKeyValue,    ///< of an expert of attention, in one matrix: a parameter in memory, in no file
   kPostAttentionNorm,
   kRouter,         ///< of a router: its matrix, or the first of two
   kRouterOut,      ///< of a router of two layers: the second
@@ -37,22 +38,30 @@ enum class TensorPart {
 /// What TensorId::expert says beside the number of an expert.
 inline constexpr int64_t kNoExpert = -1;      ///< of the layer itself
 inline constexpr int64_t kSharedExpert = -2;  ///< of the expert that sees every token
-inline constexpr int64_t kStack = -3;  ///< the routed experts of a rank, one after another: a parameter in memory
+inline constexpr int64_t kStack = -3;  ///< the experts of a rank, one after another: a parameter in memory
 
 /// Which tensor of a model. Code asks an id what a tensor is; names are made from ids (tensor_name) and never read
 /// back. Made of a part at least: there is no id that stands for none. No Torch.
 struct TensorId {
   TensorPart part;
   int64_t layer;   ///< -1: of the model
-  int64_t expert;  ///< global number of a routed expert, or one of the constants above
+  int64_t expert;  ///< global number of an expert of the FFN or of attention, or one of the constants above
   bool is_bias;    ///< of the part's rows, or of a LayerNorm
+  bool routes_attention = false;  ///< of a router: attention's, not the FFN's
 
   TensorId(TensorPart part_in, int64_t layer_in = -1, int64_t expert_in = kNoExpert, bool is_bias_in = false)
       : part(part_in), layer(layer_in), expert(expert_in), is_bias(is_bias_in) {}
 
   bool is_routed() const { return expert >= 0; }
+  bool is_of_attention() const;
   /// The bias beside this weight.
   TensorId bias() const { return {part, layer, expert, true}; }
+  /// The same part of the router of attention's experts.
+  TensorId of_attention() const {
+    TensorId id = *this;
+    id.routes_attention = true;
+    return id;
+  }
 
   auto operator<=>(const TensorId&) const = default;
 };

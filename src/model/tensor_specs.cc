@@ -29,6 +29,21 @@ class SpecList {
     linear({TensorPart::kValue, layer}, kv_rows, config_.hidden_size, config_.qkv_bias);
     linear({TensorPart::kAttentionOut, layer}, config_.hidden_size, q_rows, config_.o_bias);
   }
+  void attention_experts(int64_t layer) {
+    const AttentionExperts& attention = *config_.moe->attention;
+    const int64_t q_rows = attention.query_heads * config_.head_dim, kv_rows = attention.kv_heads * config_.head_dim;
+    const auto router_part = [&](TensorPart part) { return TensorId(part, layer).of_attention(); };
+    tensor(router_part(TensorPart::kRouter), {attention.num_routed(), config_.hidden_size});
+    if (attention.has_selection_bias) tensor(router_part(TensorPart::kSelectionBias), {attention.num_routed()});
+    if (attention.topk_norm == "one_plus") tensor(router_part(TensorPart::kRouterGain), {attention.num_routed()});
+    for (int64_t expert = 0; expert < attention.num_experts; ++expert) {
+      linear({TensorPart::kQuery, layer, expert}, q_rows, config_.hidden_size, config_.qkv_bias);
+      linear({TensorPart::kKey, layer, expert}, kv_rows, config_.hidden_size, config_.qkv_bias);
+      linear({TensorPart::kValue, layer, expert}, kv_rows, config_.hidden_size, config_.qkv_bias);
+      linear({TensorPart::kAttentionOut, layer, expert}, config_.hidden_size, q_rows, false);
+    }
+    if (config_.o_bias) tensor(TensorId(TensorPart::kAttentionOut, layer).bias(), {config_.hidden_size});
+  }
   void feed_forward(int64_t layer, int64_t expert, int64_t width, bool has_down_bias) {
     if (config_.is_gated) linear({TensorPart::kGate, layer, expert}, width, config_.hidden_size, config_.mlp_bias);
     linear({TensorPart::kUp, layer, expert}, width, config_.hidden_size, config_.mlp_bias);
@@ -63,7 +78,11 @@ std::vector<TensorSpec> logical_tensor_specs(const ModelConfig& config) {
   specs.tensor({TensorPart::kEmbedding}, {config.vocab_size, config.hidden_size});
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     specs.norm({TensorPart::kInputNorm, layer});
-    specs.attention(layer);
+    if (config.has_attention_experts(layer)) {
+      specs.attention_experts(layer);
+    } else {
+      specs.attention(layer);
+    }
     if (!config.is_parallel) specs.norm({TensorPart::kPostAttentionNorm, layer});
     if (config.is_mixture(layer)) {
       specs.mixture(layer);

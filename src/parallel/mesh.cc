@@ -18,9 +18,9 @@ Mesh::Mesh(Communicator& world, int expert_parallel) : world_(world) {
   replica_group_ = world.split(world.rank() % ep, "mesh replica group");
 }
 
-ExpertRange Mesh::owned_experts(int64_t num_experts) const {
+ExpertRange Mesh::owned_experts(int64_t num_experts, const char* what) const {
   if (num_experts % expert_parallel() != 0) {
-    throw_agreed<InvalidArgument>(concat("expert_parallel ", expert_parallel(), " does not divide num_experts ",
+    throw_agreed<InvalidArgument>(concat("expert_parallel ", expert_parallel(), " does not divide ", what, " ",
                                          num_experts, "; with ", world_.size(), " ranks use one of ",
                                          divisors_of(std::gcd(num_experts, int64_t{world_.size()}))));
   }
@@ -30,7 +30,9 @@ ExpertRange Mesh::owned_experts(int64_t num_experts) const {
 
 OwnedExperts Mesh::owned_experts(const ModelConfig& config) const {
   if (!config.moe) return {};
-  return {.ffn = owned_experts(config.moe->num_experts)};
+  OwnedExperts owned{.ffn = owned_experts(config.moe->num_experts)};
+  if (config.moe->attention) owned.attention = owned_experts(config.moe->attention->num_experts, "attention.num_experts");
+  return owned;
 }
 
 Mesh::Share Mesh::share_of(int64_t count) const {

@@ -26,8 +26,9 @@ class Mesh {
   int expert_parallel() const { return expert_group_->size(); }
   int replicas() const { return replica_group_->size(); }
 
-  /// This rank's experts of a layer with `num_experts`. Throws InvalidArgument if they cannot be spread evenly.
-  ExpertRange owned_experts(int64_t num_experts) const;
+  /// This rank's experts of a layer with `num_experts`, which errors name by `what`. Throws InvalidArgument if they
+  /// cannot be spread evenly.
+  ExpertRange owned_experts(int64_t num_experts, const char* what = "num_experts") const;
   /// Of each layer of a model, by kind of expert; none of a dense model.
   OwnedExperts owned_experts(const ModelConfig& config) const;
 
