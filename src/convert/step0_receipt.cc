@@ -148,7 +148,7 @@ class ReceiptPass {
     sums.logits = sum_one_by_one(logits_tE.sum(1));
     sums.logit_squares = sum_of_squares(logits_tE);
     sums.pairs = static_cast<double>(logits_tE.numel());
-    const at::Tensor& load_E = ran.routers.back().tokens_per_expert_E;
+    const at::Tensor& load_E = ran.router->tokens_per_expert_E;
     load_[layer] = load_[layer].defined() ? load_[layer] + load_E : load_E;
   }
 

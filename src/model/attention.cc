@@ -41,6 +41,8 @@ at::Tensor attend_with_cache(const at::Tensor& q, const at::Tensor& k, const at:
                   : attend_to_cache(q, cache.keys, cache.values);
 }
 
+}  // namespace
+
 at::Tensor attend_with_caches(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const std::vector<int64_t>& cu_seqlens, int64_t window,
                               const std::vector<LayerKvCache*>& caches) {
@@ -52,8 +54,6 @@ at::Tensor attend_with_caches(const at::Tensor& q, const at::Tensor& k, const at
   }
   return attended.size() == 1 ? attended.front() : at::cat(attended);
 }
-
-}  // namespace
 
 at::Tensor attention(const ModelConfig& config, const AttentionWeights& weights, const RopeAngles& rope,
                      const at::Tensor& x_TD, const std::vector<int64_t>& cu_seqlens,

@@ -26,4 +26,10 @@ at::Tensor attention(const ModelConfig& config, const AttentionWeights& weights,
                      const at::Tensor& x_TD, const std::vector<int64_t>& cu_seqlens,
                      const std::vector<LayerKvCache*>& caches = {});
 
+/// The attention itself: q [T, heads, d], k and v [T, kv heads, d], turned by their positions, over the sequences and
+/// what their caches hold of them -> [T, heads, d].
+at::Tensor attend_with_caches(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const std::vector<int64_t>& cu_seqlens, int64_t window,
+                              const std::vector<LayerKvCache*>& caches);
+
 }  // namespace moe

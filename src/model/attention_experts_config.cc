@@ -14,8 +14,8 @@ void read_heads_of_experts(const JsonFields& fields, const ModelConfig& config, 
     fields.fail("num_experts", concat("a divisor of num_attention_heads ", config.num_heads));
   attention.query_heads = fields.integer("query_heads");
   if (const int64_t heads = config.num_heads / attention.num_experts; attention.query_heads != heads) {
-    fields.fail("query_heads", concat(heads, ": num_attention_heads ", config.num_heads, " over num_experts ",
-                                      attention.num_experts));
+    fields.fail("query_heads",
+                concat(heads, ": num_attention_heads ", config.num_heads, " over num_experts ", attention.num_experts));
   }
   attention.kv_heads = fields.integer("kv_heads");
   if (attention.query_heads % attention.kv_heads != 0)
@@ -69,16 +69,11 @@ AttentionExperts read_attention_experts(const JsonFields& fields, const ModelCon
 }
 
 nlohmann::json to_json(const AttentionExperts& attention) {
-  nlohmann::json json = {{"num_experts", attention.num_experts},
-                         {"top_k", attention.top_k},
-                         {"always_on", attention.always_on},
-                         {"query_heads", attention.query_heads},
-                         {"kv_heads", attention.kv_heads},
-                         {"layers", attention.layers},
-                         {"output_scale", attention.output_scale},
-                         {"score", attention.score},
-                         {"topk_norm", attention.topk_norm},
-                         {"kv_mode", attention.kv_mode}};
+  nlohmann::json json = {{"num_experts", attention.num_experts},   {"top_k", attention.top_k},
+                         {"always_on", attention.always_on},       {"query_heads", attention.query_heads},
+                         {"kv_heads", attention.kv_heads},         {"layers", attention.layers},
+                         {"output_scale", attention.output_scale}, {"score", attention.score},
+                         {"topk_norm", attention.topk_norm},       {"kv_mode", attention.kv_mode}};
   if (attention.has_selection_bias) json["selection_bias"] = true;
   return json;
 }

@@ -45,11 +45,16 @@ std::vector<int64_t> first_positions(const KvCache* cache) {
 }
 
 /// Rows that a dispatcher sends by other experts than lie here would meet the wrong ones, where counts agree.
-void check_dispatcher(const ModelConfig& config, const ExpertRange& owned, const TokenDispatcher& dispatcher) {
-  if (!config.moe) return;
-  const ExpertRange served = dispatcher.owned_experts(config.moe->num_experts);
+void check_served(int64_t num_experts, const ExpertRange& owned, const TokenDispatcher& dispatcher) {
+  const ExpertRange served = dispatcher.owned_experts(num_experts);
   MOE_CHECK(served.first == owned.first && served.count == owned.count, "the dispatcher's rank owns ", served.count,
             " experts from ", served.first, " on, the decoder has ", owned.count, " from ", owned.first, " on");
+}
+
+void check_dispatcher(const ModelConfig& config, const OwnedExperts& owned, const TokenDispatcher& dispatcher) {
+  if (!config.moe) return;
+  check_served(config.moe->num_experts, owned.ffn, dispatcher);
+  if (config.moe->attention) check_served(config.moe->attention->num_experts, owned.attention, dispatcher);
 }
 
 void count_tokens(KvCache& cache, const std::vector<int64_t>& cu_seqlens) {
@@ -104,7 +109,7 @@ const std::vector<Parameter>& Decoder::parameters() const {
 DecoderOutput Decoder::forward(const TokenBatch& batch, TokenDispatcher& dispatcher,
                                const ForwardOptions& options) const {
   State& s = *state_;
-  check_dispatcher(s.config, s.experts.ffn, dispatcher);
+  check_dispatcher(s.config, s.experts, dispatcher);
   if (options.cache != nullptr) open_cache(*options.cache, batch.cu_seqlens.size() - 1, s.layers.size());
   const RopeAngles rope = s.rope.angles(batch.cu_seqlens, first_positions(options.cache));
   const LayerContext context{s.config, rope, batch.cu_seqlens, dispatcher, options};
@@ -114,7 +119,8 @@ DecoderOutput Decoder::forward(const TokenBatch& batch, TokenDispatcher& dispatc
   for (const Layer& layer : s.layers) {
     LayerOutput ran = run_layer(layer, x, context);
     x = std::move(ran.x_TD);
-    for (RouterStats& router : ran.routers) output.router.push_back(std::move(router));
+    if (ran.router) output.router.push_back(*std::move(ran.router));
+    if (ran.attention_router) output.attention_router.push_back(*std::move(ran.attention_router));
   }
   output.hidden_TD = normalize(s.config, s.final_norm, x);
   if (options.cache != nullptr) count_tokens(*options.cache, batch.cu_seqlens);

@@ -24,7 +24,8 @@ struct TokenBatch {
 
 struct DecoderOutput {
   at::Tensor hidden_TD;             ///< after the final norm
-  std::vector<RouterStats> router;  ///< one per layer that is a mixture, in order; empty for a dense model
+  std::vector<RouterStats> router;  ///< one per layer whose FFN is a mixture, in order; empty for a dense model
+  std::vector<RouterStats> attention_router;  ///< one per layer whose attention is experts, in order
 };
 
 /// A decoder of any family of model/model_families.cc, dense or MoE, on one device. Owns its parameters; knows nothing

@@ -10,8 +10,11 @@ namespace moe {
 /// Keys and values of one sequence's tokens in one layer so far, the last of them where attention has a window.
 /// [tokens, kv heads, head_dim], in memory of their size; undefined while empty. Never written in place.
 struct LayerKvCache {
-  at::Tensor keys;
-  at::Tensor values;
+  at::Tensor keys{};
+  at::Tensor values{};
+  /// Where attention is experts, those of each expert instead: of the tokens that were routed there, or of all where
+  /// keys and values are not routed.
+  std::vector<LayerKvCache> experts{};
 };
 
 /// One sequence so far. A copy is a second sequence that begins alike: it shares the memory of what both have.

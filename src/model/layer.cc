@@ -16,8 +16,17 @@ std::vector<LayerKvCache*> caches_of(int64_t layer, const LayerContext& context)
   return caches;
 }
 
-at::Tensor attend(const AttentionWeights& weights, int64_t layer, const at::Tensor& x_TD, const LayerContext& context) {
-  return attention(context.config, weights, context.rope, x_TD, context.cu_seqlens, caches_of(layer, context));
+/// An attention's result leaves in `output.x_TD`, without the stream, as an FFN's does.
+void attend(const AttentionWeights& weights, int64_t layer, const at::Tensor& x_TD, const LayerContext& context,
+            AttendedLayer& output) {
+  output.x_TD = attention(context.config, weights, context.rope, x_TD, context.cu_seqlens, caches_of(layer, context));
+}
+
+void attend(const MoeAttention& experts, int64_t layer, const at::Tensor& x_TD, const LayerContext& context,
+            AttendedLayer& output) {
+  AttentionExpertsOutput attended = attention_experts(experts, layer, x_TD, context);
+  output.x_TD = std::move(attended.y_TD);
+  output.router = std::move(attended.stats);
 }
 
 /// An FFN's result leaves in `output.x_TD`, without the stream.
@@ -40,7 +49,7 @@ void feed(const MoeFeedForward& ffn, int64_t layer, const at::Tensor& x_TD, cons
                              .keeps_routing = context.options.keeps_routing,
                              .noise = context.options.noise ? &*context.options.noise : nullptr});
   output.x_TD = std::move(moe.y_TD);
-  output.routers.push_back(std::move(moe.stats));
+  output.router = std::move(moe.stats);
 }
 
 }  // namespace
@@ -48,19 +57,20 @@ void feed(const MoeFeedForward& ffn, int64_t layer, const at::Tensor& x_TD, cons
 AttendedLayer attend_layer(const Layer& layer, const at::Tensor& x_TD, const LayerContext& context) {
   context.observe(layer.index, LayerPoint::kInput, x_TD);
   const at::Tensor normed = normalize(context.config, layer.input_norm, x_TD);
-  at::Tensor x =
-      std::visit([&](const auto& form) { return attend(form, layer.index, normed, context); }, layer.attention);
+  AttendedLayer output;
+  std::visit([&](const auto& form) { attend(form, layer.index, normed, context, output); }, layer.attention);
   // The residual is added to a branch's result in its own memory: nothing saved that for the backward.
-  x.add_(x_TD);
-  context.observe(layer.index, LayerPoint::kAttended, x);
-  const at::Tensor ffn_input = context.config.is_parallel ? normed : normalize(context.config, layer.post_norm, x);
-  context.observe(layer.index, LayerPoint::kFfnInput, ffn_input);
-  return {x, ffn_input};
+  output.x_TD.add_(x_TD);
+  context.observe(layer.index, LayerPoint::kAttended, output.x_TD);
+  output.ffn_input_TD = context.config.is_parallel ? normed : normalize(context.config, layer.post_norm, output.x_TD);
+  context.observe(layer.index, LayerPoint::kFfnInput, output.ffn_input_TD);
+  return output;
 }
 
 LayerOutput run_layer(const Layer& layer, const at::Tensor& x_TD, const LayerContext& context) {
-  const AttendedLayer attended = attend_layer(layer, x_TD, context);
+  AttendedLayer attended = attend_layer(layer, x_TD, context);
   LayerOutput output;
+  output.attention_router = std::move(attended.router);
   std::visit([&](const auto& form) { feed(form, layer.index, attended.ffn_input_TD, context, output); }, layer.ffn);
   output.x_TD.add_(attended.x_TD);  // in its own memory, as above
   context.observe(layer.index, LayerPoint::kOutput, output.x_TD);

@@ -16,11 +16,11 @@ enum class TensorPart {
   kHead,
   // of a layer
   kInputNorm,
-  kQuery,            ///< of dense attention or of one of its experts
-  kKey,              ///< the same
-  kValue,            ///< the same
-  kAttentionOut,     ///< the same
-  kQueryKeyValue,    ///< of an expert of attention, in one matrix: a parameter in memory, in no file
+  kQuery,          ///< of dense attention or of one of its experts
+  kKey,            ///< the same
+  kValue,          ///< the same
+  kAttentionOut,   ///< the same
+  kQueryKeyValue,  ///< of an expert of attention, in one matrix: a parameter in memory, in no file
   kPostAttentionNorm,
   kRouter,         ///< of a router: its matrix, or the first of two
   kRouterOut,      ///< of a router of two layers: the second
@@ -38,7 +38,7 @@ enum class TensorPart {
 /// What TensorId::expert says beside the number of an expert.
 inline constexpr int64_t kNoExpert = -1;      ///< of the layer itself
 inline constexpr int64_t kSharedExpert = -2;  ///< of the expert that sees every token
-inline constexpr int64_t kStack = -3;  ///< the experts of a rank, one after another: a parameter in memory
+inline constexpr int64_t kStack = -3;         ///< the experts of a rank, one after another: a parameter in memory
 
 /// Which tensor of a model. Code asks an id what a tensor is; names are made from ids (tensor_name) and never read
 /// back. Made of a part at least: there is no id that stands for none. No Torch.

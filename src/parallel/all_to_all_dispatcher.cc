@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "kernels/routing.h"
+#include "model/moe/sequence_segments.h"
 #include "model/moe/slot_order.h"
 #include "model/op_queue.h"
 #include "model/ops.h"
@@ -63,52 +64,72 @@ class AllToAllPlan final : public DispatchPlan {
   ExchangeCounts counts;         ///< of the way out
   at::Tensor slot_rows_NK;       ///< expert row of each (received row, slot)
   at::Tensor weights_NK;         ///< of each (received row, slot)
+  std::string where;
 };
+
+/// Numbers of sequences that no other rank of the group has.
+at::Tensor numbered_by_rank(const at::Tensor& sequences_T, const Communicator& group) {
+  constexpr int64_t kMostSequences = int64_t{1} << 32;
+  return sequences_T + group.rank() * kMostSequences;
+}
 
 }  // namespace
 
-DispatchedTokens AllToAllDispatcher::dispatch(const at::Tensor& x_TD, const at::Tensor& ids_TK,
-                                              const at::Tensor& weights_TK, int64_t num_experts, int64_t layer) {
+DispatchedTokens AllToAllDispatcher::dispatch(const RoutedTokens& tokens) {
   Communicator& group = mesh_.expert_group();
-  const std::string where = " layer " + std::to_string(layer);
-  const ExpertRange owned = owned_experts(num_experts);
-  const SendOrder sends = order_sends(ids_TK, owned.count, group.size());
+  const std::string where = " " + tokens.where;
+  const ExpertRange owned = owned_experts(tokens.num_experts);
+  const SendOrder sends = order_sends(tokens.ids_TK, owned.count, group.size());
+  const int64_t slots = tokens.ids_TK.size(1);
+  const bool has_tags = tokens.tags.sequences_T.defined();
 
   auto plan = std::make_shared<AllToAllPlan>();
   plan->send_row_tokens_S = sends.row_tokens_S;
   plan->send_slot_rows_TP = sends.slot_rows_TP;
   const std::vector<int64_t> arriving = group.exchange_counts(sends.counts, "dispatch counts" + where, 2);
   plan->counts = {column(sends.counts, 0), column(arriving, 0)};
-  // On their way while the rows are laid out and travel.
+  plan->where = where;
+  // On their way while the rows are laid out and travel: ids, and the sequence of each row behind them.
+  at::Tensor ids = sends.local_ids_SK;
+  std::unique_ptr<Work> values_on_their_way;
+  if (has_tags) {
+    const at::Tensor sequences_T = numbered_by_rank(tokens.tags.sequences_T, group);
+    ids = at::cat({ids, sequences_T.index_select(0, sends.row_tokens_S).unsqueeze(1)}, 1);
+  }
   const std::unique_ptr<Work> ids_on_their_way =
-      group.start_all_to_all(sends.local_ids_SK, plan->counts.send, plan->counts.receive, "dispatch ids" + where);
+      group.start_all_to_all(ids, plan->counts.send, plan->counts.receive, "dispatch ids" + where);
+  if (has_tags) {
+    values_on_their_way = group.start_all_to_all(tokens.tags.values_TA.detach().index_select(0, sends.row_tokens_S),
+                                                 plan->counts.send, plan->counts.receive, "dispatch tags" + where);
+  }
 
-  const at::Tensor rows_SD = ops::permute(x_TD, sends.row_tokens_S, sends.slot_rows_TP);
-  const at::Tensor weights_SK = ops::permute(weights_TK, sends.row_tokens_S, sends.slot_rows_TP);
+  const at::Tensor rows_SD = ops::permute(tokens.x_TD, sends.row_tokens_S, sends.slot_rows_TP);
+  const at::Tensor weights_SK = ops::permute(tokens.weights_TK, sends.row_tokens_S, sends.slot_rows_TP);
   const std::vector<at::Tensor> received =
       exchange_rows(group, {rows_SD, weights_SK}, plan->counts, "dispatch rows" + where);
   plan->weights_NK = received[1];
-  const at::Tensor received_ids_NK = ids_on_their_way->wait();
+  const at::Tensor received_ids = ids_on_their_way->wait();
 
-  const std::vector<int64_t> slots = column(arriving, 1);
-  SlotOrder order =
-      sort_slots(received_ids_NK, {0, owned.count}, std::accumulate(slots.begin(), slots.end(), int64_t{0}));
+  const std::vector<int64_t> owned_slots = column(arriving, 1);
+  const SlotOrder order = sort_slots(received_ids.narrow(1, 0, slots), {0, owned.count},
+                                     std::accumulate(owned_slots.begin(), owned_slots.end(), int64_t{0}));
   plan->slot_rows_NK = order.slot_rows_TK;
   traffic_.rows_sent += sends.row_tokens_S.size(0);
-  traffic_.rows_received += received_ids_NK.size(0);
-  return {ops::permute(received[0], order.row_tokens_R, order.slot_rows_TK), std::move(order.rows_per_expert),
-          std::move(plan)};
+  traffic_.rows_received += received_ids.size(0);
+  DispatchedTokens dispatched{ops::permute(received[0], order.row_tokens_R, order.slot_rows_TK), order.rows_per_expert,
+                              std::move(plan)};
+  if (has_tags) add_tags({received_ids.select(1, slots), values_on_their_way->wait()}, order, dispatched);
+  return dispatched;
 }
 
-at::Tensor AllToAllDispatcher::combine(const at::Tensor& expert_out_RD, const DispatchedTokens& dispatched,
-                                       int64_t layer) {
+at::Tensor AllToAllDispatcher::combine(const at::Tensor& expert_out_RD, const DispatchedTokens& dispatched) {
   const auto* plan = dynamic_cast<const AllToAllPlan*>(dispatched.plan.get());
   MOE_CHECK(plan != nullptr, "combine needs what this dispatcher's dispatch returned");
   // Summed at the owner, one row goes back instead of one per expert. A token's terms are then added by rank, not by
   // slot: two terms have the same bits in either order, three or more may differ from one rank's sum in the last bit.
   const at::Tensor sums_ND = ops::unpermute(expert_out_RD, plan->slot_rows_NK, plan->weights_NK);
-  const std::vector<at::Tensor> returned = exchange_rows(mesh_.expert_group(), {sums_ND}, plan->counts.reversed(),
-                                                         "combine rows layer " + std::to_string(layer));
+  const std::vector<at::Tensor> returned =
+      exchange_rows(mesh_.expert_group(), {sums_ND}, plan->counts.reversed(), "combine rows" + plan->where);
   return ops::sum_slots(returned[0], plan->send_row_tokens_S, plan->send_slot_rows_TP);
 }
 

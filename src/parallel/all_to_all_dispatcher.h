@@ -20,15 +20,17 @@ struct DispatchTraffic {
 /// back, and the source sums its rows per token in rank order. Backward reuses the forward's plan. A rank without rows
 /// still joins every collective, in forward and backward.
 ///
-/// Cost     per layer and rank: forward 2 and backward 2 exchanges of S x D values, and one of weights each way.
+/// Tags travel beside the ids, so that an owner has whole sequences of every source, told apart by source.
+///
+/// Cost     per layer and rank: forward 2 and backward 2 exchanges of S x D values, and one of weights each way; of
+///          tagged tokens forward one of S x A more.
 class AllToAllDispatcher final : public TokenDispatcher {
  public:
   explicit AllToAllDispatcher(Mesh& mesh) : mesh_(mesh) {}
 
   ExpertRange owned_experts(int64_t num_experts) const override { return mesh_.owned_experts(num_experts); }
-  DispatchedTokens dispatch(const at::Tensor& x_TD, const at::Tensor& ids_TK, const at::Tensor& weights_TK,
-                            int64_t num_experts, int64_t layer) override;
-  at::Tensor combine(const at::Tensor& expert_out_RD, const DispatchedTokens& dispatched, int64_t layer) override;
+  DispatchedTokens dispatch(const RoutedTokens& tokens) override;
+  at::Tensor combine(const at::Tensor& expert_out_RD, const DispatchedTokens& dispatched) override;
 
   /// Of all dispatches so far.
   const DispatchTraffic& traffic() const { return traffic_; }

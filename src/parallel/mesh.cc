@@ -31,7 +31,8 @@ ExpertRange Mesh::owned_experts(int64_t num_experts, const char* what) const {
 OwnedExperts Mesh::owned_experts(const ModelConfig& config) const {
   if (!config.moe) return {};
   OwnedExperts owned{.ffn = owned_experts(config.moe->num_experts)};
-  if (config.moe->attention) owned.attention = owned_experts(config.moe->attention->num_experts, "attention.num_experts");
+  if (config.moe->attention)
+    owned.attention = owned_experts(config.moe->attention->num_experts, "attention.num_experts");
   return owned;
 }
 

@@ -148,8 +148,9 @@ void check_case(Mesh& mesh, const std::string& name, const Case& c) {
   for (int64_t layer = 0; layer < kLayers; ++layer) {
     weights.push_back(leaf(mine(p.weights[layer])));
     experts.push_back(leaf(p.experts[layer].narrow(0, owned.first, owned.count)));
-    const DispatchedTokens dispatched = dispatcher->dispatch(h, mine(p.ids[layer]), weights[layer], kExperts, layer);
-    h = dispatcher->combine(apply_experts(dispatched, experts[layer]), dispatched, layer);
+    const DispatchedTokens dispatched =
+        dispatcher->dispatch({h, mine(p.ids[layer]), weights[layer], kExperts, concat("layer ", layer)});
+    h = dispatcher->combine(apply_experts(dispatched, experts[layer]), dispatched);
     rows_sent += count_destinations(mine(p.ids[layer]), owned.count);
   }
   // A rank without tokens has no loss, and yet takes part in every exchange of the others' backward.
@@ -195,7 +196,7 @@ void check_dispatch_bits(Communicator& world, const std::string& name) {
   // Experts that scale each element have the same bits whatever the rows beside it.
   const at::Tensor scales = random_normal({kExperts, hidden}, 7, at::kFloat);
   const auto pass = [&](TokenDispatcher& through) {
-    const DispatchedTokens dispatched = through.dispatch(x, ids, weights, kExperts, 0);
+    const DispatchedTokens dispatched = through.dispatch({x, ids, weights, kExperts, "layer 0"});
     std::vector<at::Tensor> outputs;
     int64_t first = 0;
     const int64_t first_expert = through.owned_experts(kExperts).first;
@@ -204,7 +205,7 @@ void check_dispatch_bits(Communicator& world, const std::string& name) {
       outputs.push_back(dispatched.rows_RD.narrow(0, first, rows) * scales[first_expert + e]);
       first += rows;
     }
-    return through.combine(at::cat(outputs), dispatched, 0);
+    return through.combine(at::cat(outputs), dispatched);
   };
   LocalDispatcher local;
   const at::Tensor expected = pass(local), actual = pass(*dispatcher);

@@ -125,8 +125,8 @@ TEST_P(DispatcherTest, IdentityExpertsGiveTheTokensBack) {
       const at::Tensor ids =
           at::stack({at::arange(tokens, at::kLong) % kExperts, (at::arange(tokens, at::kLong) * 3 + 1) % kExperts}, 1);
       const at::Tensor weights = at::full({tokens, kTopK}, 0.5, at::kDouble);
-      const DispatchedTokens dispatched = dispatcher->dispatch(x, ids, weights, kExperts, 3);
-      const at::Tensor y = dispatcher->combine(dispatched.rows_RD, dispatched, 3);
+      const DispatchedTokens dispatched = dispatcher->dispatch({x, ids, weights, kExperts, "layer 3"});
+      const at::Tensor y = dispatcher->combine(dispatched.rows_RD, dispatched);
       EXPECT_TRUE(testing::near(y, x, 1e-15));
     });
   }
@@ -140,7 +140,7 @@ TEST(AllToAllDispatcherTest, SendsOneRowPerTokenAndDestination) {
     AllToAllDispatcher dispatcher(mesh);
     // Both experts of token 0 live on rank 0, token 1's on both ranks, token 2's both on rank 1.
     const at::Tensor ids = at::tensor(std::vector<int64_t>{0, 3, 1, 6, 4, 7}, at::kLong).view({3, 2});
-    dispatcher.dispatch(at::ones({3, kHidden}), ids, at::full({3, 2}, 0.5), kExperts, 0);
+    dispatcher.dispatch({at::ones({3, kHidden}), ids, at::full({3, 2}, 0.5), kExperts, "layer 0"});
     EXPECT_EQ(dispatcher.traffic().rows_sent, 4);
     EXPECT_EQ(dispatcher.traffic().rows_received, 4);
   });

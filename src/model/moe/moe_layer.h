@@ -9,17 +9,11 @@
 #include "model/layer_statistics.h"
 #include "model/moe/router.h"
 #include "model/moe/router_noise.h"
+#include "model/moe/router_stats.h"
 #include "model/moe/token_dispatcher.h"
 
 // T tokens, D hidden, E experts, K top-k, R rows in expert order, I width of an expert.
 namespace moe {
-
-/// How one MoE layer routed this rank's tokens; what losses and biases of routers are made of.
-struct RouterStats {
-  at::Tensor tokens_per_expert_E;  ///< int64: (token, slot) pairs of this rank's tokens per global expert
-  at::Tensor probability_sum_E;    ///< sum over tokens of probabilities over all experts; differentiable
-  Routing routing{};               ///< of each of them; undefined unless asked for
-};
 
 struct MoeWeights {
   RouterWeights router;
