@@ -51,32 +51,70 @@ TEST(WarningsTest, RanksWithoutRowsAreCounted) {
   EXPECT_THAT(warnings(train + "}"), IsEmpty());
 }
 
+/// What the stages of a pipeline warn of that converts with this router, balances like this and exports like this.
+std::vector<std::string> export_warned(const std::string& router, const std::string& balance, const std::string& format,
+                                       int top_k = 2, const std::string& scale = "{mode: k}") {
+  return warnings_of(effective_spec(load_pipeline_or_throw(
+      "apiVersion: moe/v1\nkind: Pipeline\nname: a\ninputs: {dense: {path: m}}\nstages:\n"
+      "  - {name: c, convert: {input: dense, ffn: {method: sequential, experts: 8, top_k: " +
+          std::to_string(top_k) + "}, router: {init: kaiming" + router + "}, scale: " + scale +
+          "}}\n  - {name: t, train: {input: c.model, steps: 1, balance: " + balance +
+          ", data: [{path: a.jsonl}]}}\n  - {name: u, train: {input: t.model, steps: 1, data: [{path: a.jsonl}]}}\n"
+          "  - {name: x, export: {input: u.model, format: " +
+          format + "}}\n",
+      "a.yaml", {}, {})));
+}
+
 /// What no stock architecture holds is said when the pipeline is checked, not after its trainings.
 TEST(WarningsTest, AnExportThatWillBeRefused) {
-  const auto warned = [](const std::string& router, const std::string& balance, const std::string& format) {
-    return warnings_of(effective_spec(load_pipeline_or_throw(
-        "apiVersion: moe/v1\nkind: Pipeline\nname: a\ninputs: {dense: {path: m}}\nstages:\n"
-        "  - {name: c, convert: {input: dense, ffn: {method: sequential, experts: 8, top_k: 2}, router: {init: "
-        "kaiming" +
-            router + "}, scale: {mode: k}}}\n  - {name: t, train: {input: c.model, steps: 1, balance: " + balance +
-            ", data: [{path: a.jsonl}]}}\n  - {name: u, train: {input: t.model, steps: 1, data: [{path: a.jsonl}]}}\n"
-            "  - {name: x, export: {input: u.model, format: " +
-            format + "}}\n",
-        "a.yaml", {}, {})));
-  };
   for (const char* format : {"auto", "mixtral", "granitemoeshared", "qwen2_moe"}) {
-    EXPECT_THAT(warned("", "quantile", format),
+    EXPECT_THAT(export_warned("", "quantile", format),
                 ElementsAre(AllOf(HasSubstr(std::string("stage x: export.format ") + format + " will be refused"),
-                                  HasSubstr("stage t gives routers selection biases (train.balance quantile"))));
-    EXPECT_THAT(warned(", score: sigmoid", "none", format), ElementsAre(HasSubstr("stage c gives routers sigmoid")));
-    EXPECT_THAT(warned(", topk_norm: one_plus", "none", format), ElementsAre(HasSubstr("topk_norm one_plus")));
-    EXPECT_THAT(warned("", "auxiliary", format), IsEmpty());
-    EXPECT_THAT(warned(", score: sigmoid, topk_norm: one_plus", "quantile", format),
-                ElementsAre(AllOf(HasSubstr("stage t gives routers selection biases (train.balance quantile"),
-                                  HasSubstr("stage c gives routers sigmoid scores"),
-                                  HasSubstr("stage c gives routers weights that do not sum to 1"))));
+                                  HasSubstr("stage t gives routers selection biases (train.balance quantile"),
+                                  HasSubstr("score sigmoid, glm4_moe and solar_open hold selection biases"))));
+    EXPECT_THAT(export_warned(", topk_norm: one_plus", "none", format), ElementsAre(HasSubstr("topk_norm one_plus")));
+    EXPECT_THAT(export_warned("", "none", format, 2, "{mode: k, alignment: mean_variance}"),
+                ElementsAre(HasSubstr("output biases (convert.scale.alignment mean_variance)")));
+    EXPECT_THAT(export_warned(", gate: mlp", "none", format),
+                ElementsAre(HasSubstr("not one linear layer (convert.router.gate mlp)")));
+    EXPECT_THAT(export_warned("", "auxiliary", format), IsEmpty());
   }
-  for (const char* format : {"native", "dense"}) EXPECT_THAT(warned("", "selection_bias", format), IsEmpty());
+  EXPECT_THAT(export_warned(", topk_norm: one_plus", "quantile", "auto"),
+              ElementsAre(AllOf(HasSubstr("no stock architecture holds that"), HasSubstr("topk_norm one_plus"))));
+  for (const char* format : {"native", "dense"}) EXPECT_THAT(export_warned("", "selection_bias", format), IsEmpty());
+}
+
+/// Sigmoid scores and selection biases go together: glm4_moe and solar_open have both, the others neither.
+TEST(WarningsTest, ScoresAndTheFormatsThatHaveThem) {
+  for (const char* balance : {"quantile", "selection_bias", "auxiliary"}) {
+    for (const char* format : {"auto", "glm4_moe", "solar_open"}) {
+      EXPECT_THAT(export_warned(", score: sigmoid", balance, format), IsEmpty()) << balance << " " << format;
+      EXPECT_THAT(export_warned(", score: sigmoid, topk_norm: raw", balance, format), IsEmpty());
+    }
+    EXPECT_THAT(
+        export_warned(", score: sigmoid", balance, "mixtral"),
+        ElementsAre(AllOf(HasSubstr("stage c gives routers sigmoid scores"), HasSubstr("mixtral does not hold that"))));
+    EXPECT_THAT(export_warned("", balance, "solar_open"),
+                ElementsAre(HasSubstr("stage c gives routers softmax scores (convert.router.score)")));
+  }
+  // Without a bias the largest sigmoid is that of the largest logit, and its weight is 1.
+  EXPECT_THAT(export_warned(", score: sigmoid", "auxiliary", "mixtral", 1), IsEmpty());
+  EXPECT_THAT(export_warned(", score: sigmoid", "quantile", "mixtral", 1), ElementsAre(HasSubstr("sigmoid scores")));
+}
+
+TEST(WarningsTest, WeightsOfOneExportAsGraniteInFloat32) {
+  const std::string granite = "granitemoeshared, dtype: float32";
+  EXPECT_THAT(export_warned(", topk_norm: unit", "auxiliary", granite, 3), IsEmpty());
+  EXPECT_THAT(export_warned(", topk_norm: unit", "auxiliary", "auto, dtype: float32", 3), IsEmpty());
+  EXPECT_THAT(export_warned(", topk_norm: unit", "auxiliary", "auto, dtype: bfloat16", 2), IsEmpty());
+  EXPECT_THAT(export_warned(", topk_norm: straight_through", "auxiliary", "auto, dtype: bfloat16", 3),
+              ElementsAre(HasSubstr("takes export.dtype float32")));
+  for (const char* format : {"mixtral", "qwen2_moe"}) {
+    EXPECT_THAT(export_warned(", topk_norm: unit", "auxiliary", format),
+                ElementsAre(HasSubstr("each of 2 experts the weight 1 (convert.router.topk_norm unit)")));
+  }
+  EXPECT_THAT(export_warned(", score: sigmoid, topk_norm: unit", "quantile", "auto"),
+              ElementsAre(HasSubstr("each of 2 experts the weight 1")));
 }
 
 /// A balance gives biases to routers alone: a dense model has none, neither when it stays one nor before a conversion.
