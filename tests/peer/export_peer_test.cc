@@ -55,6 +55,7 @@ const json kLlama3 = {{"rope_theta", 500000.0},
                         {"original_max_position_embeddings", 64}}}};
 const json kYarn = {
     {"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 64}}}};
+const json kWide = {{"head_dim", 48}};
 const json kLinear = {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}}}};
 
 struct Peer {
@@ -69,6 +70,9 @@ void PrintTo(const Peer& peer, std::ostream* out) {
 
 class ExportPeerTest : public ::testing::TestWithParam<Peer> {
  protected:
+  /// A class of line 5.
+  static bool has_solar_open() { return GetParam().version_begins == "5."; }
+
   void SetUp() override {
     if (!std::filesystem::exists(GetParam().python))
       GTEST_SKIP() << "no " << GetParam().name << " here: " << GetParam().python
@@ -231,6 +235,32 @@ TEST_P(ExportPeerTest, EveryRowLoadsAndGivesOurLogits) {
   add_made("rowF_llama_first_dense", mixed("llama", "renorm", {0, 88, 88}, 0), "qwen2_moe");
   add_made("rowF_qwen2_ends_dense", mixed("qwen2", "renorm", {0, 88, 0}, 48), "qwen2_moe");
   add_made("rowF_qwen2_middle_dense_raw", mixed("qwen2", "raw", {88, 0, 80}, 0), "qwen2_moe");
+  const auto sigmoid = [&](testing::MixtureSpec spec) {
+    spec.score = "sigmoid";
+    spec.selection_bias = true;
+    return spec;
+  };
+  const auto scaled = [&](testing::MixtureSpec spec) {
+    spec.scales = {1.7, 1.7, 1.7};
+    return spec;
+  };
+  const auto chosen = [&](testing::MixtureSpec spec, int64_t top_k) {
+    spec.top_k = top_k;
+    return spec;
+  };
+  add_made("rowE_llama3rope", sigmoid(made("llama", kLlama3, "renorm", 0)), "glm4_moe");
+  add_made("rowE_llama_shared_raw_scaled", scaled(sigmoid(made("llama", kTied, "raw", 100))), "glm4_moe", tied);
+  add_made("rowE_qwen2_shared", sigmoid(made("qwen2", kNoKeys, "renorm", 48)), "glm4_moe");
+  add_made("rowE_llama_top1", chosen(sigmoid(made("llama", kYarn, "straight_through", 48)), 1), "glm4_moe");
+  add_made("rowE_first_dense", sigmoid(mixed("llama", "renorm", {0, 88, 88}, 48)), "glm4_moe");
+  if (has_solar_open()) {
+    const auto solar = testing::export_spec("solar_open");
+    add_made("rowE_solar_llama3rope_shared", sigmoid(made("llama", kLlama3, "renorm", 48)), "solar_open", solar);
+    add_made("rowE_solar_wide_heads_raw_scaled", scaled(sigmoid(made("llama", kWide, "raw", 0))), "solar_open", solar);
+    add_made("rowE_solar_qwen2_tied", sigmoid(made("qwen2", kTied, "renorm", 100)), "solar_open", solar);
+  }
+  add_made("rowK_llama3rope_shared_top3", chosen(made("llama", kLlama3, "unit", 48), 3), "granitemoeshared");
+  add_made("rowK_qwen2", made("qwen2", kNoKeys, "straight_through", 0), "granitemoeshared");
   if (!HasFailure()) judge();
 }
 
