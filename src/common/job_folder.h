@@ -9,6 +9,12 @@
 
 namespace moe {
 
+/// Where a root keeps calibrations, for all its jobs. No job's files can have the names of what lies in it, not even
+/// those of a stage "calibrations".
+inline std::filesystem::path calibrations_path(const std::filesystem::path& root) {
+  return root / "calibrations";
+}
+
 /// The folder of one job of a pipeline: <root>/<job>/{checkpoints, attempts/<n>/, output-t<n>/}. Attempts count up;
 /// nothing of an earlier attempt is overwritten. Used by rank 0 alone, under the pipeline's lock; the names and paths
 /// by anyone.

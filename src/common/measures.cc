@@ -39,6 +39,15 @@ const std::vector<Measure>& measures() {
        .unit = "bytes",
        .help = "Most resident memory of a rank during the conversion, mapped weights included.",
        .of_result = true},
+      {.kind = "convert",
+       .name = "calibration_overlap",
+       .unit = "",
+       .help =
+           "Share of the calibration text's word 13-grams that stand in files that the pipeline evaluates on, if it "
+           "evaluates and the text has words.",
+       .of_result = true,
+       .is_optional = true,
+       .needs = "calibration.data"},
       // At step 0: the converted model before any training.
       {.kind = "convert",
        .name = "step0_loss",

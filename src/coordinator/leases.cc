@@ -8,6 +8,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "coordinator/operation.h"
+#include "pipeline/inputs.h"
 
 /// Gangs and leases: who runs what, and for how long that is believed.
 namespace moe {
@@ -141,6 +142,7 @@ v1::Lease Coordinator::lease_of(const v1::Job& job) const {
     model.set_digest(made->second.output_digest());
     model.set_is_output(true);
   }
+  for (const std::string& file : evaluation_files(pipeline.record.spec())) lease.add_evaluation_files(file);
   for (auto checkpoint = job.checkpoints().rbegin(); checkpoint != job.checkpoints().rend(); ++checkpoint)
     *lease.add_checkpoints() = *checkpoint;
   *lease.mutable_lease_duration() = TimeUtil::MillisecondsToDuration(options_.lease.count());

@@ -300,6 +300,23 @@ void for_each_document(const std::string& path, const Tokenizer* tokenizer, cons
   if (tokenizer != nullptr) kept.warn(path, *tokenizer);
 }
 
+void for_each_text(const std::string& path, const std::function<void(std::string_view text)>& visit) {
+  for_each_line(path, 0, [&](int64_t, const json& line) {
+    const std::string kind = kind_of(line);
+    if (kind == "text") {
+      if (!line["text"].is_string())
+        throw InvalidArgument(concat("`text` is ", line["text"].type_name(), "; expected a string"));
+      visit(line["text"].get_ref<const std::string&>());
+    } else if (kind != "ids") {
+      const bool is_instruction = kind == "instruction";
+      for (const ChatMessage& message : is_instruction ? instruction_messages(line, true) : messages_of(line)) {
+        visit(message.content);
+        visit(message.input);
+      }
+    }
+  });
+}
+
 std::vector<IdLine> read_text_documents(const std::string& path, const Tokenizer& tokenizer,
                                         const DocumentOptions& options) {
   std::vector<IdLine> all;

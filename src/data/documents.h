@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/chat/chat_encoding.h"
@@ -39,6 +40,10 @@ struct DocumentOptions {
 /// InvalidArgument that lists up to five bad lines as file:line.
 void for_each_document(const std::string& path, const Tokenizer* tokenizer, const DocumentOptions& options,
                        const std::function<void(const Document&)>& visit);
+
+/// Calls `visit` with each text of such a file as it stands there: {"text"}, each message of a chat, instruction, input
+/// and output. {"ids"} are none. Line by line: memory does not grow with the file. Throws as for_each_document does.
+void for_each_text(const std::string& path, const std::function<void(std::string_view text)>& visit);
 
 /// The ids of one line.
 struct IdLine {

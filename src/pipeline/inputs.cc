@@ -3,6 +3,8 @@
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/message.h>
 
+#include <algorithm>
+
 #include "common/error.h"
 #include "pipeline/defaults.h"
 #include "pipeline/kinds/kinds.h"
@@ -73,6 +75,21 @@ std::vector<StageInput> inputs_of(const v1::Stage& stage) {
   v1::Stage copy = stage;
   visit_inputs(copy, [&](const StageInput& input) { inputs.push_back(input); });
   return inputs;
+}
+
+std::vector<std::string> evaluation_files(const v1::PipelineSpec& spec) {
+  std::vector<std::string> files;
+  for (v1::Stage stage : spec.stages()) {
+    const JobKind* kind = kind_of(stage);
+    if (kind == nullptr) continue;
+    const std::string section = stage_kind(stage);
+    for (const std::string& field : kind->measured_data) {
+      visit_field(stage, join_path(section, field), "", false, [&](const StageInput& input) {
+        if (std::find(files.begin(), files.end(), input.value) == files.end()) files.push_back(input.value);
+      });
+    }
+  }
+  return files;
 }
 
 std::vector<std::string> model_references(const v1::Stage& stage) {

@@ -24,6 +24,9 @@ std::vector<StageInput> inputs_of(const v1::Stage& stage);
 /// The same in place: what `visit` writes into a value is kept.
 void visit_inputs(v1::Stage& stage, const std::function<void(StageInput& input)>& visit);
 
+/// Files that any stage of the pipeline measures models on, each once, in the order of the stages.
+std::vector<std::string> evaluation_files(const v1::PipelineSpec& spec);
+
 /// The models alone, as the stage names them.
 std::vector<std::string> model_references(const v1::Stage& stage);
 

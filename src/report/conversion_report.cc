@@ -54,6 +54,13 @@ std::string cost_text(const Measured& measured) {
                 " of memory.");
 }
 
+/// A sentence where the calibration text stands in files that models are evaluated on.
+std::string overlap_text(const Measured& measured) {
+  if (!measured.has("calibration_overlap") || measured["calibration_overlap"] <= 0) return "";
+  return concat(" ", fixed(measured["calibration_overlap"] * 100, 1),
+                " % of the calibration text's word 13-grams stand in files that the pipeline evaluates on.");
+}
+
 std::vector<std::string> cells_of(const StageReport& stage) {
   const Measured measured(stage);
   std::string with_all = small_text(measured["step0_all_kl_divergence"]);
@@ -94,13 +101,17 @@ std::string conversion_text(const StageReport& stage) {
                " of an even share, ", share_text(measured["step0_dead_expert_fraction"]),
                " of the experts dead; router logits deviate by ", fixed(measured["step0_router_logit_deviation"], 2));
   }
-  return text + "." + cost_text(measured);
+  return text + "." + overlap_text(measured) + cost_text(measured);
 }
 
 std::string conversions_html(const PipelineReport& report) {
   std::vector<std::vector<std::string>> rows;
+  std::string overlaps;
   for (const StageReport& stage : report.stages) {
-    if (is_done_conversion(stage)) rows.push_back(cells_of(stage));
+    if (!is_done_conversion(stage)) continue;
+    rows.push_back(cells_of(stage));
+    if (const std::string text = overlap_text(Measured(stage)); !text.empty())
+      overlaps += concat("<p>", escape_xml(stage.name), ":", text, "</p>\n");
   }
   if (rows.empty()) return "";
   const std::string caption = concat(
@@ -111,7 +122,8 @@ std::string conversions_html(const PipelineReport& report) {
   return concat(
       "<h2>Conversions</h2>\n",
       html_table(caption, {"", "loss", "KL", "KL, all experts", "FFN error", "load", "dead", "router", "cost"}, rows,
-                 true));
+                 true),
+      overlaps);
 }
 
 }  // namespace moe

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "checkpoint/checkpointer.h"
 #include "comm/communicator.h"
@@ -22,6 +23,9 @@ struct JobContext {
   std::filesystem::path job_path;      ///< checkpoints/ lies here and outlives attempts
   std::filesystem::path attempt_path;  ///< metrics.jsonl of this attempt
   std::filesystem::path output_path;   ///< does not exist yet; the job makes it, whole, as its last act
+  /// Where calibrations are kept for later conversions (convert/calibration_store.h): the same for all jobs of a root.
+  std::filesystem::path calibrations_path;
+  std::vector<std::string> evaluation_files;  ///< that the pipeline measures models on (pipeline/inputs.h)
   int attempt = 1;
   Configuration configuration;  ///< the stage and what its inputs hold; recorded with every result and checkpoint
   std::function<std::filesystem::path(const std::string& reference)>

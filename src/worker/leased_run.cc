@@ -134,6 +134,8 @@ class LeasedJob {
         .job_path = folder_.path(),
         .attempt_path = folder_.attempt_path(lease_.attempt()),
         .output_path = folder_.output_path(lease_.attempt()),
+        .calibrations_path = calibrations_path(run_.data_root),
+        .evaluation_files = {lease_.evaluation_files().begin(), lease_.evaluation_files().end()},
         .attempt = lease_.attempt(),
         .configuration = configuration,
         .model_path =

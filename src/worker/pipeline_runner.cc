@@ -15,6 +15,7 @@
 #include "common/job_folder.h"
 #include "pipeline/advance.h"
 #include "pipeline/configuration.h"
+#include "pipeline/inputs.h"
 #include "pipeline/pipeline_status.h"
 #include "report/run_summary.h"
 #include "worker/earlier_work.h"
@@ -171,6 +172,8 @@ class Run {
           .job_path = folder.path(),
           .attempt_path = folder.attempt_path(attempt),
           .output_path = folder.output_path(attempt),
+          .calibrations_path = calibrations_path(settings_.root),
+          .evaluation_files = evaluation_files(spec_),
           .attempt = attempt,
           .configuration = configuration,
           .model_path = [this](const std::string& reference) { return shared_model_path(reference); },

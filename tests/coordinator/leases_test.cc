@@ -32,6 +32,15 @@ TEST(LeasesTest, AGangThatAsksAgainGetsTheSameLease) {
   EXPECT_EQ(fixture.coordinator().acquire_lease({}).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST(LeasesTest, ALeaseNamesTheFilesThatThePipelineEvaluatesOn) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("g");
+  fixture.submit(testing::chain());
+  const v1::Lease lease = fixture.must_acquire("g");
+  EXPECT_EQ(lease.stage().name(), "convert");
+  EXPECT_THAT(lease.evaluation_files(), ::testing::ElementsAre("v.jsonl"));
+}
+
 TEST(LeasesTest, AGangWithAnotherDataRootIsRefusedByName) {
   CoordinatorFixture fixture;
   v1::RegisterGangRequest request;

@@ -164,5 +164,24 @@ TEST(KindsTest, EveryMeasureIsOfAKindAndOfFieldsThatItReads) {
   }
 }
 
+TEST_P(EveryKindTest, MeasuresOnDataThatItReads) {
+  for (const std::string& field : kind().measured_data) EXPECT_THAT(kind().data, ::testing::Contains(field));
+}
+
+TEST(KindsTest, EvaluationFilesAreThoseThatAnyStageMeasuresOnEachOnce) {
+  const LoadedPipeline loaded = load_pipeline(R"(apiVersion: moe/v1
+kind: Pipeline
+name: p
+inputs: {dense: {path: ./dense}}
+stages:
+  - {name: convert, convert: {input: dense, ffn: {method: m, experts: 8, top_k: 2}, calibration: {data: [{path: c.jsonl}]}}}
+  - {name: train, train: {input: convert.model, steps: 10, data: [{path: a.jsonl}], validation: [{path: v.jsonl}]}}
+  - gate: {name: fine, metric: train.validation_loss, op: "<", value: 3}
+  - {name: evaluate, evaluate: {input: train.model, data: [{path: e.jsonl}, {path: v.jsonl}]}}
+)",
+                                              "a.yaml", {}, {});
+  EXPECT_THAT(evaluation_files(loaded.spec), ElementsAre("v.jsonl", "e.jsonl"));
+}
+
 }  // namespace
 }  // namespace moe

@@ -33,6 +33,7 @@ JobKind evaluate_kind() {
       .leaves = Artifact::kEvaluation,
       .models = {"input", "baseline"},
       .data = {"data"},
+      .measured_data = {"data"},
       .effects =
           {
               {"EvaluateSpec.input", kContents},

@@ -47,6 +47,8 @@ struct JobKind {
   std::vector<std::string> models;
   /// Fields that list data files, dotted likewise.
   std::vector<std::string> data;
+  /// Those of `data` on which models are measured: text that a model was fitted to should not stand in them.
+  std::vector<std::string> measured_data = {};
   /// What a changed value means, for every field of its messages (field_effects.h).
   std::map<std::string, FieldEffect> effects;
   /// Fills in what a file left out. What depends on the model stays absent: the runner settles it.

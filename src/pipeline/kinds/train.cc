@@ -144,6 +144,7 @@ JobKind train_kind() {
       .leaves = Artifact::kTrainedModel,
       .models = {"input"},
       .data = {"data", "validation"},
+      .measured_data = {"validation"},
       .effects =
           {
               {"TrainSpec.input", kContents},

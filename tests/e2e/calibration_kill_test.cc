@@ -1,0 +1,157 @@
+// kill -9 of one rank while a conversion is calibrated: nothing is left half-written, and the same command again makes
+// the bytes of a conversion that was never stopped, from what was kept before the kill.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "common/file_io.h"
+#include "testing/process_file.h"
+#include "testing/subprocess.h"
+#include "testing/temp_dir.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kRanks = 2;
+
+constexpr char kPipeline[] = R"(apiVersion: moe/v1
+kind: Pipeline
+name: calibrated
+inputs: {dense: {path: examples/base-7m}}
+stages:
+  - name: convert
+    convert:
+      input: dense
+      ffn: {method: residual, experts: 7, shared_experts: 1, top_k: 2}
+      router: {init: hidden_clustering}
+      calibration: {tokens: 16384, data: [{path: examples/data/maths.train.jsonl}, {path: examples/data/books.train.jsonl}]}
+)";
+
+/// Everything that a conversion wrote, without the record of how it went.
+std::map<std::string, std::string> made(const fs::path& out) {
+  std::map<std::string, std::string> files;
+  for (const auto& folder : fs::directory_iterator(out / "convert")) {
+    const std::string name = folder.path().filename();
+    if (!name.starts_with("output-t") || !fs::exists(folder.path() / "STAGE.json")) continue;
+    EXPECT_TRUE(files.empty()) << "two outputs";
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      if (entry.path().filename() != "STAGE.json") files[entry.path().filename()] = xxh3_hex_of_file(entry.path());
+    }
+  }
+  return files;
+}
+
+/// The calibration's files, those of an interrupted write apart, which have other names than what is read.
+std::map<std::string, std::string> kept(const fs::path& out) {
+  std::map<std::string, std::string> files;
+  std::error_code missing;
+  for (const auto& entry : fs::recursive_directory_iterator(out / "calibrations", missing)) {
+    const fs::path& path = entry.path();
+    if (path.extension() == ".json" || path.extension() == ".safetensors")
+      files[path.filename()] = xxh3_hex_of_file(path);
+  }
+  return files;
+}
+
+bool has_part(const fs::path& out, const std::string& beginning) {
+  std::error_code missing;
+  for (const auto& entry : fs::recursive_directory_iterator(out / "calibrations", missing)) {
+    const std::string name = entry.path().filename();
+    if (name.starts_with(beginning) && name.ends_with(".json")) return true;
+  }
+  return false;
+}
+
+class CalibrationKillTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = new testing::TempDir;
+    write_file_atomically(*folder_ / "calibrated.yaml", kPipeline);
+    const testing::ProcessResult result = run(undisturbed());
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+  }
+  static void TearDownTestSuite() { delete folder_; }
+
+  static fs::path undisturbed() { return *folder_ / "undisturbed"; }
+
+  static testing::ProcessResult run(const fs::path& out) {
+    return testing::run_process(testing::worker_command(kRanks, {"run", *folder_ / "calibrated.yaml", "--out", out}),
+                                {}, MOE_SOURCE_DIR);
+  }
+
+  /// Processes whose command line starts with moe-worker and names the output folder.
+  static std::vector<pid_t> ranks_of(const fs::path& out) {
+    std::vector<pid_t> found;
+    for (const auto& entry : fs::directory_iterator("/proc")) {
+      const std::string name = entry.path().filename();
+      if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+      const std::string command = testing::read_process_file(name, "cmdline");
+      if (command.rfind(testing::worker_path(), 0) == 0 && command.find(out.string()) != std::string::npos)
+        found.push_back(std::stoi(name));
+    }
+    return found;
+  }
+
+  /// Runs, and kills one rank as soon as `moment` holds.
+  static void run_and_kill(const fs::path& out, const std::function<bool()>& moment) {
+    bool killed = false;
+    std::thread killer([&] {
+      const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(3);
+      while (std::chrono::steady_clock::now() < deadline && made(out).empty()) {
+        const std::vector<pid_t> ranks = ranks_of(out);
+        if (static_cast<int>(ranks.size()) == kRanks && moment()) {
+          killed = kill(ranks.back(), SIGKILL) == 0;
+          return;
+        }
+        std::this_thread::yield();
+      }
+    });
+    const testing::ProcessResult result = run(out);
+    killer.join();
+    ASSERT_TRUE(killed) << "it ended before the moment came: " << result.err;
+    EXPECT_NE(result.exit_code, 0) << "mpirun must fail when a rank is killed";
+    EXPECT_TRUE(made(out).empty()) << "there is an output";
+    for (const auto& [name, digest] : kept(out)) EXPECT_EQ(digest, kept(undisturbed()).at(name)) << name;
+  }
+
+  /// Goes on, and returns its log.
+  static std::string finish_and_compare(const fs::path& out) {
+    const testing::ProcessResult result = run(out);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_GT(made(out).size(), 3U);
+    EXPECT_EQ(made(out), made(undisturbed()));
+    EXPECT_EQ(kept(out), kept(undisturbed()));
+    return result.err;
+  }
+
+  static testing::TempDir* folder_;
+};
+testing::TempDir* CalibrationKillTest::folder_ = nullptr;
+
+TEST_F(CalibrationKillTest, WhileImportanceIsMeasuredItBeginsAnewFromTheRows) {
+  const fs::path out = *folder_ / "measuring";
+  run_and_kill(out, [&] { return has_part(out, "rows"); });
+  const std::string log = finish_and_compare(out);
+  EXPECT_THAT(log, ::testing::HasSubstr("event=calibration_reused"));
+  EXPECT_THAT(log, ::testing::Not(::testing::HasSubstr("event=calibration_damaged")));
+}
+
+TEST_F(CalibrationKillTest, WhileLayersArePlannedItGoesOnWithTheImportance) {
+  const fs::path out = *folder_ / "planning";
+  run_and_kill(out, [&] { return has_part(out, "importance"); });
+  EXPECT_THAT(finish_and_compare(out), ::testing::HasSubstr("groups=\"router 7\""));
+}
+
+}  // namespace
+}  // namespace moe
