@@ -107,6 +107,10 @@ std::vector<std::string> changes_of_neurons(const ModelConfig& config) {
 std::vector<std::string> reasons_against(const ModelDirectory& model, const v1::ExportSpec&) {
   const ModelConfig& config = model.config();
   if (!config.moe) return {"it is dense already"};
+  if (config.moe->attention) {
+    return {concat("its attention is ", config.moe->attention->num_experts,
+                   " experts: only those of feed-forward layers are put back")};
+  }
   if (is_narrower(config)) {
     if (!config.moe->has_output_bias) return {};
     return {concat("its only expert has an output bias (scale.alignment mean_variance), which an FFN of ",

@@ -60,6 +60,9 @@ void add_router_notes(const std::string& layout, const MoeConfig& moe, std::vect
                " experts: routers are multiplied by 2^-40, so that they choose the same and weigh each by 1/",
                moe.top_k, ", and down projections by ", moe.top_k, "; load it in the dtype of its files"));
   }
+  if (moe.router_noise != "none")
+    notes.push_back(
+        concat("the ", moe.router_noise, " noise of training is left out, as it is when the model is used"));
   if (has_sigmoid_routers(layout) && moe.has_selection_bias)
     notes.emplace_back("selection biases are e_score_correction_bias, in float32");
 }

@@ -23,6 +23,11 @@ void add_common_reasons(const ModelConfig& config, Reasons& reasons) {
     reasons.push_back(concat("RoPE turns ", config.rope.rotary_dims, " of ", config.head_dim, " elements of a head"));
   if (config.attention_window) reasons.push_back(concat("attention sees ", *config.attention_window, " tokens only"));
   const MoeConfig& moe = *config.moe;
+  if (moe.attention) {
+    reasons.push_back(concat("attention of ", moe.attention->num_experts,
+                             " experts: that of stock mixtures sees all tokens in every head"));
+  }
+  if (moe.num_experts == 0) return;
   if (moe.router != "linear")
     reasons.push_back(concat("router ", moe.router, ": those of stock mixtures are one linear layer"));
   if (moe.has_output_bias) {
@@ -113,9 +118,10 @@ std::vector<std::string> stock_reasons_against(const std::string& layout, const 
                                                const v1::ExportSpec& spec) {
   const ModelConfig& config = model.config();
   if (!config.moe) return {"it is a dense model, which stock clients read as it is"};
-  const std::string dtype = written_dtype(model, spec);
   Reasons reasons;
   add_common_reasons(config, reasons);
+  if (config.moe->num_experts == 0) return reasons;  // of attention alone
+  const std::string dtype = written_dtype(model, spec);
   add_score_reasons(layout, *config.moe, reasons);
   add_weight_reasons(layout, *config.moe, dtype, reasons);
   add_dense_layer_reasons(layout, config, reasons);

@@ -24,6 +24,7 @@ ModelConfig mixture_config(const MixtureSpec& spec) {
   moe.score = spec.score;
   moe.has_selection_bias = spec.selection_bias;
   moe.has_output_bias = spec.output_bias;
+  moe.attention = spec.attention;
   config.moe = moe;
   return config;
 }

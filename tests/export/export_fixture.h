@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct MixtureSpec {
   std::vector<int64_t> widths{12, 12};
   std::vector<int64_t> shared{0, 0};
   std::vector<double> scales{1, 1};
+  std::optional<AttentionExperts> attention{};
   nlohmann::json keys = nlohmann::json::object();  ///< put over those of config.json
 };
 

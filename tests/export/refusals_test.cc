@@ -73,6 +73,40 @@ TEST_F(ExportTest, HeadsThatDoNotMakeUpTheHiddenSize) {
   EXPECT_THAT(refusal(native(), export_spec()), HasSubstr("4 * 12 is not 32"));
 }
 
+TEST_F(ExportTest, SelectionBiasesOfSoftmaxes) {
+  write_mixture(native(), {.selection_bias = true});
+  for (const char* format : {"mixtral", "granitemoeshared", "qwen2_moe", "auto"}) {
+    EXPECT_THAT(refusal(native(), export_spec(format)),
+                AllOf(HasSubstr("selection biases"), HasSubstr("balance: auxiliary"), HasSubstr("score sigmoid")));
+  }
+  EXPECT_THAT(refusal(native(), export_spec("solar_open")), HasSubstr("its router has softmax scores"));
+}
+
+TEST_F(ExportTest, WeightsOfOneThatNoRouterGives) {
+  write_mixture(native(), {.topk_norm = "unit"});
+  EXPECT_THAT(refusal(native(), export_spec("mixtral")),
+              HasSubstr("weights of 1 for each of 2 experts (topk_norm unit): routers of mixtral choose by"));
+  write_mixture(folder_ / "biased", {.topk_norm = "unit", .score = "sigmoid", .selection_bias = true});
+  EXPECT_THAT(refusal(folder_ / "biased", export_spec()),
+              AllOf(HasSubstr("routers of glm4_moe give sigmoids, or sigmoids that sum to 1"),
+                    HasSubstr("selection biases"), HasSubstr("its router has sigmoid scores")));
+}
+
+/// Attention of experts is nobody's but ours, whatever its feed-forward layers are.
+TEST_F(ExportTest, AttentionExperts) {
+  testing::MixtureSpec spec;
+  spec.attention = AttentionExperts();
+  spec.attention->num_experts = 2;
+  spec.attention->top_k = 1;
+  spec.attention->query_heads = 2;
+  spec.attention->kv_heads = 1;
+  spec.attention->layers = {1, 1};
+  spec.attention->output_scale = {1, 1};
+  write_mixture(native(), spec);
+  EXPECT_THAT(refusal(native(), export_spec()), HasSubstr("attention of 2 experts: that of stock mixtures"));
+  EXPECT_THAT(refusal(native(), export_spec("dense")), HasSubstr("its attention is 2 experts"));
+}
+
 TEST_F(ExportTest, FillingThatMoreThanDoublesTheExperts) {
   write_mixture(native(), {.widths = {4, 28}});
   EXPECT_EQ(refusal(native(), export_spec()), "");
