@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "checkpoint/dtypes.h"
+#include "convert/attention_request.h"
 #include "convert/request_check.h"
 
 namespace moe {
@@ -13,39 +14,65 @@ ModelConfig converted_config(const ConvertRequest& request, const std::string& s
   const v1::ConvertSpec& spec = request.spec;
   MoeConfig moe;
   moe.base_model_type = config.model_type;
-  moe.num_experts = spec.ffn().experts();
-  moe.top_k = spec.ffn().top_k();
   moe.expert_widths.assign(config.num_layers, 0);
   moe.shared_widths.assign(config.num_layers, 0);
   moe.output_scale.assign(config.num_layers, 1);
-  moe.score = router_score(spec);
-  moe.topk_norm = spec.router().topk_norm();
-  moe.conversion = {{"method", spec.ffn().method()},       {"seed", request.seed},
-                    {"router_init", spec.router().init()}, {"router_scaling", spec.router().scaling()},
-                    {"scale_mode", spec.scale().mode()},   {"source_digest", source_digest}};
+  moe.conversion = {{"seed", request.seed}, {"source_digest", source_digest}};
+  if (spec.has_ffn()) {
+    moe.num_experts = spec.ffn().experts();
+    moe.top_k = spec.ffn().top_k();
+    moe.score = router_score(spec.router());
+    moe.topk_norm = spec.router().topk_norm();
+    moe.conversion.update({{"method", spec.ffn().method()},
+                           {"router_init", spec.router().init()},
+                           {"router_scaling", spec.router().scaling()},
+                           {"scale_mode", spec.scale().mode()}});
+  }
+  if (spec.has_attention()) {
+    const v1::AttentionExpertsSpec& attention = spec.attention();
+    moe.attention = attention_experts_of(attention, config);
+    moe.conversion["attention"] = {{"grouping", attention.grouping()},
+                                   {"router_init", attention.router().init()},
+                                   {"router_scaling", attention.router().scaling()},
+                                   {"scale_mode", attention.scale().mode()}};
+  }
   config.moe = moe;
   return config;
 }
 
 }  // namespace
 
+const ConversionMethod& method_of(const ConvertRequest& request) {
+  static const ConversionMethod none{
+      .summary = "FFNs stay dense", .plan = {}, .widths = [](const auto&, const auto&) { return LayerWidths(); }};
+  return request.spec.has_ffn() ? request.methods.at(request.spec.ffn().method()) : none;
+}
+
 Conversion::Conversion(const ConvertRequest& asked, std::map<std::string, std::string> model_digests)
     : request(asked),
       spec(asked.spec),
       digests(std::move(model_digests)),
       config(converted_config(asked, digests.at(asked.source.path().string()))),
-      method(asked.methods.at(spec.ffn().method())),
+      method(method_of(asked)),
       options(method.options, spec),
       source(asked.source),
-      is_mixture(mixtures_of(spec.ffn(), config)),
+      is_mixture(mixtures_of(spec, config)),
       dtype_(spec.dtype() == "source" ? std::nullopt : scalar_type_of(spec.dtype() == "float32" ? "F32" : "BF16")) {
   for (const ModelDirectory* const other : asked.others) others.emplace_back(*other);
+}
+
+bool Conversion::is_before_experts(int64_t layer) const {
+  for (; layer < config.num_layers; ++layer) {
+    if (is_mixture[layer] || config.has_attention_experts(layer)) return true;
+  }
+  return false;
 }
 
 std::string Conversion::source_of(const TensorId& id) const {
   TensorId source_id = id;
   source_id.expert = kNoExpert;
-  if (id.part == TensorPart::kRouter || id.part == TensorPart::kRouterGain) source_id.part = TensorPart::kUp;
+  if (id.part == TensorPart::kRouter || id.part == TensorPart::kRouterGain)
+    source_id.part = id.routes_attention ? TensorPart::kQuery : TensorPart::kUp;
   if (id.part == TensorPart::kOutputBias) source_id.part = TensorPart::kDown;
   return tensor_name(source.config(), source_id);
 }

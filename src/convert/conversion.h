@@ -12,6 +12,7 @@
 
 #include "convert/converter.h"
 #include "convert/dense_source.h"
+#include "convert/planned_attention.h"
 #include "convert/planned_layer.h"
 #include "model/tensor_id.h"
 
@@ -19,10 +20,15 @@ namespace moe {
 
 /// A layer between planning and writing, and what is kept of it.
 struct ConvertedLayer {
-  std::optional<PlannedLayer> planned;  ///< absent: the layer stays dense
-  at::Tensor router;                    ///< as it will be written
-  nlohmann::json report;
+  std::optional<PlannedLayer> planned{};        ///< absent: the FFN stays dense
+  at::Tensor router{};                          ///< as it will be written
+  std::optional<PlannedAttention> attention{};  ///< absent: the attention stays dense
+  at::Tensor attention_router{};                ///< as it will be written
+  nlohmann::json report{};
 };
+
+/// ffn.method; of a conversion of attention alone one that needs nothing and is not asked to plan.
+const ConversionMethod& method_of(const ConvertRequest& request);
 
 /// One conversion under way: what planning its layers (convert/layer_planner.h), writing them
 /// (convert/conversion_output.h) and describing the whole (convert/converter.cc) share. Every rank has one.
@@ -34,8 +40,11 @@ struct Conversion {
   /// That router.init makes.
   int64_t router_rows() const { return spec.ffn().experts() / router_group(); }
 
+  /// Whether a layer from this one on is changed.
+  bool is_before_experts(int64_t layer) const;
+
   /// The tensor of the source that a tensor of the output is, or is cut from. The router, which is new, takes after the
-  /// up projection.
+  /// up projection, that of attention after the query's.
   std::string source_of(const TensorId& id) const;
   /// Type of a tensor of the output that is, or is cut from, this one of the source.
   at::ScalarType out_type(const std::string& source_tensor) const;
@@ -52,7 +61,7 @@ struct Conversion {
   const MethodOptions options;
   const DenseSource source;
   std::deque<DenseSource> others;
-  const std::vector<bool> is_mixture;  ///< [layers]
+  const std::vector<bool> is_mixture;  ///< [layers]: whether the FFN becomes one
   std::vector<ConvertedLayer> layers;  ///< that are planned
 
  private:

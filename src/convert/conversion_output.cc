@@ -54,23 +54,24 @@ PlannedLayer::Models ConversionOutput::stored_models() const {
 void ConversionOutput::write_layer(int64_t layer) {
   if (!writer_) return;
   const ModelDirectory& source = conversion_.request.source;
-  const auto write = [&](const TensorSpec& spec, const at::Tensor& tensor) {
-    writer_->write(spec.name, tensor.to(conversion_.output_type(spec.id)));
-  };
-  if (!conversion_.is_mixture[layer]) {
-    for (const TensorSpec& spec : specs_.layers[layer]) write(spec, source.tensor(spec.name));
-    return;
-  }
-  const PlannedLayer& planned = *conversion_.layers[layer].planned;
+  const ConvertedLayer& planned = conversion_.layers[layer];
   const PlannedLayer::Models models = stored_models();
-  std::vector<at::Tensor> downs = planned.routed_downs(conversion_.output_type({TensorPart::kDown, layer, 0}), models);
+  const auto type_of = [&](const TensorSpec& spec) { return conversion_.output_type(spec.id); };
+  const auto write = [&](const TensorSpec& spec, const at::Tensor& tensor) {
+    writer_->write(spec.name, tensor.to(type_of(spec)));
+  };
+  std::vector<at::Tensor> downs;
+  if (planned.planned)
+    downs = planned.planned->routed_downs(conversion_.output_type({TensorPart::kDown, layer, 0}), models);
   for (const TensorSpec& spec : specs_.layers[layer]) {
     if (spec.id.is_routed() && spec.id.part == TensorPart::kDown) {
       write(spec, std::exchange(downs.at(spec.id.expert), {}));
-    } else if (planned.makes(spec.name)) {
-      write(spec, planned.tensor(spec.name, conversion_.output_type(spec.id), models));
+    } else if (planned.planned && planned.planned->makes(spec.name)) {
+      write(spec, planned.planned->tensor(spec.name, type_of(spec), models));
+    } else if (planned.attention && planned.attention->makes(spec.name)) {
+      write(spec, planned.attention->tensor(spec.name, type_of(spec), models));
     } else if (spec.id.part == TensorPart::kRouter) {
-      write(spec, conversion_.layers[layer].router);
+      write(spec, spec.id.routes_attention ? planned.attention_router : planned.router);
     } else if (spec.id.part == TensorPart::kRouterGain) {
       write(spec, at::zeros(spec.shape));
     } else {
@@ -84,17 +85,22 @@ void ConversionOutput::finish_weights() {
   if (writer_) writer_->write_config(conversion_.config);
 }
 
-/// The neurons of layers whose experts are copies of neurons.
+/// The neurons of layers whose experts are copies of neurons, and the heads of attention's experts.
 void ConversionOutput::write_indices() {
   std::vector<std::pair<std::string, at::Tensor>> indices;
   for (size_t i = 0; i < conversion_.layers.size(); ++i) {
     const auto layer = static_cast<int64_t>(i);
-    if (!conversion_.is_mixture[layer]) continue;
-    const PlannedLayer& planned = *conversion_.layers[i].planned;
-    if (at::Tensor neurons = planned.expert_neurons(); neurons.defined())
-      indices.emplace_back(conversion_indices_name(layer), neurons);
-    if (at::Tensor neurons = planned.shared_neurons(); neurons.defined())
-      indices.emplace_back(shared_indices_name(layer), neurons);
+    const ConvertedLayer& planned = conversion_.layers[i];
+    const auto add = [&](const std::string& name, const at::Tensor& numbers) {
+      if (numbers.defined()) indices.emplace_back(name, numbers);
+    };
+    if (planned.attention) {
+      add(query_heads_name(layer), planned.attention->query_heads());
+      add(kv_heads_name(layer), planned.attention->kv_heads());
+    }
+    if (!planned.planned) continue;
+    add(conversion_indices_name(layer), planned.planned->expert_neurons());
+    add(shared_indices_name(layer), planned.planned->shared_neurons());
   }
   if (indices.empty()) return;
   std::vector<SafetensorsWriter::Spec> specs;

@@ -33,7 +33,7 @@ class ConversionOutput {
   void write_layer(int64_t layer);
   /// Ends the weights: the model can be opened where it is, aside.
   void finish_weights();
-  /// Adds the neurons of the experts and the report, and takes its place.
+  /// Adds the neurons and heads of the experts and the report, and takes its place.
   void commit(const nlohmann::json& report);
 
  private:

@@ -96,15 +96,24 @@ class Converter {
   /// Before any work on it.
   void require_enough_text() {
     const ConversionMethod& method = conversion_.method;
-    const RouterInit& router_init = router_inits().at(conversion_.spec.router().init());
+    const v1::ConvertSpec& spec = conversion_.spec;
     at::Tensor documents = at::full({1}, static_cast<int64_t>(pass_->text().cu_seqlens.size()) - 1, at::kLong);
     world_.all_reduce_sum(documents, "calibration documents");
     const TextSize size{.documents = documents.item<int64_t>(), .tokens = pass_->text().total_tokens};
-    std::string problem =
-        method.text_problem ? method.text_problem(conversion_.spec.ffn(), conversion_.options, size) : "";
-    if (problem.empty() && !method.has_router && router_init.text_problem)
-      problem = router_init.text_problem(conversion_.router_rows(), size.tokens);
+    std::string problem = method.text_problem ? method.text_problem(spec.ffn(), conversion_.options, size) : "";
+    if (problem.empty() && spec.has_ffn() && !method.has_router)
+      problem = too_little_for_router("", spec.router(), conversion_.router_rows());
+    if (problem.empty() && spec.has_attention())
+      problem = too_little_for_router("attention.", spec.attention().router(),
+                                      conversion_.config.moe->attention->num_routed());
     if (!problem.empty()) throw_agreed<InvalidArgument>("convert: " + problem);
+  }
+
+  /// Why there are too few tokens for a router of so many rows, as the end of an error; empty if there are enough.
+  std::string too_little_for_router(const std::string& section, const v1::RouterSpec& router, int64_t rows) const {
+    const RouterInit& init = router_inits().at(router.init());
+    const std::string problem = init.text_problem ? init.text_problem(rows, pass_->text().total_tokens) : "";
+    return problem.empty() ? problem : section + problem;
   }
 
   /// Experts that are made for what another router would send them.
@@ -132,17 +141,28 @@ class Converter {
   json describe() const {
     const v1::ConvertSpec& spec = conversion_.spec;
     const MoeConfig& moe = *conversion_.config.moe;
-    json report = {{"method", spec.ffn().method()},
-                   {"experts", spec.ffn().experts()},
-                   {"top_k", spec.ffn().top_k()},
-                   {"seed", request_.seed},
-                   {"router_init", spec.router().init()},
-                   {"router_scaling", spec.router().scaling()},
-                   {"scale_mode", spec.scale().mode()},
-                   {"score", moe.score},
-                   {"topk_norm", spec.router().topk_norm()},
+    json report = {{"seed", request_.seed},
                    {"source", {{"path", request_.source.path().string()}, {"digest", moe.conversion["source_digest"]}}},
                    {"layers", json::array()}};
+    if (spec.has_ffn()) {
+      report.update({{"method", spec.ffn().method()},
+                     {"experts", spec.ffn().experts()},
+                     {"top_k", spec.ffn().top_k()},
+                     {"router_init", spec.router().init()},
+                     {"router_scaling", spec.router().scaling()},
+                     {"scale_mode", spec.scale().mode()},
+                     {"score", moe.score},
+                     {"topk_norm", spec.router().topk_norm()}});
+    }
+    if (spec.has_attention()) {
+      report["attention"] = moe.conversion["attention"];
+      report["attention"].update({{"experts", moe.attention->num_experts},
+                                  {"top_k", moe.attention->top_k},
+                                  {"always_on", moe.attention->always_on},
+                                  {"kv_mode", moe.attention->kv_mode},
+                                  {"score", moe.attention->score},
+                                  {"topk_norm", moe.attention->topk_norm}});
+    }
     if (!conversion_.options.values().empty()) report["options"] = conversion_.options.values();
     for (const ConvertedLayer& layer : conversion_.layers) report["layers"].push_back(layer.report);
     for (const DenseSource& other : conversion_.others) {

@@ -66,7 +66,7 @@ LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& 
   const MoeOptions options{.num_experts = spec.ffn().experts(),
                            .router = {.top_k = spec.ffn().top_k(),
                                       .topk_norm = parse_topk_norm(spec.router().topk_norm()),
-                                      .score = parse_router_score(router_score(spec))},
+                                      .score = parse_router_score(router_score(spec.router()))},
                            .is_gated = request.config.is_gated};
   LocalDispatcher dispatcher;
   const at::Tensor& x = request.features.converted_ffn_inputs_TD;

@@ -11,6 +11,7 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "convert/output_scale.h"
+#include "convert/router_init.h"
 #include "model/layer.h"
 #include "model/moe/moe_layer.h"
 
@@ -31,24 +32,45 @@ void add_widths(const LayerWidths& widths, json& layer_report) {
 
 }  // namespace
 
-LayerPlanner::LayerPlanner(Conversion& conversion, CalibrationPass* pass, Communicator& world)
-    : conversion_(conversion),
-      pass_(pass),
-      world_(world),
-      router_init_(router_inits().at(conversion.spec.router().init())) {}
-
 void LayerPlanner::plan(int64_t layer) {
+  const bool is_mixture = conversion_.is_mixture[layer],
+             has_attention_experts = conversion_.config.has_attention_experts(layer),
+             sees_text = pass_ != nullptr && conversion_.is_before_experts(layer);
+  Layer dense;
+  agree(world_, concat("load layer ", layer), [&] {
+    if (!sees_text && !(is_mixture && conversion_.method.needs.weights)) return;
+    dense = conversion_.source.layer(layer);
+    conversion_.release_layer(layer);
+    if (!sees_text) return;
+    if (has_attention_experts) {
+      pass_->enter(dense);
+    } else {
+      pass_->attend(dense);
+    }
+  });
+  ConvertedLayer converted{.report = {{"layer", layer}}};
+  if (has_attention_experts) {
+    const at::Tensor attention_TD = attention_.plan(layer, dense, converted);
+    agree(world_, concat("attend in layer ", layer), [&] {
+      if (sees_text) pass_->attend(dense, attention_TD);
+    });
+  }
+  if (is_mixture) {
+    plan_ffn(layer, dense, converted);
+  } else {
+    // The text goes through it as it is, to the experts behind it.
+    agree(world_, concat("pass layer ", layer), [&] {
+      if (sees_text) pass_->advance_unchanged(dense);
+    });
+    converted.report["dense"] = true;
+  }
+  conversion_.layers.push_back(std::move(converted));
+}
+
+void LayerPlanner::plan_ffn(int64_t layer, const Layer& dense, ConvertedLayer& converted) {
   const v1::ConvertSpec& spec = conversion_.spec;
   const ConversionMethod& method = conversion_.method;
   const ModelConfig& dense_config = conversion_.source.config();
-  if (!conversion_.is_mixture[layer]) return pass_by(layer);
-  Layer dense;
-  agree(world_, concat("load layer ", layer), [&] {
-    if (pass_ == nullptr && !method.needs.weights) return;
-    dense = conversion_.source.layer(layer);
-    conversion_.release_layer(layer);
-    if (pass_ != nullptr) pass_->attend(dense);
-  });
   if (pass_ != nullptr) {
     const LayerFeatures& features = pass_->features();
     require_finite(fit_request(layer, dense),
@@ -80,14 +102,15 @@ void LayerPlanner::plan(int64_t layer) {
   const at::Tensor router = (method.has_router ? planned.plan().router_ED : initial_router(layer, inputs.importance))
                                 .to(conversion_.output_type({TensorPart::kRouter, layer}));
 
-  json report = {{"layer", layer}};
+  json& report = converted.report;
   add_widths(planned.widths(), report);
   const double scale = pass_ != nullptr ? fit(planned, router, layer, dense, report)
                                         : closed_form_scale(spec.scale().mode(), spec.ffn().experts(),
                                                             spec.ffn().top_k(), spec.scale().value());
   conversion_.config.moe->output_scale[layer] = scale;
   report["output_scale"] = scale;
-  conversion_.layers.push_back({std::move(planned), router, std::move(report)});
+  converted.planned.emplace(std::move(planned));
+  converted.router = router;
 }
 
 /// The planned layer on the text: its scale, what the report says, and the converted stream behind it.
@@ -105,19 +128,6 @@ double LayerPlanner::fit(const PlannedLayer& planned, const at::Tensor& router, 
   return fitted.scale;
 }
 
-void LayerPlanner::pass_by(int64_t layer) {
-  const std::vector<bool>& is_mixture = conversion_.is_mixture;
-  const bool is_last = std::find(is_mixture.begin() + layer, is_mixture.end(), true) == is_mixture.end();
-  agree(world_, concat("load layer ", layer), [&] {
-    if (pass_ == nullptr || is_last) return;
-    const Layer dense = conversion_.source.layer(layer);
-    conversion_.release_layer(layer);
-    pass_->attend(dense);
-    pass_->advance_unchanged(dense);
-  });
-  conversion_.layers.push_back({std::nullopt, {}, json{{"layer", layer}, {"dense", true}}});
-}
-
 /// What router.init makes. [experts, hidden]
 at::Tensor LayerPlanner::initial_router(int64_t layer, const Importance* importance) {
   const int64_t group = conversion_.router_group();
@@ -132,7 +142,7 @@ at::Tensor LayerPlanner::initial_router(int64_t layer, const Importance* importa
       importance->group_rows_GD.size(0) == request.experts) {
     request.centroids_ED = importance->group_rows_GD;
   }
-  const at::Tensor rows = router_init_.make(request, world_);
+  const at::Tensor rows = router_inits().at(conversion_.spec.router().init()).make(request, world_);
   return group == 1 ? rows : rows.repeat_interleave(group, 0);
 }
 

@@ -7,6 +7,8 @@
 #include "common/divisors.h"
 #include "common/error.h"
 #include "common/layer_ranges.h"
+#include "convert/attention_request.h"
+#include "convert/conversion.h"
 #include "convert/conversion_methods.h"
 #include "convert/output_scale.h"
 #include "convert/router_init.h"
@@ -14,7 +16,6 @@
 #include "model/tensor_specs.h"
 
 namespace moe {
-namespace {
 
 void check_choice(const char* field, const std::string& value, std::initializer_list<const char*> choices) {
   std::string known;
@@ -24,6 +25,8 @@ void check_choice(const char* field, const std::string& value, std::initializer_
   }
   throw InvalidArgument(concat("convert: ", field, " is '", value, "'; expected one of ", known));
 }
+
+namespace {
 
 /// The sizes of the parts of a layer.
 void check_widths(const ConversionMethod& method, const ConvertRequest& request) {
@@ -45,13 +48,17 @@ void check_widths(const ConversionMethod& method, const ConvertRequest& request)
   if (!problem.empty()) throw InvalidArgument(concat("convert: ", request.source.path().string(), ": ", problem));
 }
 
+void check_is_dense(const ModelDirectory& model) {
+  if (!model.config().moe) return;
+  const MoeConfig& moe = *model.config().moe;
+  const int64_t experts = moe.num_experts == 0 && moe.attention ? moe.attention->num_experts : moe.num_experts;
+  throw InvalidArgument(concat("convert: ", model.path().string(), " is a mixture of experts already (", experts,
+                               " experts); give a dense model"));
+}
+
 void check_sizes(const ConversionMethod& method, const ConvertRequest& request) {
   const ModelConfig& config = request.source.config();
   const v1::FfnExpertsSpec& ffn = request.spec.ffn();
-  if (config.moe) {
-    throw InvalidArgument(concat("convert: ", request.source.path().string(), " is a mixture of experts already (",
-                                 config.moe->num_experts, " experts); give a dense model"));
-  }
   if (ffn.experts() < 1) {
     throw InvalidArgument(
         concat("convert: ffn.experts is ", ffn.experts(), "; use one of ", divisors_of(config.intermediate_size)));
@@ -65,10 +72,13 @@ void check_sizes(const ConversionMethod& method, const ConvertRequest& request) 
 
 /// What asks for calibration text; empty if nothing does.
 std::string text_reader(const ConversionMethod& method, const v1::ConvertSpec& spec) {
-  if (method.needs.text()) return "ffn.method " + spec.ffn().method();
-  if (!method.has_router && router_inits().at(spec.router().init()).needs_features)
-    return "router.init " + spec.router().init();
-  return spec.scale().mode() == "least_squares" ? "scale.mode least_squares" : "";
+  if (spec.has_ffn()) {
+    if (method.needs.text()) return "ffn.method " + spec.ffn().method();
+    if (!method.has_router && router_inits().at(spec.router().init()).needs_features)
+      return "router.init " + spec.router().init();
+    if (spec.scale().mode() == "least_squares") return "scale.mode least_squares";
+  }
+  return spec.has_attention() ? attention_text_reader(spec.attention()) : "";
 }
 
 void check_calibration(const ConversionMethod& method, const v1::ConvertSpec& spec) {
@@ -78,6 +88,24 @@ void check_calibration(const ConversionMethod& method, const v1::ConvertSpec& sp
     throw InvalidArgument(concat("convert: calibration.tokens is ", spec.calibration().tokens(),
                                  "; use 1 or more (4096 is the default)"));
   }
+}
+
+void check_ffn_request(const ConvertRequest& request) {
+  const v1::ConvertSpec& spec = request.spec;
+  const ConversionMethod& method = method_of(request);
+  router_inits().at(spec.router().init());
+  parse_topk_norm(spec.router().topk_norm());
+  parse_router_score(router_score(spec.router()));
+  check_choice("router.scaling", spec.router().scaling(), {"calibrated", "raw"});
+  MethodOptions(method.options, spec);
+  check_sizes(method, request);
+  mixtures_of(spec, request.source.config());
+  check_applies(spec.ffn().method(), method, request.source.config(), request.source.path().string());
+  if (spec.scale().mode() == "least_squares") return;
+  const double scale =
+      closed_form_scale(spec.scale().mode(), spec.ffn().experts(), spec.ffn().top_k(), spec.scale().value());
+  if (!std::isfinite(scale) || scale <= 0)
+    throw InvalidArgument(concat("convert: scale.value is ", scale, "; use a positive number"));
 }
 
 /// Plans take neurons and tensors of all models by the same numbers and names.
@@ -92,16 +120,18 @@ void check_others(const ConvertRequest& request) {
 
 }  // namespace
 
-std::vector<bool> mixtures_of(const v1::FfnExpertsSpec& ffn, const ModelConfig& config) {
-  return chosen_layers({ffn.layers().begin(), ffn.layers().end()}, config.num_layers, "convert: ffn.layers");
+std::vector<bool> mixtures_of(const v1::ConvertSpec& spec, const ModelConfig& config) {
+  if (!spec.has_ffn()) return std::vector<bool>(config.num_layers, false);
+  return chosen_layers({spec.ffn().layers().begin(), spec.ffn().layers().end()}, config.num_layers,
+                       "convert: ffn.layers");
 }
 
 bool needs_calibration(const ConversionMethod& method, const v1::ConvertSpec& spec) {
   return !spec.calibration().data().empty() || !text_reader(method, spec).empty();
 }
 
-std::string router_score(const v1::ConvertSpec& spec) {
-  return spec.router().has_score() ? spec.router().score() : "softmax";
+std::string router_score(const v1::RouterSpec& router) {
+  return router.has_score() ? router.score() : "softmax";
 }
 
 void check_applies(const std::string& name, const ConversionMethod& method, const ModelConfig& config,
@@ -115,24 +145,13 @@ void check_applies(const std::string& name, const ConversionMethod& method, cons
 
 void check_request(const ConvertRequest& request) {
   const v1::ConvertSpec& spec = request.spec;
-  const ConversionMethod& method = request.methods.at(spec.ffn().method());
-  router_inits().at(spec.router().init());
-  parse_topk_norm(spec.router().topk_norm());
-  parse_router_score(router_score(spec));
-  check_choice("router.scaling", spec.router().scaling(), {"calibrated", "raw"});
   check_choice("dtype", spec.dtype(), {"source", "float32", "bfloat16"});
-  MethodOptions(method.options, spec);
-  check_sizes(method, request);
-  mixtures_of(spec.ffn(), request.source.config());
-  check_applies(spec.ffn().method(), method, request.source.config(), request.source.path().string());
-  if (spec.scale().mode() != "least_squares") {
-    const double scale =
-        closed_form_scale(spec.scale().mode(), spec.ffn().experts(), spec.ffn().top_k(), spec.scale().value());
-    if (!std::isfinite(scale) || scale <= 0) {
-      throw InvalidArgument(concat("convert: scale.value is ", scale, "; use a positive number"));
-    }
-  }
-  check_calibration(method, spec);
+  check_is_dense(request.source);
+  if (!spec.has_ffn() && !spec.has_attention())
+    throw InvalidArgument("convert: neither ffn nor attention is given, so that nothing becomes experts");
+  if (spec.has_ffn()) check_ffn_request(request);
+  if (spec.has_attention()) check_attention_request(request);
+  check_calibration(method_of(request), spec);
   check_others(request);
 }
 

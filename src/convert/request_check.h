@@ -1,5 +1,6 @@
 #pragma once
 
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -12,19 +13,23 @@ namespace moe {
 /// and what it may be.
 void check_request(const ConvertRequest& request);
 
+/// Throws InvalidArgument, with the choices, where the value of a field is none of them.
+void check_choice(const char* field, const std::string& value, std::initializer_list<const char*> choices);
+
 /// Refuses a method that cannot convert the FFNs of this model. `where` is the model's path. Throws InvalidArgument
 /// with the reason.
 void check_applies(const std::string& name, const ConversionMethod& method, const ModelConfig& config,
                    const std::string& where);
 
-/// [layers]: which layers become mixtures, as ffn.layers says. Throws InvalidArgument with the item that is wrong.
-std::vector<bool> mixtures_of(const v1::FfnExpertsSpec& ffn, const ModelConfig& config);
+/// [layers]: which layers' FFNs become mixtures, as ffn.layers says; none without ffn. Throws InvalidArgument with the
+/// item that is wrong.
+std::vector<bool> mixtures_of(const v1::ConvertSpec& spec, const ModelConfig& config);
 
-/// Whether a conversion runs the calibration text through the layers: where method, router or scale ask for it, and
+/// Whether a conversion runs the calibration text through the layers: where method, grouping, router or scale ask, and
 /// wherever text is given, for the report.
 bool needs_calibration(const ConversionMethod& method, const v1::ConvertSpec& spec);
 
-/// router.score of a conversion; softmax where the spec is of a version that knew no other.
-std::string router_score(const v1::ConvertSpec& spec);
+/// The score; softmax where the spec is of a version that knew no other.
+std::string router_score(const v1::RouterSpec& router);
 
 }  // namespace moe

@@ -1,0 +1,86 @@
+#include "convert/attention_request.h"
+
+#include <cmath>
+#include <vector>
+
+#include "common/divisors.h"
+#include "common/error.h"
+#include "common/layer_ranges.h"
+#include "convert/head_groups.h"
+#include "convert/output_scale.h"
+#include "convert/request_check.h"
+#include "convert/router_init.h"
+#include "model/moe/router.h"
+
+namespace moe {
+namespace {
+
+std::vector<bool> expert_layers(const v1::AttentionExpertsSpec& spec, const ModelConfig& config) {
+  return chosen_layers({spec.layers().begin(), spec.layers().end()}, config.num_layers, "convert: attention.layers");
+}
+
+void check_numbers(const v1::AttentionExpertsSpec& spec, const ModelConfig& config, const std::string& where) {
+  if (config.attention_window) {
+    throw InvalidArgument(concat("convert: attention does not apply to ", where, ": its attention sees the last ",
+                                 *config.attention_window,
+                                 " tokens, and experts that see some of the tokens would count them otherwise; remove "
+                                 "attention or give a model without a window"));
+  }
+  if (spec.experts() < 1) {
+    throw InvalidArgument(
+        concat("convert: attention.experts is ", spec.experts(), "; use one of ", divisors_of(config.num_heads)));
+  }
+  if (const std::string problem = head_group_problem(config, spec); !problem.empty())
+    throw InvalidArgument(concat("convert: ", where, ": ", problem));
+  if (spec.always_on() < 0 || spec.always_on() >= spec.experts()) {
+    throw InvalidArgument(concat("convert: attention.always_on is ", spec.always_on(), " with attention.experts ",
+                                 spec.experts(), "; use 0 to ", spec.experts() - 1));
+  }
+  const int routed = spec.experts() - spec.always_on();
+  if (spec.top_k() < 1 || spec.top_k() > routed) {
+    throw InvalidArgument(concat("convert: attention.top_k is ", spec.top_k(), " with ", routed,
+                                 " experts to choose from; use 1 to ", routed));
+  }
+}
+
+}  // namespace
+
+void check_attention_request(const ConvertRequest& request) {
+  const v1::AttentionExpertsSpec& spec = request.spec.attention();
+  const v1::RouterSpec& router = spec.router();
+  router_inits().at(router.init());
+  parse_topk_norm(router.topk_norm());
+  parse_router_score(router_score(router));
+  check_choice("attention.router.scaling", router.scaling(), {"calibrated", "raw"});
+  check_choice("attention.kv_mode", spec.kv_mode(), {"routed", "dense"});
+  check_numbers(spec, request.source.config(), request.source.path().string());
+  expert_layers(spec, request.source.config());
+  if (spec.scale().mode() == "least_squares") return;
+  const double scale =
+      closed_form_scale(spec.scale().mode(), spec.experts() - spec.always_on(), spec.top_k(), spec.scale().value());
+  if (!std::isfinite(scale) || scale <= 0)
+    throw InvalidArgument(concat("convert: attention.scale.value is ", scale, "; use a positive number"));
+}
+
+std::string attention_text_reader(const v1::AttentionExpertsSpec& spec) {
+  if (head_groupings().at(spec.grouping()).needs_text) return "attention.grouping " + spec.grouping();
+  if (router_inits().at(spec.router().init()).needs_features) return "attention.router.init " + spec.router().init();
+  return spec.scale().mode() == "least_squares" ? "attention.scale.mode least_squares" : "";
+}
+
+AttentionExperts attention_experts_of(const v1::AttentionExpertsSpec& spec, const ModelConfig& config) {
+  AttentionExperts experts;
+  experts.num_experts = spec.experts();
+  experts.top_k = spec.top_k();
+  experts.always_on = spec.always_on();
+  experts.query_heads = query_heads_of_expert(config, spec);
+  experts.kv_heads = kv_heads_of_expert(config, spec);
+  for (const bool is_in : expert_layers(spec, config)) experts.layers.push_back(is_in ? 1 : 0);
+  experts.output_scale.assign(config.num_layers, 1);
+  experts.score = router_score(spec.router());
+  experts.topk_norm = spec.router().topk_norm();
+  experts.kv_mode = spec.kv_mode();
+  return experts;
+}
+
+}  // namespace moe
