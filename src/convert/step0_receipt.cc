@@ -11,6 +11,8 @@
 
 #include "comm/agreement.h"
 #include "common/error.h"
+#include "convert/attention_receipt.h"
+#include "convert/receipt_sums.h"
 #include "convert/row_sums.h"
 #include "model/layer.h"
 #include "model/layer_weights.h"
@@ -31,16 +33,6 @@ constexpr int64_t kIdsAtATime = 1024;
 /// Rows of experts at a time where every expert sees every token.
 constexpr int64_t kExpertRows = 4096;
 
-double sum_one_by_one(const at::Tensor& values_t) {
-  const at::Tensor values = values_t.to(at::kDouble).contiguous();
-  const auto* const first = values.const_data_ptr<double>();
-  return std::accumulate(first, first + values.numel(), 0.0);  // one by one: in the same order at any number of threads
-}
-
-double sum_of_squares(const at::Tensor& values_tD) {
-  return sum_one_by_one(values_tD.to(at::kDouble).square().sum(1));
-}
-
 /// All experts of a mixture: of a partition at weight one each, else as its router weighs them.
 MoeOptions with_all_experts(MoeOptions options, bool is_partition) {
   options.router.top_k = options.num_experts;
@@ -49,6 +41,19 @@ MoeOptions with_all_experts(MoeOptions options, bool is_partition) {
     options.router.topk_norm = TopkNorm::kUnit;
   }
   return options;
+}
+
+/// The same of attention: its experts are always a partition of the heads.
+Layer with_all_attention_experts(Layer layer, bool at_weight_one) {
+  auto* const experts = std::get_if<MoeAttention>(&layer.attention);
+  if (experts == nullptr) return layer;
+  AttentionExpertOptions& options = experts->options;
+  options.router.top_k = options.num_experts - options.always_on;
+  if (at_weight_one) {
+    options.output_scale = 1;
+    options.router.topk_norm = TopkNorm::kUnit;
+  }
+  return layer;
 }
 
 /// What one row of text adds, of one layer.
@@ -66,7 +71,8 @@ class ReceiptPass {
         world_(world),
         rope_(RopeTable(request.dense.config(), at::kFloat).angles(text_.cu_seqlens)),
         layer_sums_(request.dense.config().num_layers, std::vector<LayerSums>(text_.rows())),
-        load_(request.dense.config().num_layers) {
+        load_(request.dense.config().num_layers),
+        attention_(request.converted.config(), text_.rows()) {
     for (int64_t row = 0; row < text_.rows(); ++row) {
       cu_seqlens_.push_back(text_.row_cu_seqlens(row));
       comparisons_.emplace_back(of_row(text_.labels_T, row), kStreams);
@@ -116,13 +122,15 @@ class ReceiptPass {
     ffn_outputs_TD_ = at::empty_like(hidden_TD_[kChosen]);
   }
 
-  /// Both streams of the converted model, and what the layer's FFN read and gave in the first.
+  /// Both streams of the converted model, and what the layer's attention and FFN read and gave in the first.
   void run_converted(const Layer& layer) {
     const auto* const mixture = std::get_if<MoeFeedForward>(&layer.ffn);
+    const Layer with_all = with_all_attention_experts(layer, request_.is_partition);
     for (int64_t row = 0; row < text_.rows(); ++row) {
       const RopeAngles rope{of_row(rope_.cos, row), of_row(rope_.sin, row)};
       const LayerContext context{request_.converted.config(), rope, cu_seqlens_[row], dispatcher_};
       LayerContext observed = context;
+      observed.options.keeps_routing = true;
       const at::Tensor ffn_output = of_row(ffn_outputs_TD_, row);
       observed.options.observer = [&](int64_t /*layer*/, LayerPoint point, const at::Tensor& values) {
         if (point == LayerPoint::kFfnInput) of_row(ffn_inputs_TD_, row).copy_(values);
@@ -130,14 +138,16 @@ class ReceiptPass {
       };
       const at::Tensor chosen = of_row(hidden_TD_[kChosen], row), all = of_row(hidden_TD_[kAll], row);
       const LayerOutput ran = run_layer(layer, chosen, observed);
+      if (ran.attention_router)
+        attention_.add_converted(layer, row, chosen, ffn_output, *ran.attention_router, cu_seqlens_[row]);
       ffn_output.neg_().add_(ran.x_TD);
       chosen.copy_(ran.x_TD);
       if (mixture == nullptr) {
-        all.copy_(run_layer(layer, all, context).x_TD);
+        all.copy_(run_layer(with_all, all, context).x_TD);
         continue;
       }
       add_router(layer.index, *mixture, ran, row);
-      all.copy_(run_all(layer, *mixture, all, context));
+      all.copy_(run_all(with_all, *mixture, all, context));
     }
   }
 
@@ -171,6 +181,7 @@ class ReceiptPass {
     for (int64_t row = 0; row < text_.rows(); ++row) {
       const RopeAngles rope{of_row(rope_.cos, row), of_row(rope_.sin, row)};
       const LayerContext context{request_.dense.config(), rope, cu_seqlens_[row], dispatcher_};
+      attention_.add_dense(layer, row, context);
       const at::Tensor x = of_row(hidden_TD_[kDense], row);
       x.copy_(run_layer(layer, x, context).x_TD);
       const at::Tensor wanted =
@@ -237,7 +248,7 @@ class ReceiptPass {
   };
 
   /// Of all rows of the world, in one order: targets, the loss of each stream, the divergence of each but the first;
-  /// then those of the layers.
+  /// then those of the layers' FFNs, then of their attention.
   std::vector<double> total_sums() {
     RowSums sums;
     size_t count = 0;
@@ -251,10 +262,12 @@ class ReceiptPass {
         const LayerSums& of = layer[row];
         values.insert(values.end(), {of.error, of.wanted, of.logits, of.logit_squares, of.pairs});
       }
+      const std::vector<double> of_attention = attention_.sums_of_row(row);
+      values.insert(values.end(), of_attention.begin(), of_attention.end());
       count = values.size();
       sums.add(text_.first_row + row, at::tensor(values, at::kDouble));
     }
-    const auto expected = static_cast<int64_t>(2 * kStreams + kSumsOfLayer * layer_sums_.size());
+    const auto expected = static_cast<int64_t>(2 * kStreams + kSumsOfLayer * layer_sums_.size()) + attention_.count();
     MOE_CHECK(count == 0 || static_cast<int64_t>(count) == expected, "sums of the receipt");
     const at::Tensor total = sums.total({expected}, world_, "sums of the receipt").contiguous();
     const auto* const first = total.const_data_ptr<double>();
@@ -272,20 +285,11 @@ class ReceiptPass {
   }
 
   json layer_report(int64_t layer, const double* sums) {
-    at::Tensor& load = load_[layer];
-    load = load.contiguous();
-    world_.all_reduce_sum(load, concat("load of layer ", layer, " in the receipt"));
-    const std::vector<int64_t> counts(load.const_data_ptr<int64_t>(), load.const_data_ptr<int64_t>() + load.numel());
-    const double even = static_cast<double>(std::accumulate(counts.begin(), counts.end(), int64_t{0})) /
-                        static_cast<double>(counts.size());
-    const auto [least, greatest] = std::minmax_element(counts.begin(), counts.end());
-    const double error = sums[0], wanted = sums[1], mean = sums[2] / sums[4], square = sums[3] / sums[4];
-    return {{"layer", layer},
-            {"relative_ffn_error", wanted == 0 ? 0 : error / wanted},
-            {"router_logit_deviation", std::sqrt(std::max(0.0, square - mean * mean))},
-            {"expert_load", counts},
-            {"least_load", static_cast<double>(*least) / even},
-            {"greatest_load", static_cast<double>(*greatest) / even}};
+    json report = load_report(load_[layer], concat("load of layer ", layer, " in the receipt"), world_);
+    report["layer"] = layer;
+    report["relative_ffn_error"] = share_of(sums[0], sums[1]);
+    report["router_logit_deviation"] = deviation_of(sums[2], sums[3], sums[4]);
+    return report;
   }
 
   json describe() {
@@ -305,8 +309,10 @@ class ReceiptPass {
                     {"chosen", losses(kChosen)},
                     {"all", losses(kAll)},
                     {"layers", json::array()}};
-    receipt["chosen"]["experts"] = moe.top_k;
-    receipt["all"]["experts"] = moe.num_experts;
+    if (moe.num_experts > 0) {
+      receipt["chosen"]["experts"] = moe.top_k;
+      receipt["all"]["experts"] = moe.num_experts;
+    }
     receipt["all"]["weights"] = request_.is_partition ? "one" : "router";
     const auto [largest, difference] = largest_logits();
     if (request_.is_partition) {
@@ -324,6 +330,7 @@ class ReceiptPass {
       dead += std::count(counts.begin(), counts.end(), json(0));
     }
     receipt["dead_experts"] = dead;
+    if (!attention_.is_empty()) receipt["attention"] = attention_.describe(of_layer, world_);
     return receipt;
   }
 
@@ -337,7 +344,8 @@ class ReceiptPass {
   at::Tensor ffn_inputs_TD_, ffn_outputs_TD_;       ///< of the layer at hand in kChosen
   std::vector<std::vector<LayerSums>> layer_sums_;  ///< [layers][rows]
   std::vector<at::Tensor> load_;                    ///< [layers]: [E]; undefined where nothing routed
-  std::deque<LogitComparison> comparisons_;         ///< of each row
+  AttentionReceipt attention_;
+  std::deque<LogitComparison> comparisons_;  ///< of each row
 };
 
 }  // namespace

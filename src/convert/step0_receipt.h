@@ -16,7 +16,7 @@ struct ReceiptRequest {
   const CalibrationText& text;
   /// The parts of a layer sum to the dense FFN: with every expert at weight one and scale one, the router bypassed, the
   /// logits are the dense ones, and how far they are off is measured. Otherwise "all experts" means what the model's
-  /// own router and scales make of them.
+  /// own routers and scales make of them, attention's too, whose experts always sum to the dense one.
   bool is_partition = true;
   std::function<void(int64_t layers_done)> progress{};  ///< collective; after each layer, the last with the logits
 };
@@ -36,6 +36,7 @@ struct ReceiptRequest {
 ///                                FFN(x)|^2 on the converted stream), router_logit_deviation, expert_load (pairs of
 ///                                token and slot), least_load and greatest_load (over an even share)
 ///   dead_experts                 without a token, of all layers
+///   attention                    where attention has experts: AttentionReceipt
 ///
 /// Cost     per token three layers and three heads, a dense FFN, and all experts; memory: a layer in float and five
 ///          hidden states of each token of this rank.
