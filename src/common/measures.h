@@ -23,6 +23,7 @@ struct Measure {
   bool has_whole = true;   ///< false: only by domain
   bool is_optional = false;  ///< a setting decides whether it is measured, which its help names
   std::string needs{};       ///< field of the kind's message without which it is not measured
+  std::string section{};     ///< section of the kind's message, defaults filled in, that it is a measure of
   /// Gauge of the last step's value; of a measure of work the counter <series>_total and the gauge <series>_target, how
   /// many there are. Empty: Prometheus does not get it under a name of its own.
   std::string series{};

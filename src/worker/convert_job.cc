@@ -6,6 +6,8 @@
 #include <limits>
 #include <numeric>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "checkpoint/model_directory.h"
 #include "common/error.h"
@@ -64,6 +66,26 @@ std::optional<CalibrationOverlap> overlap_of(const CalibrationText& text, const 
   return overlap;
 }
 
+/// Scales and calibration load of what became experts in the layers: of the FFN ("") or of the attention
+/// ("attention_"). Rows are of layers by their number: null and nothing where the part stays dense.
+void add_part(const nlohmann::json& layers, const std::string& part, bool has_text, JobOutcome& outcome) {
+  std::vector<double> scales;
+  nlohmann::json scale_rows = nlohmann::json::array(), load = nlohmann::json::array();
+  for (const nlohmann::json& layer : layers) {
+    const nlohmann::json experts = part.empty() ? layer : layer.value("attention", nlohmann::json::object());
+    if (experts.contains("output_scale")) scales.push_back(experts["output_scale"]);
+    scale_rows.push_back(experts.value("output_scale", nlohmann::json()));
+    load.push_back(experts.value("expert_load", nlohmann::json::array()));
+  }
+  if (!has_text) load.clear();
+  outcome.metrics[part + "mean_scale"] =
+      std::accumulate(scales.begin(), scales.end(), 0.0) / static_cast<double>(scales.size());
+  outcome.metrics[part + "min_scale"] = *std::min_element(scales.begin(), scales.end());
+  outcome.metrics[part + "max_scale"] = *std::max_element(scales.begin(), scales.end());
+  outcome.details[part + "output_scales"] = scale_rows;
+  outcome.details[part + "expert_load"] = load;
+}
+
 }  // namespace
 
 std::optional<JobOutcome> run_convert_job(const JobContext& context) {
@@ -86,27 +108,15 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
   const nlohmann::json conversion = convert_model(request, context.world);
 
   JobOutcome outcome;
-  std::vector<double> scales;  // of the mixtures
-  // Rows are of layers by their number: null and nothing where one stays dense.
-  nlohmann::json scale_rows = nlohmann::json::array(), load = nlohmann::json::array();
-  for (const nlohmann::json& layer : conversion["layers"]) {
-    const bool is_dense = layer.contains("dense");
-    if (!is_dense) scales.push_back(layer["output_scale"]);
-    scale_rows.push_back(is_dense ? nlohmann::json() : layer["output_scale"]);
-    load.push_back(layer.value("expert_load", nlohmann::json::array()));
-  }
-  if (!conversion.contains("calibration")) load.clear();
+  const bool has_text = conversion.contains("calibration");
   const ParameterCount parameters = count_parameters(ModelDirectory(context.output_path).config());
-  outcome.metrics = {
-      {"parameters_total", static_cast<double>(parameters.total)},
-      {"parameters_active", static_cast<double>(parameters.active)},
-      {"mean_scale", std::accumulate(scales.begin(), scales.end(), 0.0) / static_cast<double>(scales.size())},
-      {"min_scale", *std::min_element(scales.begin(), scales.end())},
-      {"max_scale", *std::max_element(scales.begin(), scales.end())},
-      {"seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count()}};
+  outcome.metrics = {{"parameters_total", static_cast<double>(parameters.total)},
+                     {"parameters_active", static_cast<double>(parameters.active)},
+                     {"seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count()}};
   if (const std::optional<double> peak = peak_of_ranks(memory, context.world))
     outcome.metrics["peak_memory_bytes"] = *peak;
-  outcome.details = {{"output_scales", scale_rows}, {"expert_load", load}};
+  if (spec.has_ffn()) add_part(conversion["layers"], "", has_text, outcome);
+  if (spec.has_attention()) add_part(conversion["layers"], "attention_", has_text, outcome);
   if (conversion.contains("receipt")) {
     outcome.metrics.merge(receipt_metrics(conversion["receipt"]));
     outcome.details["receipt"] = conversion["receipt"];
