@@ -44,30 +44,6 @@ RouterOptions router_options(const MoeConfig& moe) {
           .noise = parse_router_noise(moe.router_noise)};
 }
 
-MoeAttention attention_experts_of(const ModelConfig& config, int64_t layer, const TensorSource& get) {
-  const AttentionExperts& experts = *config.moe->attention;
-  const TensorId in{TensorPart::kQueryKeyValue, layer, kStack};
-  AttentionExpertWeights weights;
-  const auto of_router = [&](TensorPart part) { return get(TensorId(part, layer).of_attention()); };
-  weights.router.weight_ED = of_router(TensorPart::kRouter);
-  if (experts.has_selection_bias) weights.router.selection_bias_E = of_router(TensorPart::kSelectionBias);
-  if (experts.topk_norm == "one_plus") weights.router.gain_E = of_router(TensorPart::kRouterGain);
-  weights.qkv = get(in);
-  weights.o = get({TensorPart::kAttentionOut, layer, kStack});
-  if (config.qkv_bias) weights.qkv_bias = get(in.bias());
-  if (config.o_bias) weights.o_bias = get(TensorId(TensorPart::kAttentionOut, layer).bias());
-  return {std::move(weights),
-          {.num_experts = experts.num_experts,
-           .always_on = experts.always_on,
-           .query_heads = experts.query_heads,
-           .kv_heads = experts.kv_heads,
-           .router = {.top_k = experts.top_k,
-                      .topk_norm = parse_topk_norm(experts.topk_norm),
-                      .score = parse_router_score(experts.score)},
-           .output_scale = experts.output_scale[layer],
-           .sees_all_tokens = experts.kv_mode == "dense"}};
-}
-
 MoeFeedForward mixture(const ModelConfig& config, int64_t layer, const TensorSource& get) {
   const MoeConfig& moe = *config.moe;
   const TensorId in{config.is_gated ? TensorPart::kGateUp : TensorPart::kUp, layer, kStack};
@@ -92,13 +68,37 @@ MoeFeedForward mixture(const ModelConfig& config, int64_t layer, const TensorSou
 
 }  // namespace
 
+MoeAttention attention_expert_weights(const ModelConfig& config, int64_t layer, const TensorSource& get) {
+  const AttentionExperts& experts = *config.moe->attention;
+  const TensorId in{TensorPart::kQueryKeyValue, layer, kStack};
+  AttentionExpertWeights weights;
+  const auto of_router = [&](TensorPart part) { return get(TensorId(part, layer).of_attention()); };
+  weights.router.weight_ED = of_router(TensorPart::kRouter);
+  if (experts.has_selection_bias) weights.router.selection_bias_E = of_router(TensorPart::kSelectionBias);
+  if (experts.topk_norm == "one_plus") weights.router.gain_E = of_router(TensorPart::kRouterGain);
+  weights.qkv = get(in);
+  weights.o = get({TensorPart::kAttentionOut, layer, kStack});
+  if (config.qkv_bias) weights.qkv_bias = get(in.bias());
+  if (config.o_bias) weights.o_bias = get(TensorId(TensorPart::kAttentionOut, layer).bias());
+  return {std::move(weights),
+          {.num_experts = experts.num_experts,
+           .always_on = experts.always_on,
+           .query_heads = experts.query_heads,
+           .kv_heads = experts.kv_heads,
+           .router = {.top_k = experts.top_k,
+                      .topk_norm = parse_topk_norm(experts.topk_norm),
+                      .score = parse_router_score(experts.score)},
+           .output_scale = experts.output_scale[layer],
+           .sees_all_tokens = experts.kv_mode == "dense"}};
+}
+
 Layer layer_weights(const ModelConfig& config, int64_t index, const TensorSource& get) {
   Layer layer;
   layer.index = index;
   layer.input_norm = norm_weights(config, {TensorPart::kInputNorm, index}, get);
   if (!config.is_parallel) layer.post_norm = norm_weights(config, {TensorPart::kPostAttentionNorm, index}, get);
   if (config.has_attention_experts(index)) {
-    layer.attention = attention_experts_of(config, index, get);
+    layer.attention = attention_expert_weights(config, index, get);
   } else {
     layer.attention = attention_weights(config, index, get);
   }

@@ -20,6 +20,9 @@ using TensorSource = std::function<at::Tensor(const TensorId& id)>;
 /// the stacks that lie in memory (kStack).
 Layer layer_weights(const ModelConfig& config, int64_t index, const TensorSource& get);
 
+/// The attention of a layer whose attention is experts. These are asked for as stacks too.
+MoeAttention attention_expert_weights(const ModelConfig& config, int64_t index, const TensorSource& get);
+
 /// The norm after the last layer.
 NormWeights final_norm_weights(const ModelConfig& config, const TensorSource& get);
 
