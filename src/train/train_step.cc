@@ -1,6 +1,7 @@
 #include "train/train_step.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "common/error.h"
 #include "model/moe/aux_loss.h"
@@ -15,6 +16,68 @@ BalanceScope parse_balance_scope(const std::string& name) {
   throw InvalidArgument(concat("balance_scope '", name, "'; expected micro_batch, sequence or global_batch"));
 }
 
+BalanceForm balance_form_of(const std::string& balance) {
+  if (balance == "importance_load") return BalanceForm::kImportanceLoad;
+  return balance == "constant" ? BalanceForm::kConstant : BalanceForm::kAuxiliary;
+}
+
+namespace {
+
+/// The balance loss of a step, micro-batch by micro-batch. Collective.
+class StepBalance {
+ public:
+  StepBalance(const StepOptions& options, const MoeConfig& config, Communicator& world)
+      : options_(options), config_(config), world_(world) {}
+
+  /// Counts of all ranks, [L, E], of the micro-batches so far; undefined before the first.
+  const at::Tensor& load() const { return load_LE_; }
+
+  /// A micro-batch of `tokens` tokens on all ranks; `step_tokens` of the step. What is returned has this rank's
+  /// gradient and its share of the value.
+  at::Tensor add(const DecoderOutput& out, const std::vector<int64_t>& cu_seqlens, int64_t tokens,
+                 int64_t step_tokens) {
+    at::Tensor counts_LE = stacked_counts(out.router);
+    world_.all_reduce_sum(counts_LE, "expert counts");
+    load_LE_ = load_LE_.defined() ? load_LE_ + counts_LE : counts_LE;
+    counted_tokens_ += tokens;
+    const auto micro_steps = static_cast<double>(options_.micro_steps);
+    switch (options_.balance_form) {
+      case BalanceForm::kImportanceLoad: return importance_load(out) / micro_steps;
+      case BalanceForm::kConstant:
+        return of_one_rank(at::full({}, static_cast<double>(config_.num_experts) / static_cast<double>(config_.top_k),
+                                    out.hidden_TD.options().dtype(at::kDouble).requires_grad(false))) /
+               micro_steps;
+      case BalanceForm::kAuxiliary: break;
+    }
+    switch (options_.balance_scope) {
+      case BalanceScope::kMicroBatch: break;
+      case BalanceScope::kGlobalBatch:
+        return balance_loss(out.router, load_LE_, tokens, config_.top_k, counted_tokens_) / micro_steps;
+      case BalanceScope::kSequence: return sequence_balance_loss(out.router, cu_seqlens, step_tokens, config_.top_k);
+    }
+    return balance_loss(out.router, counts_LE, tokens, config_.top_k) / micro_steps;
+  }
+
+ private:
+  at::Tensor importance_load(const DecoderOutput& out) {
+    const at::Tensor local_2LE = importance_and_load(out.router, options_.load_estimator);
+    at::Tensor all_2LE = local_2LE.detach().clone();
+    world_.all_reduce_sum(all_2LE, "importance and load");
+    return of_one_rank(importance_load_loss(local_2LE, all_2LE));
+  }
+
+  /// Of a value that every rank has whole: the first one's share is all of it, the others' only their gradients.
+  at::Tensor of_one_rank(const at::Tensor& value) const { return world_.rank() == 0 ? value : value - value.detach(); }
+
+  const StepOptions& options_;
+  const MoeConfig& config_;
+  Communicator& world_;
+  at::Tensor load_LE_;
+  int64_t counted_tokens_ = 0;
+};
+
+}  // namespace
+
 StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mesh& mesh, DataLoader& loader,
                               int64_t first_row, const StepOptions& options) {
   const int64_t rows = options.micro_batch_rows;
@@ -23,40 +86,29 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
       static_cast<double>(std::max<int64_t>(1, loader.target_tokens(first_row, rows * options.micro_steps)));
   StepOutcome outcome;
   outcome.tokens = loader.tokens(first_row, rows * options.micro_steps);
-  at::Tensor load_LE;
-  int64_t counted_tokens = 0;  // that load_LE is of
+  const ModelConfig& config = decoder.config();
+  std::optional<StepBalance> step_balance;
+  if (config.moe) step_balance.emplace(options, *config.moe, mesh.world());
   // This rank's shares of the loss, the balance loss and the z-loss, summed over the ranks at the end. On the model's
   // device, as all that a step measures: nothing of it is read before the last backward is on its way.
   at::Tensor shares = at::zeros({3}, decoder.parameters().front().value.options().dtype(at::kDouble));
   LayerStatistics statistics;
-  const bool keeps_routing =
-      options.reads_each_token || options.z_loss != 0 || options.balance_scope == BalanceScope::kSequence;
+  const bool keeps_routing = options.reads_each_token || options.z_loss != 0 ||
+                             options.balance_form == BalanceForm::kImportanceLoad ||
+                             options.balance_scope == BalanceScope::kSequence;
+  NoiseSource noise = options.noise;
   for (int64_t micro_step = 0; micro_step < options.micro_steps; ++micro_step) {
     const int64_t first = first_row + micro_step * rows;
     const Mesh::Share share = mesh.share_of(rows);
     const PackedBatch batch = loader.batch(first + share.first, share.count);
-    const DecoderOutput out = decoder.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher,
-                                              {.statistics = &statistics, .keeps_routing = keeps_routing});
+    noise.first_token = loader.tokens(first_row, first + share.first - first_row);
+    const DecoderOutput out =
+        decoder.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher,
+                        {.statistics = &statistics, .keeps_routing = keeps_routing, .noise = noise});
     at::Tensor loss = decoder.token_losses(out.hidden_TD, batch.labels_T).sum() / targets;
     shares[0] += loss.detach().to(at::kDouble);
     if (!out.router.empty()) {
-      at::Tensor counts_LE = stacked_counts(out.router);
-      mesh.world().all_reduce_sum(counts_LE, "expert counts");
-      load_LE = load_LE.defined() ? load_LE + counts_LE : counts_LE;
-      const int64_t tokens = loader.tokens(first, rows), top_k = decoder.config().moe->top_k;
-      counted_tokens += tokens;
-      const auto micro_steps = static_cast<double>(options.micro_steps);
-      at::Tensor balance;
-      switch (options.balance_scope) {
-        case BalanceScope::kMicroBatch:
-          balance = balance_loss(out.router, counts_LE, tokens, top_k) / micro_steps;
-          break;
-        case BalanceScope::kGlobalBatch:
-          balance = balance_loss(out.router, load_LE, tokens, top_k, counted_tokens) / micro_steps;
-          break;
-        case BalanceScope::kSequence:
-          balance = sequence_balance_loss(out.router, batch.cu_seqlens, outcome.tokens, top_k);
-      }
+      const at::Tensor balance = step_balance->add(out, batch.cu_seqlens, loader.tokens(first, rows), outcome.tokens);
       shares[1] += balance.detach().to(at::kDouble);
       if (options.balance_loss != 0) loss = loss + options.balance_loss * balance;
       if (options.z_loss != 0) {
@@ -76,7 +128,7 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
   outcome.loss = read.const_data_ptr<double>()[0];
   outcome.balance_loss = read.const_data_ptr<double>()[1];
   outcome.z_loss = read.const_data_ptr<double>()[2];
-  outcome.expert_load = load_by_layer(decoder.config(), load_LE);
+  outcome.expert_load = load_by_layer(config, step_balance ? step_balance->load() : at::Tensor());
   outcome.layers = statistics.means(read.slice(0, shares.numel()).view_as(measured_N2));
   return outcome;
 }

@@ -8,6 +8,7 @@
 
 #include "data/data_loader.h"
 #include "model/decoder.h"
+#include "model/moe/importance_load.h"
 #include "parallel/mesh.h"
 
 namespace moe {
@@ -21,15 +22,28 @@ enum class BalanceScope {
 };
 BalanceScope parse_balance_scope(const std::string& name);
 
+/// What the balance loss is.
+enum class BalanceForm {
+  kAuxiliary,       ///< balance_loss of model/moe/aux_loss.h, or its form of the scope
+  kImportanceLoad,  ///< model/moe/importance_load.h, of micro-batches on all ranks, summed over layers
+  kConstant,        ///< E / K, without a gradient: what LLaMA-MoE v2's code comes to for any router
+};
+/// Of TrainSpec.balance; kAuxiliary, which is measured, for what trains on no balance loss.
+BalanceForm balance_form_of(const std::string& balance);
+
 struct StepOptions {
   int64_t micro_batch_rows = 8;  ///< rows of a global micro-batch
   int64_t micro_steps = 1;       ///< global micro-batches of a step
   double balance_loss = 0.01;    ///< coefficient; 0: it is measured, and not trained on
-  BalanceScope balance_scope = BalanceScope::kMicroBatch;
-  double z_loss = 0;  ///< coefficient
+  BalanceForm balance_form = BalanceForm::kAuxiliary;
+  BalanceScope balance_scope = BalanceScope::kMicroBatch;  ///< of kAuxiliary
+  LoadEstimator load_estimator = LoadEstimator::kExact;    ///< of kImportanceLoad
+  double z_loss = 0;                                       ///< coefficient
   /// Sees how this rank's tokens of each micro-batch were routed; may be empty. Not called for a dense model.
   std::function<void(const std::vector<RouterStats>&)> on_routing = {};
   bool reads_each_token = false;  ///< on_routing: RouterStats::routing too
+  /// Of routers that have noise; first_token is filled in.
+  NoiseSource noise{};
 };
 
 /// What a step measured; the same on every rank.

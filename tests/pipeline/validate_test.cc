@@ -217,8 +217,8 @@ TEST(ValidateTest, FieldsOfTrain) {
                   "a.yaml:7: stages.t.train.weight_decay: must be at least 0 (-1)",
                   "a.yaml:7: stages.t.train.clip_norm: must be at least 0 (-1)",
                   "a.yaml:7: stages.t.train.balance_loss: must be at least 0 (-1)",
-                  "a.yaml:7: stages.t.train.balance: unknown value (biased); known: auxiliary, selection_bias, "
-                  "quantile, none",
+                  "a.yaml:7: stages.t.train.balance: unknown value (biased); known: auxiliary, importance_load, "
+                  "selection_bias, quantile, constant, none",
                   "a.yaml:7: stages.t.train.balance_scope: unknown value (token); known: micro_batch, sequence, "
                   "global_batch",
                   "a.yaml:7: stages.t.train.selection_bias_rate: must be greater than 0 (0)",

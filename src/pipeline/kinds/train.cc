@@ -6,12 +6,14 @@
 #include "common/idle_ranks.h"
 #include "pipeline/defaults.h"
 #include "pipeline/kinds/kinds.h"
+#include "pipeline/spec.h"
 
 /// train: continual pre-training and supervised post-training.
 namespace moe {
 namespace {
 
-const std::vector<std::string> kBalances{"auxiliary", "selection_bias", "quantile", "none"};
+const std::vector<std::string> kBalances{"auxiliary", "importance_load", "selection_bias",
+                                         "quantile",  "constant",        "none"};
 constexpr double kBalanceLoss = 0.01, kSelectionBiasRate = 1e-3;
 
 v1::TrainSpec filled_train(const v1::TrainSpec& train) {
@@ -32,6 +34,7 @@ v1::TrainSpec filled_train(const v1::TrainSpec& train) {
   if (!filled.has_balance_loss()) filled.set_balance_loss(kBalanceLoss);
   if (!filled.has_balance()) filled.set_balance("auxiliary");
   if (!filled.has_balance_scope()) filled.set_balance_scope("micro_batch");
+  if (!filled.has_load_estimator()) filled.set_load_estimator("exact");
   if (!filled.has_selection_bias_rate()) filled.set_selection_bias_rate(kSelectionBiasRate);
   if (!filled.has_z_loss()) filled.set_z_loss(0);
   if (!filled.has_frozen_router_steps()) filled.set_frozen_router_steps(0);
@@ -53,6 +56,7 @@ void check_routers(const v1::TrainSpec& train, const FieldChecks& checks) {
   checks.choice("balance", train.has_balance(), train.balance(), kBalances);
   checks.choice("balance_scope", train.has_balance_scope(), train.balance_scope(),
                 {"micro_batch", "sequence", "global_batch"});
+  checks.choice("load_estimator", train.has_load_estimator(), train.load_estimator(), {"exact", "reference_v1"});
   checks.positive("selection_bias_rate", train.has_selection_bias_rate(), train.selection_bias_rate());
   checks.at_least("z_loss", train.has_z_loss(), train.z_loss(), 0.0);
   checks.at_least<int64_t>("frozen_router_steps", train.has_frozen_router_steps(), train.frozen_router_steps(), 0);
@@ -66,12 +70,13 @@ void check_routers(const v1::TrainSpec& train, const FieldChecks& checks) {
     checks.add(field, concat("has no effect (", value, ") with balance '", balance, "'; set balance: ", needed,
                              " or remove it"));
   };
-  if (balance != "auxiliary") {
-    if (train.has_balance_loss() && train.balance_loss() > 0 && train.balance_loss() != kBalanceLoss)
-      no_effect("balance_loss", train.balance_loss(), "auxiliary");
-    if (train.has_balance_scope() && train.balance_scope() != "micro_batch")
-      no_effect("balance_scope", train.balance_scope(), "auxiliary");
-  }
+  const bool has_loss = balance == "auxiliary" || balance == "importance_load" || balance == "constant";
+  if (!has_loss && train.has_balance_loss() && train.balance_loss() > 0 && train.balance_loss() != kBalanceLoss)
+    no_effect("balance_loss", train.balance_loss(), "auxiliary");
+  if (balance != "auxiliary" && train.has_balance_scope() && train.balance_scope() != "micro_batch")
+    no_effect("balance_scope", train.balance_scope(), "auxiliary");
+  if (balance != "importance_load" && train.has_load_estimator() && train.load_estimator() != "exact")
+    no_effect("load_estimator", train.load_estimator(), "importance_load");
   if (balance != "selection_bias" && train.has_selection_bias_rate() &&
       train.selection_bias_rate() != kSelectionBiasRate)
     no_effect("selection_bias_rate", train.selection_bias_rate(), "selection_bias");
@@ -111,6 +116,19 @@ std::vector<std::string> idle_ranks_warning(const v1::Stage& stage) {
   const std::string idle = idle_ranks(stage.gang().ranks(), stage.train().micro_batch_rows());
   if (idle.empty()) return {};
   return {concat("gang.ranks: ", idle)};
+}
+
+/// The smooth load is that of learned noise.
+std::vector<std::string> hard_load_warning(const v1::Stage& stage, const std::vector<v1::Stage>& origins) {
+  if (stage.train().balance() != "importance_load") return {};
+  const auto conversion =
+      std::find_if(origins.begin(), origins.end(), [](const v1::Stage& origin) { return origin.has_convert(); });
+  if (conversion == origins.end() || conversion->convert().router().noise() == "learned") return {};
+  return {
+      concat("balance importance_load counts tokens, which have no gradient, where routers have no learned noise, "
+             "and stage ",
+             stage_name(*conversion),
+             " gives them none (convert.router.noise): of the two terms that of the weights alone trains them")};
 }
 
 /// A warm-up that nobody gave is a share of the steps; more steps alone must not look like another warm-up.
@@ -164,6 +182,7 @@ JobKind train_kind() {
               {"TrainSpec.balance_loss", kResult},
               {"TrainSpec.balance", kResult},
               {"TrainSpec.balance_scope", kResult},
+              {"TrainSpec.load_estimator", kResult},
               {"TrainSpec.selection_bias_rate", kResult},
               {"TrainSpec.z_loss", kResult},
               {"TrainSpec.frozen_router_steps", kResult},
@@ -186,6 +205,7 @@ JobKind train_kind() {
             return concat(stage.train().steps(), " steps on ", stage.train().data_size(), " files");
           },
       .warnings = idle_ranks_warning,
+      .origin_warnings = hard_load_warning,
       .judge = judge_steps,
       .has_steps = true,
       // Checkpoints of weights and two moments.

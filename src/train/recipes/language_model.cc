@@ -79,7 +79,16 @@ std::optional<BiasRule> bias_rule(const v1::TrainSpec& spec) {
 }
 
 bool has_balance_loss(const v1::TrainSpec& spec) {
-  return !spec.has_balance() || spec.balance() == "auxiliary";
+  return !spec.has_balance() || spec.balance() == "auxiliary" || spec.balance() == "importance_load" ||
+         spec.balance() == "constant";
+}
+
+/// What the smooth load cannot be of: a choice that sees more than logits.
+void check_balance(const v1::TrainSpec& spec, const ModelConfig& config) {
+  if (spec.balance() != "importance_load" || !config.moe || !config.moe->has_selection_bias) return;
+  throw InvalidArgument(
+      "train: balance importance_load measures the load by the routers' logits, and this model's routers choose by "
+      "selection biases besides; train it with balance selection_bias, quantile or auxiliary");
 }
 
 }  // namespace
@@ -88,8 +97,10 @@ LanguageModel::LanguageModel(const TrainRequest& request, Mesh& mesh, const Grou
     : request_(request),
       spec_(request.spec),
       mesh_(mesh),
-      model_(load_model(request.model, mesh, compute_type(request.gang), spec_.template_(), {},
-                        /*with_selection_bias=*/bias_rule(spec_).has_value())),
+      model_(load_model(
+          request.model, mesh, compute_type(request.gang), spec_.template_(),
+          [this](const ModelConfig& config) { check_balance(spec_, config); },
+          /*with_selection_bias=*/bias_rule(spec_).has_value())),
       parameters_(in_groups(model_.decoder.parameters(), group_of)) {
   if (const std::optional<BiasRule> rule = bias_rule(spec_); rule && model_.config().moe)
     selection_balance_.emplace(parameters_.all, model_.config().moe->top_k, *rule, spec_.selection_bias_rate());
@@ -147,9 +158,13 @@ RecipeStep LanguageModel::step(int64_t finished) {
   StepOptions options{.micro_batch_rows = spec_.micro_batch_rows(),
                       .micro_steps = spec_.micro_steps(),
                       .balance_loss = has_balance_loss(spec_) ? spec_.balance_loss() : 0,
+                      .balance_form = balance_form_of(spec_.balance()),
                       .balance_scope = spec_.has_balance_scope() ? parse_balance_scope(spec_.balance_scope())
                                                                  : BalanceScope::kMicroBatch,
-                      .z_loss = spec_.z_loss()};
+                      .load_estimator = spec_.has_load_estimator() ? parse_load_estimator(spec_.load_estimator())
+                                                                   : LoadEstimator::kExact,
+                      .z_loss = spec_.z_loss(),
+                      .noise = {.seed = request_.seed, .step = finished}};
   if (selection_balance_) {
     selection_balance_->begin();
     options.reads_each_token = selection_balance_->reads_each_token();
