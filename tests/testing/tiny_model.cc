@@ -1,5 +1,6 @@
 #include "testing/tiny_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -75,6 +76,26 @@ ModelConfig tiny_moe_config(int64_t num_experts, int64_t top_k, int64_t expert_w
 ModelConfig with_dense_layer(ModelConfig config, int64_t layer) {
   config.moe->expert_widths.at(layer) = 0;
   config.moe->shared_widths.at(layer) = 0;
+  return config;
+}
+
+ModelConfig with_attention_experts(ModelConfig config, int64_t num_experts, int64_t top_k, int64_t always_on) {
+  if (!config.moe) {
+    config.moe = MoeConfig();
+    config.moe->base_model_type = config.model_type;
+    config.moe->expert_widths.assign(config.num_layers, 0);
+    config.moe->shared_widths.assign(config.num_layers, 0);
+    config.moe->output_scale.assign(config.num_layers, 1.0);
+  }
+  AttentionExperts attention;
+  attention.num_experts = num_experts;
+  attention.top_k = top_k;
+  attention.always_on = always_on;
+  attention.query_heads = config.num_heads / num_experts;
+  attention.kv_heads = std::max<int64_t>(1, config.num_kv_heads / num_experts);
+  attention.layers.assign(config.num_layers, 1);
+  attention.output_scale.assign(config.num_layers, 1.0);
+  config.moe->attention = attention;
   return config;
 }
 

@@ -24,6 +24,9 @@ ModelConfig tiny_moe_config(int64_t num_experts, int64_t top_k, int64_t expert_w
 /// The mixture with the FFN of one layer left dense.
 ModelConfig with_dense_layer(ModelConfig config, int64_t layer);
 
+/// The model with attention of this shape in every layer as contiguous experts, whether its FFNs are mixtures or not.
+ModelConfig with_attention_experts(ModelConfig config, int64_t num_experts, int64_t top_k, int64_t always_on = 0);
+
 /// Fills every logical tensor with numbers that depend on `seed` and its name alone, so that each layout of ranks holds
 /// the same model: matrices normal with variance 1 / columns, norms around 1, biases around 0.
 void fill_random(Decoder& decoder, uint64_t seed);
