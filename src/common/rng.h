@@ -44,6 +44,7 @@ enum RngStream : uint32_t {
   kStreamRouterNoise = 11,
   kStreamTokenClusters = 16,
   kStreamDocumentClusters = 17,
+  kStreamReconstruction = 21,
   kStreamHeadGroups = 18,
   kStreamAttentionRouter = 19,
   kStreamTest = 100,

@@ -28,6 +28,17 @@ ModelConfig converted_config(const ConvertRequest& request, const std::string& s
                            {"router_scaling", spec.router().scaling()},
                            {"scale_mode", spec.scale().mode()}});
   }
+  if (const std::string alignment = alignment_of(spec); alignment != "none") {
+    moe.conversion["alignment"] = alignment;
+    moe.has_output_bias = alignment == "mean_variance" && !config.mlp_bias;
+  }
+  if (spec.has_reconstruction()) {
+    const v1::ReconstructionSpec& reconstruction = spec.reconstruction();
+    moe.conversion["reconstruction"] = {{"steps", reconstruction.steps()},
+                                        {"learning_rate", reconstruction.learning_rate()},
+                                        {"batch_tokens", reconstruction.batch_tokens()},
+                                        {"parameters", reconstruction.parameters()}};
+  }
   if (spec.has_attention()) {
     const v1::AttentionExpertsSpec& attention = spec.attention();
     moe.attention = attention_experts_of(attention, config);
@@ -73,8 +84,13 @@ std::string Conversion::source_of(const TensorId& id) const {
   source_id.expert = kNoExpert;
   if (id.part == TensorPart::kRouter || id.part == TensorPart::kRouterGain)
     source_id.part = id.routes_attention ? TensorPart::kQuery : TensorPart::kUp;
-  if (id.part == TensorPart::kOutputBias) source_id.part = TensorPart::kDown;
+  if (id.part == TensorPart::kOutputBias)
+    source_id = {TensorPart::kDown, id.layer, kNoExpert, /*is_bias=*/source.config().mlp_bias};
   return tensor_name(source.config(), source_id);
+}
+
+bool Conversion::changes_neurons() const {
+  return alignment_of(spec) != "none" || spec.has_reconstruction();
 }
 
 at::ScalarType Conversion::out_type(const std::string& source_tensor) const {

@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <deque>
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "convert/channel_alignment.h"
 #include "convert/converter.h"
 #include "convert/dense_source.h"
 #include "convert/planned_attention.h"
@@ -25,6 +27,9 @@ struct ConvertedLayer {
   std::optional<PlannedAttention> attention{};  ///< absent: the attention stays dense
   at::Tensor attention_router{};                ///< as it will be written
   nlohmann::json report{};
+  /// File with tensors of the layer as its reconstruction left them (convert/reconstruction.h); empty: as planned.
+  std::filesystem::path reconstructed{};
+  std::optional<ChannelAlignment> alignment{};
 };
 
 /// ffn.method; of a conversion of attention alone one that needs nothing and is not asked to plan.
@@ -49,6 +54,9 @@ struct Conversion {
   /// Type of a tensor of the output that is, or is cut from, this one of the source.
   at::ScalarType out_type(const std::string& source_tensor) const;
   at::ScalarType output_type(const TensorId& id) const { return out_type(source_of(id)); }
+
+  /// The layers' experts are no longer neurons of the dense layer: their parts do not sum to it.
+  bool changes_neurons() const;
 
   /// Every rank read the layer: none keeps its pages.
   void release_layer(int64_t layer) const { source.release_layer(layer); }

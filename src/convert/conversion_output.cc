@@ -1,13 +1,12 @@
 #include "convert/conversion_output.h"
 
-#include <map>
-#include <memory>
 #include <utility>
 #include <vector>
 
 #include "checkpoint/conversion_files.h"
 #include "checkpoint/pending_directory.h"
 #include "comm/agreement.h"
+#include "convert/layer_tensors.h"
 #include "model/tensor_specs.h"
 
 namespace moe {
@@ -37,47 +36,11 @@ void ConversionOutput::copy(const std::string& name) {
   });
 }
 
-/// Tensors of the models as they are stored, each read (and checked) once while the function lives.
-PlannedLayer::Models ConversionOutput::stored_models() const {
-  const auto read = std::make_shared<std::map<std::pair<int64_t, std::string>, at::Tensor>>();
-  return [this, read](int64_t model, const std::string& name) {
-    const auto [place, is_new] = read->try_emplace({model, name});
-    if (is_new) {
-      const ModelDirectory& directory =
-          model == 0 ? conversion_.request.source : conversion_.others.at(model - 1).directory();
-      place->second = directory.tensor(name).contiguous();
-    }
-    return place->second;
-  };
-}
-
 void ConversionOutput::write_layer(int64_t layer) {
   if (!writer_) return;
-  const ModelDirectory& source = conversion_.request.source;
-  const ConvertedLayer& planned = conversion_.layers[layer];
-  const PlannedLayer::Models models = stored_models();
-  const auto type_of = [&](const TensorSpec& spec) { return conversion_.output_type(spec.id); };
-  const auto write = [&](const TensorSpec& spec, const at::Tensor& tensor) {
-    writer_->write(spec.name, tensor.to(type_of(spec)));
-  };
-  std::vector<at::Tensor> downs;
-  if (planned.planned)
-    downs = planned.planned->routed_downs(conversion_.output_type({TensorPart::kDown, layer, 0}), models);
-  for (const TensorSpec& spec : specs_.layers[layer]) {
-    if (spec.id.is_routed() && spec.id.part == TensorPart::kDown) {
-      write(spec, std::exchange(downs.at(spec.id.expert), {}));
-    } else if (planned.planned && planned.planned->makes(spec.name)) {
-      write(spec, planned.planned->tensor(spec.name, type_of(spec), models));
-    } else if (planned.attention && planned.attention->makes(spec.name)) {
-      write(spec, planned.attention->tensor(spec.name, type_of(spec), models));
-    } else if (spec.id.part == TensorPart::kRouter) {
-      write(spec, spec.id.routes_attention ? planned.attention_router : planned.router);
-    } else if (spec.id.part == TensorPart::kRouterGain) {
-      write(spec, at::zeros(spec.shape));
-    } else {
-      write(spec, source.tensor(conversion_.source_of(spec.id)));
-    }
-  }
+  LayerTensors tensors(conversion_, layer);
+  for (const TensorSpec& spec : specs_.layers[layer])
+    writer_->write(spec.name, tensors.tensor(spec, conversion_.output_type(spec.id)));
   for (const DenseSource& other : conversion_.others) other.release_layer(layer);
 }
 

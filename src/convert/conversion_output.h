@@ -38,7 +38,6 @@ class ConversionOutput {
 
  private:
   void copy(const std::string& name);
-  PlannedLayer::Models stored_models() const;
   void write_indices();
 
   const Conversion& conversion_;

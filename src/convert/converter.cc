@@ -1,5 +1,6 @@
 #include "convert/converter.h"
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <string>
@@ -12,7 +13,9 @@
 #include "convert/calibration_pass.h"
 #include "convert/conversion.h"
 #include "convert/conversion_output.h"
+#include "convert/layer_aligner.h"
 #include "convert/layer_planner.h"
+#include "convert/reconstruction.h"
 #include "convert/request_check.h"
 #include "convert/router_init.h"
 #include "convert/step0_receipt.h"
@@ -32,11 +35,7 @@ class Converter {
     warn_of_router();
     prepare();
     LayerPlanner planner(conversion_, pass_ ? &*pass_ : nullptr, world_);
-    for (int64_t layer = 0; plans_ahead_ && layer < layers(); ++layer) {
-      planner.plan(layer);
-      if (conversion_.is_mixture[layer]) set_widths(layer, conversion_.layers[layer].planned->widths());
-      finish_unit();
-    }
+    if (plans_ahead_) plan_all(planner);
     if (plans_ahead_) agree(world_, "open the output", [&] { output_.open(); });
     output_.write_before_layers();
     for (int64_t layer = 0; layer < layers(); ++layer) {
@@ -58,11 +57,30 @@ class Converter {
  private:
   int64_t layers() const { return conversion_.config.num_layers; }
 
+  void plan_all(LayerPlanner& planner) {
+    std::optional<Reconstruction> reconstruction;
+    if (conversion_.spec.has_reconstruction())
+      reconstruction.emplace(conversion_, *pass_, world_, [this](int64_t layers) { finish_units(layers); });
+    for (int64_t layer = 0; layer < layers(); ++layer) {
+      planner.plan(layer);
+      if (conversion_.is_mixture[layer]) set_widths(layer, conversion_.layers[layer].planned->widths());
+      finish_unit();
+      if (reconstruction && conversion_.is_mixture[layer]) reconstruction->add(layer);
+    }
+    if (!reconstruction) return;
+    reconstruction->finish();
+    if (aligns_) align_reconstructed(conversion_, *pass_, world_, [this] { finish_unit(); });
+  }
+
   /// Everything that comes before the first layer is planned.
   void prepare() {
     const ConversionMethod& method = conversion_.method;
     const bool has_text = needs_calibration(method, conversion_.spec);
     units_ = layers() * (1 + (plans_ahead_ ? 1 : 0) + (method.needs.gradients ? 1 : 0) + (has_text ? 1 : 0));
+    if (conversion_.spec.has_reconstruction()) {
+      units_ += std::count(conversion_.is_mixture.begin(), conversion_.is_mixture.end(), true);
+      if (aligns_) units_ += layers();
+    }
     agree(world_, "prepare conversion", [&] {
       if (world_.rank() == 0 && plans_ahead_) PendingDirectory::require_absent(request_.output);
       if (!plans_ahead_) {
@@ -128,8 +146,9 @@ class Converter {
                " sends them, and others are sent by this one until it is trained\"; set router: {init: ", own, "}"));
   }
 
-  void finish_unit() {
-    ++done_;
+  void finish_unit() { finish_units(1); }
+  void finish_units(int64_t layers) {
+    done_ += layers;
     request_.monitor.unit_done({.phase = "converting", .unit = "layer", .done = done_, .all = units_});
   }
 
@@ -153,6 +172,9 @@ class Converter {
                      {"scale_mode", spec.scale().mode()},
                      {"score", moe.score},
                      {"topk_norm", spec.router().topk_norm()}});
+    }
+    for (const char* key : {"alignment", "reconstruction"}) {
+      if (moe.conversion.contains(key)) report[key] = moe.conversion[key];
     }
     if (spec.has_attention()) {
       report["attention"] = moe.conversion["attention"];
@@ -191,12 +213,21 @@ class Converter {
     pass_->end();
     std::optional<ModelDirectory> written;
     agree(world_, "open what was written", [&] { written.emplace(PendingDirectory::temporary_path(request_.output)); });
-    return step0_receipt({.dense = request_.source,
-                          .converted = *written,
-                          .text = pass_->text(),
-                          .is_partition = makes_partition(conversion_.method, conversion_.spec.ffn()),
-                          .progress = [this](int64_t) { finish_unit(); }},
-                         world_);
+    const bool is_partition =
+        makes_partition(conversion_.method, conversion_.spec.ffn()) && !conversion_.changes_neurons();
+    json receipt = step0_receipt({.dense = request_.source,
+                                  .converted = *written,
+                                  .text = pass_->text(),
+                                  .is_partition = is_partition,
+                                  .progress = [this](int64_t) { finish_unit(); }},
+                                 world_);
+    for (const ConvertedLayer& layer : conversion_.layers) {
+      if (!layer.report.contains("reconstruction")) continue;
+      json row = layer.report["reconstruction"];
+      row["layer"] = layer.report["layer"];
+      receipt["reconstruction"].push_back(std::move(row));
+    }
+    return receipt;
   }
 
   const ConvertRequest& request_;
@@ -204,7 +235,8 @@ class Converter {
   Conversion conversion_;
   ConversionOutput output_;
   /// Layers are planned and written one after the other where the sizes of all tensors are known before.
-  const bool plans_ahead_ = !conversion_.method.widths;
+  const bool plans_ahead_ = !conversion_.method.widths || conversion_.spec.has_reconstruction();
+  const bool aligns_ = alignment_of(conversion_.spec) != "none";
   std::optional<CalibrationPass> pass_;
   int64_t done_ = 0, units_ = 0;
 };

@@ -13,10 +13,20 @@
 #include "common/work_monitor.h"
 #include "convert/calibration_text.h"
 #include "convert/conversion_methods.h"
+#include "model/parameters.h"
 #include "moe/v1/job.pb.h"
 #include "runtime/opened_model.h"
 
 namespace moe {
+
+/// The mixture of one layer that is to be trained alone (block-wise reconstruction).
+struct LayerTask {
+  const ModelConfig& config;  ///< of the output
+  int64_t layer = 0;
+  std::vector<Parameter>& parameters;   ///< all that the mixture is made of, in float: trained in place
+  const std::vector<bool>& is_trained;  ///< [parameters]; the others keep every bit
+  at::Tensor inputs_TD, wanted_TD;      ///< what the dense layer's FFN reads and gives, of the whole calibration text
+};
 
 struct ConvertRequest {
   const v1::ConvertSpec& spec;  ///< effective: all defaults filled in
@@ -31,6 +41,11 @@ struct ConvertRequest {
   std::filesystem::path calibrations = {};
   /// Told of the calibration text, on every rank, as soon as it is read. Collective.
   std::function<void(const CalibrationText& text)> text_read = {};
+  /// With spec.reconstruction: trains a layer, on this rank alone; false if it was asked to stop on the way.
+  std::function<bool(const LayerTask& task)> train_layer = {};
+  /// With spec.reconstruction: folder of this very conversion where trained layers are kept, so that one that was
+  /// stopped goes on with the others. It is the caller's to remove.
+  std::filesystem::path kept_layers = {};
   const Registry<ConversionMethod>& methods = conversion_methods();  ///< that spec.ffn.method is a name of
 };
 

@@ -10,7 +10,9 @@
 
 #include "comm/agreement.h"
 #include "common/error.h"
+#include "convert/layer_aligner.h"
 #include "convert/output_scale.h"
+#include "convert/request_check.h"
 #include "convert/router_init.h"
 #include "model/layer.h"
 #include "model/moe/moe_layer.h"
@@ -102,29 +104,40 @@ void LayerPlanner::plan_ffn(int64_t layer, const Layer& dense, ConvertedLayer& c
   const at::Tensor router = (method.has_router ? planned.plan().router_ED : initial_router(layer, inputs.importance))
                                 .to(conversion_.output_type({TensorPart::kRouter, layer}));
 
+  converted.planned.emplace(std::move(planned));
+  converted.router = router;
   json& report = converted.report;
-  add_widths(planned.widths(), report);
-  const double scale = pass_ != nullptr ? fit(planned, router, layer, dense, report)
+  add_widths(converted.planned->widths(), report);
+  const double scale = pass_ != nullptr ? fit(converted, layer, dense)
                                         : closed_form_scale(spec.scale().mode(), spec.ffn().experts(),
                                                             spec.ffn().top_k(), spec.scale().value());
   conversion_.config.moe->output_scale[layer] = scale;
   report["output_scale"] = scale;
-  converted.planned.emplace(std::move(planned));
-  converted.router = router;
 }
 
-/// The planned layer on the text: its scale, what the report says, and the converted stream behind it.
-double LayerPlanner::fit(const PlannedLayer& planned, const at::Tensor& router, int64_t layer, const Layer& dense,
-                         json& report) {
+/// The planned layer on the text: its scale, its alignment, what the report says, and the converted stream behind it.
+double LayerPlanner::fit(ConvertedLayer& made, int64_t layer, const Layer& dense) {
   MoeWeights weights;
   agree(world_, concat("make the experts of layer ", layer),
-        [&] { weights = planned.mixture(float_models(layer, std::get<FeedForwardWeights>(dense.ffn))); });
-  weights.router.weight_ED = router.to(at::kFloat);
+        [&] { weights = made.planned->mixture(float_models(layer, std::get<FeedForwardWeights>(dense.ffn))); });
+  weights.router.weight_ED = made.router.to(at::kFloat);
   const LayerFit fitted = fit_layer(fit_request(layer, dense), std::move(weights), world_);
-  report["relative_ffn_error"] = fitted.relative_error;
-  report["router_logit_deviation"] = fitted.router_logit_deviation;
-  report["expert_load"] = fitted.expert_load;
-  pass_->advance(fitted.output_TD);
+  made.report["relative_ffn_error"] = fitted.relative_error;
+  made.report["router_logit_deviation"] = fitted.router_logit_deviation;
+  made.report["expert_load"] = fitted.expert_load;
+  if (conversion_.spec.has_reconstruction()) {
+    // What the layer will give is not known yet, and the next one is trained on what the dense model gives it.
+    pass_->advance_unchanged(dense);
+    return fitted.scale;
+  }
+  at::Tensor output_TD = fitted.output_TD;
+  if (alignment_of(conversion_.spec) != "none") {
+    const auto& ffn = std::get<FeedForwardWeights>(dense.ffn);
+    made.alignment = align_layer(conversion_, *pass_, ffn, output_TD, world_);
+    made.report["alignment"] = made.alignment->describe();
+    output_TD = made.alignment->align(output_TD, ffn.down_bias);
+  }
+  pass_->advance(output_TD);
   return fitted.scale;
 }
 

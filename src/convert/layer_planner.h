@@ -27,8 +27,7 @@ class LayerPlanner {
  private:
   void plan_ffn(int64_t layer, const Layer& dense, ConvertedLayer& converted);
   at::Tensor initial_router(int64_t layer, const Importance* importance);
-  double fit(const PlannedLayer& planned, const at::Tensor& router, int64_t layer, const Layer& dense,
-             nlohmann::json& report);
+  double fit(ConvertedLayer& made, int64_t layer, const Layer& dense);
   FitRequest fit_request(int64_t layer, const Layer& dense) const;
   PlannedLayer::Models float_models(int64_t layer, const FeedForwardWeights& ffn) const;
 

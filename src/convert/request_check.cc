@@ -77,6 +77,8 @@ std::string text_reader(const ConversionMethod& method, const v1::ConvertSpec& s
     if (!method.has_router && router_inits().at(spec.router().init()).needs_features)
       return "router.init " + spec.router().init();
     if (spec.scale().mode() == "least_squares") return "scale.mode least_squares";
+    if (alignment_of(spec) != "none") return "scale.alignment " + alignment_of(spec);
+    if (spec.has_reconstruction()) return "reconstruction";
   }
   return spec.has_attention() ? attention_text_reader(spec.attention()) : "";
 }
@@ -96,6 +98,7 @@ void check_ffn_request(const ConvertRequest& request) {
   router_inits().at(spec.router().init());
   parse_topk_norm(spec.router().topk_norm());
   parse_router_score(router_score(spec.router()));
+  check_choice("scale.alignment", alignment_of(spec), {"none", "variance", "mean_variance"});
   check_choice("router.scaling", spec.router().scaling(), {"calibrated", "raw"});
   MethodOptions(method.options, spec);
   check_sizes(method, request);
@@ -106,6 +109,23 @@ void check_ffn_request(const ConvertRequest& request) {
       closed_form_scale(spec.scale().mode(), spec.ffn().experts(), spec.ffn().top_k(), spec.scale().value());
   if (!std::isfinite(scale) || scale <= 0)
     throw InvalidArgument(concat("convert: scale.value is ", scale, "; use a positive number"));
+}
+
+void check_reconstruction(const ConvertRequest& request) {
+  if (!request.spec.has_reconstruction()) return;
+  if (!request.spec.has_ffn())
+    throw InvalidArgument("convert: reconstruction trains feed-forward layers, and there is no ffn; remove it");
+  const v1::ReconstructionSpec& spec = request.spec.reconstruction();
+  check_choice("reconstruction.parameters", spec.parameters(), {"all", "experts", "router"});
+  if (spec.steps() < 1)
+    throw InvalidArgument(concat("convert: reconstruction.steps is ", spec.steps(), "; use 1 or more"));
+  if (spec.batch_tokens() < 1)
+    throw InvalidArgument(concat("convert: reconstruction.batch_tokens is ", spec.batch_tokens(), "; use 1 or more"));
+  if (!std::isfinite(spec.learning_rate()) || spec.learning_rate() <= 0) {
+    throw InvalidArgument(
+        concat("convert: reconstruction.learning_rate is ", spec.learning_rate(), "; use a positive number"));
+  }
+  MOE_CHECK(request.train_layer && !request.kept_layers.empty(), "nobody trains the layers, or keeps them");
 }
 
 /// Plans take neurons and tensors of all models by the same numbers and names.
@@ -134,6 +154,10 @@ std::string router_score(const v1::RouterSpec& router) {
   return router.has_score() ? router.score() : "softmax";
 }
 
+std::string alignment_of(const v1::ConvertSpec& spec) {
+  return spec.scale().has_alignment() ? spec.scale().alignment() : "none";
+}
+
 void check_applies(const std::string& name, const ConversionMethod& method, const ModelConfig& config,
                    const std::string& where) {
   const std::string reason = method.refusal ? method.refusal(config) : "";
@@ -152,6 +176,7 @@ void check_request(const ConvertRequest& request) {
   if (spec.has_ffn()) check_ffn_request(request);
   if (spec.has_attention()) check_attention_request(request);
   check_calibration(method_of(request), spec);
+  check_reconstruction(request);
   check_others(request);
 }
 

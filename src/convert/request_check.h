@@ -32,4 +32,7 @@ bool needs_calibration(const ConversionMethod& method, const v1::ConvertSpec& sp
 /// The score; softmax where the spec is of a version that knew no other.
 std::string router_score(const v1::RouterSpec& router);
 
+/// scale.alignment of a conversion; none where the spec is of a version that knew no other.
+std::string alignment_of(const v1::ConvertSpec& spec);
+
 }  // namespace moe

@@ -1,5 +1,6 @@
 #include "model/layer_weights.h"
 
+#include <map>
 #include <utility>
 
 namespace moe {
@@ -44,7 +45,9 @@ RouterOptions router_options(const MoeConfig& moe) {
           .noise = parse_router_noise(moe.router_noise)};
 }
 
-MoeFeedForward mixture(const ModelConfig& config, int64_t layer, const TensorSource& get) {
+}  // namespace
+
+MoeFeedForward moe_feed_forward(const ModelConfig& config, int64_t layer, const TensorSource& get) {
   const MoeConfig& moe = *config.moe;
   const TensorId in{config.is_gated ? TensorPart::kGateUp : TensorPart::kUp, layer, kStack};
   MoeWeights weights;
@@ -66,7 +69,11 @@ MoeFeedForward mixture(const ModelConfig& config, int64_t layer, const TensorSou
            .is_gated = config.is_gated}};
 }
 
-}  // namespace
+MoeFeedForward mixture_of(const ModelConfig& config, int64_t layer, const std::vector<Parameter>& parameters) {
+  std::map<TensorId, at::Tensor> by_id;
+  for (const Parameter& parameter : parameters) by_id[parameter.id] = parameter.value;
+  return moe_feed_forward(config, layer, [&by_id](const TensorId& id) { return by_id.at(id); });
+}
 
 MoeAttention attention_expert_weights(const ModelConfig& config, int64_t layer, const TensorSource& get) {
   const AttentionExperts& experts = *config.moe->attention;
@@ -103,7 +110,7 @@ Layer layer_weights(const ModelConfig& config, int64_t index, const TensorSource
     layer.attention = attention_weights(config, index, get);
   }
   if (config.is_mixture(index)) {
-    layer.ffn = mixture(config, index, get);
+    layer.ffn = moe_feed_forward(config, index, get);
   } else {
     layer.ffn = ffn_weights(config, index, kNoExpert, get);
   }

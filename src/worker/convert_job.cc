@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 #include <numeric>
 #include <optional>
@@ -20,6 +21,7 @@
 #include "runtime/opened_model.h"
 #include "worker/job_context.h"
 #include "worker/receipt_metrics.h"
+#include "worker/reconstruction_tasks.h"
 
 namespace moe {
 namespace {
@@ -95,17 +97,20 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
   const std::filesystem::path input = context.model_path(spec.input());
   const OpenedModel source = open_model(input, text_of_job(spec.calibration().template_()), context.world);
   std::optional<CalibrationOverlap> overlap;
-  const ConvertRequest request{.spec = spec,
-                               .seed = context.stage.seed(),
-                               .source = source.directory,
-                               .text = source.text,
-                               .output = context.output_path,
-                               .monitor = context.monitor,
-                               .calibrations = context.calibrations_path,
-                               .text_read = [&](const CalibrationText& text) {
-                                 overlap = overlap_of(text, source.text.tokenizer.get(), context);
-                               }};
+  const ConvertRequest request{
+      .spec = spec,
+      .seed = context.stage.seed(),
+      .source = source.directory,
+      .text = source.text,
+      .output = context.output_path,
+      .monitor = context.monitor,
+      .calibrations = context.calibrations_path,
+      .text_read =
+          [&](const CalibrationText& text) { overlap = overlap_of(text, source.text.tokenizer.get(), context); },
+      .train_layer = [&](const LayerTask& task) { return train_task(task, context); },
+      .kept_layers = kept_layers_of(context)};
   const nlohmann::json conversion = convert_model(request, context.world);
+  if (spec.has_reconstruction()) forget_kept_layers(context);
 
   JobOutcome outcome;
   const bool has_text = conversion.contains("calibration");

@@ -8,6 +8,7 @@
 #include "common/layer_ranges.h"
 #include "pipeline/defaults.h"
 #include "pipeline/kinds/convert_attention.h"
+#include "pipeline/kinds/convert_reconstruction.h"
 #include "pipeline/kinds/kinds.h"
 
 /// convert: a dense model becomes a mixture of experts.
@@ -30,6 +31,7 @@ void fill_router(v1::RouterSpec& router, bool is_published, int top_k) {
 
 void fill_scale(v1::ScaleSpec& scale, bool is_published) {
   if (!scale.has_mode()) scale.set_mode(is_published ? "n_over_k" : "least_squares");
+  if (!scale.has_alignment()) scale.set_alignment("none");
 }
 
 v1::ConvertSpec filled_convert(const v1::ConvertSpec& convert) {
@@ -49,6 +51,7 @@ v1::ConvertSpec filled_convert(const v1::ConvertSpec& convert) {
     fill_router(*attention.mutable_router(), is_published, attention.top_k());
     fill_scale(*attention.mutable_scale(), is_published);
   }
+  if (convert.has_reconstruction()) fill_reconstruction(*filled.mutable_reconstruction());
   v1::CalibrationSpec& calibration = *filled.mutable_calibration();
   if (!calibration.has_tokens()) calibration.set_tokens(4096);
   fill_sources(*calibration.mutable_data());
@@ -113,6 +116,7 @@ void check_scale(const v1::ScaleSpec& scale, const std::string& mode, const Fiel
                                      "'; set scale.mode: fixed or remove it"));
   }
   checks.positive("scale.value", scale.has_value(), scale.value());
+  checks.choice("scale.alignment", scale.has_alignment(), scale.alignment(), {"none", "variance", "mean_variance"});
 }
 
 void check_calibration(const v1::CalibrationSpec& calibration, const v1::ConvertSpec& effective,
@@ -131,6 +135,14 @@ void check_calibration(const v1::CalibrationSpec& calibration, const v1::Convert
     }
   };
   if (calibration.data().empty()) {
+    if (const std::string& alignment = effective.scale().alignment(); effective.has_ffn() && alignment != "none") {
+      checks.add("calibration.data", concat("missing; scale.alignment '", alignment,
+                                            "' needs calibration text: list JSONL files, or remove it"));
+    }
+    if (effective.has_reconstruction()) {
+      checks.add("calibration.data",
+                 "missing; reconstruction trains on calibration text: list JSONL files, or remove it");
+    }
     if (effective.has_ffn()) readers("", effective.router(), effective.scale());
     if (effective.has_attention()) readers("attention.", effective.attention().router(), effective.attention().scale());
     if (attention_reads_text(effective.attention())) {
@@ -167,6 +179,13 @@ void check_convert(const v1::Stage& stage, const FieldChecks& checks) {
     check_attention_experts(attention, within);
     check_router(attention.router(), within);
     check_scale(attention.scale(), effective.attention().scale().mode(), within);
+  }
+  if (convert.has_reconstruction()) {
+    if (converts_ffn(convert)) {
+      check_reconstruction(effective, checks.within("reconstruction"));
+    } else {
+      checks.add("reconstruction", "has no effect without ffn: feed-forward layers are trained; remove it");
+    }
   }
   check_calibration(convert.calibration(), effective, checks);
 }
@@ -211,8 +230,10 @@ std::string plan_of(const v1::ConvertSpec& convert) {
   if (convert.has_ffn()) {
     const v1::FfnExpertsSpec& ffn = convert.ffn();
     const std::string layers = comma_separated({ffn.layers().begin(), ffn.layers().end()});
-    plan = concat(ffn.method(), ", ", ffn.experts(), " experts, top-", ffn.top_k(),
-                  layers.empty() ? "" : concat(", layers ", layers));
+    plan = concat(
+        ffn.method(), ", ", ffn.experts(), " experts, top-", ffn.top_k(),
+        layers.empty() ? "" : concat(", layers ", layers),
+        convert.has_reconstruction() ? concat(", reconstructed in ", convert.reconstruction().steps(), " steps") : "");
   }
   if (!convert.has_attention()) return plan;
   return concat(plan, plan.empty() ? "" : "; ", attention_plan(convert.attention()));
@@ -260,6 +281,11 @@ JobKind convert_kind() {
               {"RouterSpec.score", kResult},
               {"ScaleSpec.mode", kResult},
               {"ScaleSpec.value", kResult},
+              {"ScaleSpec.alignment", kResult},
+              {"ReconstructionSpec.steps", kResult},
+              {"ReconstructionSpec.learning_rate", kResult},
+              {"ReconstructionSpec.batch_tokens", kResult},
+              {"ReconstructionSpec.parameters", kResult},
               {"CalibrationSpec.tokens", kResult},
               {"CalibrationSpec.template", kResult},
               // Nothing is reported under the names of these.
