@@ -13,7 +13,7 @@ namespace moe {
 struct Measure {
   std::string kind;        ///< of the job that measures it: "train"
   std::string name;        ///< "validation_loss"; of each domain of the data it is "<name>.<domain>", if it has domains
-  std::string task{};      ///< which of the kind's `tasks` measures it; empty: the kind itself
+  std::string task{};      ///< which task or analysis of the kind measures it; empty: the kind itself
   std::string unit;        ///< as people read it: "nats per token", "seconds"; empty: a ratio, or a number without one
   std::string help;        ///< one sentence
   bool of_steps = false;   ///< one number for each step: a line of metrics.jsonl, a point of `moectl metrics`

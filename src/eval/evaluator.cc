@@ -1,6 +1,5 @@
 #include "eval/evaluator.h"
 
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -9,6 +8,7 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "eval/eval_tasks.h"
+#include "eval/held_out.h"
 #include "runtime/loaded_model.h"
 #include "runtime/model_settings.h"
 
@@ -26,26 +26,6 @@ LoadedModel load_for(const std::filesystem::path& path, const v1::GangSpec& gang
   return model;
 }
 
-HeldOutData read_data(const LoadedModel& model, const EvaluateRequest& request, const v1::EvaluateSpec& spec,
-                      Communicator& world) {
-  const ModelConfig& config = model.config();
-  std::optional<HeldOutData> data;
-  std::map<std::string, std::string> files;
-  agree(world, "read evaluation data", [&] {
-    HeldOutOptions options;
-    options.packing.sequence_length = sequence_length_for(config, spec.sequence_length());
-    options.packing.append_eos = spec.append_eos();
-    options.packing.chat_template = model.text.chat_template;
-    options.packing.vocab_size = config.vocab_size;
-    options.max_tokens = spec.max_tokens();
-    data.emplace(data_files(spec.data()), model.text.tokenizer, options);
-    files = data->file_digests();
-  });
-  require_same_files(world, "before the evaluation", files);
-  request.monitor.data_read(files);
-  return *std::move(data);
-}
-
 /// {task: result}. `part` counts the tasks that are done, of this model and of one before: together they are one work,
 /// shown once.
 json run_tasks(const LoadedModel& model, const EvaluateRequest& request, const v1::EvaluateSpec& spec, Mesh& mesh,
@@ -53,7 +33,9 @@ json run_tasks(const LoadedModel& model, const EvaluateRequest& request, const v
   json results = json::object();
   std::optional<HeldOutData> data;
   const auto read_once = [&]() -> HeldOutData& {
-    return data ? *data : data.emplace(read_data(model, request, spec, mesh.world()));
+    return data ? *data
+                : data.emplace(read_held_out(model, held_out_text(spec), request.monitor, mesh.world(),
+                                             "before the evaluation"));
   };
   const int64_t parts = spec.tasks_size() * (request.baseline ? 2 : 1);
   for (const std::string& task : spec.tasks()) {

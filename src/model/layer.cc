@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/error.h"
+#include "model/moe/mixture_view.h"
 #include "model/ops.h"
 
 namespace moe {
@@ -44,10 +45,16 @@ void feed(const FeedForwardWeights& weights, int64_t layer, const at::Tensor& x_
 void feed(const MoeFeedForward& ffn, int64_t layer, const at::Tensor& x_TD, const LayerContext& context,
           LayerOutput& output) {
   MOE_CHECK(!context.options.neuron_mask, "a mask is over the neurons of a dense FFN");
-  MoeOutput moe = moe_layer(ffn.weights, ffn.options, x_TD, context.dispatcher, layer,
-                            {.statistics = context.options.statistics,
-                             .keeps_routing = context.options.keeps_routing,
-                             .noise = context.options.noise ? &*context.options.noise : nullptr});
+  MoeOutput moe =
+      moe_layer(ffn.weights, ffn.options, x_TD, context.dispatcher, layer,
+                {.statistics = context.options.statistics,
+                 .keeps_routing = context.options.keeps_routing || context.options.mixture_observer != nullptr,
+                 .noise = context.options.noise ? &*context.options.noise : nullptr});
+  if (context.options.mixture_observer) {
+    context.options.mixture_observer(
+        {layer, ffn.weights, ffn.options, x_TD, moe.stats.routing, moe.y_TD, context.dispatcher});
+    if (!context.options.keeps_routing) moe.stats.routing = Routing();
+  }
   output.x_TD = std::move(moe.y_TD);
   output.router = std::move(moe.stats);
 }

@@ -37,10 +37,16 @@ using LayerObserver = std::function<void(int64_t layer, LayerPoint point, const 
 /// changes no bit.
 using NeuronMask = std::function<at::Tensor(int64_t layer, const at::Tensor& ffn_input_TD)>;
 
+struct MixtureView;
+/// Sees what the FFN of every layer that is a mixture did (moe/mixture_view.h), on the thread that runs the pass, also
+/// on a rank without tokens. Looking changes no bit.
+using MixtureObserver = std::function<void(const MixtureView& view)>;
+
 /// What a caller of a forward pass may want of it beside the result.
 struct ForwardOptions {
   KvCache* cache = nullptr;  ///< the batch's sequences continue those of the cache
   LayerObserver observer{};
+  MixtureObserver mixture_observer{};     ///< set on all ranks or on none, for it may ask for collectives
   NeuronMask neuron_mask{};               ///< of a dense model
   LayerStatistics* statistics = nullptr;  ///< where layers add what they measure; null: they do not
   bool keeps_routing = false;             ///< RouterStats have how each token was routed: memory of T x E a layer

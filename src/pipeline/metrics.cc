@@ -29,11 +29,12 @@ class FilledMessage {
         &stage_.GetReflection()->GetMessage(stage_, v1::Stage::descriptor()->FindFieldByName(stage_kind(stage_)));
   }
 
-  /// What its `tasks` list; none where a kind has no tasks.
+  /// What it lists as tasks (JobKind::tasks); empty: all that there are.
   std::vector<std::string> tasks() const {
-    const auto* field = field_named("tasks");
+    if (message_ == nullptr || kind_of(stage_)->tasks.empty()) return {};
+    const auto* field = field_named(kind_of(stage_)->tasks);
     std::vector<std::string> tasks;
-    for (int i = 0; field != nullptr && i < message_->GetReflection()->FieldSize(*message_, field); ++i)
+    for (int i = 0; i < message_->GetReflection()->FieldSize(*message_, field); ++i)
       tasks.push_back(message_->GetReflection()->GetRepeatedString(*message_, field, i));
     return tasks;
   }
@@ -60,7 +61,8 @@ std::vector<std::string> metrics_of(const v1::Stage& stage) {
   const std::vector<std::string> tasks = message.tasks();
   std::vector<std::string> names, by_domain;
   for (const Measure& measure : result_measures(kind)) {
-    if (!measure.task.empty() && std::find(tasks.begin(), tasks.end(), measure.task) == tasks.end()) continue;
+    if (!measure.task.empty() && !tasks.empty() && std::find(tasks.begin(), tasks.end(), measure.task) == tasks.end())
+      continue;
     if (!measure.section.empty() && !message.has(measure.section)) continue;
     const std::string needed = join_path(kind, measure.needs), domains = join_path(kind, measure.domains);
     const auto is_needed = [&](const StageInput& input) { return is_in(input, needed); };

@@ -6,6 +6,7 @@
 #include "convert/conversion_methods.h"
 #include "convert/router_init.h"
 #include "data/chat/chat_templates.h"
+#include "eval/analyses.h"
 #include "eval/eval_tasks.h"
 #include "export/export_formats.h"
 
@@ -25,6 +26,8 @@ KnownNames known_names() {
   add("router_inits", router_inits().names());
   add("templates", chat_templates().names());
   add("tasks", eval_tasks().names());
+  add("analyses", analyses().names());
+  add("text_analyses", text_analyses());
   add("export_formats", export_format_names());
   return names;
 }

@@ -36,7 +36,8 @@ stages:
                           data: [{path: a/b.jsonl, weight: 2}, {path: a/c.jsonl}], validation: [{path: a/v.jsonl}]}}
   - {name: evaluate, evaluate: {input: train.model, baseline: dense, sequence_length: 64, template: chatml, data: [{path: v.jsonl}]}}
   - {name: export, export: {input: train.model}}
-  - {name: analyze, analyze: {input: train.model, baseline: convert.model}}
+  - {name: analyze, analyze: {input: train.model, baseline: convert.model, analyses: [routing], sequence_length: 64,
+                             template: chatml, data: [{path: v.jsonl}]}}
 )",
                                                "a.yaml", {}, {}));
 }

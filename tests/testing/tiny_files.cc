@@ -1,8 +1,12 @@
 #include "testing/tiny_files.h"
 
+#include <ATen/ATen.h>
+
 #include <string>
 
+#include "checkpoint/conversion_files.h"
 #include "checkpoint/model_writer.h"
+#include "checkpoint/safetensors.h"
 #include "comm/communicator.h"
 #include "common/file_io.h"
 #include "common/rng.h"
@@ -16,6 +20,21 @@ void write_tiny_model(const std::filesystem::path& path, const ModelConfig& conf
   fill_random(decoder, seed);
   const std::unique_ptr<Communicator> self = make_self_communicator();
   write_model(path, path.parent_path(), decoder, config, dtype, *self, /*writes_experts=*/true);
+}
+
+void write_neurons(const std::filesystem::path& model,
+                   const std::vector<std::vector<std::vector<int32_t>>>& neurons_by_layer) {
+  std::vector<SafetensorsWriter::Spec> specs;
+  std::vector<at::Tensor> tensors;
+  for (size_t layer = 0; layer < neurons_by_layer.size(); ++layer) {
+    std::vector<at::Tensor> rows;
+    for (const std::vector<int32_t>& expert : neurons_by_layer[layer]) rows.push_back(at::tensor(expert, at::kInt));
+    tensors.push_back(at::stack(rows));
+    specs.push_back({conversion_indices_name(static_cast<int64_t>(layer)), at::kInt, tensors.back().sizes().vec()});
+  }
+  SafetensorsWriter file(model / kConversionIndices, specs);
+  for (size_t i = 0; i < specs.size(); ++i) file.write(specs[i].name, tensors[i]);
+  file.finish();
 }
 
 void write_random_documents(const std::filesystem::path& path, int64_t count, int64_t shortest, int64_t longest,

@@ -84,6 +84,7 @@ class AnalyzeJobTest : public ::testing::Test {
     return found[0];
   }
   json analysis(const std::string& output) { return json::parse(read_file(folder_ / output / "analysis.json")); }
+  json weights_of(const std::string& output) { return analysis(output)["analyses"]["weights"]; }
 
   testing::TempDir folder_;
   v1::Stage stage_;
@@ -91,7 +92,7 @@ class AnalyzeJobTest : public ::testing::Test {
 
 TEST_F(AnalyzeJobTest, SumsEveryTensorPartAndExpert) {
   const Metrics metrics = run(1, "one");
-  const json found = analysis("one");
+  const json found = weights_of("one");
   const ModelDirectory after(folder_ / "after"), before(folder_ / "before");
   const std::vector<TensorSpec> specs = logical_tensor_specs(after.config());
   ASSERT_EQ(found["tensors"].size(), specs.size());
@@ -129,7 +130,8 @@ TEST_F(AnalyzeJobTest, SumsEveryTensorPartAndExpert) {
   EXPECT_NEAR(metrics.at("weight_norm"), std::sqrt(all.squares), 1e-10 * std::sqrt(all.squares));
   EXPECT_EQ(metrics.at("largest_weight"), all.largest);
   EXPECT_NEAR(metrics.at("weight_change"), std::sqrt(all.changed / all.before), 1e-6);
-  EXPECT_EQ(found["metrics"], json(metrics));
+  EXPECT_EQ(analysis("one")["metrics"], json(metrics));
+  expect_sums(found["all"], all);
   double least = 1;
   for (const json& layer : found["layers"]) {
     double sum = 0, smallest = 1e9;
@@ -149,7 +151,7 @@ TEST_F(AnalyzeJobTest, IsTheSameOnAnyRanksAndWithoutABaseline) {
   EXPECT_EQ(analysis("three"), analysis("one"));
   stage_.mutable_analyze()->clear_baseline();
   Metrics alone = run(2, "alone");
-  EXPECT_FALSE(analysis("alone")["tensors"][0].contains("change"));
+  EXPECT_FALSE(weights_of("alone")["tensors"][0].contains("change"));
   EXPECT_EQ(alone.count("weight_change"), 0U);
   alone["weight_change"] = metrics.at("weight_change");
   EXPECT_EQ(alone, metrics);
@@ -175,7 +177,7 @@ TEST_F(AnalyzeJobTest, SelectionBiasesNeedNoBaseline) {
   fs::remove_all(folder_ / "after");
   testing::write_tiny_model(folder_ / "after", config, 2, at::kFloat);
   run(2, "biased");
-  const json layer = analysis("biased")["layers"][1];
+  const json layer = weights_of("biased")["layers"][1];
   EXPECT_GT(layer["selection_bias"]["norm"].get<double>(), 0);
   EXPECT_FALSE(layer["selection_bias"].contains("change"));
   EXPECT_GT(layer["router"]["change"].get<double>(), 0);
@@ -195,7 +197,7 @@ TEST_F(AnalyzeJobTest, WhatWasZeroHasNoChange) {
   std::fill(bytes.begin() + 8 + header + range[0], bytes.begin() + 8 + header + range[1], '\0');
   write_file_atomically(weights, bytes);
   run(1, "zero");
-  const json layers = analysis("zero")["layers"];
+  const json layers = weights_of("zero")["layers"];
   EXPECT_FALSE(layers[0]["router"].contains("change"));
   EXPECT_EQ(layers[1]["router"]["change"], 0);
 }
@@ -205,7 +207,7 @@ TEST_F(AnalyzeJobTest, ADenseModelHasNoExperts) {
   testing::write_tiny_model(folder_ / "after", testing::tiny_config(), 1, at::kFloat);
   stage_.mutable_analyze()->clear_baseline();
   EXPECT_EQ(run(1, "dense").at("least_expert_rms_over_mean"), 1);
-  const json layer = analysis("dense")["layers"][0];
+  const json layer = weights_of("dense")["layers"][0];
   EXPECT_TRUE(layer.contains("ffn"));
   EXPECT_FALSE(layer.contains("experts"));
 }

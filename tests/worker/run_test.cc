@@ -104,7 +104,7 @@ TEST_F(RunTest, LayersThatStayDenseGoThroughTheWholePipeline) {
   }
   const std::string html = read_file(out_ / "report.html");
   EXPECT_THAT(html, AllOf(HasSubstr("layer 3, expert 0: "), Not(HasSubstr("layer 1, expert"))));
-  const json analysis = json::parse(read_file(out_ / "analyze/output-t0001/analysis.json"));
+  const json analysis = json::parse(read_file(out_ / "analyze/output-t0001/analysis.json"))["analyses"]["weights"];
   EXPECT_TRUE(analysis["layers"][2].contains("experts"));
   EXPECT_FALSE(analysis["layers"][1].contains("experts"));
   EXPECT_TRUE(analysis["layers"][1].contains("ffn"));
@@ -252,7 +252,9 @@ TEST_F(RunTest, AnAnalysisLeavesItsJsonAndNumbersForGates) {
   EXPECT_THAT(read_file(out_ / "report.html"), HasSubstr(output.string()));
   const json analysis = json::parse(read_file(output / "analysis.json"));
   EXPECT_EQ(analysis["metrics"], summary()["stages"][0]["metrics"]);
-  EXPECT_EQ(analysis["layers"].size(), 6U);
+  EXPECT_EQ(analysis["analyses"]["weights"]["layers"].size(), 6U);
+  EXPECT_EQ(analysis["analyses"].size(), 1U) << "of a dense model there is nothing else to see without text";
+  EXPECT_THAT(read_file(output / "analysis.html"), HasSubstr("<svg"));
 }
 
 // Gates may name what was measured of a conversion before any training; its numbers are those of an evaluation.

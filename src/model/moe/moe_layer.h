@@ -43,6 +43,9 @@ struct MoePass {
   const NoiseSource* noise = nullptr;     ///< of a training pass
 };
 
+/// What this rank's experts give for the rows that were sent to them, before any weight. [R, D]
+at::Tensor run_experts(const MoeWeights& weights, const MoeOptions& options, const DispatchedTokens& dispatched);
+
 /// y = output_scale * sum over the chosen experts of weight * expert(x), + shared(x) + output_bias: route, dispatch,
 /// experts, combine. `layer` names the collectives of the dispatcher, and the noise.
 MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD,

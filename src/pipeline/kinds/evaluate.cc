@@ -34,6 +34,7 @@ JobKind evaluate_kind() {
       .models = {"input", "baseline"},
       .data = {"data"},
       .measured_data = {"data"},
+      .tasks = "tasks",
       .effects =
           {
               {"EvaluateSpec.input", kContents},

@@ -49,6 +49,9 @@ struct JobKind {
   std::vector<std::string> data;
   /// Those of `data` on which models are measured: text that a model was fitted to should not stand in them.
   std::vector<std::string> measured_data = {};
+  /// Field that lists by name what it measures (Measure::task of common/measures.h), which an empty list leaves to the
+  /// kind; empty: it has no such list.
+  std::string tasks = {};
   /// What a changed value means, for every field of its messages (field_effects.h).
   std::map<std::string, FieldEffect> effects;
   /// Fills in what a file left out. What depends on the model stays absent: the runner settles it.

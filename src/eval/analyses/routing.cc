@@ -1,0 +1,279 @@
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "common/error.h"
+#include "eval/analyses.h"
+#include "eval/analyses/mixture_checks.h"
+#include "eval/analyses/router_figures.h"
+#include "eval/text_sums.h"
+
+/// routing: load, probability and weight of each expert, and how sure, even and steady routers are, by domain.
+namespace moe {
+namespace {
+
+using nlohmann::json;
+
+/// Tokens of a window of local routing consistency.
+constexpr int64_t kWindow = 16;
+
+/// Where the sums of one router lie among those of a row.
+struct RouterSums {
+  RouterPlace place;
+  size_t begin = 0;
+
+  size_t load() const { return begin; }
+  size_t probability() const { return begin + static_cast<size_t>(place.experts); }
+  size_t weight() const { return begin + 2 * static_cast<size_t>(place.experts); }
+  size_t entropy() const { return begin + 3 * static_cast<size_t>(place.experts); }
+  size_t margin() const { return entropy() + 1; }
+  size_t tokens() const { return entropy() + 2; }
+  size_t window_hits() const { return entropy() + 3; }
+  size_t window_choices() const { return entropy() + 4; }
+  size_t end() const { return entropy() + 5; }
+};
+
+/// A piece of text in one router: [E] or [K] of each token, row-major.
+struct RoutedPiece {
+  const int64_t* ids_TK;
+  const double* weights_TK;
+  const double* probabilities_TE;
+  int64_t tokens;
+};
+
+void add_tokens(const RouterSums& at, const RoutedPiece& piece, double* sums) {
+  const int64_t experts = at.place.experts, top_k = at.place.top_k;
+  for (int64_t t = 0; t < piece.tokens; ++t) {
+    const double* p = piece.probabilities_TE + t * experts;
+    double entropy = 0, first = 0, second = 0;
+    for (int64_t e = 0; e < experts; ++e) {
+      sums[at.probability() + e] += p[e];
+      if (p[e] > 0) entropy -= p[e] * std::log(p[e]);
+      if (p[e] > first) {
+        second = first;
+        first = p[e];
+      } else {
+        second = std::max(second, p[e]);
+      }
+    }
+    sums[at.entropy()] += entropy;
+    sums[at.margin()] += first - second;
+    for (int64_t k = 0; k < top_k; ++k) {
+      const int64_t expert = piece.ids_TK[t * top_k + k];
+      sums[at.load() + expert] += 1;
+      sums[at.weight() + expert] += piece.weights_TK[t * top_k + k];
+    }
+  }
+  sums[at.tokens()] += static_cast<double>(piece.tokens);
+}
+
+/// Of each window of the piece: its choices, and how many of them are of the top_k experts that it chooses most.
+void add_windows(const RouterSums& at, const RoutedPiece& piece, double* sums) {
+  const int64_t top_k = at.place.top_k;
+  for (int64_t first = 0; first + kWindow <= piece.tokens; first += kWindow) {
+    std::vector<int64_t> counts(at.place.experts, 0);
+    for (int64_t i = first * top_k; i < (first + kWindow) * top_k; ++i) ++counts[piece.ids_TK[i]];
+    std::partial_sort(counts.begin(), counts.begin() + top_k, counts.end(), std::greater<>());
+    sums[at.window_hits()] += static_cast<double>(std::accumulate(counts.begin(), counts.begin() + top_k, int64_t{0}));
+    sums[at.window_choices()] += static_cast<double>(kWindow * top_k);
+  }
+}
+
+std::vector<double> part(const std::vector<double>& sums, size_t begin, int64_t count) {
+  return {sums.begin() + static_cast<std::ptrdiff_t>(begin), sums.begin() + static_cast<std::ptrdiff_t>(begin) + count};
+}
+
+/// Of one domain, or of all. Null where there is nothing to take a mean of.
+json statistics(const RouterSums& at, const std::vector<double>& sums) {
+  const int64_t experts = at.place.experts;
+  const double tokens = sums[at.tokens()], even = tokens * static_cast<double>(at.place.top_k) / experts;
+  const std::vector<double> load = part(sums, at.load(), experts);
+  const auto mean = [](double sum, double count) { return count > 0 ? json(sum / count) : json(); };
+  json probability = json::array();
+  for (const double sum : part(sums, at.probability(), experts)) probability.push_back(mean(sum, tokens));
+  double squares = 0;
+  for (const double count : load) squares += (count - even) * (count - even);
+  return {{"tokens", static_cast<int64_t>(tokens)},
+          {"load", std::vector<int64_t>(load.begin(), load.end())},
+          {"probability", probability},
+          {"weight_sum", part(sums, at.weight(), experts)},
+          {"load_max_over_mean", mean(*std::max_element(load.begin(), load.end()), even)},
+          {"load_min_over_mean", mean(*std::min_element(load.begin(), load.end()), even)},
+          {"load_variation", mean(std::sqrt(squares / experts), even)},
+          {"entropy", mean(sums[at.entropy()], tokens)},
+          {"margin", mean(sums[at.margin()], tokens)},
+          {"local_consistency", mean(sums[at.window_hits()], sums[at.window_choices()])}};
+}
+
+/// Sum over the experts of the variance over the domains of their share of the choices.
+double specialisation(const RouterSums& at, const std::vector<std::vector<double>>& by_domain) {
+  double total = 0;
+  for (int64_t e = 0; e < at.place.experts; ++e) {
+    std::vector<double> shares;
+    for (const std::vector<double>& sums : by_domain) {
+      const double choices = sums[at.tokens()] * static_cast<double>(at.place.top_k);
+      if (choices > 0) shares.push_back(sums[at.load() + e] / choices);
+    }
+    if (shares.empty()) continue;
+    const double count = static_cast<double>(shares.size());
+    const double mean = std::accumulate(shares.begin(), shares.end(), 0.0) / count;
+    double squares = 0;
+    for (const double share : shares) squares += (share - mean) * (share - mean);
+    total += squares / count;
+  }
+  return total;
+}
+
+class RoutingAnalysis final : public TextAnalysis {
+ public:
+  explicit RoutingAnalysis(const TextSetting& setting)
+      : domains_(setting.domains), routers_(layout(setting.config)), sums_(domains_.size(), routers_.back().end()) {}
+
+  void see_routing(const std::vector<const Routing*>& routers, const TextPieces& pieces) override {
+    MOE_CHECK(routers.size() == routers_.size(), routers.size(), " routers, not ", routers_.size());
+    for (size_t r = 0; r < routers.size(); ++r) {
+      const at::Tensor ids = routers[r]->expert_ids_TK.to(at::kCPU).contiguous(),
+                       weights = host_rows(routers[r]->weights_TK),
+                       probabilities = host_rows(routers[r]->probabilities_TE);
+      const RouterSums& at = routers_[r];
+      for (const TextPiece& piece : pieces) {
+        const RoutedPiece routed{ids.const_data_ptr<int64_t>() + piece.first * at.place.top_k,
+                                 weights.const_data_ptr<double>() + piece.first * at.place.top_k,
+                                 probabilities.const_data_ptr<double>() + piece.first * at.place.experts,
+                                 piece.last - piece.first};
+        double* const sums = sums_.of(piece.row, piece.domain);
+        add_tokens(at, routed, sums);
+        add_windows(at, routed, sums);
+      }
+    }
+  }
+
+  json result(Communicator& world) override {
+    const std::vector<std::vector<double>> by_domain = sums_.total(world, "routing");
+    const std::vector<double> all = over_domains(by_domain);
+    json routers = json::array();
+    for (const RouterSums& at : routers_) {
+      json router = {{"layer", at.place.layer},     {"part", at.place.part},
+                     {"experts", at.place.experts}, {"top_k", at.place.top_k},
+                     {"all", statistics(at, all)},  {"specialisation", specialisation(at, by_domain)}};
+      for (size_t d = 0; d < domains_.size(); ++d) router["domains"][domains_[d]] = statistics(at, by_domain[d]);
+      routers.push_back(std::move(router));
+    }
+    return {{"domains", domains_}, {"window", kWindow}, {"routers", std::move(routers)}};
+  }
+
+ private:
+  static std::vector<RouterSums> layout(const ModelConfig& config) {
+    std::vector<RouterSums> routers;
+    for (const RouterPlace& place : routers_of(config))
+      routers.push_back({place, routers.empty() ? 0 : routers.back().end()});
+    MOE_CHECK(!routers.empty(), "a dense model has no routers");
+    return routers;
+  }
+
+  std::vector<std::string> domains_;
+  std::vector<RouterSums> routers_;
+  TextSums sums_;
+};
+
+std::map<std::string, double> routing_metrics(const json& result) {
+  double worst = 0, least = std::numeric_limits<double>::infinity(), consistency = 0, margin = 0, dead = 0, experts = 0;
+  for (const json& router : result["routers"]) {
+    const json& all = router["all"];
+    const auto number = [&](const char* name) {
+      return all[name].is_number() ? all[name].get<double>() : std::nan("");
+    };
+    worst = std::max(worst, number("load_max_over_mean"));
+    least = std::min(least, number("load_min_over_mean"));
+    consistency += number("local_consistency");
+    margin += number("margin");
+    for (const json& load : all["load"]) dead += load == 0 ? 1 : 0;
+    experts += router["experts"].get<double>();
+  }
+  const auto routers = static_cast<double>(result["routers"].size());
+  return {{"worst_load_over_mean", worst},
+          {"least_load_over_mean", least},
+          {"dead_expert_fraction", dead / experts},
+          {"local_routing_consistency", consistency / routers},
+          {"router_margin", margin / routers}};
+}
+
+std::vector<Figure> routing_figures(const json& result) {
+  std::vector<Figure> figures;
+  const json& routers = result["routers"];
+  const std::vector<std::string> domains = result["domains"];
+  const auto add = [&](Figure figure, const std::string& name, const std::string& title, const std::string& note) {
+    figure.name = name;
+    figure.title = title;
+    figure.note = note;
+    figures.push_back(std::move(figure));
+  };
+  const auto load_map = [&](const std::function<json(const json& router)>& of) {
+    Figure figure = expert_heatmap(
+        routers, [&](const json& router) { return over_mean(of(router)["load"].get<std::vector<double>>()); });
+    figure.scale = Figure::Scale::kEvenShare;
+    figure.unit = "× an even share";
+    return figure;
+  };
+  add(load_map([](const json& router) { return router["all"]; }), "load", "Load of the experts, all text",
+      "Tokens of an expert over an even share: 1 is even, 0 a dead expert.");
+  for (size_t d = 0; domains.size() > 1 && d < domains.size(); ++d) {
+    add(load_map([&](const json& router) { return router["domains"][domains[d]]; }), concat("load-", d + 1),
+        concat("Load, ", domains[d]), "The same, of the tokens of this domain.");
+  }
+  Figure probability = expert_heatmap(routers, [](const json& router) {
+    std::vector<double> means;
+    for (const json& value : router["all"]["probability"])
+      means.push_back(value.is_number() ? value.get<double>() : std::nan(""));
+    return over_mean(means);
+  });
+  probability.scale = Figure::Scale::kEvenShare;
+  probability.unit = "× an even share";
+  add(std::move(probability), "probability", "Mean router probability",
+      "Mean over all tokens, chosen or not, times the number of experts.");
+  struct Line {
+    const char *key, *name, *title, *note;
+  };
+  for (const Line& line : {Line{"load_max_over_mean", "load-max", "Greatest load over the mean",
+                                "Load of the busiest expert of a layer; 1 is even."},
+                           Line{"load_variation", "load-variation", "Variation of the load",
+                                "Deviation of the experts' loads over their mean; 0 is even."},
+                           Line{"entropy", "entropy", "Entropy of the router (nats)",
+                                "Mean over tokens; the logarithm of the number of experts where all are alike."},
+                           Line{"margin", "margin", "Margin of the first choice",
+                                "Probability of the likeliest expert less that of the next, mean over tokens."},
+                           Line{"local_consistency", "local-consistency", "Local routing consistency",
+                                "Share of the choices of 16 tokens in a row that fall upon the top-k experts which "
+                                "these 16 choose most; 1: all choose alike."}}) {
+    add(router_lines(routers, domains,
+                     [&](const json& router, const std::string& domain) {
+                       const json& value = router["domains"][domain][line.key];
+                       return value.is_number() ? value.get<double>() : std::nan("");
+                     }),
+        line.name, line.title, line.note);
+  }
+  if (domains.size() > 1) {
+    add(router_lines(routers, {"specialisation"},
+                     [](const json& router, const std::string& name) { return router[name].get<double>(); }),
+        "specialisation", "Specialisation by layer",
+        "Sum over the experts of the variance over the domains of their share of the choices.");
+  }
+  return figures;
+}
+
+}  // namespace
+
+Analysis routing() {
+  return {.title = "Routing",
+          .summary =
+              "Where routers send the tokens of each domain, how sure they are, and whether neighbouring tokens "
+              "go the same way.",
+          .refusal = needs_a_router,
+          .of_text = [](const TextSetting& setting) { return std::make_unique<RoutingAnalysis>(setting); },
+          .metrics = routing_metrics,
+          .figures = routing_figures};
+}
+
+}  // namespace moe

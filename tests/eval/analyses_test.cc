@@ -1,0 +1,283 @@
+// What each analysis makes of routings, neurons and outputs written down by hand.
+
+#include "eval/analyses.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numbers>
+#include <set>
+
+#include "comm/communicator.h"
+#include "common/measures.h"
+#include "eval/analyses/neuron_overlap.h"
+#include "eval/analyses/routing_similarity.h"
+#include "testing/tiny_model.h"
+
+namespace moe {
+namespace {
+
+using nlohmann::json;
+using ::testing::DoubleEq;
+using ::testing::DoubleNear;
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+/// One mixture, layer 0 of two.
+ModelConfig one_mixture(int64_t experts, int64_t top_k) {
+  return testing::with_dense_layer(testing::tiny_moe_config(experts, top_k, 12), 1);
+}
+
+Routing routed(const std::vector<int64_t>& ids, int64_t top_k, const std::vector<double>& probabilities) {
+  const auto tokens = static_cast<int64_t>(ids.size()) / top_k;
+  Routing routing;
+  routing.expert_ids_TK = at::tensor(ids, at::kLong).view({tokens, top_k});
+  routing.weights_TK = at::full({tokens, top_k}, 0.5, at::kDouble);
+  routing.probabilities_TE = at::tensor(probabilities, at::kDouble).unsqueeze(0).expand({tokens, -1});
+  return routing;
+}
+
+void see(TextAnalysis& analysis, const std::vector<Routing>& routers, const TextPieces& pieces) {
+  std::vector<const Routing*> all;
+  for (const Routing& routing : routers) all.push_back(&routing);
+  analysis.see_routing(all, pieces);
+}
+
+json result_of(TextAnalysis& analysis) {
+  const std::unique_ptr<Communicator> self = make_self_communicator();
+  return analysis.result(*self);
+}
+
+/// Four tokens of a to the experts 0, 0, 1, 2 and two of b to 3.
+json hand_made(const std::string& analysis_name) {
+  const ModelConfig config = one_mixture(4, 1);
+  const auto analysis = analyses().at(analysis_name).of_text({config, {"a", "b"}});
+  see(*analysis, {routed({0, 0, 1, 2, 3, 3}, 1, {0.5, 0.25, 0.125, 0.125})},
+      {{.row = 0, .domain = 0, .first = 0, .last = 4}, {.row = 0, .domain = 1, .first = 4, .last = 6}});
+  return result_of(*analysis);
+}
+
+TEST(RoutingAnalysisTest, CountsLoadsByDomain) {
+  const json result = hand_made("routing");
+  ASSERT_EQ(result["routers"].size(), 1U);
+  const json router = result["routers"][0], a = router["domains"]["a"], b = router["domains"]["b"];
+  EXPECT_EQ(router["layer"], 0);
+  EXPECT_EQ(router["part"], "ffn");
+  EXPECT_EQ(a["tokens"], 4);
+  EXPECT_EQ(a["load"], json({2, 1, 1, 0}));
+  EXPECT_EQ(b["load"], json({0, 0, 0, 2}));
+  EXPECT_EQ(router["all"]["load"], json({2, 1, 1, 2}));
+  EXPECT_EQ(a["weight_sum"], json({1.0, 0.5, 0.5, 0.0}));
+  EXPECT_EQ(b["probability"], json({0.5, 0.25, 0.125, 0.125}));
+  EXPECT_EQ(a["load_max_over_mean"], 2);
+  EXPECT_EQ(a["load_min_over_mean"], 0);
+  EXPECT_EQ(b["load_max_over_mean"], 4);
+  // Loads 2, 1, 1, 0 lie 1, 0, 0 and 1 from their mean of 1.
+  EXPECT_DOUBLE_EQ(a["load_variation"], std::sqrt(0.5));
+  EXPECT_DOUBLE_EQ(a["entropy"], 1.75 * std::numbers::ln2);
+  EXPECT_EQ(a["margin"], 0.25);
+  EXPECT_TRUE(a["local_consistency"].is_null()) << "no domain has 16 tokens in a row";
+  // Shares .5 .25 .25 0 of a, 0 0 0 1 of b: variances .0625, .015625, .015625 and .25.
+  EXPECT_EQ(router["specialisation"], 0.34375);
+}
+
+TEST(RoutingAnalysisTest, LocalConsistencyIsTheShareOfAWindowsOwnTopK) {
+  const ModelConfig config = one_mixture(4, 2);
+  const auto analysis = analyses().at("routing").of_text({config, {"a"}});
+  std::vector<int64_t> ids;
+  for (int t = 0; t < 24; ++t) ids.insert(ids.end(), {0, 1});   // the first window is all 0 and 1
+  for (int t = 24; t < 40; ++t) ids.insert(ids.end(), {3, 2});  // the second is half 0 and 1, half 2 and 3
+  see(*analysis, {routed(ids, 2, {0.4, 0.3, 0.2, 0.1})}, {{.row = 0, .domain = 0, .first = 0, .last = 40}});
+  // 32 of 32 choices, and 16 of 32; eight tokens make no window.
+  EXPECT_EQ(result_of(*analysis)["routers"][0]["all"]["local_consistency"], 0.75);
+}
+
+TEST(RoutingAnalysisTest, WindowsDoNotCrossSamples) {
+  const ModelConfig config = one_mixture(2, 1);
+  const auto analysis = analyses().at("routing").of_text({config, {"a"}});
+  see(*analysis, {routed(std::vector<int64_t>(20, 0), 1, {0.6, 0.4})},
+      {{.row = 0, .domain = 0, .first = 0, .last = 10}, {.row = 0, .domain = 0, .first = 10, .last = 20}});
+  EXPECT_TRUE(result_of(*analysis)["routers"][0]["all"]["local_consistency"].is_null());
+}
+
+TEST(RoutingAnalysisTest, GatesGetTheWorstLayer) {
+  const std::map<std::string, double> metrics = analyses().at("routing").metrics(hand_made("routing"));
+  EXPECT_DOUBLE_EQ(metrics.at("worst_load_over_mean"), 2 / 1.5);
+  EXPECT_DOUBLE_EQ(metrics.at("least_load_over_mean"), 1 / 1.5);
+  EXPECT_EQ(metrics.at("dead_expert_fraction"), 0);
+  EXPECT_EQ(metrics.at("router_margin"), 0.25);
+}
+
+TEST(RoutingSimilarityTest, ComparesLoadsStretchedOrOverTheirGreatest) {
+  // [1, .5, .5, 0] and [0, 0, 0, 1], both ways.
+  EXPECT_DOUBLE_EQ(load_difference({2, 1, 1, 0}, {0, 0, 0, 2}), std::sqrt(2.5));
+  EXPECT_DOUBLE_EQ(load_similarity({2, 1, 1, 0}, {0, 0, 0, 2}), 1 - std::sqrt(2.5));
+  // The least is 0 in one, and what it is of the greatest in the other.
+  EXPECT_DOUBLE_EQ(load_difference({3, 1}, {2, 1}), 0);
+  EXPECT_DOUBLE_EQ(load_similarity({4, 1}, {2, 1}), 0.75);
+  EXPECT_EQ(load_similarity({4, 1}, {8, 2}), 1);
+  EXPECT_EQ(load_difference({5, 5}, {5, 5}), 0);
+  EXPECT_EQ(load_similarity({0, 0}, {0, 0}), 1);
+}
+
+TEST(RoutingSimilarityTest, ChoicesAreAlikeWhateverTheExpertsNumbersAre) {
+  EXPECT_DOUBLE_EQ(choice_similarity({0, 5, 5, 0}, 2, 2), 1);
+  EXPECT_EQ(choice_similarity({4, 4, 4, 4}, 2, 2), 0);
+  EXPECT_EQ(choice_similarity({4, 4, 0, 0}, 2, 2), 0) << "one of them is always the same";
+  EXPECT_EQ(choice_similarity({0, 0, 0, 0}, 2, 2), 0);
+  // ln 4 less the entropy of 3/8, 1/8, 1/8, 3/8, over ln 2.
+  EXPECT_NEAR(choice_similarity({3, 1, 1, 3}, 2, 2), 0.1887218755, 1e-9);
+}
+
+TEST(RoutingSimilarityTest, TellsDomainsAndExpertsApart) {
+  const json result = hand_made("routing_similarity"), router = result["routers"][0];
+  EXPECT_EQ(router["domain_difference"], json({{0.0, std::sqrt(2.5)}, {std::sqrt(2.5), 0.0}}));
+  EXPECT_DOUBLE_EQ(router["mean_domain_similarity"], 1 - std::sqrt(2.5));
+  EXPECT_EQ(router["domains_of_experts"], json({{1.0, 0.0}, {1.0, 0.0}, {1.0, 0.0}, {0.0, 1.0}}));
+  EXPECT_EQ(result["layer_similarity"], json({{1.0}}));
+  EXPECT_EQ(analyses().at("routing_similarity").metrics(result).at("layer_similarity"), 1);
+}
+
+TEST(RoutingSimilarityTest, LayersByTheirFirstChoices) {
+  const ModelConfig config = testing::tiny_moe_config(2, 1, 12);
+  const auto analysis = analyses().at("routing_similarity").of_text({config, {"a"}});
+  see(*analysis, {routed({0, 0, 1, 1}, 1, {0.6, 0.4}), routed({1, 1, 0, 0}, 1, {0.6, 0.4})},
+      {{.row = 0, .domain = 0, .first = 0, .last = 4}});
+  const json similarity = result_of(*analysis)["layer_similarity"];
+  EXPECT_EQ(similarity[0][0], 1);
+  EXPECT_DOUBLE_EQ(similarity[0][1], 1);
+  EXPECT_EQ(similarity[1][0], similarity[0][1]);
+}
+
+// T8 of the published analysis.
+TEST(NeuronOverlapTest, IdenticalAndDisjointExperts) {
+  const NeuronOverlap same = neuron_overlap_of({{4, 2, 7}, {2, 4, 7}, {7, 4, 2}, {2, 7, 4}});
+  for (const std::vector<double>& row : same.jaccard) EXPECT_THAT(row, Each(1.0));
+  EXPECT_EQ(same.mean_jaccard, 1);
+  EXPECT_EQ(same.duplicate_rate, 0.75);
+  EXPECT_EQ(same.distinct, 3);
+  EXPECT_THAT(same.times, ElementsAre(0, 0, 0, 3));
+
+  const NeuronOverlap apart = neuron_overlap_of({{0, 3}, {1, 4}, {2, 5}});
+  EXPECT_THAT(apart.jaccard[1], ElementsAre(0, 1, 0));
+  EXPECT_EQ(apart.mean_jaccard, 0);
+  EXPECT_EQ(apart.duplicate_rate, 0);
+  EXPECT_THAT(apart.times, ElementsAre(6, 0, 0));
+}
+
+// The experts of the published example of sharing_inner.
+TEST(NeuronOverlapTest, PairsThatShareOneOfThree) {
+  const NeuronOverlap overlap = neuron_overlap_of({{0, 1}, {0, 2}, {1, 2}});
+  EXPECT_DOUBLE_EQ(overlap.jaccard[0][2], 1.0 / 3);
+  EXPECT_DOUBLE_EQ(overlap.mean_jaccard, 1.0 / 3);
+  EXPECT_EQ(overlap.distinct, 3);
+  EXPECT_EQ(overlap.duplicate_rate, 0.5);
+  EXPECT_THAT(overlap.times, ElementsAre(0, 3, 0));
+  EXPECT_THAT(overlap.chosen[1], ElementsAre(2, 2, 2));
+}
+
+TEST(NeuronOverlapTest, OneExpertAndNeuronsThatItNamesTwice) {
+  const NeuronOverlap overlap = neuron_overlap_of({{1, 2, 2, 1}});
+  EXPECT_EQ(overlap.mean_jaccard, 0);
+  EXPECT_EQ(overlap.duplicate_rate, 0);
+  EXPECT_EQ(overlap.distinct, 2);
+}
+
+/// Experts of one neuron on two inputs, without gates: gelu of 10 is 10.
+struct HandMadeExperts {
+  MoeWeights weights;
+  MoeOptions options;
+  LocalDispatcher dispatcher;
+
+  explicit HandMadeExperts(const std::vector<std::vector<double>>& down) {
+    const auto experts = static_cast<int64_t>(down.size());
+    weights.gate_up = at::tensor({1.0, 0.0}, at::kDouble).view({1, 1, 2}).repeat({experts, 1, 1});
+    std::vector<at::Tensor> rows;
+    for (const std::vector<double>& expert : down) rows.push_back(at::tensor(expert, at::kDouble));
+    weights.down = at::stack(rows).unsqueeze(2).contiguous();
+    options.num_experts = experts;
+    options.is_gated = false;
+  }
+};
+
+// An expert that gives nothing is dead, though it gets as many tokens as the others.
+TEST(ActivationScaleTest, ADeadExpertHasNoShareOfTheOutputWhateverItsLoad) {
+  const ModelConfig config = one_mixture(3, 1);
+  const auto analysis = analyses().at("activation_scale").of_text({config, {"a"}});
+  HandMadeExperts experts({{3, 4}, {0, 0}, {0, -5}});
+  experts.options.output_scale = 2;
+  const at::Tensor x_TD = at::tensor({10.0, 7.0}, at::kDouble).repeat({3, 1});
+  Routing routing;
+  routing.expert_ids_TK = at::tensor({0, 1, 2}, at::kLong).view({3, 1});
+  routing.weights_TK = at::tensor({1.0, 1.0, 0.5}, at::kDouble).view({3, 1});
+  const TextPieces pieces{{.row = 0, .domain = 0, .first = 0, .last = 3}};
+  const at::Tensor stream = at::tensor({1.0, -2.0}, at::kDouble).repeat({3, 1});
+  const at::Tensor y_TD = at::tensor({60.0, 80.0, 0.0, 0.0, 0.0, -50.0}, at::kDouble).view({3, 2});
+  analysis->see_stream(0, LayerPoint::kAttended, stream, pieces);
+  analysis->see_mixture({0, experts.weights, experts.options, x_TD, routing, y_TD, experts.dispatcher}, pieces);
+  analysis->see_stream(0, LayerPoint::kOutput, stream + y_TD, pieces);
+  analysis->see_stream(1, LayerPoint::kAttended, stream, pieces);
+  analysis->see_stream(1, LayerPoint::kOutput, stream + stream, pieces);
+  const json result = result_of(*analysis), all = result["layers"][0]["all"];
+  ASSERT_EQ(all["experts"].size(), 3U);
+  EXPECT_EQ(all["experts"][0]["l1"], 70);
+  EXPECT_EQ(all["experts"][0]["l2"], 50);
+  EXPECT_EQ(all["experts"][2]["l1"], 50);
+  EXPECT_DOUBLE_EQ(all["experts"][1]["load_share"], 1.0 / 3);
+  EXPECT_EQ(all["experts"][1]["output_share"], 0);
+  // 1 x 2 x 50 against 0.5 x 2 x 50.
+  EXPECT_DOUBLE_EQ(all["experts"][0]["output_share"], 2.0 / 3);
+  EXPECT_DOUBLE_EQ(all["experts"][2]["output_share"], 1.0 / 3);
+  EXPECT_FALSE(all.contains("shared_expert"));
+  EXPECT_DOUBLE_EQ(all["output_l1"], 190.0 / 3);
+  EXPECT_DOUBLE_EQ(all["output_l2"], 50);
+  EXPECT_DOUBLE_EQ(all["stream_l1"], 3);
+  EXPECT_DOUBLE_EQ(all["gap"], 9.0 / 190);
+  EXPECT_EQ(result["layers"][1]["all"]["gap"], 1) << "a dense layer has a gap and no experts";
+  EXPECT_FALSE(result["layers"][1]["all"].contains("experts"));
+  const std::map<std::string, double> metrics = analyses().at("activation_scale").metrics(result);
+  EXPECT_EQ(metrics.at("least_output_share_over_mean"), 0);
+  EXPECT_EQ(metrics.at("greatest_residual_gap"), 1);
+}
+
+// Balanced by distance is not balanced by product: the longer row takes the token of the other.
+TEST(HiddenClustersTest, TheNearestRowNeedNotHaveTheLargestProduct) {
+  const ModelConfig config = one_mixture(2, 1);
+  const auto analysis = analyses().at("hidden_clusters").of_text({config, {"a"}});
+  HandMadeExperts experts({{1, 1}, {1, 1}});
+  experts.weights.router.weight_ED = at::tensor({1.0, 0.0, 0.0, 2.0}, at::kDouble).view({2, 2});
+  const at::Tensor x_TD = at::tensor({1.0, 0.8, 1.0, 0.1, 0.0, 2.0}, at::kDouble).view({3, 2});
+  Routing routing;
+  routing.logits_TE = at::tensor({1.0, 1.6, 1.0, 0.2, 0.0, 4.0}, at::kDouble).view({3, 2});
+  routing.expert_ids_TK = at::tensor({1, 0, 1}, at::kLong).view({3, 1});
+  analysis->see_mixture({0, experts.weights, experts.options, x_TD, routing, x_TD, experts.dispatcher},
+                        {{.row = 0, .domain = 0, .first = 0, .last = 3}});
+  const json all = result_of(*analysis)["layers"][0]["all"];
+  EXPECT_EQ(all["nearest_row"], json({2, 1}));
+  EXPECT_EQ(all["largest_product"], json({1, 2}));
+  EXPECT_EQ(all["load"], json({1, 2}));
+  EXPECT_DOUBLE_EQ(all["agreement"], 2.0 / 3);
+}
+
+TEST(AnalysesTest, EachSaysWhatItIsAndIsOfAModelOrOfText) {
+  for (const std::string& name : analyses().names()) {
+    const Analysis& analysis = analyses().at(name);
+    EXPECT_FALSE(analysis.title.empty() || analysis.summary.empty()) << name;
+    EXPECT_NE(analysis.of_model == nullptr, analysis.of_text == nullptr) << name;
+    EXPECT_EQ(analysis.model_units == nullptr, analysis.of_model == nullptr) << name;
+    std::set<bool> needs_data;
+    for (const Measure& measure : result_measures("analyze")) {
+      if (measure.task == name) needs_data.insert(measure.needs == "data");
+    }
+    EXPECT_THAT(needs_data, ElementsAre(analysis.needs_text())) << name << ": its rows of common/measures.cc";
+  }
+  EXPECT_THAT(text_analyses(), ElementsAre("routing", "routing_similarity", "activation_scale", "hidden_clusters"));
+}
+
+}  // namespace
+}  // namespace moe
