@@ -1,4 +1,6 @@
 // Which stock formats hold which mixtures: the table of docs/export.md, by routers and by methods, in literals.
+#include "export/stock_table.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,7 +10,6 @@
 
 #include "checkpoint/model_directory.h"
 #include "common/error.h"
-#include "common/file_io.h"
 #include "convert/conversion_fixture.h"
 #include "convert/conversion_methods.h"
 #include "export/export_fixture.h"
@@ -20,6 +21,12 @@ namespace moe {
 namespace {
 
 using testing::ExportTest;
+using testing::kAnyRouter;
+using testing::kMethodRows;
+using testing::kNoFormat;
+using testing::kSigmoidFormats;
+using testing::kSoftmaxFormats;
+using testing::MethodRow;
 using testing::MixtureSpec;
 
 /// Those that hold the model exactly in float32, in the order of the list.
@@ -34,9 +41,6 @@ std::string formats_of(const std::filesystem::path& path) {
   return formats;
 }
 
-constexpr char kNone[] = "", kSoftmax[] = "mixtral granitemoeshared qwen2_moe", kSigmoid[] = "glm4_moe solar_open",
-               kAny[] = "mixtral granitemoeshared qwen2_moe glm4_moe solar_open";
-
 struct RouterRow {
   const char* score;
   bool selection_bias;
@@ -46,26 +50,26 @@ struct RouterRow {
 };
 
 constexpr RouterRow kRouters[] = {
-    {"softmax", false, "renorm", kSoftmax, kSoftmax},
+    {"softmax", false, "renorm", kSoftmaxFormats, kSoftmaxFormats},
     {"softmax", false, "raw", "qwen2_moe", "qwen2_moe"},
-    {"softmax", false, "straight_through", kSoftmax, "granitemoeshared"},
-    {"softmax", false, "unit", kSoftmax, "granitemoeshared"},
-    {"softmax", false, "one_plus", kNone, kNone},
-    {"softmax", true, "renorm", kNone, kNone},
-    {"softmax", true, "raw", kNone, kNone},
-    {"softmax", true, "straight_through", kNone, kNone},
-    {"softmax", true, "unit", kNone, kNone},
-    {"softmax", true, "one_plus", kNone, kNone},
-    {"sigmoid", false, "renorm", kAny, kSigmoid},
-    {"sigmoid", false, "raw", kSigmoid, kSigmoid},
-    {"sigmoid", false, "straight_through", kAny, "granitemoeshared"},
-    {"sigmoid", false, "unit", kAny, "granitemoeshared"},
-    {"sigmoid", false, "one_plus", kNone, kNone},
-    {"sigmoid", true, "renorm", kSigmoid, kSigmoid},
-    {"sigmoid", true, "raw", kSigmoid, kSigmoid},
-    {"sigmoid", true, "straight_through", kSigmoid, kNone},
-    {"sigmoid", true, "unit", kSigmoid, kNone},
-    {"sigmoid", true, "one_plus", kNone, kNone},
+    {"softmax", false, "straight_through", kSoftmaxFormats, "granitemoeshared"},
+    {"softmax", false, "unit", kSoftmaxFormats, "granitemoeshared"},
+    {"softmax", false, "one_plus", kNoFormat, kNoFormat},
+    {"softmax", true, "renorm", kNoFormat, kNoFormat},
+    {"softmax", true, "raw", kNoFormat, kNoFormat},
+    {"softmax", true, "straight_through", kNoFormat, kNoFormat},
+    {"softmax", true, "unit", kNoFormat, kNoFormat},
+    {"softmax", true, "one_plus", kNoFormat, kNoFormat},
+    {"sigmoid", false, "renorm", kAnyRouter, kSigmoidFormats},
+    {"sigmoid", false, "raw", kSigmoidFormats, kSigmoidFormats},
+    {"sigmoid", false, "straight_through", kAnyRouter, "granitemoeshared"},
+    {"sigmoid", false, "unit", kAnyRouter, "granitemoeshared"},
+    {"sigmoid", false, "one_plus", kNoFormat, kNoFormat},
+    {"sigmoid", true, "renorm", kSigmoidFormats, kSigmoidFormats},
+    {"sigmoid", true, "raw", kSigmoidFormats, kSigmoidFormats},
+    {"sigmoid", true, "straight_through", kSigmoidFormats, kNoFormat},
+    {"sigmoid", true, "unit", kSigmoidFormats, kNoFormat},
+    {"sigmoid", true, "one_plus", kNoFormat, kNoFormat},
 };
 
 /// What holds a mixture must give its logits, whichever of them the user names; what does not is refused, by auto too.
@@ -107,22 +111,22 @@ TEST_F(ExportTest, FormatsByTheRestOfTheModel) {
            {"shared", {.shared = shared}, "granitemoeshared qwen2_moe"},
            {"shared raw", {.topk_norm = "raw", .shared = shared}, "qwen2_moe"},
            {"shared unit", {.topk_norm = "unit", .shared = shared}, "granitemoeshared"},
-           {"shared sigmoid", {.score = "sigmoid", .shared = shared}, kSigmoid},
+           {"shared sigmoid", {.score = "sigmoid", .shared = shared}, kSigmoidFormats},
            {"qwen2", {.family = "qwen2"}, "granitemoeshared qwen2_moe"},
            {"qwen2 unit", {.family = "qwen2", .topk_norm = "unit"}, "granitemoeshared"},
-           {"qwen2 sigmoid", {.family = "qwen2", .score = "sigmoid"}, kSigmoid},
+           {"qwen2 sigmoid", {.family = "qwen2", .score = "sigmoid"}, kSigmoidFormats},
            {"biased", {.keys = biased}, "granitemoeshared"},
-           {"biased sigmoid", {.score = "sigmoid", .keys = biased}, kNone},
+           {"biased sigmoid", {.score = "sigmoid", .keys = biased}, kNoFormat},
            {"wide heads", {.keys = wide}, "mixtral"},
-           {"wide heads unit", {.topk_norm = "unit", .keys = wide}, kNone},
-           {"wide heads sigmoid", {.score = "sigmoid", .keys = wide}, kSigmoid},
+           {"wide heads unit", {.topk_norm = "unit", .keys = wide}, kNoFormat},
+           {"wide heads sigmoid", {.score = "sigmoid", .keys = wide}, kSigmoidFormats},
            {"first dense", {.widths = first}, "qwen2_moe"},
-           {"first dense unit", {.topk_norm = "unit", .widths = first}, kNone},
+           {"first dense unit", {.topk_norm = "unit", .widths = first}, kNoFormat},
            {"first dense sigmoid", {.score = "sigmoid", .widths = first}, "glm4_moe"},
            {"last dense", {.widths = last}, "qwen2_moe"},
-           {"last dense sigmoid", {.score = "sigmoid", .widths = last}, kNone},
-           {"phi", {.family = "phi"}, kNone},
-           {"phi sigmoid", {.family = "phi", .score = "sigmoid"}, kNone},
+           {"last dense sigmoid", {.score = "sigmoid", .widths = last}, kNoFormat},
+           {"phi", {.family = "phi"}, kNoFormat},
+           {"phi sigmoid", {.family = "phi", .score = "sigmoid"}, kNoFormat},
        }) {
     const std::filesystem::path path = folder_ / row.name;
     testing::write_mixture(path, row.spec);
@@ -130,39 +134,9 @@ TEST_F(ExportTest, FormatsByTheRestOfTheModel) {
   }
 }
 
-struct MethodRow {
-  const char* method;
-  int experts;  ///< of 4 parts; the rest are shared
-  const char* renormalised;
-  const char* sigmoids;
-  const char* ones;
-};
-
-constexpr char kShared[] = "granitemoeshared qwen2_moe", kGraniteAlone[] = "granitemoeshared";
-
-constexpr MethodRow kMethods[] = {
-    {"independent_random", 4, kSoftmax, kSigmoid, kGraniteAlone},
-    {"independent_clustering", 4, kSoftmax, kSigmoid, kGraniteAlone},
-    {"sequential", 4, kSoftmax, kSigmoid, kGraniteAlone},
-    {"independent_gradient", 4, kSoftmax, kSigmoid, kGraniteAlone},
-    {"sharing_inner", 4, kSoftmax, kSigmoid, kGraniteAlone},
-    {"sharing_inter", 3, kShared, kSigmoid, kGraniteAlone},
-    {"importance", 4, kSoftmax, kSigmoid, kGraniteAlone},
-    {"residual", 3, kShared, kSigmoid, kGraniteAlone},
-    {"coactivation", 4, kSoftmax, kSigmoid, kGraniteAlone},
-    {"upcycle", 4, kSoftmax, kSigmoid, kGraniteAlone},
-    {"weave", 4, kSoftmax, kSigmoid, kGraniteAlone},
-    {"weave", 3, kShared, kSigmoid, kGraniteAlone},
-    {"analytic", 4, kSoftmax, kSigmoid, kGraniteAlone},
-    {"analytic", 3, kShared, kSigmoid, kGraniteAlone},
-    // One narrower expert is no mixture.
-    {"pruned_random", 1, kNone, kNone, kNone},
-    {"pruned_gradient", 1, kNone, kNone, kNone},
-};
-
 /// What a method makes, with the default router and with others.
 class MethodFormatsTest : public ::testing::TestWithParam<MethodRow> {};
-INSTANTIATE_TEST_SUITE_P(Methods, MethodFormatsTest, ::testing::ValuesIn(kMethods),
+INSTANTIATE_TEST_SUITE_P(Methods, MethodFormatsTest, ::testing::ValuesIn(kMethodRows),
                          [](const auto& test) { return concat(test.param.method, "_", test.param.experts); });
 
 TEST_P(MethodFormatsTest, HoldWhatItMakes) {
@@ -170,18 +144,10 @@ TEST_P(MethodFormatsTest, HoldWhatItMakes) {
   const testing::TempDir folder;
   testing::write_dense_model(folder / "dense", testing::tiny_config(), 11);
   testing::write_calibration(folder / "ids.jsonl", 20, testing::tiny_config().vocab_size, 12);
-  v1::ConvertSpec spec = testing::convert_spec(row.method, row.experts, std::min(row.experts, 2), folder / "ids.jsonl");
-  spec.mutable_calibration()->set_tokens(200);
-  if (row.experts == 3) spec.mutable_ffn()->set_shared_experts(1);
-  if (row.experts == 1) spec.mutable_ffn()->set_expert_width(12);
   const std::filesystem::path converted = folder / "converted";
-  testing::convert(spec, 7, folder / "dense", converted);
-  // The rest of the router stands in config.json alone.
+  testing::convert(testing::spec_of(row, 12, folder / "ids.jsonl"), 7, folder / "dense", converted);
   const auto formats_with = [&](const std::string& score, const std::string& topk_norm) {
-    nlohmann::json config = nlohmann::json::parse(read_file(converted / "config.json"));
-    config["moe"]["score"] = score;
-    config["moe"]["topk_norm"] = topk_norm;
-    write_file_atomically(converted / "config.json", config.dump());
+    testing::set_router(converted, score, topk_norm);
     return formats_of(converted);
   };
   EXPECT_EQ(formats_of(converted), row.renormalised);
@@ -193,7 +159,7 @@ TEST_P(MethodFormatsTest, HoldWhatItMakes) {
 
 TEST(MethodFormatsTable, HasEveryMethodOfTheList) {
   for (const std::string& method : conversion_methods().names()) {
-    EXPECT_TRUE(std::any_of(std::begin(kMethods), std::end(kMethods),
+    EXPECT_TRUE(std::any_of(std::begin(kMethodRows), std::end(kMethodRows),
                             [&](const MethodRow& row) { return method == row.method; }))
         << method << ": say which stock formats hold what it makes";
   }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <iostream>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "common/file_io.h"
 #include "convert/conversion_fixture.h"
 #include "export/export_fixture.h"
+#include "export/stock_table.h"
 #include "testing/peer_python.h"
 #include "testing/subprocess.h"
 #include "testing/tiny_model.h"
@@ -22,8 +24,16 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kSequences = 8, kLength = 128;  // 1,024 positions
-constexpr int64_t kPrompts = 4, kPromptLength = 6, kGenerated = 64;
+constexpr int64_t kLength = 128, kPromptLength = 6;
+
+/// What each export of a test is tried on.
+struct Trial {
+  int64_t sequences;  ///< of kLength tokens
+  int64_t prompts;
+  int64_t generated;  ///< tokens of each prompt
+};
+constexpr Trial kWhole{.sequences = 8, .prompts = 4, .generated = 64},
+    kShort{.sequences = 1, .prompts = 1, .generated = 8};
 constexpr double kAbsolute = 2e-5, kRelative = 1e-5;
 constexpr double kMostTies = 0.001;  // of the positions
 
@@ -86,7 +96,7 @@ class ExportPeerTest : public ::testing::TestWithParam<Peer> {
     std::filesystem::create_directories(folder);
     const json report = testing::export_to(native, folder / "export", spec);
     EXPECT_EQ(report["format"], format) << name;
-    write_ours(native, folder / "ours.safetensors");
+    write_ours(native, folder / "ours.safetensors", trial_);
     ++added_;
   }
 
@@ -109,23 +119,24 @@ class ExportPeerTest : public ::testing::TestWithParam<Peer> {
   }
 
   /// Logits of random ids, and greedy continuations with the cache.
-  static void write_ours(const std::filesystem::path& model, const std::filesystem::path& file) {
+  static void write_ours(const std::filesystem::path& model, const std::filesystem::path& file, const Trial& trial) {
     const at::NoGradGuard no_grad;
     const ModelDirectory directory(model);
     const Decoder decoder = load_decoder(directory, at::kFloat, all_experts(directory.config()));
     const int64_t vocab = directory.config().vocab_size;
     const at::Tensor ids =
-        testing::random_batch({kSequences * kLength}, vocab, 21).tokens_T.view({kSequences, kLength});
+        testing::random_batch({trial.sequences * kLength}, vocab, 21).tokens_T.view({trial.sequences, kLength});
     const at::Tensor prompts =
-        testing::random_batch({kPrompts * kPromptLength}, vocab, 22).tokens_T.view({kPrompts, kPromptLength});
-    at::Tensor logits = at::empty({kSequences, kLength, vocab}), greedy = at::empty({kPrompts, kGenerated}, at::kLong);
+        testing::random_batch({trial.prompts * kPromptLength}, vocab, 22).tokens_T.view({trial.prompts, kPromptLength});
+    at::Tensor logits = at::empty({trial.sequences, kLength, vocab}),
+               greedy = at::empty({trial.prompts, trial.generated}, at::kLong);
     LocalDispatcher dispatcher;
-    for (int64_t row = 0; row < kSequences; ++row) {
+    for (int64_t row = 0; row < trial.sequences; ++row) {
       logits.select(0, row).copy_(
           decoder.logits(decoder.forward({ids.select(0, row), {0, kLength}}, dispatcher).hidden_TD));
     }
-    for (int64_t row = 0; row < kPrompts; ++row)
-      greedy.select(0, row).copy_(continuation(decoder, prompts.select(0, row)));
+    for (int64_t row = 0; row < trial.prompts; ++row)
+      greedy.select(0, row).copy_(continuation(decoder, prompts.select(0, row), trial.generated));
     SafetensorsWriter writer(file, {{"input_ids", at::kLong, ids.sizes().vec()},
                                     {"logits", at::kFloat, logits.sizes().vec()},
                                     {"prompts", at::kLong, prompts.sizes().vec()},
@@ -137,12 +148,12 @@ class ExportPeerTest : public ::testing::TestWithParam<Peer> {
     writer.finish();
   }
 
-  static at::Tensor continuation(const Decoder& decoder, const at::Tensor& prompt) {
+  static at::Tensor continuation(const Decoder& decoder, const at::Tensor& prompt, int64_t length) {
     LocalDispatcher dispatcher;
     KvCache cache;
     std::vector<int64_t> generated;
     at::Tensor next = prompt;
-    while (static_cast<int64_t>(generated.size()) < kGenerated) {
+    while (static_cast<int64_t>(generated.size()) < length) {
       const int64_t count = next.size(0);
       const at::Tensor hidden = decoder.forward({next, {0, count}}, dispatcher, {.cache = &cache}).hidden_TD;
       generated.push_back(decoder.logits(hidden.slice(0, count - 1)).argmax(1).item<int64_t>());
@@ -167,7 +178,7 @@ class ExportPeerTest : public ::testing::TestWithParam<Peer> {
     std::cout << judged << " exports judged\n";
   }
 
-  static void expect_good(const std::string& name, const json& verdict) {
+  void expect_good(const std::string& name, const json& verdict) const {
     std::cout << name << ": " << verdict["class"].get<std::string>() << " (transformers "
               << verdict["transformers"].get<std::string>() << ") positions=" << verdict["positions"]
               << " ties=" << verdict["ties"] << " max_abs_difference=" << verdict["max_difference"]
@@ -179,19 +190,20 @@ class ExportPeerTest : public ::testing::TestWithParam<Peer> {
     EXPECT_TRUE(verdict["warnings"].empty()) << name << ": " << verdict["warnings"];
     const double positions = verdict["positions"], difference = verdict["max_difference"],
                  largest = verdict["max_logit"];
-    EXPECT_GE(positions, 1000) << name;
+    EXPECT_EQ(positions, trial_.sequences * kLength) << name;
     EXPECT_LE(verdict["ties"].get<double>(), kMostTies * positions) << name;
     EXPECT_LE(difference, kAbsolute) << name;
     EXPECT_LE(difference, kRelative * largest) << name;
     EXPECT_GT(largest, 0.1) << name;
     EXPECT_EQ(verdict["wrong_choices"], 0) << name;
-    EXPECT_EQ(verdict["greedy_tokens"], kPrompts * kGenerated) << name;
+    EXPECT_EQ(verdict["greedy_tokens"], trial_.prompts * trial_.generated) << name;
     EXPECT_EQ(verdict["greedy_differences"], 0) << name;
   }
 
   testing::TempDir folder_;
   std::filesystem::path cases_ = folder_ / "cases";
   int added_ = 0;
+  Trial trial_ = kWhole;
 };
 
 TEST_P(ExportPeerTest, EveryRowLoadsAndGivesOurLogits) {
@@ -261,6 +273,33 @@ TEST_P(ExportPeerTest, EveryRowLoadsAndGivesOurLogits) {
   }
   add_made("rowK_llama3rope_shared_top3", chosen(made("llama", kLlama3, "unit", 48), 3), "granitemoeshared");
   add_made("rowK_qwen2", made("qwen2", kNoKeys, "straight_through", 0), "granitemoeshared");
+  if (!HasFailure()) judge();
+}
+
+/// Every method in every format that holds what it makes.
+TEST_P(ExportPeerTest, EveryMethodInEveryFormat) {
+  trial_ = kShort;
+  const json keys = {{"hidden_size", 64}, {"intermediate_size", 176}, {"num_hidden_layers", 2}, {"vocab_size", 128}};
+  const std::filesystem::path dense = folder_ / "dense", ids = folder_ / "ids.jsonl";
+  testing::write_calibration(ids, 20, 128, 12);
+  testing::write_dense_model(dense, parse_model_config(base_json("llama", keys).dump(), "base"), 11);
+  for (const testing::MethodRow& row : testing::kMethodRows) {
+    const std::string method = concat(row.method, "_", row.experts);
+    const std::filesystem::path native = folder_ / method;
+    testing::convert(testing::spec_of(row, 44, ids), 7, dense, native);
+    const auto add_all = [&](const std::string& router, const char* formats) {
+      std::istringstream names(formats);
+      for (std::string format; names >> format;) {
+        if (format == "solar_open" && !has_solar_open()) continue;
+        add(concat(method, "_", router, "_", format), native, format, testing::export_spec(format));
+      }
+    };
+    add_all("renormalised", row.renormalised);
+    testing::set_router(native, "sigmoid", "renorm");
+    add_all("sigmoids", row.sigmoids);
+    testing::set_router(native, "softmax", "unit");
+    add_all("ones", row.ones);
+  }
   if (!HasFailure()) judge();
 }
 

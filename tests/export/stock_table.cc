@@ -1,0 +1,26 @@
+#include "export/stock_table.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "common/file_io.h"
+#include "convert/conversion_fixture.h"
+
+namespace moe::testing {
+
+v1::ConvertSpec spec_of(const MethodRow& row, int width, const std::filesystem::path& text) {
+  v1::ConvertSpec spec = convert_spec(row.method, row.experts, std::min(row.experts, 2), text);
+  spec.mutable_calibration()->set_tokens(200);
+  if (row.experts == 3) spec.mutable_ffn()->set_shared_experts(1);
+  if (row.experts == 1) spec.mutable_ffn()->set_expert_width(width);
+  return spec;
+}
+
+void set_router(const std::filesystem::path& model, const std::string& score, const std::string& topk_norm) {
+  nlohmann::json config = nlohmann::json::parse(read_file(model / "config.json"));
+  config["moe"]["score"] = score;
+  config["moe"]["topk_norm"] = topk_norm;
+  write_file_atomically(model / "config.json", config.dump());
+}
+
+}  // namespace moe::testing
