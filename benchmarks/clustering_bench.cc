@@ -20,7 +20,7 @@ namespace {
 struct Options {
   std::string rows, labels;
   int64_t width = 0;
-  moe::KMeansOptions clustering{.clusters = 8};
+  moe::KMeansOptions clustering{.clusters = 8, .leaves_self_out = true};  // as independent_clustering
 };
 
 int run(const Options& options) {
@@ -50,6 +50,9 @@ int main(int argc, char** argv) {
   app.add_option("--width", options.width, "Numbers in a row")->required();
   app.add_option("--clusters", options.clustering.clusters, "Clusters")->capture_default_str();
   app.add_option("--restarts", options.clustering.restarts, "Restarts, of which the best counts")
+      ->capture_default_str();
+  app.add_option("--tolerance", options.clustering.tolerance,
+                 "A step that lowers the inertia by less of it is the last")
       ->capture_default_str();
   app.add_option("--seed", options.clustering.seed, "Seed")->capture_default_str();
   CLI11_PARSE(app, argc, argv);

@@ -1,6 +1,7 @@
 #include "convert/balanced_kmeans.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cmath>
@@ -21,16 +22,20 @@ namespace {
 
 /// A row below this length has no direction.
 constexpr double kShortest = 1e-12;
+/// What a thread is given at least.
+constexpr int64_t kRowsOfThread = 256, kColumnsOfThread = 64;
 
 /// Squared lengths of rows, [n] double. Here and below sums are made in the order of the rows, so that no bit depends
 /// on threads.
 std::vector<double> squared_lengths(const at::Tensor& rows_nD) {
+  const int64_t width = rows_nD.size(1);
   std::vector<double> sums(rows_nD.size(0), 0);
-  const float* row = rows_nD.const_data_ptr<float>();
-  for (double& sum : sums) {
-    for (int64_t d = 0; d < rows_nD.size(1); ++d) sum += static_cast<double>(row[d]) * row[d];
-    row += rows_nD.size(1);
-  }
+  at::parallel_for(0, rows_nD.size(0), kRowsOfThread, [&](int64_t first, int64_t last) {
+    const float* row = rows_nD.const_data_ptr<float>() + first * width;
+    for (int64_t i = first; i < last; ++i, row += width) {
+      for (int64_t d = 0; d < width; ++d) sums[i] += static_cast<double>(row[d]) * row[d];
+    }
+  });
   return sums;
 }
 
@@ -38,12 +43,15 @@ std::vector<double> squared_lengths(const at::Tensor& rows_nD) {
 at::Tensor sums_of(const at::Tensor& rows_nD, const std::vector<int32_t>& cluster_of, int64_t clusters) {
   const int64_t width = rows_nD.size(1);
   at::Tensor sums_ND = at::zeros({clusters, width}, at::kDouble);
-  const float* row = rows_nD.const_data_ptr<float>();
-  for (const int32_t cluster : cluster_of) {
-    double* sum = sums_ND.mutable_data_ptr<double>() + cluster * width;
-    for (int64_t d = 0; d < width; ++d) sum[d] += row[d];
-    row += width;
-  }
+  auto* const sums = sums_ND.mutable_data_ptr<double>();
+  at::parallel_for(0, width, kColumnsOfThread, [&](int64_t first, int64_t last) {
+    const float* row = rows_nD.const_data_ptr<float>();
+    for (const int32_t cluster : cluster_of) {
+      double* const sum = sums + cluster * width;
+      for (int64_t d = first; d < last; ++d) sum[d] += row[d];
+      row += width;
+    }
+  });
   return sums_ND;
 }
 
@@ -61,20 +69,23 @@ at::Tensor means_of(const at::Tensor& sums_ND, const std::vector<double>& member
 at::Tensor points_of(const at::Tensor& rows_nD, bool is_unit, bool is_centred) {
   const int64_t points = rows_nD.size(0), width = rows_nD.size(1);
   at::Tensor points_nD = rows_nD.contiguous().clone();
-  std::vector<double> sum(width, 0);
-  const std::vector<double> lengths = squared_lengths(points_nD);
-  float* row = points_nD.mutable_data_ptr<float>();
-  for (int64_t i = 0; i < points; ++i, row += width) {
-    const double length = std::sqrt(lengths[i]);
-    for (int64_t d = 0; d < width; ++d) {
-      if (is_unit && length >= kShortest) row[d] = static_cast<float>(row[d] / length);
-      sum[d] += row[d];
+  auto* const all = points_nD.mutable_data_ptr<float>();
+  const std::vector<double> lengths = is_unit ? squared_lengths(points_nD) : std::vector<double>(points, 0);
+  at::parallel_for(0, points, kRowsOfThread, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const double length = std::sqrt(lengths[i]);
+      if (length < kShortest) continue;
+      for (float* x = all + i * width; x != all + (i + 1) * width; ++x) *x = static_cast<float>(*x / length);
     }
-  }
-  row = points_nD.mutable_data_ptr<float>();
-  for (int64_t i = 0; is_centred && i < points; ++i, row += width) {
-    for (int64_t d = 0; d < width; ++d) row[d] = static_cast<float>(row[d] - sum[d] / static_cast<double>(points));
-  }
+  });
+  if (!is_centred) return points_nD;
+  at::Tensor mean_1D = sums_of(points_nD, std::vector<int32_t>(points, 0), 1) / static_cast<double>(points);
+  const double* const mean = mean_1D.const_data_ptr<double>();
+  at::parallel_for(0, points, kRowsOfThread, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      for (int64_t d = 0; d < width; ++d) all[i * width + d] = static_cast<float>(all[i * width + d] - mean[d]);
+    }
+  });
   return points_nD;
 }
 
@@ -108,11 +119,16 @@ class Restart {
     for (steps_ = 1;; ++steps_) {
       measure_costs();
       std::vector<int32_t> assigned = bounded_assignment(costs_, sizes_.least, sizes_.most);
-      const bool is_still = assigned == cluster_of_;
-      cluster_of_ = std::move(assigned);
-      const double inertia = update_centres();
-      if (is_still || before - inertia < options_.tolerance * before || steps_ == options_.max_steps) break;
-      before = inertia;
+      if (assigned == cluster_of_) break;
+      const std::vector<int32_t> left = std::exchange(cluster_of_, std::move(assigned));
+      update_centres(left);
+      if (options_.leaves_self_out && inertia_ > before) {
+        cluster_of_ = left;
+        inertia_ = before;
+        break;
+      }
+      if (before - inertia_ < options_.tolerance * before || steps_ == options_.max_steps) break;
+      before = inertia_;
     }
   }
 
@@ -166,22 +182,52 @@ class Restart {
         ++product;
       }
     }
+    if (options_.leaves_self_out && !cluster_of_.empty()) leave_self_out();
+  }
+
+  /// Squared distances to means become what the inertia loses and gains.
+  void leave_self_out() {
+    const std::vector<double> members = members_of(cluster_of_, options_.clusters);
+    double* cost = costs_.data();
+    for (const int32_t own : cluster_of_) {
+      for (int32_t c = 0; c < options_.clusters; ++c) {
+        const double size = members[c];
+        // A point alone is its mean: it costs nothing there.
+        *cost++ *= c != own ? size / (size + 1) : size > 1 ? size / (size - 1) : 0;
+      }
+    }
+  }
+
+  /// Those of the clusters that points left or came to.
+  void move_sums(const std::vector<int32_t>& left) {
+    const int64_t width = rows_nD_.size(1);
+    auto* const sums = sums_ND_.mutable_data_ptr<double>();
+    for (size_t i = 0; i < left.size(); ++i) {
+      if (left[i] == cluster_of_[i]) continue;
+      const float* const row = rows_nD_.const_data_ptr<float>() + static_cast<int64_t>(i) * width;
+      double *const from = sums + left[i] * width, *const to = sums + cluster_of_[i] * width;
+      for (int64_t d = 0; d < width; ++d) from[d] -= row[d];
+      for (int64_t d = 0; d < width; ++d) to[d] += row[d];
+    }
   }
 
   /// The sum of squared distances to the new centres is that of the lengths less what the means explain; of cosines to
   /// them, the length of the members' sum.
-  double update_centres() {
-    const at::Tensor sums_ND = sums_of(rows_nD_, cluster_of_, options_.clusters);
+  void update_centres(const std::vector<int32_t>& left) {
+    if (left.empty()) {
+      sums_ND_ = sums_of(rows_nD_, cluster_of_, options_.clusters);
+    } else {
+      move_sums(left);
+    }
     const std::vector<double> members = members_of(cluster_of_, options_.clusters);
-    centres_ND_ = means_of(sums_ND, members);
+    centres_ND_ = means_of(sums_ND_, members);
     inertia_ = is_cosine() ? static_cast<double>(points()) : std::accumulate(lengths_.begin(), lengths_.end(), 0.0);
-    const double* sum = sums_ND.const_data_ptr<double>();
+    const double* sum = sums_ND_.const_data_ptr<double>();
     for (const double size : members) {
       double squared = 0;
-      for (int64_t d = 0; d < sums_ND.size(1); ++d, ++sum) squared += *sum * *sum;
+      for (int64_t d = 0; d < sums_ND_.size(1); ++d, ++sum) squared += *sum * *sum;
       inertia_ -= is_cosine() ? std::sqrt(squared) : squared / size;
     }
-    return inertia_;
   }
 
   bool is_cosine() const { return options_.distance == KMeansDistance::kCosine; }
@@ -192,6 +238,7 @@ class Restart {
   Sizes sizes_;
   std::vector<double> costs_;  ///< [n, N]
   at::Tensor centres_ND_;
+  at::Tensor sums_ND_;  ///< of members, double
   std::vector<int32_t> cluster_of_;
   double inertia_ = 0;
   int64_t steps_ = 0;
@@ -240,6 +287,7 @@ KMeansResult balanced_kmeans(const at::Tensor& rows_nD, const KMeansOptions& opt
   const at::NoGradGuard no_grad;
   const bool is_cosine = options.distance == KMeansDistance::kCosine;
   MOE_CHECK(!is_cosine || options.is_spherical, "cosines are of directions");
+  MOE_CHECK(!is_cosine || !options.leaves_self_out, "the means of others are of squared distances");
   const at::Tensor points_nD = points_of(rows_nD, options.is_spherical, !is_cosine);
   const std::vector<double> lengths = squared_lengths(points_nD);
   Found best;

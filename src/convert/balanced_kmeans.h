@@ -30,6 +30,12 @@ struct KMeansOptions {
   double jitter = 0;
   bool is_spherical = true;  ///< points are the directions of the rows; else the rows
   KMeansDistance distance = KMeansDistance::kSquared;
+  /// Points are compared with the means of the other points, as Hartigan does: what the inertia loses where one leaves
+  /// a cluster of s, s / (s - 1) times its squared distance, and gains where it comes, s / (s + 1) times it. In many
+  /// dimensions nearly all of a point's nearness to its own mean is its own share of it, by which Lloyd's steps stop
+  /// far too early: of 4096 points in 1024 dimensions an inertia of 3919 against 3916. A step that raises the inertia
+  /// is undone and the last. Of squared distances.
+  bool leaves_self_out = false;
 };
 
 inline constexpr double kAnySize = std::numeric_limits<double>::infinity();
@@ -43,9 +49,11 @@ struct KMeansResult {
 
 /// Clusters of rows of the sizes that are asked for (equal ones, unless the options say otherwise), with a low sum of
 /// distances to their means. Lloyd's algorithm with an exact assignment (convert/balanced_assignment.h), which never
-/// raises the inertia, from k-means++ centres. Restarts are spread over the ranks; the result is the same on every rank
+/// raises the inertia, from k-means++ centres. A step reads the points once, and once more those that moved. Restarts
+/// are spread over the ranks; the result is the same on every rank
 /// and at any number of them, bit for bit. Collective; `rows_nD` is the same on every rank, float.
-/// Source   LLaMA-MoE (arXiv:2406.16554) for the balance; Arthur & Vassilvitskii 2007 (k-means++).
+/// Source   LLaMA-MoE (arXiv:2406.16554) for the balance; Arthur & Vassilvitskii 2007 (k-means++);
+///          Telgarsky & Vattani 2010 (Hartigan's method).
 /// Throws   InvalidArgument, on every rank, if there are fewer points than clusters.
 KMeansResult balanced_kmeans(const at::Tensor& rows_nD, const KMeansOptions& options, Communicator& world);
 

@@ -64,6 +64,21 @@ double inertia_of(const at::Tensor& rows, const std::vector<int32_t>& cluster_of
   return sum;
 }
 
+void expect_same_on_ranks(const at::Tensor& rows, const KMeansOptions& options) {
+  const KMeansResult alone = on_one(rows, options);
+  for (const int ranks : {2, 4}) {
+    std::mutex mutex;
+    testing::run_ranks(ranks, [&](Communicator& world) {
+      const KMeansResult found = balanced_kmeans(rows, options, world);
+      const std::lock_guard<std::mutex> lock(mutex);
+      EXPECT_EQ(found.cluster_of, alone.cluster_of) << ranks;
+      EXPECT_TRUE(found.centres_ND.equal(alone.centres_ND)) << ranks;
+      EXPECT_EQ(found.inertia, alone.inertia);
+      EXPECT_EQ(found.steps, alone.steps);
+    });
+  }
+}
+
 // 8 groups of 86 vectors around Gaussian centres, as unit vectors (LLaMA-MoE v1 specification, T4).
 TEST(BalancedKMeansTest, FindsGroupsOfEqualSize) {
   for (uint64_t seed = 0; seed < 20; ++seed) {
@@ -92,6 +107,28 @@ TEST(BalancedKMeansTest, SizesDifferByOneAtMostAndMoreStepsAreNoWorse) {
   std::vector<int32_t> in_turn(203);
   for (size_t i = 0; i < in_turn.size(); ++i) in_turn[i] = static_cast<int32_t>(i % 8);
   EXPECT_LT(before, inertia_of(spherical_rows(rows), in_turn)) << "no better than any split";
+}
+
+/// Of noise in many dimensions, where a point's share of its own mean is most of what it is near to it by.
+TEST(BalancedKMeansTest, WithoutAPointsOwnShareStepsGoOnToALowerInertia) {
+  const at::Tensor rows = testing::random_normal({509, 200}, 8, at::kFloat), points = spherical_rows(rows);
+  KMeansOptions options{.clusters = 8, .seed = 1, .restarts = 1, .tolerance = 0};
+  const double lloyd = on_one(rows, options).inertia;
+  options.leaves_self_out = true;
+  double before = 1e30;
+  for (const int64_t steps : {1, 2, 3, 5, 8, 100}) {
+    options.max_steps = steps;
+    const KMeansResult found = on_one(rows, options);
+    for (const auto& [cluster, size] : sizes_of(found.cluster_of)) EXPECT_TRUE(size == 63 || size == 64) << size;
+    EXPECT_NEAR(found.inertia, inertia_of(points, found.cluster_of), 1e-6 * found.inertia);
+    EXPECT_LE(found.inertia, before) << steps;
+    before = found.inertia;
+  }
+  EXPECT_LT(before, lloyd * 0.999);
+  EXPECT_LT(before, on_one(rows, {.clusters = 8, .seed = 1, .restarts = 20, .tolerance = 0}).inertia)
+      << "what twenty starts do not find";
+  const at::Tensor few = testing::random_normal({5, 8}, 2, at::kFloat);
+  EXPECT_EQ(on_one(few, {.clusters = 5, .leaves_self_out = true}).cluster_of, (std::vector<int32_t>{0, 1, 2, 3, 4}));
 }
 
 /// v2 specification, B5.
@@ -166,19 +203,12 @@ TEST(BalancedKMeansTest, LengthsDoNotCount) {
 
 TEST(BalancedKMeansTest, TheSameOnAnyNumberOfRanksAndForTheSameSeedAlone) {
   const at::Tensor rows = testing::random_normal({96, 10}, 9, at::kFloat);
-  const KMeansOptions options{.clusters = 6, .seed = 4, .stream = kStreamTest, .substream = 2, .restarts = 3};
-  const KMeansResult alone = on_one(rows, options);
-  for (const int ranks : {2, 4}) {
-    std::mutex mutex;
-    testing::run_ranks(ranks, [&](Communicator& world) {
-      const KMeansResult found = balanced_kmeans(rows, options, world);
-      const std::lock_guard<std::mutex> lock(mutex);
-      EXPECT_EQ(found.cluster_of, alone.cluster_of) << ranks;
-      EXPECT_TRUE(found.centres_ND.equal(alone.centres_ND)) << ranks;
-      EXPECT_EQ(found.inertia, alone.inertia);
-      EXPECT_EQ(found.steps, alone.steps);
-    });
+  KMeansOptions options{.clusters = 6, .seed = 4, .stream = kStreamTest, .substream = 2, .restarts = 3};
+  for (const bool leaves_self_out : {true, false}) {
+    options.leaves_self_out = leaves_self_out;
+    expect_same_on_ranks(rows, options);
   }
+  const KMeansResult alone = on_one(rows, options);
   KMeansOptions other = options;
   other.substream = 3;
   EXPECT_NE(on_one(rows, other).cluster_of, alone.cluster_of);

@@ -20,7 +20,8 @@ LayerPlan plan_clustering(const LayerInputs& inputs, Communicator& world) {
                        .seed = inputs.seed,
                        .stream = kStreamNeuronClusters,
                        .substream = static_cast<uint32_t>(inputs.layer),
-                       .distance = is_cosine ? KMeansDistance::kCosine : KMeansDistance::kSquared},
+                       .distance = is_cosine ? KMeansDistance::kCosine : KMeansDistance::kSquared,
+                       .leaves_self_out = !is_cosine},
                       world);
   std::vector<std::vector<int32_t>> experts(inputs.spec.ffn().experts());
   for (size_t neuron = 0; neuron < found.cluster_of.size(); ++neuron)
