@@ -11,6 +11,7 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/file_io.h"
+#include "convert/attention_fixture.h"
 #include "convert/conversion_fixture.h"
 #include "convert/request_check.h"
 #include "testing/run_ranks.h"
@@ -98,6 +99,84 @@ TEST_F(BadRequestTest, NamesFieldValueAndWhatWouldDo) {
               AllOf(HasSubstr("calibration.data is empty"), HasSubstr("least_squares")));
   EXPECT_THAT(refusal([](auto& s) { s.mutable_calibration()->mutable_data(0)->set_path("/no/such/file.jsonl"); }),
               HasSubstr("/no/such/file.jsonl"));
+}
+
+TEST_F(BadRequestTest, AttentionExpertsThatCannotBe) {
+  const auto refuse = [this](const std::function<void(v1::AttentionExpertsSpec&)>& spoil) {
+    v1::ConvertSpec spec = testing::attention_spec(4, 2);
+    spoil(*spec.mutable_attention());
+    return refusal(spec);
+  };
+  EXPECT_THAT(refuse([](auto& a) { a.set_experts(0); }),
+              AllOf(HasSubstr("attention.experts is 0"), HasSubstr("1, 2, 4")));
+  EXPECT_THAT(refuse([](auto& a) { a.set_experts(8); }),
+              AllOf(HasSubstr("attention.experts 8 does not divide the 4 query heads"), HasSubstr("1, 2, 4")));
+  EXPECT_THAT(refuse([](auto& a) { a.set_top_k(5); }), AllOf(HasSubstr("attention.top_k is 5"), HasSubstr("1 to 4")));
+  EXPECT_THAT(refuse([](auto& a) { a.set_top_k(0); }), HasSubstr("attention.top_k is 0"));
+  EXPECT_THAT(refuse([](auto& a) { a.set_always_on(3); }),
+              AllOf(HasSubstr("attention.top_k is 2 with 1 experts to choose from"), HasSubstr("1 to 1")));
+  EXPECT_THAT(refuse([](auto& a) { a.set_always_on(4); }),
+              AllOf(HasSubstr("attention.always_on is 4"), HasSubstr("use 0 to 3")));
+  EXPECT_THAT(refuse([](auto& a) { a.set_grouping("magic"); }),
+              AllOf(HasSubstr("magic"), HasSubstr("contiguous, random, clustered")));
+  EXPECT_THAT(refuse([](auto& a) { a.set_kv_mode("magic"); }),
+              AllOf(HasSubstr("attention.kv_mode is 'magic'"), HasSubstr("routed, dense")));
+  EXPECT_THAT(refuse([](auto& a) { a.mutable_router()->set_init("magic"); }), HasSubstr("random_selection"));
+  EXPECT_THAT(refuse([](auto& a) { a.mutable_scale()->set_mode("magic"); }), HasSubstr("least_squares"));
+  EXPECT_THAT(refuse([](auto& a) { testing::set_fixed_scale(*a.mutable_scale(), -1); }),
+              HasSubstr("attention.scale.value is -1"));
+  EXPECT_THAT(refuse([](auto& a) { a.add_layers("2"); }), HasSubstr("convert: attention.layers: '2' names layer 2"));
+  for (const char* reader : {"grouping", "router", "scale"}) {
+    const std::string name = reader;
+    EXPECT_THAT(refuse([&](auto& a) {
+                  if (name == "grouping") a.set_grouping("clustered");
+                  if (name == "router") a.mutable_router()->set_init("hidden_clustering");
+                  if (name == "scale") a.mutable_scale()->set_mode("least_squares");
+                }),
+                AllOf(HasSubstr("calibration.data is empty"), HasSubstr("attention." + name)));
+  }
+  v1::ConvertSpec nothing = testing::attention_spec(4, 2);
+  nothing.clear_attention();
+  EXPECT_THAT(refusal(nothing), HasSubstr("neither ffn nor attention"));
+}
+
+/// Six query heads on two key-value heads: three experts are no groups and no slices of them.
+TEST_F(BadRequestTest, AttentionExpertsAcrossKeyValueHeads) {
+  nlohmann::json config = testing::tiny_json();
+  config.update({{"num_attention_heads", 6}, {"head_dim", 8}});
+  testing::write_dense_model(folder_ / "six", parse_model_config(config.dump(), "six heads"), 1);
+  const auto convert_to = [&](const std::string& grouping) {
+    convert(testing::attention_spec(3, 2, grouping), 1, folder_ / "six", folder_ / grouping);
+  };
+  try {
+    convert_to("contiguous");
+    FAIL() << "accepted";
+  } catch (const InvalidArgument& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("attention.experts 3 neither divides the 2 key-value heads"),
+                                    HasSubstr("use one of 1, 2, 6")));
+  }
+  EXPECT_NO_THROW(convert_to("random")) << "each head brings its own";
+}
+
+TEST_F(BadRequestTest, AttentionWithAWindowHasNoExperts) {
+  nlohmann::json config = testing::tiny_json("qwen2");
+  config.update({{"use_sliding_window", true}, {"sliding_window", 16}, {"max_window_layers", 0}});
+  testing::write_dense_model(folder_ / "window", parse_model_config(config.dump(), "window"), 1);
+  try {
+    convert(testing::attention_spec(2, 1), 1, folder_ / "window", out());
+    FAIL() << "accepted";
+  } catch (const InvalidArgument& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("window"), HasSubstr("last 16 tokens")));
+  }
+}
+
+TEST_F(BadRequestTest, TooFewTokensForTheRouterOfAttention) {
+  write_file_atomically(folder_ / "short.jsonl", "{\"ids\": [1, 2, 3]}\n");
+  v1::ConvertSpec spec = testing::attention_spec(4, 2);
+  testing::add_text(spec, folder_ / "short.jsonl");
+  spec.mutable_calibration()->set_tokens(1);
+  spec.mutable_attention()->mutable_router()->set_init("random_selection");
+  EXPECT_THAT(refusal(spec), AllOf(HasSubstr("attention.router.init random_selection"), HasSubstr("experts 4")));
 }
 
 TEST_F(BadRequestTest, LayersThatTheModelHasNotOrThatAreNone) {
