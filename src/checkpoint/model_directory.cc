@@ -129,12 +129,17 @@ Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, cons
                      bool with_selection_bias) {
   const at::NoGradGuard no_grad;
   ModelConfig config = directory.config();
-  const bool adds_bias = with_selection_bias && config.moe && !config.moe->has_selection_bias;
+  const bool adds_bias =
+      with_selection_bias && config.moe && config.moe->num_experts > 0 && !config.moe->has_selection_bias;
   if (adds_bias) config.moe->has_selection_bias = true;
+  const bool adds_to_attention =
+      with_selection_bias && config.moe && config.moe->attention && !config.moe->attention->has_selection_bias;
+  if (adds_to_attention) config.moe->attention->has_selection_bias = true;
   Decoder decoder(std::move(config), dtype, experts);
   std::vector<Parameter> stored;
   for (const Parameter& parameter : decoder.parameters()) {
-    if (adds_bias && parameter.id.part == TensorPart::kSelectionBias) {
+    const bool is_added = parameter.id.is_of_attention() ? adds_to_attention : adds_bias;
+    if (is_added && parameter.id.part == TensorPart::kSelectionBias) {
       parameter.value.zero_();
     } else {
       stored.push_back(parameter);

@@ -21,8 +21,8 @@ std::map<std::string, double> plain_values(const StepRecord& record) {
 
 bool is_free_name(std::string_view name) {
   constexpr std::string_view kTaken[] = {
-      "step",         "loss",    "gradient_norm", "learning_rate",   "tokens",    "tokens_per_second",
-      "step_seconds", "skipped", "expert_load",   "validation_loss", "validation"};
+      "step",         "loss",    "gradient_norm", "learning_rate",         "tokens",          "tokens_per_second",
+      "step_seconds", "skipped", "expert_load",   "attention_expert_load", "validation_loss", "validation"};
   return std::find(std::begin(kTaken), std::end(kTaken), name) == std::end(kTaken);
 }
 
@@ -33,6 +33,7 @@ nlohmann::json json_line(const StepRecord& record) {
   if (record.skipped) line["skipped"] = true;
   if (record.validation_loss) line["validation"] = record.validation;
   if (!record.expert_load.empty()) line["expert_load"] = record.expert_load;
+  if (!record.attention_expert_load.empty()) line["attention_expert_load"] = record.attention_expert_load;
   return line;
 }
 

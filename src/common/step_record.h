@@ -27,8 +27,9 @@ struct StepRecord {
   bool skipped = false;     ///< no update was made: loss or gradient were not finite
   /// Routed tokens, [layers][experts]; no experts in a dense layer; empty if all are dense.
   std::vector<std::vector<int64_t>> expert_load;
-  std::optional<double> validation_loss;     ///< if the step was followed by a validation
-  std::map<std::string, double> validation;  ///< by domain
+  std::vector<std::vector<int64_t>> attention_expert_load{};  ///< the same of attention's experts that are chosen
+  std::optional<double> validation_loss;                      ///< if the step was followed by a validation
+  std::map<std::string, double> validation;                   ///< by domain
   std::map<std::string, double> statistics;  ///< what layers and recipes measured, by the name of its measure
 
   double tokens_per_second() const { return static_cast<double>(step_tokens) / seconds; }

@@ -91,7 +91,12 @@ TokenReport measure_tokens(const Decoder& decoder, TokenDispatcher& dispatcher, 
                            const TokenValues& values, const std::function<void(int64_t, int64_t)>& progress) {
   const at::NoGradGuard no_grad;
   TokenReport report;
-  at::Tensor load_LE;
+  at::Tensor load_LE, attention_load_LE;
+  const auto add_load = [](const std::vector<RouterStats>& routers, at::Tensor& sum_LE) {
+    if (routers.empty()) return;
+    const at::Tensor counts_LE = stacked_counts(routers);
+    sum_LE = sum_LE.defined() ? sum_LE + counts_LE : counts_LE;
+  };
   std::vector<std::string> domains;
   int64_t done = 0;
   for (HeldOutData::Part& part : data.parts()) {
@@ -106,17 +111,18 @@ TokenReport measure_tokens(const Decoder& decoder, TokenDispatcher& dispatcher, 
       const PackedBatch batch = part.loader->batch(first + share.first, share.count);
       const DecoderOutput out = decoder.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher);
       add_values(values(out.hidden_TD, batch.labels_T), batch, part.loader->domain_names(), report);
-      if (!out.router.empty()) {
-        const at::Tensor counts_LE = stacked_counts(out.router);
-        load_LE = load_LE.defined() ? load_LE + counts_LE : counts_LE;
-      }
+      add_load(out.router, load_LE);
+      add_load(out.attention_router, attention_load_LE);
       done += rows;
       if (progress) progress(done, data.rows());
     }
   }
   all_reduce(report, domains, mesh.world());
   if (load_LE.defined()) mesh.world().all_reduce_sum(load_LE, "evaluation expert load");
+  if (attention_load_LE.defined())
+    mesh.world().all_reduce_sum(attention_load_LE, "evaluation load of attention's experts");
   report.expert_load = load_by_layer(decoder.config(), load_LE);
+  report.attention_expert_load = attention_load_by_layer(decoder.config(), attention_load_LE);
   return report;
 }
 

@@ -23,6 +23,7 @@ struct TokenSum {
 struct TokenReport {
   std::map<std::string, TokenSum> domains;
   std::vector<std::vector<int64_t>> expert_load;  ///< [layers][experts]: (token, slot) pairs; none in a dense layer
+  std::vector<std::vector<int64_t>> attention_expert_load;  ///< of attention's experts that are chosen, the same
 
   TokenSum total() const;
 };

@@ -26,6 +26,7 @@ struct RecipeStep {
   std::map<std::string, double> statistics;  ///< of the recipe's own, by the names of common/measures.h
   /// Routed tokens, [layers][experts]; no experts in a dense layer; empty if there are none.
   std::vector<std::vector<int64_t>> expert_load;
+  std::vector<std::vector<int64_t>> attention_expert_load{};  ///< the same of attention's experts that are chosen
 };
 
 /// What held-out data came to.

@@ -5,10 +5,12 @@
 
 namespace moe {
 
-SelectionBalance::SelectionBalance(const std::vector<Parameter>& parameters, int64_t top_k, BiasRule rule, double rate)
+SelectionBalance::SelectionBalance(const std::vector<Parameter>& parameters, int64_t top_k, BiasRule rule, double rate,
+                                   bool of_attention)
     : top_k_(top_k), rule_(rule), rate_(rate) {
   for (const Parameter& parameter : parameters) {
-    if (parameter.id.part == TensorPart::kSelectionBias) biases_E_.push_back(parameter.value.detach());
+    if (parameter.id.part == TensorPart::kSelectionBias && parameter.id.is_of_attention() == of_attention)
+      biases_E_.push_back(parameter.value.detach());
   }
 }
 

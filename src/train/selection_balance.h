@@ -29,8 +29,9 @@ enum class BiasRule {
 ///          balancing, Su Jianlin 2026; the quantile is exact, the balance is approached step by step.
 class SelectionBalance {
  public:
-  /// `parameters`: of a decoder, whose selection biases it takes; `rate` of kLoad.
-  SelectionBalance(const std::vector<Parameter>& parameters, int64_t top_k, BiasRule rule, double rate);
+  /// `parameters`: of a decoder, of which it takes the selection biases of FFNs, or of attention; `rate` of kLoad.
+  SelectionBalance(const std::vector<Parameter>& parameters, int64_t top_k, BiasRule rule, double rate,
+                   bool of_attention = false);
 
   /// Before the forward passes of a step: forgets those of one that made no update.
   void begin();

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <optional>
+#include <string>
+#include <utility>
 
 #include "common/error.h"
 #include "model/moe/aux_loss.h"
@@ -23,46 +25,47 @@ BalanceForm balance_form_of(const std::string& balance) {
 
 namespace {
 
-/// The balance loss of a step, micro-batch by micro-batch. Collective.
+/// The balance loss of a step's routers of FFNs, or of attention, micro-batch by micro-batch. Collective.
 class StepBalance {
  public:
-  StepBalance(const StepOptions& options, const MoeConfig& config, Communicator& world)
-      : options_(options), config_(config), world_(world) {}
+  /// `experts`, of which a token chooses `top_k`; `where` begins the names of its collectives.
+  StepBalance(const StepOptions& options, int64_t experts, int64_t top_k, std::string where, Communicator& world)
+      : options_(options), experts_(experts), top_k_(top_k), where_(std::move(where)), world_(world) {}
 
   /// Counts of all ranks, [L, E], of the micro-batches so far; undefined before the first.
   const at::Tensor& load() const { return load_LE_; }
 
   /// A micro-batch of `tokens` tokens on all ranks; `step_tokens` of the step. What is returned has this rank's
   /// gradient and its share of the value.
-  at::Tensor add(const DecoderOutput& out, const std::vector<int64_t>& cu_seqlens, int64_t tokens,
+  at::Tensor add(const std::vector<RouterStats>& routers, const std::vector<int64_t>& cu_seqlens, int64_t tokens,
                  int64_t step_tokens) {
-    at::Tensor counts_LE = stacked_counts(out.router);
-    world_.all_reduce_sum(counts_LE, "expert counts");
+    at::Tensor counts_LE = stacked_counts(routers);
+    world_.all_reduce_sum(counts_LE, where_ + "expert counts");
     load_LE_ = load_LE_.defined() ? load_LE_ + counts_LE : counts_LE;
     counted_tokens_ += tokens;
     const auto micro_steps = static_cast<double>(options_.micro_steps);
     switch (options_.balance_form) {
-      case BalanceForm::kImportanceLoad: return importance_load(out) / micro_steps;
+      case BalanceForm::kImportanceLoad: return importance_load(routers) / micro_steps;
       case BalanceForm::kConstant:
-        return of_one_rank(at::full({}, static_cast<double>(config_.num_experts) / static_cast<double>(config_.top_k),
-                                    out.hidden_TD.options().dtype(at::kDouble).requires_grad(false))) /
+        return of_one_rank(at::full({}, static_cast<double>(experts_) / static_cast<double>(top_k_),
+                                    counts_LE.options().dtype(at::kDouble))) /
                micro_steps;
       case BalanceForm::kAuxiliary: break;
     }
     switch (options_.balance_scope) {
       case BalanceScope::kMicroBatch: break;
       case BalanceScope::kGlobalBatch:
-        return balance_loss(out.router, load_LE_, tokens, config_.top_k, counted_tokens_) / micro_steps;
-      case BalanceScope::kSequence: return sequence_balance_loss(out.router, cu_seqlens, step_tokens, config_.top_k);
+        return balance_loss(routers, load_LE_, tokens, top_k_, counted_tokens_) / micro_steps;
+      case BalanceScope::kSequence: return sequence_balance_loss(routers, cu_seqlens, step_tokens, top_k_);
     }
-    return balance_loss(out.router, counts_LE, tokens, config_.top_k) / micro_steps;
+    return balance_loss(routers, counts_LE, tokens, top_k_) / micro_steps;
   }
 
  private:
-  at::Tensor importance_load(const DecoderOutput& out) {
-    const at::Tensor local_2LE = importance_and_load(out.router, options_.load_estimator);
+  at::Tensor importance_load(const std::vector<RouterStats>& routers) {
+    const at::Tensor local_2LE = importance_and_load(routers, options_.load_estimator);
     at::Tensor all_2LE = local_2LE.detach().clone();
-    world_.all_reduce_sum(all_2LE, "importance and load");
+    world_.all_reduce_sum(all_2LE, where_ + "importance and load");
     return of_one_rank(importance_load_loss(local_2LE, all_2LE));
   }
 
@@ -70,7 +73,8 @@ class StepBalance {
   at::Tensor of_one_rank(const at::Tensor& value) const { return world_.rank() == 0 ? value : value - value.detach(); }
 
   const StepOptions& options_;
-  const MoeConfig& config_;
+  int64_t experts_, top_k_;
+  std::string where_;
   Communicator& world_;
   at::Tensor load_LE_;
   int64_t counted_tokens_ = 0;
@@ -87,11 +91,15 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
   StepOutcome outcome;
   outcome.tokens = loader.tokens(first_row, rows * options.micro_steps);
   const ModelConfig& config = decoder.config();
-  std::optional<StepBalance> step_balance;
-  if (config.moe) step_balance.emplace(options, *config.moe, mesh.world());
-  // This rank's shares of the loss, the balance loss and the z-loss, summed over the ranks at the end. On the model's
+  std::optional<StepBalance> ffn, attention;
+  if (config.moe) ffn.emplace(options, config.moe->num_experts, config.moe->top_k, "", mesh.world());
+  if (config.moe && config.moe->attention) {
+    const AttentionExperts& experts = *config.moe->attention;
+    attention.emplace(options, experts.num_routed(), experts.top_k, "attention's ", mesh.world());
+  }
+  // This rank's shares of the loss, the balance losses and the z-loss, summed over the ranks at the end. On the model's
   // device, as all that a step measures: nothing of it is read before the last backward is on its way.
-  at::Tensor shares = at::zeros({3}, decoder.parameters().front().value.options().dtype(at::kDouble));
+  at::Tensor shares = at::zeros({4}, decoder.parameters().front().value.options().dtype(at::kDouble));
   LayerStatistics statistics;
   const bool keeps_routing = options.reads_each_token || options.z_loss != 0 ||
                              options.balance_form == BalanceForm::kImportanceLoad ||
@@ -107,17 +115,24 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
                         {.statistics = &statistics, .keeps_routing = keeps_routing, .noise = noise});
     at::Tensor loss = decoder.token_losses(out.hidden_TD, batch.labels_T).sum() / targets;
     shares[0] += loss.detach().to(at::kDouble);
-    if (!out.router.empty()) {
-      const at::Tensor balance = step_balance->add(out, batch.cu_seqlens, loader.tokens(first, rows), outcome.tokens);
-      shares[1] += balance.detach().to(at::kDouble);
-      if (options.balance_loss != 0) loss = loss + options.balance_loss * balance;
-      if (options.z_loss != 0) {
-        const at::Tensor z_loss = router_z_loss(out.router, outcome.tokens);
-        shares[2] += z_loss.detach().to(at::kDouble);
-        loss = loss + options.z_loss * z_loss;
-      }
-      if (options.on_routing) options.on_routing(out.router);
+    const auto add_balance = [&](StepBalance& balance, const std::vector<RouterStats>& routers, double coefficient,
+                                 int64_t share_of) {
+      const at::Tensor added = balance.add(routers, batch.cu_seqlens, loader.tokens(first, rows), outcome.tokens);
+      shares[share_of] += added.detach().to(at::kDouble);
+      if (coefficient != 0) loss = loss + coefficient * added;
+    };
+    if (!out.router.empty()) add_balance(*ffn, out.router, options.balance_loss, 1);
+    if (!out.attention_router.empty()) add_balance(*attention, out.attention_router, options.attention_balance_loss, 3);
+    std::vector<RouterStats> routers = out.router;
+    routers.insert(routers.end(), out.attention_router.begin(), out.attention_router.end());
+    if (!routers.empty() && options.z_loss != 0) {
+      const at::Tensor z_loss = router_z_loss(routers, outcome.tokens);
+      shares[2] += z_loss.detach().to(at::kDouble);
+      loss = loss + options.z_loss * z_loss;
     }
+    if (!out.router.empty() && options.on_routing) options.on_routing(out.router);
+    if (!out.attention_router.empty() && options.on_attention_routing)
+      options.on_attention_routing(out.attention_router);
     loss.backward();
   }
   const at::Tensor measured_N2 = statistics.totals();
@@ -128,7 +143,9 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
   outcome.loss = read.const_data_ptr<double>()[0];
   outcome.balance_loss = read.const_data_ptr<double>()[1];
   outcome.z_loss = read.const_data_ptr<double>()[2];
-  outcome.expert_load = load_by_layer(config, step_balance ? step_balance->load() : at::Tensor());
+  outcome.attention_balance_loss = read.const_data_ptr<double>()[3];
+  if (ffn) outcome.expert_load = load_by_layer(config, ffn->load());
+  if (attention) outcome.attention_expert_load = attention_load_by_layer(config, attention->load());
   outcome.layers = statistics.means(read.slice(0, shares.numel()).view_as(measured_N2));
   return outcome;
 }

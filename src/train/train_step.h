@@ -32,16 +32,19 @@ enum class BalanceForm {
 BalanceForm balance_form_of(const std::string& balance);
 
 struct StepOptions {
-  int64_t micro_batch_rows = 8;  ///< rows of a global micro-batch
-  int64_t micro_steps = 1;       ///< global micro-batches of a step
-  double balance_loss = 0.01;    ///< coefficient; 0: it is measured, and not trained on
+  int64_t micro_batch_rows = 8;          ///< rows of a global micro-batch
+  int64_t micro_steps = 1;               ///< global micro-batches of a step
+  double balance_loss = 0.01;            ///< coefficient; 0: it is measured, and not trained on
+  double attention_balance_loss = 0.01;  ///< of attention's routers, the same
   BalanceForm balance_form = BalanceForm::kAuxiliary;
   BalanceScope balance_scope = BalanceScope::kMicroBatch;  ///< of kAuxiliary
   LoadEstimator load_estimator = LoadEstimator::kExact;    ///< of kImportanceLoad
   double z_loss = 0;                                       ///< coefficient
-  /// Sees how this rank's tokens of each micro-batch were routed; may be empty. Not called for a dense model.
+  /// Sees how FFNs routed this rank's tokens of each micro-batch; may be empty. Not called where no FFN is a mixture.
   std::function<void(const std::vector<RouterStats>&)> on_routing = {};
-  bool reads_each_token = false;  ///< on_routing: RouterStats::routing too
+  /// The same of attention.
+  std::function<void(const std::vector<RouterStats>&)> on_attention_routing = {};
+  bool reads_each_token = false;  ///< they do: RouterStats::routing too
   /// Of routers that have noise; first_token is filled in.
   NoiseSource noise{};
 };
@@ -50,10 +53,12 @@ struct StepOptions {
 struct StepOutcome {
   double loss = 0;          ///< mean over the target tokens of the whole step, without balance loss and z-loss
   double balance_loss = 0;  ///< mean over micro-steps, without its coefficient; 0 for a dense model
-  double z_loss = 0;        ///< mean over tokens and layers, without its coefficient; 0 where that is 0
+  double attention_balance_loss = 0;  ///< of attention's routers, the same
+  double z_loss = 0;                  ///< mean over tokens and routers, without its coefficient; 0 where that is 0
   int64_t tokens = 0;
-  std::vector<std::vector<int64_t>> expert_load;  ///< [layers][experts], no experts in a dense one
-  std::map<std::string, double> layers;           ///< means of what the layers measured (model/layer_statistics.h)
+  std::vector<std::vector<int64_t>> expert_load;            ///< [layers][experts], no experts in a dense one
+  std::vector<std::vector<int64_t>> attention_expert_load;  ///< of attention's experts that are chosen, the same
+  std::map<std::string, double> layers;  ///< means of what the layers measured (model/layer_statistics.h)
 };
 
 /// Forward and backward of one optimizer step of language modelling whose rows start at `first_row`; leaves this rank's

@@ -230,6 +230,7 @@ class Trainer {
             .seconds = seconds,
             .skipped = !is_finite,
             .expert_load = done.expert_load,
+            .attention_expert_load = done.attention_expert_load,
             .validation_loss = {},
             .validation = {},
             .statistics = done.statistics};

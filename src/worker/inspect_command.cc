@@ -43,6 +43,7 @@ nlohmann::json describe(const ModelDirectory& directory, bool with_tensors) {
                      {"router", config.moe->router},
                      {"router_noise", config.moe->router_noise},
                      {"conversion", config.moe->conversion}};
+    if (config.moe->attention) result["moe"]["attention"] = to_json(*config.moe->attention);
   }
   if (with_tensors) {
     result["tensors"] = nlohmann::json::array();

@@ -18,4 +18,7 @@ at::Tensor stacked_counts(const std::vector<RouterStats>& router);
 /// where there are no counts.
 std::vector<std::vector<int64_t>> load_by_layer(const ModelConfig& config, const at::Tensor& counts_LE);
 
+/// The same of attention's experts that may be chosen, of which counts have one row a layer that has any.
+std::vector<std::vector<int64_t>> attention_load_by_layer(const ModelConfig& config, const at::Tensor& counts_LE);
+
 }  // namespace moe

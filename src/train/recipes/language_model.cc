@@ -23,23 +23,50 @@ constexpr char kFrozenUpdates[] = "frozen_router_updates";
 /// Steps whose expert load is summed for the closing figures.
 constexpr size_t kLoadWindow = 20;
 
+/// The expert load of the last steps.
+class RecentLoad {
+ public:
+  void add(const json& line, const char* key) {
+    if (!line.contains(key)) return;
+    steps_.push_back(line[key]);
+    if (steps_.size() > kLoadWindow) steps_.pop_front();
+  }
+
+  /// [layers][experts]; empty without any.
+  std::vector<std::vector<int64_t>> sum() const {
+    std::vector<std::vector<int64_t>> sum;
+    for (const json& step : steps_) {
+      const auto load = step.get<std::vector<std::vector<int64_t>>>();
+      sum.resize(load.size());
+      for (size_t layer = 0; layer < load.size(); ++layer) {
+        sum[layer].resize(load[layer].size());
+        for (size_t expert = 0; expert < load[layer].size(); ++expert) sum[layer][expert] += load[layer][expert];
+      }
+    }
+    return sum;
+  }
+
+ private:
+  std::deque<json> steps_;
+};
+
 /// The last losses, every validation, and the load of the last steps: what is held does not grow with the steps.
 class LanguageModelSummary final : public RunSummary {
  public:
   void add(const json& line) override {
     balance_loss_ = line.value("balance_loss", json());
+    attention_balance_loss_ = line.value("attention_balance_loss", json());
     last_validation_ = nullptr;
     if (line.contains("validation")) {
       last_validation_ = {{"step", line["step"]}, {"loss", line["validation_loss"]}, {"domains", line["validation"]}};
       validation_.push_back(last_validation_);
     }
-    if (!line.contains("expert_load")) return;
-    recent_load_.push_back(line["expert_load"]);
-    if (recent_load_.size() > kLoadWindow) recent_load_.pop_front();
+    load_.add(line, "expert_load");
+    attention_load_.add(line, "attention_expert_load");
   }
 
   void finish(json& metrics, json& details) override {
-    const std::vector<std::vector<int64_t>> load = summed_load();
+    const std::vector<std::vector<int64_t>> load = load_.sum();
     metrics["balance_loss"] = balance_loss_;
     metrics["dead_expert_fraction"] = dead_expert_fraction(load);
     metrics["load_max_over_mean"] = load_max_over_mean(load);
@@ -50,24 +77,17 @@ class LanguageModelSummary final : public RunSummary {
     }
     details["validation"] = validation_;
     details["expert_load"] = load;
+    const std::vector<std::vector<int64_t>> attention_load = attention_load_.sum();
+    if (attention_load.empty()) return;
+    metrics["attention_balance_loss"] = attention_balance_loss_;
+    metrics["attention_dead_expert_fraction"] = dead_expert_fraction(attention_load);
+    metrics["attention_load_max_over_mean"] = load_max_over_mean(attention_load);
+    details["attention_expert_load"] = attention_load;
   }
 
  private:
-  std::vector<std::vector<int64_t>> summed_load() const {
-    std::vector<std::vector<int64_t>> sum;
-    for (const json& line : recent_load_) {
-      const auto load = line.get<std::vector<std::vector<int64_t>>>();
-      sum.resize(load.size());
-      for (size_t layer = 0; layer < load.size(); ++layer) {
-        sum[layer].resize(load[layer].size());
-        for (size_t expert = 0; expert < load[layer].size(); ++expert) sum[layer][expert] += load[layer][expert];
-      }
-    }
-    return sum;
-  }
-
-  json balance_loss_, last_validation_, validation_ = json::array();
-  std::deque<json> recent_load_;
+  json balance_loss_, attention_balance_loss_, last_validation_, validation_ = json::array();
+  RecentLoad load_, attention_load_;
 };
 
 /// What moves selection biases; nothing where the spec balances otherwise. Specs of before there was a choice name
@@ -102,8 +122,13 @@ LanguageModel::LanguageModel(const TrainRequest& request, Mesh& mesh, const Grou
           [this](const ModelConfig& config) { check_balance(spec_, config); },
           /*with_selection_bias=*/bias_rule(spec_).has_value())),
       parameters_(in_groups(model_.decoder.parameters(), group_of)) {
-  if (const std::optional<BiasRule> rule = bias_rule(spec_); rule && model_.config().moe)
-    selection_balance_.emplace(parameters_.all, model_.config().moe->top_k, *rule, spec_.selection_bias_rate());
+  if (const std::optional<BiasRule> rule = bias_rule(spec_); rule && model_.config().moe) {
+    const MoeConfig& moe = *model_.config().moe;
+    const double rate = spec_.selection_bias_rate();
+    if (moe.num_experts > 0) selection_balance_.emplace(parameters_.all, moe.top_k, *rule, rate);
+    if (moe.attention)
+      attention_selection_balance_.emplace(parameters_.all, moe.attention->top_k, *rule, rate, /*of_attention=*/true);
+  }
   agree(mesh_.world(), "read the data for " + request_.model.string(), [this] { read_data(); });
   const std::string idle = idle_ranks(mesh_.world().size(), spec_.micro_batch_rows());
   if (mesh_.world().rank() == 0 && !idle.empty()) log_warning("event=ranks_without_rows; " + idle);
@@ -165,20 +190,34 @@ RecipeStep LanguageModel::step(int64_t finished) {
                                                                    : LoadEstimator::kExact,
                       .z_loss = spec_.z_loss(),
                       .noise = {.seed = request_.seed, .step = finished}};
+  options.attention_balance_loss = options.balance_loss;
+  if (has_balance_loss(spec_) && spec_.has_attention_balance_loss())
+    options.attention_balance_loss = spec_.attention_balance_loss();
   if (selection_balance_) {
     selection_balance_->begin();
     options.reads_each_token = selection_balance_->reads_each_token();
     options.on_routing = [this](const std::vector<RouterStats>& routers) { selection_balance_->add(routers); };
   }
+  if (attention_selection_balance_) {
+    attention_selection_balance_->begin();
+    options.reads_each_token = attention_selection_balance_->reads_each_token();
+    options.on_attention_routing = [this](const std::vector<RouterStats>& routers) {
+      attention_selection_balance_->add(routers);
+    };
+  }
   const StepOutcome outcome =
       compute_gradients(model_.decoder, *model_.dispatcher, mesh_, *loader_, first_row(finished), options);
-  RecipeStep step{
-      .loss = outcome.loss,
-      .total_loss = outcome.loss + options.balance_loss * outcome.balance_loss + options.z_loss * outcome.z_loss,
-      .tokens = outcome.tokens,
-      .statistics = outcome.layers,
-      .expert_load = outcome.expert_load};
+  RecipeStep step{.loss = outcome.loss,
+                  .total_loss = outcome.loss + options.balance_loss * outcome.balance_loss +
+                                options.attention_balance_loss * outcome.attention_balance_loss +
+                                options.z_loss * outcome.z_loss,
+                  .tokens = outcome.tokens,
+                  .statistics = outcome.layers,
+                  .expert_load = outcome.expert_load,
+                  .attention_expert_load = outcome.attention_expert_load};
   step.statistics["balance_loss"] = outcome.balance_loss;
+  if (!outcome.attention_expert_load.empty())
+    step.statistics["attention_balance_loss"] = outcome.attention_balance_loss;
   if (options.z_loss > 0) step.statistics["z_loss"] = outcome.z_loss;
   return step;
 }
@@ -193,7 +232,9 @@ std::vector<int64_t> LanguageModel::missed_updates() const {
 
 void LanguageModel::after_update() {
   if (are_routers_frozen_) ++frozen_updates_;
-  if (selection_balance_ && !are_routers_frozen_) selection_balance_->update(mesh_.world());
+  if (are_routers_frozen_) return;
+  if (selection_balance_) selection_balance_->update(mesh_.world());
+  if (attention_selection_balance_) attention_selection_balance_->update(mesh_.world());
 }
 
 std::optional<Validation> LanguageModel::validate() {

@@ -47,10 +47,11 @@ class LanguageModel final : public Recipe {
   const v1::TrainSpec& spec_;
   Mesh& mesh_;
   LoadedModel model_;
-  TrainedParameters parameters_;                       ///< the decoder's
-  std::optional<SelectionBalance> selection_balance_;  ///< where the spec balances so
-  bool are_routers_frozen_ = false;                    ///< in the step at hand
-  int64_t frozen_updates_ = 0;                         ///< of the optimizer, while routers were frozen
+  TrainedParameters parameters_;                                 ///< the decoder's
+  std::optional<SelectionBalance> selection_balance_;            ///< where the spec balances so
+  std::optional<SelectionBalance> attention_selection_balance_;  ///< the same, of attention's routers
+  bool are_routers_frozen_ = false;                              ///< in the step at hand
+  int64_t frozen_updates_ = 0;                                   ///< of the optimizer, while routers were frozen
   std::unique_ptr<DataLoader> loader_;
   std::unique_ptr<HeldOutData> held_out_;
   std::string chat_template_;  ///< name; empty: none that we know, and no chats
