@@ -54,6 +54,11 @@ struct WorkerCatalogue : Catalogue {
                             "Entropy of the experts' token shares over its maximum ln E, last step (layer)."};
   GaugeFamily dead_experts{*this, "moe_router_dead_experts", "Experts without a token in the last step (layer)."};
 
+  GaugeFamily attention_load_max_ratio{*this, "moe_attention_router_load_max_ratio",
+                                       "Busiest attention expert's tokens over the mean, last step (layer)."};
+  GaugeFamily attention_load_min_ratio{*this, "moe_attention_router_load_min_ratio",
+                                       "Idlest attention expert's tokens over the mean, last step (layer)."};
+
   // Training.
   GaugeFamily train_step{*this, "moe_train_step", "Last finished optimizer step of the job."};
   GaugeFamily target_steps{*this, "moe_train_target_steps", "Steps that the job asks for."};

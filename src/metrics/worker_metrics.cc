@@ -93,6 +93,7 @@ struct WorkerMetrics::Impl {
   void set(const std::string& name, double value);
   void train_scalars(const StepRecord& record);
   void router_load_of(const ExpertLoad& load);
+  void attention_load_of(const ExpertLoad& load);
   void routed_tokens_of(const ExpertLoad& load);
 
   std::mutex mutex;
@@ -156,6 +157,16 @@ void WorkerMetrics::Impl::router_load_of(const ExpertLoad& load) {
     series.load_cv.at(labels).Set(even.cv);
     series.entropy_ratio.at(labels).Set(even.entropy_ratio);
     series.dead_experts.at(labels).Set(static_cast<double>(even.dead_experts));
+  }
+}
+
+void WorkerMetrics::Impl::attention_load_of(const ExpertLoad& load) {
+  for (size_t layer = 0; layer < load.size(); ++layer) {
+    if (load[layer].empty()) continue;  // dense attention
+    const RouterLoad even = router_load(load[layer]);
+    const Labels labels = with("layer", padded(layer, load.size(), kLayerDigits));
+    series.attention_load_max_ratio.at(labels).Set(even.max_ratio);
+    series.attention_load_min_ratio.at(labels).Set(even.min_ratio);
   }
 }
 
@@ -223,6 +234,7 @@ void WorkerMetrics::train_step(const StepRecord& record) {
   impl_->train_scalars(record);
   impl_->router_load_of(record.expert_load);
   impl_->routed_tokens_of(record.expert_load);
+  impl_->attention_load_of(record.attention_expert_load);
 }
 
 void WorkerMetrics::units(int64_t done, int64_t total) {

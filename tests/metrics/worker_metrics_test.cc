@@ -32,6 +32,8 @@ const std::set<std::string> kLeader{"moe_expert_routed_tokens_total",
                                     "moe_router_load_cv",
                                     "moe_router_entropy_ratio",
                                     "moe_router_dead_experts",
+                                    "moe_attention_router_load_max_ratio",
+                                    "moe_attention_router_load_min_ratio",
                                     "moe_train_loss",
                                     "moe_train_grad_norm",
                                     "moe_train_step",
@@ -40,6 +42,8 @@ const std::set<std::string> kLeader{"moe_expert_routed_tokens_total",
                                     "moe_train_learning_rate",
                                     "moe_train_router_entropy",
                                     "moe_train_router_top_probability",
+                                    "moe_train_attention_router_entropy",
+                                    "moe_train_attention_router_top_probability",
                                     "moe_train_steps_total",
                                     "moe_train_tokens_total",
                                     "moe_train_nonfinite_steps_total",
@@ -59,13 +63,18 @@ StepRecord sample(int64_t step = 7) {
   sample.steps = 200;
   sample.loss = 2.5;
   sample.total_loss = 2.515;
-  sample.statistics = {{"balance_loss", 1.5}, {"router_entropy", 1.25}, {"router_top_probability", 0.5}};
+  sample.statistics = {{"balance_loss", 1.5},
+                       {"router_entropy", 1.25},
+                       {"router_top_probability", 0.5},
+                       {"attention_router_entropy", 0.75},
+                       {"attention_router_top_probability", 0.25}};
   sample.gradient_norm = 0.75;
   sample.learning_rate = 2e-4;
   sample.tokens = 7168;
   sample.step_tokens = 1024;
   sample.seconds = 0.3;
   sample.expert_load = {{8, 4, 2, 2}, {4, 4, 4, 4}};
+  sample.attention_expert_load = {{}, {6, 2}};
   return sample;
 }
 
@@ -95,10 +104,10 @@ TEST_F(WorkerMetricsTest, ExposesExactlyTheCatalogue) {
   std::set<std::string> all = kEveryRank;
   all.insert(kLeader.begin(), kLeader.end());
   EXPECT_THAT(page().names(), ElementsAreArray(all));
-  // 2 info; step, timestamp, in flight; 3 of each of 4 ops; 2 layers x (5 + 4 experts); 3 losses, 6 gauges, 1 learning
-  // rate and 4 counters of training; histograms of 14 bounds and, for 3 phases, of 12, each with +Inf, sum and count;
-  // eval; 2 of checkpoints.
-  EXPECT_EQ(page().count("moe_"), 2u + 3 + 3 * 4 + 2 * (5 + 4) + 3 + 6 + 1 + 4 + (14 + 3) + 3 * (12 + 3) + 1 + 2);
+  // 2 info; step, timestamp, in flight; 3 of each of 4 ops; 2 layers x (5 + 4 experts); 2 of 1 layer's attention; 3
+  // losses, 8 gauges, 1 learning rate and 4 counters of training; histograms of 14 bounds and, for 3 phases, of 12,
+  // each with +Inf, sum and count; eval; 2 of checkpoints.
+  EXPECT_EQ(page().count("moe_"), 2u + 3 + 3 * 4 + 2 * (5 + 4) + 2 + 3 + 8 + 1 + 4 + (14 + 3) + 3 * (12 + 3) + 1 + 2);
 }
 
 TEST_F(WorkerMetricsTest, HelpTellsTheUnitOfWhatTheTableMeasures) {
@@ -218,8 +227,10 @@ TEST_F(WorkerMetricsTest, DenseModelsHaveNoRouterSeries) {
   metrics_.begin_job("dense", "s", "train");
   StepRecord dense = sample();
   dense.expert_load.clear();
+  dense.attention_expert_load.clear();
   metrics_.train_step(dense);
   EXPECT_EQ(page().count("moe_router_"), 0u);
+  EXPECT_EQ(page().count("moe_attention_router_"), 0u);
   dense.expert_load = {{}, {3, 1}};  // its first layer is dense
   metrics_.train_step(dense);
   EXPECT_EQ(page().count("moe_router_load_cv{"), 1u);
