@@ -169,6 +169,16 @@ void write_model_config(const fs::path& output) {
                     {"num_experts_per_tok", 2},
                     {"moe_intermediate_size", 8},
                     {"shared_expert_intermediate_size", 8}});
+  for (const char* sigmoid : {"glm4_moe", "solar_open"}) {
+    add(sigmoid, {{"model_type", sigmoid},
+                  {"n_routed_experts", 4},
+                  {"num_experts_per_tok", 2},
+                  {"moe_intermediate_size", 8},
+                  {"n_shared_experts", 2},
+                  {"first_k_dense_replace", 1},
+                  {"routed_scaling_factor", 2.5},
+                  {"partial_rotary_factor", 1.0}});
+  }
   add_bad(seeds, testing::bad_configs());
 }
 

@@ -103,7 +103,7 @@ Subcommand add_export_command(CLI::App& app) {
   command->add_option("--pad-experts-to", options->pad_experts_to, "Fill experts with zeros up to a multiple of this")
       ->check(nonnegative_number());
   command->add_flag("--allow-padding", options->allow_padding, "Even where filling more than doubles the experts");
-  command->add_flag("--keep-tied", options->keep_tied, "Leave a tied head tied (mixtral, granitemoeshared)");
+  command->add_flag("--keep-tied", options->keep_tied, "Leave a tied head tied (all but qwen2_moe)");
   command->footer(footer());
   return {command, [options](Communicator& world) { return run_export(*options, world); }};
 }

@@ -128,6 +128,49 @@ TEST_F(StockImportTest, Qwen2MoeThatWeCannotHold) {
   EXPECT_EQ(problem_with(nlohmann::json::object()), "");
 }
 
+TEST_F(StockImportTest, Glm4MoeAndSolarOpenThatWeCannotHold) {
+  make({.score = "sigmoid", .selection_bias = true}, "glm4_moe");
+  EXPECT_EQ(problem_with(nlohmann::json::object()), "");
+  EXPECT_THAT(problem_with({{"n_group", 2}}), HasSubstr("`n_group` is 2; expected 1: groups of experts"));
+  EXPECT_THAT(problem_with({{"topk_group", 2}}), HasSubstr("`topk_group` is 2"));
+  EXPECT_THAT(problem_with({{"use_qk_norm", true}}), HasSubstr("norms of queries and keys are not supported"));
+  EXPECT_THAT(problem_with({{"partial_rotary_factor", 0.5}}), HasSubstr("`partial_rotary_factor` is 0.5; expected 1"));
+  EXPECT_THAT(problem_with({{"partial_rotary_factor", nullptr}}), HasSubstr("a glm4_moe turns half of each head"));
+  EXPECT_THAT(problem_with({{"first_k_dense_replace", 2}}),
+              HasSubstr("`first_k_dense_replace` is 2; expected less than num_hidden_layers 2: no layer has experts"));
+  EXPECT_THAT(problem_with({{"first_k_dense_replace", 1}}), HasSubstr("missing: model.layers.0.mlp.gate_proj.weight"));
+  EXPECT_THAT(problem_with({{"n_routed_experts", 5}}), HasSubstr("missing: model.layers.0.mlp.experts.4.gate_proj"));
+  EXPECT_THAT(problem_with({{"n_shared_experts", 1 << 30}, {"moe_intermediate_size", 1 << 30}}),
+              HasSubstr("`n_shared_experts`"));
+  // Of a solar_open a missing factor is 1, and layers before the experts are nothing that it has.
+  EXPECT_EQ(problem_with({{"model_type", "solar_open"}, {"partial_rotary_factor", nullptr}}), "");
+  EXPECT_EQ(problem_with({{"model_type", "solar_open"}, {"first_k_dense_replace", 1}}), "");
+}
+
+TEST_F(StockImportTest, Glm4MoeOfTransformers5AndItsDefaults) {
+  make({.score = "sigmoid", .selection_bias = true, .scales = {2, 2}}, "glm4_moe");
+  nlohmann::json config = nlohmann::json::parse(read_file(out() / "config.json"));
+  for (const char* key : {"rope_theta", "rope_scaling", "partial_rotary_factor"}) config.erase(key);
+  config["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 10000.0}, {"partial_rotary_factor", 1.0}};
+  EXPECT_EQ(problem_with_config(config.dump()), "");
+  EXPECT_EQ(parse_model_config(config.dump(), "glm").moe->output_scale, (std::vector<double>{2, 2}));
+  for (const char* key : {"rms_norm_eps", "max_position_embeddings", "num_experts_per_tok", "routed_scaling_factor",
+                          "moe_intermediate_size", "n_routed_experts", "first_k_dense_replace", "norm_topk_prob"}) {
+    config.erase(key);
+  }
+  config["attention_bias"] = true;
+  const ModelConfig defaults = parse_model_config(config.dump(), "glm");
+  EXPECT_EQ(defaults.model_type, "qwen2") << "biases on q, k and v";
+  EXPECT_EQ(defaults.norm_eps, 1e-5);
+  EXPECT_EQ(defaults.max_positions, 131072);
+  EXPECT_EQ(defaults.moe->top_k, 8);
+  EXPECT_EQ(defaults.moe->num_experts, 128);
+  EXPECT_EQ(defaults.moe->score, "sigmoid");
+  EXPECT_EQ(defaults.moe->topk_norm, "renorm");
+  EXPECT_EQ(defaults.moe->expert_widths, (std::vector<int64_t>{0, 1408}));
+  EXPECT_EQ(defaults.moe->output_scale, (std::vector<double>{1, 1}));
+}
+
 /// The layouts of LLaMA-MoE, from their configs alone; tests/peer/llama_moe_peer_test.cc reads whole directories.
 std::string problem_of_config(const std::string& type, const nlohmann::json& keys) {
   nlohmann::json config = testing::tiny_json();

@@ -42,21 +42,27 @@ void refuse_other_attention(const std::string& model_type, const JsonFields& fie
   }
 }
 
+/// Neurons of so many experts of one width, read from `key`.
+int64_t width_of(const JsonFields& fields, const char* key, int64_t experts, int64_t width) {
+  if (experts > kLargestSize / width)
+    fields.fail(key, concat("at most ", kLargestSize / width, " of ", width, " neurons"));
+  return experts * width;
+}
+
 void read_glm4_moe_config(const std::string& model_type, const json& source, const std::string& where,
                           ModelConfig& config) {
   const JsonFields fields(source, where);
   refuse_other_attention(model_type, fields);
   const bool is_glm = model_type == kGlm4Moe;
   const int64_t width = fields.integer_or("moe_intermediate_size", is_glm ? 1408 : 1280);
-  const int64_t shared = fields.integer_or("n_shared_experts", 1, 0) * width;
-  const int64_t experts = fields.integer_or("n_routed_experts", 128);
+  const int64_t shared = width_of(fields, "n_shared_experts", fields.integer_or("n_shared_experts", 1, 0), width);
   const json defaults = {{"num_key_value_heads", 8},
                          {"head_dim", is_glm ? json(nullptr) : json(128)},
                          {"rms_norm_eps", 1e-5},
                          {"rope_theta", is_glm ? 1e4 : 1e6},
                          {"max_position_embeddings", 131072},
-                         // Of a solar_open no layer has that width.
-                         {"intermediate_size", is_glm ? json(10944) : json(experts * width + shared)}};
+                         // Of dense layers, which a solar_open has not.
+                         {"intermediate_size", 10944}};
   read_dense_base(source, where, fields.boolean_or("attention_bias", false) ? "qwen2" : "llama",
                   {"first_k_dense_replace", "moe_intermediate_size", "n_group", "n_routed_experts", "n_shared_experts",
                    "norm_topk_prob", "num_experts_per_tok", "num_mtp_layers", "num_nextn_predict_layers",
@@ -69,8 +75,9 @@ void read_glm4_moe_config(const std::string& model_type, const json& source, con
   if (!fields.boolean_or("norm_topk_prob", true)) moe.topk_norm = "raw";
   const int64_t dense = is_glm ? fields.integer_or("first_k_dense_replace", 1, 0) : 0;
   if (dense >= config.num_layers) {
-    fields.fail("first_k_dense_replace", concat("less than num_hidden_layers ", config.num_layers,
-                                                ": no layer has experts; write it as the dense model that it is"));
+    throw InvalidArgument(concat(where, ": `first_k_dense_replace` is ", dense,
+                                 "; expected less than num_hidden_layers ", config.num_layers,
+                                 ": no layer has experts; write it as the dense model that it is"));
   }
   moe.expert_widths.assign(config.num_layers, 0);
   for (int64_t layer = dense; layer < config.num_layers; ++layer) {
