@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "common/file_io.h"
+#include "report/sample_analysis.h"
 #include "report/sample_report.h"
 #include "report/sample_status.h"
 #include "testing/subprocess.h"
@@ -100,6 +101,7 @@ TEST_P(BrowserTest, HostileTextsRunNothingAndFit) {
 
 TEST_P(BrowserTest, TheReportIsQuietAndFits) {
   expect_quiet_and_fitting(open("report", render_html(testing::sample_report()), kMeasure), "report");
+  expect_quiet_and_fitting(open("analysis", render_analysis_page(testing::sample_analysis()), kMeasure), "analysis");
   expect_quiet_and_fitting(open("comparison", render_html(testing::sample_comparison()), kMeasure), "comparison");
 }
 

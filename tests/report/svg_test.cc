@@ -138,6 +138,29 @@ TEST(GapChartTest, DrawsWhatIsThereAndSaysItsValue) {
   EXPECT_THAT(render_gap_chart({.label = "x", .rows = {{"lost", {}, NAN}}}), HasSubstr("no data"));
 }
 
+TEST(HeatmapTest, AmountsAndSharesHaveTheirOwnScales) {
+  Heatmap map{.label = "similarity",
+              .row_title = "domain",
+              .column_title = "domain",
+              .rows = {"a & b", "c"},
+              .columns = {"a & b", "c"},
+              .values = {{1, -0.25}, {-0.25, NAN}},
+              .scale = Figure::Scale::kAmount};
+  const std::string amounts = render_heatmap(map);
+  EXPECT_THAT(amounts, HasSubstr("<title>domain a &amp; b, domain c: -0.25</title>"));
+  EXPECT_EQ(count(amounts, "<title>"), 3u) << "what is no number has no cell";
+  EXPECT_THAT(amounts, HasSubstr(">0.375</text>")) << "the middle of the legend";
+  EXPECT_THAT(amounts, Not(HasSubstr("nan")));
+  map.scale = Figure::Scale::kShare;
+  map.values = {{0.5, 0}, {0, 0.5}};
+  map.unit = "of all";
+  const std::string shares = render_heatmap(map);
+  EXPECT_THAT(shares, HasSubstr("<title>domain c, domain c: 0.50 of all</title>"));
+  EXPECT_THAT(shares, HasSubstr(">1</text>")) << "its legend ends at 1";
+  EXPECT_THAT(render_heatmap({.label = "empty"}), HasSubstr("</svg>"));
+  EXPECT_THROW(render_heatmap({.label = "x", .rows = {"a"}}), Internal);
+}
+
 TEST(HeatmapTest, EveryCellSaysItsValue) {
   EXPECT_THAT(relative_load({1, 3, 0, 0}), ElementsAre(1, 3, 0, 0));
   EXPECT_THAT(relative_load({0, 0}), ElementsAre(0, 0));

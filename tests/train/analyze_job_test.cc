@@ -212,5 +212,39 @@ TEST_F(AnalyzeJobTest, ADenseModelHasNoExperts) {
   EXPECT_FALSE(layer.contains("experts"));
 }
 
+/// The files of a folder and of those in it, by name.
+std::map<std::string, std::string> contents(const fs::path& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+    if (entry.is_regular_file()) files[fs::relative(entry.path(), folder)] = read_file(entry.path());
+  }
+  return files;
+}
+
+// JSON, page and drawings, the same bytes whatever ranks made them.
+TEST_F(AnalyzeJobTest, OfTextLeavesAPageAndDrawings) {
+  for (const char* domain : {"a", "b"}) {
+    testing::write_random_documents(folder_ / (std::string(domain) + ".jsonl"), 12, 3, 30, 61, domain[0]);
+    v1::DataSource* source = stage_.mutable_analyze()->add_data();
+    source->set_path(folder_ / (std::string(domain) + ".jsonl"));
+    source->set_domain(domain);
+  }
+  stage_.mutable_analyze()->set_max_tokens(300);
+  stage_.mutable_analyze()->set_sequence_length(32);
+  const Metrics metrics = run(1, "one");
+  const std::map<std::string, std::string> files = contents(folder_ / "one");
+  EXPECT_EQ(json(metrics), json::parse(files.at("analysis.json"))["metrics"]);
+  EXPECT_TRUE(metrics.contains("least_output_share_over_mean") && metrics.contains("domain_similarity"));
+  EXPECT_FALSE(metrics.contains("neuron_overlap")) << "the model was not converted";
+  EXPECT_THAT(files.at("analysis.html"),
+              ::testing::AllOf(HasSubstr("<h2>Activation scale</h2>"), HasSubstr("Load, b</figcaption>"),
+                               HasSubstr("Share of the layer&#39;s output – baseline"),
+                               HasSubstr("<dt>no neuron_overlap</dt>")));
+  EXPECT_TRUE(files.contains("figures/routing_load-2.svg"));
+  EXPECT_TRUE(files.contains("figures/activation_scale_output-share_baseline.svg"));
+  run(2, "two");
+  EXPECT_EQ(contents(folder_ / "two"), files);
+}
+
 }  // namespace
 }  // namespace moe
