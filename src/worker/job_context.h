@@ -24,8 +24,8 @@ struct JobContext {
   std::filesystem::path attempt_path;  ///< metrics.jsonl of this attempt
   std::filesystem::path output_path;   ///< does not exist yet; the job makes it, whole, as its last act
   /// Where calibrations are kept for later conversions (convert/calibration_store.h): the same for all jobs of a root.
-  std::filesystem::path calibrations_path;
-  std::vector<std::string> evaluation_files;  ///< that the pipeline measures models on (pipeline/inputs.h)
+  std::filesystem::path calibrations_path{};
+  std::vector<std::string> evaluation_files{};  ///< that the pipeline measures models on (pipeline/inputs.h)
   int attempt = 1;
   Configuration configuration;  ///< the stage and what its inputs hold; recorded with every result and checkpoint
   std::function<std::filesystem::path(const std::string& reference)>

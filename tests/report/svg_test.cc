@@ -127,7 +127,9 @@ TEST(SmoothedTest, ACentredMeanThatPassesNanOver) {
 TEST(GapChartTest, DrawsWhatIsThereAndSaysItsValue) {
   const std::string svg = render_gap_chart({.label = "losses",
                                             .x_title = "loss",
-                                            .rows = {{"a & b", 6.0, 3.5}, {"untrained", 5.0, {}}, {"lost", {}, NAN}},
+                                            .rows = {{"a & b", GapChartDot{6.0}, GapChartDot{3.5}},
+                                                     {"untrained", GapChartDot{5.0}, {}},
+                                                     {"lost", {}, GapChartDot{NAN}}},
                                             .reference = 2.5,
                                             .reference_name = "dense 2.500"});
   EXPECT_THAT(svg, HasSubstr("a &amp; b, as converted: 6.000"));
@@ -135,7 +137,7 @@ TEST(GapChartTest, DrawsWhatIsThereAndSaysItsValue) {
   EXPECT_THAT(svg, HasSubstr("untrained, as converted: 5.000"));
   EXPECT_THAT(svg, HasSubstr("dense 2.500"));
   EXPECT_THAT(svg, ::testing::Not(HasSubstr("nan")));
-  EXPECT_THAT(render_gap_chart({.label = "x", .rows = {{"lost", {}, NAN}}}), HasSubstr("no data"));
+  EXPECT_THAT(render_gap_chart({.label = "x", .rows = {{"lost", {}, GapChartDot{NAN}}}}), HasSubstr("no data"));
 }
 
 TEST(HeatmapTest, AmountsAndSharesHaveTheirOwnScales) {
