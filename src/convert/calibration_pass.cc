@@ -52,9 +52,12 @@ std::optional<Importance> CalibrationPass::take_importance(int64_t layer) {
   return std::exchange(importance_.at(layer), {});
 }
 
-void CalibrationPass::embed(const at::Tensor& embedding_VD) {
-  dense_TD_ = embedding_VD.index_select(0, text_.tokens_T).to(at::kFloat);
-  features_.converted_hidden_TD = dense_TD_;
+void CalibrationPass::embed(const at::Tensor& dense_VD, const at::Tensor& converted_VD) {
+  const auto rows_of = [this](const at::Tensor& embedding_VD) {
+    return embedding_VD.index_select(0, text_.tokens_T).to(at::kFloat);
+  };
+  dense_TD_ = rows_of(dense_VD);
+  features_.converted_hidden_TD = converted_VD.defined() ? rows_of(converted_VD) : dense_TD_;
 }
 
 void CalibrationPass::enter(const Layer& layer) {
@@ -70,18 +73,21 @@ AttendedLayer CalibrationPass::attended(const Layer& layer, const at::Tensor& at
   return {x, config_.is_parallel ? features_.converted_attention_inputs_TD : normalize(config_, layer.post_norm, x)};
 }
 
-void CalibrationPass::attend(const Layer& layer, const at::Tensor& converted_attention_TD) {
+void CalibrationPass::attend(const Layer& layer) {
   LayerContext observed = context();
   observed.options.observer = [this](int64_t /*layer*/, LayerPoint point, const at::Tensor& values) {
     if (point == LayerPoint::kAttended) features_.hidden_TD = values;
     if (point == LayerPoint::kFfnInput) features_.ffn_inputs.local_TD = values;
     if (point == LayerPoint::kFfnActivations && needs_.activations) features_.activations_TF = values;
   };
-  const bool is_same = !converted_attention_TD.defined() && dense_TD_.is_same(features_.converted_hidden_TD);
+  are_streams_one_ = dense_TD_.is_same(features_.converted_hidden_TD);
   dense_TD_ = run_layer(layer, dense_TD_, observed).x_TD;
-  const AttendedLayer converted = is_same ? AttendedLayer{features_.hidden_TD, features_.ffn_inputs.local_TD}
-                                  : converted_attention_TD.defined()
-                                      ? attended(layer, converted_attention_TD)
+}
+
+void CalibrationPass::attend_converted(const Layer& layer, const at::Tensor& attention_TD, bool is_another) {
+  const AttendedLayer converted = attention_TD.defined() ? attended(layer, attention_TD)
+                                  : are_streams_one_ && !is_another
+                                      ? AttendedLayer{features_.hidden_TD, features_.ffn_inputs.local_TD}
                                       : attend_layer(layer, features_.converted_hidden_TD, context());
   features_.attention_inputs.local_TD = features_.converted_attention_inputs_TD = at::Tensor();
   features_.converted_hidden_TD = converted.x_TD;

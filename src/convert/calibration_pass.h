@@ -41,12 +41,15 @@ class CalibrationPass {
   /// Of a layer, once: it is not kept. Nothing where it was not measured.
   std::optional<Importance> take_importance(int64_t layer);
 
-  void embed(const at::Tensor& embedding_VD);
+  /// Both streams begin; `converted_VD` where the converted model has another embedding.
+  void embed(const at::Tensor& dense_VD, const at::Tensor& converted_VD = {});
   /// Before attend(), of a layer whose attention becomes experts: features() have what that reads.
   void enter(const Layer& layer);
-  /// The dense stream through a dense layer in float, the converted one through its attention, or with what the experts
-  /// that attention became give, where they are given; afterwards features() are those of this layer.
-  void attend(const Layer& layer, const at::Tensor& converted_attention_TD = {});
+  /// The dense stream through a dense layer in float; afterwards its features() are those of this layer.
+  void attend(const Layer& layer);
+  /// Then the converted stream through the layer's attention, which `is_another` than attend() saw where the conversion
+  /// changes it, or with what the experts that attention became give, where that is given.
+  void attend_converted(const Layer& layer, const at::Tensor& attention_TD = {}, bool is_another = false);
   /// In which layers see the text: lives as long as this.
   LayerContext context() { return {config_, rope_, text_.cu_seqlens, dispatcher_}; }
   const LayerFeatures& features() const { return features_; }
@@ -69,7 +72,8 @@ class CalibrationPass {
   CalibrationText text_;
   RopeAngles rope_;
   LocalDispatcher dispatcher_;
-  at::Tensor dense_TD_;  ///< the dense stream after the layer
+  at::Tensor dense_TD_;           ///< the dense stream after the layer
+  bool are_streams_one_ = false;  ///< before the layer: nothing was converted so far
   LayerFeatures features_;
   std::vector<Importance> importance_;  ///< of the layers that are still to be planned
 };

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "checkpoint/dtypes.h"
+#include "checkpoint/tensor_assembly.h"
 #include "convert/attention_request.h"
 #include "convert/request_check.h"
 
@@ -70,6 +71,38 @@ Conversion::Conversion(const ConvertRequest& asked, std::map<std::string, std::s
       is_mixture(mixtures_of(spec, config)),
       dtype_(spec.dtype() == "source" ? std::nullopt : scalar_type_of(spec.dtype() == "float32" ? "F32" : "BF16")) {
   for (const ModelDirectory* const other : asked.others) others.emplace_back(*other);
+  if (!method.ends) return;
+  for (PiecedTensor& tensor : method.ends(source.config(), spec, options)) ends.emplace(tensor.name, std::move(tensor));
+}
+
+at::Tensor Conversion::end(const std::string& name, at::ScalarType type) const {
+  const auto made = ends.find(name);
+  if (made == ends.end()) return request.source.tensor(name).to(type);
+  const auto get = [this](const TensorPiece& piece) {
+    const ModelDirectory& model = piece.model == 0 ? request.source : others.at(piece.model - 1).directory();
+    return model.tensor(piece.source).contiguous();
+  };
+  return TensorAssembly("convert", {get}, TensorAssembly::Rounding::kNotMeasured).assemble(made->second, type);
+}
+
+at::Tensor Conversion::made_embedding() const {
+  const std::string name = tensor_name(source.config(), {TensorPart::kEmbedding});
+  return ends.contains(name) ? end(name, at::kFloat) : at::Tensor();
+}
+
+void Conversion::release_end(const std::string& name) const {
+  request.source.release(name);
+  for (const DenseSource& other : others) other.directory().release(name);
+}
+
+void Conversion::release_ends() const {
+  source.release_ends();
+  for (const DenseSource& other : others) other.release_ends();
+}
+
+void Conversion::release_layer(int64_t layer) const {
+  source.release_layer(layer);
+  for (const DenseSource& other : others) other.release_layer(layer);
 }
 
 bool Conversion::is_before_experts(int64_t layer) const {

@@ -58,8 +58,14 @@ struct Conversion {
   /// The layers' experts are no longer neurons of the dense layer: their parts do not sum to it.
   bool changes_neurons() const;
 
+  /// A tensor before or after the layers, in this type: the source's, or what the method makes of all models.
+  at::Tensor end(const std::string& name, at::ScalarType type) const;
+  /// [V, D] float, where the method makes one; undefined where it is the source's.
+  at::Tensor made_embedding() const;
+  void release_end(const std::string& name) const;
+  void release_ends() const;
   /// Every rank read the layer: none keeps its pages.
-  void release_layer(int64_t layer) const { source.release_layer(layer); }
+  void release_layer(int64_t layer) const;
 
   const ConvertRequest& request;
   const v1::ConvertSpec& spec;
@@ -69,8 +75,9 @@ struct Conversion {
   const MethodOptions options;
   const DenseSource source;
   std::deque<DenseSource> others;
-  const std::vector<bool> is_mixture;  ///< [layers]: whether the FFN becomes one
-  std::vector<ConvertedLayer> layers;  ///< that are planned
+  const std::vector<bool> is_mixture;        ///< [layers]: whether the FFN becomes one
+  std::map<std::string, PiecedTensor> ends;  ///< that the method makes, by name
+  std::vector<ConvertedLayer> layers;        ///< that are planned
 
  private:
   std::optional<at::ScalarType> dtype_;  ///< absent: that of the source

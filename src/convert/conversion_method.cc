@@ -6,6 +6,10 @@
 
 namespace moe {
 
+PromptNeeds prompt_needs(const ConversionMethod& method, const MethodOptions& options) {
+  return method.prompts ? method.prompts(options) : PromptNeeds::kNone;
+}
+
 bool makes_partition(const ConversionMethod& method, const v1::FfnExpertsSpec& ffn) {
   if (!method.is_partition_with) return method.is_partition;
   v1::ConvertSpec spec;

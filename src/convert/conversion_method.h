@@ -62,6 +62,7 @@ struct ConversionMethod {
   std::vector<MethodOption> options{};  ///< settings of its own: LayerInputs::options
   bool has_shared = false;              ///< ffn.shared_experts may be given
   bool has_free_width = false;          ///< ffn.expert_width may be given
+  bool has_others = false;              ///< ffn.others may be given: plans take from several models
   /// Why these sizes, or options with them, cannot be, as the end of an error, with what to use instead; empty if they
   /// can. Absent: experts and shared experts together divide the FFN's width.
   std::function<std::string(const ModelConfig& config, const v1::FfnExpertsSpec& ffn)> size_problem{};
@@ -70,6 +71,13 @@ struct ConversionMethod {
   std::function<std::string(const v1::FfnExpertsSpec& ffn, const MethodOptions& options, const TextSize& text)>
       text_problem{};
   bool has_router = false;  ///< plans bring a router; router.init is left aside
+  /// What of ffn.prompts plans look at with these options: the prompts have to be given then, and must not else.
+  /// Absent: nothing.
+  std::function<PromptNeeds(const MethodOptions& options)> prompts{};
+  /// Tensors before and after the layers that are not copied from the model: under their names in it. Absent: none.
+  std::function<std::vector<PiecedTensor>(const ModelConfig& config, const v1::ConvertSpec& spec,
+                                          const MethodOptions& options)>
+      ends{};
   /// How many experts, one after the other, share a row of the router (virtual groups): router.init makes a row for
   /// each such group. Absent: 1.
   std::function<int64_t(const MethodOptions& options)> router_group{};
@@ -84,6 +92,9 @@ struct ConversionMethod {
   /// Absent: it converts those of every family.
   std::function<std::string(const ModelConfig&)> refusal{};
 };
+
+/// What the method, with the options of the spec, looks at of ffn.prompts.
+PromptNeeds prompt_needs(const ConversionMethod& method, const MethodOptions& options);
 
 /// Whether the method makes a partition of every FFN that is converted like this.
 bool makes_partition(const ConversionMethod& method, const v1::FfnExpertsSpec& ffn);

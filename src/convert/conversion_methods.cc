@@ -6,6 +6,7 @@
 #include "convert/methods/independent_clustering.h"
 #include "convert/methods/independent_gradient.h"
 #include "convert/methods/independent_random.h"
+#include "convert/methods/merge.h"
 #include "convert/methods/pruned.h"
 #include "convert/methods/residual.h"
 #include "convert/methods/sequential.h"
@@ -33,6 +34,7 @@ const Registry<ConversionMethod>& conversion_methods() {
                                                       {"upcycle", upcycle()},
                                                       {"weave", weave()},
                                                       {"analytic", analytic()},
+                                                      {"merge", merge()},
                                                   });
   return methods;
 }

@@ -30,9 +30,8 @@ void ConversionOutput::write_after_layers() {
 
 void ConversionOutput::copy(const std::string& name) {
   agree(world_, "copy " + name, [&] {
-    const ModelDirectory& source = conversion_.request.source;
-    if (writer_) writer_->write(name, source.tensor(name).to(conversion_.out_type(name)));
-    source.release(name);
+    if (writer_) writer_->write(name, conversion_.end(name, conversion_.out_type(name)));
+    conversion_.release_end(name);
   });
 }
 
@@ -41,7 +40,6 @@ void ConversionOutput::write_layer(int64_t layer) {
   LayerTensors tensors(conversion_, layer);
   for (const TensorSpec& spec : specs_.layers[layer])
     writer_->write(spec.name, tensors.tensor(spec, conversion_.output_type(spec.id)));
-  for (const DenseSource& other : conversion_.others) other.release_layer(layer);
 }
 
 void ConversionOutput::finish_weights() {

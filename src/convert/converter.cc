@@ -15,6 +15,8 @@
 #include "convert/conversion_output.h"
 #include "convert/layer_aligner.h"
 #include "convert/layer_planner.h"
+#include "convert/other_models.h"
+#include "convert/prompt_pass.h"
 #include "convert/reconstruction.h"
 #include "convert/request_check.h"
 #include "convert/router_init.h"
@@ -34,7 +36,7 @@ class Converter {
   json run() {
     warn_of_router();
     prepare();
-    LayerPlanner planner(conversion_, pass_ ? &*pass_ : nullptr, world_);
+    LayerPlanner planner(conversion_, pass_ ? &*pass_ : nullptr, prompts_ ? &*prompts_ : nullptr, world_);
     if (plans_ahead_) plan_all(planner);
     if (plans_ahead_) agree(world_, "open the output", [&] { output_.open(); });
     output_.write_before_layers();
@@ -47,6 +49,7 @@ class Converter {
       finish_unit();
     }
     output_.write_after_layers();
+    warn_of_rows_alike();
     json report = describe();
     agree(world_, "finish the weights", [&] { output_.finish_weights(); });
     if (pass_) report["receipt"] = receipt();
@@ -82,6 +85,8 @@ class Converter {
       if (aligns_) units_ += layers();
     }
     agree(world_, "prepare conversion", [&] {
+      if (const PromptNeeds needs = prompt_needs(method, conversion_.options); needs != PromptNeeds::kNone)
+        prompts_.emplace(conversion_.spec.ffn(), conversion_.source.config(), request_.text, needs, world_);
       if (world_.rank() == 0 && plans_ahead_) PendingDirectory::require_absent(request_.output);
       if (!plans_ahead_) {
         for (int64_t layer = 0; layer < layers(); ++layer) {
@@ -92,23 +97,30 @@ class Converter {
       }
     });
     if (has_text) read_text();
-  }
-
-  void read_text() {
-    const ConversionMethod& method = conversion_.method;
-    pass_.emplace(conversion_.spec, request_.seed, conversion_.source.config(), request_.text, method.needs, world_,
-                  CalibrationStore(request_.calibrations));
-    request_.monitor.data_read(pass_->text().file_digests);
-    require_enough_text();
-    if (request_.text_read) request_.text_read(pass_->text());
-    agree(world_, "embed the calibration text", [&] {
-      pass_->embed(conversion_.source.embedding());
-      conversion_.source.release_ends();
-    });
+    begin_streams();
     if (!method.needs.gradients) return;
     pass_->measure_importance(
         conversion_.source, conversion_.digests.at(request_.source.path().string()), method, conversion_.options,
         [this](int64_t) { finish_unit(); }, world_);
+  }
+
+  void read_text() {
+    pass_.emplace(conversion_.spec, request_.seed, conversion_.source.config(), request_.text, conversion_.method.needs,
+                  world_, CalibrationStore(request_.calibrations));
+    request_.monitor.data_read(pass_->text().file_digests);
+    require_enough_text();
+    if (request_.text_read) request_.text_read(pass_->text());
+  }
+
+  /// Text and prompts become embeddings.
+  void begin_streams() {
+    if (!pass_ && !prompts_) return;
+    agree(world_, "embed texts", [&] {
+      const at::Tensor embedding_VD = conversion_.source.embedding();
+      if (prompts_) prompts_->embed(embedding_VD);
+      if (pass_) pass_->embed(embedding_VD, conversion_.made_embedding());
+      conversion_.release_ends();
+    });
   }
 
   /// Before any work on it.
@@ -144,6 +156,22 @@ class Converter {
         concat("event=router_init_apart method=", spec.ffn().method(), " router_init=", spec.router().init(),
                " reason=\"the experts are made for the tokens that router.init ", own,
                " sends them, and others are sent by this one until it is trained\"; set router: {init: ", own, "}"));
+  }
+
+  /// Experts whose rows are nearly combinations of each other's are chosen together whatever the token.
+  void warn_of_rows_alike() const {
+    constexpr double kAlike = 5;
+    std::string layers;
+    for (const ConvertedLayer& layer : conversion_.layers) {
+      if (!layer.planned || layer.planned->plan().router_condition.value_or(1) <= kAlike) continue;
+      layers += concat(layers.empty() ? "" : ", ", layer.report["layer"].get<int64_t>(), " (",
+                       layer.planned->plan().router_condition.value(), ")");
+    }
+    if (layers.empty()) return;
+    log_shared_warning(
+        concat("event=router_rows_alike condition_numbers=\"", layers,
+               "\" reason=\"router rows of these layers hardly tell experts apart (condition number over ", kAlike,
+               "): let ffn.prompts differ more, or name what an expert is not for as negative\""));
   }
 
   void finish_unit() { finish_units(1); }
@@ -238,6 +266,7 @@ class Converter {
   const bool plans_ahead_ = !conversion_.method.widths || conversion_.spec.has_reconstruction();
   const bool aligns_ = alignment_of(conversion_.spec) != "none";
   std::optional<CalibrationPass> pass_;
+  std::optional<PromptPass> prompts_;
   int64_t done_ = 0, units_ = 0;
 };
 
@@ -245,7 +274,10 @@ class Converter {
 
 json convert_model(const ConvertRequest& request, Communicator& world) {
   const at::NoGradGuard no_grad;
-  agree(world, "check conversion", [&] { check_request(request); });
+  agree(world, "check conversion", [&] {
+    check_request(request);
+    warn_of_other_tokenizers(request);
+  });
   // Every rank reads the models: one whose files differ would convert its share of another model.
   std::map<std::string, std::string> digests;
   agree(world, "digest of the source", [&] {

@@ -33,7 +33,9 @@ at::Tensor run_converted(const Conversion& conversion, CalibrationPass& pass, co
                                      pass.features().converted_attention_inputs_TD, pass.context())
                        .y_TD;
   }
-  pass.attend(dense, attention_TD);
+  pass.attend(dense);
+  const bool is_another = is_mixture && !conversion.layers[layer].planned->plan().others.empty();
+  pass.attend_converted(is_another ? converted : dense, attention_TD, is_another);
   if (!is_mixture) return {};
   const auto& mixture = std::get<MoeFeedForward>(converted.ffn);
   LocalDispatcher dispatcher;
@@ -53,8 +55,8 @@ ChannelAlignment align_layer(const Conversion& conversion, const CalibrationPass
 void align_reconstructed(Conversion& conversion, CalibrationPass& pass, Communicator& world,
                          const std::function<void()>& layer_done) {
   agree(world, "embed the text again", [&] {
-    pass.embed(conversion.source.embedding());
-    conversion.source.release_ends();
+    pass.embed(conversion.source.embedding(), conversion.made_embedding());
+    conversion.release_ends();
   });
   for (int64_t layer = 0; layer < conversion.config.num_layers; ++layer) {
     Layer dense;

@@ -15,7 +15,7 @@
 /// G groups of tokens. What is there for a method to see is what it declares (MethodNeeds): a clustering of neurons
 /// reads `dense`; a split by importance `importance`, by text cluster if it groups tokens (Independent-Gradient and the
 /// shared parts of LLaMA-MoE v1, residual experts of v2); a co-activation graph and the analytic splits of CMoE and
-/// ExpertWeaver `features->activations_TF`, the last by document; merging and upcycling need nothing.
+/// ExpertWeaver `features->activations_TF`, the last by document; merging `prompts`, upcycling nothing.
 namespace moe {
 
 /// Inputs of one layer's FFN, or of its attention, on the calibration tokens, spread over the ranks: this rank's rows
@@ -53,6 +53,16 @@ struct Importance {
   at::Tensor group_rows_GD{};  ///< what the groups were told apart by, where the method gave it (TokenGroups)
 };
 
+/// What a method looks at of the texts of ffn.prompts: nothing, their tokens' embeddings, or their states before each
+/// layer, for which they go through the dense model.
+enum class PromptNeeds { kNone, kEmbeddings, kHiddenStates };
+
+/// The texts of ffn.prompts, spread over the ranks: expert by expert, the positive ones before the negative ones.
+struct PromptStates {
+  at::Tensor hidden_TD;                ///< float: of the dense stream before the layer, or embeddings
+  std::vector<int64_t> cu_seqlens{0};  ///< this rank's prompts: tokens [cu_seqlens[p], cu_seqlens[p + 1])
+};
+
 struct LayerInputs {
   const ModelConfig& config;  ///< of the dense model
   const v1::ConvertSpec& spec;
@@ -61,6 +71,7 @@ struct LayerInputs {
   const Layer* dense = nullptr;  ///< in float, where the method needs weights, and wherever text runs through
   const LayerFeatures* features = nullptr;               ///< wherever text runs through
   const Importance* importance = nullptr;                ///< where the method needs gradients
+  const PromptStates* prompts = nullptr;                 ///< where the method needs prompts
   const MethodOptions& options = MethodOptions::none();  ///< those that the method declares
 
   const FeedForwardWeights& dense_ffn() const { return std::get<FeedForwardWeights>(dense->ffn); }

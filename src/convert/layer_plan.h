@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "model/feed_forward.h"
@@ -46,6 +47,8 @@ struct LayerPlan {
   std::vector<ExpertPlan> experts{};  ///< routed, as many as the spec asks for; widths may differ
   ExpertPlan shared{};                ///< sees every token at weight 1; without runs: none
   at::Tensor router_ED{};             ///< a router of its own, in float; undefined: the spec's router.init makes it
+  /// Condition number of router_ED, where rows may come out alike: it is reported, and a large one warned of.
+  std::optional<double> router_condition{};
   /// Tensors of the layer beside the mixture that are not copied from the model: under their names in it.
   std::vector<PiecedTensor> others{};
 

@@ -15,6 +15,7 @@
 #include "convert/request_check.h"
 #include "convert/router_init.h"
 #include "model/layer.h"
+#include "model/layer_weights.h"
 #include "model/moe/moe_layer.h"
 
 namespace moe {
@@ -35,84 +36,124 @@ void add_widths(const LayerWidths& widths, json& layer_report) {
 }  // namespace
 
 void LayerPlanner::plan(int64_t layer) {
-  const bool is_mixture = conversion_.is_mixture[layer],
-             has_attention_experts = conversion_.config.has_attention_experts(layer),
+  const bool has_attention_experts = conversion_.config.has_attention_experts(layer),
              sees_text = pass_ != nullptr && conversion_.is_before_experts(layer);
+  const Layer dense = load(layer);
+  ConvertedLayer converted{.report = {{"layer", layer}}};
+  if (has_attention_experts) {
+    const at::Tensor attention_TD = attention_.plan(layer, dense, converted);
+    agree(world_, concat("attend in layer ", layer), [&] {
+      if (!sees_text) return;
+      pass_->attend(dense);
+      pass_->attend_converted(dense, attention_TD);
+    });
+  }
+  if (conversion_.is_mixture[layer]) {
+    plan_ffn(layer, dense, converted);
+  } else {
+    // The text goes through it as it is, to the experts behind it.
+    agree(world_, concat("pass layer ", layer), [&] {
+      if (!sees_text) return;
+      if (!has_attention_experts) pass_->attend_converted(dense);
+      pass_->advance_unchanged(dense);
+    });
+    converted.report["dense"] = true;
+  }
+  if (prompts_ != nullptr && conversion_.is_before_experts(layer))
+    agree(world_, concat("prompts through layer ", layer), [&] { prompts_->advance(dense); });
+  conversion_.layers.push_back(std::move(converted));
+}
+
+Layer LayerPlanner::load(int64_t layer) {
+  const bool is_before_experts = conversion_.is_before_experts(layer),
+             sees_text = pass_ != nullptr && is_before_experts,
+             sees_prompts = prompts_ != nullptr && prompts_->reads_layers() && is_before_experts;
   Layer dense;
   agree(world_, concat("load layer ", layer), [&] {
-    if (!sees_text && !(is_mixture && conversion_.method.needs.weights)) return;
+    if (!sees_text && !sees_prompts && !(conversion_.is_mixture[layer] && conversion_.method.needs.weights)) return;
     dense = conversion_.source.layer(layer);
     conversion_.release_layer(layer);
     if (!sees_text) return;
-    if (has_attention_experts) {
+    if (conversion_.config.has_attention_experts(layer)) {
       pass_->enter(dense);
     } else {
       pass_->attend(dense);
     }
   });
-  ConvertedLayer converted{.report = {{"layer", layer}}};
-  if (has_attention_experts) {
-    const at::Tensor attention_TD = attention_.plan(layer, dense, converted);
-    agree(world_, concat("attend in layer ", layer), [&] {
-      if (sees_text) pass_->attend(dense, attention_TD);
-    });
-  }
-  if (is_mixture) {
-    plan_ffn(layer, dense, converted);
-  } else {
-    // The text goes through it as it is, to the experts behind it.
-    agree(world_, concat("pass layer ", layer), [&] {
-      if (sees_text) pass_->advance_unchanged(dense);
-    });
-    converted.report["dense"] = true;
-  }
-  conversion_.layers.push_back(std::move(converted));
+  return dense;
 }
 
 void LayerPlanner::plan_ffn(int64_t layer, const Layer& dense, ConvertedLayer& converted) {
   const v1::ConvertSpec& spec = conversion_.spec;
   const ConversionMethod& method = conversion_.method;
-  const ModelConfig& dense_config = conversion_.source.config();
   if (pass_ != nullptr) {
-    const LayerFeatures& features = pass_->features();
-    require_finite(fit_request(layer, dense),
-                   {{"the dense model's FFN inputs", features.ffn_inputs.local_TD},
-                    {"the converted model's FFN inputs", features.converted_ffn_inputs_TD}},
+    require_finite(fit_request(layer, dense), {{"the dense model's FFN inputs", pass_->features().ffn_inputs.local_TD}},
                    world_);
   }
   const std::optional<Importance> importance = pass_ != nullptr ? pass_->take_importance(layer) : std::nullopt;
-  const LayerInputs inputs{.config = dense_config,
-                           .spec = spec,
-                           .layer = layer,
-                           .seed = conversion_.request.seed,
-                           .dense = pass_ != nullptr || method.needs.weights ? &dense : nullptr,
-                           .features = pass_ != nullptr ? &pass_->features() : nullptr,
-                           .importance = importance ? &*importance : nullptr,
-                           .options = conversion_.options};
-  LayerPlan plan = method.plan(inputs, world_);
-  check_plan(plan, {.layer = layer,
-                    .experts = spec.ffn().experts(),
-                    .neurons = dense_config.intermediate_size,
-                    .hidden_size = dense_config.hidden_size,
-                    .models = 1 + static_cast<int64_t>(conversion_.others.size()),
-                    .has_router = method.has_router,
-                    .is_partition = makes_partition(method, spec.ffn())});
-  PlannedLayer planned(std::move(plan), dense_config, layer);
-  MOE_CHECK(!method.widths || planned.widths() == method.widths(dense_config, spec),
-            "the method said other widths than it planned (layer ", layer, ")");
+  const Importance* const measured = importance ? &*importance : nullptr;
+  PlannedLayer planned = planned_layer(layer, dense, measured);
+  if (pass_ != nullptr) attend_converted(planned, layer, dense);
   // Calibrated as it will be read back.
-  const at::Tensor router = (method.has_router ? planned.plan().router_ED : initial_router(layer, inputs.importance))
+  const at::Tensor router = (method.has_router ? planned.plan().router_ED : initial_router(layer, measured))
                                 .to(conversion_.output_type({TensorPart::kRouter, layer}));
 
   converted.planned.emplace(std::move(planned));
   converted.router = router;
   json& report = converted.report;
   add_widths(converted.planned->widths(), report);
+  if (const std::optional<double> condition = converted.planned->plan().router_condition)
+    report["router_condition"] = *condition;
   const double scale = pass_ != nullptr ? fit(converted, layer, dense)
                                         : closed_form_scale(spec.scale().mode(), spec.ffn().experts(),
                                                             spec.ffn().top_k(), spec.scale().value());
   conversion_.config.moe->output_scale[layer] = scale;
   report["output_scale"] = scale;
+}
+
+/// What the method makes of the layer.
+PlannedLayer LayerPlanner::planned_layer(int64_t layer, const Layer& dense, const Importance* importance) {
+  const v1::ConvertSpec& spec = conversion_.spec;
+  const ConversionMethod& method = conversion_.method;
+  const ModelConfig& config = conversion_.source.config();
+  const LayerInputs inputs{.config = config,
+                           .spec = spec,
+                           .layer = layer,
+                           .seed = conversion_.request.seed,
+                           .dense = pass_ != nullptr || method.needs.weights ? &dense : nullptr,
+                           .features = pass_ != nullptr ? &pass_->features() : nullptr,
+                           .importance = importance,
+                           .prompts = prompts_ != nullptr ? &prompts_->states() : nullptr,
+                           .options = conversion_.options};
+  LayerPlan plan = method.plan(inputs, world_);
+  check_plan(plan, {.layer = layer,
+                    .experts = spec.ffn().experts(),
+                    .neurons = config.intermediate_size,
+                    .hidden_size = config.hidden_size,
+                    .models = 1 + static_cast<int64_t>(conversion_.others.size()),
+                    .has_router = method.has_router,
+                    .is_partition = makes_partition(method, spec.ffn())});
+  PlannedLayer planned(std::move(plan), config, layer);
+  MOE_CHECK(!method.widths || planned.widths() == method.widths(config, spec),
+            "the method said other widths than it planned (layer ", layer, ")");
+  return planned;
+}
+
+/// The converted stream through the attention that the plan leaves; that of attention experts is behind it already.
+void LayerPlanner::attend_converted(const PlannedLayer& planned, int64_t layer, const Layer& dense) {
+  agree(world_, concat("attend layer ", layer), [&] {
+    if (conversion_.config.has_attention_experts(layer)) return;
+    if (planned.plan().others.empty()) return pass_->attend_converted(dense);
+    const ModelConfig& config = conversion_.source.config();
+    const PlannedLayer::Models models = float_models(layer, std::get<FeedForwardWeights>(dense.ffn));
+    const Layer converted = layer_weights(config, layer, [&](const TensorId& id) {
+      const std::string name = tensor_name(config, id);
+      return planned.makes(name) ? planned.tensor(name, at::kFloat, models) : models(0, name);
+    });
+    pass_->attend_converted(converted, {}, /*is_another=*/true);
+  });
+  require_finite(fit_request(layer, dense),
+                 {{"the converted model's FFN inputs", pass_->features().converted_ffn_inputs_TD}}, world_);
 }
 
 /// The planned layer on the text: its scale, its alignment, what the report says, and the converted stream behind it.
@@ -180,7 +221,9 @@ PlannedLayer::Models LayerPlanner::float_models(int64_t layer, const FeedForward
     loaded[name(TensorPart::kGate, true)] = ffn.gate_bias;
   }
   return [this, loaded = std::move(loaded)](int64_t model, const std::string& wanted) {
-    return model == 0 ? loaded.at(wanted) : conversion_.others.at(model - 1).tensor(wanted);
+    if (model > 0) return conversion_.others.at(model - 1).tensor(wanted);
+    const auto found = loaded.find(wanted);
+    return found != loaded.end() ? found->second : conversion_.source.tensor(wanted);
   };
 }
 

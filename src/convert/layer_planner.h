@@ -9,23 +9,29 @@
 #include "convert/calibration_pass.h"
 #include "convert/conversion.h"
 #include "convert/layer_fit.h"
+#include "convert/prompt_pass.h"
 
 namespace moe {
 
 /// Plans the layers of a conversion, in order: what becomes of its attention (convert/attention_planner.h), what the
 /// method makes of its FFN, its router and its output scale. Where text runs through, each is calibrated on it at once,
-/// so that the next one, be it the layer's FFN, sees this one.
+/// so that the next one, be it the layer's FFN, sees this one. Prompts that a router is made from go through the dense
+/// layers.
 class LayerPlanner {
  public:
-  /// `pass`: absent where no text runs through. All outlive the planner.
-  LayerPlanner(Conversion& conversion, CalibrationPass* pass, Communicator& world)
-      : conversion_(conversion), pass_(pass), world_(world), attention_(conversion, pass, world) {}
+  /// `pass`: null where no text runs through; `prompts`: where the method looks at none. All outlive the planner.
+  LayerPlanner(Conversion& conversion, CalibrationPass* pass, PromptPass* prompts, Communicator& world)
+      : conversion_(conversion), pass_(pass), prompts_(prompts), world_(world), attention_(conversion, pass, world) {}
 
   /// Adds to Conversion::layers, and the layer's scales to its config. Collective.
   void plan(int64_t layer);
 
  private:
+  /// The dense layer in float, where something is to go through it or the method looks at it.
+  Layer load(int64_t layer);
   void plan_ffn(int64_t layer, const Layer& dense, ConvertedLayer& converted);
+  PlannedLayer planned_layer(int64_t layer, const Layer& dense, const Importance* importance);
+  void attend_converted(const PlannedLayer& planned, int64_t layer, const Layer& dense);
   at::Tensor initial_router(int64_t layer, const Importance* importance);
   double fit(ConvertedLayer& made, int64_t layer, const Layer& dense);
   FitRequest fit_request(int64_t layer, const Layer& dense) const;
@@ -33,6 +39,7 @@ class LayerPlanner {
 
   Conversion& conversion_;
   CalibrationPass* pass_;
+  PromptPass* prompts_;
   Communicator& world_;
   AttentionPlanner attention_;
 };

@@ -3,6 +3,13 @@
 #include <utility>
 
 namespace moe {
+namespace {
+
+bool is_ffn(const TensorId& id) {
+  return id.part == TensorPart::kGate || id.part == TensorPart::kUp || id.part == TensorPart::kDown;
+}
+
+}  // namespace
 
 PlacedSpecs placed_specs(const ModelConfig& config) {
   PlacedSpecs placed;
@@ -17,6 +24,12 @@ PlacedSpecs placed_specs(const ModelConfig& config) {
     place.push_back(std::move(spec));
   }
   return placed;
+}
+
+std::vector<TensorSpec> specs_beside_ffn(const ModelConfig& config, int64_t layer) {
+  std::vector<TensorSpec> beside = placed_specs(config).layers.at(layer);
+  std::erase_if(beside, [](const TensorSpec& spec) { return is_ffn(spec.id); });
+  return beside;
 }
 
 }  // namespace moe

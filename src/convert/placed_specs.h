@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "model/model_config.h"
@@ -14,5 +15,8 @@ struct PlacedSpecs {
 };
 
 PlacedSpecs placed_specs(const ModelConfig& config);
+
+/// Those of a dense layer beside its FFN: attention and norms.
+std::vector<TensorSpec> specs_beside_ffn(const ModelConfig& config, int64_t layer);
 
 }  // namespace moe

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "common/error.h"
-#include "model/tensor_specs.h"
+#include "convert/placed_specs.h"
 
 namespace moe {
 namespace {
@@ -55,11 +55,7 @@ PlannedLayer::PlannedLayer(LayerPlan plan, const ModelConfig& config, int64_t la
   if (widths_.shared > 0) add(plan_.shared, kSharedExpert);
   if (plan_.others.empty()) return;
   std::set<std::string> beside;
-  for (const TensorSpec& spec : logical_tensor_specs(config)) {
-    const bool is_ffn =
-        spec.id.part == TensorPart::kGate || spec.id.part == TensorPart::kUp || spec.id.part == TensorPart::kDown;
-    if (spec.id.layer == layer && !is_ffn) beside.insert(spec.name);
-  }
+  for (const TensorSpec& spec : specs_beside_ffn(config, layer)) beside.insert(spec.name);
   for (const PiecedTensor& other : plan_.others) {
     MOE_CHECK(beside.contains(other.name), other.name, " is no tensor of layer ", layer, " beside its FFN");
     tensors_.emplace(other.name, other);

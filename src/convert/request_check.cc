@@ -10,10 +10,10 @@
 #include "convert/attention_request.h"
 #include "convert/conversion.h"
 #include "convert/conversion_methods.h"
+#include "convert/other_models.h"
 #include "convert/output_scale.h"
 #include "convert/router_init.h"
 #include "model/moe/router.h"
-#include "model/tensor_specs.h"
 
 namespace moe {
 
@@ -43,6 +43,10 @@ void check_widths(const ConversionMethod& method, const ConvertRequest& request)
                                  method.has_free_width
                                      ? "; use 1 or more"
                                      : concat(", and ffn.method ", ffn.method(), " makes its own widths; remove it")));
+  }
+  if (!ffn.others().empty() && !method.has_others) {
+    throw InvalidArgument(concat("convert: ffn.others names ", ffn.others_size(), " models, and ffn.method ",
+                                 ffn.method(), " takes from the input alone; remove it or set ffn.method: merge"));
   }
   const std::string problem = method.size_problem ? method.size_problem(config, ffn) : division_problem(config, ffn);
   if (!problem.empty()) throw InvalidArgument(concat("convert: ", request.source.path().string(), ": ", problem));
@@ -128,13 +132,41 @@ void check_reconstruction(const ConvertRequest& request) {
   MOE_CHECK(request.train_layer && !request.kept_layers.empty(), "nobody trains the layers, or keeps them");
 }
 
-/// Plans take neurons and tensors of all models by the same numbers and names.
-void check_others(const ConvertRequest& request) {
-  for (const ModelDirectory* const other : request.others) {
-    if (other->config().moe || !have_same_tensors(other->config(), request.source.config())) {
-      throw InvalidArgument(concat("convert: ", other->path().string(), " is not a dense model of the shape of ",
-                                   request.source.path().string(), "; give models that have the same tensors"));
+bool is_blank(const std::string& text) {
+  return text.find_first_not_of(" \t\r\n") == std::string::npos;
+}
+
+/// The texts of one expert.
+void check_texts(const v1::ExpertPrompts& prompts, const std::string& field) {
+  if (prompts.positive().empty()) {
+    throw InvalidArgument(
+        concat("convert: ", field, ".positive is empty; give texts that the expert should be chosen for"));
+  }
+  for (const auto& [side, texts] : {std::pair("positive", &prompts.positive()), {"negative", &prompts.negative()}}) {
+    for (int i = 0; i < texts->size(); ++i) {
+      if (is_blank(texts->Get(i)))
+        throw InvalidArgument(concat("convert: ", field, ".", side, ".", i, " is empty; give a text or remove it"));
     }
+  }
+}
+
+void check_prompts(const ConversionMethod& method, const ConvertRequest& request) {
+  const v1::FfnExpertsSpec& ffn = request.spec.ffn();
+  const MethodOptions options(method.options, request.spec);
+  if (prompt_needs(method, options) == PromptNeeds::kNone) {
+    if (ffn.prompts().empty()) return;
+    throw InvalidArgument(concat("convert: ffn.prompts has no effect with ffn.method ", ffn.method(),
+                                 method.prompts ? " and these ffn.options" : "", "; remove it"));
+  }
+  if (ffn.prompts_size() != ffn.experts()) {
+    throw InvalidArgument(concat("convert: ffn.prompts has ", ffn.prompts_size(), " entries for ", ffn.experts(),
+                                 " experts; give one an expert, or set ffn.options.router: random"));
+  }
+  for (int expert = 0; expert < ffn.prompts_size(); ++expert)
+    check_texts(ffn.prompts(expert), concat("ffn.prompts.", expert));
+  if (request.text.tokenizer == nullptr) {
+    throw InvalidArgument(concat("convert: ffn.prompts is text, and ", request.source.path().string(),
+                                 " has no tokenizer; add tokenizer.json, or set ffn.options.router: random"));
   }
 }
 
@@ -178,6 +210,7 @@ void check_request(const ConvertRequest& request) {
   check_calibration(method_of(request), spec);
   check_reconstruction(request);
   check_others(request);
+  check_prompts(method_of(request), request);
 }
 
 }  // namespace moe

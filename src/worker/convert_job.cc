@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <filesystem>
 #include <limits>
 #include <numeric>
@@ -96,8 +97,11 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
   const v1::ConvertSpec& spec = context.stage.convert();
   const std::filesystem::path input = context.model_path(spec.input());
   const OpenedModel source = open_model(input, text_of_job(spec.calibration().template_()), context.world);
+  std::deque<OpenedModel> others;
+  for (const std::string& other : spec.ffn().others())
+    others.push_back(open_model(context.model_path(other), {}, context.world));
   std::optional<CalibrationOverlap> overlap;
-  const ConvertRequest request{
+  ConvertRequest request{
       .spec = spec,
       .seed = context.stage.seed(),
       .source = source.directory,
@@ -109,6 +113,7 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
           [&](const CalibrationText& text) { overlap = overlap_of(text, source.text.tokenizer.get(), context); },
       .train_layer = [&](const LayerTask& task) { return train_task(task, context); },
       .kept_layers = kept_layers_of(context)};
+  for (const OpenedModel& other : others) request.others.push_back(&other.directory);
   const nlohmann::json conversion = convert_model(request, context.world);
   if (spec.has_reconstruction()) forget_kept_layers(context);
 

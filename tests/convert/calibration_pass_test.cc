@@ -55,8 +55,10 @@ TEST_P(CalibrationPassTest, SecondLayersFfnInputIsTheFirstLayersOutputNormalised
   const TensorSource get = [&](const TensorId& id) { return tensors.at(tensor_name(config, id)); };
   const Layer layers[] = {layer_weights(config, 0, get), layer_weights(config, 1, get)};
   pass.attend(layers[0]);
+  pass.attend_converted(layers[0]);
   pass.advance(feed_forward(std::get<FeedForwardWeights>(layers[0].ffn), pass.features().converted_ffn_inputs_TD));
   pass.attend(layers[1]);
+  pass.attend_converted(layers[1]);
 
   PackingOptions packing;
   packing.sequence_length = config.max_positions;

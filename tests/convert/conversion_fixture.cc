@@ -17,6 +17,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
+/// In ffn.others, for tests of every method: the model that is converted once more.
+constexpr char kSourceItself[] = "source";
+
 void add_calibration(v1::ConvertSpec& spec, const fs::path& path) {
   v1::DataSource& source = *spec.mutable_calibration()->add_data();
   source.set_path(path);
@@ -45,15 +48,19 @@ std::optional<v1::FfnExpertsSpec> sizes_of(const std::string& method, int64_t wi
   const ConversionMethod& known = conversion_methods().at(method);
   ModelConfig config = tiny_config();
   config.intermediate_size = width;
-  v1::FfnExpertsSpec whole, with_shared, one_part;
+  v1::FfnExpertsSpec whole, with_shared, one_part, merged;
   whole.set_experts(units);
   with_shared.set_experts(units - 1);
   with_shared.set_shared_experts(1);
   one_part.set_experts(1);
   one_part.set_expert_width(static_cast<int32_t>(width / units));
-  for (v1::FfnExpertsSpec& sizes : std::vector<v1::FfnExpertsSpec>{whole, with_shared, one_part}) {
+  merged.set_experts(std::max(units, 2));
+  for (int other = 1; other < merged.experts(); ++other) merged.add_others(kSourceItself);
+  (*merged.mutable_options())["router"] = "random";
+  for (v1::FfnExpertsSpec& sizes : std::vector<v1::FfnExpertsSpec>{whole, with_shared, one_part, merged}) {
     const bool is_taken = sizes.experts() > 0 && (known.has_shared || sizes.shared_experts() == 0) &&
-                          (known.has_free_width || !sizes.has_expert_width());
+                          (known.has_free_width || !sizes.has_expert_width()) &&
+                          known.has_others == !sizes.others().empty();
     sizes.set_method(method);
     sizes.set_top_k(std::min(top_k, sizes.experts()));
     if (is_taken && (known.size_problem ? known.size_problem : division_problem)(config, sizes).empty()) return sizes;
@@ -116,13 +123,17 @@ nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const fs::pat
 nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const fs::path& source, const fs::path& output,
                        Communicator& world) {
   const OpenedModel opened = open_model(source, text_of_job(""));
-  return convert_model({.spec = spec,
-                        .seed = seed,
-                        .source = opened.directory,
-                        .text = opened.text,
-                        .output = output,
-                        .monitor = unwatched()},
-                       world);
+  std::deque<ModelDirectory> others;
+  for (const std::string& other : spec.ffn().others())
+    others.emplace_back(other == kSourceItself ? source : fs::path(other));
+  ConvertRequest request{.spec = spec,
+                         .seed = seed,
+                         .source = opened.directory,
+                         .text = opened.text,
+                         .output = output,
+                         .monitor = unwatched()};
+  for (const ModelDirectory& other : others) request.others.push_back(&other);
+  return convert_model(request, world);
 }
 
 nlohmann::json convert_by_fixture(const v1::ConvertSpec& spec, uint64_t seed, const fs::path& source,
