@@ -11,10 +11,10 @@
 namespace moe {
 namespace {
 
-constexpr double kNameFontSize = 11;
-constexpr double kTop = 36;
+constexpr double kLabelSize = 11;
+constexpr double kHeatmapTop = 36;
 constexpr double kLegendHeight = 46;
-constexpr int kLongestName = 18;
+constexpr int kLongestLabel = 18;
 // Space around a cell, which its outline needs too.
 constexpr double kInset = 0.75;
 // A column's name is written across where it is short.
@@ -52,7 +52,7 @@ class HeatmapDrawing {
     if (map_.scale == Figure::Scale::kShare) greatest_ = 1;
     cell_width_ = (map_.width - left_ - 6) / static_cast<double>(most);
     cell_height_ = map_.rows.size() > 24 ? 12 : 22;
-    bottom_ = kTop + cell_height_ * static_cast<double>(map_.rows.size());
+    bottom_ = kHeatmapTop + cell_height_ * static_cast<double>(map_.rows.size());
   }
 
   std::string draw() {
@@ -75,9 +75,9 @@ class HeatmapDrawing {
 
  private:
   static double left_of(const Heatmap& map) {
-    double widest = text_width(map.row_title, kNameFontSize) - 14;
+    double widest = text_width(map.row_title, kLabelSize) - 14;
     for (const std::string& name : map.rows)
-      widest = std::max(widest, text_width(shorten(name, kLongestName), kNameFontSize));
+      widest = std::max(widest, text_width(shorten(name, kLongestLabel), kLabelSize));
     return std::max(34.0, widest + 14);
   }
 
@@ -102,8 +102,8 @@ class HeatmapDrawing {
     }
     const size_t row_stride = cell_height_ < 14 ? 2 : 1;
     for (size_t row = 0; row < map_.rows.size(); row += row_stride) {
-      const double y = kTop + cell_height_ * static_cast<double>(row);
-      svg.text(left_ - 6, y + cell_height_ / 2 + 4, "end", shorten(map_.rows[row], kLongestName),
+      const double y = kHeatmapTop + cell_height_ * static_cast<double>(row);
+      svg.text(left_ - 6, y + cell_height_ / 2 + 4, "end", shorten(map_.rows[row], kLongestLabel),
                {{"font-size", "11"}});
     }
   }
@@ -111,7 +111,7 @@ class HeatmapDrawing {
   void draw_cell(SvgWriter& svg, size_t row, size_t column) const {
     const double value = map_.values[row][column];
     const double x = left_ + cell_width_ * static_cast<double>(column),
-                 y = kTop + cell_height_ * static_cast<double>(row);
+                 y = kHeatmapTop + cell_height_ * static_cast<double>(row);
     SvgAttributes attributes{{"x", svg_number(x + kInset)},
                              {"y", svg_number(y + kInset)},
                              {"width", svg_number(std::max(0.5, cell_width_ - 2 * kInset))},
@@ -123,7 +123,7 @@ class HeatmapDrawing {
     svg.titled_element("rect", attributes,
                        concat(map_.row_title, " ", map_.rows[row], ", ", map_.column_title, " ", column_name, ": ",
                               text, map_.unit.empty() ? "" : " " + map_.unit));
-    if (cell_width_ >= std::max(30.0, text_width(text, kNameFontSize)) && cell_height_ >= 16) {
+    if (cell_width_ >= std::max(30.0, text_width(text, kLabelSize)) && cell_height_ >= 16) {
       svg.text(x + cell_width_ / 2, y + cell_height_ / 2 + 4, "middle", text,
                {{"font-size", "11"}, {"pointer-events", "none"}});
     }
@@ -145,7 +145,7 @@ class HeatmapDrawing {
       svg.text(left_ + (static_cast<double>(i) + 0.5) * cell, top + 23, "middle", names[i], {{"font-size", "11"}});
     }
     const double end = static_cast<double>(stops.size()) * cell;
-    if (!map_.unit.empty() && map_.width - left_ - end > 15 + text_width(map_.unit, kNameFontSize)) {
+    if (!map_.unit.empty() && map_.width - left_ - end > 15 + text_width(map_.unit, kLabelSize)) {
       svg.text(left_ + end + 8, top + 10, "start", map_.unit, {{"font-size", "11"}, {"fill-opacity", "0.7"}});
     }
   }

@@ -34,7 +34,7 @@ void check_analyze(const v1::Stage& stage, const FieldChecks& checks) {
   checks.known("template", analyze.template_(), "templates");
 }
 
-std::string plan_of(const v1::Stage& stage) {
+std::string analyze_plan(const v1::Stage& stage) {
   const v1::AnalyzeSpec& spec = stage.analyze();
   std::string plan = comma_separated({spec.analyses().begin(), spec.analyses().end()});
   if (plan.empty()) plan = spec.data().empty() ? "all that need no text" : "all";
@@ -61,7 +61,7 @@ JobKind analyze_kind() {
                   {"AnalyzeSpec.append_eos", kResult}},
       .fill = [](v1::Stage& stage) { *stage.mutable_analyze() = filled_analyze(stage.analyze()); },
       .check = check_analyze,
-      .plan = plan_of,
+      .plan = analyze_plan,
       // A few numbers a tensor and an expert.
       .room = 0.01,
   };
