@@ -257,6 +257,78 @@ TEST_F(TrainStepTest, SameForEveryLayoutOfRanks) {
 }
 
 // The balance loss belongs to a micro-step, so it is left out here.
+/// Attention experts alone and beside a mixture; with one that every token uses; with keys of all tokens; with an
+/// expert that no token chooses, on any rank. More ranks than rows: some have none.
+TEST_F(TrainStepTest, OfAttentionExpertsIsTheSameForEveryLayoutOfRanks) {
+  ModelConfig dense_keys = testing::with_attention_experts(testing::tiny_config(), 4, 2);
+  dense_keys.moe->attention->kv_mode = "dense";
+  ModelConfig idle = testing::with_attention_experts(testing::tiny_config(), 4, 1);
+  idle.moe->attention->topk_norm = "raw";
+  const std::pair<const char*, ModelConfig> cases[] = {
+      {"alone", testing::with_attention_experts(testing::tiny_config(), 4, 3)},
+      {"beside a mixture", testing::with_attention_experts(kMoe, 4, 2)},
+      {"one always on", testing::with_attention_experts(testing::tiny_config("qwen2"), 4, 2, 1)},
+      {"keys of all tokens", dense_keys},
+      {"an idle expert", idle}};
+  for (const auto& [name, config] : cases) {
+    for (const int64_t rows : {2, 5}) {
+      const StepOptions options{.micro_batch_rows = rows,
+                                .micro_steps = 2,
+                                .balance_loss = 0.1,
+                                .attention_balance_loss = 0.3,
+                                .z_loss = 0.01};
+      const StepRun single = run(config, 1, 1, options);
+      ASSERT_EQ(single.outcome.attention_expert_load.size(), 2U) << name;
+      EXPECT_GE(single.outcome.attention_balance_loss, 0.99) << name;
+      for (const auto& [ranks, expert_parallel] : {std::pair{2, 1}, {2, 2}, {4, 2}, {4, 4}}) {
+        SCOPED_TRACE(concat(name, ", ", rows, " rows, ", ranks, " ranks, expert parallelism ", expert_parallel));
+        const StepRun spread = run(config, ranks, expert_parallel, options);
+        expect_equal(spread, single);
+        EXPECT_NEAR(spread.outcome.attention_balance_loss / single.outcome.attention_balance_loss, 1, 1e-12);
+        EXPECT_EQ(spread.outcome.attention_expert_load, single.outcome.attention_expert_load);
+      }
+    }
+  }
+}
+
+TEST_F(TrainStepTest, AttentionExpertsThatCannotBeSpreadAreRefused) {
+  const ModelConfig config = testing::with_attention_experts(kMoe, 2, 1);
+  try {
+    run(config, 4, 4, {.micro_batch_rows = 4, .micro_steps = 1});
+    FAIL() << "2 experts over 4 ranks";
+  } catch (const InvalidArgument& error) {
+    EXPECT_STREQ(error.what(),
+                 "expert_parallel 4 does not divide attention.num_experts 2; with 4 ranks use one of 1, 2");
+  }
+}
+
+/// By loops, from what the routers said.
+TEST_F(TrainStepTest, TheBalanceLossOfAttentionIsItsOwn) {
+  StepOptions options{.micro_batch_rows = 4, .micro_steps = 1, .balance_loss = 0, .attention_balance_loss = 0.5};
+  std::vector<RouterStats> seen;
+  options.on_attention_routing = [&](const std::vector<RouterStats>& routers) { seen = routers; };
+  options.reads_each_token = true;
+  const ModelConfig config = testing::with_attention_experts(kMoe, 4, 2, 1);
+  const StepRun step = run(config, 1, 1, options);
+  ASSERT_EQ(seen.size(), 2U);
+  double expected = 0;
+  for (size_t layer = 0; layer < 2; ++layer) {
+    const at::Tensor &ids = seen[layer].routing.expert_ids_TK, &p = seen[layer].routing.probabilities_TE;
+    ASSERT_EQ(p.size(1), 3) << "the one that is always on is not chosen";
+    const auto tokens = static_cast<double>(p.size(0));
+    for (int64_t e = 0; e < 3; ++e) {
+      const auto count = ids.eq(e).sum().item<double>();
+      EXPECT_EQ(count, static_cast<double>(step.outcome.attention_expert_load[layer][e]));
+      expected += 3 * count / (2 * tokens) * p.select(1, e).sum().item<double>() / tokens / 2;
+    }
+  }
+  EXPECT_NEAR(step.outcome.attention_balance_loss, expected, 1e-12);
+  options.attention_balance_loss = 0;
+  const StepRun without = run(config, 1, 1, options);
+  EXPECT_FALSE(testing::near(step.gradients.at("model.layers.1.self_attn.router.weight"),
+                             without.gradients.at("model.layers.1.self_attn.router.weight"), 1e-3));
+}
+
 TEST_F(TrainStepTest, TheTokenMeanDoesNotDependOnMicroSteps) {
   const StepRun whole = run(kMoe, 1, 1, {.micro_batch_rows = 8, .micro_steps = 1, .balance_loss = 0});
   for (const auto& [rows, micro_steps] : {std::pair{4, 2}, {2, 4}, {1, 8}}) {
