@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -61,21 +62,39 @@ std::string overlap_text(const Measured& measured) {
                 " % of the calibration text's word 13-grams stand in files that the pipeline evaluates on.");
 }
 
+/// Two numbers of a conversion whose experts stand in FFNs, attention, or both: the FFN's line first.
+std::string by_part(const Measured& measured, const std::string& ffn, const std::string& attention,
+                    const std::function<std::string(double)>& text) {
+  std::string cell = measured.has(ffn) ? text(measured[ffn]) : "-";
+  if (measured.has(attention)) cell += concat("\nattention ", text(measured[attention]));
+  return cell;
+}
+
+std::string load_text(const Measured& measured) {
+  const auto range = [&](const std::string& part) {
+    return concat(fixed(measured["step0_" + part + "load_min_over_mean"], 2), "\nto ",
+                  fixed(measured["step0_" + part + "load_max_over_mean"], 2));
+  };
+  std::string cell = measured.has("step0_load_min_over_mean") ? range("") : "-";
+  if (measured.has("step0_attention_load_min_over_mean")) cell += "\nattention " + range("attention_");
+  return cell;
+}
+
 std::vector<std::string> cells_of(const StageReport& stage) {
   const Measured measured(stage);
   std::string with_all = small_text(measured["step0_all_kl_divergence"]);
   if (measured.has("step0_all_logit_difference"))
     with_all += concat("\nlogits ", small_text(measured["step0_all_logit_difference"]));
-  return {
-      concat(stage.name, "\n", stage.measured_on.empty() ? "no text to measure it on" : stage.measured_on),
-      concat(fixed(measured["step0_loss"], 3), "\ndense ", fixed(measured["step0_dense_loss"], 3)),
-      fixed(measured["step0_kl_divergence"], 3),
-      with_all,
-      fixed(measured["step0_ffn_error"], 3),
-      concat(fixed(measured["step0_load_min_over_mean"], 2), "\nto ", fixed(measured["step0_load_max_over_mean"], 2)),
-      share_text(measured["step0_dead_expert_fraction"]),
-      fixed(measured["step0_router_logit_deviation"], 2),
-      concat(time_text(measured["seconds"]), "\n", memory_text(measured["peak_memory_bytes"]))};
+  return {concat(stage.name, "\n", stage.measured_on.empty() ? "no text to measure it on" : stage.measured_on),
+          concat(fixed(measured["step0_loss"], 3), "\ndense ", fixed(measured["step0_dense_loss"], 3)),
+          fixed(measured["step0_kl_divergence"], 3),
+          with_all,
+          by_part(measured, "step0_ffn_error", "step0_attention_error", [](double value) { return fixed(value, 3); }),
+          load_text(measured),
+          by_part(measured, "step0_dead_expert_fraction", "step0_attention_dead_expert_fraction", share_text),
+          by_part(measured, "step0_router_logit_deviation", "step0_attention_router_logit_deviation",
+                  [](double value) { return fixed(value, 2); }),
+          concat(time_text(measured["seconds"]), "\n", memory_text(measured["peak_memory_bytes"]))};
 }
 
 }  // namespace
@@ -117,12 +136,12 @@ std::string conversions_html(const PipelineReport& report) {
   const std::string caption = concat(
       "What was made before any training. Loss and KL divergence to the dense model in ", unit_of("step0_loss"),
       "; with all experts the KL, and how far logits are off over the greatest where the parts sum to the dense FFN; "
-      "squared error of the FFN output over its square, worst layer; least and greatest expert load as multiples of an "
+      "squared error of the FFN output, and of attention's where it became experts, over its square, worst layer; "
+      "least and greatest expert load as multiples of an "
       "even share; deviation of the router's logits.");
   return concat(
       "<h2>Conversions</h2>\n",
-      html_table(caption, {"", "loss", "KL", "KL, all experts", "FFN error", "load", "dead", "router", "cost"}, rows,
-                 true),
+      html_table(caption, {"", "loss", "KL", "KL, all experts", "error", "load", "dead", "router", "cost"}, rows, true),
       overlaps);
 }
 

@@ -30,9 +30,9 @@ const json& perplexity_of(const json& evaluation) {
   return found == tasks->end() ? nothing : *found;
 }
 
-std::vector<std::vector<double>> load_matrix(const json& details) {
-  if (!details.contains("expert_load")) return {};
-  return details["expert_load"].get<std::vector<std::vector<double>>>();
+std::vector<std::vector<double>> load_matrix(const json& details, const char* key) {
+  if (!details.contains(key)) return {};
+  return details[key].get<std::vector<std::vector<double>>>();
 }
 
 ModelReport model_report(const json& result) {
@@ -46,7 +46,8 @@ ModelReport model_report(const json& result) {
   for (const auto& [name, domain] : domains.items()) {
     report.domains[name] = {domain["loss"], domain["perplexity"]};
   }
-  report.expert_load = load_matrix(measured);
+  report.expert_load = load_matrix(measured, "expert_load");
+  report.attention_expert_load = load_matrix(measured, "attention_expert_load");
   return report;
 }
 

@@ -21,8 +21,8 @@ bool leaves(const v1::Stage& stage, Artifact artifact);
 /// loads.
 const nlohmann::json& perplexity_of(const nlohmann::json& evaluation);
 
-/// "expert_load" of a record's details, [layer][expert]; empty if there is none.
-std::vector<std::vector<double>> load_matrix(const nlohmann::json& details);
+/// "expert_load" or "attention_expert_load" of a record's details, [layer][expert]; empty if there is none.
+std::vector<std::vector<double>> load_matrix(const nlohmann::json& details, const char* key);
 
 /// What an evaluation found of one model, without label and role.
 ModelReport model_report(const nlohmann::json& result);

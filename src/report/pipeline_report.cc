@@ -47,7 +47,8 @@ std::string range_text(const std::vector<double>& layer) {
 std::string where_experts_are(const ModelReport& model) {
   const size_t layers = model.expert_load.size();
   size_t mixtures = 0;
-  for (size_t layer = 0; layer < layers; ++layer) mixtures += has_load_of(model, layer) ? 1 : 0;
+  for (size_t layer = 0; layer < layers; ++layer)
+    mixtures += has_load_of(model, &ModelReport::expert_load, layer) ? 1 : 0;
   return mixtures == layers ? "per layer" : concat("in ", mixtures, " of ", layers, " layers");
 }
 
@@ -96,15 +97,20 @@ void add_models(const PipelineReport& report, int width, std::string& out) {
   table.add_rule();
   add("parameters", [](const ModelReport& model) { return count_text(model.parameters_total); });
   add("active per token", [](const ModelReport& model) { return count_text(model.parameters_active); });
-  const std::vector<size_t> layers = layers_with_load(report);
-  if (!layers.empty()) table.add_rule();
-  for (const size_t l : layers) {
-    add(concat("load, layer ", l),
-        [&](const ModelReport& model) { return has_load_of(model, l) ? range_text(model.expert_load[l]) : "-"; });
+  bool has_load = false;
+  for (const ReportedPart& part : kReportedParts) {
+    const std::vector<size_t> layers = layers_with_load(report, part.load);
+    if (!layers.empty()) table.add_rule();
+    for (const size_t l : layers) {
+      has_load = true;
+      add(concat(part.prefix, "load, layer ", l), [&](const ModelReport& model) {
+        return has_load_of(model, part.load, l) ? range_text((model.*part.load)[l]) : "-";
+      });
+    }
   }
   out += table.render(width);
   out += wrapped(concat("Loss: ", unit_of("loss"), " on held-out text."), width);
-  if (layers.empty()) return;
+  if (!has_load) return;
   out += wrapped(
       "Load: least-greatest share of its layer's tokens that an expert gets, as a multiple of an even share; 1 is "
       "even, 0 is a dead expert.",
@@ -152,17 +158,17 @@ std::optional<double> gap_closed(const PipelineReport& report, const std::string
   return share;
 }
 
-bool has_load_of(const ModelReport& model, size_t layer) {
-  return layer < model.expert_load.size() && !model.expert_load[layer].empty();
+bool has_load_of(const ModelReport& model, LoadOfPart part, size_t layer) {
+  return layer < (model.*part).size() && !(model.*part)[layer].empty();
 }
 
-std::vector<size_t> layers_with_load(const PipelineReport& report) {
+std::vector<size_t> layers_with_load(const PipelineReport& report, LoadOfPart part) {
   size_t most = 0;
-  for (const ModelReport& model : report.models) most = std::max(most, model.expert_load.size());
+  for (const ModelReport& model : report.models) most = std::max(most, (model.*part).size());
   std::vector<size_t> layers;
   for (size_t layer = 0; layer < most; ++layer) {
     const bool is_any = std::any_of(report.models.begin(), report.models.end(),
-                                    [layer](const ModelReport& model) { return has_load_of(model, layer); });
+                                    [&](const ModelReport& model) { return has_load_of(model, part, layer); });
     if (is_any) layers.push_back(layer);
   }
   return layers;

@@ -31,8 +31,11 @@ struct StageReport {
   /// Token assignments by [layer][expert], as counts or shares: each layer is normalised; a dense layer has none. Empty
   /// if not measured.
   std::vector<std::vector<double>> expert_load;
+  /// The same of attention's experts, of those that a token may choose.
+  std::vector<std::vector<double>> attention_expert_load{};
   /// Output scale per layer, NaN of a dense one; conversion only.
   std::vector<double> output_scales;
+  std::vector<double> attention_output_scales{};
   /// What a gate found or why a stage failed; may be empty.
   std::string message;
   /// Whether it makes a mixture of a dense model, and on which tokens that was measured: "2048 held-out tokens"; empty
@@ -61,8 +64,9 @@ struct ModelReport {
   int experts = 0;
   int top_k = 0;
   std::map<std::string, DomainResult> domains;
-  /// As StageReport::expert_load; empty for a dense model.
+  /// As StageReport; empty for a dense model.
   std::vector<std::vector<double>> expert_load;
+  std::vector<std::vector<double>> attention_expert_load{};
   ModelRole role = ModelRole::kOther;
 };
 
@@ -128,11 +132,22 @@ std::vector<std::string> domains_of(const PipelineReport& report);
 /// three was not measured, the last is not a trained model, or the conversion opened no gap.
 std::optional<double> gap_closed(const PipelineReport& report, const std::string& domain);
 
+/// The load of one part of the layers: &ModelReport::expert_load or &ModelReport::attention_expert_load.
+using LoadOfPart = std::vector<std::vector<double>> ModelReport::*;
+
+/// The parts that may have experts, and what tables put before "load" of each: "" and "attention ".
+struct ReportedPart {
+  const char* prefix;
+  LoadOfPart load;
+};
+inline constexpr ReportedPart kReportedParts[] = {{"", &ModelReport::expert_load},
+                                                  {"attention ", &ModelReport::attention_expert_load}};
+
 /// Whether the model's load in a layer was measured; a dense layer has none.
-bool has_load_of(const ModelReport& model, size_t layer);
+bool has_load_of(const ModelReport& model, LoadOfPart part, size_t layer);
 
 /// The layers in which some model's load was measured.
-std::vector<size_t> layers_with_load(const PipelineReport& report);
+std::vector<size_t> layers_with_load(const PipelineReport& report, LoadOfPart part);
 
 /// Least and greatest load of an expert in a layer, as multiples of an even share; {0, 0} if the layer saw no token.
 std::pair<double, double> load_range(const std::vector<double>& layer);

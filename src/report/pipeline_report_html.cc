@@ -28,6 +28,19 @@ std::string tiles(const PipelineReport& report) {
   return html + "</div>\n";
 }
 
+/// Least and greatest of all layers; "-" of a dense model.
+std::string load_cell(const std::vector<std::vector<double>>& load) {
+  if (load.empty()) return "-";
+  double least = INFINITY, greatest = 0;
+  for (const auto& layer : load) {
+    if (layer.empty()) continue;  // a dense one
+    const auto [low, high] = load_range(layer);
+    least = std::min(least, low);
+    greatest = std::max(greatest, high);
+  }
+  return concat(fixed(least, 2), "\nto ", fixed(greatest, 2));
+}
+
 std::string models_table(const PipelineReport& report) {
   if (report.models.empty()) return "";
   std::vector<std::string> header{""};
@@ -47,30 +60,24 @@ std::string models_table(const PipelineReport& report) {
   }
   add("parameters", [](const ModelReport& model) { return count_text(model.parameters_total); });
   add("active", [](const ModelReport& model) { return count_text(model.parameters_active); });
-  add("expert load\nleast, greatest", [](const ModelReport& model) -> std::string {
-    if (model.expert_load.empty()) return "-";
-    double least = INFINITY, greatest = 0;
-    for (const auto& layer : model.expert_load) {
-      if (layer.empty()) continue;  // a dense one
-      const auto [low, high] = load_range(layer);
-      least = std::min(least, low);
-      greatest = std::max(greatest, high);
-    }
-    return concat(fixed(least, 2), "\nto ", fixed(greatest, 2));
-  });
+  for (const ReportedPart& part : kReportedParts) {
+    if (part.load == &ModelReport::attention_expert_load && layers_with_load(report, part.load).empty()) continue;
+    add(concat(part.prefix, "expert load\nleast, greatest"),
+        [&](const ModelReport& model) { return load_cell(model.*part.load); });
+  }
   return concat("<h2>Models</h2>\n",
                 html_table(concat("Held-out loss in ", unit_of("loss"),
                                   ", perplexity below it; expert load as a multiple of an even share."),
                            header, rows, true));
 }
 
-std::string load_table(const PipelineReport& report) {
-  const std::vector<size_t> layers = layers_with_load(report);
+std::string load_table(const PipelineReport& report, const ReportedPart& part) {
+  const std::vector<size_t> layers = layers_with_load(report, part.load);
   if (layers.empty()) return "";
   std::vector<std::string> header{"layer"};
   std::vector<const ModelReport*> sparse;
   for (const ModelReport& model : report.models) {
-    if (model.expert_load.empty()) continue;
+    if ((model.*part.load).empty()) continue;
     header.push_back(model.label);
     sparse.push_back(&model);
   }
@@ -78,13 +85,21 @@ std::string load_table(const PipelineReport& report) {
   for (const size_t l : layers) {
     std::vector<std::string> row{std::to_string(l)};
     for (const ModelReport* model : sparse) {
-      const bool has_load = has_load_of(*model, l);
-      const auto [low, high] = has_load ? load_range(model->expert_load[l]) : std::pair<double, double>{};
+      const bool has_load = has_load_of(*model, part.load, l);
+      const auto [low, high] = has_load ? load_range((model->*part.load)[l]) : std::pair<double, double>{};
       row.push_back(has_load ? concat(fixed(low, 2), "–", fixed(high, 2)) : "-");
     }
     rows.push_back(std::move(row));
   }
-  return html_table("Least and greatest expert load per layer, as multiples of an even share.", header, rows, true);
+  return html_table(concat("Least and greatest ", part.prefix, "expert load per layer, as multiples of an even share."),
+                    header, rows, true);
+}
+
+std::string stage_load_figure(const std::string& what, const StageReport& stage,
+                              const std::vector<std::vector<double>>& load) {
+  if (load.empty()) return "";
+  const LoadHeatmap heatmap{concat(what, " by layer and expert in ", stage.name), load};
+  return html_figure(concat(what, ", ", stage.name), render_load_heatmap(heatmap), "");
 }
 
 std::string loss_figure(const StageReport& stage) {
@@ -96,12 +111,12 @@ std::string loss_figure(const StageReport& stage) {
                      render_loss_curve(concat("Loss by step in ", stage.name), stage.loss_curve), note);
 }
 
-std::string scales_note(const StageReport& stage) {
-  if (stage.output_scales.empty()) return "";
-  std::string text = "Output scale by layer: ";
-  for (size_t l = 0; l < stage.output_scales.size(); ++l) {
+std::string scales_note(const std::string& what, const std::vector<double>& scales) {
+  if (scales.empty()) return "";
+  std::string text = concat(what, " by layer: ");
+  for (size_t l = 0; l < scales.size(); ++l) {
     if (l > 0) text += ", ";
-    text += short_number(stage.output_scales[l]);
+    text += short_number(scales[l]);
   }
   return text;
 }
@@ -110,13 +125,13 @@ std::string figures(const PipelineReport& report) {
   std::string losses, loads;
   for (const StageReport& stage : report.stages) {
     if (!stage.loss_curve.empty()) losses += loss_figure(stage);
-    if (stage.expert_load.empty()) continue;
-    const LoadHeatmap heatmap{concat("Expert load by layer and expert in ", stage.name), stage.expert_load};
-    loads += html_figure(concat("Expert load, ", stage.name), render_load_heatmap(heatmap), "");
+    loads += stage_load_figure("Expert load", stage, stage.expert_load);
+    loads += stage_load_figure("Attention expert load", stage, stage.attention_expert_load);
   }
   std::string html;
   if (!losses.empty()) html += concat("<h2>Loss curves</h2>\n<div class=\"grid\">\n", losses, "</div>\n");
-  const std::string table = load_table(report);
+  std::string table;
+  for (const ReportedPart& part : kReportedParts) table += load_table(report, part);
   if (!loads.empty() || !table.empty()) html += "<h2>Expert load</h2>\n";
   if (!loads.empty()) {
     html += concat(
@@ -136,7 +151,8 @@ std::string stages_table(const PipelineReport& report) {
              "<th scope=\"col\">state</th><th scope=\"col\">time</th></tr></thead>\n<tbody>\n");
   for (const StageReport& stage : report.stages) {
     std::string details;
-    for (const std::string& text : {stage.kind, stage.message, scales_note(stage)}) {
+    for (const std::string& text : {stage.kind, stage.message, scales_note("Output scale", stage.output_scales),
+                                    scales_note("Attention's output scale", stage.attention_output_scales)}) {
       if (!text.empty()) details += concat("<small>", escape_xml(text), "</small>");
     }
     html += concat("<tr><th scope=\"row\">", escape_xml(stage.name), details, "</th><td>", html_badge(stage.state),

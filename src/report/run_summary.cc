@@ -51,6 +51,14 @@ std::vector<LossPoint> loss_curve(const json& details) {
   return curve;
 }
 
+/// By layer, NaN of a dense one.
+std::vector<double> scales(const json& details, const char* key) {
+  std::vector<double> values;
+  for (const json& scale : details.value(key, json::array()))
+    values.push_back(scale.is_number() ? scale.get<double>() : std::nan(""));
+  return values;
+}
+
 /// Of a conversion's receipt.
 std::string measured_on(const json& receipt) {
   return concat(receipt["tokens"].get<int64_t>(),
@@ -70,9 +78,10 @@ StageReport stage_report(const v1::Stage& spec, const v1::StageState& state, con
   if (details.contains("receipt")) report.measured_on = measured_on(details["receipt"]);
   report.seconds = (*record)["seconds"];
   report.loss_curve = loss_curve(details);
-  report.expert_load = load_matrix(perplexity_of(details));
-  for (const json& scale : details.value("output_scales", json::array()))
-    report.output_scales.push_back(scale.is_number() ? scale.get<double>() : std::nan(""));
+  report.expert_load = load_matrix(perplexity_of(details), "expert_load");
+  report.attention_expert_load = load_matrix(perplexity_of(details), "attention_expert_load");
+  report.output_scales = scales(details, "output_scales");
+  report.attention_output_scales = scales(details, "attention_output_scales");
   return report;
 }
 
