@@ -131,10 +131,17 @@ std::optional<std::pair<double, double>> widest_load(const ModelReport* model) {
   return widest;
 }
 
-std::string experts_text(const v1::FfnExpertsSpec& ffn) {
-  return concat(ffn.experts(),
-                ffn.shared_experts() > 0 ? concat(" + ", ffn.shared_experts(), " shared") : std::string(), ", top-",
-                ffn.top_k());
+std::string experts_text(const v1::ConvertSpec& convert) {
+  const v1::FfnExpertsSpec& ffn = convert.ffn();
+  const v1::AttentionExpertsSpec& attention = convert.attention();
+  std::string text;
+  if (convert.has_ffn()) {
+    text =
+        concat(ffn.experts(), ffn.shared_experts() > 0 ? concat(" + ", ffn.shared_experts(), " shared") : std::string(),
+               ", top-", ffn.top_k());
+  }
+  if (!convert.has_attention()) return text;
+  return concat(text, text.empty() ? "" : "; ", "attention ", attention.experts(), ", top-", attention.top_k());
 }
 
 /// "random" of "random-s3" with seed 3, as for_each names it.
@@ -176,7 +183,7 @@ ComparedConversion row_of(const Lineages& lineages, const std::string& last, boo
     row.label += concat(", ", training);
     row.variant += concat(", ", own);
   }
-  if (conversion != nullptr) row.experts = experts_text(conversion->convert().ffn());
+  if (conversion != nullptr) row.experts = experts_text(conversion->convert());
   if (shown != nullptr) row.parameters_active = shown->parameters_active;
   row.dense_parameters = lineages.dense_parameters(root);
   row.converted = losses_of(converted);

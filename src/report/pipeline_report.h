@@ -78,7 +78,7 @@ struct ComparedConversion {
   /// The label without "-s<seed>", where for_each gave the conversion its seed: those of one variant are one row. Else
   /// the label.
   std::string variant;
-  /// "8, top-2", or "7 + 1 shared, top-1"; empty for a dense model.
+  /// "8, top-2", or "7 + 1 shared, top-1; attention 8, top-6"; empty for a dense model.
   std::string experts;
   int64_t parameters_active = 0;
   /// Of the dense model that it was made of; 0: not measured.

@@ -52,6 +52,37 @@ TEST(DefaultsTest, StagesInheritGangAndSeed) {
   EXPECT_EQ(spec.stages(4).gate().on_fail(), "HOLD");
 }
 
+TEST(DefaultsTest, AttentionExperts) {
+  v1::Stage stage;
+  v1::AttentionExpertsSpec& attention = *stage.mutable_convert()->mutable_attention();
+  attention.set_experts(8);
+  attention.set_top_k(6);
+  const v1::ConvertSpec alone = filled(stage).convert();
+  EXPECT_FALSE(alone.has_ffn());
+  EXPECT_FALSE(alone.has_router()) << "of feed-forward experts";
+  EXPECT_FALSE(alone.has_scale()) << "of feed-forward experts";
+  EXPECT_EQ(alone.attention().grouping(), "contiguous");
+  EXPECT_EQ(alone.attention().kv_mode(), "routed");
+  EXPECT_TRUE(alone.attention().has_always_on());
+  EXPECT_EQ(alone.attention().always_on(), 0);
+  EXPECT_EQ(alone.attention().router().init(), "random_selection");
+  EXPECT_EQ(alone.attention().router().scaling(), "calibrated");
+  EXPECT_EQ(alone.attention().router().topk_norm(), "renorm");
+  EXPECT_EQ(alone.attention().router().score(), "softmax");
+  EXPECT_EQ(alone.attention().scale().mode(), "least_squares");
+  EXPECT_EQ(alone.calibration().tokens(), 4096);
+
+  attention.set_top_k(1);
+  stage.mutable_convert()->set_preset("published");
+  stage.mutable_convert()->mutable_ffn()->set_top_k(2);
+  const v1::ConvertSpec published = filled(stage).convert();
+  EXPECT_EQ(published.attention().router().init(), "kaiming");
+  EXPECT_EQ(published.attention().router().topk_norm(), "straight_through");
+  EXPECT_EQ(published.attention().scale().mode(), "n_over_k");
+  EXPECT_EQ(published.router().init(), "random_selection");
+  EXPECT_EQ(published.router().topk_norm(), "renorm");
+}
+
 // The numbers of the comments in job.proto, restated here by hand.
 TEST(DefaultsTest, NumbersOfTheSchema) {
   const v1::PipelineSpec spec = effective_spec(sample());

@@ -99,6 +99,56 @@ TEST(ValidateTest, References) {
           "name a convert, train or export stage"));
 }
 
+/// Attention alone, so that FFNs stay dense and have neither router nor scale.
+TEST(ValidateTest, AttentionExperts) {
+  EXPECT_THAT(problems_of(convert("attention: {experts: 4, top_k: 2}, calibration: {data: [{path: c.jsonl}]}")),
+              ElementsAre());
+  EXPECT_THAT(
+      problems_of(convert("attention: {experts: 4, top_k: 2, router: {init: kaiming}, scale: {mode: n_over_k}}")),
+      ElementsAre());
+  EXPECT_THAT(problems_of(convert("attention: {experts: 4, top_k: 2, grouping: clustered}")),
+              ElementsAre("a.yaml:7: stages.convert.convert.calibration.data: missing; attention.router.init "
+                          "'random_selection' needs calibration text: list JSONL files, or set attention.router.init: "
+                          "kaiming",
+                          "a.yaml:7: stages.convert.convert.calibration.data: missing; attention.scale.mode "
+                          "'least_squares' needs calibration text: list JSONL files, or set attention.scale.mode: "
+                          "n_over_k",
+                          "a.yaml:7: stages.convert.convert.calibration.data: missing; attention.grouping 'clustered' "
+                          "needs calibration text: list JSONL files, or set attention.grouping: contiguous"));
+  const std::string closed = "router: {init: zero}, scale: {mode: k}";
+  EXPECT_THAT(
+      problems_of(convert("attention: {experts: 4, top_k: 2, " + closed + "}, router: {init: zero}, scale: {mode: k}")),
+      ElementsAre("a.yaml:7: stages.convert.convert.router: has no effect without ffn: it is of the feed-forward "
+                  "layers' experts; write it as attention.router or remove it",
+                  "a.yaml:7: stages.convert.convert.scale: has no effect without ffn: it is of the feed-forward "
+                  "layers' experts; write it as attention.scale or remove it"));
+  EXPECT_THAT(
+      problems_of(
+          convert("attention: {experts: 4, top_k: 4, always_on: 1, grouping: rows, kv_mode: none, layers: [x], " +
+                  closed + "}")),
+      ElementsAre(
+          "a.yaml:7: stages.convert.convert.attention.top_k: top_k 4 is greater than the 3 routed experts "
+          "(experts 4 less always_on 1); choose at most as many as there are",
+          "a.yaml:7: stages.convert.convert.attention.grouping: unknown value (rows); known: contiguous, random, "
+          "clustered",
+          "a.yaml:7: stages.convert.convert.attention.kv_mode: unknown value (none); known: routed, dense",
+          "a.yaml:7: stages.convert.convert.attention.layers.0: 'x' is no layer and no range of layers; write "
+          "a number from 0 on, FIRST-LAST, or FIRST- for all from there on"));
+  EXPECT_THAT(
+      problems_of(convert("attention: {experts: 2, top_k: 1, always_on: 2, " + closed + "}")),
+      ElementsAre("a.yaml:7: stages.convert.convert.attention.always_on: always_on 2 leaves no routed expert of "
+                  "2; use at most 1"));
+  EXPECT_THAT(
+      problems_of(convert("attention: {experts: 4, top_k: 2, router: {init: zero, gate: mlp, noise: learned}, scale: "
+                          "{mode: k, alignment: variance}}")),
+      ElementsAre("a.yaml:7: stages.convert.convert.attention.router.gate: is 'mlp', which attention's routers do not "
+                  "have; use linear or remove it",
+                  "a.yaml:7: stages.convert.convert.attention.router.noise: is 'learned', which attention's routers do "
+                  "not have; use none or remove it",
+                  "a.yaml:7: stages.convert.convert.attention.scale.alignment: is 'variance', and only feed-forward "
+                  "outputs are aligned; use none or remove it"));
+}
+
 /// Numbers and ranges, in quotes or not; what the model has is known to who converts it.
 TEST(ValidateTest, LayersOfConvert) {
   const auto layers = [](const std::string& list) {

@@ -190,9 +190,8 @@ void check_convert(const v1::Stage& stage, const FieldChecks& checks) {
   check_calibration(convert.calibration(), effective, checks);
 }
 
-/// One expert's weight renormalised is 1, whatever its logit; unit weights are that of any number of experts.
-/// `section`:
-/// "" or "attention.", `top_k_field`: "ffn.top_k" or "attention.top_k".
+/// One expert's weight renormalised is 1, whatever its logit; unit weights are that of any number of experts. `section`
+/// is "" or "attention.", `top_k_field` "ffn.top_k" or "attention.top_k".
 std::vector<std::string> weightless_router(const std::string& section, const v1::RouterSpec& router, int experts,
                                            const std::string& top_k_field, int top_k) {
   if (router.topk_norm() == "unit" && experts > top_k) {
