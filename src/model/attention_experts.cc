@@ -1,5 +1,6 @@
 #include "model/attention_experts.h"
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -63,7 +64,7 @@ struct AskingRows {
 
 /// `asks_RA`: of each row's token, whether it asks in each expert of the model.
 AskingRows asking_rows(const at::Tensor& asks_RA, const at::Tensor& rows_per_expert, int64_t first_expert) {
-  const at::Tensor expert_R = at::repeat_interleave(rows_per_expert, asks_RA.size(0));
+  const at::Tensor expert_R = at::repeat_interleave(rows_per_expert, std::optional(asks_RA.size(0)));
   const at::Tensor asks_R = asks_RA.gather(1, (expert_R + first_expert).unsqueeze(1)).squeeze(1);
   return {at::nonzero(asks_R).squeeze(1),
           at::zeros_like(rows_per_expert).scatter_add_(0, expert_R, asks_R.to(at::kLong))};
