@@ -86,8 +86,8 @@ class Analyzer {
     json result = {{"analyses", json::object()}, {"passed_over", choice_.passed_over}};
     look_at_model(subjects, result["analyses"]);
     if (!loaded) return result;
-    look_at_text(*loaded, *data, result["analyses"]);
-    if (request_.baseline) look_at_text(load(*request_.baseline), *data, result["baseline"]["analyses"]);
+    const TextAnalyses of_model = look_at_text(*loaded, *data, result["analyses"], {});
+    if (request_.baseline) look_at_text(load(*request_.baseline), *data, result["baseline"]["analyses"], of_model);
     return result;
   }
 
@@ -119,14 +119,20 @@ class Analyzer {
     for (const std::string& name : choice_.of_model) results[name] = analyses().at(name).of_model(subject);
   }
 
-  void look_at_text(const LoadedModel& model, HeldOutData& data, json& results) {
-    const TextSetting setting{model.config(), domains_of(data)};
-    std::vector<std::unique_ptr<TextAnalysis>> owned;
+  using TextAnalyses = std::vector<std::unique_ptr<TextAnalysis>>;  ///< in the order of choice_.of_text
+
+  /// `of_model`: empty, or those of the model that this one is the baseline of.
+  TextAnalyses look_at_text(const LoadedModel& model, HeldOutData& data, json& results, const TextAnalyses& of_model) {
+    TextSetting setting{.config = model.config(), .domains = domains_of(data)};
+    TextAnalyses owned;
     std::vector<TextAnalysis*> all;
-    for (const std::string& name : choice_.of_text)
-      all.push_back(owned.emplace_back(analyses().at(name).of_text(setting)).get());
+    for (size_t i = 0; i < choice_.of_text.size(); ++i) {
+      setting.of_model = of_model.empty() ? nullptr : of_model[i].get();
+      all.push_back(owned.emplace_back(analyses().at(choice_.of_text[i]).of_text(setting)).get());
+    }
     run_text_analyses(model, data, mesh_, all, [this](int64_t rows) { finish_units(rows); });
     for (size_t i = 0; i < all.size(); ++i) results[choice_.of_text[i]] = all[i]->result(world_);
+    return owned;
   }
 
   void finish_units(int64_t count) {

@@ -37,10 +37,14 @@ struct TextPiece {
 };
 using TextPieces = std::vector<TextPiece>;
 
+class TextAnalysis;
+
 /// What text analyses know before they see any.
 struct TextSetting {
   const ModelConfig& config;
   std::vector<std::string> domains;  ///< in the order in which the files bring them
+  /// Where the model is the baseline: the same analysis of the model that it is compared with, after all of the text.
+  const TextAnalysis* of_model = nullptr;
 };
 
 /// An analysis of what a model does with text, told of every batch by run_text_analyses(). Keeps sums (text_sums.h).

@@ -44,12 +44,16 @@ std::string section_html(const AnalysisSection& section) {
     for (const auto& [name, value] : section.numbers) html += html_tile(value, name);
     html += "</div>\n";
   }
-  if (section.figures.empty()) return html;
+  const auto before = [](const Figure& figure) {
+    return html_figure(figure.title + " – baseline", render_figure(figure), figure.note);
+  };
   html += "<div class=\"grid\">\n";
   for (const Figure& figure : section.figures) {
     html += html_figure(figure.title, render_figure(figure), figure.note);
-    if (const Figure* before = figure_named(section.of_baseline, figure.name))
-      html += html_figure(before->title + " – baseline", render_figure(*before), "The same of the baseline.");
+    if (const Figure* fellow = figure_named(section.of_baseline, figure.name)) html += before(*fellow);
+  }
+  for (const Figure& figure : section.of_baseline) {
+    if (figure_named(section.figures, figure.name) == nullptr) html += before(figure);
   }
   return html + "</div>\n";
 }
@@ -91,10 +95,8 @@ std::map<std::string, std::string> analysis_drawings(const AnalysisPage& page) {
   for (const AnalysisSection& section : page.sections) {
     for (const Figure& figure : section.figures)
       drawings[concat(section.name, "_", figure.name, ".svg")] = render_figure(figure);
-    for (const Figure& figure : section.of_baseline) {
-      if (figure_named(section.figures, figure.name) != nullptr)
-        drawings[concat(section.name, "_", figure.name, "_baseline.svg")] = render_figure(figure);
-    }
+    for (const Figure& figure : section.of_baseline)
+      drawings[concat(section.name, "_", figure.name, "_baseline.svg")] = render_figure(figure);
   }
   return drawings;
 }

@@ -17,7 +17,7 @@ struct AnalysisSection {
   std::string summary;
   std::vector<std::pair<std::string, std::string>> numbers;  ///< name and value, shown large
   std::vector<Figure> figures;
-  /// Of the baseline, by name beside those of the model; what has no fellow is not drawn.
+  /// Of the baseline, drawn beside those of the same name, or behind all.
   std::vector<Figure> of_baseline{};
 };
 

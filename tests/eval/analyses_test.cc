@@ -105,6 +105,25 @@ TEST(RoutingAnalysisTest, WindowsDoNotCrossSamples) {
   EXPECT_TRUE(result_of(*analysis)["routers"][0]["all"]["local_consistency"].is_null());
 }
 
+// Of the baseline: how far the model still makes its choices.
+TEST(RoutingAnalysisTest, AgreementIsTheShareOfChoicesThatTheModelMakesToo) {
+  const ModelConfig config = one_mixture(4, 2);
+  const auto of_model = analyses().at("routing").of_text({config, {"a", "b"}});
+  const auto of_baseline = analyses().at("routing").of_text({config, {"a", "b"}, of_model.get()});
+  const std::vector<double> p{0.4, 0.3, 0.2, 0.1};
+  const TextPieces first{{.row = 0, .domain = 0, .first = 0, .last = 2}},
+      second{{.row = 1, .domain = 0, .first = 0, .last = 1}, {.row = 1, .domain = 1, .first = 1, .last = 2}};
+  see(*of_model, {routed({0, 1, 2, 3}, 2, p)}, first);
+  see(*of_model, {routed({0, 1, 3, 0}, 2, p)}, second);
+  see(*of_baseline, {routed({1, 0, 2, 1}, 2, p)}, first);
+  see(*of_baseline, {routed({2, 3, 0, 2}, 2, p)}, second);
+  const json router = result_of(*of_baseline)["routers"][0];
+  EXPECT_EQ(router["domains"]["a"]["agreement"], 0.5) << "two of two, one of two, none of two";
+  EXPECT_EQ(router["domains"]["b"]["agreement"], 0.5);
+  EXPECT_EQ(router["all"]["agreement"], 0.5);
+  EXPECT_FALSE(result_of(*of_model)["routers"][0]["all"].contains("agreement"));
+}
+
 TEST(RoutingAnalysisTest, GatesGetTheWorstLayer) {
   const std::map<std::string, double> metrics = analyses().at("routing").metrics(hand_made("routing"));
   EXPECT_DOUBLE_EQ(metrics.at("worst_load_over_mean"), 2 / 1.5);

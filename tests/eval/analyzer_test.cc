@@ -120,6 +120,9 @@ TEST_F(AnalyzerTest, CountsEveryTokenOfEveryDomainOnce) {
       EXPECT_EQ(nearest, routing["tokens"]);
     }
   }
+  const json same = run("moe", "moe", 2, 1)["baseline"]["analyses"]["routing"]["routers"];
+  for (const json& router : same) EXPECT_EQ(router["all"]["agreement"], 1) << "a model with itself";
+  EXPECT_LT(result["baseline"]["analyses"]["routing"]["routers"][0]["all"]["agreement"].get<double>(), 1);
   EXPECT_NE(result["analyses"]["routing"], result["baseline"]["analyses"]["routing"]);
   EXPECT_EQ(result["analyses"]["neuron_overlap"]["layers"][0]["duplicate_rate"], 0);
   EXPECT_EQ(result["analyses"]["neuron_overlap"]["layers"][1]["duplicate_rate"], 0.75);

@@ -32,7 +32,8 @@ struct RouterSums {
   size_t tokens() const { return entropy() + 2; }
   size_t window_hits() const { return entropy() + 3; }
   size_t window_choices() const { return entropy() + 4; }
-  size_t end() const { return entropy() + 5; }
+  size_t agreeing() const { return entropy() + 5; }
+  size_t end() const { return entropy() + 6; }
 };
 
 /// A piece of text in one router: [E] or [K] of each token, row-major.
@@ -78,6 +79,15 @@ void add_windows(const RouterSums& at, const RoutedPiece& piece, double* sums) {
     std::partial_sort(counts.begin(), counts.begin() + top_k, counts.end(), std::greater<>());
     sums[at.window_hits()] += static_cast<double>(std::accumulate(counts.begin(), counts.begin() + top_k, int64_t{0}));
     sums[at.window_choices()] += static_cast<double>(kWindow * top_k);
+  }
+}
+
+/// Choices of the piece that are among those of the same tokens in `model_ids`, so many a token.
+void add_agreement(const RouterSums& at, const RoutedPiece& piece, const int16_t* model_ids, int64_t model_top_k,
+                   double* sums) {
+  for (int64_t i = 0; i < piece.tokens * at.place.top_k; ++i) {
+    const int16_t* const chosen = model_ids + i / at.place.top_k * model_top_k;
+    sums[at.agreeing()] += std::find(chosen, chosen + model_top_k, piece.ids_TK[i]) != chosen + model_top_k ? 1 : 0;
   }
 }
 
@@ -129,7 +139,13 @@ double specialisation(const RouterSums& at, const std::vector<std::vector<double
 class RoutingAnalysis final : public TextAnalysis {
  public:
   explicit RoutingAnalysis(const TextSetting& setting)
-      : domains_(setting.domains), routers_(layout(setting.config)), sums_(domains_.size(), routers_.back().end()) {}
+      : domains_(setting.domains),
+        model_(dynamic_cast<const RoutingAnalysis*>(setting.of_model)),
+        routers_(layout(setting.config)),
+        sums_(domains_.size(), routers_.back().end()),
+        choices_(routers_.size()) {
+    MOE_CHECK(model_ == nullptr || model_->routers_.size() == routers_.size(), "a baseline of other routers");
+  }
 
   void see_routing(const std::vector<const Routing*>& routers, const TextPieces& pieces) override {
     MOE_CHECK(routers.size() == routers_.size(), routers.size(), " routers, not ", routers_.size());
@@ -138,6 +154,8 @@ class RoutingAnalysis final : public TextAnalysis {
                        weights = host_rows(routers[r]->weights_TK),
                        probabilities = host_rows(routers[r]->probabilities_TE);
       const RouterSums& at = routers_[r];
+      const int64_t tokens_before = static_cast<int64_t>(choices_[r].size()) / at.place.top_k;
+      choices_[r].insert(choices_[r].end(), ids.const_data_ptr<int64_t>(), ids.const_data_ptr<int64_t>() + ids.numel());
       for (const TextPiece& piece : pieces) {
         const RoutedPiece routed{ids.const_data_ptr<int64_t>() + piece.first * at.place.top_k,
                                  weights.const_data_ptr<double>() + piece.first * at.place.top_k,
@@ -146,6 +164,10 @@ class RoutingAnalysis final : public TextAnalysis {
         double* const sums = sums_.of(piece.row, piece.domain);
         add_tokens(at, routed, sums);
         add_windows(at, routed, sums);
+        if (model_ == nullptr) continue;
+        const int64_t model_top_k = model_->routers_[r].place.top_k;
+        add_agreement(at, routed, model_->choices_[r].data() + (tokens_before + piece.first) * model_top_k, model_top_k,
+                      sums);
       }
     }
   }
@@ -158,13 +180,20 @@ class RoutingAnalysis final : public TextAnalysis {
       json router = {{"layer", at.place.layer},     {"part", at.place.part},
                      {"experts", at.place.experts}, {"top_k", at.place.top_k},
                      {"all", statistics(at, all)},  {"specialisation", specialisation(at, by_domain)}};
-      for (size_t d = 0; d < domains_.size(); ++d) router["domains"][domains_[d]] = statistics(at, by_domain[d]);
+      for (size_t d = 0; d < domains_.size(); ++d) router["domains"][domains_[d]] = of_tokens(at, by_domain[d]);
       routers.push_back(std::move(router));
     }
     return {{"domains", domains_}, {"window", kWindow}, {"routers", std::move(routers)}};
   }
 
  private:
+  json of_tokens(const RouterSums& at, const std::vector<double>& sums) const {
+    json result = statistics(at, sums);
+    const double choices = sums[at.tokens()] * static_cast<double>(at.place.top_k);
+    if (model_ != nullptr) result["agreement"] = choices > 0 ? json(sums[at.agreeing()] / choices) : json();
+    return result;
+  }
+
   static std::vector<RouterSums> layout(const ModelConfig& config) {
     std::vector<RouterSums> routers;
     for (const RouterPlace& place : routers_of(config))
@@ -174,8 +203,10 @@ class RoutingAnalysis final : public TextAnalysis {
   }
 
   std::vector<std::string> domains_;
+  const RoutingAnalysis* model_;  ///< of the model that this is the baseline of; null: this is the model
   std::vector<RouterSums> routers_;
   TextSums sums_;
+  std::vector<std::vector<int16_t>> choices_;  ///< by router: of all tokens of this rank, [T, K]
 };
 
 std::map<std::string, double> routing_metrics(const json& result) {
@@ -236,7 +267,9 @@ std::vector<Figure> routing_figures(const json& result) {
   struct Line {
     const char *key, *name, *title, *note;
   };
-  for (const Line& line : {Line{"load_max_over_mean", "load-max", "Greatest load over the mean",
+  for (const Line& line : {Line{"agreement", "agreement", "Choices as in the model",
+                                "Share of the baseline's choices that the model makes too; 1: routing did not move."},
+                           Line{"load_max_over_mean", "load-max", "Greatest load over the mean",
                                 "Load of the busiest expert of a layer; 1 is even."},
                            Line{"load_variation", "load-variation", "Variation of the load",
                                 "Deviation of the experts' loads over their mean; 0 is even."},
@@ -247,6 +280,7 @@ std::vector<Figure> routing_figures(const json& result) {
                            Line{"local_consistency", "local-consistency", "Local routing consistency",
                                 "Share of the choices of 16 tokens in a row that fall upon the top-k experts which "
                                 "these 16 choose most; 1: all choose alike."}}) {
+    if (!routers[0]["all"].contains(line.key)) continue;  // of a baseline alone
     add(router_lines(routers, domains,
                      [&](const json& router, const std::string& domain) {
                        const json& value = router["domains"][domain][line.key];
