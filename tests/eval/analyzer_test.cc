@@ -149,6 +149,33 @@ TEST_F(AnalyzerTest, EveryAnalysisIsMadeAloneAndGivesItsMetricsAndFigures) {
   }
 }
 
+// Of four experts of attention the first is always on: a router chooses among three.
+TEST_F(AnalyzerTest, RoutersOfAttentionStandBehindThoseOfFfns) {
+  testing::write_tiny_model(
+      folder_ / "both", testing::with_attention_experts(testing::tiny_moe_config(4, 2, 12), 4, 2, 1), 1, at::kFloat);
+  const json result = run("both");
+  EXPECT_EQ(run("both", "", 2).dump(), result.dump());
+  const json& routers = result["analyses"]["routing"]["routers"];
+  ASSERT_EQ(routers.size(), 4U);
+  for (size_t layer = 0; layer < 2; ++layer) {
+    EXPECT_EQ(routers[layer]["part"], "ffn");
+    const json& attention = routers[2 + layer];
+    EXPECT_EQ(attention["part"], "attention");
+    EXPECT_EQ(attention["layer"], layer);
+    ASSERT_EQ(attention["all"]["load"].size(), 3U);
+    int64_t choices = 0;
+    for (const json& load : attention["all"]["load"]) choices += load.get<int64_t>();
+    EXPECT_EQ(choices, 2 * attention["all"]["tokens"].get<int64_t>());
+    const json& weights = result["analyses"]["weights"]["layers"][layer];
+    EXPECT_EQ(weights["attention_experts"].size(), 4U);
+    EXPECT_EQ(weights["experts"].size(), 4U);
+    EXPECT_TRUE(weights.contains("attention_router") && weights.contains("router"));
+  }
+  EXPECT_EQ(result["analyses"]["routing_similarity"]["layer_similarity"].size(), 4U);
+  const std::vector<Figure> figures = analyses().at("routing").figures(result["analyses"]["routing"]);
+  EXPECT_THAT(figures.front().rows, ::testing::ElementsAre("0", "1", "0 attention", "1 attention"));
+}
+
 TEST_F(AnalyzerTest, ADenseModelHasWhatNeedsNoExperts) {
   const json result = run("dense");
   EXPECT_EQ(names_of(result["analyses"]), (std::vector<std::string>{"activation_scale", "weights"}));
