@@ -37,12 +37,14 @@ bool train_task(const LayerTask& task, const JobContext& context) {
 void forget_kept_layers(const JobContext& context) {
   agree(context.world, "forget reconstructed layers", [&] {
     if (context.world.rank() != 0) return;
-    std::error_code failed;
-    std::filesystem::remove_all(context.job_path / kFolder, failed);
+    const std::filesystem::path kept = kept_layers_of(context);
+    std::error_code failed, ignored;
+    std::filesystem::remove_all(kept, failed);
     if (failed) {
-      log_warning(concat("event=kept_layers_left path=", (context.job_path / kFolder).string(), " reason=\"",
-                         failed.message(), "\"; they may be removed by hand"));
+      log_warning(concat("event=kept_layers_left path=", kept.string(), " reason=\"", failed.message(),
+                         "\"; they may be removed by hand"));
     }
+    std::filesystem::remove(kept.parent_path(), ignored);  // unless there are some of another configuration
   });
 }
 

@@ -15,7 +15,7 @@ std::filesystem::path kept_layers_of(const JobContext& context);
 /// As ConvertRequest::train_layer.
 bool train_task(const LayerTask& task, const JobContext& context);
 
-/// The conversion is committed: removes <job>/reconstruction. Collective.
+/// The conversion is committed: removes the layers that were kept for it. Collective.
 void forget_kept_layers(const JobContext& context);
 
 }  // namespace moe

@@ -1,6 +1,7 @@
 // What the methods of src/convert make, for other programs: docs/methods.md.
 #include <gtest/gtest.h>
 
+#include "common/file_io.h"
 #include "convert/conversion_fixture.h"
 #include "export/export_fixture.h"
 #include "testing/compare.h"
@@ -55,6 +56,65 @@ TEST(ConvertedToDenseTest, CopiesAreNotOneDenseModel) {
   testing::convert(testing::convert_spec("upcycle", 4, 2), 7, folder / "dense", folder / "converted");
   EXPECT_NE(testing::refusal(folder / "converted", testing::export_spec("dense")).find("48 in several"),
             std::string::npos);
+}
+
+/// Factors of channels stand in the down projections, which every format has; a bias of channels has a place in none.
+class AlignedExportTest : public ::testing::Test {
+ protected:
+  std::filesystem::path converted(const std::string& alignment, const std::string& kind = "llama",
+                                  const std::string& method = "residual") {
+    const std::filesystem::path dense = folder_ / kind, output = folder_ / (alignment + kind + method);
+    testing::write_dense_model(dense, testing::tiny_config(kind), 11);
+    testing::write_calibration(folder_ / "ids.jsonl", 20, testing::tiny_config().vocab_size, 12);
+    v1::ConvertSpec spec = testing::method_spec(method, 6, 2, folder_ / "ids.jsonl");
+    spec.mutable_calibration()->set_tokens(200);
+    spec.mutable_scale()->set_alignment(alignment);
+    testing::convert(spec, 7, dense, output);
+    return output;
+  }
+  testing::TempDir folder_;
+};
+
+TEST_F(AlignedExportTest, VarianceHasAStockFormWithItsLogits) {
+  const std::filesystem::path native = converted("variance");
+  EXPECT_EQ(testing::export_to(native, folder_ / "stock")["format"], "granitemoeshared");
+  EXPECT_TRUE(
+      testing::near(testing::logits_of_directory(folder_ / "stock"), testing::logits_of_directory(native), 1e-6));
+}
+
+TEST_F(AlignedExportTest, MeansStayNative) {
+  const std::filesystem::path native = converted("mean_variance");
+  EXPECT_NE(testing::refusal(native, testing::export_spec()).find("its mixtures add a bias to each token's output"),
+            std::string::npos);
+  testing::export_to(native, folder_ / "again", testing::export_spec("native"));
+  EXPECT_TRUE(at::equal(testing::logits_of_directory(folder_ / "again"), testing::logits_of_directory(native)));
+}
+
+TEST_F(AlignedExportTest, NeitherIsTheDenseModelAgain) {
+  for (const char* alignment : {"variance", "mean_variance"}) {
+    EXPECT_NE(testing::refusal(converted(alignment), testing::export_spec("dense")).find("(scale.alignment)"),
+              std::string::npos)
+        << alignment;
+  }
+}
+
+/// One expert alone is a dense FFN whatever its weights; its bias has a place where the family's down bias is.
+TEST_F(AlignedExportTest, ANarrowerDenseModelHoldsThem) {
+  for (const auto& [alignment, kind] : {std::pair{"variance", "llama"}, {"mean_variance", "phi"}}) {
+    const std::filesystem::path native = converted(alignment, kind, "pruned_random"),
+                                out = folder_ / (std::string("narrow_") + kind);
+    testing::export_to(native, out, testing::export_spec("dense"));
+    EXPECT_TRUE(testing::near(testing::logits_of_directory(out), testing::logits_of_directory(native), 1e-6)) << kind;
+  }
+}
+
+TEST_F(AlignedExportTest, AReconstructedMixtureIsNotTheDenseModelAgain) {
+  const std::filesystem::path native = converted("none");
+  testing::export_to(native, folder_ / "again", testing::export_spec("dense"));
+  nlohmann::json config = nlohmann::json::parse(read_file(native / "config.json"));
+  config["moe"]["conversion"]["reconstruction"] = {{"steps", 10}};
+  write_file_atomically(native / "config.json", config.dump());
+  EXPECT_NE(testing::refusal(native, testing::export_spec("dense")).find("no longer the dense FFN"), std::string::npos);
 }
 
 }  // namespace

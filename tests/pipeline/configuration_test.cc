@@ -30,7 +30,7 @@ name: a
 inputs: {dense: {path: models/dense}}
 defaults: {gang: {ranks: 4, expert_parallel: 2}, seed: 9}
 stages:
-  - {name: convert, convert: {input: dense, ffn: {method: sequential, experts: 8, top_k: 2}, scale: {mode: fixed, value: 2.5},
+  - {name: convert, convert: {input: dense, ffn: {method: sequential, experts: 8, top_k: 2}, scale: {mode: fixed, value: 2.5, alignment: variance}, reconstruction: {steps: 20},
                               calibration: {data: [{path: data/books.train.jsonl}], template: chatml}}}
   - {name: train, train: {input: convert.model, steps: 100, sequence_length: 64, template: chatml,
                           data: [{path: a/b.jsonl, weight: 2}, {path: a/c.jsonl}], validation: [{path: a/v.jsonl}]}}

@@ -94,6 +94,8 @@ TEST(DefaultsTest, NumbersOfTheSchema) {
   EXPECT_EQ(convert.router().topk_norm(), "straight_through");
   EXPECT_EQ(convert.router().score(), "softmax");
   EXPECT_EQ(convert.scale().mode(), "least_squares");
+  EXPECT_EQ(convert.scale().alignment(), "none");
+  EXPECT_FALSE(convert.has_reconstruction());
   EXPECT_FALSE(convert.scale().has_value());
   EXPECT_EQ(convert.calibration().tokens(), 4096);
   EXPECT_EQ(convert.calibration().data(0).domain(), "books");

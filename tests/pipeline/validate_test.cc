@@ -49,6 +49,34 @@ TEST(ValidateTest, AGoodPipelineHasNoProblem) {
               IsEmpty());
 }
 
+TEST(ValidateTest, AlignmentAndReconstruction) {
+  const std::string ffn = "ffn: {method: m, experts: 4, top_k: 2}, ", text = "calibration: {data: [{path: c}]}, ",
+                    without_text = "router: {init: kaiming}, scale: {mode: k", at = "a.yaml:7: stages.convert.convert.";
+  EXPECT_THAT(problems_of(convert(ffn + text + "scale: {alignment: mean_variance}, reconstruction: {steps: 50}")),
+              IsEmpty());
+  EXPECT_THAT(problems_of(convert(ffn + text +
+                                  "scale: {alignment: mean}, reconstruction: {steps: 0, learning_rate: "
+                                  "-1, batch_tokens: 0, parameters: routers}")),
+              ElementsAre(HasSubstr(at + "scale.alignment: unknown value (mean)"),
+                          at + "reconstruction.steps: must be at least 1 (0); it has no default",
+                          at + "reconstruction.learning_rate: must be greater than 0 (-1)",
+                          at + "reconstruction.batch_tokens: must be at least 1 (0)",
+                          HasSubstr(at + "reconstruction.parameters: unknown value (routers)")));
+  EXPECT_THAT(problems_of(convert(ffn + without_text + ", alignment: variance}, reconstruction: {steps: 5}")),
+              ElementsAre(at + "calibration.data: missing; scale.alignment 'variance' needs calibration text: list "
+                               "JSONL files, or remove it",
+                          at + "calibration.data: missing; reconstruction trains on calibration text: list JSONL "
+                               "files, or remove it"));
+  EXPECT_THAT(problems_of(convert(ffn + text +
+                                  "router: {topk_norm: unit}, reconstruction: {steps: 5, parameters: "
+                                  "router}")),
+              ElementsAre(HasSubstr(at + "reconstruction.parameters: router trains nothing: with router.topk_norm unit "
+                                         "and ffn.top_k 2")));
+  EXPECT_THAT(
+      problems_of(convert("attention: {experts: 4, top_k: 2}, " + text + "reconstruction: {steps: 5}")),
+      ElementsAre(at + "reconstruction: has no effect without ffn: feed-forward layers are trained; remove it"));
+}
+
 TEST(ValidateTest, NamesOfStages) {
   EXPECT_THAT(
       problems_of(
