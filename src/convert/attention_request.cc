@@ -6,6 +6,7 @@
 #include "common/divisors.h"
 #include "common/error.h"
 #include "common/layer_ranges.h"
+#include "convert/conversion.h"
 #include "convert/head_groups.h"
 #include "convert/output_scale.h"
 #include "convert/request_check.h"
@@ -43,6 +44,16 @@ void check_numbers(const v1::AttentionExpertsSpec& spec, const ModelConfig& conf
   }
 }
 
+/// A method that makes more than FFNs anew leaves another attention than the one that experts are made of.
+void check_method(const ConvertRequest& request) {
+  const v1::ConvertSpec& spec = request.spec;
+  const ConversionMethod& method = method_of(request);
+  if (!method.ends || method.ends(request.source.config(), spec, MethodOptions(method.options, spec)).empty()) return;
+  throw InvalidArgument(concat("convert: ffn.method ", spec.ffn().method(),
+                               " makes attention, norms and embedding anew with these options, and attention's experts "
+                               "are made of the input's; set ffn.options: {attention: base} or remove attention"));
+}
+
 }  // namespace
 
 void check_attention_request(const ConvertRequest& request) {
@@ -55,6 +66,7 @@ void check_attention_request(const ConvertRequest& request) {
   check_choice("attention.kv_mode", spec.kv_mode(), {"routed", "dense"});
   check_numbers(spec, request.source.config(), request.source.path().string());
   expert_layers(spec, request.source.config());
+  check_method(request);
   if (spec.scale().mode() == "least_squares") return;
   const double scale =
       closed_form_scale(spec.scale().mode(), spec.experts() - spec.always_on(), spec.top_k(), spec.scale().value());
