@@ -42,6 +42,7 @@ enum RngStream : uint32_t {
   kStreamNeuronClusters = 7,
   kStreamUpcycle = 10,
   kStreamRouterNoise = 11,
+  kStreamDistillation = 12,
   kStreamTokenClusters = 16,
   kStreamDocumentClusters = 17,
   kStreamReconstruction = 21,

@@ -31,8 +31,8 @@ LayerFit fit_attention(const AttentionFitRequest& request, MoeAttention experts,
   found.scale = chosen.scale;
   found.relative_error = chosen.relative_error;
   found.expert_load = load_of_ranks(out.stats.tokens_per_expert_E, world);
-  found.router_logit_deviation =
-      router_logit_deviation(experts.weights.router.weight_ED, request.features.attention_inputs, world);
+  found.router_logit_deviation = router_logit_deviation(experts.weights.router, experts.options.router.gate,
+                                                        request.features.attention_inputs, world);
   found.output_TD = routed * found.scale;
   if (always.defined()) found.output_TD.add_(always);
   if (request.dense.o_bias.defined()) found.output_TD.add_(request.dense.o_bias);

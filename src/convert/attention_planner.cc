@@ -89,9 +89,10 @@ at::Tensor AttentionPlanner::initial_router(int64_t layer) {
                         .seed = conversion_.request.seed,
                         .scaling = router.scaling(),
                         .stream = kStreamAttentionRouter,
-                        .section = "attention."};
+                        .section = "attention.",
+                        .options = router_init_options(router, conversion_.spec.preset())};
   if (pass_ != nullptr) request.features = &pass_->features().attention_inputs;
-  return router_inits().at(router.init()).make(request, world_);
+  return router_inits().at(router.init()).make(request, world_).weights.weight_ED;
 }
 
 /// The planned experts on the text: their scale and what the report says.

@@ -59,7 +59,12 @@ void check_method(const ConvertRequest& request) {
 void check_attention_request(const ConvertRequest& request) {
   const v1::AttentionExpertsSpec& spec = request.spec.attention();
   const v1::RouterSpec& router = spec.router();
-  router_inits().at(router.init());
+  if (router_inits().at(router.init()).needs_experts) {
+    throw InvalidArgument(concat("convert: attention.router.init is '", router.init(),
+                                 "', which learns from experts of a feed-forward layer; use random_selection, "
+                                 "hidden_clustering, kaiming, normal or zero"));
+  }
+  router_init_options(router, request.spec.preset());
   parse_topk_norm(router.topk_norm());
   parse_router_score(router_score(router));
   check_choice("attention.router.scaling", router.scaling(), {"calibrated", "raw"});

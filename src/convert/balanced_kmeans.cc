@@ -177,8 +177,10 @@ class Restart {
     double* cost = costs_.data();
     for (const double length : lengths_) {
       for (const double centre_length : centre_lengths) {
+        const double squared = length + centre_length - 2.0 * *product;
         *cost++ = is_cosine() ? 1 - *product / std::max(std::sqrt(centre_length), kShortest)
-                              : length + centre_length - 2.0 * *product;
+                  : options_.distance == KMeansDistance::kEuclidean ? std::sqrt(std::max(0.0, squared))
+                                                                    : squared;
         ++product;
       }
     }

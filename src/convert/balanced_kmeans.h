@@ -13,8 +13,10 @@ namespace moe {
 
 /// How far a point is from a centre.
 enum class KMeansDistance {
-  kSquared,  ///< |x - c|^2, of rows less their mean
-  kCosine,   ///< 1 - cos(x, c), of rows as they are; for directions
+  kSquared,    ///< |x - c|^2, of rows less their mean
+  kEuclidean,  ///< |x - c|, of rows less their mean; centres stay means, so that a step may raise the inertia, of
+               ///< squares
+  kCosine,     ///< 1 - cos(x, c), of rows as they are; for directions
 };
 
 struct KMeansOptions {

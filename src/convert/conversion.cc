@@ -24,6 +24,8 @@ ModelConfig converted_config(const ConvertRequest& request, const std::string& s
     moe.top_k = spec.ffn().top_k();
     moe.score = router_score(spec.router());
     moe.topk_norm = spec.router().topk_norm();
+    if (spec.router().has_gate()) moe.router = spec.router().gate();
+    if (spec.router().has_noise()) moe.router_noise = spec.router().noise();
     moe.conversion.update({{"method", spec.ffn().method()},
                            {"router_init", spec.router().init()},
                            {"router_scaling", spec.router().scaling()},
@@ -115,8 +117,7 @@ bool Conversion::is_before_experts(int64_t layer) const {
 std::string Conversion::source_of(const TensorId& id) const {
   TensorId source_id = id;
   source_id.expert = kNoExpert;
-  if (id.part == TensorPart::kRouter || id.part == TensorPart::kRouterGain)
-    source_id.part = id.routes_attention ? TensorPart::kQuery : TensorPart::kUp;
+  if (is_of_router(id.part)) source_id.part = id.routes_attention ? TensorPart::kQuery : TensorPart::kUp;
   if (id.part == TensorPart::kOutputBias)
     source_id = {TensorPart::kDown, id.layer, kNoExpert, /*is_bias=*/source.config().mlp_bias};
   return tensor_name(source.config(), source_id);

@@ -23,7 +23,7 @@ namespace moe {
 /// A layer between planning and writing, and what is kept of it.
 struct ConvertedLayer {
   std::optional<PlannedLayer> planned{};        ///< absent: the FFN stays dense
-  at::Tensor router{};                          ///< as it will be written
+  RouterWeights router{};                       ///< as it will be written; noise begins at 0
   std::optional<PlannedAttention> attention{};  ///< absent: the attention stays dense
   at::Tensor attention_router{};                ///< as it will be written
   nlohmann::json report{};

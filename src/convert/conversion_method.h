@@ -70,7 +70,8 @@ struct ConversionMethod {
   /// text is read. Absent: any does.
   std::function<std::string(const v1::FfnExpertsSpec& ffn, const MethodOptions& options, const TextSize& text)>
       text_problem{};
-  bool has_router = false;  ///< plans bring a router; router.init is left aside
+  bool has_router = false;          ///< plans bring a router; router.init is left aside
+  bool has_product_router = false;  ///< with router.gate product the one that they bring is one
   /// What of ffn.prompts plans look at with these options: the prompts have to be given then, and must not else.
   /// Absent: nothing.
   std::function<PromptNeeds(const MethodOptions& options)> prompts{};

@@ -200,6 +200,10 @@ class Converter {
                      {"scale_mode", spec.scale().mode()},
                      {"score", moe.score},
                      {"topk_norm", spec.router().topk_norm()}});
+      if (moe.router != "linear") report["router_gate"] = moe.router;
+      if (moe.router_noise != "none") report["router_noise"] = moe.router_noise;
+      const MethodOptions init = router_init_options(spec.router(), spec.preset());
+      if (!conversion_.method.has_router && !init.values().empty()) report["router_options"] = init.values();
     }
     for (const char* key : {"alignment", "reconstruction"}) {
       if (moe.conversion.contains(key)) report[key] = moe.conversion[key];

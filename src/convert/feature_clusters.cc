@@ -8,7 +8,6 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "common/rng.h"
-#include "convert/balanced_kmeans.h"
 
 namespace moe {
 namespace {
@@ -27,6 +26,11 @@ at::Tensor gather_tokens(const CalibrationFeatures& features, Communicator& worl
                           "FFN inputs to cluster");
 }
 
+/// Rows less their mean, which is that of one cluster of all.
+at::Tensor centred(const at::Tensor& rows_nD) {
+  return rows_nD - cluster_means(rows_nD, std::vector<int32_t>(rows_nD.size(0), 0), 1);
+}
+
 }  // namespace
 
 std::string too_few_tokens(const std::string& wanted_by, int64_t tokens, int64_t clusters) {
@@ -35,19 +39,23 @@ std::string too_few_tokens(const std::string& wanted_by, int64_t tokens, int64_t
                 "; give more text or raise calibration.tokens");
 }
 
-at::Tensor feature_centroids(const CalibrationFeatures& features, int64_t clusters, uint64_t seed, int64_t layer,
+at::Tensor feature_centroids(const CalibrationFeatures& features, const TokenClustering& how,
                              const std::string& wanted_by, Communicator& world) {
-  if (const std::string problem = too_few_tokens(wanted_by, features.total, clusters); !problem.empty())
+  if (const std::string problem = too_few_tokens(wanted_by, features.total, how.clusters); !problem.empty())
     throw_agreed<InvalidArgument>("convert: " + problem);
   const at::Tensor tokens_nD = gather_tokens(features, world);
-  const KMeansResult found = balanced_kmeans(tokens_nD,
-                                             {.clusters = clusters,
-                                              .seed = seed,
+  const bool is_cosine = how.distance == KMeansDistance::kCosine;
+  const KMeansResult found = balanced_kmeans(is_cosine ? centred(tokens_nD) : tokens_nD,
+                                             {.clusters = how.clusters,
+                                              .seed = how.seed,
                                               .stream = kStreamTokenClusters,
-                                              .substream = static_cast<uint32_t>(layer),
-                                              .is_spherical = false},
+                                              .substream = static_cast<uint32_t>(how.layer),
+                                              .restarts = how.restarts,
+                                              .jitter = how.jitter,
+                                              .is_spherical = is_cosine,
+                                              .distance = how.distance},
                                              world);
-  return cluster_means(tokens_nD, found.cluster_of, clusters);
+  return cluster_means(tokens_nD, found.cluster_of, how.clusters);
 }
 
 }  // namespace moe

@@ -66,7 +66,8 @@ LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& 
   const MoeOptions options{.num_experts = spec.ffn().experts(),
                            .router = {.top_k = spec.ffn().top_k(),
                                       .topk_norm = parse_topk_norm(spec.router().topk_norm()),
-                                      .score = parse_router_score(router_score(spec.router()))},
+                                      .score = parse_router_score(router_score(spec.router())),
+                                      .gate = router_gate(spec.router())},
                            .is_gated = request.config.is_gated};
   LocalDispatcher dispatcher;
   const at::Tensor& x = request.features.converted_ffn_inputs_TD;
@@ -88,7 +89,8 @@ LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& 
   found.scale = chosen.scale;
   found.relative_error = chosen.relative_error;
   found.expert_load = load_of_ranks(out.stats.tokens_per_expert_E, world);
-  found.router_logit_deviation = router_logit_deviation(weights.router.weight_ED, request.features.ffn_inputs, world);
+  found.router_logit_deviation =
+      router_logit_deviation(weights.router, options.router.gate, request.features.ffn_inputs, world);
   found.output_TD = out.y_TD * found.scale;
   if (shared.defined()) found.output_TD.add_(shared);
   if (request.dense.down_bias.defined()) found.output_TD.add_(request.dense.down_bias);

@@ -55,6 +55,12 @@ LayerPlan plan_of_neurons(std::vector<std::vector<int32_t>> experts, std::vector
   return plan;
 }
 
+std::vector<int32_t> neurons_in(const ExpertPlan& expert) {
+  std::vector<int32_t> neurons;
+  for (const NeuronRun& run : expert.runs) neurons.insert(neurons.end(), run.neurons->begin(), run.neurons->end());
+  return neurons;
+}
+
 bool is_copy_of_neurons(const LayerPlan& plan) {
   const auto copies = [](const ExpertPlan& expert) {
     return std::all_of(expert.runs.begin(), expert.runs.end(), is_copy);
@@ -78,6 +84,10 @@ void check_plan(const LayerPlan& plan, const PlanLimits& limits) {
   MOE_CHECK(!limits.has_router || (plan.router_ED.sizes() == at::IntArrayRef({limits.experts, limits.hidden_size}) &&
                                    plan.router_ED.scalar_type() == at::kFloat),
             "a router is float [", limits.experts, ", ", limits.hidden_size, "]", where);
+  MOE_CHECK(
+      !plan.router_gate_ED.defined() || (limits.has_router && plan.router_gate_ED.sizes() == plan.router_ED.sizes() &&
+                                         plan.router_gate_ED.scalar_type() == at::kFloat),
+      "a product router has two matrices of one shape", where);
 }
 
 }  // namespace moe

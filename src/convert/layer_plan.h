@@ -47,6 +47,7 @@ struct LayerPlan {
   std::vector<ExpertPlan> experts{};  ///< routed, as many as the spec asks for; widths may differ
   ExpertPlan shared{};                ///< sees every token at weight 1; without runs: none
   at::Tensor router_ED{};             ///< a router of its own, in float; undefined: the spec's router.init makes it
+  at::Tensor router_gate_ED{};        ///< of a product router besides: its rows within silu
   /// Condition number of router_ED, where rows may come out alike: it is reported, and a large one warned of.
   std::optional<double> router_condition{};
   /// Tensors of the layer beside the mixture that are not copied from the model: under their names in it.
@@ -57,6 +58,9 @@ struct LayerPlan {
 
 /// Experts that take whole neurons of their own layer, and a shared part that does.
 LayerPlan plan_of_neurons(std::vector<std::vector<int32_t>> experts, std::vector<int32_t> shared = {});
+
+/// The numbers of an expert's neurons, of one run after the other.
+std::vector<int32_t> neurons_in(const ExpertPlan& expert);
 
 /// Whether every expert is a copy of neurons of its own layer, so that their numbers say it all.
 bool is_copy_of_neurons(const LayerPlan& plan);

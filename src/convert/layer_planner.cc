@@ -13,7 +13,6 @@
 #include "convert/layer_aligner.h"
 #include "convert/output_scale.h"
 #include "convert/request_check.h"
-#include "convert/router_init.h"
 #include "model/layer.h"
 #include "model/layer_weights.h"
 #include "model/moe/moe_layer.h"
@@ -31,6 +30,14 @@ bool is_even(const std::vector<int64_t>& widths) {
 void add_widths(const LayerWidths& widths, json& layer_report) {
   if (!is_even(widths.experts)) layer_report["expert_widths"] = widths.experts;
   if (widths.shared > 0) layer_report["shared_width"] = widths.shared;
+}
+
+/// Its matrices.
+RouterWeights in_type(RouterWeights router, at::ScalarType type) {
+  for (at::Tensor* const matrix : {&router.weight_ED, &router.out_weight_EE, &router.gate_weight_ED}) {
+    if (matrix->defined()) *matrix = matrix->to(type);
+  }
+  return router;
 }
 
 }  // namespace
@@ -85,7 +92,6 @@ Layer LayerPlanner::load(int64_t layer) {
 
 void LayerPlanner::plan_ffn(int64_t layer, const Layer& dense, ConvertedLayer& converted) {
   const v1::ConvertSpec& spec = conversion_.spec;
-  const ConversionMethod& method = conversion_.method;
   if (pass_ != nullptr) {
     require_finite(fit_request(layer, dense), {{"the dense model's FFN inputs", pass_->features().ffn_inputs.local_TD}},
                    world_);
@@ -94,13 +100,11 @@ void LayerPlanner::plan_ffn(int64_t layer, const Layer& dense, ConvertedLayer& c
   const Importance* const measured = importance ? &*importance : nullptr;
   PlannedLayer planned = planned_layer(layer, dense, measured);
   if (pass_ != nullptr) attend_converted(planned, layer, dense);
-  // Calibrated as it will be read back.
-  const at::Tensor router = (method.has_router ? planned.plan().router_ED : initial_router(layer, measured))
-                                .to(conversion_.output_type({TensorPart::kRouter, layer}));
-
-  converted.planned.emplace(std::move(planned));
-  converted.router = router;
   json& report = converted.report;
+  // Calibrated as it will be read back.
+  converted.router = in_type(first_router(planned, layer, dense, measured, report),
+                             conversion_.output_type({TensorPart::kRouter, layer}));
+  converted.planned.emplace(std::move(planned));
   add_widths(converted.planned->widths(), report);
   if (const std::optional<double> condition = converted.planned->plan().router_condition)
     report["router_condition"] = *condition;
@@ -161,7 +165,7 @@ double LayerPlanner::fit(ConvertedLayer& made, int64_t layer, const Layer& dense
   MoeWeights weights;
   agree(world_, concat("make the experts of layer ", layer),
         [&] { weights = made.planned->mixture(float_models(layer, std::get<FeedForwardWeights>(dense.ffn))); });
-  weights.router.weight_ED = made.router.to(at::kFloat);
+  weights.router = in_type(made.router, at::kFloat);
   const LayerFit fitted = fit_layer(fit_request(layer, dense), std::move(weights), world_);
   made.report["relative_ffn_error"] = fitted.relative_error;
   made.report["router_logit_deviation"] = fitted.router_logit_deviation;
@@ -182,22 +186,42 @@ double LayerPlanner::fit(ConvertedLayer& made, int64_t layer, const Layer& dense
   return fitted.scale;
 }
 
-/// What router.init makes. [experts, hidden]
-at::Tensor LayerPlanner::initial_router(int64_t layer, const Importance* importance) {
-  const int64_t group = conversion_.router_group();
+RouterWeights LayerPlanner::first_router(const PlannedLayer& planned, int64_t layer, const Layer& dense,
+                                         const Importance* importance, json& report) {
+  const LayerPlan& plan = planned.plan();
+  if (conversion_.method.has_router) {
+    const bool is_product = router_gate(conversion_.spec.router()) == RouterGate::kProduct;
+    MOE_CHECK(plan.router_gate_ED.defined() == is_product, "the method's router is of another gate");
+    return {.weight_ED = plan.router_ED, .gate_weight_ED = plan.router_gate_ED};
+  }
+  const InitialRouter made = initial_router(planned, layer, dense, importance);
+  if (made.recall) report["router_recall"] = *made.recall;
+  return in_groups_of(made.weights, conversion_.router_group());
+}
+
+InitialRouter LayerPlanner::initial_router(const PlannedLayer& planned, int64_t layer, const Layer& dense,
+                                           const Importance* importance) {
+  const v1::RouterSpec& router = conversion_.spec.router();
+  const RouterInit& init = router_inits().at(router.init());
   RouterRequest request{.experts = conversion_.router_rows(),
                         .hidden_size = conversion_.config.hidden_size,
                         .layer = layer,
                         .seed = conversion_.request.seed,
-                        .scaling = conversion_.spec.router().scaling()};
+                        .scaling = router.scaling(),
+                        .gate = router_gate(router),
+                        .options = router_init_options(router, conversion_.spec.preset()),
+                        .top_k = conversion_.spec.ffn().top_k()};
   if (pass_ != nullptr) request.features = &pass_->features().ffn_inputs;
+  if (init.needs_experts) {
+    request.dense = &std::get<FeedForwardWeights>(dense.ffn);
+    for (const ExpertPlan& expert : planned.plan().experts) request.neurons.push_back(neurons_in(expert));
+  }
   // Those by which a method grouped the tokens are not looked for again.
   if (importance != nullptr && importance->group_rows_GD.defined() &&
       importance->group_rows_GD.size(0) == request.experts) {
     request.centroids_ED = importance->group_rows_GD;
   }
-  const at::Tensor rows = router_inits().at(conversion_.spec.router().init()).make(request, world_);
-  return group == 1 ? rows : rows.repeat_interleave(group, 0);
+  return init.make(request, world_);
 }
 
 FitRequest LayerPlanner::fit_request(int64_t layer, const Layer& dense) const {

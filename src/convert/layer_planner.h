@@ -10,6 +10,7 @@
 #include "convert/conversion.h"
 #include "convert/layer_fit.h"
 #include "convert/prompt_pass.h"
+#include "convert/router_init.h"
 
 namespace moe {
 
@@ -32,7 +33,11 @@ class LayerPlanner {
   void plan_ffn(int64_t layer, const Layer& dense, ConvertedLayer& converted);
   PlannedLayer planned_layer(int64_t layer, const Layer& dense, const Importance* importance);
   void attend_converted(const PlannedLayer& planned, int64_t layer, const Layer& dense);
-  at::Tensor initial_router(int64_t layer, const Importance* importance);
+  /// Of the gate that the spec names, in float, made by the plan or by router.init; `report` says how well it does.
+  RouterWeights first_router(const PlannedLayer& planned, int64_t layer, const Layer& dense,
+                             const Importance* importance, nlohmann::json& report);
+  InitialRouter initial_router(const PlannedLayer& planned, int64_t layer, const Layer& dense,
+                               const Importance* importance);
   double fit(ConvertedLayer& made, int64_t layer, const Layer& dense);
   FitRequest fit_request(int64_t layer, const Layer& dense) const;
   PlannedLayer::Models float_models(int64_t layer, const FeedForwardWeights& ffn) const;

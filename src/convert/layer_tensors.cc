@@ -25,6 +25,16 @@ PlannedLayer::Models stored_models(const Conversion& conversion) {
   };
 }
 
+/// Undefined for what no router is made with.
+at::Tensor router_tensor(const ConvertedLayer& made, const TensorId& id) {
+  switch (id.part) {
+    case TensorPart::kRouter: return id.routes_attention ? made.attention_router : made.router.weight_ED;
+    case TensorPart::kRouterOut: return made.router.out_weight_EE;
+    case TensorPart::kRouterGate: return made.router.gate_weight_ED;
+    default: return {};
+  }
+}
+
 }  // namespace
 
 LayerTensors::LayerTensors(const Conversion& conversion, int64_t layer)
@@ -50,10 +60,10 @@ at::Tensor LayerTensors::unaligned(const TensorSpec& spec, at::ScalarType type) 
   }
   if (made_.planned && made_.planned->makes(spec.name)) return made_.planned->tensor(spec.name, type, models_);
   if (made_.attention && made_.attention->makes(spec.name)) return made_.attention->tensor(spec.name, type, models_);
-  if (spec.id.part == TensorPart::kRouter)
-    return (spec.id.routes_attention ? made_.attention_router : made_.router).to(type);
-  const bool is_new = spec.id.part == TensorPart::kRouterGain ||
-                      (spec.id.part == TensorPart::kOutputBias && !conversion_.source.config().mlp_bias);
+  if (const at::Tensor router = router_tensor(made_, spec.id); router.defined()) return router.to(type);
+  // Gains and noise of routers begin at 0.
+  const bool is_new =
+      is_of_router(spec.id.part) || (spec.id.part == TensorPart::kOutputBias && !conversion_.source.config().mlp_bias);
   if (is_new) return at::zeros(spec.shape, type);
   return conversion_.request.source.tensor(conversion_.source_of(spec.id)).to(type);
 }

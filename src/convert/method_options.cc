@@ -44,21 +44,25 @@ std::string MethodOption::range() const {
   return text;
 }
 
-MethodOptions::MethodOptions(const std::vector<MethodOption>& known, const v1::ConvertSpec& spec) {
-  const bool is_published = spec.preset() == "published";
+MethodOptions::MethodOptions(const std::vector<MethodOption>& known, const v1::ConvertSpec& spec)
+    : MethodOptions(known, spec.ffn().options(), spec.preset() == "published", "ffn.options",
+                    "ffn.method " + spec.ffn().method()) {}
+
+MethodOptions::MethodOptions(const std::vector<MethodOption>& known,
+                             const google::protobuf::Map<std::string, std::string>& given, bool is_published,
+                             const std::string& section, const std::string& owner) {
   for (const MethodOption& option : known)
     values_[option.name] = is_published && !option.published.empty() ? option.published : option.fallback;
-  for (const auto& [name, value] : spec.ffn().options()) {
+  for (const auto& [name, value] : given) {
     const auto option = std::find_if(known.begin(), known.end(),
                                      [&name = name](const MethodOption& each) { return each.name == name; });
     if (option == known.end()) {
-      throw InvalidArgument(concat("convert: ffn.options.", name, " (", value, ") is no option of ffn.method ",
-                                   spec.ffn().method(), "; ",
+      throw InvalidArgument(concat("convert: ", section, ".", name, " (", value, ") is no option of ", owner, "; ",
                                    known.empty() ? "it has none" : "it has: " + names_of(known)));
     }
     if (!fits(*option, value)) {
       throw InvalidArgument(
-          concat("convert: ffn.options.", name, " is '", value, "'; use ", option->range(), " (", option->help, ")"));
+          concat("convert: ", section, ".", name, " is '", value, "'; use ", option->range(), " (", option->help, ")"));
     }
     values_[name] = value;
   }

@@ -9,7 +9,8 @@
 
 namespace moe {
 
-/// A setting of one conversion method, beside those that every method has: a key of `convert.ffn.options`. A number in
+/// A setting of one conversion method or of one router init, beside those that all have: a key of
+/// `convert.ffn.options` or `convert.router.options`. A number in
 /// [least, most], or one of `choices`.
 struct MethodOption {
   std::string name;
@@ -28,8 +29,12 @@ struct MethodOption {
 class MethodOptions {
  public:
   MethodOptions() = default;
-  /// Throws InvalidArgument: an option that is not the method's, or a value that it cannot have.
+  /// Those of the spec's method. Throws InvalidArgument: an option that is not the method's, or a value that it cannot
+  /// have.
   MethodOptions(const std::vector<MethodOption>& known, const v1::ConvertSpec& spec);
+  /// Those of an owner, "ffn.method weave"; `section` is where they stand, "ffn.options". Throws likewise.
+  MethodOptions(const std::vector<MethodOption>& known, const google::protobuf::Map<std::string, std::string>& given,
+                bool is_published, const std::string& section, const std::string& owner);
   static const MethodOptions& none();
 
   double number(const std::string& name) const;

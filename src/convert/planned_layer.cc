@@ -40,13 +40,6 @@ std::vector<FfnPart> parts_of(const ModelConfig& config) {
   return parts;
 }
 
-/// The numbers of an expert's neurons, of one run after the other.
-std::vector<int32_t> neurons_of(const ExpertPlan& expert) {
-  std::vector<int32_t> neurons;
-  for (const NeuronRun& run : expert.runs) neurons.insert(neurons.end(), run.neurons->begin(), run.neurons->end());
-  return neurons;
-}
-
 }  // namespace
 
 PlannedLayer::PlannedLayer(LayerPlan plan, const ModelConfig& config, int64_t layer)
@@ -202,7 +195,7 @@ at::Tensor PlannedLayer::expert_neurons() const {
   const auto widest = static_cast<size_t>(*std::max_element(widths_.experts.begin(), widths_.experts.end()));
   std::vector<at::Tensor> rows;
   for (const ExpertPlan& expert : plan_.experts) {
-    std::vector<int32_t> neurons = neurons_of(expert);
+    std::vector<int32_t> neurons = neurons_in(expert);
     neurons.resize(widest, -1);
     rows.push_back(at::tensor(neurons, at::kInt));
   }
@@ -211,7 +204,7 @@ at::Tensor PlannedLayer::expert_neurons() const {
 
 at::Tensor PlannedLayer::shared_neurons() const {
   if (widths_.shared == 0 || !is_copy_of_neurons(plan_)) return {};
-  return at::tensor(neurons_of(plan_.shared), at::kInt);
+  return at::tensor(neurons_in(plan_.shared), at::kInt);
 }
 
 }  // namespace moe

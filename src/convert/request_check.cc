@@ -96,10 +96,42 @@ void check_calibration(const ConversionMethod& method, const v1::ConvertSpec& sp
   }
 }
 
+/// Init, gate and noise.
+void check_router(const ConversionMethod& method, const ConvertRequest& request) {
+  const v1::RouterSpec& router = request.spec.router();
+  const RouterInit& init = router_inits().at(router.init());
+  router_init_options(router, request.spec.preset());
+  const RouterGate gate = router_gate(router);
+  if (router.has_noise()) parse_router_noise(router.noise());
+  const std::string& method_name = request.spec.ffn().method();
+  if (method.has_router) {
+    if (gate == RouterGate::kProduct && method.has_product_router && request.source.config().mlp_bias) {
+      throw InvalidArgument(concat("convert: router.gate is 'product', and the FFN of ", request.source.path().string(),
+                                   " has biases, which a product of rows has not; use "
+                                   "linear"));
+    }
+    if (gate == RouterGate::kLinear || (gate == RouterGate::kProduct && method.has_product_router)) return;
+    throw InvalidArgument(concat("convert: router.gate is '", router.gate(), "', and ffn.method ", method_name,
+                                 " makes its own router; use linear",
+                                 method.has_product_router ? " or product" : ", or remove it"));
+  }
+  if (!init.needs_experts) return;
+  if (gate == RouterGate::kProduct) {
+    throw InvalidArgument(concat("convert: router.gate is 'product', which router.init ", router.init(),
+                                 " does not train; use linear or mlp"));
+  }
+  if (method.router_group) {
+    throw InvalidArgument(concat("convert: router.init is '", router.init(), "', and experts of ffn.method ",
+                                 method_name,
+                                 " have the same neurons, so that no text tells them apart; use "
+                                 "random_selection"));
+  }
+}
+
 void check_ffn_request(const ConvertRequest& request) {
   const v1::ConvertSpec& spec = request.spec;
   const ConversionMethod& method = method_of(request);
-  router_inits().at(spec.router().init());
+  check_router(method, request);
   parse_topk_norm(spec.router().topk_norm());
   parse_router_score(router_score(spec.router()));
   check_choice("scale.alignment", alignment_of(spec), {"none", "variance", "mean_variance"});
@@ -180,6 +212,10 @@ std::vector<bool> mixtures_of(const v1::ConvertSpec& spec, const ModelConfig& co
 
 bool needs_calibration(const ConversionMethod& method, const v1::ConvertSpec& spec) {
   return !spec.calibration().data().empty() || !text_reader(method, spec).empty();
+}
+
+RouterGate router_gate(const v1::RouterSpec& router) {
+  return router.has_gate() ? parse_router_gate(router.gate()) : RouterGate::kLinear;
 }
 
 std::string router_score(const v1::RouterSpec& router) {

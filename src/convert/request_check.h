@@ -6,6 +6,7 @@
 
 #include "convert/conversion_method.h"
 #include "convert/converter.h"
+#include "model/moe/router.h"
 
 namespace moe {
 
@@ -31,6 +32,8 @@ bool needs_calibration(const ConversionMethod& method, const v1::ConvertSpec& sp
 
 /// The score; softmax where the spec is of a version that knew no other.
 std::string router_score(const v1::RouterSpec& router);
+/// router.gate; linear likewise.
+RouterGate router_gate(const v1::RouterSpec& router);
 
 /// scale.alignment of a conversion; none where the spec is of a version that knew no other.
 std::string alignment_of(const v1::ConvertSpec& spec);

@@ -2,16 +2,21 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <vector>
 
 #include "comm/agreement.h"
 #include "common/error.h"
-#include "convert/feature_clusters.h"
+#include "convert/distilled_router.h"
 #include "convert/row_sums.h"
-#include "model/ops.h"
 
 namespace moe {
 namespace {
+
+/// Rows of length 1; a row of zeros stays.
+at::Tensor unit_rows(const at::Tensor& rows_ED) {
+  return rows_ED / rows_ED.norm(2, {1}, true).clamp_min(1e-12);
+}
 
 CounterRng rng_of(const RouterRequest& request) {
   return CounterRng(request.seed, request.stream, static_cast<uint32_t>(request.layer));
@@ -28,6 +33,12 @@ at::Tensor gather_features(const CalibrationFeatures& features, const std::vecto
   }
   world.all_reduce_sum(rows, "router rows");
   return rows;
+}
+
+std::string too_few_to_distil(int64_t experts, int64_t tokens) {
+  if (tokens >= experts) return "";
+  return concat("router.init distilled learns from the calibration tokens, and there are ", tokens, " for experts ",
+                experts, "; give more text or raise calibration.tokens");
 }
 
 std::string too_few_to_cluster(int64_t experts, int64_t tokens) {
@@ -67,11 +78,11 @@ at::Tensor select_rows(const RouterRequest& request, Communicator& world) {
   return at::stack(chosen);
 }
 
-/// Rows of the features' space as a router. Raw, that is the papers' form; calibrated, the rows are centred (else every
+/// A router of rows of the features' space. Raw, that is the papers' form; calibrated, the rows are centred (else every
 /// expert's logit mostly measures the common direction of all tokens), brought to unit length (else long rows win
 /// everywhere) and scaled so that logits have a standard deviation of 1.
-at::Tensor router_of_rows(at::Tensor router, const RouterRequest& request, Communicator& world) {
-  if (request.scaling == "raw") return router;
+InitialRouter router_of_features(at::Tensor rows_ED, const RouterRequest& request, Communicator& world) {
+  if (request.scaling == "raw") return {router_of_rows(rows_ED, request.gate)};
 
   const CalibrationFeatures& features = *request.features;
   // In one order, so that the router has the same bits at any number of ranks.
@@ -79,38 +90,96 @@ at::Tensor router_of_rows(at::Tensor router, const RouterRequest& request, Commu
   for (int64_t t = 0; t < features.local_TD.size(0); ++t)
     sums.add(features.first + t, features.local_TD[t].to(at::kDouble));
   const at::Tensor sum = sums.total({features.local_TD.size(1)}, world, "router mean");
-  router = router - (sum / static_cast<double>(features.total)).to(at::kFloat);
-  router = router / router.norm(2, {1}, true).clamp_min(1e-12);
-  const double deviation = router_logit_deviation(router, features, world);
-  return router / std::max(deviation, 1e-12);
+  rows_ED = rows_ED - (sum / static_cast<double>(features.total)).to(at::kFloat);
+  rows_ED = unit_rows(rows_ED);
+  const double deviation = router_logit_deviation({rows_ED}, RouterGate::kLinear, features, world);
+  return {router_of_rows(rows_ED / std::max(deviation, 1e-12), request.gate)};
 }
 
 /// The MLP inputs of random calibration tokens are the router's rows.
-at::Tensor random_selection(const RouterRequest& request, Communicator& world) {
-  return router_of_rows(select_rows(request, world), request, world);
+InitialRouter random_selection(const RouterRequest& request, Communicator& world) {
+  return router_of_features(select_rows(request, world), request, world);
+}
+
+KMeansDistance distance_of(const MethodOptions& options) {
+  const std::string& metric = options.choice("metric");
+  if (metric == "l2") return KMeansDistance::kEuclidean;
+  return metric == "cos" ? KMeansDistance::kCosine : KMeansDistance::kSquared;
+}
+
+TokenClustering clustering_of(const MethodOptions& options) {
+  return {.distance = distance_of(options), .jitter = options.number("jitter"), .restarts = options.whole("restarts")};
 }
 
 /// Centroids of clusters of the MLP inputs are, the same as those of which a method groups tokens (group_by_router).
-at::Tensor hidden_clustering(const RouterRequest& request, Communicator& world) {
-  const at::Tensor rows_ED = request.centroids_ED.defined()
-                                 ? request.centroids_ED
-                                 : feature_centroids(*request.features, request.experts, request.seed, request.layer,
-                                                     request.section + "router.init hidden_clustering", world);
-  return router_of_rows(rows_ED, request, world);
+InitialRouter hidden_clustering(const RouterRequest& request, Communicator& world) {
+  at::Tensor rows_ED = request.centroids_ED;
+  if (!rows_ED.defined()) {
+    TokenClustering how = clustering_of(request.options);
+    how.clusters = request.experts;
+    how.seed = request.seed;
+    how.layer = request.layer;
+    rows_ED = feature_centroids(*request.features, how, request.section + "router.init hidden_clustering", world);
+  }
+  return router_of_features(rows_ED, request, world);
 }
 
-/// U(-1 / sqrt(hidden), 1 / sqrt(hidden)): Kaiming-uniform with a = sqrt(5), as LLaMA-MoE v2's vanilla script.
-at::Tensor kaiming(const RouterRequest& request, Communicator&) {
+/// One number after the other.
+at::Tensor drawn(CounterRng& rng, int64_t rows, int64_t columns, const std::function<double(CounterRng&)>& draw) {
+  at::Tensor matrix = at::empty({rows, columns}, at::kFloat);
+  float* const values = matrix.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < matrix.numel(); ++i) values[i] = static_cast<float>(draw(rng));
+  return matrix;
+}
+
+/// Every matrix of the gate drawn; `draw` of a matrix with so many columns.
+InitialRouter drawn_router(const RouterRequest& request,
+                           const std::function<std::function<double(CounterRng&)>(int64_t columns)>& draw) {
   CounterRng rng = rng_of(request);
-  const double bound = 1 / std::sqrt(static_cast<double>(request.hidden_size));
-  at::Tensor router = at::empty({request.experts, request.hidden_size}, at::kFloat);
-  float* values = router.mutable_data_ptr<float>();
-  for (int64_t i = 0; i < router.numel(); ++i) values[i] = static_cast<float>((2 * rng.uniform() - 1) * bound);
+  const auto matrix = [&](int64_t columns) { return drawn(rng, request.experts, columns, draw(columns)); };
+  InitialRouter router{{.weight_ED = matrix(request.hidden_size)}};
+  if (request.gate == RouterGate::kMlp) router.weights.out_weight_EE = matrix(request.experts);
+  if (request.gate == RouterGate::kProduct) router.weights.gate_weight_ED = matrix(request.hidden_size);
   return router;
 }
 
-at::Tensor zero(const RouterRequest& request, Communicator&) {
-  return at::zeros({request.experts, request.hidden_size}, at::kFloat);
+/// U(-1 / sqrt(columns), 1 / sqrt(columns)): Kaiming-uniform with a = sqrt(5), as LLaMA-MoE v2's vanilla script.
+InitialRouter kaiming(const RouterRequest& request, Communicator&) {
+  return drawn_router(request, [](int64_t columns) {
+    const double bound = 1 / std::sqrt(static_cast<double>(columns));
+    return [bound](CounterRng& rng) { return (2 * rng.uniform() - 1) * bound; };
+  });
+}
+
+InitialRouter normal(const RouterRequest& request, Communicator&) {
+  const double deviation = request.options.number("deviation");
+  return drawn_router(
+      request, [deviation](int64_t) { return [deviation](CounterRng& rng) { return deviation * rng.normal(); }; });
+}
+
+InitialRouter zero(const RouterRequest& request, Communicator&) {
+  return {router_of_rows(at::zeros({request.experts, request.hidden_size}, at::kFloat), request.gate)};
+}
+
+const std::vector<MethodOption>& clustering_options() {
+  static const std::vector<MethodOption> options{
+      {.name = "metric",
+       .help = "distance of a token to a centroid: squared (l2sq), Euclidean (l2) or of directions (cos)",
+       .fallback = "l2sq",
+       .published = "l2",
+       .choices = {"l2sq", "l2", "cos"}},
+      {.name = "jitter",
+       .help = "how far clusters may be from equal sizes, as a share (j)",
+       .fallback = "0",
+       .published = "0.1"},
+      {.name = "restarts",
+       .help = "first centres that are tried",
+       .fallback = "3",
+       .published = "16",
+       .least = 1,
+       .most = 1000,
+       .is_whole = true}};
+  return options;
 }
 
 }  // namespace
@@ -123,19 +192,63 @@ const Registry<RouterInit>& router_inits() {
            {"MLP inputs of random calibration tokens (LLaMA-MoE v2)", true, random_selection,
             [](int64_t experts, int64_t tokens) { return too_few_to_select(experts, tokens, tokens); }}},
           {"kaiming", {"uniform random rows", false, kaiming}},
+          {"normal",
+           {"normal random rows (LLaMA-MoE v1)",
+            false,
+            normal,
+            {},
+            {{.name = "deviation", .help = "standard deviation of a weight", .fallback = "0.02", .least = 1e-6}}}},
           {"zero", {"all experts equally likely; ties go to the lowest", false, zero}},
           {"hidden_clustering",
            {"centroids of balanced clusters of the MLP inputs (LLaMA-MoE v2)", true, hidden_clustering,
-            too_few_to_cluster}},
+            too_few_to_cluster, clustering_options()}},
+          {"distilled",
+           {"trained to choose the experts whose neurons are most active on the calibration text (MoEfication)", true,
+            distilled_router, too_few_to_distil, distillation_options(), /*needs_experts=*/true}},
       });
   return inits;
 }
 
-double router_logit_deviation(const at::Tensor& router_ED, const CalibrationFeatures& features, Communicator& world) {
-  const at::Tensor logits_TE = ops::linear(features.local_TD, router_ED).to(at::kDouble);
+MethodOptions router_init_options(const v1::RouterSpec& router, const std::string& preset) {
+  return {router_inits().at(router.init()).options, router.options(), preset == "published", "router.options",
+          "router.init " + router.init()};
+}
+
+TokenClustering token_clustering(const v1::ConvertSpec& spec) {
+  v1::RouterSpec router = spec.router();
+  if (router.init() != "hidden_clustering") router.clear_options();
+  router.set_init("hidden_clustering");
+  return clustering_of(router_init_options(router, spec.preset()));
+}
+
+RouterWeights router_of_rows(const at::Tensor& rows_ED, RouterGate gate) {
+  RouterWeights router{.weight_ED = rows_ED};
+  if (gate == RouterGate::kMlp) router.out_weight_EE = at::eye(rows_ED.size(0), at::kFloat);
+  if (gate == RouterGate::kProduct) router.weight_ED = router.gate_weight_ED = unit_rows(rows_ED);
+  return router;
+}
+
+RouterWeights in_groups_of(const RouterWeights& router, int64_t group) {
+  if (group == 1) return router;
+  const auto repeated = [group](const at::Tensor& rows) {
+    return rows.defined() ? rows.repeat_interleave(group, 0) : rows;
+  };
+  RouterWeights all{.weight_ED = repeated(router.weight_ED), .gate_weight_ED = repeated(router.gate_weight_ED)};
+  if (router.out_weight_EE.defined()) {
+    // Of each group the first alone is read.
+    const int64_t experts = all.weight_ED.size(0);
+    all.out_weight_EE = at::zeros({experts, experts}, at::kFloat);
+    all.out_weight_EE.slice(1, 0, experts, group).copy_(repeated(router.out_weight_EE));
+  }
+  return all;
+}
+
+double router_logit_deviation(const RouterWeights& router, RouterGate gate, const CalibrationFeatures& features,
+                              Communicator& world) {
+  const at::Tensor logits_TE = router_logits(features.local_TD, router, gate).to(at::kDouble);
   const at::Tensor sums =
       sum_over_tokens(at::stack({logits_TE.sum(1), logits_TE.square().sum(1)}, 1), world, "router logit deviation");
-  const double count = static_cast<double>(features.total) * static_cast<double>(router_ED.size(0));
+  const double count = static_cast<double>(features.total) * static_cast<double>(router.weight_ED.size(0));
   const double mean = sums[0].item<double>() / count;
   return std::sqrt(std::max(0.0, sums[1].item<double>() / count - mean * mean));
 }

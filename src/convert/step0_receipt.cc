@@ -153,7 +153,7 @@ class ReceiptPass {
 
   void add_router(int64_t layer, const MoeFeedForward& mixture, const LayerOutput& ran, int64_t row) {
     const at::Tensor logits_tE =
-        ops::linear(of_row(ffn_inputs_TD_, row), mixture.weights.router.weight_ED).to(at::kDouble);
+        router_logits(of_row(ffn_inputs_TD_, row), mixture.weights.router, mixture.options.router.gate).to(at::kDouble);
     LayerSums& sums = layer_sums_[layer][row];
     sums.logits = sum_one_by_one(logits_tE.sum(1));
     sums.logit_squares = sum_of_squares(logits_tE);

@@ -10,6 +10,7 @@
 #include "common/rng.h"
 #include "convert/balanced_kmeans.h"
 #include "convert/feature_clusters.h"
+#include "convert/router_init.h"
 #include "model/ops.h"
 
 namespace moe {
@@ -77,8 +78,11 @@ TokenGroups group_by_text(const LayerInputs& inputs, const std::vector<at::Tenso
 
 TokenGroups group_by_router(const LayerInputs& inputs, int64_t groups, Communicator& world) {
   const CalibrationFeatures& features = inputs.features->ffn_inputs;
-  const at::Tensor rows_GD =
-      feature_centroids(features, groups, inputs.seed, inputs.layer, "ffn.method " + inputs.spec.ffn().method(), world);
+  TokenClustering how = token_clustering(inputs.spec);
+  how.clusters = groups;
+  how.seed = inputs.seed;
+  how.layer = inputs.layer;
+  const at::Tensor rows_GD = feature_centroids(features, how, "ffn.method " + inputs.spec.ffn().method(), world);
   const at::Tensor products_TG = ops::linear(features.local_TD.to(at::kFloat), rows_GD).contiguous();
   return {.count = groups, .ids_T = first_largest(products_TG), .rows_GD = rows_GD};
 }

@@ -24,6 +24,10 @@ KnownNames known_names() {
       names["method_options"].insert(method + "." + option.name);
   }
   add("router_inits", router_inits().names());
+  for (const std::string& init : router_inits().names()) {
+    for (const MethodOption& option : router_inits().at(init).options)
+      names["router_init_options"].insert(init + "." + option.name);
+  }
   add("templates", chat_templates().names());
   add("tasks", eval_tasks().names());
   add("analyses", analyses().names());

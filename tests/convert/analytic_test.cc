@@ -278,6 +278,33 @@ TEST_F(AnalyticConversionTest, RanksDoNotChangeAByte) {
   }
 }
 
+/// The published router, from the files, against its formula in double; native keeps it.
+TEST_F(AnalyticConversionTest, ProductRouterIsThePublishedOne) {
+  v1::ConvertSpec spec = testing::convert_spec("analytic", 4, 2, ids());
+  spec.mutable_router()->set_gate("product");
+  const nlohmann::json report = testing::convert(spec, 1, dense(), out());
+  EXPECT_EQ(report["router_gate"], "product");
+  const ModelDirectory made(out());
+  EXPECT_EQ(made.config().moe->router, "product");
+  for (const int64_t layer : {0, 1}) {
+    const std::string mlp = concat("model.layers.", layer, ".mlp.");
+    const at::Tensor u = made.tensor(mlp + "router.weight").to(at::kDouble),
+                     g = made.tensor(mlp + "router.gate.weight").to(at::kDouble);
+    EXPECT_TRUE(testing::near(u.norm(2, {1}), at::ones({4}, at::kDouble), 1e-6));
+    EXPECT_TRUE(testing::near(g.norm(2, {1}), at::ones({4}, at::kDouble), 1e-6));
+    // Both are of one neuron of the expert.
+    for (int64_t e = 0; e < 4; ++e) {
+      const auto unit = [&](const char* matrix) {
+        const at::Tensor rows = made.tensor(concat(mlp, "experts.", e, ".", matrix, ".weight")).to(at::kDouble);
+        return rows / rows.norm(2, {1}, true);
+      };
+      const at::Tensor apart = (unit("up_proj") - u[e]).abs().amax(1) + (unit("gate_proj") - g[e]).abs().amax(1);
+      EXPECT_LT(apart.min().item<double>(), 1e-6) << "expert " << e;
+    }
+  }
+  EXPECT_GT(report["layers"][0]["router_logit_deviation"].get<double>(), 0);
+}
+
 TEST_F(AnalyticConversionTest, Refusals) {
   v1::ConvertSpec spec = testing::convert_spec("analytic", 4, 2, ids());
   testing::write_dense_model(folder_ / "phi", testing::tiny_config("phi"), 11);
@@ -286,8 +313,8 @@ TEST_F(AnalyticConversionTest, Refusals) {
   (*spec.mutable_ffn()->mutable_options())["marks"] = "49";
   EXPECT_THAT(refusal(spec, dense()), AllOf(HasSubstr("ffn.options.marks 49"), HasSubstr("48 neurons")));
   (*spec.mutable_ffn()->mutable_options())["marks"] = "10";
-  (*spec.mutable_ffn()->mutable_options())["router"] = "product";
-  EXPECT_THAT(refusal(spec, dense()), AllOf(HasSubstr("ffn.options.router is 'product'"), HasSubstr("use linear")));
+  spec.mutable_router()->set_gate("mlp");
+  EXPECT_THAT(refusal(spec, dense()), AllOf(HasSubstr("router.gate is 'mlp'"), HasSubstr("use linear or product")));
 }
 
 }  // namespace

@@ -330,7 +330,14 @@ TEST(GivenCentroidsTest, AreTheRouter) {
   const auto router = [&](const at::Tensor& centroids) {
     return router_inits()
         .at("hidden_clustering")
-        .make({3, 4, 0, 1, "raw", &features, centroids}, *make_self_communicator());
+        .make({.experts = 3,
+               .hidden_size = 4,
+               .seed = 1,
+               .scaling = "raw",
+               .features = &features,
+               .centroids_ED = centroids},
+              *make_self_communicator())
+        .weights.weight_ED;
   };
   EXPECT_TRUE(at::equal(router(rows), rows));
   EXPECT_FALSE(at::equal(router({}), rows));

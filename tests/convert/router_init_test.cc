@@ -5,8 +5,11 @@
 
 #include <cmath>
 #include <functional>
+#include <map>
+#include <numeric>
 #include <vector>
 
+#include "common/error.h"
 #include "common/rng.h"
 #include "testing/compare.h"
 #include "testing/run_ranks.h"
@@ -27,19 +30,59 @@ at::Tensor features() {
   return x;
 }
 
+/// The init's own, at their defaults but for `given`.
+MethodOptions options_of(const std::string& init, const std::map<std::string, std::string>& given = {}) {
+  v1::RouterSpec router;
+  router.set_init(init);
+  for (const auto& [name, value] : given) (*router.mutable_options())[name] = value;
+  return router_init_options(router, "ours");
+}
+
+/// Experts that are cut from an FFN of 70 neurons, ten after the other; the FFN itself in `dense`.
+void give_experts(RouterRequest& request, FeedForwardWeights& dense) {
+  CounterRng rng(4, kStreamTest);
+  const auto matrix = [&rng](int64_t rows, int64_t columns) {
+    at::Tensor values = at::empty({rows, columns}, at::kFloat);
+    for (int64_t i = 0; i < values.numel(); ++i) values.mutable_data_ptr<float>()[i] = static_cast<float>(rng.normal());
+    return values;
+  };
+  dense = {matrix(70, kHidden), matrix(70, kHidden), matrix(kHidden, 70)};
+  request.dense = &dense;
+  request.top_k = 2;
+  for (int32_t e = 0; e < kExperts; ++e) {
+    request.neurons.emplace_back(10);
+    std::iota(request.neurons.back().begin(), request.neurons.back().end(), 10 * e);
+  }
+}
+
 /// The router that `init` makes of the features, spread unevenly over `ranks` ranks.
-at::Tensor make_router(const std::string& init, const std::string& scaling, int ranks, int64_t layer = 0,
-                       uint64_t seed = 21) {
+RouterWeights make_weights(const std::string& init, const std::string& scaling, int ranks, RouterGate gate,
+                           int64_t layer = 0, uint64_t seed = 21, const MethodOptions& options = {}) {
   const at::Tensor all = features();
-  at::Tensor result;
+  RouterWeights result;
   testing::run_ranks(ranks, [&](Communicator& world) {
     const int64_t first = kTokens * world.rank() * world.rank() / (ranks * ranks),
                   last = kTokens * (world.rank() + 1) * (world.rank() + 1) / (ranks * ranks);
     const CalibrationFeatures mine{all.slice(0, first, last), first, kTokens};
-    const at::Tensor router = router_inits().at(init).make({kExperts, kHidden, layer, seed, scaling, &mine}, world);
-    if (world.rank() == ranks - 1) result = router;
+    RouterRequest request{.experts = kExperts,
+                          .hidden_size = kHidden,
+                          .layer = layer,
+                          .seed = seed,
+                          .scaling = scaling,
+                          .features = &mine,
+                          .gate = gate,
+                          .options = options.values().empty() ? options_of(init) : options};
+    FeedForwardWeights dense;
+    give_experts(request, dense);
+    const InitialRouter router = router_inits().at(init).make(request, world);
+    if (world.rank() == ranks - 1) result = router.weights;
   });
   return result;
+}
+
+at::Tensor make_router(const std::string& init, const std::string& scaling, int ranks, int64_t layer = 0,
+                       uint64_t seed = 21) {
+  return make_weights(init, scaling, ranks, RouterGate::kLinear, layer, seed).weight_ED;
 }
 
 /// In double, by the definition.
@@ -111,7 +154,7 @@ TEST(RandomSelectionTest, TooFewTokensSaysHowMany) {
   try {
     router_inits()
         .at("random_selection")
-        .make({kExperts, kHidden, 0, 0, "calibrated", &few}, *make_self_communicator());
+        .make({.experts = kExperts, .hidden_size = kHidden, .features = &few}, *make_self_communicator());
     FAIL();
   } catch (const InvalidArgument& error) {
     EXPECT_THAT(error.what(), ::testing::AllOf(::testing::HasSubstr("5"), ::testing::HasSubstr("experts 7"),
@@ -128,7 +171,11 @@ TEST(RandomSelectionTest, NoTwoExpertsGetTheSameRow) {
                                    kTokens};
     for (int64_t layer = 0; layer < 20; ++layer) {
       const at::Tensor router =
-          router_inits().at("random_selection").make({kExperts, kHidden, layer, 0, "raw", &mine}, world);
+          router_inits()
+              .at("random_selection")
+              .make({.experts = kExperts, .hidden_size = kHidden, .layer = layer, .scaling = "raw", .features = &mine},
+                    world)
+              .weights.weight_ED;
       EXPECT_EQ(std::get<0>(at::unique_dim(router, 0)).size(0), kExperts) << "layer " << layer;
     }
   });
@@ -138,18 +185,135 @@ TEST(RandomSelectionTest, TextWithTooFewDifferentTokensIsRefused) {
   const CalibrationFeatures same{at::ones({100, kHidden}), 0, 100};
   EXPECT_THROW(router_inits()
                    .at("random_selection")
-                   .make({kExperts, kHidden, 0, 0, "calibrated", &same}, *make_self_communicator()),
+                   .make({.experts = kExperts, .hidden_size = kHidden, .features = &same}, *make_self_communicator()),
                InvalidArgument);
 }
 
 TEST(KaimingTest, UniformWithinTheBound) {
   const auto communicator = make_self_communicator();
-  const at::Tensor router =
-      router_inits().at("kaiming").make({64, 1024, 0, 1, "calibrated", nullptr}, *communicator).to(at::kDouble);
+  const at::Tensor router = router_inits()
+                                .at("kaiming")
+                                .make({.experts = 64, .hidden_size = 1024, .seed = 1}, *communicator)
+                                .weights.weight_ED.to(at::kDouble);
   const double bound = 1 / std::sqrt(1024.0);
   EXPECT_LE(testing::max_abs(router), bound);
   EXPECT_NEAR(router.mean().item<double>() / bound, 0, 0.01);
   EXPECT_NEAR(router.var().item<double>() / (bound * bound / 3), 1, 0.02);
+}
+
+TEST(NormalTest, EveryMatrixHasTheDeviation) {
+  const auto communicator = make_self_communicator();
+  for (const auto& [given, deviation] :
+       {std::pair<std::map<std::string, std::string>, double>{{}, 0.02}, {{{"deviation", "0.5"}}, 0.5}}) {
+    const RouterWeights router = router_inits()
+                                     .at("normal")
+                                     .make({.experts = 64,
+                                            .hidden_size = 1024,
+                                            .seed = 1,
+                                            .gate = RouterGate::kMlp,
+                                            .options = options_of("normal", given)},
+                                           *communicator)
+                                     .weights;
+    EXPECT_EQ(router.out_weight_EE.sizes(), at::IntArrayRef({64, 64}));
+    for (const at::Tensor& matrix : {router.weight_ED, router.out_weight_EE}) {
+      EXPECT_NEAR(matrix.mean().item<double>() / deviation, 0, 0.05);
+      EXPECT_NEAR(matrix.std().item<double>() / deviation, 1, 0.05);
+    }
+  }
+}
+
+/// Whatever the gate, rows order experts as they do in a linear router.
+TEST(RouterOfRowsTest, EveryGateOrdersExpertsAsTheRowsDo) {
+  const at::Tensor rows = make_router("random_selection", "calibrated", 1), x = features().narrow(0, 0, 50);
+  const at::Tensor linear = at::matmul(x, rows.t());
+  const RouterWeights mlp = router_of_rows(rows, RouterGate::kMlp),
+                      product = router_of_rows(rows, RouterGate::kProduct);
+  EXPECT_TRUE(testing::near(router_logits(x, mlp, RouterGate::kMlp), at::tanh(linear), 1e-5));
+  const at::Tensor unit = at::matmul(x, (rows / rows.norm(2, {1}, true)).t());
+  EXPECT_TRUE(
+      testing::near(router_logits(x, product, RouterGate::kProduct), (unit * unit / (1 + (-unit).exp())).abs(), 1e-4));
+}
+
+TEST(RouterOfRowsTest, ExpertsOfAGroupHaveEqualLogits) {
+  const at::Tensor x = features().narrow(0, 0, 50);
+  for (const RouterGate gate : {RouterGate::kLinear, RouterGate::kMlp, RouterGate::kProduct}) {
+    const RouterWeights one = make_weights("normal", "raw", 1, gate), groups = in_groups_of(one, 3);
+    EXPECT_TRUE(
+        testing::near(router_logits(x, groups, gate), router_logits(x, one, gate).repeat_interleave(3, 1), 1e-6));
+  }
+}
+
+/// A token wants the experts whose neurons give most; what a router learns of that is more than random rows know.
+TEST(DistilledTest, ChoosesTheMostActiveExpertsMoreOftenThanRandomRows) {
+  const at::Tensor x = features();
+  RouterRequest request{.experts = kExperts, .hidden_size = kHidden};
+  FeedForwardWeights dense;
+  give_experts(request, dense);
+  const at::Tensor gate = at::matmul(x, dense.gate.t()),
+                   h = (gate / (1 + (-gate).exp()) * at::matmul(x, dense.up.t())).abs().to(at::kDouble);
+  const at::Tensor wanted = std::get<1>(at::topk(h.view({kTokens, kExperts, 10}).sum(2), 2, 1));
+  const auto recall = [&](const RouterWeights& router, RouterGate gate_kind) {
+    const at::Tensor chosen = std::get<1>(at::topk(router_logits(x, router, gate_kind), 2, 1));
+    return chosen.unsqueeze(2).eq(wanted.unsqueeze(1)).sum().item<double>() / (2. * kTokens);
+  };
+  const double of_random =
+      recall(make_weights("random_selection", "calibrated", 1, RouterGate::kLinear), RouterGate::kLinear);
+  for (const RouterGate kind : {RouterGate::kLinear, RouterGate::kMlp}) {
+    for (const char* loss : {"bce", "kl"}) {
+      const double found = recall(
+          make_weights("distilled", "calibrated", 1, kind, 0, 21, options_of("distilled", {{"loss", loss}})), kind);
+      EXPECT_GT(found, of_random + 0.1) << loss;
+    }
+  }
+}
+
+TEST(DistilledTest, ReportsItsRecallAndIsTheSameAtAnyNumberOfRanks) {
+  const RouterWeights one = make_weights("distilled", "raw", 1, RouterGate::kMlp);
+  for (const int ranks : {2, 3}) {
+    const RouterWeights many = make_weights("distilled", "raw", ranks, RouterGate::kMlp);
+    EXPECT_TRUE(at::equal(many.weight_ED, one.weight_ED)) << ranks;
+    EXPECT_TRUE(at::equal(many.out_weight_EE, one.out_weight_EE)) << ranks;
+  }
+  const at::Tensor all = features();
+  const CalibrationFeatures mine{all, 0, kTokens};
+  RouterRequest request{
+      .experts = kExperts, .hidden_size = kHidden, .features = &mine, .options = options_of("distilled")};
+  FeedForwardWeights dense;
+  give_experts(request, dense);
+  const InitialRouter made = router_inits().at("distilled").make(request, *make_self_communicator());
+  ASSERT_TRUE(made.recall.has_value());
+  EXPECT_GT(*made.recall, 2.0 / kExperts) << "chance";
+  EXPECT_LE(*made.recall, 1);
+  EXPECT_NEAR(logit_deviation(made.weights.weight_ED), 1, 1e-3) << "calibrated";
+}
+
+TEST(HiddenClusteringTest, OptionsChangeTheClusters) {
+  const auto rows = [](const std::map<std::string, std::string>& given) {
+    return make_weights("hidden_clustering", "raw", 1, RouterGate::kLinear, 0, 21,
+                        options_of("hidden_clustering", given))
+        .weight_ED;
+  };
+  const at::Tensor ours = rows({});
+  EXPECT_TRUE(at::equal(rows({{"metric", "l2sq"}, {"jitter", "0"}, {"restarts", "3"}}), ours));
+  EXPECT_FALSE(at::equal(rows({{"metric", "l2"}}), ours));
+  EXPECT_FALSE(at::equal(rows({{"metric", "cos"}}), ours));
+  EXPECT_FALSE(at::equal(rows({{"jitter", "0.5"}}), ours));
+}
+
+TEST(RouterInitOptionsTest, UnknownOnesAndBadValuesAreRefused) {
+  const auto refusal = [](const std::string& init, const std::map<std::string, std::string>& given) {
+    try {
+      options_of(init, given);
+    } catch (const InvalidArgument& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_THAT(refusal("zero", {{"deviation", "1"}}),
+              ::testing::HasSubstr("router.options.deviation (1) is no option of router.init zero; it has none"));
+  EXPECT_THAT(refusal("hidden_clustering", {{"metric", "l1"}}),
+              ::testing::HasSubstr("router.options.metric is 'l1'; use l2sq, l2 or cos"));
+  EXPECT_THAT(refusal("distilled", {{"epochs", "0"}}), ::testing::HasSubstr("a whole number 1 .. 10000"));
 }
 
 TEST(ZeroTest, IsZero) {
@@ -161,7 +325,8 @@ TEST(RouterLogitDeviationTest, CountsEveryRanksTokens) {
   testing::run_ranks(3, [&](Communicator& world) {
     const int64_t first = world.rank() * 200;
     const CalibrationFeatures mine{all.slice(0, first, first + 200), first, kTokens};
-    EXPECT_NEAR(router_logit_deviation(router, mine, world), logit_deviation(router), 1e-5 * logit_deviation(router));
+    EXPECT_NEAR(router_logit_deviation({router}, RouterGate::kLinear, mine, world), logit_deviation(router),
+                1e-5 * logit_deviation(router));
   });
 }
 

@@ -159,7 +159,15 @@ TEST(TokenGroupsTest, HiddenClusteringHasTheSameRows) {
   const at::Tensor router =
       router_inits()
           .at("hidden_clustering")
-          .make({5, kHidden, /*layer=*/1, /*seed=*/9, "raw", &features}, *make_self_communicator());
+          .make({.experts = 5,
+                 .hidden_size = kHidden,
+                 .layer = 1,
+                 .seed = 9,
+                 .scaling = "raw",
+                 .features = &features,
+                 .options = MethodOptions(router_inits().at("hidden_clustering").options, {}, false, "", "")},
+                *make_self_communicator())
+          .weights.weight_ED;
   EXPECT_TRUE(at::equal(router, rows));
 }
 
@@ -173,12 +181,13 @@ TEST(FeatureCentroidsTest, LooksAtAPartOfALongText) {
     testing::run_ranks(ranks, [&](Communicator& world) {
       const int64_t first = kTokens * world.rank() / ranks, last = kTokens * (world.rank() + 1) / ranks;
       const at::Tensor found =
-          feature_centroids({rows.slice(0, first, last), first, kTokens}, 2, 1, 0, "a test", world);
+          feature_centroids({rows.slice(0, first, last), first, kTokens}, {.clusters = 2, .seed = 1}, "a test", world);
       EXPECT_TRUE(at::equal(found, at::tensor({1.F, 1.F, -3.F, -3.F}).view({2, 2}))) << found;
     });
   }
   try {
-    feature_centroids({rows.slice(0, 0, 3), 0, 3}, 4, 1, 0, "router.init x", *make_self_communicator());
+    feature_centroids({rows.slice(0, 0, 3), 0, 3}, {.clusters = 4, .seed = 1}, "router.init x",
+                      *make_self_communicator());
     FAIL();
   } catch (const InvalidArgument& error) {
     EXPECT_THAT(error.what(),

@@ -14,6 +14,7 @@
 #include "common/error.h"
 #include "convert/balanced_assignment.h"
 #include "convert/ranked_neurons.h"
+#include "convert/request_check.h"
 #include "convert/ridge_regression.h"
 #include "model/ops.h"
 
@@ -39,6 +40,7 @@ class UnitRows {
   UnitRows(at::Tensor rows_ND, at::Tensor bias_N)
       : rows_ND_(std::move(rows_ND)), bias_N_(std::move(bias_N)), inverse_N_(inverse_lengths(rows_ND_)) {}
   at::Tensor of(const at::Tensor& x_TD) const { return ops::linear(x_TD, rows_ND_, bias_N_) * inverse_N_; }
+  at::Tensor rows() const { return rows_ND_ * inverse_N_.unsqueeze(1); }
 
  private:
   at::Tensor rows_ND_, bias_N_, inverse_N_;
@@ -202,9 +204,15 @@ LayerPlan plan_analytic(const LayerInputs& inputs, Communicator& world) {
   for (size_t i = 0; i < rest.size(); ++i) parts[expert_of[i]].push_back(rest[i]);
   for (std::vector<int32_t>& neurons : parts) std::sort(neurons.begin(), neurons.end());
   std::sort(kept.begin(), kept.end());
-  const at::Tensor router_ED = fitted_router(inputs, representatives(marks, counts, parts, world), world);
+  const std::vector<int32_t> nearest = representatives(marks, counts, parts, world);
   LayerPlan plan = plan_of_neurons(std::move(parts), std::move(kept));
-  plan.router_ED = router_ED;
+  if (router_gate(inputs.spec.router()) == RouterGate::kProduct) {
+    const UnitNeurons representative = UnitNeurons::of(inputs.dense_ffn(), nearest);
+    plan.router_ED = representative.up.rows();
+    plan.router_gate_ED = representative.gate.rows();
+  } else {
+    plan.router_ED = fitted_router(inputs, nearest, world);
+  }
   return plan;
 }
 
@@ -216,10 +224,6 @@ const std::vector<MethodOption>& analytic_options() {
        .least = 1,
        .most = 100000,
        .is_whole = true},
-      {.name = "router",
-       .help = "rows fitted to the published score, a product, which no router of the model is",
-       .fallback = "linear",
-       .choices = {"linear"}},
       {.name = "ridge",
        .help = "penalty of the router's fit, in the mean square of a coordinate of its inputs",
        .fallback = "0.001",
@@ -253,6 +257,7 @@ ConversionMethod analytic() {
           .has_shared = true,
           .size_problem = analytic_size_problem,
           .has_router = true,
+          .has_product_router = true,
           .refusal = needs_gated_ffn};
 }
 

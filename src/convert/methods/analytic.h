@@ -10,10 +10,10 @@ namespace moe {
 /// is spread over them once, equally, at the least sum of L1 distances between mark columns (balanced_assignment:
 /// exactly). All of it is counting, so that it is the same at any number of ranks.
 ///
-/// Router   `linear`: per expert the row that fits best, by ridge regression on the calibration tokens, what the paper
-///          routes by: |(x u) silu(x g)|, with g and u the unit gate and up rows of the expert's representative, the
-///          neuron whose marks are nearest (L1) to the mean of the expert's. That product itself is no linear router,
-///          and the model has no other.
+/// Router   With router.gate product what the paper routes by: |(x u) silu(x g)|, with g and u the unit gate and up
+/// rows
+///          of the expert's representative, the neuron whose marks are nearest (L1) to the mean of the expert's. With
+///          linear, per expert the row that fits that best, by ridge regression on the calibration tokens.
 /// Source   CMoE (arXiv:2502.04416). Marks are those of the dense model's tokens; the paper's are of the part converted
 ///          before, which depends on the number of ranks in its last bits.
 ConversionMethod analytic();

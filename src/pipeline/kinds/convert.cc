@@ -20,10 +20,21 @@ bool converts_ffn(const v1::ConvertSpec& convert) {
   return convert.has_ffn() || !convert.has_attention();
 }
 
-void fill_router(v1::RouterSpec& router, bool is_published, int top_k) {
-  if (!router.has_init()) router.set_init("random_selection");
-  // The papers use the router rows as they are and the scale N / K (llama-moe-v1 1.11, llama-moe-v2 1.3).
-  if (!router.has_scaling()) router.set_scaling(is_published ? "raw" : "calibrated");
+/// Methods of LLaMA-MoE v1, which trains a router of two layers with noise from normal rows (llama-moe-v1 2.1, 2.2).
+bool is_of_llama_moe_v1(const std::string& method) {
+  const std::vector<std::string> methods{"independent_random", "independent_clustering", "independent_gradient",
+                                         "sharing_inner",      "sharing_inter",          "coactivation"};
+  return std::find(methods.begin(), methods.end(), method) != methods.end();
+}
+
+void fill_router(v1::RouterSpec& router, bool is_published, const std::string& method, int top_k) {
+  const bool is_v1 = is_published && is_of_llama_moe_v1(method);
+  if (!router.has_init()) router.set_init(is_v1 ? "normal" : "random_selection");
+  if (!router.has_gate()) router.set_gate(is_v1 ? "mlp" : "linear");
+  if (!router.has_noise()) router.set_noise(is_v1 ? "learned" : "none");
+  // The papers use the router rows as they are and the scale N / K (llama-moe-v1 1.11, llama-moe-v2 1.3). Raw rows
+  // would saturate tanh.
+  if (!router.has_scaling()) router.set_scaling(is_published && router.gate() != "mlp" ? "raw" : "calibrated");
   // Renormalised over one expert, the weight is constantly 1 and the router would learn nothing.
   if (!router.has_topk_norm()) router.set_topk_norm(top_k == 1 ? "straight_through" : "renorm");
   if (!router.has_score()) router.set_score("softmax");
@@ -42,13 +53,13 @@ v1::ConvertSpec filled_convert(const v1::ConvertSpec& convert) {
   if (converts_ffn(convert)) {
     v1::FfnExpertsSpec& ffn = *filled.mutable_ffn();
     if (!ffn.has_shared_experts()) ffn.set_shared_experts(0);
-    fill_router(*filled.mutable_router(), is_published, ffn.top_k());
+    fill_router(*filled.mutable_router(), is_published, ffn.method(), ffn.top_k());
     fill_scale(*filled.mutable_scale(), is_published);
   }
   if (convert.has_attention()) {
     v1::AttentionExpertsSpec& attention = *filled.mutable_attention();
     fill_attention_experts(attention, is_published);
-    fill_router(*attention.mutable_router(), is_published, attention.top_k());
+    fill_router(*attention.mutable_router(), is_published, "", attention.top_k());
     fill_scale(*attention.mutable_scale(), is_published);
   }
   if (convert.has_reconstruction()) fill_reconstruction(*filled.mutable_reconstruction());
@@ -58,21 +69,24 @@ v1::ConvertSpec filled_convert(const v1::ConvertSpec& convert) {
   return filled;
 }
 
-/// Options are the methods' own: their names are known here, what they may be is checked where the methods are.
-void check_options(const v1::FfnExpertsSpec& ffn, const FieldChecks& checks) {
-  const std::vector<std::string> all = checks.known_names("method_options");
-  const std::string prefix = ffn.method() + ".";
+/// Options are the owner's own: their names are known here, what they may be is checked where the owners are. `list`
+/// and `owners` name lists of KnownNames.
+void check_options(const google::protobuf::Map<std::string, std::string>& options, const std::string& section,
+                   const std::string& kind, const std::string& owner, const std::string& list,
+                   const std::string& owners, const FieldChecks& checks) {
+  const std::vector<std::string> all = checks.known_names(list);
+  const std::string prefix = owner + ".";
   std::vector<std::string> own;
   for (const std::string& name : all) {
     if (name.rfind(prefix, 0) == 0) own.push_back(name.substr(prefix.size()));
   }
-  const std::vector<std::string> methods = checks.known_names("methods");
-  const bool is_unknown = !methods.empty() && std::find(methods.begin(), methods.end(), ffn.method()) == methods.end();
+  const std::vector<std::string> known = checks.known_names(owners);
+  const bool is_unknown = !known.empty() && std::find(known.begin(), known.end(), owner) == known.end();
   if (all.empty() || is_unknown) return;
-  for (const auto& [name, value] : ffn.options()) {
+  for (const auto& [name, value] : options) {
     if (std::find(own.begin(), own.end(), name) != own.end()) continue;
-    checks.add("ffn.options." + name, concat("unknown option (", name, ") of method ", ffn.method(),
-                                             own.empty() ? std::string("; it has none") : suggestion(name, own)));
+    checks.add(section + "." + name, concat("unknown option (", name, ") of ", kind, " ", owner,
+                                            own.empty() ? std::string("; it has none") : suggestion(name, own)));
   }
 }
 
@@ -94,15 +108,19 @@ void check_ffn(const v1::FfnExpertsSpec& ffn, const FieldChecks& checks) {
   checks.at_least("ffn.expert_width", ffn.has_expert_width(), ffn.expert_width(), 1);
   for (const LayerRangeProblem& problem : layer_range_problems({ffn.layers().begin(), ffn.layers().end()}))
     checks.add(concat("ffn.layers.", problem.item), problem.message);
-  check_options(ffn, checks);
+  check_options(ffn.options(), "ffn.options", "method", ffn.method(), "method_options", "methods", checks);
 }
 
-void check_router(const v1::RouterSpec& router, const FieldChecks& checks) {
+/// `init`: of the effective spec.
+void check_router(const v1::RouterSpec& router, const std::string& init, const FieldChecks& checks) {
   checks.known("router.init", router.init(), "router_inits");
   checks.choice("router.scaling", router.has_scaling(), router.scaling(), {"calibrated", "raw"});
   checks.choice("router.topk_norm", router.has_topk_norm(), router.topk_norm(),
                 {"renorm", "straight_through", "raw", "unit", "one_plus"});
   checks.choice("router.score", router.has_score(), router.score(), {"softmax", "sigmoid"});
+  checks.choice("router.gate", router.has_gate(), router.gate(), {"linear", "mlp", "product"});
+  checks.choice("router.noise", router.has_noise(), router.noise(), {"none", "learned", "gumbel"});
+  check_options(router.options(), "router.options", "router init", init, "router_init_options", "router_inits", checks);
 }
 
 void check_scale(const v1::ScaleSpec& scale, const std::string& mode, const FieldChecks& checks) {
@@ -122,7 +140,7 @@ void check_scale(const v1::ScaleSpec& scale, const std::string& mode, const Fiel
 void check_calibration(const v1::CalibrationSpec& calibration, const v1::ConvertSpec& effective,
                        const FieldChecks& checks) {
   const auto readers = [&](const std::string& prefix, const v1::RouterSpec& router, const v1::ScaleSpec& scale) {
-    if (router.init() == "random_selection" || router.init() == "hidden_clustering") {
+    if (router.init() == "random_selection" || router.init() == "hidden_clustering" || router.init() == "distilled") {
       checks.add("calibration.data",
                  concat("missing; ", prefix, "router.init '", router.init(),
                         "' needs calibration text: list JSONL files, or set ", prefix, "router.init: kaiming"));
@@ -163,7 +181,7 @@ void check_convert(const v1::Stage& stage, const FieldChecks& checks) {
   const v1::ConvertSpec effective = filled_convert(convert);
   if (converts_ffn(convert)) {
     check_ffn(convert.ffn(), checks);
-    check_router(convert.router(), checks);
+    check_router(convert.router(), effective.router().init(), checks);
     check_scale(convert.scale(), effective.scale().mode(), checks);
   } else {
     for (const auto& [field, is_set] : {std::pair{"router", convert.has_router()}, {"scale", convert.has_scale()}}) {
@@ -177,7 +195,7 @@ void check_convert(const v1::Stage& stage, const FieldChecks& checks) {
     const v1::AttentionExpertsSpec& attention = convert.attention();
     const FieldChecks within = checks.within("attention");
     check_attention_experts(attention, within);
-    check_router(attention.router(), within);
+    check_router(attention.router(), effective.attention().router().init(), within);
     check_scale(attention.scale(), effective.attention().scale().mode(), within);
   }
   if (convert.has_reconstruction()) {
@@ -278,6 +296,9 @@ JobKind convert_kind() {
               {"RouterSpec.scaling", kResult},
               {"RouterSpec.topk_norm", kResult},
               {"RouterSpec.score", kResult},
+              {"RouterSpec.gate", kResult},
+              {"RouterSpec.noise", kResult},
+              {"RouterSpec.options", kResult},
               {"ScaleSpec.mode", kResult},
               {"ScaleSpec.value", kResult},
               {"ScaleSpec.alignment", kResult},

@@ -15,9 +15,6 @@ void check_ffn_only(const v1::AttentionExpertsSpec& attention, const FieldChecks
   };
   if (router.has_gate() && router.gate() != "linear") refuse("router.gate", router.gate(), "linear");
   if (router.has_noise() && router.noise() != "none") refuse("router.noise", router.noise(), "none");
-  if (!router.options().empty()) {
-    checks.add("router.options", "no init of attention's routers has settings of its own; remove it");
-  }
   if (attention.scale().has_alignment() && attention.scale().alignment() != "none") {
     checks.add("scale.alignment", concat("is '", attention.scale().alignment(),
                                          "', and only feed-forward outputs are aligned; use none or remove it"));
