@@ -10,7 +10,7 @@ namespace moe::testing {
 
 v1::ConvertSpec spec_of(const MethodRow& row, int width, const std::filesystem::path& text) {
   v1::ConvertSpec spec = convert_spec(row.method, row.experts, std::min(row.experts, 2), text);
-  spec.mutable_calibration()->set_tokens(200);
+  spec.mutable_calibration()->set_tokens(400);
   if (row.experts == 3) spec.mutable_ffn()->set_shared_experts(1);
   if (row.experts == 1) spec.mutable_ffn()->set_expert_width(width);
   return spec;

@@ -73,7 +73,8 @@ TEST(WarningsTest, AnExportThatWillBeRefused) {
                                   HasSubstr("stage t gives routers selection biases (train.balance quantile"),
                                   HasSubstr("score sigmoid, glm4_moe and solar_open hold selection biases"))));
     EXPECT_THAT(export_warned(", topk_norm: one_plus", "none", format), ElementsAre(HasSubstr("topk_norm one_plus")));
-    EXPECT_THAT(export_warned("", "none", format, 2, "{mode: k, alignment: mean_variance}"),
+    EXPECT_THAT(export_warned("", "none", format, 2,
+                              "{mode: k, alignment: mean_variance}, calibration: {data: [{path: b.jsonl}]}"),
                 ElementsAre(HasSubstr("output biases (convert.scale.alignment mean_variance)")));
     EXPECT_THAT(export_warned(", gate: mlp", "none", format),
                 ElementsAre(HasSubstr("not one linear layer (convert.router.gate mlp)")));
