@@ -5,6 +5,7 @@
 
 #include "common/file_io.h"
 #include "convert/conversion_fixture.h"
+#include "convert/conversion_methods.h"
 
 namespace moe::testing {
 
@@ -13,6 +14,9 @@ v1::ConvertSpec spec_of(const MethodRow& row, int width, const std::filesystem::
   spec.mutable_calibration()->set_tokens(400);
   if (row.experts == 3) spec.mutable_ffn()->set_shared_experts(1);
   if (row.experts == 1) spec.mutable_ffn()->set_expert_width(width);
+  // The further models are copies of the source.
+  if (conversion_methods().at(row.method).has_others)
+    *spec.mutable_ffn() = sizes_of(row.method, 4 * width, row.experts, 2).value();
   return spec;
 }
 

@@ -33,6 +33,7 @@ inline constexpr MethodRow kMethodRows[] = {
     {"residual", 3, kSharedFormats, kSigmoidFormats, "granitemoeshared"},
     {"coactivation", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
     {"upcycle", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
+    {"merge", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
     {"weave", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
     {"weave", 3, kSharedFormats, kSigmoidFormats, "granitemoeshared"},
     {"analytic", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
