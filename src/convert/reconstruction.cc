@@ -63,6 +63,8 @@ void Reconstruction::add(int64_t layer) {
   const std::string measured =
       agree_on_result(world_, concat("look for reconstructed layer ", layer), [&] { return measured_of(layer); });
   if (!measured.empty()) {
+    if (world_.rank() == 0)
+      log_info(concat("event=reconstructed_layer_reused layer=", layer, " path=", path_of(layer).string()));
     use(layer, measured);
     return progress_(1);
   }

@@ -1,0 +1,127 @@
+// kill -9 of one rank while layers are reconstructed: nothing is left half-written, and the same command again takes
+// the layers that were done and makes the bytes of a conversion that was never stopped, also with another number of
+// ranks.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "common/file_io.h"
+#include "testing/process_file.h"
+#include "testing/subprocess.h"
+#include "testing/temp_dir.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kRanks = 2;
+
+constexpr char kPipeline[] = R"(apiVersion: moe/v1
+kind: Pipeline
+name: reconstructed
+inputs: {dense: {path: examples/base-7m}}
+stages:
+  - name: convert
+    convert:
+      input: dense
+      ffn: {method: independent_random, experts: 8, top_k: 2}
+      reconstruction: {steps: 40, batch_tokens: 512, learning_rate: 3.0e-4}
+      calibration: {tokens: 2048, data: [{path: examples/data/books.train.jsonl}]}
+)";
+
+class ReconstructionKillTest : public ::testing::Test {
+ protected:
+  void SetUp() override { write_file_atomically(folder_ / "p.yaml", kPipeline); }
+
+  testing::ProcessResult run(const fs::path& out, int ranks) const {
+    return testing::run_process(testing::worker_command(ranks, {"run", folder_ / "p.yaml", "--out", out}), {},
+                                MOE_SOURCE_DIR);
+  }
+
+  /// Everything that a conversion wrote, without the record of how it went.
+  static std::map<std::string, std::string> made(const fs::path& out) {
+    std::map<std::string, std::string> files;
+    std::error_code missing;
+    for (const auto& folder : fs::directory_iterator(out / "convert", missing)) {
+      if (!folder.path().filename().string().starts_with("output-t") || !fs::exists(folder.path() / "STAGE.json"))
+        continue;
+      for (const auto& entry : fs::directory_iterator(folder)) {
+        if (entry.path().filename() != "STAGE.json") files[entry.path().filename()] = xxh3_hex_of_file(entry.path());
+      }
+    }
+    return files;
+  }
+
+  /// Layers that are kept, those that are being written apart.
+  static size_t kept(const fs::path& out) {
+    size_t count = 0;
+    std::error_code missing;
+    for (const auto& entry : fs::recursive_directory_iterator(out / "convert/reconstruction", missing))
+      count += entry.path().extension() == ".safetensors";
+    return count;
+  }
+
+  static std::vector<pid_t> ranks_of(const fs::path& out) {
+    std::vector<pid_t> found;
+    for (const auto& entry : fs::directory_iterator("/proc")) {
+      const std::string name = entry.path().filename();
+      if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+      const std::string command = testing::read_process_file(name, "cmdline");
+      if (command.rfind(testing::worker_path(), 0) == 0 && command.find(out.string()) != std::string::npos)
+        found.push_back(std::stoi(name));
+    }
+    return found;
+  }
+
+  testing::TempDir folder_;
+};
+
+TEST_F(ReconstructionKillTest, GoesOnAtTheNextLayerToTheSameBytes) {
+  const fs::path undisturbed = folder_ / "undisturbed", out = folder_ / "killed";
+  const testing::ProcessResult whole = run(undisturbed, kRanks);
+  ASSERT_EQ(whole.exit_code, 0) << whole.err;
+  EXPECT_FALSE(fs::exists(undisturbed / "convert/reconstruction"));
+
+  bool killed = false;
+  std::thread killer([&] {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(3);
+    while (std::chrono::steady_clock::now() < deadline && made(out).empty()) {
+      const std::vector<pid_t> ranks = ranks_of(out);
+      if (ranks.size() == kRanks && kept(out) > 0) {
+        killed = kill(ranks.back(), SIGKILL) == 0;
+        return;
+      }
+      std::this_thread::yield();
+    }
+  });
+  const testing::ProcessResult broken = run(out, kRanks);
+  killer.join();
+  ASSERT_TRUE(killed) << "it ended before the moment came: " << broken.err;
+  EXPECT_NE(broken.exit_code, 0) << "mpirun must fail when a rank is killed";
+  EXPECT_TRUE(made(out).empty()) << "there is an output";
+  const size_t before = kept(out);
+  EXPECT_GT(before, 0U);
+  EXPECT_LT(before, 6U) << "of six layers some are to be trained";
+
+  const testing::ProcessResult again = run(out, 1);
+  EXPECT_EQ(again.exit_code, 0) << again.err;
+  size_t reused = 0;
+  for (size_t at = 0; (at = again.err.find("event=reconstructed_layer_reused", at)) != std::string::npos; ++at)
+    ++reused;
+  EXPECT_EQ(reused, before);
+  EXPECT_GT(made(out).size(), 3U);
+  EXPECT_EQ(made(out), made(undisturbed));
+  EXPECT_EQ(kept(out), 0U);
+}
+
+}  // namespace
+}  // namespace moe
