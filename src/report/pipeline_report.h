@@ -31,17 +31,17 @@ struct StageReport {
   /// Token assignments by [layer][expert], as counts or shares: each layer is normalised; a dense layer has none. Empty
   /// if not measured.
   std::vector<std::vector<double>> expert_load;
-  /// The same of attention's experts, of those that a token may choose.
-  std::vector<std::vector<double>> attention_expert_load{};
   /// Output scale per layer, NaN of a dense one; conversion only.
   std::vector<double> output_scales;
-  std::vector<double> attention_output_scales{};
   /// What a gate found or why a stage failed; may be empty.
   std::string message;
   /// Whether it makes a mixture of a dense model, and on which tokens that was measured: "2048 held-out tokens"; empty
   /// if on none.
   bool is_conversion = false;
   std::string measured_on{};
+  /// As expert_load, of attention's experts that a token may choose; and their layers' output scales.
+  std::vector<std::vector<double>> attention_expert_load{};
+  std::vector<double> attention_output_scales{};
 };
 
 struct DomainResult {
@@ -66,8 +66,8 @@ struct ModelReport {
   std::map<std::string, DomainResult> domains;
   /// As StageReport; empty for a dense model.
   std::vector<std::vector<double>> expert_load;
-  std::vector<std::vector<double>> attention_expert_load{};
   ModelRole role = ModelRole::kOther;
+  std::vector<std::vector<double>> attention_expert_load{};
 };
 
 /// One conversion on its way through the pipeline.

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <sstream>
@@ -115,6 +116,34 @@ TEST(PipelineReportTest, AConversionSaysWhatWasMeasuredOfIt) {
   convert.metrics.clear();
   EXPECT_EQ(conversion_text(convert), "") << "it is not done";
   EXPECT_THAT(render_html(report), Not(HasSubstr("Conversions")));
+}
+
+TEST(PipelineReportTest, AttentionExpertsStandBesideThoseOfFfns) {
+  PipelineReport report = testing::sample_report();
+  StageReport& convert = report.stages[0];
+  EXPECT_THAT(render_html(report), Not(HasSubstr("ttention expert load")));
+  convert.metrics.insert({{"step0_attention_error", 0.25},
+                          {"step0_attention_load_min_over_mean", 0.5},
+                          {"step0_attention_load_max_over_mean", 1.5},
+                          {"step0_attention_dead_expert_fraction", 0.125},
+                          {"step0_attention_router_logit_deviation", 0.75},
+                          {"step0_attention_visible_keys", 0.625}});
+  convert.attention_expert_load = {{}, {30, 10}};
+  convert.attention_output_scales = {std::nan(""), 1.25};
+  report.models[1].attention_expert_load = {{}, {30, 10}};
+  EXPECT_THAT(
+      conversion_text(convert),
+      HasSubstr("router logits deviate by 1.00; attention error 0.250 in the worst layer; its load 0.50-1.50 of "
+                "an even share, 12 % of its experts dead; a token sees 62 % of those before it."));
+  const std::string text = render_terminal(report, 400);
+  EXPECT_THAT(text, HasSubstr("attention load, layer 1"));
+  EXPECT_THAT(text, Not(HasSubstr("attention load, layer 0")));
+  EXPECT_THAT(text, HasSubstr("0.50-1.50"));
+  const std::string html = render_html(report);
+  for (const char* part :
+       {"attention 0.250", "attention 12 %", "attention 0.75", "Attention expert load, convert",
+        "Attention&#39;s output scale by layer", "Least and greatest attention expert load per layer"})
+    EXPECT_THAT(html, HasSubstr(part));
 }
 
 TEST(PipelineReportTest, EmptyAndHostileReportsRender) {
