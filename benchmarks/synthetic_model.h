@@ -25,9 +25,10 @@ class WorkFolder {
 struct LlamaShape {
   std::string name;
   int64_t layers, hidden, width, vocab;
+  int64_t head = 64;
 };
 
-/// A bf16 LLaMA directory (heads of 64, four to a KV head, untied) of random bits with exponents around 2^-5; one block
+/// A bf16 LLaMA directory (four heads to a KV head, untied) of random bits with exponents around 2^-5; one block
 /// of them is written again and again.
 void write_synthetic_llama(const std::filesystem::path& path, const LlamaShape& shape);
 
