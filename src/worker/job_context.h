@@ -27,6 +27,7 @@ struct JobContext {
   std::filesystem::path calibrations_path{};
   std::vector<std::string> evaluation_files{};  ///< that the pipeline measures models on (pipeline/inputs.h)
   int attempt = 1;
+  int first_attempt = 0;        ///< of this work: what attempts before it kept is another's (--fresh)
   Configuration configuration;  ///< the stage and what its inputs hold; recorded with every result and checkpoint
   std::function<std::filesystem::path(const std::string& reference)>
       model_path;  ///< "dense", "convert.model", a folder

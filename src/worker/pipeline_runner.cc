@@ -175,6 +175,7 @@ class Run {
           .calibrations_path = calibrations_path(settings_.root),
           .evaluation_files = evaluation_files(spec_),
           .attempt = attempt,
+          .first_attempt = begun["first_attempt"],
           .configuration = configuration,
           .model_path = [this](const std::string& reference) { return shared_model_path(reference); },
           .world = world_,

@@ -1,5 +1,6 @@
 #include "worker/reconstruction_tasks.h"
 
+#include <string>
 #include <system_error>
 
 #include "comm/agreement.h"
@@ -16,7 +17,8 @@ constexpr char kFolder[] = "reconstruction";
 }  // namespace
 
 std::filesystem::path kept_layers_of(const JobContext& context) {
-  return context.job_path / kFolder / digest_of(context.configuration);
+  const std::string since = context.first_attempt > 0 ? concat("-since-t", context.first_attempt) : "";
+  return context.job_path / kFolder / (digest_of(context.configuration) + since);
 }
 
 bool train_task(const LayerTask& task, const JobContext& context) {

@@ -9,7 +9,7 @@
 /// know, and the trained layers lie in the job's folder, which outlives attempts.
 namespace moe {
 
-/// Folder of this configuration below <job>/reconstruction.
+/// Folder of this configuration, as it was begun last with --fresh, below <job>/reconstruction.
 std::filesystem::path kept_layers_of(const JobContext& context);
 
 /// As ConvertRequest::train_layer.

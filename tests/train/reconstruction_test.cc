@@ -40,6 +40,7 @@ class TestMonitor final : public JobMonitor {
   struct Plan {
     int stop_at_unit = -1, break_at_unit = -1;
     int stop_at_question = -1;  ///< and from then on
+    int first_attempt = 0;      ///< of the job
   };
   TestMonitor(const Configuration& configuration, Communicator& world, Plan plan)
       : JobMonitor(configuration, world), plan_(plan) {}
@@ -98,6 +99,7 @@ class ReconstructionTest : public ::testing::TestWithParam<const char*> {
                                .attempt_path = folder_ / job / "attempts/0001",
                                .output_path = folder_ / job / "output",
                                .attempt = 1,
+                               .first_attempt = plan.first_attempt,
                                .configuration = configuration,
                                .model_path = [](const std::string& reference) { return reference; },
                                .world = world,
@@ -256,6 +258,11 @@ TEST_P(ReconstructionTest, UsesOnlyWhatIsWholeAndItsOwn) {
   expect_same_output("job", "other undisturbed");
   EXPECT_THAT(kept("job"), ElementsAre("layer-0.safetensors", "layer-1.safetensors"))
       << "what another configuration made stays";
+
+  run(section(), "fresh", 1, {.break_at_unit = 4});
+  run(section(), "fresh", 1, {.break_at_unit = 2, .first_attempt = 2});
+  EXPECT_THAT(kept("fresh"), ElementsAre("layer-0.safetensors", "layer-0.safetensors", "layer-1.safetensors"))
+      << "what came before was begun anew";
 
   run(section(), "damaged", 1, {.break_at_unit = 4});
   const fs::path path = kept_path("damaged", "layer-0.safetensors");
