@@ -18,6 +18,13 @@ KnownNames known_names() {
     names[list] = {all.begin(), all.end()};
   };
   add("methods", conversion_methods().names());
+  for (const std::string& name : conversion_methods().names()) {
+    const ConversionMethod& method = conversion_methods().at(name);
+    if (method.needs.text()) names["methods_with_text"].insert(name);
+    if (method.has_router) names["methods_with_router"].insert(name);
+    if (method.has_others) names["methods_with_others"].insert(name);
+    if (method.prompts) names["methods_with_prompts"].insert(name);
+  }
   // "method.option".
   for (const std::string& method : conversion_methods().names()) {
     for (const MethodOption& option : conversion_methods().at(method).options)

@@ -16,7 +16,7 @@ inline constexpr char kNoFormat[] = "", kSoftmaxFormats[] = "mixtral granitemoes
 /// Of a LLaMA, two experts chosen where there are several.
 struct MethodRow {
   const char* method;
-  int experts;  ///< of 4 parts; of 3 the fourth is shared, 1 is the only part
+  int experts;  ///< of 4 parts, or models; of 3 the fourth is shared, 1 is the only part
   const char* renormalised;
   const char* sigmoids;  ///< with sigmoid scores, renormalised or as they are
   const char* ones;      ///< with weights of 1
@@ -38,6 +38,7 @@ inline constexpr MethodRow kMethodRows[] = {
     {"weave", 3, kSharedFormats, kSigmoidFormats, "granitemoeshared"},
     {"analytic", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
     {"analytic", 3, kSharedFormats, kSigmoidFormats, "granitemoeshared"},
+    {"merge", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
     // One narrower expert is no mixture.
     {"pruned_random", 1, kNoFormat, kNoFormat, kNoFormat},
     {"pruned_gradient", 1, kNoFormat, kNoFormat, kNoFormat},

@@ -264,6 +264,63 @@ TEST(ValidateTest, WhatNeedsCalibrationTextSaysSo) {
       IsEmpty());
 }
 
+const KnownNames& some_methods() {
+  static const KnownNames names{{"methods", {"sequential", "weave", "merge"}},
+                                {"methods_with_text", {"weave"}},
+                                {"methods_with_router", {"weave", "merge"}},
+                                {"methods_with_others", {"merge"}},
+                                {"methods_with_prompts", {"merge"}}};
+  return names;
+}
+
+// A router of the method's own needs no text for router.init, and a method that reads text says so itself.
+TEST(ValidateTest, WhoNeedsCalibrationTextIsNamed) {
+  EXPECT_THAT(problems_of(convert("ffn: {method: merge, top_k: 1, others: [./m]}, scale: {mode: fixed, value: 1}"),
+                          "{}", some_methods()),
+              IsEmpty());
+  EXPECT_THAT(problems_of(convert("ffn: {method: merge, top_k: 1, others: [./m]}, scale: {mode: fixed, value: 1}")),
+              IsEmpty());
+  EXPECT_THAT(problems_of(convert("ffn: {method: merge, top_k: 1, others: [./m]}"), "{}", some_methods()),
+              ElementsAre(HasSubstr("calibration.data: missing; scale.mode 'least_squares' needs")));
+  EXPECT_THAT(
+      problems_of(convert("ffn: {method: weave, experts: 4, top_k: 2}"), "{}", some_methods()),
+      ElementsAre("a.yaml:7: stages.convert.convert.calibration.data: missing; ffn.method 'weave' needs calibration "
+                  "text: list JSONL files"));
+  EXPECT_THAT(problems_of(convert("ffn: {method: sequential, experts: 4, top_k: 2}, scale: {mode: energy}"), "{}",
+                          some_methods()),
+              ElementsAre(HasSubstr("calibration.data: missing; router.init 'random_selection' needs")));
+}
+
+TEST(ValidateTest, ModelsAndPromptsOfAMerge) {
+  const std::string ready = ", scale: {mode: fixed, value: 1}", at = "a.yaml:7: stages.convert.convert.";
+  const auto problems = [&](const std::string& ffn) {
+    return problems_of(convert("ffn: {" + ffn + "}" + ready), "{}", some_methods());
+  };
+  EXPECT_THAT(problems("method: merge, top_k: 1, others: [./m, dense], prompts: [{positive: [a]}, {positive: [b], "
+                       "negative: [c]}, {positive: [d]}]"),
+              IsEmpty());
+  EXPECT_THAT(problems("method: merge, top_k: 4, others: [./m, dense]"),
+              ElementsAre(at + "ffn.top_k: top_k 4 is greater than experts 3; choose at most as many experts as there "
+                               "are"));
+  EXPECT_THAT(problems("method: merge, experts: 4, top_k: 1, others: [./m, dense]"),
+              ElementsAre(at + "ffn.experts: is 4, and the input and ffn.others are 3 models, each of which is one "
+                               "expert; write 3 or leave it out"));
+  EXPECT_THAT(problems("method: merge, top_k: 1, others: [dense, nowhere]"),
+              ElementsAre(HasSubstr(at + "ffn.others.1: no such model (nowhere)")));
+  EXPECT_THAT(problems("method: merge, top_k: 1, others: [dense], prompts: [{positive: [a]}]"),
+              ElementsAre(at + "ffn.prompts: has 1 entries for 2 experts; give one an expert, in their order"));
+  EXPECT_THAT(problems("method: merge, top_k: 1, others: [dense], prompts: [{negative: [a]}, {positive: ['  ']}]"),
+              ElementsAre(at + "ffn.prompts.0.positive: missing; list texts that the expert should be chosen for",
+                          at + "ffn.prompts.1.positive.0: an empty text; give one or remove it"));
+  EXPECT_THAT(problems_of(convert("ffn: {method: sequential, experts: 2, top_k: 1, others: [dense], prompts: "
+                                  "[{positive: [a]}, {positive: [b]}]}, router: {init: kaiming}" +
+                                  ready),
+                          "{}", some_methods()),
+              ElementsAre(at + "ffn.others: has no effect with ffn.method 'sequential', which takes from the input "
+                               "alone; remove it, or set ffn.method: merge",
+                          at + "ffn.prompts: has no effect with ffn.method 'sequential'; remove it"));
+}
+
 TEST(ValidateTest, FieldsOfTrain) {
   EXPECT_THAT(problems_of(train("steps: 0")),
               ElementsAre("a.yaml:7: stages.t.train.data: missing; list at least one JSONL file: [{path: FILE.jsonl}]",

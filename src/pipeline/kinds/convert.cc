@@ -8,6 +8,7 @@
 #include "common/layer_ranges.h"
 #include "pipeline/defaults.h"
 #include "pipeline/kinds/convert_attention.h"
+#include "pipeline/kinds/convert_merge.h"
 #include "pipeline/kinds/convert_reconstruction.h"
 #include "pipeline/kinds/kinds.h"
 
@@ -53,6 +54,7 @@ v1::ConvertSpec filled_convert(const v1::ConvertSpec& convert) {
   if (converts_ffn(convert)) {
     v1::FfnExpertsSpec& ffn = *filled.mutable_ffn();
     if (!ffn.has_shared_experts()) ffn.set_shared_experts(0);
+    ffn.set_experts(expert_count(ffn));
     fill_router(*filled.mutable_router(), is_published, ffn.method(), ffn.top_k());
     fill_scale(*filled.mutable_scale(), is_published);
   }
@@ -137,10 +139,21 @@ void check_scale(const v1::ScaleSpec& scale, const std::string& mode, const Fiel
   checks.choice("scale.alignment", scale.has_alignment(), scale.alignment(), {"none", "variance", "mean_variance"});
 }
 
+/// Whether the method is in a list of KnownNames.
+bool is_among(const std::string& method, const std::string& list, const FieldChecks& checks) {
+  const std::vector<std::string> names = checks.known_names(list);
+  return std::find(names.begin(), names.end(), method) != names.end();
+}
+
 void check_calibration(const v1::CalibrationSpec& calibration, const v1::ConvertSpec& effective,
                        const FieldChecks& checks) {
-  const auto readers = [&](const std::string& prefix, const v1::RouterSpec& router, const v1::ScaleSpec& scale) {
-    if (router.init() == "random_selection" || router.init() == "hidden_clustering" || router.init() == "distilled") {
+  const v1::FfnExpertsSpec& ffn = effective.ffn();
+  // Several models as experts bring a router too, whoever knows the methods.
+  const bool brings_router = is_among(ffn.method(), "methods_with_router", checks) || !ffn.others().empty();
+  const auto readers = [&](const std::string& prefix, const v1::RouterSpec& router, const v1::ScaleSpec& scale,
+                           bool is_router_made) {
+    if (is_router_made &&
+        (router.init() == "random_selection" || router.init() == "hidden_clustering" || router.init() == "distilled")) {
       checks.add("calibration.data",
                  concat("missing; ", prefix, "router.init '", router.init(),
                         "' needs calibration text: list JSONL files, or set ", prefix, "router.init: kaiming"));
@@ -161,8 +174,14 @@ void check_calibration(const v1::CalibrationSpec& calibration, const v1::Convert
       checks.add("calibration.data",
                  "missing; reconstruction trains on calibration text: list JSONL files, or remove it");
     }
-    if (effective.has_ffn()) readers("", effective.router(), effective.scale());
-    if (effective.has_attention()) readers("attention.", effective.attention().router(), effective.attention().scale());
+    if (effective.has_ffn() && is_among(ffn.method(), "methods_with_text", checks)) {
+      checks.add("calibration.data",
+                 concat("missing; ffn.method '", ffn.method(), "' needs calibration text: list JSONL files"));
+    } else if (effective.has_ffn()) {
+      readers("", effective.router(), effective.scale(), !brings_router);
+    }
+    if (effective.has_attention())
+      readers("attention.", effective.attention().router(), effective.attention().scale(), true);
     if (attention_reads_text(effective.attention())) {
       checks.add("calibration.data", concat("missing; attention.grouping '", effective.attention().grouping(),
                                             "' needs calibration text: list JSONL files, or set attention.grouping: "
@@ -180,7 +199,8 @@ void check_convert(const v1::Stage& stage, const FieldChecks& checks) {
   checks.choice("dtype", convert.has_dtype(), convert.dtype(), {"source", "float32", "bfloat16"});
   const v1::ConvertSpec effective = filled_convert(convert);
   if (converts_ffn(convert)) {
-    check_ffn(convert.ffn(), checks);
+    check_ffn(effective.ffn(), checks);
+    check_merged_models(effective.ffn(), checks);
     check_router(convert.router(), effective.router().init(), checks);
     check_scale(convert.scale(), effective.scale().mode(), checks);
   } else {
@@ -258,7 +278,7 @@ std::string plan_of(const v1::ConvertSpec& convert) {
 
 /// What expert_parallel has to divide: the experts of each part.
 int experts_to_spread(const v1::ConvertSpec& convert) {
-  return std::gcd(convert.has_ffn() ? convert.ffn().experts() : 0,
+  return std::gcd(convert.has_ffn() ? expert_count(convert.ffn()) : 0,
                   convert.has_attention() ? convert.attention().experts() : 0);
 }
 

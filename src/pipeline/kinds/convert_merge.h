@@ -1,0 +1,15 @@
+#pragma once
+
+#include "moe/v1/job.pb.h"
+#include "pipeline/field_checks.h"
+
+/// The fields of a conversion that makes experts of several models: ffn.others and ffn.prompts.
+namespace moe {
+
+/// Routed experts: as many as asked for, or one a model where several are given and no number is.
+int expert_count(const v1::FfnExpertsSpec& ffn);
+
+/// `ffn`: with its number of experts. `checks` are at the conversion.
+void check_merged_models(const v1::FfnExpertsSpec& ffn, const FieldChecks& checks);
+
+}  // namespace moe
