@@ -164,6 +164,26 @@ TEST(KindsTest, EveryMeasureIsOfAKindAndOfFieldsThatItReads) {
   }
 }
 
+TEST(KindsTest, AConversionMeasuresThePartsThatItConverts) {
+  v1::Stage both;
+  both.mutable_convert()->set_input("dense");
+  both.mutable_convert()->mutable_calibration()->add_data()->set_path("c.jsonl");
+  v1::Stage attention = both;
+  attention.mutable_convert()->mutable_attention();
+  both.mutable_convert()->mutable_ffn();
+  const std::vector<std::string> ffn_alone = metrics_of(both);
+  both.mutable_convert()->mutable_attention();
+  const auto of_ffn = ::testing::IsSupersetOf({"mean_scale", "step0_ffn_error", "step0_dead_expert_fraction"}),
+             of_attention = ::testing::IsSupersetOf(
+                 {"attention_mean_scale", "step0_attention_error", "step0_attention_visible_keys"});
+  EXPECT_THAT(ffn_alone, of_ffn);
+  EXPECT_THAT(ffn_alone, ::testing::Not(::testing::Contains("step0_attention_error")));
+  EXPECT_THAT(metrics_of(both), ::testing::AllOf(of_ffn, of_attention));
+  EXPECT_THAT(metrics_of(attention), of_attention);
+  EXPECT_THAT(metrics_of(attention), ::testing::Not(::testing::Contains("step0_ffn_error")));
+  EXPECT_THAT(metrics_of(attention), ::testing::Contains("step0_loss"));
+}
+
 TEST_P(EveryKindTest, MeasuresOnDataThatItReads) {
   for (const std::string& field : kind().measured_data) EXPECT_THAT(kind().data, ::testing::Contains(field));
 }
