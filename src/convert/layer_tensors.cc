@@ -38,7 +38,7 @@ at::Tensor router_tensor(const ConvertedLayer& made, const TensorId& id) {
 }  // namespace
 
 LayerTensors::LayerTensors(const Conversion& conversion, int64_t layer)
-    : conversion_(conversion), made_(conversion.layers.at(layer)), layer_(layer), models_(stored_models(conversion)) {
+    : conversion_(conversion), made_(conversion.layers.at(layer)), models_(stored_models(conversion)) {
   if (!made_.reconstructed.empty()) reconstructed_.emplace(made_.reconstructed);
 }
 

@@ -31,7 +31,6 @@ class LayerTensors {
 
   const Conversion& conversion_;
   const ConvertedLayer& made_;
-  const int64_t layer_;
   const PlannedLayer::Models models_;  ///< as they are stored, each tensor read (and checked) once
   std::optional<SafetensorsFile> reconstructed_;
   std::vector<at::Tensor> downs_;  ///< [experts], once the first was asked for: columns of one matrix

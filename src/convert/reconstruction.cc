@@ -107,6 +107,7 @@ bool Reconstruction::train(const Task& task) const {
   conversion_.release_layer(task.layer);
   const auto& ffn = std::get<FeedForwardWeights>(dense.ffn);
   std::vector<Parameter> parameters = layer_parameters(conversion_, task.layer, /*mixture_alone=*/true);
+  for (const DenseSource& other : conversion_.others) other.release_layer(task.layer);
   std::vector<bool> trained;
   for (const Parameter& parameter : parameters)
     trained.push_back(is_trained(parameter.id, conversion_.spec.reconstruction().parameters()));
