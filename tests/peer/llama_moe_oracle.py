@@ -93,8 +93,11 @@ def ffn_v2(x, w, config, layer):
 
 
 def ffn_v1(x, w, config, layer):
-    """softmax over the chosen logits, times the scale; or experts at weight 1."""
-    z = x @ w["mlp.gate.gate_network.weight"].T
+    """softmax over the chosen logits, times the scale; or experts at weight 1. Noise is of training alone."""
+    if config["gate_network"] == "mlp":
+        z = np.tanh(x @ w["mlp.gate.gate_network.0.weight"].T) @ w["mlp.gate.gate_network.2.weight"].T
+    else:
+        z = x @ w["mlp.gate.gate_network.weight"].T
     ids = chosen(z, config["num_selects"])
     if config["multiply_gate_scores"]:
         scale = config["score_scale_factor"]
@@ -197,8 +200,9 @@ def main():
     writer.v1("v1_top1", num_selects=1)
     writer.v1("v1_without_noise", gate_add_noise=False)
     writer.v1("v1_sizes", size_experts=[[12, 12, 12, 12], [20, 4, 8, 16], [1, 2, 3, 42]])
-    writer.v1("refused_v1_tanh", gate_network="mlp")
-    writer.v1("refused_v1_noise", noise=0.1)
+    writer.v1("v1_tanh", gate_network="mlp")
+    writer.v1("v1_tanh_without_noise", gate_network="mlp", gate_add_noise=False, score_scale_factor=8.0)
+    writer.v1("v1_noise", noise=0.1)
 
 
 if __name__ == "__main__":

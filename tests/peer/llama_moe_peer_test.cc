@@ -98,7 +98,7 @@ TEST_F(LlamaMoePeerTest, DirectoriesGiveTheLogitsOfTheirOwnForward) {
     fs::remove_all(native);
     ++compared;
   }
-  EXPECT_EQ(compared, 12);
+  EXPECT_EQ(compared, 15);
 }
 
 TEST_F(LlamaMoePeerTest, WhatTheConfigSaysBecomesOurs) {
@@ -116,6 +116,13 @@ TEST_F(LlamaMoePeerTest, WhatTheConfigSaysBecomesOurs) {
   const ModelConfig sizes = ModelDirectory(folder_ / "v1_sizes").config();
   EXPECT_EQ(sizes.moe->expert_widths_json().dump(), "[12,[20,4,8,16],[1,2,3,42]]");
   EXPECT_EQ(sizes.intermediate_size, 48);
+  const ModelDirectory tanh(folder_ / "v1_tanh"), noise(folder_ / "v1_noise");
+  EXPECT_EQ(tanh.config().moe->router, "mlp");
+  EXPECT_EQ(tanh.config().moe->router_noise, "learned");
+  EXPECT_EQ(tanh.tensor("model.layers.2.mlp.router.out.weight").sizes(), at::IntArrayRef({4, 4}));
+  EXPECT_EQ(noise.config().moe->router, "linear");
+  EXPECT_TRUE(noise.tensor("model.layers.1.mlp.router.noise.weight").eq(0.1F).all().item<bool>());
+  EXPECT_EQ(ModelDirectory(folder_ / "v1_tanh_without_noise").config().moe->router_noise, "none");
 }
 
 /// Stock clients get them in their own layouts.
@@ -134,11 +141,8 @@ TEST_F(LlamaMoePeerTest, ExportsGiveTheSameLogits) {
 }
 
 TEST_F(LlamaMoePeerTest, WhatOurRouterIsNotIsRefused) {
-  EXPECT_THAT(cases(true),
-              ElementsAre("refused_v1_noise", "refused_v1_tanh", "refused_v2_attention", "refused_v2_window"));
+  EXPECT_THAT(cases(true), ElementsAre("refused_v2_attention", "refused_v2_window"));
   using ::testing::HasSubstr;
-  EXPECT_THAT(refusal("refused_v1_tanh"), HasSubstr("`gate_network` is \"mlp\"; expected \"linear\""));
-  EXPECT_THAT(refusal("refused_v1_noise"), HasSubstr("model.layers.0.mlp.gate.weight_noise.weight was learned"));
   EXPECT_THAT(refusal("refused_v2_attention"), HasSubstr("`use_attn_moe` is true"));
   EXPECT_THAT(refusal("refused_v2_window"), HasSubstr("`sliding_window` is 16; expected null, or at least"));
 }

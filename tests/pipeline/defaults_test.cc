@@ -113,6 +113,7 @@ TEST(DefaultsTest, NumbersOfTheSchema) {
   EXPECT_EQ(train.balance_loss(), 0.01);
   EXPECT_EQ(train.balance(), "auxiliary");
   EXPECT_EQ(train.balance_scope(), "micro_batch");
+  EXPECT_EQ(train.load_estimator(), "exact");
   EXPECT_EQ(train.selection_bias_rate(), 0.001);
   EXPECT_EQ(train.z_loss(), 0);
   EXPECT_EQ(train.frozen_router_steps(), 0);
@@ -158,6 +159,32 @@ TEST(DefaultsTest, ThePublishedPresetFillsWhatIsAbsentOnly) {
   EXPECT_EQ(filled(stage).convert().router().topk_norm(), "renorm");
   convert.mutable_scale()->set_mode("energy");
   EXPECT_EQ(filled(stage).convert().scale().mode(), "energy");
+}
+
+// LLaMA-MoE v1 trains a router of its own; version 2's methods and our defaults have the linear one.
+TEST(DefaultsTest, ThePublishedRouterOfLlamaMoeV1) {
+  for (const char* method : {"independent_random", "independent_clustering", "independent_gradient", "sharing_inner",
+                             "sharing_inter", "coactivation"}) {
+    v1::Stage stage;
+    v1::ConvertSpec& convert = *stage.mutable_convert();
+    convert.mutable_ffn()->set_method(method);
+    convert.mutable_ffn()->set_top_k(2);
+    EXPECT_EQ(filled(stage).convert().router().gate(), "linear") << method;
+    EXPECT_EQ(filled(stage).convert().router().noise(), "none") << method;
+    convert.set_preset("published");
+    const v1::ConvertSpec published = filled(stage).convert();
+    EXPECT_EQ(published.router().gate(), "mlp") << method;
+    EXPECT_EQ(published.router().noise(), "learned") << method;
+    EXPECT_EQ(published.router().init(), "normal") << method;
+    EXPECT_EQ(published.scale().mode(), "n_over_k") << method;
+    convert.mutable_router()->set_gate("linear");
+    EXPECT_EQ(filled(stage).convert().router().gate(), "linear") << "what is given stands";
+  }
+  v1::Stage stage;
+  stage.mutable_convert()->mutable_ffn()->set_method("residual");
+  stage.mutable_convert()->set_preset("published");
+  EXPECT_EQ(filled(stage).convert().router().gate(), "linear");
+  EXPECT_EQ(filled(stage).convert().router().init(), "random_selection");
 }
 
 // What depends on the model stays absent; every other optional scalar of an effective job is set. A field that is added

@@ -366,6 +366,20 @@ TEST(ValidateTest, FieldsOfTrain) {
                   "a.yaml:7: stages.t.train.long_documents: unknown value (cut); known: drop, truncate, split"));
 }
 
+TEST(ValidateTest, LoadEstimatorsAreOfTheImportanceLoad) {
+  const std::string data = "steps: 10, data: [{path: a.jsonl}], ", at = "a.yaml:7: stages.t.train.";
+  EXPECT_THAT(problems_of(train(data + "balance: importance_load, balance_loss: 0.1, load_estimator: reference_v1")),
+              IsEmpty());
+  EXPECT_THAT(problems_of(train(data + "balance: constant, balance_loss: 0.1")), IsEmpty());
+  EXPECT_THAT(problems_of(train(data + "balance: importance_load, load_estimator: v1, balance_scope: sequence")),
+              ElementsAre(at + "load_estimator: unknown value (v1); known: exact, reference_v1",
+                          at + "balance_scope: has no effect (sequence) with balance 'importance_load'; set balance: "
+                               "auxiliary or remove it"));
+  EXPECT_THAT(problems_of(train(data + "load_estimator: reference_v1")),
+              ElementsAre(at + "load_estimator: has no effect (reference_v1) with balance 'auxiliary'; set balance: "
+                               "importance_load or remove it"));
+}
+
 TEST(ValidateTest, WhatAnotherBalanceWouldIgnoreIsNamed) {
   const std::string data = "steps: 10, data: [{path: a.jsonl}], ";
   EXPECT_THAT(problems_of(train(data + "balance: quantile, balance_loss: 0.1, balance_scope: sequence, "
@@ -424,6 +438,23 @@ TEST(ValidateTest, NamesThatOtherModulesKnow) {
   EXPECT_THAT(
       problems_of(convert("ffn: {method: anything, experts: 4, top_k: 2}, router: {init: any}, scale: {mode: k}")),
       IsEmpty());
+}
+
+TEST(ValidateTest, RoutersHaveKnownGatesNoiseAndOptionsOfTheirInit) {
+  const KnownNames known{{"router_inits", {"normal", "zero"}}, {"router_init_options", {"normal.deviation"}}};
+  const std::string ffn = "ffn: {method: m, experts: 4, top_k: 2}, scale: {mode: k}, ",
+                    at = "a.yaml:7: stages.convert.convert.";
+  EXPECT_THAT(problems_of(convert(ffn + "router: {init: normal, gate: mlp, noise: learned, options: {deviation: 0.1}}"),
+                          "{}", known),
+              IsEmpty());
+  EXPECT_THAT(
+      problems_of(convert(ffn + "router: {init: zero, gate: tanh, noise: normal, options: {deviation: 1}}"), "{}",
+                  known),
+      ElementsAre(at + "router.gate: unknown value (tanh); known: linear, mlp, product",
+                  at + "router.noise: unknown value (normal); known: none, learned, gumbel",
+                  at + "router.options.deviation: unknown option (deviation) of router init zero; it has none"));
+  EXPECT_THAT(problems_of(convert(ffn + "router: {init: distilled}")),
+              ElementsAre(HasSubstr(at + "calibration.data: missing; router.init 'distilled' needs calibration text")));
 }
 
 TEST(ValidateTest, OptionsAreThoseOfTheMethod) {

@@ -51,6 +51,21 @@ TEST(WarningsTest, RanksWithoutRowsAreCounted) {
   EXPECT_THAT(warnings(train + "}"), IsEmpty());
 }
 
+TEST(WarningsTest, ALoadWithoutNoiseHasNoGradient) {
+  const auto warned = [](const std::string& router) {
+    return warnings_of(effective_spec(load_pipeline_or_throw(
+        "apiVersion: moe/v1\nkind: Pipeline\nname: a\ninputs: {dense: {path: m}}\nstages:\n"
+        "  - {name: c, convert: {input: dense, ffn: {method: sequential, experts: 8, top_k: 2}, router: {init: normal" +
+            router +
+            "}, scale: {mode: k}}}\n"
+            "  - {name: t, train: {input: c.model, steps: 1, data: [{path: a}], balance: importance_load}}\n",
+        "a.yaml", {}, {})));
+  };
+  EXPECT_THAT(warned(""), ElementsAre(AllOf(HasSubstr("stage t: balance importance_load counts tokens"),
+                                            HasSubstr("stage c"), HasSubstr("convert.router.noise"))));
+  EXPECT_THAT(warned(", noise: learned"), IsEmpty());
+}
+
 /// What the stages of a pipeline warn of that converts with this router, balances like this and exports like this.
 std::vector<std::string> export_warned(const std::string& router, const std::string& balance, const std::string& format,
                                        int top_k = 2, const std::string& scale = "{mode: k}") {

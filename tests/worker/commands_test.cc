@@ -198,7 +198,7 @@ TEST(CommandsTest, MethodsListsEveryNameWithWhatItLooksAt) {
   EXPECT_THAT(text.out,
               HasSubstr("    options.rate  of variant drop: share of an expert's neurons drawn anew (r): 0 .. 1; "
                         "default 0.5\n"));
-  const json methods = json::parse(worker({"methods", "-o", "json"}).out);
+  const json methods = json::parse(worker({"methods", "-o", "json"}).out).at("methods");
   EXPECT_EQ(methods.at(0).at("name"), "independent_random");
   EXPECT_EQ(methods.at(0).at("partition"), true);
 }

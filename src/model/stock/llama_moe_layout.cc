@@ -17,10 +17,19 @@ void require_text(const JsonFields& fields, const char* key, const char* absent,
       concat(fields.where(), ": `", key, "` is \"", excerpt(value), "\"; expected \"", wanted, "\": ", reason));
 }
 
+constexpr double kNoiseEpsilon = 0.01;
+
+std::string gate_of(const JsonFields& fields) {
+  return fields.text_or("gate_network", "mlp");
+}
+
 void refuse_other_routers(const JsonFields& fields) {
   require_text(fields, "gate_type", "TopKBalancedNoisyGate", "TopKBalancedNoisyGate",
                "only this gate chooses and weighs as our router does");
-  require_text(fields, "gate_network", "mlp", "linear", "a router of two layers with tanh between is not supported");
+  if (const std::string gate = gate_of(fields); gate != "mlp" && gate != "linear")
+    fields.fail("gate_network", "\"mlp\" or \"linear\"");
+  if (fields.number_or("gate_noise_epsilon", kNoiseEpsilon) != kNoiseEpsilon)
+    fields.fail("gate_noise_epsilon", concat(kNoiseEpsilon, ": the least width of our noise"));
   require_text(fields, "calculator_type", "UniversalCalculator", "UniversalCalculator",
                "a calculator that drops tokens is not supported");
   if (!fields.boolean_or("gate_use_softmax", true))
@@ -62,6 +71,9 @@ void read_llama_moe_config(const json& source, const std::string& where, ModelCo
   config.moe = read_stock_moe(fields, config, "num_experts", 16, "num_selects", 4);
   MoeConfig& moe = *config.moe;
   read_sizes(fields, config, moe);
+  moe.router = gate_of(fields);
+  // Where the key is absent there is noise.
+  if (fields.boolean_or("gate_add_noise", true)) moe.router_noise = "learned";
   if (fields.boolean_or("multiply_gate_scores", true)) {
     moe.output_scale = read_stock_scales(fields, "score_scale_factor", 1, config.num_layers);
   } else {
@@ -70,14 +82,23 @@ void read_llama_moe_config(const json& source, const std::string& where, ModelCo
   }
 }
 
-std::vector<PiecedTensor> llama_moe_tensors(bool has_noise, const ModelConfig& config, const StockForm& form) {
+std::vector<PiecedTensor> llama_moe_tensors(const ModelConfig& config, const StockForm& form) {
   const MoeConfig& moe = *config.moe;
   const int64_t hidden = config.hidden_size;
+  const std::vector<int64_t> of_inputs{moe.num_experts, hidden};
   return stock_decoder_tensors(
       config, form, {}, [&](int64_t layer, const std::string& prefix, std::vector<PiecedTensor>& all) {
         const std::string mlp = prefix + "mlp.", stored = mlp + "calculator.experts.";
-        all.push_back({mlp + "gate.gate_network.weight", {moe.num_experts, hidden}, {{mlp + "router.weight"}}});
-        if (has_noise) all.push_back({mlp + "gate.weight_noise.weight", {moe.num_experts, hidden}, {}});
+        const std::string gate = mlp + "gate.", router = mlp + "router.";
+        if (moe.router == "mlp") {
+          all.push_back({gate + "gate_network.0.weight", of_inputs, {{router + "weight"}}});
+          all.push_back(
+              {gate + "gate_network.2.weight", {moe.num_experts, moe.num_experts}, {{router + "out.weight"}}});
+        } else {
+          all.push_back({gate + "gate_network.weight", of_inputs, {{router + "weight"}}});
+        }
+        if (moe.router_noise == "learned")
+          all.push_back({gate + "weight_noise.weight", of_inputs, {{router + "noise.weight"}}});
         for (int64_t expert = 0; expert < moe.num_experts; ++expert) {
           const std::string from = concat(mlp, "experts.", expert, ".");
           const int64_t width = moe.expert_width(layer, expert);
@@ -90,11 +111,8 @@ std::vector<PiecedTensor> llama_moe_tensors(bool has_noise, const ModelConfig& c
 
 }  // namespace
 
-StockLayout llama_moe_layout(bool has_noise) {
-  return {
-      "LlamaMoEForCausalLM", read_llama_moe_config, {}, [has_noise](const ModelConfig& config, const StockForm& form) {
-        return llama_moe_tensors(has_noise, config, form);
-      }};
+StockLayout llama_moe_layout() {
+  return {"LlamaMoEForCausalLM", read_llama_moe_config, {}, llama_moe_tensors};
 }
 
 }  // namespace moe

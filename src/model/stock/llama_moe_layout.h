@@ -4,11 +4,11 @@
 
 namespace moe {
 
-/// `llama_moe`: a LLaMA-MoE v1 as its authors publish it, with a linear gate whose weights are a softmax over the
-/// chosen logits, or experts that count with weight 1; a scale for each layer, experts of any widths. Read only. What
-/// noise does to the gate it does in training alone: `has_noise` says that its matrix is stored, which must be zero.
+/// `llama_moe`: a LLaMA-MoE v1 as its authors publish it, with a linear gate or one of two layers whose weights are a
+/// softmax over the chosen logits, or experts that count with weight 1; the noise that its training adds; a scale for
+/// each layer, experts of any widths. Read only.
 ///
 /// Source   Zhu et al. 2024, arXiv:2406.16554; `LlamaMoEForCausalLM` of pjlab-sys4nlp/llama-moe.
-StockLayout llama_moe_layout(bool has_noise);
+StockLayout llama_moe_layout();
 
 }  // namespace moe

@@ -12,8 +12,7 @@
 namespace moe {
 namespace {
 
-constexpr char kLlamaMoe[] = "llama_moe", kLlamaMoeWithoutNoise[] = "llama_moe_without_noise",
-               kLlamaMoeV2[] = "llama_moe_v2";
+constexpr char kLlamaMoeV2[] = "llama_moe_v2";
 
 }  // namespace
 
@@ -26,8 +25,7 @@ const Registry<StockLayout>& stock_layouts() {
                                                  {"qwen2_moe", qwen2_moe_layout()},
                                                  {"glm4_moe", glm4_moe_layout("glm4_moe")},
                                                  {"solar_open", glm4_moe_layout("solar_open")},
-                                                 {kLlamaMoe, llama_moe_layout(/*has_noise=*/true)},
-                                                 {kLlamaMoeWithoutNoise, llama_moe_layout(/*has_noise=*/false)},
+                                                 {"llama_moe", llama_moe_layout()},
                                                  {kLlamaMoeV2, llama_moe_v2_layout()},
                                              });
   return layouts;
@@ -36,9 +34,6 @@ const Registry<StockLayout>& stock_layouts() {
 std::string stock_layout_of(const nlohmann::json& source) {
   const auto type = source.at("model_type").get<std::string>();
   if (type == "mixtral" && is_llama_moe_v2(source)) return kLlamaMoeV2;
-  // Where it is absent there is noise.
-  const auto noise = source.find("gate_add_noise");
-  if (type == kLlamaMoe && noise != source.end() && *noise == false) return kLlamaMoeWithoutNoise;
   return stock_layouts().contains(type) ? type : "";
 }
 
