@@ -7,9 +7,12 @@
 
 #include "common/error.h"
 #include "common/rng.h"
+#include "convert/conversion_fixture.h"
+#include "data/data_loader.h"
 #include "model/moe/moe_layer.h"
 #include "testing/compare.h"
 #include "testing/run_ranks.h"
+#include "testing/tiny_model.h"
 
 namespace moe {
 namespace {
@@ -124,6 +127,51 @@ TEST(OutputFitTest, OfNothingIsOneAndOfNaNIsNaN) {
   EXPECT_TRUE(std::isnan(fit_output(y, spoilt, *self).least_squares()));
   EXPECT_TRUE(std::isnan(fit_output(spoilt, y, *self).least_squares()));
   EXPECT_TRUE(std::isnan(fit_output(spoilt, y, *self).relative_error(1)));
+}
+
+class SharedScaleTest : public testing::ConversionTest, public ::testing::WithParamInterface<const char*> {
+ protected:
+  SharedScaleTest() : ConversionTest(GetParam()) {}
+};
+INSTANTIATE_TEST_SUITE_P(Kinds, SharedScaleTest, ::testing::ValuesIn(testing::kTinyKinds),
+                         [](const auto& test) { return std::string(test.param); });
+
+/// The shared expert is not scaled: the factor is the best for what it leaves of the dense output, biases aside. In
+/// double, on what the first layer's FFN reads of the calibration text.
+TEST_P(SharedScaleTest, LeastSquaresFitsWhatTheSharedExpertLeaves) {
+  const at::NoGradGuard no_grad;
+  v1::ConvertSpec spec = testing::method_spec("residual", 6, 2, ids());
+  spec.mutable_calibration()->set_tokens(500);
+  const double scale = testing::convert(spec, 3, dense(), out())["layers"][0]["output_scale"];
+  const ModelDirectory source(dense()), written(out());
+  PackingOptions packing;
+  packing.sequence_length = source.config().max_positions;
+  packing.seed = 3;
+  packing.vocab_size = source.config().vocab_size;
+  packing.one_pass = true;
+  DataLoader loader({{ids().string(), 1, "calibration", 0}}, nullptr, packing);
+  int64_t rows = 0;
+  for (int64_t tokens = 0; tokens < 500;) tokens += loader.tokens(rows++, 1);
+  const PackedBatch batch = loader.batch(0, rows);
+  LocalDispatcher dispatcher;
+  at::Tensor x;
+  load_decoder(source, at::kFloat, {})
+      .forward({batch.tokens_T, batch.cu_seqlens}, dispatcher,
+               {.observer = [&](int64_t layer, LayerPoint point, const at::Tensor& values) {
+                 if (layer == 0 && point == LayerPoint::kFfnInput) x = values.to(at::kDouble);
+               }});
+  FeedForwardWeights wanted = std::get<FeedForwardWeights>(load_layer(source, 0, at::kDouble).ffn);
+  MoeFeedForward mixture = std::get<MoeFeedForward>(load_layer(written, 0, at::kDouble).ffn);
+  ASSERT_TRUE(mixture.weights.shared);
+  wanted.down_bias = mixture.weights.output_bias = at::Tensor();
+  const at::Tensor left = feed_forward(wanted, x) - feed_forward(*mixture.weights.shared, x);
+  mixture.weights.shared.reset();
+  mixture.options.output_scale = 1;
+  const at::Tensor routed = moe_layer(mixture.weights, mixture.options, x, dispatcher, 0).y_TD;
+  const double expected = (left * routed).sum().item<double>() / routed.square().sum().item<double>();
+  EXPECT_NEAR(scale, expected, 1e-3 * std::abs(expected));
+  const double of_all = (feed_forward(wanted, x) * routed).sum().item<double>() / routed.square().sum().item<double>();
+  EXPECT_GT(std::abs(of_all - expected), 0.02 * std::abs(expected)) << "the shared expert makes no difference here";
 }
 
 }  // namespace
