@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <mutex>
 
@@ -57,6 +58,7 @@ class TrainStepTest : public ::testing::Test {
       const std::unique_ptr<TokenDispatcher> dispatcher = make_dispatcher(mesh);
       Decoder decoder(config, at::kDouble, mesh.owned_experts(config));
       testing::fill_random(decoder, kSeed);
+      if (change_) change_(decoder);
       require_gradients(in_groups(decoder.parameters()));
       DataLoader data = loader();
       const StepOutcome outcome = compute_gradients(decoder, *dispatcher, mesh, data, first_row, options);
@@ -64,6 +66,7 @@ class TrainStepTest : public ::testing::Test {
       const double norm = global_gradient_norm(decoder.parameters(), mesh);
       const std::lock_guard<std::mutex> lock(mutex);
       for (const Parameter& parameter : decoder.parameters()) {
+        if (!parameter.value.grad().defined()) continue;  // of a selection bias
         for (const LogicalView& logical : logical_views(parameter, parameter.value.grad())) {
           const auto [known, is_new] = result.gradients.emplace(logical.name, logical.view.clone());
           if (!is_new) {
@@ -95,6 +98,7 @@ class TrainStepTest : public ::testing::Test {
 
   testing::TempDir folder_;
   bool is_chats_ = false;
+  std::function<void(Decoder&)> change_{};  ///< of the model before run()'s step; may be empty
 };
 
 const ModelConfig kMoe = testing::tiny_moe_config(/*num_experts=*/8, /*top_k=*/2, /*expert_width=*/11);
@@ -257,19 +261,16 @@ TEST_F(TrainStepTest, SameForEveryLayoutOfRanks) {
 }
 
 // The balance loss belongs to a micro-step, so it is left out here.
-/// Attention experts alone and beside a mixture; with one that every token uses; with keys of all tokens; with an
-/// expert that no token chooses, on any rank. More ranks than rows: some have none.
+/// Attention experts alone and beside a mixture; with one that every token uses; with keys of all tokens. More ranks
+/// than rows: some have none.
 TEST_F(TrainStepTest, OfAttentionExpertsIsTheSameForEveryLayoutOfRanks) {
   ModelConfig dense_keys = testing::with_attention_experts(testing::tiny_config(), 4, 2);
   dense_keys.moe->attention->kv_mode = "dense";
-  ModelConfig idle = testing::with_attention_experts(testing::tiny_config(), 4, 1);
-  idle.moe->attention->topk_norm = "raw";
   const std::pair<const char*, ModelConfig> cases[] = {
       {"alone", testing::with_attention_experts(testing::tiny_config(), 4, 3)},
       {"beside a mixture", testing::with_attention_experts(kMoe, 4, 2)},
       {"one always on", testing::with_attention_experts(testing::tiny_config("qwen2"), 4, 2, 1)},
-      {"keys of all tokens", dense_keys},
-      {"an idle expert", idle}};
+      {"keys of all tokens", dense_keys}};
   for (const auto& [name, config] : cases) {
     for (const int64_t rows : {2, 5}) {
       const StepOptions options{.micro_batch_rows = rows,
@@ -289,6 +290,25 @@ TEST_F(TrainStepTest, OfAttentionExpertsIsTheSameForEveryLayoutOfRanks) {
       }
     }
   }
+}
+
+/// F2 of LLaMA-MoE v2: the last expert, which is alone on its rank, gets no token on any rank.
+TEST_F(TrainStepTest, AnAttentionExpertWithoutTokensHasNoGradient) {
+  ModelConfig config = testing::with_attention_experts(testing::tiny_config(), 4, 1);
+  config.moe->attention->topk_norm = "raw";
+  config.moe->attention->has_selection_bias = true;
+  change_ = [](Decoder& decoder) {
+    const at::NoGradGuard no_grad;
+    for (const Parameter& parameter : decoder.parameters()) {
+      if (parameter.id.part == TensorPart::kSelectionBias) parameter.value[3] = -100;
+    }
+  };
+  const StepOptions options{.micro_batch_rows = 5, .micro_steps = 1};
+  const StepRun single = run(config, 1, 1, options);
+  EXPECT_EQ(single.outcome.attention_expert_load[1][3], 0);
+  EXPECT_EQ(testing::max_abs(single.gradients.at("model.layers.0.self_attn.experts.3.v_proj.weight")), 0);
+  EXPECT_GT(testing::max_abs(single.gradients.at("model.layers.0.self_attn.experts.0.v_proj.weight")), 0);
+  expect_equal(run(config, 4, 4, options), single);
 }
 
 TEST_F(TrainStepTest, AttentionExpertsThatCannotBeSpreadAreRefused) {
