@@ -38,7 +38,6 @@ inline constexpr MethodRow kMethodRows[] = {
     {"weave", 3, kSharedFormats, kSigmoidFormats, "granitemoeshared"},
     {"analytic", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
     {"analytic", 3, kSharedFormats, kSigmoidFormats, "granitemoeshared"},
-    {"merge", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
     // One narrower expert is no mixture.
     {"pruned_random", 1, kNoFormat, kNoFormat, kNoFormat},
     {"pruned_gradient", 1, kNoFormat, kNoFormat, kNoFormat},
