@@ -56,7 +56,7 @@ struct ConversionMethod {
   /// Collective. Layers come in order.
   std::function<LayerPlan(const LayerInputs& inputs, Communicator& world)> plan;
   /// The widths that plan() will give each layer, where they follow from config and spec: layers are then planned and
-  /// written one after the other. Absent: all are planned before the first is written.
+  /// written one after the other. Absent, or none said: all are planned before the first is written.
   std::function<LayerWidths(const ModelConfig& config, const v1::ConvertSpec& spec)> widths{};
   MethodNeeds needs{};
   std::vector<MethodOption> options{};  ///< settings of its own: LayerInputs::options

@@ -27,6 +27,12 @@ namespace {
 
 using nlohmann::json;
 
+/// Whether they follow from config and spec.
+bool has_known_widths(const Conversion& conversion) {
+  const ConversionMethod& method = conversion.method;
+  return method.widths && !method.widths(conversion.source.config(), conversion.spec).experts.empty();
+}
+
 /// The work of one conversion; every rank has one.
 class Converter {
  public:
@@ -267,7 +273,7 @@ class Converter {
   Conversion conversion_;
   ConversionOutput output_;
   /// Layers are planned and written one after the other where the sizes of all tensors are known before.
-  const bool plans_ahead_ = !conversion_.method.widths || conversion_.spec.has_reconstruction();
+  const bool plans_ahead_ = !has_known_widths(conversion_) || conversion_.spec.has_reconstruction();
   const bool aligns_ = alignment_of(conversion_.spec) != "none";
   std::optional<CalibrationPass> pass_;
   std::optional<PromptPass> prompts_;

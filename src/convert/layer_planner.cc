@@ -138,8 +138,9 @@ PlannedLayer LayerPlanner::planned_layer(int64_t layer, const Layer& dense, cons
                     .has_router = method.has_router,
                     .is_partition = makes_partition(method, spec.ffn())});
   PlannedLayer planned(std::move(plan), config, layer);
-  MOE_CHECK(!method.widths || planned.widths() == method.widths(config, spec),
-            "the method said other widths than it planned (layer ", layer, ")");
+  const LayerWidths said = method.widths ? method.widths(config, spec) : LayerWidths();
+  MOE_CHECK(said.experts.empty() || planned.widths() == said, "the method said other widths than it planned (layer ",
+            layer, ")");
   return planned;
 }
 

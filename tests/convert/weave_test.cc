@@ -63,6 +63,33 @@ TEST(WeaveTest, LoudestNeuronsAreSharedAndSubjectsAreExperts) {
       1e-7));
 }
 
+/// Neurons of three subjects are active in two documents of six: a standard deviation of sqrt(2) of their mean. Those
+/// that are always active have none.
+TEST(WeaveTest, AdaptiveSharesLessTheMoreNeuronsVary) {
+  PlannedAlone layer = three_subjects();
+  choose_weave(layer, 3, 0);
+  const auto set = [&layer](const char* option, const char* value) {
+    (*layer.spec.mutable_ffn()->mutable_options())[option] = value;
+  };
+  set("shared", "adaptive");
+  // All vary: 0.2 of 12 is 2.4, and 3 leaves three experts 3 each.
+  EXPECT_THAT(neurons_of(layer.plan().shared), ElementsAre(9, 10, 11));
+  EXPECT_EQ(layer.plan().widths().experts, (std::vector<int64_t>{3, 3, 3}));
+  // Half do: 0.7 - 0.5 / 2 = 0.45 is 5.4 neurons; 6 leaves each 2.
+  layer.x_TD.select(1, 3).fill_(2);
+  for (int64_t i = 0; i < 6; ++i) {
+    layer.ffn.gate[i].zero_();
+    layer.ffn.gate[i][3] = 10 + static_cast<double>(i);
+  }
+  EXPECT_THAT(neurons_of(layer.plan().shared), ElementsAre(0, 1, 2, 3, 4, 5));
+  EXPECT_EQ(layer.plan().widths().experts, (std::vector<int64_t>{2, 2, 2}));
+  // None does beyond a variation of 1.5: 0.7 is 8.4; 9 leaves each 1.
+  set("tau", "1.5");
+  EXPECT_EQ(layer.plan().widths().shared, 9);
+  set("alpha_max", "0.25");  // 3 of 12
+  EXPECT_EQ(layer.plan().widths().shared, 3);
+}
+
 TEST(WeaveTest, WithoutSharedExpertsEveryNeuronIsInAnExpert) {
   PlannedAlone layer = three_subjects();
   choose_weave(layer, 3, 0);
@@ -147,6 +174,23 @@ TEST_F(WeaveConversionTest, SharedAndRoutedPartsAtWeightOneAreTheDenseModel) {
   EXPECT_TRUE(testing::near(testing::logits_of(out(), batch), testing::logits_of(dense(), batch), 1e-5));
 }
 
+/// Each layer its own widths: still a partition.
+TEST_F(WeaveConversionTest, AdaptivePartsAtWeightOneAreTheDenseModel) {
+  v1::ConvertSpec spec = testing::convert_spec("weave", 5, 5, ids());
+  (*spec.mutable_ffn()->mutable_options())["shared"] = "adaptive";
+  testing::count_all_alike(spec);
+  const nlohmann::json report = testing::convert(spec, 1, dense(), out());
+  for (int64_t layer = 0; layer < 2; ++layer) {
+    const int64_t shared = report["layers"][layer]["shared_width"];
+    EXPECT_GE(shared, 48 * 2 / 10 - 3);
+    EXPECT_LE(shared, 48 * 7 / 10 + 3);
+    EXPECT_EQ(ModelDirectory(out()).config().moe->expert_widths[layer], (48 - shared) / 5);
+    EXPECT_EQ((48 - shared) % 5, 0);
+  }
+  const TokenBatch batch = testing::random_batch({20, 7, 33}, testing::tiny_config().vocab_size, 4);
+  EXPECT_TRUE(testing::near(testing::logits_of(out(), batch), testing::logits_of(dense(), batch), 1e-5));
+}
+
 TEST_F(WeaveConversionTest, RanksDoNotChangeAByte) {
   v1::ConvertSpec spec = testing::convert_spec("weave", 4, 2, ids());
   spec.mutable_ffn()->set_shared_experts(2);
@@ -167,7 +211,14 @@ TEST_F(WeaveConversionTest, Refusals) {
   spec.mutable_ffn()->set_shared_experts(3);
   EXPECT_THAT(refusal(spec, dense()), AllOf(HasSubstr("ffn.experts 4 and ffn.shared_experts 3 together do not divide"),
                                             HasSubstr("width 48"), HasSubstr("let their sum be one of 1, 2, 3")));
+  (*spec.mutable_ffn()->mutable_options())["shared"] = "adaptive";
+  EXPECT_THAT(refusal(spec, dense()), AllOf(HasSubstr("ffn.shared_experts is 3"), HasSubstr("remove it")));
   spec.mutable_ffn()->set_shared_experts(0);
+  (*spec.mutable_ffn()->mutable_options())["alpha_max"] = "0.95";
+  EXPECT_THAT(refusal(spec, dense()), AllOf(HasSubstr("ffn.experts 4 share as few as 2 neurons"), HasSubstr("0.95")));
+  (*spec.mutable_ffn()->mutable_options())["shared"] = "fixed";
+  EXPECT_THAT(refusal(spec, dense()), HasSubstr("ffn.options.alpha_max has no effect with ffn.options.shared fixed"));
+  spec.mutable_ffn()->clear_options();
   write_file_atomically(folder_ / "one.jsonl", "{\"ids\": [1, 2, 3, 4]}\n");
   spec.mutable_calibration()->mutable_data(0)->set_path(folder_ / "one.jsonl");
   spec.mutable_calibration()->set_tokens(3);
