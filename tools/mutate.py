@@ -50,6 +50,13 @@ MUTATIONS = [
              "0 / 0 where a chosen probability underflows"),
     Mutation("straight-through-shares", "src/model/moe/router.cc", "log_p - log_p.detach() + 1", "(log_p - log_p.detach()) / static_cast<double>(ids_TK.size(1)) + 1",
              "moe_model_tests", "RouterTest.StraightThrough*", "right at top_k 1 only"),
+    Mutation("gumbel-in-weights", "src/model/moe/router.cc", "const at::Tensor scores = scores_of(logits, options.score);",
+             "if (draws_TE.defined() && options.noise == RouterNoise::kGumbel) logits = logits + draws_TE.to(type);\n"
+             "  const at::Tensor scores = scores_of(logits, options.score);", "moe_model_tests", "RouterNoiseTest.Gumbel*", "Gumbel noise is of the choice alone"),
+    Mutation("noise-by-rank", "src/train/train_step.cc", "noise.first_token = loader.tokens(first_row, first + share.first - first_row);", "noise.first_token = 0;",
+             "moe_train_tests", "Routers/NoisyTrainingTest.IsTheSame*", "noise is that of the token wherever it lies"),
+    Mutation("load-by-noise", "src/model/moe/importance_load.cc", "estimator == LoadEstimator::kExact ?", "estimator != LoadEstimator::kExact ?", "moe_model_tests",
+             "ImportanceLoadTest.*", "a chosen expert is one whose noisy logit is above the others'"),
     # Layers.
     Mutation("sequences-share-a-cache", "src/model/attention.cc", "*caches[s]", "*caches[0]", "moe_model_tests", "DecoderTest.SequencesOfACache*",
              "each sequence continues its own"),
@@ -103,7 +110,7 @@ MUTATIONS = [
     Mutation("padding-is-not-zero", "src/kernels/matmul_cpu.cc", "std::memset(copy + static_cast<size_t>(runs.outer * runs.inner) * element, 0,",
              "std::memset(copy + static_cast<size_t>(runs.outer * runs.inner) * element, 63,", "moe_kernels_tests", "RowBitsTest.RowsOfZeros*:*LinearTest*BFloat16*",
              "rows of zeros add nothing"),
-    Mutation("routing-in-bf16", "src/model/moe/router.cc", "ops::linear(x_TD.to(type), weights.weight_ED.to(type));", "ops::linear(x_TD, weights.weight_ED).to(type);",
+    Mutation("routing-in-bf16", "src/model/moe/router.cc", "x = x_TD.to(type), first_TE = ops::linear(x, weights.weight_ED.to(type));", "x = x_TD, first_TE = ops::linear(x, weights.weight_ED).to(type);",
              "moe_model_tests", "BFloat16Test.*", "router logits are never rounded to bf16"),
     Mutation("mixed-devices", "src/model/op_queue.cc", "if (each.tensor.device() != first->tensor.device()) {", "if (false) {", "moe_model_tests",
              "OpsTest.TensorsOfDifferentDevices*", "an operation refuses tensors of different devices"),

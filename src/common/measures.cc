@@ -232,7 +232,7 @@ const std::vector<Measure>& measures() {
       {.kind = "train",
        .name = "balance_loss",
        .unit = "",
-       .help = "Unscaled balance loss, mean over layers; 1 is even.",
+       .help = "Unscaled balance loss: mean over layers, 1 is even; of importance_load summed, 0 is even.",
        .of_steps = true,
        .of_result = true,
        .series = "moe_train_loss",

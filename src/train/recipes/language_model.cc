@@ -105,7 +105,9 @@ bool has_balance_loss(const v1::TrainSpec& spec) {
 
 /// What the smooth load cannot be of: a choice that sees more than logits.
 void check_balance(const v1::TrainSpec& spec, const ModelConfig& config) {
-  if (spec.balance() != "importance_load" || !config.moe || !config.moe->has_selection_bias) return;
+  if (spec.balance() != "importance_load" || !config.moe) return;
+  const MoeConfig& moe = *config.moe;
+  if (!moe.has_selection_bias && !(moe.attention && moe.attention->has_selection_bias)) return;
   throw InvalidArgument(
       "train: balance importance_load measures the load by the routers' logits, and this model's routers choose by "
       "selection biases besides; train it with balance selection_bias, quantile or auxiliary");
