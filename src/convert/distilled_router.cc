@@ -17,9 +17,9 @@
 namespace moe {
 namespace {
 
-constexpr int64_t kHeldOutOf = 20;  ///< one token of so many is kept aside
-constexpr int kEpochBits = 14;      ///< of the number of a stream; the others are of the layer
-constexpr int64_t kTokens = 256;    ///< whose activations of all neurons are there at a time
+constexpr int64_t kHeldOutOf = 20;        ///< one token of so many is kept aside
+constexpr int kEpochBits = 14;            ///< of the number of a stream; the others are of the layer
+constexpr int64_t kTokensOfABlock = 256;  ///< whose activations of all neurons are there
 
 /// What an expert is wanted by, from what its neurons give. [t, E] double
 at::Tensor wanted_by(const at::Tensor& h_tF, const std::vector<std::vector<int32_t>>& neurons,
@@ -48,8 +48,8 @@ at::Tensor wanted_experts(const RouterRequest& request) {
   const FeedForwardWeights& dense = *request.dense;
   const bool is_gate = request.options.choice("activation") == "gate" && dense.gate.defined();
   std::vector<at::Tensor> all{at::empty({0, request.experts}, at::kDouble)};
-  for (int64_t first = 0; first < x_TD.size(0); first += kTokens) {
-    const at::Tensor x_tD = x_TD.slice(0, first, std::min(x_TD.size(0), first + kTokens));
+  for (int64_t first = 0; first < x_TD.size(0); first += kTokensOfABlock) {
+    const at::Tensor x_tD = x_TD.slice(0, first, std::min(x_TD.size(0), first + kTokensOfABlock));
     // silu(gate x), or the product with up x: of ones the first.
     const at::Tensor gate_tF = is_gate ? ops::linear(x_tD, dense.gate, dense.gate_bias) : at::Tensor();
     const at::Tensor h_tF = is_gate ? ops::swiglu(gate_tF, at::ones_like(gate_tF)) : neuron_activations(dense, x_tD);
