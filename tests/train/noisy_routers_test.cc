@@ -122,6 +122,25 @@ TEST(BalanceFormsTest, TheConstantIsExpertsOverTopKAndTrainsNothing) {
   EXPECT_EQ(training.weights(constant), training.weights(none));
 }
 
+// D4's numbers.
+TEST(BalanceFormsTest, TheConstantOfThePublishedSizes) {
+  struct Sizes {
+    int64_t experts, top_k;
+    double constant;
+  };
+  for (const Sizes& sizes : {Sizes{8, 2, 4}, {7, 1, 7}, {8, 7, 1.142857142857}}) {
+    TinyTraining training;
+    fs::remove_all(training.folder() / "model");
+    testing::write_tiny_model(training.folder() / "model", testing::tiny_moe_config(sizes.experts, sizes.top_k, 6), 5,
+                              at::kFloat);
+    training.spec.set_balance("constant");
+    training.spec.set_steps(1);
+    training.spec.set_checkpoint_every(0);
+    ASSERT_TRUE(training.run(Options{}));
+    EXPECT_NEAR(training.lines(Options{}).front()["balance_loss"], sizes.constant, 1e-6);
+  }
+}
+
 // llama-moe-v1 T17 (ii): with the loss the load's variation ends smaller than without.
 TEST(BalanceFormsTest, ImportanceLoadEvensTheLoad) {
   const auto worst_load = [](double coefficient) {
