@@ -100,6 +100,27 @@ TEST_P(UpcycleTest, ScalesOfOtherWeights) {
   }
 }
 
+/// The published form: gate, up and down times the cube root of 2, or up and down times the square root of it.
+TEST_P(UpcycleTest, TheScaleMayStandInTheWeights) {
+  v1::ConvertSpec spec = granular_spec(2, 8, 2);
+  set_scale(spec, 1);
+  spec.set_preset("published");
+  convert(spec, 3, dense(), out());
+  const ModelDirectory made(out()), model(dense());
+  const bool is_gated = model.config().is_gated;
+  const double factor = is_gated ? 1.2599210498948732 : 1.4142135623730951;
+  for (const auto& [part, is_down] : {std::pair(TensorPart::kUp, false), std::pair(TensorPart::kDown, true)}) {
+    const at::Tensor whole = model.tensor(tensor_name(model.config(), {part, 0, kNoExpert})),
+                     shard = is_down ? whole.slice(1, 24) : whole.slice(0, 24);
+    EXPECT_TRUE(testing::near(made.tensor(tensor_name(made.config(), {part, 0, 3})), shard * factor, 1e-6));
+  }
+  EXPECT_EQ(made.config().moe->output_scale[0], 1);
+  (*spec.mutable_ffn()->mutable_options())["scaled"] = "output";
+  set_scale(spec, 2);
+  convert(spec, 3, dense(), folder_ / "exact");
+  EXPECT_TRUE(is_dense(folder_ / "exact"));
+}
+
 /// Unlike rows, softmax over all: not the dense function at any scale.
 TEST_P(UpcycleTest, RawWeightsOfUnlikeRowsAreNotExact) {
   v1::ConvertSpec spec = granular_spec(2, 8, 4, ids());

@@ -161,6 +161,27 @@ TEST(DefaultsTest, ThePublishedPresetFillsWhatIsAbsentOnly) {
   EXPECT_EQ(filled(stage).convert().scale().mode(), "energy");
 }
 
+// N / K is for parts of an FFN that are weighted by a softmax; others are added up as they are.
+TEST(DefaultsTest, ThePublishedScaleOfWhatIsAddedUp) {
+  const std::pair<const char*, const char*> rows[] = {
+      {"weave", "straight_through"}, {"analytic", "one_plus"}, {"upcycle", "renorm"}, {"merge", "renorm"}};
+  for (const auto& [method, topk_norm] : rows) {
+    v1::Stage stage;
+    v1::ConvertSpec& convert = *stage.mutable_convert();
+    convert.mutable_ffn()->set_method(method);
+    convert.mutable_ffn()->set_top_k(2);
+    EXPECT_EQ(filled(stage).convert().scale().mode(), "least_squares") << method;
+    EXPECT_EQ(filled(stage).convert().router().topk_norm(), "renorm") << method;
+    convert.set_preset("published");
+    EXPECT_EQ(filled(stage).convert().scale().mode(), "fixed") << method;
+    EXPECT_EQ(filled(stage).convert().scale().value(), 1) << method;
+    EXPECT_EQ(filled(stage).convert().router().topk_norm(), topk_norm) << method;
+    convert.mutable_scale()->set_mode("unbiased");
+    EXPECT_EQ(filled(stage).convert().scale().mode(), "unbiased") << "what is given stands";
+    EXPECT_FALSE(filled(stage).convert().scale().has_value()) << method;
+  }
+}
+
 // LLaMA-MoE v1 trains a router of its own; version 2's methods and our defaults have the linear one.
 TEST(DefaultsTest, ThePublishedRouterOfLlamaMoeV1) {
   for (const char* method : {"independent_random", "independent_clustering", "independent_gradient", "sharing_inner",

@@ -31,7 +31,14 @@ const std::vector<MethodOption>& upcycle_options() {
        .fallback = "2",
        .least = 1,
        .most = 1024,
-       .is_whole = true}};
+       .is_whole = true},
+      {.name = "scaled",
+       .help =
+           "of variant granular: where the scale stands at which copies are the FFN, in scale, or as its root in the "
+           "weights, which is not exact",
+       .fallback = "output",
+       .published = "weights",
+       .choices = {"output", "weights"}}};
   return options;
 }
 
@@ -49,8 +56,8 @@ int64_t groups_of(const v1::FfnExpertsSpec& ffn) {
 std::string upcycle_size_problem(const ModelConfig& config, const v1::FfnExpertsSpec& ffn) {
   const auto given = ffn.options().find("variant");
   const std::string variant = given == ffn.options().end() ? "copy" : given->second;
-  for (const auto& [option, reader] :
-       {std::pair("noise", "noise"), std::pair("rate", "drop"), std::pair("groups", "granular")}) {
+  for (const auto& [option, reader] : {std::pair("noise", "noise"), std::pair("rate", "drop"),
+                                       std::pair("groups", "granular"), std::pair("scaled", "granular")}) {
     if (ffn.options().contains(option) && variant != reader) {
       return concat("ffn.options.", option, " has no effect with ffn.options.variant ", variant,
                     "; remove it or set variant: ", reader);
@@ -167,17 +174,29 @@ std::vector<IndexList> shards_of(int64_t neurons, int64_t groups) {
   return shards;
 }
 
+/// Factor of each matrix of a shard: gate, up and down share the scale at which whole copies are the dense function, as
+/// the paper has it. With the output as a product of the three it would be that scale; with silu it is about that.
+double matrix_factor(const LayerInputs& inputs, int64_t groups) {
+  if (inputs.options.choice("variant") != "granular" || inputs.options.choice("scaled") == "output") return 1;
+  const std::string& norm = inputs.spec.router().topk_norm();
+  const auto shards = static_cast<double>(groups), experts = inputs.spec.ffn().experts() * 1.0,
+             top_k = inputs.spec.ffn().top_k() * 1.0;
+  const double scale = norm == "renorm" ? shards : norm == "raw" ? experts * shards / top_k : shards / top_k;
+  return std::pow(scale, inputs.config.is_gated ? 1.0 / 3 : 1.0 / 2);
+}
+
 LayerPlan plan_upcycled(const LayerInputs& inputs, Communicator& /*world*/) {
   const int64_t neurons = inputs.config.intermediate_size, groups = groups_of(inputs.options);
   const std::string& variant = inputs.options.choice("variant");
   const std::vector<IndexList> shards = shards_of(neurons, groups);
+  const double factor = matrix_factor(inputs, groups);
   LayerPlan plan;
   for (int64_t expert = 0; expert < inputs.spec.ffn().experts(); ++expert) {
     const uint64_t seed = expert_seed(inputs, expert);
     if (variant == "drop") {
       plan.experts.push_back({partly_drawn_anew(neurons, inputs.options.number("rate"), seed)});
     } else {
-      NeuronRun run{.neurons = shards[expert % groups]};
+      NeuronRun run{.neurons = shards[expert % groups], .in = factor, .down = factor};
       if (variant == "noise") run.remake = with_noise(inputs.options.number("noise"), seed);
       plan.experts.push_back({{std::move(run)}});
     }

@@ -28,6 +28,17 @@ bool is_of_llama_moe_v1(const std::string& method) {
   return std::find(methods.begin(), methods.end(), method) != methods.end();
 }
 
+/// Weights of the chosen experts where a paper has its own: the plain sum (ExpertWeaver), and 1 + gain p (CMoE).
+std::string published_weights(const std::string& method) {
+  if (method == "weave") return "straight_through";
+  return method == "analytic" ? "one_plus" : "";
+}
+
+/// Whose papers add up what experts give as it is, or experts that are whole FFNs: N / K is for parts of an FFN.
+bool is_published_unscaled(const std::string& method) {
+  return method == "weave" || method == "analytic" || method == "upcycle" || method == "merge";
+}
+
 void fill_router(v1::RouterSpec& router, bool is_published, const std::string& method, int top_k) {
   const bool is_v1 = is_published && is_of_llama_moe_v1(method);
   if (!router.has_init()) router.set_init(is_v1 ? "normal" : "random_selection");
@@ -36,12 +47,19 @@ void fill_router(v1::RouterSpec& router, bool is_published, const std::string& m
   // The papers use the router rows as they are and the scale N / K (llama-moe-v1 1.11, llama-moe-v2 1.3). Raw rows
   // would saturate tanh.
   if (!router.has_scaling()) router.set_scaling(is_published && router.gate() != "mlp" ? "raw" : "calibrated");
+  if (const std::string weights = published_weights(method);
+      is_published && !weights.empty() && !router.has_topk_norm())
+    router.set_topk_norm(weights);
   // Renormalised over one expert, the weight is constantly 1 and the router would learn nothing.
   if (!router.has_topk_norm()) router.set_topk_norm(top_k == 1 ? "straight_through" : "renorm");
   if (!router.has_score()) router.set_score("softmax");
 }
 
-void fill_scale(v1::ScaleSpec& scale, bool is_published) {
+void fill_scale(v1::ScaleSpec& scale, bool is_published, const std::string& method) {
+  if (!scale.has_mode() && !scale.has_value() && is_published && is_published_unscaled(method)) {
+    scale.set_mode("fixed");
+    scale.set_value(1);
+  }
   if (!scale.has_mode()) scale.set_mode(is_published ? "n_over_k" : "least_squares");
   if (!scale.has_alignment()) scale.set_alignment("none");
 }
@@ -56,13 +74,13 @@ v1::ConvertSpec filled_convert(const v1::ConvertSpec& convert) {
     if (!ffn.has_shared_experts()) ffn.set_shared_experts(0);
     ffn.set_experts(expert_count(ffn));
     fill_router(*filled.mutable_router(), is_published, ffn.method(), ffn.top_k());
-    fill_scale(*filled.mutable_scale(), is_published);
+    fill_scale(*filled.mutable_scale(), is_published, ffn.method());
   }
   if (convert.has_attention()) {
     v1::AttentionExpertsSpec& attention = *filled.mutable_attention();
     fill_attention_experts(attention, is_published);
     fill_router(*attention.mutable_router(), is_published, "", attention.top_k());
-    fill_scale(*attention.mutable_scale(), is_published);
+    fill_scale(*attention.mutable_scale(), is_published, "");
   }
   if (convert.has_reconstruction()) fill_reconstruction(*filled.mutable_reconstruction());
   v1::CalibrationSpec& calibration = *filled.mutable_calibration();
@@ -125,14 +143,14 @@ void check_router(const v1::RouterSpec& router, const std::string& init, const F
   check_options(router.options(), "router.options", "router init", init, "router_init_options", "router_inits", checks);
 }
 
-void check_scale(const v1::ScaleSpec& scale, const std::string& mode, const FieldChecks& checks) {
+void check_scale(const v1::ScaleSpec& scale, const v1::ScaleSpec& effective, const FieldChecks& checks) {
   checks.choice("scale.mode", scale.has_mode(), scale.mode(),
                 {"least_squares", "n_over_k", "k", "energy", "unbiased", "fixed"});
-  const bool is_fixed = mode == "fixed";
-  if (is_fixed && !scale.has_value()) {
+  const bool is_fixed = effective.mode() == "fixed";
+  if (is_fixed && !effective.has_value()) {
     checks.add("scale.value", "missing; scale.mode 'fixed' needs the scale of every layer");
   } else if (!is_fixed && scale.has_value()) {
-    checks.add("scale.value", concat("has no effect (", scale.value(), ") with scale.mode '", mode,
+    checks.add("scale.value", concat("has no effect (", scale.value(), ") with scale.mode '", effective.mode(),
                                      "'; set scale.mode: fixed or remove it"));
   }
   checks.positive("scale.value", scale.has_value(), scale.value());
@@ -202,7 +220,7 @@ void check_convert(const v1::Stage& stage, const FieldChecks& checks) {
     check_ffn(effective.ffn(), checks);
     check_merged_models(effective.ffn(), checks);
     check_router(convert.router(), effective.router().init(), checks);
-    check_scale(convert.scale(), effective.scale().mode(), checks);
+    check_scale(convert.scale(), effective.scale(), checks);
   } else {
     for (const auto& [field, is_set] : {std::pair{"router", convert.has_router()}, {"scale", convert.has_scale()}}) {
       if (!is_set) continue;
@@ -216,7 +234,7 @@ void check_convert(const v1::Stage& stage, const FieldChecks& checks) {
     const FieldChecks within = checks.within("attention");
     check_attention_experts(attention, within);
     check_router(attention.router(), effective.attention().router().init(), within);
-    check_scale(attention.scale(), effective.attention().scale().mode(), within);
+    check_scale(attention.scale(), effective.attention().scale(), within);
   }
   if (convert.has_reconstruction()) {
     if (converts_ffn(convert)) {
