@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "convert/importance.h"
+#include "convert/router_init.h"
 #include "convert/stored_importance.h"
 #include "model/norm.h"
 #include "model/rope.h"
@@ -30,9 +31,10 @@ void CalibrationPass::measure_importance(const DenseSource& model, const std::st
                                          const std::function<void(int64_t)>& progress, Communicator& world) {
   // Groups that have no name are of this conversion alone.
   const bool is_shared = !method.group_tokens || method.groups_name;
-  const ImportanceKey key{.calibration = text_.digest,
-                          .model = model_digest,
-                          .groups = method.groups_name ? method.groups_name(spec_.ffn(), options) : "all"};
+  const ImportanceKey key{
+      .calibration = text_.digest,
+      .model = model_digest,
+      .groups = method.groups_name ? method.groups_name(spec_.ffn(), options) + clustering_name(spec_) : "all"};
   if (is_shared) {
     if (std::optional<std::vector<Importance>> kept = kept_importance(store_, key, config_.num_layers, world)) {
       importance_ = *std::move(kept);

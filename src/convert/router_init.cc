@@ -182,6 +182,14 @@ const std::vector<MethodOption>& clustering_options() {
   return options;
 }
 
+/// Of hidden_clustering, by the spec's settings where that is its init.
+MethodOptions clustering_options_of(const v1::ConvertSpec& spec) {
+  v1::RouterSpec router = spec.router();
+  if (router.init() != "hidden_clustering") router.clear_options();
+  router.set_init("hidden_clustering");
+  return router_init_options(router, spec.preset());
+}
+
 }  // namespace
 
 const Registry<RouterInit>& router_inits() {
@@ -215,10 +223,17 @@ MethodOptions router_init_options(const v1::RouterSpec& router, const std::strin
 }
 
 TokenClustering token_clustering(const v1::ConvertSpec& spec) {
-  v1::RouterSpec router = spec.router();
-  if (router.init() != "hidden_clustering") router.clear_options();
-  router.set_init("hidden_clustering");
-  return clustering_of(router_init_options(router, spec.preset()));
+  return clustering_of(clustering_options_of(spec));
+}
+
+std::string clustering_name(const v1::ConvertSpec& spec) {
+  const MethodOptions options = clustering_options_of(spec);
+  std::string name;
+  for (const MethodOption& option : clustering_options()) {
+    if (options.choice(option.name) != option.fallback)
+      name += concat(" ", option.name, "=", options.choice(option.name));
+  }
+  return name;
 }
 
 RouterWeights router_of_rows(const at::Tensor& rows_ED, RouterGate gate) {

@@ -64,6 +64,10 @@ MethodOptions router_init_options(const v1::RouterSpec& router, const std::strin
 /// is its init, else by their defaults. Numbers of clusters, seed and layer are left to the caller.
 TokenClustering token_clustering(const v1::ConvertSpec& spec);
 
+/// The settings of that clustering which are not the defaults, " jitter=0.1 metric=l2": what is kept of groups is named
+/// by them besides.
+std::string clustering_name(const v1::ConvertSpec& spec);
+
 /// Rows as a router of the gate, whose logits order experts as those of the rows do: B of two layers is the identity;
 /// of a product both matrices are the rows at length 1, and logits are |r silu(r)|.
 RouterWeights router_of_rows(const at::Tensor& rows_ED, RouterGate gate);

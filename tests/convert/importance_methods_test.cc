@@ -335,7 +335,8 @@ TEST(GivenCentroidsTest, AreTheRouter) {
                .seed = 1,
                .scaling = "raw",
                .features = &features,
-               .centroids_ED = centroids},
+               .centroids_ED = centroids,
+               .options = MethodOptions(router_inits().at("hidden_clustering").options, {}, false, "", "")},
               *make_self_communicator())
         .weights.weight_ED;
   };

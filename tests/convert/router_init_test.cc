@@ -300,6 +300,21 @@ TEST(HiddenClusteringTest, OptionsChangeTheClusters) {
   EXPECT_FALSE(at::equal(rows({{"jitter", "0.5"}}), ours));
 }
 
+/// What is kept of groups of tokens is of their clustering.
+TEST(HiddenClusteringTest, SettingsThatAreNotDefaultsNameTheClustering) {
+  v1::ConvertSpec spec;
+  spec.mutable_router()->set_init("hidden_clustering");
+  EXPECT_EQ(clustering_name(spec), "");
+  (*spec.mutable_router()->mutable_options())["jitter"] = "0.5";
+  (*spec.mutable_router()->mutable_options())["metric"] = "cos";
+  EXPECT_EQ(clustering_name(spec), " metric=cos jitter=0.5");
+  EXPECT_EQ(token_clustering(spec).jitter, 0.5);
+  spec.mutable_router()->clear_options();
+  spec.mutable_router()->set_init("zero");
+  (*spec.mutable_router()->mutable_options())["jitter"] = "0.5";
+  EXPECT_EQ(clustering_name(spec), "") << "they are another init's";
+}
+
 TEST(RouterInitOptionsTest, UnknownOnesAndBadValuesAreRefused) {
   const auto refusal = [](const std::string& init, const std::map<std::string, std::string>& given) {
     try {
