@@ -331,7 +331,8 @@ TEST(ValidateTest, FieldsOfTrain) {
           "micro_batch_rows: 0, "
           "micro_steps: 0, learning_rate: 0, learning_rate_floor: 2, warmup_steps: 11, beta1: 1, beta2: -0.1, epsilon: "
           "0, "
-          "weight_decay: -1, clip_norm: -1, balance_loss: -1, balance: biased, balance_scope: token, "
+          "weight_decay: -1, clip_norm: -1, balance_loss: -1, attention_balance_loss: -1, balance: biased, "
+          "balance_scope: token, "
           "selection_bias_rate: 0, z_loss: -1, "
           "frozen_router_steps: 11, validate_every: -1, validation_tokens: 0, "
           "checkpoint_every: -1, keep_checkpoints: 0, long_documents: cut")),
@@ -352,6 +353,7 @@ TEST(ValidateTest, FieldsOfTrain) {
                   "a.yaml:7: stages.t.train.weight_decay: must be at least 0 (-1)",
                   "a.yaml:7: stages.t.train.clip_norm: must be at least 0 (-1)",
                   "a.yaml:7: stages.t.train.balance_loss: must be at least 0 (-1)",
+                  "a.yaml:7: stages.t.train.attention_balance_loss: must be at least 0 (-1)",
                   "a.yaml:7: stages.t.train.balance: unknown value (biased); known: auxiliary, importance_load, "
                   "selection_bias, quantile, constant, none",
                   "a.yaml:7: stages.t.train.balance_scope: unknown value (token); known: micro_batch, sequence, "
@@ -493,6 +495,16 @@ TEST(ValidateTest, AnExportIsAModelForLaterStagesAndItsFieldsAreChecked) {
                           HasSubstr("stages.x.export.dtype: unknown value (float16)"),
                           "a.yaml:7: stages.x.export.max_shard_bytes: must be at least 1 (0)",
                           "a.yaml:7: stages.x.export.pad_experts_to: must be at least 0 (-1)"));
+}
+
+TEST(ValidateTest, RanksOwnWholeExpertsOfAttentionToo) {
+  EXPECT_THAT(problems_of("  - {name: c, convert: {input: dense, attention: {experts: 6, top_k: 2, router: {init: "
+                          "kaiming}, scale: {mode: "
+                          "n_over_k}}}}\n"
+                          "  - {name: t, gang: {ranks: 4, expert_parallel: 4}, train: {input: c.model, steps: 1, data: "
+                          "[{path: a}]}}\n"),
+              ElementsAre("a.yaml:8: stages.t.gang.expert_parallel: expert_parallel 4 does not divide "
+                          "attention.experts 6 (stage 't'); use 1 or 2"));
 }
 
 TEST(ValidateTest, LayoutsThatDoNotDivide) {

@@ -53,6 +53,7 @@ v1::TrainSpec filled_train(const v1::TrainSpec& train) {
 /// stand in every effective spec.
 void check_routers(const v1::TrainSpec& train, const FieldChecks& checks) {
   checks.at_least("balance_loss", train.has_balance_loss(), train.balance_loss(), 0.0);
+  checks.at_least("attention_balance_loss", train.has_attention_balance_loss(), train.attention_balance_loss(), 0.0);
   checks.choice("balance", train.has_balance(), train.balance(), kBalances);
   checks.choice("balance_scope", train.has_balance_scope(), train.balance_scope(),
                 {"micro_batch", "sequence", "global_batch"});
@@ -73,6 +74,8 @@ void check_routers(const v1::TrainSpec& train, const FieldChecks& checks) {
   const bool has_loss = balance == "auxiliary" || balance == "importance_load" || balance == "constant";
   if (!has_loss && train.has_balance_loss() && train.balance_loss() > 0 && train.balance_loss() != kBalanceLoss)
     no_effect("balance_loss", train.balance_loss(), "auxiliary");
+  if (!has_loss && train.attention_balance_loss() > 0)
+    no_effect("attention_balance_loss", train.attention_balance_loss(), "auxiliary");
   if (balance != "auxiliary" && train.has_balance_scope() && train.balance_scope() != "micro_batch")
     no_effect("balance_scope", train.balance_scope(), "auxiliary");
   if (balance != "importance_load" && train.has_load_estimator() && train.load_estimator() != "exact")
