@@ -86,7 +86,7 @@ struct WeightsDescription {
   nlohmann::json config;
   std::map<std::string, std::string> shard_of;  ///< by tensor
   uint64_t total_bytes = 0;
-  std::optional<std::string> dtype;  ///< of all tensors
+  std::string dtype;  ///< of all tensors; where they differ, the least that holds the values of all
 };
 
 /// config.json, and the index where there are several shards.
@@ -94,7 +94,7 @@ void write_description(const fs::path& folder, const WeightsDescription& weights
   nlohmann::json config = weights.config;
   // A hint, but one that transformers follows when asked for the stored type.
   for (const char* key : {"torch_dtype", "dtype"}) {
-    if (weights.dtype && config.contains(key)) config[key] = *weights.dtype;
+    if (config.contains(key)) config[key] = weights.dtype;
   }
   write_file_atomically(folder / "config.json", python_json_text(config, 2) + "\n");
   if (weights.shard_of.empty() || weights.shard_of.begin()->second != kSingleWeights) {
@@ -164,16 +164,15 @@ void ModelDirectoryWriter::write(const std::string& name, const at::Tensor& tens
 
 void ModelDirectoryWriter::write_config(const nlohmann::json& config) {
   finish_shard();
-  const at::ScalarType first = shards_.front().front().dtype;
-  bool is_uniform = true;
-  WeightsDescription weights{.config = config, .shard_of = {}, .total_bytes = bytes_, .dtype = std::nullopt};
+  at::ScalarType dtype = shards_.front().front().dtype;
+  WeightsDescription weights{.config = config, .shard_of = {}, .total_bytes = bytes_, .dtype = {}};
   for (size_t shard = 0; shard < shards_.size(); ++shard) {
     for (const Spec& spec : shards_[shard]) {
       weights.shard_of[spec.name] = file_of(shard);
-      is_uniform = is_uniform && spec.dtype == first;
+      dtype = c10::promoteTypes(dtype, spec.dtype);
     }
   }
-  if (is_uniform) weights.dtype = torch_name(first);
+  weights.dtype = torch_name(dtype);
   write_description(pending_.folder(), weights);
   is_native_ = config.contains("moe");
 }

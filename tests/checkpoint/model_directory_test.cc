@@ -55,6 +55,22 @@ void expect_refused(const fs::path& model, const std::vector<std::string>& words
   }
 }
 
+// Readers that load the stored type go by it: of tensors of several types, no value is rounded.
+TEST(ModelDirectoryTest, TorchDtypeIsTheTypeThatHoldsAllThatIsStored) {
+  const testing::TempDir folder;
+  const auto named = [&](const std::string& name, const std::vector<at::ScalarType>& types) {
+    std::vector<SafetensorsWriter::Spec> specs;
+    for (const at::ScalarType type : types) specs.push_back({concat("t", specs.size()), type, {2}});
+    ModelDirectoryWriter writer(folder / name, "/nowhere", specs);
+    for (const SafetensorsWriter::Spec& spec : specs) writer.write(spec.name, at::ones({2}, spec.dtype));
+    writer.finish(nlohmann::json{{"torch_dtype", "float64"}});
+    return nlohmann::json::parse(read_file(folder / name / "config.json"))["torch_dtype"].get<std::string>();
+  };
+  EXPECT_EQ(named("alike", {at::kBFloat16, at::kBFloat16}), "bfloat16");
+  EXPECT_EQ(named("wider", {at::kBFloat16, at::kFloat, at::kBFloat16}), "float32");
+  EXPECT_EQ(named("neither", {at::kBFloat16, at::kHalf}), "float32");
+}
+
 TEST(ModelDirectoryTest, ShardsOfSeveralRanksHoldTheSameModelAsOneFile) {
   const testing::TempDir folder;
   write_tiny(folder / "one", 1);

@@ -84,6 +84,44 @@ TEST(PipelineFlowTest, FromSubmitToSuccessThroughEveryStage) {
   EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
 }
 
+// Each model of a list is waited for, leased and a parent.
+TEST(PipelineFlowTest, AMergeWaitsForAllItsModelsAndIsMadeOfThem) {
+  CoordinatorFixture fixture;
+  fixture.register_gang("g");
+  v1::PipelineSpec spec = testing::fork("merge");
+  spec.mutable_stages()->DeleteSubrange(2, 1);
+  v1::Stage& stage = *spec.add_stages();
+  stage.set_name("merge");
+  v1::ConvertSpec& convert = *stage.mutable_convert();
+  convert.set_input("a.model");
+  convert.mutable_ffn()->set_method("merge");
+  convert.mutable_ffn()->set_top_k(1);
+  for (const char* other : {"b.model", "./third"}) convert.mutable_ffn()->add_others(other);
+  convert.mutable_scale()->set_mode("fixed");
+  convert.mutable_scale()->set_value(1);
+  const std::string id = fixture.submit(spec);
+  run_stage(fixture, id + "-a");
+  EXPECT_THAT(fixture.job(id + "-merge").pending_explanation(), HasSubstr("waits for stage 'b'"));
+  run_stage(fixture, id + "-b");
+
+  const v1::Lease lease = fixture.must_acquire("g");
+  EXPECT_EQ(lease.models().at("a.model").path(), id + "-a/output-t0001");
+  EXPECT_EQ(lease.models().at("b.model").path(), id + "-b/output-t0001");
+  EXPECT_TRUE(lease.models().at("b.model").is_output());
+  EXPECT_EQ(lease.stage().convert().ffn().experts(), 3);
+  ASSERT_TRUE(fixture.heartbeat("g", lease).ok());
+  ASSERT_TRUE(fixture.complete("g", lease).ok());
+  v1::ListRequest list;
+  list.set_pipeline_id(id);
+  const auto found_artifacts = fixture.coordinator().list_artifacts(list);
+  for (const v1::Artifact& artifact : found_artifacts->artifacts()) {
+    if (artifact.id() != id + "-merge/output-t0001") continue;
+    EXPECT_THAT(artifact.parents(), ElementsAre(id + "-a/output-t0001", id + "-b/output-t0001", "./third"));
+    return;
+  }
+  FAIL() << "the merge left no artifact";
+}
+
 TEST(PipelineFlowTest, AHeldGateWaitsForAPerson) {
   for (const bool approve : {true, false}) {
     CoordinatorFixture fixture;

@@ -238,6 +238,42 @@ TEST_F(RunTest, AJobFileIsAPipelineOfOneStage) {
   EXPECT_TRUE(fs::exists(out_ / "just-evaluate/output-t0001"));
 }
 
+// Two inputs and a stage's model as experts; each is told apart by what it holds, and the merge by all of them.
+TEST_F(RunTest, AMergeOfInputsAndOfAStagesModelNamesItsParents) {
+  const std::string root = MOE_SOURCE_DIR, dense = root + "/examples/base-7m";
+  fs::copy(dense, folder_ / "copy");
+  const std::string stages =
+      "apiVersion: moe/v1\nkind: Pipeline\nname: small\ninputs: {dense: {path: " + dense +
+      "}, copy: {path: " + (folder_ / "copy").string() +
+      "}}\nstages:\n"
+      "  - name: maths\n"
+      "    train: {input: dense, steps: 2, sequence_length: 64, micro_batch_rows: 2,\n"
+      "            data: [{path: " +
+      root +
+      "/examples/data/maths.train.jsonl, max_documents: 20}]}\n"
+      "  - name: merge\n"
+      "    convert:\n"
+      "      input: dense\n"
+      "      ffn: {method: merge, others: [copy, maths.model], top_k: 2, options: {router: hidden_avg},\n"
+      "            prompts: [{positive: [Once upon a time]}, {positive: [The weather is fine]},\n"
+      "                      {positive: ['2 + 3 = 5'], negative: [Once upon a time]}]}\n"
+      "      router: {topk_norm: renorm}\n"
+      "      scale: {mode: fixed, value: 1}\n"
+      "  - {name: look, analyze: {input: merge.model}}\n";
+  const testing::ProcessResult result = run(stages, {}, 2);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json conversion = json::parse(read_file(out_ / "merge/output-t0001/conversion.json"));
+  EXPECT_EQ(conversion["experts"], 3);
+  ASSERT_EQ(conversion["others"].size(), 2U);
+  EXPECT_EQ(conversion["source"]["path"], dense);
+  EXPECT_EQ(conversion["others"][0]["path"], (folder_ / "copy").string());
+  EXPECT_EQ(conversion["others"][0]["digest"], conversion["source"]["digest"]) << "a copy holds the same";
+  EXPECT_EQ(conversion["others"][1]["path"], (out_ / "maths/output-t0001").string());
+  EXPECT_NE(conversion["others"][1]["digest"], conversion["source"]["digest"]);
+  ASSERT_EQ(run(stages, {}, 2).exit_code, 0);
+  EXPECT_FALSE(fs::exists(out_ / "merge/output-t0002")) << "nothing is done twice";
+}
+
 // A kind that makes no model: its JSON is what is left, and what the run ends with.
 TEST_F(RunTest, AnAnalysisLeavesItsJsonAndNumbersForGates) {
   const std::string root = MOE_SOURCE_DIR;
