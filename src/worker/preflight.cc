@@ -75,6 +75,8 @@ v1::Refusal preflight(const v1::Lease& lease, const fs::path& data_root, int ran
                                         " ranks of this gang"));
   }
   const std::map<std::string, fs::path> known = model_paths(lease, data_root);
+  const JobKind* kind = kind_of(lease.stage());
+  const bool is_model_made = kind != nullptr && is_model(kind->leaves);
   uintmax_t model_bytes = 0;
   for (const StageInput& input : inputs_of(lease.stage())) {
     if (!input.is_model) {
@@ -86,7 +88,8 @@ v1::Refusal preflight(const v1::Lease& lease, const fs::path& data_root, int ran
     const auto model = known.find(input.value);
     const fs::path folder = model == known.end() ? fs::path(input.value) : model->second;
     if (is_readable(folder / "config.json")) {
-      model_bytes = std::max(model_bytes, bytes_below(folder));
+      const uintmax_t bytes = bytes_below(folder);
+      model_bytes = is_model_made ? model_bytes + bytes : std::max(model_bytes, bytes);
     } else {
       refuse(v1::REFUSAL_KIND_INPUTS, concat("model '", input.value, "': ", folder.string(),
                                              " is not a model directory: config.json is missing", here));
@@ -100,7 +103,6 @@ v1::Refusal preflight(const v1::Lease& lease, const fs::path& data_root, int ran
     return found;
   }
   const fs::space_info room = fs::space(data_root, error);
-  const JobKind* kind = kind_of(lease.stage());
   const auto wanted = static_cast<uintmax_t>(static_cast<double>(model_bytes) * (kind == nullptr ? 0 : kind->room));
   if (!error && room.available < wanted) {
     refuse(v1::REFUSAL_KIND_ROOM,

@@ -75,7 +75,7 @@ struct JobKind {
   std::function<void(const v1::Stage& before, const v1::Stage& now, std::vector<FieldChange>& found)> judge = {};
   /// Its work is optimizer steps: a line of metrics.jsonl and a point of the loss curve each, kept by checkpoints.
   bool has_steps = false;
-  /// Room that its results need, as a multiple of the largest model that it reads.
+  /// Room that its results need, as a multiple of the models that it makes one of, or of the largest that it measures.
   double room = 2;
 };
 
