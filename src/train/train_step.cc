@@ -80,6 +80,58 @@ class StepBalance {
   int64_t counted_tokens_ = 0;
 };
 
+/// What routers add to a step's loss, micro-batch by micro-batch: their balance losses, those of FFNs and of attention
+/// apart, and the z-loss of all. Collective.
+class RouterLosses {
+ public:
+  /// `like`: on the model's device.
+  RouterLosses(const StepOptions& options, const ModelConfig& config, Communicator& world, const at::Tensor& like)
+      : options_(options), shares_(at::zeros({3}, like.options().dtype(at::kDouble).requires_grad(false))) {
+    if (!config.moe) return;
+    ffn_.emplace(options, config.moe->num_experts, config.moe->top_k, "", world);
+    if (!config.moe->attention) return;
+    const AttentionExperts& experts = *config.moe->attention;
+    attention_.emplace(options, experts.num_routed(), experts.top_k, "attention's ", world);
+  }
+
+  /// As StepBalance::add; what is trained on is added to `loss`.
+  void add_to(at::Tensor& loss, const DecoderOutput& out, const std::vector<int64_t>& cu_seqlens, int64_t tokens,
+              int64_t step_tokens) {
+    const auto add_balance = [&](StepBalance& balance, const std::vector<RouterStats>& routers, double coefficient,
+                                 int64_t share) {
+      const at::Tensor added = balance.add(routers, cu_seqlens, tokens, step_tokens);
+      shares_[share] += added.detach().to(at::kDouble);
+      if (coefficient != 0) loss = loss + coefficient * added;
+    };
+    if (!out.router.empty()) add_balance(*ffn_, out.router, options_.balance_loss, 0);
+    if (!out.attention_router.empty())
+      add_balance(*attention_, out.attention_router, options_.attention_balance_loss, 1);
+    std::vector<RouterStats> routers = out.router;
+    routers.insert(routers.end(), out.attention_router.begin(), out.attention_router.end());
+    if (routers.empty() || options_.z_loss == 0) return;
+    const at::Tensor z_loss = router_z_loss(routers, step_tokens);
+    shares_[2] += z_loss.detach().to(at::kDouble);
+    loss = loss + options_.z_loss * z_loss;
+  }
+
+  /// This rank's shares of the balance loss, that of attention and the z-loss, without coefficients. [3] double
+  const at::Tensor& shares() const { return shares_; }
+
+  /// `sums`: of the shares over all ranks.
+  void tell(const double* sums, const ModelConfig& config, StepOutcome& outcome) const {
+    outcome.balance_loss = sums[0];
+    outcome.attention_balance_loss = sums[1];
+    outcome.z_loss = sums[2];
+    if (ffn_) outcome.expert_load = load_by_layer(config, ffn_->load());
+    if (attention_) outcome.attention_expert_load = attention_load_by_layer(config, attention_->load());
+  }
+
+ private:
+  const StepOptions& options_;
+  at::Tensor shares_;
+  std::optional<StepBalance> ffn_, attention_;
+};
+
 }  // namespace
 
 StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mesh& mesh, DataLoader& loader,
@@ -91,15 +143,11 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
   StepOutcome outcome;
   outcome.tokens = loader.tokens(first_row, rows * options.micro_steps);
   const ModelConfig& config = decoder.config();
-  std::optional<StepBalance> ffn, attention;
-  if (config.moe) ffn.emplace(options, config.moe->num_experts, config.moe->top_k, "", mesh.world());
-  if (config.moe && config.moe->attention) {
-    const AttentionExperts& experts = *config.moe->attention;
-    attention.emplace(options, experts.num_routed(), experts.top_k, "attention's ", mesh.world());
-  }
-  // This rank's shares of the loss, the balance losses and the z-loss, summed over the ranks at the end. On the model's
-  // device, as all that a step measures: nothing of it is read before the last backward is on its way.
-  at::Tensor shares = at::zeros({4}, decoder.parameters().front().value.options().dtype(at::kDouble));
+  // This rank's share of the loss, which is summed over the ranks at the end with those of the routers' losses. On the
+  // model's device, as all that a step measures: nothing of it is read before the last backward is on its way.
+  const at::Tensor& like = decoder.parameters().front().value;
+  at::Tensor loss_share = at::zeros({1}, like.options().dtype(at::kDouble));
+  RouterLosses routers(options, config, mesh.world(), like);
   LayerStatistics statistics;
   const bool keeps_routing = options.reads_each_token || options.z_loss != 0 ||
                              options.balance_form == BalanceForm::kImportanceLoad ||
@@ -114,39 +162,21 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
         decoder.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher,
                         {.statistics = &statistics, .keeps_routing = keeps_routing, .noise = noise});
     at::Tensor loss = decoder.token_losses(out.hidden_TD, batch.labels_T).sum() / targets;
-    shares[0] += loss.detach().to(at::kDouble);
-    const auto add_balance = [&](StepBalance& balance, const std::vector<RouterStats>& routers, double coefficient,
-                                 int64_t share_of) {
-      const at::Tensor added = balance.add(routers, batch.cu_seqlens, loader.tokens(first, rows), outcome.tokens);
-      shares[share_of] += added.detach().to(at::kDouble);
-      if (coefficient != 0) loss = loss + coefficient * added;
-    };
-    if (!out.router.empty()) add_balance(*ffn, out.router, options.balance_loss, 1);
-    if (!out.attention_router.empty()) add_balance(*attention, out.attention_router, options.attention_balance_loss, 3);
-    std::vector<RouterStats> routers = out.router;
-    routers.insert(routers.end(), out.attention_router.begin(), out.attention_router.end());
-    if (!routers.empty() && options.z_loss != 0) {
-      const at::Tensor z_loss = router_z_loss(routers, outcome.tokens);
-      shares[2] += z_loss.detach().to(at::kDouble);
-      loss = loss + options.z_loss * z_loss;
-    }
+    loss_share += loss.detach().to(at::kDouble);
+    routers.add_to(loss, out, batch.cu_seqlens, loader.tokens(first, rows), outcome.tokens);
     if (!out.router.empty() && options.on_routing) options.on_routing(out.router);
     if (!out.attention_router.empty() && options.on_attention_routing)
       options.on_attention_routing(out.attention_router);
     loss.backward();
   }
   const at::Tensor measured_N2 = statistics.totals();
-  at::Tensor sums = at::cat({shares, measured_N2.flatten()});
+  at::Tensor sums = at::cat({loss_share, routers.shares(), measured_N2.flatten()});
   mesh.world().all_reduce_sum(sums, "step losses");
   // The reads of a step, for its record: these, and the expert counts.
   const at::Tensor read = sums.cpu();
   outcome.loss = read.const_data_ptr<double>()[0];
-  outcome.balance_loss = read.const_data_ptr<double>()[1];
-  outcome.z_loss = read.const_data_ptr<double>()[2];
-  outcome.attention_balance_loss = read.const_data_ptr<double>()[3];
-  if (ffn) outcome.expert_load = load_by_layer(config, ffn->load());
-  if (attention) outcome.attention_expert_load = attention_load_by_layer(config, attention->load());
-  outcome.layers = statistics.means(read.slice(0, shares.numel()).view_as(measured_N2));
+  routers.tell(read.const_data_ptr<double>() + 1, config, outcome);
+  outcome.layers = statistics.means(read.slice(0, 1 + routers.shares().numel()).view_as(measured_N2));
   return outcome;
 }
 
