@@ -9,6 +9,7 @@
 #include "convert/conversion_methods.h"
 #include "convert/converter.h"
 #include "convert/fixture_methods.h"
+#include "testing/run_ranks.h"
 #include "testing/tiny_model.h"
 
 namespace moe::testing {
@@ -159,6 +160,18 @@ at::Tensor logits_of(const fs::path& model, const TokenBatch& batch, at::ScalarT
   const Decoder decoder = load_decoder(directory, dtype, all_experts(directory.config()));
   LocalDispatcher dispatcher;
   return decoder.logits(decoder.forward(batch, dispatcher).hidden_TD);
+}
+
+void ConversionTest::expect_same_files_at_any_ranks(const v1::ConvertSpec& spec, const std::vector<std::string>& files,
+                                                    const std::string& name) const {
+  const auto output = [&](int ranks) { return folder_ / name / concat(ranks); };
+  fs::create_directory(folder_ / name);
+  for (const int ranks : {1, 2, 4}) {
+    run_ranks(ranks, [&](Communicator& world) { convert(spec, /*seed=*/1, dense(), output(ranks), world); });
+    for (const std::string& file : files)
+      EXPECT_EQ(read_file(output(ranks) / file), read_file(output(1) / file))
+          << name << ": " << ranks << " ranks, " << file;
+  }
 }
 
 ConversionTest::ConversionTest(const std::string& kind) {

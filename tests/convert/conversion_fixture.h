@@ -68,6 +68,10 @@ class ConversionTest : public ::testing::Test {
   std::filesystem::path ids() const { return folder_ / "ids.jsonl"; }
   std::filesystem::path out() const { return folder_ / "out"; }
 
+  /// Converts the dense model on 1, 2 and 4 ranks, below `name`: these files are the same bytes.
+  void expect_same_files_at_any_ranks(const v1::ConvertSpec& spec, const std::vector<std::string>& files,
+                                      const std::string& name = "ranks") const;
+
   TempDir folder_;
 };
 

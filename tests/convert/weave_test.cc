@@ -195,13 +195,7 @@ TEST_F(WeaveConversionTest, RanksDoNotChangeAByte) {
   v1::ConvertSpec spec = testing::convert_spec("weave", 4, 2, ids());
   spec.mutable_ffn()->set_shared_experts(2);
   spec.mutable_calibration()->set_tokens(250);
-  testing::convert(spec, 1, dense(), out());
-  for (const int ranks : {2, 4}) {
-    const std::filesystem::path output = folder_ / concat("ranks", ranks);
-    testing::run_ranks(ranks, [&](Communicator& world) { testing::convert(spec, 1, dense(), output, world); });
-    for (const char* file : {"model.safetensors", "conversion.safetensors"})
-      EXPECT_EQ(read_file(output / file), read_file(out() / file)) << ranks << file;
-  }
+  expect_same_files_at_any_ranks(spec, {"model.safetensors", "conversion.safetensors"});
 }
 
 TEST_F(WeaveConversionTest, Refusals) {
