@@ -93,6 +93,10 @@ MUTATIONS = [
     Mutation("calibration-holds-a-layer-more", "src/convert/layer_fit.cc", "dense.down_bias = weights.output_bias = at::Tensor();",
              "dense.down_bias = weights.output_bias = at::Tensor();\n  dense.gate = dense.gate.clone();\n  dense.up = dense.up.clone();\n  dense.down = dense.down.clone();",
              "moe_convert_memory_tests", "MemoryTest.Calibration*", "a layer in float and its experts, not three"),
+    Mutation("alignment-scales-the-bias", "src/convert/channel_alignment.cc", "bias_D.defined() ? converted.mean_D - bias_D.to(at::kDouble) : converted.mean_D",
+             "converted.mean_D", "moe_convert_tests", "ChannelAlignmentTest.*", "a bias that is there is not scaled"),
+    Mutation("reconstruction-takes-what-is-damaged", "src/convert/reconstruction.cc", "digest->second == digest_of(file))", "!digest_of(file).empty())",
+             "moe_train_tests", "*ReconstructionTest.UsesOnly*", "a damaged layer is trained again"),
     # Ranks that read other files.
     Mutation("ranks-convert-other-models", "src/convert/converter.cc", 'require_same_files(world, "before the conversion", digests);', "",
              "moe_worker_tests moe-worker", "UnlikeRanksTest.TheModelIsNamedBeforeItIsConverted", "ranks convert one model"),
