@@ -115,13 +115,23 @@ TEST(TensorNameTest, FollowsTheIdAndTheFamily) {
   EXPECT_EQ(tensor_name(phi, {TensorPart::kOutputBias, 1, kNoExpert, true}), "model.layers.1.mlp.output_bias");
   EXPECT_EQ(tensor_name(llama, {TensorPart::kSelectionBias, 0}), "model.layers.0.mlp.router.selection_bias");
   EXPECT_EQ(tensor_name(phi, {TensorPart::kRouterGain, 1}), "model.layers.1.mlp.router.gain");
-  EXPECT_THROW(tensor_name(llama, {TensorPart::kQuery, 0, 1}), Internal) << "experts of attention have no names yet";
+  EXPECT_EQ(tensor_name(llama, {TensorPart::kQuery, 0, 1}), "model.layers.0.self_attn.experts.1.q_proj.weight");
+  EXPECT_EQ(tensor_name(phi, {TensorPart::kAttentionOut, 1, 2}), "model.layers.1.self_attn.experts.2.o_proj.weight");
+  EXPECT_EQ(tensor_name(phi, TensorId{TensorPart::kQueryKeyValue, 0, kStack}.bias()),
+            "model.layers.0.self_attn.experts.qkv_proj_bias");
+  EXPECT_EQ(tensor_name(llama, TensorId(TensorPart::kRouter, 1).of_attention()),
+            "model.layers.1.self_attn.router.weight");
+  EXPECT_EQ(tensor_name(llama, TensorId(TensorPart::kSelectionBias, 1).of_attention()),
+            "model.layers.1.self_attn.router.selection_bias");
+  EXPECT_THROW(tensor_name(llama, {TensorPart::kRouter, 0, 1}), Internal) << "an expert has no router";
 }
 
 // Whatever the ranks own, together their parameters hold every logical tensor once, with its shape.
 class LogicalViewsOfTest : public ::testing::TestWithParam<const char*> {
  protected:
-  static ModelConfig config() { return tiny_moe_config(4, 2, 12, 8, GetParam()); }
+  static ModelConfig config() {
+    return testing::with_attention_experts(tiny_moe_config(4, 2, 12, 8, GetParam()), 4, 2);
+  }
 };
 INSTANTIATE_TEST_SUITE_P(Kinds, LogicalViewsOfTest, ::testing::ValuesIn(testing::kTinyKinds),
                          [](const auto& test) { return std::string(test.param); });
@@ -143,7 +153,7 @@ TEST_P(LogicalViewsOfTest, RanksTogetherHoldEveryTensorOnce) {
   const ModelConfig config = LogicalViewsOfTest::config();
   std::map<std::string, std::vector<int64_t>> experts, others;
   for (const ExpertRange range : {ExpertRange{0, 1}, ExpertRange{1, 3}}) {
-    const Decoder decoder(config, at::kFloat, {range});
+    const Decoder decoder(config, at::kFloat, {range, range});
     for (const Parameter& parameter : decoder.parameters()) {
       for (const LogicalView& logical : logical_views(parameter, parameter.value)) {
         auto& where = parameter.is_expert ? experts : others;
@@ -178,7 +188,7 @@ TEST(LogicalViewsTest, ViewsWriteThroughToTheStackedTensors) {
 
 // Every bias of an expert is a row range of one stacked tensor, beside the matrices.
 TEST_P(LogicalViewsOfTest, ViewsOfExpertsCoverTheStacksExactly) {
-  Decoder decoder(config(), at::kFloat, {1, 2});
+  Decoder decoder(config(), at::kFloat, {{1, 2}, {1, 2}});
   for (Parameter& parameter : decoder.parameters()) {
     if (!parameter.is_expert) continue;
     parameter.value.zero_();
