@@ -15,7 +15,6 @@
 #include <vector>
 
 #include "common/error.h"
-#include "common/file_io.h"
 #include "common/rng.h"
 #include "convert/conversion_fixture.h"
 #include "convert/planned_by.h"

@@ -81,6 +81,10 @@ void give_needed_text(v1::ConvertSpec& spec, const fs::path& calibration) {
     add_calibration(spec, calibration);
 }
 
+bool writes_neurons(const std::string& method) {
+  return !conversion_methods().at(method).has_others;
+}
+
 std::string no_partition_of(const std::string& method, const ModelConfig& config) {
   const ConversionMethod& row = conversion_methods().at(method);
   if (!row.is_partition) return method + " makes no partition";

@@ -31,6 +31,8 @@ v1::ConvertSpec method_spec(const std::string& method, int units, int top_k,
 
 /// Calibration text for a method that cannot do without.
 void give_needed_text(v1::ConvertSpec& spec, const std::filesystem::path& calibration);
+/// Whether experts are neurons of the model, whose numbers conversion.safetensors holds.
+bool writes_neurons(const std::string& method);
 /// Why a test of partitions has nothing to test: the method makes none, or does not apply. Empty if there is.
 std::string no_partition_of(const std::string& method, const ModelConfig& config);
 /// Lets all experts count alike, by a router of zeros or, where the method brings its own, weights of 1, at the scale

@@ -80,6 +80,7 @@ TEST_P(EveryMethodTest, PlansAreWhatTheMethodSays) {
                                         .experts = spec.ffn().experts(),
                                         .neurons = size.width,
                                         .hidden_size = 4,
+                                        .models = 1 + spec.ffn().others_size(),
                                         .has_router = method().has_router,
                                         .is_partition = makes_partition(method(), spec.ffn())}))
           << size.width << " / " << size.experts;
@@ -139,6 +140,7 @@ TEST(ConversionMethodsTest, PartitionsByImportance) {
 
 TEST_P(EveryMethodTest, SameInputsSamePlan) {
   if (!needs_nothing()) GTEST_SKIP() << GetParam() << " looks at weights or text";
+  if (!testing::writes_neurons(GetParam())) GTEST_SKIP() << GetParam() << " takes more than neurons of the model";
   EXPECT_EQ(neurons_of(plan(GetParam(), {8640, 16}, 3, 77)), neurons_of(plan(GetParam(), {8640, 16}, 3, 77)));
 }
 
@@ -153,6 +155,7 @@ TEST(ConversionMethodsTest, SizesThatTestsGive) {
   EXPECT_EQ(sizes("residual"), "7 + 1, top 2, 0");
   EXPECT_EQ(sizes("sharing_inter"), "7 + 1, top 2, 0");
   EXPECT_EQ(sizes("pruned_random"), "1 + 0, top 1, 6");
+  EXPECT_EQ(sizes("merge"), "8 + 0, top 2, 0");
   EXPECT_FALSE(testing::sizes_of("residual", 48, 1, 1).has_value());
 }
 

@@ -113,9 +113,12 @@ TEST_P(EveryMixedConversionTest, LayersThatAreNotNamedAreTheSource) {
     EXPECT_EQ(converted.config().moe->mixture_layers(), choice.mixtures);
     EXPECT_EQ(converted.config().moe->dense_layers(), choice.dense);
     std::set<std::string> indices, expected;
-    const SafetensorsFile file(output / "conversion.safetensors");
-    for (const SafetensorsEntry& entry : file.header().entries) indices.insert(entry.name);
+    if (fs::exists(output / "conversion.safetensors")) {
+      const SafetensorsFile file(output / "conversion.safetensors");
+      for (const SafetensorsEntry& entry : file.header().entries) indices.insert(entry.name);
+    }
     for (const int64_t layer : choice.mixtures) {
+      if (!testing::writes_neurons(method())) continue;
       expected.insert(concat("model.layers.", layer, ".mlp.experts.neurons"));
       if (spec.ffn().shared_experts() > 0)
         expected.insert(concat("model.layers.", layer, ".mlp.shared_expert.neurons"));
@@ -164,7 +167,9 @@ TEST_P(EveryMixedConversionTest, RanksDoNotChangeTheResult) {
       }
     });
     const ModelDirectory actual(output);
-    EXPECT_EQ(read_file(output / "conversion.safetensors"), read_file(folder_ / "one" / "conversion.safetensors"));
+    if (testing::writes_neurons(method())) {
+      EXPECT_EQ(read_file(output / "conversion.safetensors"), read_file(folder_ / "one" / "conversion.safetensors"));
+    }
     for (const TensorSpec& tensor : logical_tensor_specs(expected.config())) {
       EXPECT_TRUE(testing::near(actual.tensor(tensor.name), expected.tensor(tensor.name),
                                 tensor.name.find("router") != std::string::npos ? 1e-6 : 0))
