@@ -27,8 +27,9 @@ namespace {
 
 using nlohmann::json;
 
-/// Whether they follow from config and spec.
+/// Whether those of all experts follow from config and spec.
 bool has_known_widths(const Conversion& conversion) {
+  if (!conversion.spec.has_ffn()) return true;
   const ConversionMethod& method = conversion.method;
   return method.widths && !method.widths(conversion.source.config(), conversion.spec).experts.empty();
 }
