@@ -188,16 +188,6 @@ class StageChecker {
                            known.empty() ? "" : concat("; it produces: ", comma_separated(known))));
   }
 
-  // Experts that the attention of a stage's model has per layer, or 0 where it has none or comes from outside.
-  int attention_experts_of(int i) const {
-    const v1::Stage& stage = spec_.stages(i);
-    if (stage.has_convert()) return stage.convert().attention().experts();
-    const std::vector<std::string> models = model_references(stage);
-    const std::string input = models.empty() ? "" : models.front();
-    const auto source = index_.find(input.substr(0, std::min(input.size(), input.rfind('.'))));
-    return source == index_.end() || source->second >= i ? 0 : attention_experts_of(source->second);
-  }
-
   // Experts that the model of a stage has per layer, or 0 where it comes from outside.
   int experts_of(int i) const {
     const v1::Stage& stage = spec_.stages(i);
@@ -232,11 +222,6 @@ class StageChecker {
     if (const int experts = experts_of(i); experts > 0 && experts % ep != 0) {
       sink_.add(where, concat("expert_parallel ", ep, " does not divide experts ", experts, of_stage, "; use ",
                               divisors(experts, gang.ranks())));
-    }
-    const bool is_spread = !spec_.stages(i).has_convert();  // a conversion holds a layer at a time
-    if (const int experts = attention_experts_of(i); is_spread && experts > 0 && experts % ep != 0) {
-      sink_.add(where, concat("expert_parallel ", ep, " does not divide attention.experts ", experts, of_stage,
-                              "; use ", divisors(experts, gang.ranks())));
     }
   }
 

@@ -497,16 +497,6 @@ TEST(ValidateTest, AnExportIsAModelForLaterStagesAndItsFieldsAreChecked) {
                           "a.yaml:7: stages.x.export.pad_experts_to: must be at least 0 (-1)"));
 }
 
-TEST(ValidateTest, RanksOwnWholeExpertsOfAttentionToo) {
-  EXPECT_THAT(problems_of("  - {name: c, convert: {input: dense, attention: {experts: 6, top_k: 2, router: {init: "
-                          "kaiming}, scale: {mode: "
-                          "n_over_k}}}}\n"
-                          "  - {name: t, gang: {ranks: 4, expert_parallel: 4}, train: {input: c.model, steps: 1, data: "
-                          "[{path: a}]}}\n"),
-              ElementsAre("a.yaml:8: stages.t.gang.expert_parallel: expert_parallel 4 does not divide "
-                          "attention.experts 6 (stage 't'); use 1 or 2"));
-}
-
 TEST(ValidateTest, LayoutsThatDoNotDivide) {
   EXPECT_THAT(
       problems_of(std::string(kConvert) +
