@@ -15,9 +15,9 @@ namespace {
 /// A tiny mixture with random weights, scored and continued; the reference is a full forward pass for every token.
 class GeneratorTest : public ::testing::Test {
  protected:
-  static LoadedModel tiny() {
+  static LoadedModel tiny(const ModelConfig& config = testing::tiny_moe_config(4, 2, 12)) {
     const testing::TempDir folder;
-    testing::write_tiny_model(folder / "moe", testing::tiny_moe_config(4, 2, 12), 5, at::kFloat);
+    testing::write_tiny_model(folder / "moe", config, 5, at::kFloat);
     return load_model(open_model(folder / "moe"));
   }
   /// Log-probabilities of what follows `ids`, in double. [V]
@@ -38,6 +38,17 @@ TEST_F(GeneratorTest, GreedyTokensAreTheMostLikelyOnes) {
   EXPECT_EQ(heard, made);
   for (const int32_t id : made) {
     EXPECT_EQ(id, next_log_p(ids).argmax().item<int64_t>());
+    ids.push_back(id);
+  }
+}
+
+TEST_F(GeneratorTest, AttentionExpertsContinueWhatTheyScore) {
+  const LoadedModel model = tiny(testing::with_attention_experts(testing::tiny_config(), 4, 2));
+  std::vector<int64_t> ids(prompt_.begin(), prompt_.end());
+  const std::vector<int32_t> made = generate(model, prompt_, {.max_tokens = 12});
+  ASSERT_EQ(made.size(), 12U);
+  for (const int32_t id : made) {
+    EXPECT_EQ(id, sequence_logits(model, at::tensor(ids, at::kLong)).select(0, -1).argmax().item<int64_t>());
     ids.push_back(id);
   }
 }

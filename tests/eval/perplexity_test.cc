@@ -114,6 +114,20 @@ TEST_F(PerplexityTest, LoadCountsEveryTokenTopKTimesInEveryLayer) {
   EXPECT_TRUE(measure(testing::tiny_config(), 2, 1).expert_load.empty());
 }
 
+TEST_F(PerplexityTest, LoadOfAttentionsExpertsIsToldApart) {
+  const ModelConfig config = testing::with_attention_experts(testing::tiny_config(), 4, 2, 1);
+  const TokenReport single = measure(config, 1, 1), spread = measure(config, 4, 4);
+  EXPECT_TRUE(single.expert_load.empty()) << "its FFNs are dense";
+  ASSERT_EQ(single.attention_expert_load.size(), 2U);
+  for (const auto& layer : single.attention_expert_load) {
+    ASSERT_EQ(layer.size(), 3U) << "without the one that is always on";
+    EXPECT_EQ(layer[0] + layer[1] + layer[2], 2 * single.total().tokens);
+  }
+  EXPECT_EQ(spread.attention_expert_load, single.attention_expert_load);
+  EXPECT_NEAR(spread.total().sum / single.total().sum, 1, 1e-12);
+  EXPECT_TRUE(measure(kMoe, 1, 1).attention_expert_load.empty());
+}
+
 TEST_F(PerplexityTest, MaxTokensTakesTheFirstRowsOfEachFile) {
   const TokenReport all = measure(kMoe, 1, 1), some = measure(kMoe, 1, 1, 100);
   EXPECT_LT(some.domains.at("a").tokens, all.domains.at("a").tokens);
