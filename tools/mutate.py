@@ -62,6 +62,18 @@ MUTATIONS = [
              "each sequence continues its own"),
     Mutation("masks-of-the-first-layer", "src/model/layer.cc", "if (mask.defined())", "if (mask.defined() && layer == 0)", "moe_model_tests",
              "Kinds/LayerTest.*Mask*", "every layer has a mask of its own"),
+    # Attention as experts.
+    Mutation("sequences-of-an-expert-are-one", "src/model/moe/sequence_segments.cc", "while (row < end && sequence[row] == sequence[first]) ++row;",
+             "row = end;", "moe_model_tests", "SplitRatios/AttentionExpertsTest.Sparse*", "no sequence sees another's tokens in an expert"),
+    Mutation("sequences-of-ranks-are-one", "src/parallel/all_to_all_dispatcher.cc", "sequences_T + group.rank() * kMostSequences", "sequences_T + 0 * kMostSequences",
+             "moe_parallel_tests", "SequenceDispatchTest.*", "sequences of two ranks are two"),
+    Mutation("always-on-experts-are-scaled", "src/model/attention_experts.cc", "at::ones(first.sizes(), slots.weights_TS.options())",
+             "at::ones(first.sizes(), slots.weights_TS.options()) * options.output_scale", "moe_model_tests", "SplitRatios/AttentionExpertsTest.Sparse*",
+             "what every token uses has weight 1"),
+    Mutation("experts-share-a-cache", "src/model/attention_experts.cc", "&cache.experts[expert]", "&cache.experts[0]", "moe_model_tests", "AttentionDecoderTest.Cached*",
+             "each expert has the keys of its own tokens"),
+    Mutation("attention-balanced-as-ffns", "src/train/recipes/language_model.cc", "options.attention_balance_loss = spec_.attention_balance_loss();",
+             "options.attention_balance_loss = options.balance_loss;", "moe_train_tests", "AttentionTrainingTest.TellsLoad*", "attention's routers have a coefficient of their own"),
     # Optimizer and gradients.
     Mutation("norms-decay", "src/train/optimizer.cc", "decays ? options_.weight_decay * group.weight_decay_factor : 0.0", "options_.weight_decay * group.weight_decay_factor", "moe_peer_logits_tests",
              "TrainStepPeerTest.*", "the whole step against PyTorch"),
