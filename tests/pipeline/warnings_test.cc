@@ -120,16 +120,16 @@ TEST(WarningsTest, ScoresAndTheFormatsThatHaveThem) {
 
 TEST(WarningsTest, WeightsOfOneExportAsGraniteInFloat32) {
   const std::string granite = "granitemoeshared, dtype: float32";
-  EXPECT_THAT(export_warned(", topk_norm: unit", "auxiliary", granite, 3), IsEmpty());
-  EXPECT_THAT(export_warned(", topk_norm: unit", "auxiliary", "auto, dtype: float32", 3), IsEmpty());
-  EXPECT_THAT(export_warned(", topk_norm: unit", "auxiliary", "auto, dtype: bfloat16", 2), IsEmpty());
+  EXPECT_THAT(export_warned(", topk_norm: straight_through", "auxiliary", granite, 3), IsEmpty());
+  EXPECT_THAT(export_warned(", topk_norm: straight_through", "auxiliary", "auto, dtype: float32", 3), IsEmpty());
+  EXPECT_THAT(export_warned(", topk_norm: straight_through", "auxiliary", "auto, dtype: bfloat16", 2), IsEmpty());
   EXPECT_THAT(export_warned(", topk_norm: straight_through", "auxiliary", "auto, dtype: bfloat16", 3),
               ElementsAre(HasSubstr("takes export.dtype float32")));
   for (const char* format : {"mixtral", "qwen2_moe"}) {
-    EXPECT_THAT(export_warned(", topk_norm: unit", "auxiliary", format),
-                ElementsAre(HasSubstr("each of 2 experts the weight 1 (convert.router.topk_norm unit)")));
+    EXPECT_THAT(export_warned(", topk_norm: straight_through", "auxiliary", format),
+                ElementsAre(HasSubstr("each of 2 experts the weight 1 (convert.router.topk_norm straight_through)")));
   }
-  EXPECT_THAT(export_warned(", score: sigmoid, topk_norm: unit", "quantile", "auto"),
+  EXPECT_THAT(export_warned(", score: sigmoid, topk_norm: straight_through", "quantile", "auto"),
               ElementsAre(HasSubstr("each of 2 experts the weight 1")));
 }
 

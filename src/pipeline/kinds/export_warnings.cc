@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <utility>
 
 #include "common/error.h"
 #include "pipeline/spec.h"
@@ -93,10 +94,13 @@ Causes causes_against(const std::string& format, const std::string& dtype, const
 /// Of the format nearest to what is asked for: none if one fits.
 Causes least_causes(const v1::ExportSpec& spec, const Making& making) {
   if (spec.format() != "auto") return causes_against(spec.format(), spec.dtype(), making);
-  const bool has_sigmoids = making.router().score() == "sigmoid";
+  // Of formats with as few causes the first is named: the one that its scores, or its weights of 1, come nearest to.
   std::vector<std::string> formats{"mixtral", "granitemoeshared", "qwen2_moe", "glm4_moe"};
-  // Of as many causes those that are named are those of the scores that the pipeline chose.
-  if (has_sigmoids) std::reverse(formats.begin(), formats.end());
+  if (making.has_ones() && making.biased == nullptr) {
+    std::swap(formats[0], formats[1]);
+  } else if (making.router().score() == "sigmoid") {
+    std::reverse(formats.begin(), formats.end());
+  }
   std::vector<Causes> all;
   for (const std::string& format : formats) all.push_back(causes_against(format, spec.dtype(), making));
   return *std::min_element(all.begin(), all.end(),
