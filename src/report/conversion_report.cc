@@ -120,6 +120,13 @@ std::string conversion_text(const StageReport& stage) {
                " of an even share, ", share_text(measured["step0_dead_expert_fraction"]),
                " of the experts dead; router logits deviate by ", fixed(measured["step0_router_logit_deviation"], 2));
   }
+  if (measured.has("step0_attention_error")) {
+    text += concat("; attention error ", fixed(measured["step0_attention_error"], 3), " in the worst layer; its load ",
+                   fixed(measured["step0_attention_load_min_over_mean"], 2), "-",
+                   fixed(measured["step0_attention_load_max_over_mean"], 2), " of an even share, ",
+                   share_text(measured["step0_attention_dead_expert_fraction"]), " of its experts dead; a token sees ",
+                   share_text(measured["step0_attention_visible_keys"]), " of those before it");
+  }
   return text + "." + overlap_text(measured) + cost_text(measured);
 }
 
