@@ -111,6 +111,7 @@ TEST(DefaultsTest, NumbersOfTheSchema) {
   EXPECT_EQ(train.weight_decay(), 0.1);
   EXPECT_EQ(train.clip_norm(), 1);
   EXPECT_EQ(train.balance_loss(), 0.01);
+  EXPECT_EQ(train.attention_balance_loss(), 0.01) << "as balance_loss";
   EXPECT_EQ(train.balance(), "auxiliary");
   EXPECT_EQ(train.balance_scope(), "micro_batch");
   EXPECT_EQ(train.load_estimator(), "exact");

@@ -32,6 +32,7 @@ v1::TrainSpec filled_train(const v1::TrainSpec& train) {
   if (!filled.has_weight_decay()) filled.set_weight_decay(0.1);
   if (!filled.has_clip_norm()) filled.set_clip_norm(1);
   if (!filled.has_balance_loss()) filled.set_balance_loss(kBalanceLoss);
+  if (!filled.has_attention_balance_loss()) filled.set_attention_balance_loss(filled.balance_loss());
   if (!filled.has_balance()) filled.set_balance("auxiliary");
   if (!filled.has_balance_scope()) filled.set_balance_scope("micro_batch");
   if (!filled.has_load_estimator()) filled.set_load_estimator("exact");
@@ -74,7 +75,7 @@ void check_routers(const v1::TrainSpec& train, const FieldChecks& checks) {
   const bool has_loss = balance == "auxiliary" || balance == "importance_load" || balance == "constant";
   if (!has_loss && train.has_balance_loss() && train.balance_loss() > 0 && train.balance_loss() != kBalanceLoss)
     no_effect("balance_loss", train.balance_loss(), "auxiliary");
-  if (!has_loss && train.attention_balance_loss() > 0)
+  if (!has_loss && train.attention_balance_loss() > 0 && train.attention_balance_loss() != train.balance_loss())
     no_effect("attention_balance_loss", train.attention_balance_loss(), "auxiliary");
   if (balance != "auxiliary" && train.has_balance_scope() && train.balance_scope() != "micro_batch")
     no_effect("balance_scope", train.balance_scope(), "auxiliary");
@@ -183,6 +184,7 @@ JobKind train_kind() {
               {"TrainSpec.weight_decay", kResult},
               {"TrainSpec.clip_norm", kResult},
               {"TrainSpec.balance_loss", kResult},
+              {"TrainSpec.attention_balance_loss", kResult},
               {"TrainSpec.balance", kResult},
               {"TrainSpec.balance_scope", kResult},
               {"TrainSpec.load_estimator", kResult},
