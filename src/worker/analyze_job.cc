@@ -59,12 +59,11 @@ AnalysisSection section_of(const std::string& name, const json& result) {
   return section;
 }
 
-AnalysisPage page_of(const JobContext& context, const json& result) {
-  const v1::AnalyzeSpec& spec = context.stage.analyze();
-  AnalysisPage page{.title = concat("Analysis: ", context.stage.name()), .facts = {}, .sections = {}};
-  page.facts.emplace_back("model", model_fact(context.model_path(spec.input())));
-  if (spec.has_baseline()) page.facts.emplace_back("baseline", model_fact(context.model_path(spec.baseline())));
-  if (!spec.data().empty()) page.facts.emplace_back("text", text_fact(spec));
+AnalysisPage page_of(const std::string& stage, const AnalyzeRequest& request, const json& result) {
+  AnalysisPage page{.title = concat("Analysis: ", stage), .facts = {}, .sections = {}};
+  page.facts.emplace_back("model", model_fact(request.model));
+  if (request.baseline) page.facts.emplace_back("baseline", model_fact(*request.baseline));
+  if (!request.spec.data().empty()) page.facts.emplace_back("text", text_fact(request.spec));
   // In the order of the list, not of their names.
   for (const std::string& name : analyses().names()) {
     if (result["analyses"].contains(name)) page.sections.push_back(section_of(name, result));
@@ -73,9 +72,8 @@ AnalysisPage page_of(const JobContext& context, const json& result) {
   return page;
 }
 
-void write_analysis(const JobContext& context, const json& result) {
-  const AnalysisPage page = page_of(context, result);
-  PendingDirectory output(context.output_path);
+void write_analysis(const std::filesystem::path& path, const AnalysisPage& page, const json& result) {
+  PendingDirectory output(path);
   write_file_atomically(output.folder() / "analysis.json", result.dump(1) + "\n");
   write_file_atomically(output.folder() / "analysis.html", render_analysis_page(page));
   std::filesystem::create_directories(output.folder() / "figures");
@@ -100,7 +98,8 @@ std::optional<JobOutcome> run_analyze_job(const JobContext& context) {
     outcome.metrics.merge(analyses().at(name).metrics(of_model));
   result["metrics"] = outcome.metrics;
   agree(context.world, "write analysis", [&] {
-    if (context.world.rank() == 0) write_analysis(context, result);
+    if (context.world.rank() == 0)
+      write_analysis(context.output_path, page_of(context.stage.name(), request, result), result);
   });
   return outcome;
 }
