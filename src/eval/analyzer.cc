@@ -31,7 +31,9 @@ struct Subjects {
     // Selection biases are not compared: a training may add them to routers that had none.
     ModelConfig now = model.directory.config(), before = baseline->directory.config();
     for (ModelConfig* const config : {&now, &before}) {
-      if (config->moe) config->moe->has_selection_bias = false;
+      if (!config->moe) continue;
+      config->moe->has_selection_bias = false;
+      if (config->moe->attention) config->moe->attention->has_selection_bias = false;
     }
     if (have_same_tensors(now, before)) return;
     throw InvalidArgument(concat("analyze: baseline ", baseline->directory.path().string(), " has not the tensors of ",
