@@ -15,6 +15,7 @@ namespace {
 
 // Columns from which on a heat map takes the width of two.
 constexpr size_t kManyColumns = 16;
+constexpr char kStyleOfSections[] = ".tiles + .grid { margin-top: 16px; }\n";
 
 const Figure* figure_named(const std::vector<Figure>& figures, const std::string& name) {
   const auto found = std::find_if(figures.begin(), figures.end(), [&](const Figure& f) { return f.name == name; });
@@ -87,7 +88,7 @@ std::string render_analysis_page(const AnalysisPage& page) {
   std::string body = concat("<header>\n<div class=\"head\"><h1>", escape_xml(page.title), "</h1></div>\n</header>\n",
                             facts_html(page));
   for (const AnalysisSection& section : page.sections) body += section_html(section);
-  return html_page(page.title, body);
+  return html_page(page.title, body, {.style = kStyleOfSections});
 }
 
 std::map<std::string, std::string> analysis_drawings(const AnalysisPage& page) {

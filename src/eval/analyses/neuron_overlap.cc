@@ -91,7 +91,7 @@ std::map<std::string, double> overlap_metrics(const json& result) {
 
 Figure jaccard_map(const json& layer) {
   Figure figure{.name = concat("layer-", layer["layer"].get<int64_t>()),
-                .title = concat("Layer ", layer["layer"].get<int64_t>()),
+                .title = concat("Overlap of the experts, layer ", layer["layer"].get<int64_t>()),
                 .note = "Neurons that two experts share over those that either has.",
                 .scale = Figure::Scale::kShare,
                 .row_title = "expert",

@@ -252,7 +252,7 @@ std::vector<Figure> routing_figures(const json& result) {
       "Tokens of an expert over an even share: 1 is even, 0 a dead expert.");
   for (size_t d = 0; domains.size() > 1 && d < domains.size(); ++d) {
     add(load_map([&](const json& router) { return router["domains"][domains[d]]; }), concat("load-", d + 1),
-        concat("Load, ", domains[d]), "The same, of the tokens of this domain.");
+        concat("Load, ", domains[d]), "Tokens of this domain alone, over an even share of them.");
   }
   Figure probability = expert_heatmap(routers, [](const json& router) {
     std::vector<double> means;
