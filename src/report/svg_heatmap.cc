@@ -86,8 +86,16 @@ class HeatmapDrawing {
     return amount_fill(greatest_ > least_ ? (value - least_) / (greatest_ - least_) : 0);
   }
 
+  /// On hover.
   std::string text_of(double value) const {
     return map_.scale == Figure::Scale::kAmount ? short_number(value) : fixed(value, 2);
+  }
+
+  /// In a cell: of amounts three digits, so that all of a map are of about one length.
+  std::string cell_text(double value) const {
+    if (map_.scale != Figure::Scale::kAmount) return fixed(value, 2);
+    const double size = std::max(std::abs(least_), std::abs(greatest_));
+    return fixed(value, size < 1 ? 3 : size < 10 ? 2 : size < 100 ? 1 : 0);
   }
 
   void draw_names(SvgWriter& svg) const {
@@ -119,10 +127,10 @@ class HeatmapDrawing {
     const SvgAttributes fill = fill_of(value);
     attributes.insert(attributes.end(), fill.begin(), fill.end());
     const std::string column_name = column < map_.columns.size() ? map_.columns[column] : std::to_string(column);
-    const std::string text = text_of(value);
+    const std::string text = cell_text(value);
     svg.titled_element("rect", attributes,
                        concat(map_.row_title, " ", map_.rows[row], ", ", map_.column_title, " ", column_name, ": ",
-                              text, map_.unit.empty() ? "" : " " + map_.unit));
+                              text_of(value), map_.unit.empty() ? "" : " " + map_.unit));
     if (cell_width_ >= std::max(30.0, text_width(text, kLabelSize)) && cell_height_ >= 16) {
       svg.text(x + cell_width_ / 2, y + cell_height_ / 2 + 4, "middle", text,
                {{"font-size", "11"}, {"pointer-events", "none"}});
@@ -130,7 +138,7 @@ class HeatmapDrawing {
   }
 
   void draw_legend(SvgWriter& svg, const std::vector<double>& stops, const std::vector<std::string>& names) const {
-    if (!std::isfinite(least_)) return;
+    if (map_.scale == Figure::Scale::kAmount && !std::isfinite(greatest_)) return;
     const double top = bottom_ + 12;
     const double widest = map_.scale == Figure::Scale::kEvenShare ? 38.0 : 64.0;
     const double cell = std::min(widest, (map_.width - left_ - 10) / static_cast<double>(stops.size()));
