@@ -220,7 +220,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"moe_scale_missing", "/moe/output_scale", kErased, {"`output_scale`", "missing"}},
         BadConfig{"moe_score", "/moe/score", "relu", {"`score`", "relu", "softmax", "sigmoid"}},
         BadConfig{"moe_norm", "/moe/topk_norm", "none", {"`topk_norm`", "none", "straight_through"}},
-        BadConfig{"moe_router", "/moe/router", "mlp", {"`router`", "mlp", "linear"}}),
+        BadConfig{"moe_router", "/moe/router", "tanh", {"`router`", "tanh", "linear", "mlp", "product"}},
+        BadConfig{"moe_router_noise", "/moe/router_noise", "normal", {"`router_noise`", "normal", "learned"}}),
     [](const auto& test) { return test.param.name; });
 
 TEST(ModelConfigTest, SaysWhereJsonIsBroken) {
