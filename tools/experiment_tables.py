@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the tables of docs/experiments.md from the summaries of finished runs.
+"""Writes the leaderboards of finished runs into a Markdown page.
 
-    python3 tools/experiment_tables.py docs/experiments.md runs/router-init/summary.json runs/granularity/summary.json
+    python3 tools/experiment_tables.py PAGE.md runs/router-init/summary.json runs/granularity/summary.json
 
 The table of a pipeline stands between `<!-- table: NAME -->` and `<!-- end -->`, NAME being the pipeline's; what stands
 between them is replaced, nothing else. A file without a place for a pipeline, or a run that is not finished, is an error.
