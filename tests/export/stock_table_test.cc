@@ -107,27 +107,28 @@ TEST_F(ExportTest, FormatsByTheRestOfTheModel) {
   };
   const std::vector<int64_t> shared{8, 8}, first{0, 12}, last{12, 0};
   const nlohmann::json biased = {{"attention_bias", true}}, wide = {{"head_dim", 12}};
-  for (const Row& row : std::initializer_list<Row>{
-           {"shared", {.shared = shared}, "granitemoeshared qwen2_moe"},
-           {"shared raw", {.topk_norm = "raw", .shared = shared}, "qwen2_moe"},
-           {"shared unit", {.topk_norm = "unit", .shared = shared}, "granitemoeshared"},
-           {"shared sigmoid", {.score = "sigmoid", .shared = shared}, kSigmoidFormats},
-           {"qwen2", {.family = "qwen2"}, "granitemoeshared qwen2_moe"},
-           {"qwen2 unit", {.family = "qwen2", .topk_norm = "unit"}, "granitemoeshared"},
-           {"qwen2 sigmoid", {.family = "qwen2", .score = "sigmoid"}, kSigmoidFormats},
-           {"biased", {.keys = biased}, "granitemoeshared"},
-           {"biased sigmoid", {.score = "sigmoid", .keys = biased}, kNoFormat},
-           {"wide heads", {.keys = wide}, "mixtral"},
-           {"wide heads unit", {.topk_norm = "unit", .keys = wide}, kNoFormat},
-           {"wide heads sigmoid", {.score = "sigmoid", .keys = wide}, kSigmoidFormats},
-           {"first dense", {.widths = first}, "qwen2_moe"},
-           {"first dense unit", {.topk_norm = "unit", .widths = first}, kNoFormat},
-           {"first dense sigmoid", {.score = "sigmoid", .widths = first}, "glm4_moe"},
-           {"last dense", {.widths = last}, "qwen2_moe"},
-           {"last dense sigmoid", {.score = "sigmoid", .widths = last}, kNoFormat},
-           {"phi", {.family = "phi"}, kNoFormat},
-           {"phi sigmoid", {.family = "phi", .score = "sigmoid"}, kNoFormat},
-       }) {
+  const std::vector<Row> rows{
+      {"shared", {.shared = shared}, "granitemoeshared qwen2_moe"},
+      {"shared raw", {.topk_norm = "raw", .shared = shared}, "qwen2_moe"},
+      {"shared unit", {.topk_norm = "unit", .shared = shared}, "granitemoeshared"},
+      {"shared sigmoid", {.score = "sigmoid", .shared = shared}, kSigmoidFormats},
+      {"qwen2", {.family = "qwen2"}, "granitemoeshared qwen2_moe"},
+      {"qwen2 unit", {.family = "qwen2", .topk_norm = "unit"}, "granitemoeshared"},
+      {"qwen2 sigmoid", {.family = "qwen2", .score = "sigmoid"}, kSigmoidFormats},
+      {"biased", {.keys = biased}, "granitemoeshared"},
+      {"biased sigmoid", {.score = "sigmoid", .keys = biased}, kNoFormat},
+      {"wide heads", {.keys = wide}, "mixtral"},
+      {"wide heads unit", {.topk_norm = "unit", .keys = wide}, kNoFormat},
+      {"wide heads sigmoid", {.score = "sigmoid", .keys = wide}, kSigmoidFormats},
+      {"first dense", {.widths = first}, "qwen2_moe"},
+      {"first dense unit", {.topk_norm = "unit", .widths = first}, kNoFormat},
+      {"first dense sigmoid", {.score = "sigmoid", .widths = first}, "glm4_moe"},
+      {"last dense", {.widths = last}, "qwen2_moe"},
+      {"last dense sigmoid", {.score = "sigmoid", .widths = last}, kNoFormat},
+      {"phi", {.family = "phi"}, kNoFormat},
+      {"phi sigmoid", {.family = "phi", .score = "sigmoid"}, kNoFormat},
+  };
+  for (const Row& row : rows) {
     const std::filesystem::path path = folder_ / row.name;
     testing::write_mixture(path, row.spec);
     EXPECT_EQ(formats_of(path), row.formats) << row.name;
