@@ -124,7 +124,7 @@ TEST_F(MemoryTest, CalibrationHoldsOneLayerInFloatTwice) {
 /// What a conversion of each method of the list holds in tensors.
 class EveryMethodMemoryTest : public ::testing::TestWithParam<std::string> {
  protected:
-  static constexpr int64_t kSmallHidden = 256, kSmallWidth = 1024, kSmallVocab = 512, kUnits = 8;
+  static constexpr int64_t kSmallHidden = 256, kSmallWidth = 1024, kSmallVocab = 512, kUnits = 4;
 
   /// Bytes of a layer in float.
   static double layer_bytes(const ModelConfig& config) {
