@@ -112,7 +112,7 @@ TEST_F(AttentionMeasuresTest, ScalesAreFittedInTheStreamOfTheConvertedModel) {
     spec.mutable_attention()->mutable_scale()->set_mode("least_squares");
     const fs::path output = folder_ / kv_mode;
     const json report = convert(spec, 3, dense(), output);
-    const MoeConfig& moe = *ModelDirectory(output).config().moe;
+    const AttentionExperts experts = *ModelDirectory(output).config().moe->attention;
     const TokenBatch batch = rows(3, 1024, false);
     const WatchedModel converted = watch(output, batch), of_dense = watch(dense(), batch);
     for (int64_t layer = 0; layer < 2; ++layer) {
@@ -125,7 +125,7 @@ TEST_F(AttentionMeasuresTest, ScalesAreFittedInTheStreamOfTheConvertedModel) {
         EXPECT_NEAR(error, relative_error(wanted, given), 1e-4);
         EXPECT_LT(error, 1);
       };
-      EXPECT_EQ(told["output_scale"].get<double>(), moe.attention->output_scale[layer]);
+      EXPECT_EQ(told["output_scale"].get<double>(), experts.output_scale[layer]);
       expect_fit(dense_attention(layer, real.input, batch), real.attended - real.input, told["output_scale"],
                  told["relative_attention_error"]);
       expect_fit(dense_ffn(layer, real.ffn_input), real.output - real.attended, of_ffn["output_scale"],
