@@ -75,7 +75,7 @@ TEST_F(BadRequestTest, NamesFieldValueAndWhatWouldDo) {
   EXPECT_THAT(refusal([](auto& s) { s.mutable_ffn()->set_method("magic"); }),
               AllOf(HasSubstr("magic"), HasSubstr("independent_random, independent_clustering, sequential")));
   EXPECT_THAT(refusal([](auto& s) { s.mutable_router()->set_init("magic"); }),
-              AllOf(HasSubstr("magic"), HasSubstr("random_selection, kaiming, zero")));
+              AllOf(HasSubstr("magic"), HasSubstr("random_selection, kaiming, normal, zero")));
   EXPECT_THAT(refusal([](auto& s) { s.mutable_router()->set_scaling("magic"); }),
               AllOf(HasSubstr("router.scaling is 'magic'"), HasSubstr("calibrated, raw")));
   EXPECT_THAT(refusal([](auto& s) { s.mutable_scale()->set_mode("magic"); }),

@@ -247,10 +247,10 @@ TEST_F(RunTest, AMergeOfInputsAndOfAStagesModelNamesItsParents) {
       "}, copy: {path: " + (folder_ / "copy").string() +
       "}}\nstages:\n"
       "  - name: maths\n"
-      "    train: {input: dense, steps: 2, sequence_length: 64, micro_batch_rows: 2,\n"
+      "    train: {input: dense, steps: 2, sequence_length: 256, micro_batch_rows: 2,\n"
       "            data: [{path: " +
       root +
-      "/examples/data/maths.train.jsonl, max_documents: 20}]}\n"
+      "/examples/data/maths.train.jsonl, max_documents: 60}]}\n"
       "  - name: merge\n"
       "    convert:\n"
       "      input: dense\n"
