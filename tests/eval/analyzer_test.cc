@@ -33,6 +33,7 @@ class AnalyzerTest : public ::testing::Test {
     for (const char* domain : {"a", "b"}) {
       v1::DataSource* source = spec_.add_data();
       source->set_path(folder_ / (std::string(domain) + ".jsonl"));
+      source->set_weight(1);
       source->set_domain(domain);
     }
     spec_.set_max_tokens(1000);

@@ -227,6 +227,7 @@ TEST_F(AnalyzeJobTest, OfTextLeavesAPageAndDrawings) {
     testing::write_random_documents(folder_ / (std::string(domain) + ".jsonl"), 12, 3, 30, 61, domain[0]);
     v1::DataSource* source = stage_.mutable_analyze()->add_data();
     source->set_path(folder_ / (std::string(domain) + ".jsonl"));
+    source->set_weight(1);
     source->set_domain(domain);
   }
   stage_.mutable_analyze()->set_max_tokens(300);
