@@ -110,7 +110,7 @@ TEST_F(AttentionMeasuresTest, ScalesAreFittedInTheStreamOfTheConvertedModel) {
     spec.mutable_attention()->set_kv_mode(kv_mode);
     spec.mutable_attention()->mutable_router()->set_init("random_selection");
     spec.mutable_attention()->mutable_scale()->set_mode("least_squares");
-    const fs::path output = folder_ / kv_mode;
+    const fs::path output = folder_ / concat("of-", kv_mode);
     const json report = convert(spec, 3, dense(), output);
     const AttentionExperts experts = *ModelDirectory(output).config().moe->attention;
     const TokenBatch batch = rows(3, 1024, false);
@@ -196,7 +196,7 @@ TEST_P(AttentionReceiptTest, IsWhatTheWrittenModelGives) {
     v1::ConvertSpec spec = testing::convert_spec("independent_random", 4, 2, ids());
     *spec.mutable_attention() = attention_spec(4, 2).attention();
     spec.mutable_attention()->set_kv_mode(kv_mode);
-    const fs::path output = folder_ / kv_mode;
+    const fs::path output = folder_ / concat("of-", kv_mode);
     const json receipt = convert(spec, 1, dense(), output)["receipt"];
     EXPECT_LT(receipt["all"]["relative_logit_difference"].get<double>(), 1e-5) << "both parts are partitions";
     const json& of_attention = receipt["attention"];
