@@ -112,11 +112,11 @@ MUTATIONS = [
     # Ranks that read other files.
     Mutation("ranks-convert-other-models", "src/convert/converter.cc", 'require_same_files(world, "before the conversion", digests);', "",
              "moe_worker_tests moe-worker", "UnlikeRanksTest.TheModelIsNamedBeforeItIsConverted", "ranks convert one model"),
-    Mutation("ranks-calibrate-on-other-text", "src/convert/converter.cc", 'require_same_files(world_, "calibration text", facts);', "", "moe_worker_tests moe-worker",
+    Mutation("ranks-calibrate-on-other-text", "src/convert/calibration_text.cc", 'require_same_files(world, "calibration text", facts);', "", "moe_worker_tests moe-worker",
              "UnlikeRanksTest.Calibration*", "ranks calibrate on one text"),
     Mutation("ranks-evaluate-other-models", "src/runtime/loaded_model.cc", 'require_same_files(mesh.world(), "load " + path.string(), facts);', "", "moe_worker_tests moe-worker",
              "UnlikeRanksTest.TheModelIsNamedBeforeItIsEvaluated", "ranks evaluate one model"),
-    Mutation("ranks-evaluate-other-data", "src/eval/evaluator.cc", 'require_same_files(world, "before the evaluation", files);', "",
+    Mutation("ranks-evaluate-other-data", "src/eval/held_out.cc", "require_same_files(world, op, files);", "",
              "moe_worker_tests moe-worker", "UnlikeRanksTest.DataOfEvaluation*", "ranks evaluate the same text"),
     # Products.
     Mutation("a-primitive-for-every-row-count", "src/kernels/onednn_matmul.cc", "return prepared_count(rows) == rows ? rows : prepared_count((rows + 1) / 2);",
@@ -133,7 +133,7 @@ MUTATIONS = [
     Mutation("another-device", "src/model/op_queue.cc", "current != device) {", "false) {", "moe_model_tests", "OpsTest.TheQueueOfATensor*",
              "a thread runs operations on its current device alone"),
     # Plans.
-    Mutation("router-without-gradient-untold", "src/pipeline/kinds/convert.cc", "convert.ffn().top_k() != 1 ||", "convert.ffn().top_k() >= 1 ||", "moe_pipeline_tests",
+    Mutation("router-without-gradient-untold", "src/pipeline/kinds/convert.cc", "top_k != 1 || router.topk_norm()", "top_k >= 1 || router.topk_norm()", "moe_pipeline_tests",
              "WarningsTest.*", "renorm at top_k 1 teaches the router nothing"),
     Mutation("idle-ranks-untold", "src/common/idle_ranks.h", "ranks <= micro_batch_rows", "ranks <= 8 * micro_batch_rows", "moe_train_tests",
              "TrainerTest.RanksWithoutRows*", "ranks that get no rows are told"),

@@ -113,8 +113,8 @@ ExitCode list_methods(const std::string& format) {
 
 Subcommand add_methods_command(CLI::App& app) {
   auto format = std::make_shared<std::string>("text");
-  CLI::App* command =
-      app.add_subcommand("methods", "The ways to build experts and to begin routers that this program knows, with their options");
+  CLI::App* command = app.add_subcommand(
+      "methods", "The ways to build experts and to begin routers that this program knows, with their options");
   command->add_option("-o,--output", *format, "text or json")
       ->capture_default_str()
       ->check(CLI::IsMember({"text", "json"}));

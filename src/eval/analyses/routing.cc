@@ -179,7 +179,7 @@ class RoutingAnalysis final : public TextAnalysis {
     for (const RouterSums& at : routers_) {
       json router = {{"layer", at.place.layer},     {"part", at.place.part},
                      {"experts", at.place.experts}, {"top_k", at.place.top_k},
-                     {"all", of_tokens(at, all)},  {"specialisation", specialisation(at, by_domain)}};
+                     {"all", of_tokens(at, all)},   {"specialisation", specialisation(at, by_domain)}};
       for (size_t d = 0; d < domains_.size(); ++d) router["domains"][domains_[d]] = of_tokens(at, by_domain[d]);
       routers.push_back(std::move(router));
     }
