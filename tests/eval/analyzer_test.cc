@@ -207,7 +207,7 @@ TEST_F(AnalyzerTest, WhatIsNamedAndCannotBeMadeIsAnError) {
 
 TEST_F(AnalyzerTest, NeuronsOfOtherExpertsAreAnError) {
   testing::write_neurons(folder_ / "moe", {{{0, 1}, {2, 3}}});
-  EXPECT_THROW(run("moe", "", 2), Corruption);
+  EXPECT_THAT(error_of("moe"), HasSubstr("model.layers.0.mlp.experts.neurons has not a row for each of 4 experts"));
 }
 
 }  // namespace

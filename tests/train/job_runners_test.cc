@@ -43,7 +43,8 @@ TEST(JobRunnersTest, EveryListOfNamesIsAskedForByARow) {
   std::map<std::string, int> refused;
   for (const auto& [list, names] : known) {
     EXPECT_FALSE(names.empty()) << list;
-    if (list == "text_analyses") continue;  // asked below
+    // What is known of some names: asked beside another field, in tests of the kinds.
+    if (list == "text_analyses" || list == "router_init_options" || list.starts_with("methods_with_")) continue;
     const LoadedPipeline loaded = load_pipeline(
         "apiVersion: moe/v1\nkind: Pipeline\nname: p\nstages:\n"
         "  - {name: c, convert: {input: ./m, ffn: {method: '?', experts: 4, top_k: 2, options: {'?': 1}}, router: "
@@ -109,8 +110,6 @@ class EveryRunnerTest : public ::testing::TestWithParam<std::string> {
   void SetUp() override {
     set_log_level(LogLevel::kError);
     testing::write_tiny_model(folder_ / "moe", testing::tiny_moe_config(4, 2, 12), 1, at::kFloat);
-    testing::write_neurons(folder_ / "moe",
-                           {{{0, 1, 2}, {3, 4, 5}, {6, 7, 8}, {9, 10, 11}}, {{0, 1}, {1, 2}, {2, 3}, {3, 4}}});
     testing::write_tiny_model(folder_ / "dense", testing::tiny_config(), 1, at::kFloat);
     for (const char* domain : {"a", "b"}) testing::write_random_documents(file(domain), 20, 3, 30, 61, 1);
     spec_ = effective_spec(load_pipeline_or_throw(pipeline_text(), "p.yaml", {}, {}));
@@ -125,7 +124,7 @@ class EveryRunnerTest : public ::testing::TestWithParam<std::string> {
   json settings() const {
     if (GetParam() == "convert")
       return {{"input", folder_ / "dense"},
-              {"ffn", {{"method", "independent_random"}, {"experts", 4}, {"top_k", 2}}},
+              {"ffn", {{"method", "independent_random"}, {"experts", 4}, {"top_k", 2}, {"others", nullptr}}},
               {"calibration", {{"tokens", 200}}}};
     if (GetParam() == "train") return {{"steps", 2}, {"sequence_length", 24}, {"micro_batch_rows", 4}};
     if (GetParam() == "evaluate") return {{"tasks", eval_tasks().names()}};
