@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <iostream>
 #include <map>
 #include <string>
 
@@ -140,18 +141,26 @@ TEST(BalanceFormsTest, TheConstantOfThePublishedSizes) {
   }
 }
 
-// llama-moe-v1 T17 (ii): with the loss the load's variation ends smaller than without.
+// llama-moe-v1 T17 (ii): trained on, the squared variations of importance and load end smaller than left alone. Of the
+// last ten steps, since the noise of one moves them.
 TEST(BalanceFormsTest, ImportanceLoadEvensTheLoad) {
-  const auto worst_load = [](double coefficient) {
+  const auto last_variation = [](double coefficient) {
     TinyTraining training;
     give_router(training, {"mlp", "learned", "importance_load"}, at::kFloat);
     training.spec.set_balance_loss(coefficient);
-    training.spec.set_steps(30);
-    training.spec.set_learning_rate(1e-3);
+    training.spec.set_steps(40);
+    training.spec.set_learning_rate(3e-3);
     training.spec.set_checkpoint_every(0);
-    return training.run(Options{})->metrics.at("load_max_over_mean");
+    const Options run{};
+    training.run(run);
+    const std::vector<json> lines = training.lines(run);
+    double sum = 0;
+    for (size_t i = lines.size() - 10; i < lines.size(); ++i) sum += lines[i]["balance_loss"].get<double>();
+    return sum / 10;
   };
-  EXPECT_LT(worst_load(0.3), worst_load(0));
+  const double with = last_variation(1), without = last_variation(0);
+  std::cout << "variation with the loss " << with << ", without " << without << "\n";
+  EXPECT_LT(with, 0.8 * without);
 }
 
 TEST(BalanceFormsTest, TheEstimatorsDiffer) {
