@@ -31,7 +31,7 @@ ModelConfig mixture_config(const MixtureSpec& spec) {
 
 void write_mixture(const std::filesystem::path& path, const MixtureSpec& spec, at::ScalarType dtype, uint64_t seed) {
   const ModelConfig config = mixture_config(spec);
-  Decoder decoder(config, at::kFloat, {0, spec.experts});
+  Decoder decoder(config, at::kFloat, all_experts(config));
   fill_random(decoder, seed);
   write_model(path, /*source=*/path, decoder, config, dtype, *make_self_communicator(), true);
 }

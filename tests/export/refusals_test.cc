@@ -120,7 +120,7 @@ TEST_F(ExportTest, FillingThatMoreThanDoublesTheExperts) {
 
 TEST_F(ExportTest, Float16HasNoRoomForTheGate) {
   write_mixture(native(), {.family = "qwen2"}, at::kHalf);
-  auto spec = export_spec();
+  auto spec = export_spec("qwen2_moe");
   spec.set_dtype("source");
   EXPECT_THAT(refusal(native(), spec), HasSubstr("float16"));
 }
