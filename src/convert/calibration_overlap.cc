@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <unordered_map>
 
 #include "comm/agreement.h"
@@ -14,8 +15,8 @@
 namespace moe {
 namespace {
 
-/// Hash of an n-gram of the calibration text -> the last file that it was found in, from 1; 0: none yet.
-using Ngrams = std::unordered_map<uint64_t, size_t>;
+/// Hash of an n-gram of the calibration text -> whether a file has it.
+using Ngrams = std::unordered_map<uint64_t, bool>;
 
 /// The tokens of a document and, where it is known, the one after them: inputs lack a document's last token.
 std::vector<int32_t> ids_of(const TextRows& text, int64_t begin, int64_t end) {
@@ -50,24 +51,22 @@ Ngrams all_ngrams(const TextRows& text, const Tokenizer* tokenizer, Communicator
     for (size_t at = 0; at < bytes.size(); at += sizeof(uint64_t)) {
       uint64_t hash = 0;
       std::memcpy(&hash, bytes.data() + at, sizeof hash);
-      all[hash] = 0;
+      all[hash] = false;
     }
   }
   return all;
 }
 
-/// Marks them with `number`. Nothing, with a warning, for a file that cannot be read.
-std::optional<int64_t> count_shared(const std::string& path, size_t number, Ngrams& ngrams) try {
-  int64_t shared = 0;
+/// Marks those that the file has, once it is read to its end. Nothing, with a warning, for a file that cannot be read.
+std::optional<int64_t> count_shared(const std::string& path, Ngrams& ngrams) try {
+  std::set<uint64_t> shared;
   for_each_text(path, [&](std::string_view text) {
     for_each_ngram(text, [&](uint64_t hash) {
-      const auto found = ngrams.find(hash);
-      if (found == ngrams.end() || found->second == number) return;
-      found->second = number;
-      ++shared;
+      if (ngrams.contains(hash)) shared.insert(hash);
     });
   });
-  return shared;
+  for (const uint64_t hash : shared) ngrams[hash] = true;
+  return static_cast<int64_t>(shared.size());
 } catch (const InvalidArgument& error) {
   log_warning(concat("event=calibration_overlap_unknown file=", path, " reason=\"", error.what(), "\""));
   return std::nullopt;
@@ -86,10 +85,10 @@ CalibrationOverlap calibration_overlap(const TextRows& text, const Tokenizer* to
   const std::string counts = agree_on_result(world, "compare the calibration text with evaluation files", [&] {
     nlohmann::json shared = nlohmann::json::array();
     for (size_t i = 0; i < files.size(); ++i) {
-      const std::optional<int64_t> found = ngrams.empty() ? 0 : count_shared(files[i], i + 1, ngrams);
+      const std::optional<int64_t> found = ngrams.empty() ? 0 : count_shared(files[i], ngrams);
       shared.push_back(found ? nlohmann::json(*found) : nlohmann::json());
     }
-    shared.push_back(std::count_if(ngrams.begin(), ngrams.end(), [](const auto& gram) { return gram.second > 0; }));
+    shared.push_back(std::count_if(ngrams.begin(), ngrams.end(), [](const auto& gram) { return gram.second; }));
     return shared.dump();
   });
   const nlohmann::json shared = nlohmann::json::parse(counts);

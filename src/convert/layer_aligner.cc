@@ -58,7 +58,8 @@ void align_reconstructed(Conversion& conversion, CalibrationPass& pass, Communic
     pass.embed(conversion.source.embedding(), conversion.made_embedding());
     conversion.release_ends();
   });
-  for (int64_t layer = 0; layer < conversion.config.num_layers; ++layer) {
+  for (int64_t layer = 0; layer < conversion.config.num_layers; ++layer, layer_done()) {
+    if (!conversion.is_before_experts(layer)) continue;
     Layer dense;
     at::Tensor output_TD;
     agree(world, concat("run reconstructed layer ", layer), [&] {
@@ -74,7 +75,6 @@ void align_reconstructed(Conversion& conversion, CalibrationPass& pass, Communic
       conversion.layers[layer].report["alignment"] = alignment.describe();
       conversion.layers[layer].alignment = alignment;
     }
-    layer_done();
   }
 }
 

@@ -82,8 +82,12 @@ at::Tensor prompt_router(const std::string& mode, const LayerInputs& inputs, Com
     const double before = length_of(row);
     for (size_t d = 0; d < row.size(); ++d) row[d] -= less[d];
     if (length_of(row) <= 1e-6 * before) {  // the rounding of the states
-      throw_agreed<InvalidArgument>(concat("convert: layer ", inputs.layer, ": the prompts of ffn.prompts.", expert,
-                                           " cancel out: positive and negative ones are the same to the router"));
+      throw_agreed<InvalidArgument>(
+          concat("convert: layer ", inputs.layer, ": the prompts of ffn.prompts.", expert,
+                 " cancel out: positive and negative ones are the same to the router",
+                 mode == "hidden" ? "; it reads the last token, before the first layer that token alone: end them "
+                                    "differently, or use options.router hidden_avg"
+                                  : ""));
     }
     make_unit(row);
     for (const double coordinate : row) *value++ = static_cast<float>(coordinate);

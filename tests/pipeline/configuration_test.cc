@@ -100,8 +100,7 @@ TEST(FieldEffectsTest, WhatIsNoResult) {
       {FieldEffect::kBookkeeping,
        {"PipelineSpec.api_version", "PipelineSpec.kind", "PipelineSpec.name", "GateSpec.name", "GateSpec.metric",
         "GateSpec.op", "GateSpec.value", "GateSpec.on_fail", "Stage.name", "convert.calibration.data.domain",
-        "train.data.domain", "ConvertSpec.preset", "TrainSpec.validate_every", "TrainSpec.checkpoint_every",
-        "TrainSpec.keep_checkpoints"}}};
+        "train.data.domain", "TrainSpec.validate_every", "TrainSpec.checkpoint_every", "TrainSpec.keep_checkpoints"}}};
   std::map<FieldEffect, std::set<std::string>> found;
   for (const auto& [row, effect] : field_effects()) {
     if (effect != FieldEffect::kResult) found[effect].insert(row);

@@ -311,8 +311,8 @@ JobKind convert_kind() {
       .effects =
           {
               {"ConvertSpec.input", kContents},
-              // Chooses defaults and nothing else: they are filled in, and count themselves.
-              {"ConvertSpec.preset", kBookkeeping},
+              // Options of methods and of router inits have their defaults of it, which are not filled in.
+              {"ConvertSpec.preset", kResult},
               {"ConvertSpec.dtype", kResult},
               {"FfnExpertsSpec.method", kResult},
               {"FfnExpertsSpec.experts", kResult},
