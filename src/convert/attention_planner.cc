@@ -90,7 +90,7 @@ at::Tensor AttentionPlanner::initial_router(int64_t layer) {
                         .scaling = router.scaling(),
                         .stream = kStreamAttentionRouter,
                         .section = "attention.",
-                        .options = router_init_options(router, conversion_.spec.preset())};
+                        .options = router_init_options(router, conversion_.spec.preset(), "attention.")};
   if (pass_ != nullptr) request.features = &pass_->features().attention_inputs;
   return router_inits().at(router.init()).make(request, world_).weights.weight_ED;
 }

@@ -20,8 +20,7 @@ class AttentionPlanner {
       : conversion_(conversion), pass_(pass), world_(world) {}
 
   /// Adds to `converted`, and the layer's scale to the conversion's config. With text, which must have entered the
-  /// layer
-  /// (`dense`, in float), gives what the experts make of the converted stream, [T, D]. Collective.
+  /// layer (`dense`, in float), gives what the experts make of the converted stream, [T, D]. Collective.
   at::Tensor plan(int64_t layer, const Layer& dense, ConvertedLayer& converted);
 
  private:

@@ -64,7 +64,7 @@ void check_attention_request(const ConvertRequest& request) {
                                  "', which learns from experts of a feed-forward layer; use random_selection, "
                                  "hidden_clustering, kaiming, normal or zero"));
   }
-  router_init_options(router, request.spec.preset());
+  router_init_options(router, request.spec.preset(), "attention.");
   parse_topk_norm(router.topk_norm());
   parse_router_score(router_score(router));
   check_choice("attention.router.scaling", router.scaling(), {"calibrated", "raw"});

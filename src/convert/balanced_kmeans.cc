@@ -200,7 +200,7 @@ class Restart {
     }
   }
 
-  /// Those of the clusters that points left or came to.
+  /// Those of the clusters that points left or came to. Their last bits are those of the way there.
   void move_sums(const std::vector<int32_t>& left) {
     const int64_t width = rows_nD_.size(1);
     auto* const sums = sums_ND_.mutable_data_ptr<double>();
@@ -216,7 +216,7 @@ class Restart {
   /// The sum of squared distances to the new centres is that of the lengths less what the means explain; of cosines to
   /// them, the length of the members' sum.
   void update_centres(const std::vector<int32_t>& left) {
-    if (left.empty()) {
+    if (left.empty() || !options_.leaves_self_out) {
       sums_ND_ = sums_of(rows_nD_, cluster_of_, options_.clusters);
     } else {
       move_sums(left);

@@ -51,9 +51,9 @@ struct KMeansResult {
 
 /// Clusters of rows of the sizes that are asked for (equal ones, unless the options say otherwise), with a low sum of
 /// distances to their means. Lloyd's algorithm with an exact assignment (convert/balanced_assignment.h), which never
-/// raises the inertia, from k-means++ centres. A step reads the points once, and once more those that moved. Restarts
-/// are spread over the ranks; the result is the same on every rank
-/// and at any number of them, bit for bit. Collective; `rows_nD` is the same on every rank, float.
+/// raises the inertia, from k-means++ centres. A step reads the points twice, with leaves_self_out once and then those
+/// that moved. Restarts are spread over the ranks; the result is the same on every rank and at any number of them, bit
+/// for bit. Collective; `rows_nD` is the same on every rank, float.
 /// Source   LLaMA-MoE (arXiv:2406.16554) for the balance; Arthur & Vassilvitskii 2007 (k-means++);
 ///          Telgarsky & Vattani 2010 (Hartigan's method).
 /// Throws   InvalidArgument, on every rank, if there are fewer points than clusters.

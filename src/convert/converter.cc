@@ -223,6 +223,8 @@ class Converter {
                                   {"kv_mode", moe.attention->kv_mode},
                                   {"score", moe.attention->score},
                                   {"topk_norm", moe.attention->topk_norm}});
+      const MethodOptions init = router_init_options(spec.attention().router(), spec.preset(), "attention.");
+      if (!init.values().empty()) report["attention"]["router_options"] = init.values();
     }
     if (!conversion_.options.values().empty()) report["options"] = conversion_.options.values();
     for (const ConvertedLayer& layer : conversion_.layers) report["layers"].push_back(layer.report);

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kMostTokens = 8192;
 
-/// The FFN inputs of evenly spread tokens of all ranks, in the order of the text.
+/// The inputs of evenly spread tokens of all ranks, in the order of the text.
 at::Tensor gather_tokens(const CalibrationFeatures& features, Communicator& world) {
   const int64_t wanted = std::min(kMostTokens, features.total);
   std::vector<int64_t> mine;
@@ -23,7 +23,7 @@ at::Tensor gather_tokens(const CalibrationFeatures& features, Communicator& worl
     if (local >= 0 && local < features.local_TD.size(0)) mine.push_back(local);
   }
   return world.all_gather(features.local_TD.to(at::kFloat).index_select(0, at::tensor(mine, at::kLong)),
-                          "FFN inputs to cluster");
+                          "inputs to cluster");
 }
 
 /// Rows less their mean, which is that of one cluster of all.

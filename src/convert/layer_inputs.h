@@ -19,8 +19,7 @@
 namespace moe {
 
 /// Inputs of one layer's FFN, or of its attention, on the calibration tokens, spread over the ranks: this rank's rows
-/// are tokens [first, first
-/// + rows) of `total`.
+/// are tokens [first, first + rows) of `total`.
 struct CalibrationFeatures {
   at::Tensor local_TD;  ///< float
   int64_t first = 0;

@@ -11,6 +11,7 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "convert/conversion.h"
+#include "convert/request_check.h"
 #include "data/tokenizer/tokenizer.h"
 #include "model/tensor_specs.h"
 
@@ -68,19 +69,10 @@ void check_others(const ConvertRequest& request) {
   const bool is_averaged =
       method.ends &&
       !method.ends(request.source.config(), request.spec, MethodOptions(method.options, request.spec)).empty();
-  if (is_averaged && request.spec.has_attention()) {
-    throw InvalidArgument(
-        "convert: ffn.options.attention mean makes attention of all models, and `attention` cuts that of the input "
-        "into "
-        "experts; set ffn.options.attention: base, or convert the merged model's attention afterwards");
-  }
   const Settings expected = settings_of(request.source.config(), is_averaged);
   for (const ModelDirectory* const other : request.others) {
     const std::string path = other->path().string();
-    if (other->config().moe) {
-      throw InvalidArgument(concat("convert: ffn.others: ", path, " is a mixture of experts already (",
-                                   other->config().moe->num_experts, " experts); give dense models"));
-    }
+    check_is_dense(*other, "ffn.others: ");
     const Settings found = settings_of(other->config(), is_averaged);
     for (size_t i = 0; i < expected.size(); ++i) {
       if (found[i].second == expected[i].second) continue;

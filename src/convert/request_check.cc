@@ -52,14 +52,6 @@ void check_widths(const ConversionMethod& method, const ConvertRequest& request)
   if (!problem.empty()) throw InvalidArgument(concat("convert: ", request.source.path().string(), ": ", problem));
 }
 
-void check_is_dense(const ModelDirectory& model) {
-  if (!model.config().moe) return;
-  const MoeConfig& moe = *model.config().moe;
-  const int64_t experts = moe.num_experts == 0 && moe.attention ? moe.attention->num_experts : moe.num_experts;
-  throw InvalidArgument(concat("convert: ", model.path().string(), " is a mixture of experts already (", experts,
-                               " experts); give a dense model"));
-}
-
 void check_sizes(const ConversionMethod& method, const ConvertRequest& request) {
   const ModelConfig& config = request.source.config();
   const v1::FfnExpertsSpec& ffn = request.spec.ffn();
@@ -235,10 +227,18 @@ void check_applies(const std::string& name, const ConversionMethod& method, cons
   }
 }
 
+void check_is_dense(const ModelDirectory& model, const std::string& section) {
+  if (!model.config().moe) return;
+  const MoeConfig& moe = *model.config().moe;
+  const int64_t experts = moe.num_experts == 0 && moe.attention ? moe.attention->num_experts : moe.num_experts;
+  throw InvalidArgument(concat("convert: ", section, model.path().string(), " is a mixture of experts already (",
+                               experts, " experts); give a dense model"));
+}
+
 void check_request(const ConvertRequest& request) {
   const v1::ConvertSpec& spec = request.spec;
   check_choice("dtype", spec.dtype(), {"source", "float32", "bfloat16"});
-  check_is_dense(request.source);
+  check_is_dense(request.source, "");
   if (!spec.has_ffn() && !spec.has_attention())
     throw InvalidArgument("convert: neither ffn nor attention is given, so that nothing becomes experts");
   if (spec.has_ffn()) check_ffn_request(request);

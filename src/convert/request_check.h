@@ -14,6 +14,11 @@ namespace moe {
 /// and what it may be.
 void check_request(const ConvertRequest& request);
 
+/// Refuses a model that has experts already, of FFNs or of attention. `section`: of the spec that names it,
+/// "ffn.others:
+/// ", or "" for the input. Throws InvalidArgument.
+void check_is_dense(const ModelDirectory& model, const std::string& section);
+
 /// Throws InvalidArgument, with the choices, where the value of a field is none of them.
 void check_choice(const char* field, const std::string& value, std::initializer_list<const char*> choices);
 

@@ -22,7 +22,7 @@ CounterRng rng_of(const RouterRequest& request) {
   return CounterRng(request.seed, request.stream, static_cast<uint32_t>(request.layer));
 }
 
-/// MLP inputs of the given global tokens. Each row lives on one rank; the others add zeros, so no bit changes. [tokens,
+/// Inputs of the given global tokens. Each row lives on one rank; the others add zeros, so no bit changes. [tokens,
 /// hidden]
 at::Tensor gather_features(const CalibrationFeatures& features, const std::vector<int64_t>& tokens,
                            Communicator& world) {
@@ -53,7 +53,7 @@ std::string too_few_to_select(int64_t experts, int64_t tokens, int64_t total) {
                 "; give more text or raise calibration.tokens");
 }
 
-/// MLP inputs of as many random tokens as there are experts, no two alike: the first token of every document is, and so
+/// Inputs of as many random tokens as there are experts, no two alike: the first token of every document is, and so
 /// is text that was read twice, and two equal rows would make twins of two experts.
 at::Tensor select_rows(const RouterRequest& request, Communicator& world) {
   constexpr double kAlike = 1e-4;  // distance relative to length: above rounding, far below any two contexts
@@ -96,7 +96,7 @@ InitialRouter router_of_features(at::Tensor rows_ED, const RouterRequest& reques
   return {router_of_rows(rows_ED / std::max(deviation, 1e-12), request.gate)};
 }
 
-/// The MLP inputs of random calibration tokens are the router's rows.
+/// The part's inputs of random calibration tokens are the router's rows.
 InitialRouter random_selection(const RouterRequest& request, Communicator& world) {
   return router_of_features(select_rows(request, world), request, world);
 }
@@ -111,7 +111,7 @@ TokenClustering clustering_of(const MethodOptions& options) {
   return {.distance = distance_of(options), .jitter = options.number("jitter"), .restarts = options.whole("restarts")};
 }
 
-/// Centroids of clusters of the MLP inputs are, the same as those of which a method groups tokens (group_by_router).
+/// Centroids of clusters of the part's inputs are, the same as those of which a method groups tokens (group_by_router).
 InitialRouter hidden_clustering(const RouterRequest& request, Communicator& world) {
   at::Tensor rows_ED = request.centroids_ED;
   if (!rows_ED.defined()) {
@@ -197,7 +197,7 @@ const Registry<RouterInit>& router_inits() {
       "router initialisation",
       {
           {"random_selection",
-           {"MLP inputs of random calibration tokens (LLaMA-MoE v2)", true, random_selection,
+           {"the layer's inputs of random calibration tokens (LLaMA-MoE v2)", true, random_selection,
             [](int64_t experts, int64_t tokens) { return too_few_to_select(experts, tokens, tokens); }}},
           {"kaiming", {"uniform random rows", false, kaiming}},
           {"normal",
@@ -208,7 +208,7 @@ const Registry<RouterInit>& router_inits() {
             {{.name = "deviation", .help = "standard deviation of a weight", .fallback = "0.02", .least = 1e-6}}}},
           {"zero", {"all experts equally likely; ties go to the lowest", false, zero}},
           {"hidden_clustering",
-           {"centroids of balanced clusters of the MLP inputs (LLaMA-MoE v2)", true, hidden_clustering,
+           {"centroids of balanced clusters of the layer's inputs (LLaMA-MoE v2)", true, hidden_clustering,
             too_few_to_cluster, clustering_options()}},
           {"distilled",
            {"trained to choose the experts whose neurons are most active on the calibration text (MoEfication)", true,
@@ -217,9 +217,9 @@ const Registry<RouterInit>& router_inits() {
   return inits;
 }
 
-MethodOptions router_init_options(const v1::RouterSpec& router, const std::string& preset) {
-  return {router_inits().at(router.init()).options, router.options(), preset == "published", "router.options",
-          "router.init " + router.init()};
+MethodOptions router_init_options(const v1::RouterSpec& router, const std::string& preset, const std::string& section) {
+  return {router_inits().at(router.init()).options, router.options(), preset == "published", section + "router.options",
+          section + "router.init " + router.init()};
 }
 
 TokenClustering token_clustering(const v1::ConvertSpec& spec) {

@@ -57,8 +57,10 @@ struct RouterInit {
 /// THE list of router initialisations.
 const Registry<RouterInit>& router_inits();
 
-/// The settings of the init that the spec names, defaults filled in. Throws InvalidArgument.
-MethodOptions router_init_options(const v1::RouterSpec& router, const std::string& preset);
+/// The settings of the init that the spec names, defaults filled in. `section`: as of RouterRequest. Throws
+/// InvalidArgument.
+MethodOptions router_init_options(const v1::RouterSpec& router, const std::string& preset,
+                                  const std::string& section = "");
 
 /// How hidden_clustering groups tokens, and what else groups them as that router does: by the spec's options where that
 /// is its init, else by their defaults. Numbers of clusters, seed and layer are left to the caller.

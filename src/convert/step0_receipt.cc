@@ -43,7 +43,8 @@ MoeOptions with_all_experts(MoeOptions options, bool is_partition) {
   return options;
 }
 
-/// The same of attention: its experts are always a partition of the heads.
+/// The same of attention, whose experts are always a partition of the heads: at weight one where those of the FFNs are
+/// too, so that what all experts of the model are is one thing.
 Layer with_all_attention_experts(Layer layer, bool at_weight_one) {
   auto* const experts = std::get_if<MoeAttention>(&layer.attention);
   if (experts == nullptr) return layer;

@@ -331,6 +331,20 @@ TEST(RouterInitOptionsTest, UnknownOnesAndBadValuesAreRefused) {
   EXPECT_THAT(refusal("distilled", {{"epochs", "0"}}), ::testing::HasSubstr("a whole number 1 .. 10000"));
 }
 
+TEST(RouterInitOptionsTest, ThoseOfAttentionAreRefusedWhereTheyStand) {
+  v1::RouterSpec router;
+  router.set_init("zero");
+  (*router.mutable_options())["deviation"] = "1";
+  try {
+    router_init_options(router, "ours", "attention.");
+    ADD_FAILURE() << "not refused";
+  } catch (const InvalidArgument& error) {
+    EXPECT_THAT(error.what(),
+                ::testing::HasSubstr("attention.router.options.deviation (1) is no option of attention.router.init "
+                                     "zero; it has none"));
+  }
+}
+
 TEST(ZeroTest, IsZero) {
   EXPECT_EQ(testing::max_abs(make_router("zero", "calibrated", 1)), 0);
 }
