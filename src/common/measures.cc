@@ -240,7 +240,9 @@ const std::vector<Measure>& measures() {
       {.kind = "train",
        .name = "attention_balance_loss",
        .unit = "",
-       .help = "Unscaled balance loss of attention's routers, mean over layers; of models with attention experts.",
+       .help = "Unscaled balance loss of attention's routers, of models with attention experts: mean over layers, 1 is "
+               "even; "
+               "of importance_load summed, 0 is even.",
        .of_steps = true,
        .of_result = true,
        .is_optional = true,
@@ -249,8 +251,9 @@ const std::vector<Measure>& measures() {
       {.kind = "train",
        .name = "z_loss",
        .unit = "",
-       .help =
-           "Unscaled z-loss: squared log-sum-exp of a router's logits, mean over tokens and layers; where z_loss > 0.",
+       .help = "Unscaled z-loss: squared log-sum-exp of a router's logits, mean over tokens and routers, attention's "
+               "included; where "
+               "z_loss > 0.",
        .of_steps = true,
        .is_optional = true,
        .series = "moe_train_loss",

@@ -153,17 +153,20 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
                              options.balance_form == BalanceForm::kImportanceLoad ||
                              options.balance_scope == BalanceScope::kSequence;
   NoiseSource noise = options.noise;
+  int64_t tokens_before = 0;  // of the step's micro-steps before
   for (int64_t micro_step = 0; micro_step < options.micro_steps; ++micro_step) {
     const int64_t first = first_row + micro_step * rows;
     const Mesh::Share share = mesh.share_of(rows);
     const PackedBatch batch = loader.batch(first + share.first, share.count);
-    noise.first_token = loader.tokens(first_row, first + share.first - first_row);
+    noise.first_token = tokens_before + loader.tokens(first, share.first);
     const DecoderOutput out =
         decoder.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher,
                         {.statistics = &statistics, .keeps_routing = keeps_routing, .noise = noise});
     at::Tensor loss = decoder.token_losses(out.hidden_TD, batch.labels_T).sum() / targets;
     loss_share += loss.detach().to(at::kDouble);
-    routers.add_to(loss, out, batch.cu_seqlens, loader.tokens(first, rows), outcome.tokens);
+    const int64_t tokens = loader.tokens(first, rows);
+    tokens_before += tokens;
+    routers.add_to(loss, out, batch.cu_seqlens, tokens, outcome.tokens);
     if (!out.router.empty() && options.on_routing) options.on_routing(out.router);
     if (!out.attention_router.empty() && options.on_attention_routing)
       options.on_attention_routing(out.attention_router);
