@@ -10,6 +10,7 @@
 #include "pipeline/defaults.h"
 #include "pipeline/gate.h"
 #include "pipeline/inputs.h"
+#include "pipeline/kinds/convert_attention.h"
 #include "pipeline/kinds/kinds.h"
 #include "pipeline/metrics.h"
 
@@ -188,20 +189,19 @@ class StageChecker {
                            known.empty() ? "" : concat("; it produces: ", comma_separated(known))));
   }
 
-  // Experts that the model of a stage has per layer, or 0 where it comes from outside.
-  int experts_of(int i) const {
+  // The stage that decides how many experts the model of a stage has; nullptr where it comes from outside.
+  const v1::Stage* maker_of_experts(int i) const {
     const v1::Stage& stage = spec_.stages(i);
-    if (const JobKind* kind = kind_of(stage); kind != nullptr && kind->experts) {
-      if (const std::optional<int> experts = kind->experts(stage)) return *experts;
-    }
+    const JobKind* kind = kind_of(stage);
+    if (kind != nullptr && kind->experts && kind->experts(stage)) return &stage;
     const std::vector<std::string> models = model_references(stage);
     const std::string input = models.empty() ? "" : models.front();
     const size_t dot = input.rfind('.');
-    if (dot == std::string::npos) return 0;
+    if (dot == std::string::npos) return nullptr;
     const auto source = index_.find(input.substr(0, dot));
     return source == index_.end() || source->second >= i || !makes_model(spec_.stages(source->second))
-               ? 0
-               : experts_of(source->second);
+               ? nullptr
+               : maker_of_experts(source->second);
   }
 
   void check_layout(int i, const std::string& path) {
@@ -219,8 +219,12 @@ class StageChecker {
       sink_.add(where, concat("expert_parallel ", ep, " does not divide ranks ", gang.ranks(), of_stage, "; use ",
                               divisors(gang.ranks(), gang.ranks())));
     }
-    if (const int experts = experts_of(i); experts > 0 && experts % ep != 0) {
-      sink_.add(where, concat("expert_parallel ", ep, " does not divide experts ", experts, of_stage, "; use ",
+    const v1::Stage* const maker = maker_of_experts(i);
+    const int experts = maker == nullptr ? 0 : kind_of(*maker)->experts(*maker).value_or(0);
+    if (experts > 0 && experts % ep != 0) {
+      // Of several parts `experts` is what they have in common.
+      const int failing = maker->has_convert() ? experts_not_divided(maker->convert(), ep) : experts;
+      sink_.add(where, concat("expert_parallel ", ep, " does not divide experts ", failing, of_stage, "; use ",
                               divisors(experts, gang.ranks())));
     }
   }

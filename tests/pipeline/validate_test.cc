@@ -77,6 +77,14 @@ TEST(ValidateTest, AlignmentAndReconstruction) {
       ElementsAre(at + "reconstruction: has no effect without ffn: feed-forward layers are trained; remove it"));
 }
 
+TEST(ValidateTest, ARouterOfAttentionIsNotDistilled) {
+  EXPECT_THAT(problems_of(convert("attention: {experts: 4, top_k: 2, router: {init: distilled}}, calibration: {data: "
+                                  "[{path: b.jsonl}]}")),
+              ElementsAre("a.yaml:7: stages.convert.convert.attention.router.init: is 'distilled', which learns from "
+                          "experts of a feed-forward layer; use random_selection, hidden_clustering, kaiming, normal "
+                          "or zero"));
+}
+
 TEST(ValidateTest, NamesOfStages) {
   EXPECT_THAT(
       problems_of(
@@ -506,6 +514,13 @@ TEST(ValidateTest, LayoutsThatDoNotDivide) {
       ElementsAre("a.yaml:5: defaults.gang.expert_parallel: expert_parallel 3 does not divide experts 8; use 1",
                   "a.yaml:8: stages.t.gang.expert_parallel: expert_parallel 4 does not divide ranks 6 (stage 't'); use "
                   "1, 2, 3 or 6"));
+  // Those of each part.
+  EXPECT_THAT(
+      problems_of(convert("ffn: {method: sequential, experts: 7, top_k: 2}, router: {init: kaiming}, scale: "
+                          "{mode: k}, attention: {experts: 8, top_k: 2, router: {init: kaiming}, scale: {mode: "
+                          "k}}"),
+                  "{gang: {expert_parallel: 2}}"),
+      ElementsAre("a.yaml:5: defaults.gang.expert_parallel: expert_parallel 2 does not divide experts 7; use 1"));
   // Ranks that nobody gave are whatever mpirun starts.
   EXPECT_THAT(problems_of(kConvert, "{gang: {expert_parallel: 4}}"), IsEmpty());
 }

@@ -64,6 +64,12 @@ TEST(WarningsTest, ALoadWithoutNoiseHasNoGradient) {
   EXPECT_THAT(warned(""), ElementsAre(AllOf(HasSubstr("stage t: balance importance_load counts tokens"),
                                             HasSubstr("stage c"), HasSubstr("convert.router.noise"))));
   EXPECT_THAT(warned(", noise: learned"), IsEmpty());
+  const auto attention_warned = [&](const std::string& noise) {
+    return warned(noise + "}, attention: {experts: 4, top_k: 2, router: {init: kaiming}, scale: {mode: k}");
+  };
+  EXPECT_THAT(attention_warned(", noise: learned"),
+              ElementsAre(AllOf(HasSubstr("stage t: balance importance_load counts the tokens of attention's experts"),
+                                HasSubstr("stage c"))));
 }
 
 /// What the stages of a pipeline warn of that converts with this router, balances like this and exports like this.

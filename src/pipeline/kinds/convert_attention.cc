@@ -2,6 +2,7 @@
 
 #include "common/error.h"
 #include "common/layer_ranges.h"
+#include "pipeline/kinds/convert_merge.h"
 
 namespace moe {
 namespace {
@@ -13,6 +14,11 @@ void check_ffn_only(const v1::AttentionExpertsSpec& attention, const FieldChecks
     checks.add(field,
                concat("is '", value, "', which attention's routers do not have; use ", allowed, " or remove it"));
   };
+  if (router.init() == "distilled") {
+    checks.add("router.init",
+               "is 'distilled', which learns from experts of a feed-forward layer; use random_selection, "
+               "hidden_clustering, kaiming, normal or zero");
+  }
   if (router.has_gate() && router.gate() != "linear") refuse("router.gate", router.gate(), "linear");
   if (router.has_noise() && router.noise() != "none") refuse("router.noise", router.noise(), "none");
   if (attention.scale().has_alignment() && attention.scale().alignment() != "none") {
@@ -55,6 +61,14 @@ void check_attention_experts(const v1::AttentionExpertsSpec& attention, const Fi
 
 bool attention_reads_text(const v1::AttentionExpertsSpec& attention) {
   return attention.grouping() == "clustered";
+}
+
+int experts_not_divided(const v1::ConvertSpec& convert, int expert_parallel) {
+  for (const int experts : {convert.has_ffn() ? expert_count(convert.ffn()) : 0,
+                            convert.has_attention() ? convert.attention().experts() : 0}) {
+    if (experts % expert_parallel != 0) return experts;
+  }
+  return 0;
 }
 
 std::string attention_plan(const v1::AttentionExpertsSpec& attention) {

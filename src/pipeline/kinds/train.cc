@@ -122,17 +122,28 @@ std::vector<std::string> idle_ranks_warning(const v1::Stage& stage) {
   return {concat("gang.ranks: ", idle)};
 }
 
-/// The smooth load is that of learned noise.
+/// The smooth load is that of learned noise, which attention's routers cannot have.
 std::vector<std::string> hard_load_warning(const v1::Stage& stage, const std::vector<v1::Stage>& origins) {
   if (stage.train().balance() != "importance_load") return {};
   const auto conversion =
       std::find_if(origins.begin(), origins.end(), [](const v1::Stage& origin) { return origin.has_convert(); });
-  if (conversion == origins.end() || conversion->convert().router().noise() == "learned") return {};
-  return {
-      concat("balance importance_load counts tokens, which have no gradient, where routers have no learned noise, "
-             "and stage ",
-             stage_name(*conversion),
-             " gives them none (convert.router.noise): of the two terms that of the weights alone trains them")};
+  if (conversion == origins.end()) return {};
+  const v1::ConvertSpec& convert = conversion->convert();
+  const std::string name = stage_name(*conversion);
+  std::vector<std::string> warnings;
+  if (convert.has_ffn() && convert.router().noise() != "learned") {
+    warnings.push_back(concat(
+        "balance importance_load counts tokens, which have no gradient, where routers have no learned noise, "
+        "and stage ",
+        name, " gives them none (convert.router.noise): of the two terms that of the weights alone trains them"));
+  }
+  if (convert.has_attention()) {
+    warnings.push_back(
+        concat("balance importance_load counts the tokens of attention's experts, which have no gradient, since "
+               "attention's routers have no noise (stage ",
+               name, "): of the two terms that of the weights alone trains them"));
+  }
+  return warnings;
 }
 
 /// A warm-up that nobody gave is a share of the steps; more steps alone must not look like another warm-up.
