@@ -79,7 +79,7 @@ class Lineages {
   std::vector<std::string> outside() const {
     std::vector<std::string> models;
     for (const std::string& model : measured_order_) {
-      if (!makers_.contains(model) && !exported_.contains(model) && measured_.at(model).experts == 0)
+      if (!makers_.contains(model) && !exported_.contains(model) && is_dense(measured_.at(model)))
         models.push_back(model);
     }
     return models;
@@ -88,7 +88,7 @@ class Lineages {
   int64_t dense_parameters(const std::string& root) const {
     const auto maker = makers_.find(root);
     const ModelReport* dense = measured(maker == makers_.end() ? root : maker->second.input);
-    return dense == nullptr || dense->experts > 0 ? 0 : dense->parameters_total;
+    return dense == nullptr || !is_dense(*dense) ? 0 : dense->parameters_total;
   }
 
  private:

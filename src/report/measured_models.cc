@@ -35,6 +35,10 @@ std::vector<std::vector<double>> load_matrix(const json& details, const char* ke
   return details[key].get<std::vector<std::vector<double>>>();
 }
 
+bool is_dense(const ModelReport& model) {
+  return model.experts == 0 && model.attention_expert_load.empty();
+}
+
 ModelReport model_report(const json& result) {
   ModelReport report;
   report.parameters_total = result["model"]["parameters_total"];
@@ -79,10 +83,10 @@ class MeasuredModels {
       entry.report.label = maker->second.label;
       entry.report.role = maker->second.role;
     } else {
-      const bool is_first_dense = entry.report.experts == 0 && (dense_.empty() || dense_ == reference);
+      const bool is_first_dense = is_dense(entry.report) && (dense_.empty() || dense_ == reference);
       if (is_first_dense) dense_ = reference;
       entry.report.label = is_first_dense ? "dense" : reference;
-      if (entry.report.experts == 0) entry.report.role = ModelRole::kDense;
+      if (is_dense(entry.report)) entry.report.role = ModelRole::kDense;
     }
     for (Entry& before : entries_) {
       if (before.reference != reference) continue;

@@ -24,6 +24,9 @@ const nlohmann::json& perplexity_of(const nlohmann::json& evaluation);
 /// "expert_load" or "attention_expert_load" of a record's details, [layer][expert]; empty if there is none.
 std::vector<std::vector<double>> load_matrix(const nlohmann::json& details, const char* key);
 
+/// Whether an evaluation found no experts, neither of FFNs nor loads of attention's.
+bool is_dense(const ModelReport& model);
+
 /// What an evaluation found of one model, without label and role.
 ModelReport model_report(const nlohmann::json& result);
 

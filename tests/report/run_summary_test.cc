@@ -154,6 +154,18 @@ TEST_F(RunSummaryTest, AModelIsCalledAfterWhatMadeItWheneverItWasMeasured) {
   EXPECT_THAT(write(made), HasSubstr("converted, again"));
 }
 
+TEST_F(RunSummaryTest, AModelOfAttentionExpertsAloneIsNotCalledDense) {
+  std::vector<json> made = records();
+  json& baseline = made.back()["details"]["baseline"];
+  spec_.mutable_stages(2)->mutable_evaluate()->set_baseline("./outside");
+  write(made);
+  const auto page = [this] { return read_file(run_root() / "report.html"); };
+  EXPECT_THAT(page(), HasSubstr("Held-out loss, dense → trained"));
+  baseline["tasks"]["perplexity"]["attention_expert_load"] = {{5, 3}, {4, 4}};
+  EXPECT_THAT(write(made), HasSubstr("./outside"));
+  EXPECT_THAT(page(), Not(HasSubstr("dense →")));
+}
+
 TEST_F(RunSummaryTest, BeforeAnyStageIsDone) {
   state_.set_phase("FAILED");
   state_.set_reason("stage 'convert' failed: no such model");
