@@ -1,6 +1,8 @@
 #include "export/stock_reasons.h"
 
+#include <algorithm>
 #include <bit>
+#include <set>
 
 #include "common/error.h"
 #include "export/stock_traits.h"
@@ -56,8 +58,27 @@ void add_score_reasons(const std::string& layout, const MoeConfig& moe, Reasons&
   }
 }
 
+/// In which a tensor of the model is written.
+at::ScalarType written_type(const ModelDirectory& model, const v1::ExportSpec& spec, const std::string& tensor) {
+  if (spec.dtype() == "source") return model.tensor_type(tensor);
+  return spec.dtype() == "bfloat16" ? at::kBFloat16 : at::kFloat;
+}
+
+/// Whether a layer's router, or the stack of its experts' down projections (of the type of the first), is written in
+/// one of these types.
+bool is_written_in(const std::set<at::ScalarType>& types, TensorPart part, const ModelDirectory& model,
+                   const v1::ExportSpec& spec) {
+  const std::vector<int64_t> layers = model.config().moe->mixture_layers();
+  return std::any_of(layers.begin(), layers.end(), [&](int64_t layer) {
+    const TensorId id{part, layer, part == TensorPart::kDown ? 0 : kNoExpert};
+    return types.contains(written_type(model, spec, tensor_name(model.config(), id)));
+  });
+}
+
 /// Of weights that are 1 for each of several experts.
-void add_reasons_of_ones(const std::string& layout, const MoeConfig& moe, const std::string& dtype, Reasons& reasons) {
+void add_reasons_of_ones(const std::string& layout, const ModelDirectory& model, const v1::ExportSpec& spec,
+                         Reasons& reasons) {
+  const MoeConfig& moe = *model.config().moe;
   const std::string weights =
       concat("weights of 1 for each of ", moe.top_k, " experts (topk_norm ", moe.topk_norm, ")");
   if (layout != kGranite) {
@@ -67,17 +88,21 @@ void add_reasons_of_ones(const std::string& layout, const MoeConfig& moe, const 
                                  : " choose by probabilities, which sum to 1 or stay as they are"));
     return;
   }
-  if (dtype == "F16")
+  if (is_written_in({at::kHalf}, TensorPart::kRouter, model, spec))
     reasons.push_back(concat(weights, " need routers times 2^-40, which is 0 in float16: choose dtype float32"));
-  if (dtype == "BF16" && !std::has_single_bit(static_cast<uint64_t>(moe.top_k))) {
+  const std::set<at::ScalarType> narrow{at::kBFloat16, at::kHalf};
+  if (!std::has_single_bit(static_cast<uint64_t>(moe.top_k)) &&
+      (is_written_in(narrow, TensorPart::kRouter, model, spec) ||
+       is_written_in(narrow, TensorPart::kDown, model, spec))) {
     reasons.push_back(concat(weights, " stand as weights of 1/", moe.top_k, " and down projections times ", moe.top_k,
-                             ", which bfloat16 rounds where that is no power of two: choose dtype float32"));
+                             ", which 16 bits round where that is no power of two: choose dtype float32"));
   }
 }
 
-void add_weight_reasons(const std::string& layout, const MoeConfig& moe, const std::string& dtype, Reasons& reasons) {
-  const ChosenWeights weights = chosen_weights(moe);
-  if (weights == ChosenWeights::kOnes) add_reasons_of_ones(layout, moe, dtype, reasons);
+void add_weight_reasons(const std::string& layout, const ModelDirectory& model, const v1::ExportSpec& spec,
+                        Reasons& reasons) {
+  const ChosenWeights weights = chosen_weights(*model.config().moe);
+  if (weights == ChosenWeights::kOnes) add_reasons_of_ones(layout, model, spec, reasons);
   if (weights == ChosenWeights::kScores && (layout == kMixtral || layout == kGranite))
     reasons.push_back(concat(layout, " renormalises the weights of the chosen experts (topk_norm is raw)"));
 }
@@ -106,12 +131,6 @@ void add_attention_reasons(const std::string& layout, const ModelConfig& config,
   }
 }
 
-/// As safetensors names it.
-std::string written_dtype(const ModelDirectory& model, const v1::ExportSpec& spec) {
-  if (spec.dtype() == "source") return model.stored_dtype();
-  return spec.dtype() == "bfloat16" ? "BF16" : "F32";
-}
-
 }  // namespace
 
 std::vector<std::string> stock_reasons_against(const std::string& layout, const ModelDirectory& model,
@@ -121,13 +140,13 @@ std::vector<std::string> stock_reasons_against(const std::string& layout, const 
   Reasons reasons;
   add_common_reasons(config, reasons);
   if (config.moe->num_experts == 0) return reasons;  // of attention alone
-  const std::string dtype = written_dtype(model, spec);
   add_score_reasons(layout, *config.moe, reasons);
-  add_weight_reasons(layout, *config.moe, dtype, reasons);
+  add_weight_reasons(layout, model, spec, reasons);
   add_dense_layer_reasons(layout, config, reasons);
   if (layout == kMixtral && has_shared_expert(config)) reasons.emplace_back("mixtral has no shared expert");
   add_attention_reasons(layout, config, reasons);
-  if (layout == kQwen && dtype == "F16") {
+  // The gate has no tensor of ours: it takes the embedding's type.
+  if (layout == kQwen && written_type(model, spec, tensor_name(config, TensorPart::kEmbedding)) == at::kHalf) {
     reasons.emplace_back(
         "its weights are float16, in which qwen2_moe's gate of 1e-20 is 0: choose dtype float32 or bfloat16");
   }

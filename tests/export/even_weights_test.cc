@@ -61,5 +61,23 @@ TEST_F(ExportTest, DtypesOfWeightsOfOne) {
   EXPECT_THAT(refused(2, at::kHalf, "source"), HasSubstr("which is 0 in float16: choose dtype float32"));
 }
 
+/// A model may mix types: those of routers and down projections decide, whatever stands first in the files.
+TEST_F(ExportTest, TypesOfRoutersAndDownProjectionsDecide) {
+  const auto refused = [&](int64_t top_k, const std::string& part, at::ScalarType dtype) {
+    const std::filesystem::path path = folder_ / concat("top", top_k, part, at::toString(dtype));
+    write_mixture(path, {.top_k = top_k, .topk_norm = "unit"});
+    testing::store_in(path, part, dtype);
+    auto spec = export_spec();
+    spec.set_dtype("source");
+    return testing::refusal(path, spec);
+  };
+  EXPECT_THAT(refused(2, "layers.1.mlp.router.weight", at::kHalf), HasSubstr("which is 0 in float16"));
+  EXPECT_EQ(refused(2, "layers.1.mlp.experts.0.down_proj", at::kHalf), "");
+  EXPECT_EQ(refused(2, "layers.1.mlp.router.weight", at::kBFloat16), "");
+  EXPECT_THAT(refused(3, "layers.1.mlp.experts.0.down_proj", at::kBFloat16), HasSubstr("which 16 bits round"));
+  EXPECT_THAT(refused(3, "layers.1.mlp.experts.0.down_proj", at::kHalf), HasSubstr("which 16 bits round"));
+  EXPECT_EQ(refused(3, "embed_tokens", at::kHalf), "");
+}
+
 }  // namespace
 }  // namespace moe

@@ -2,6 +2,7 @@
 
 #include "checkpoint/model_directory.h"
 #include "checkpoint/model_writer.h"
+#include "checkpoint/safetensors.h"
 #include "common/error.h"
 #include "convert/conversion_fixture.h"
 #include "export/exporter.h"
@@ -34,6 +35,23 @@ void write_mixture(const std::filesystem::path& path, const MixtureSpec& spec, a
   Decoder decoder(config, at::kFloat, all_experts(config));
   fill_random(decoder, seed);
   write_model(path, /*source=*/path, decoder, config, dtype, *make_self_communicator(), true);
+}
+
+void store_in(const std::filesystem::path& path, const std::string& part, at::ScalarType dtype) {
+  {
+    const SafetensorsFile file(path / "model.safetensors");
+    const auto stored = [&](const std::string& name) {
+      const at::Tensor tensor = file.tensor(name);
+      return name.find(part) == std::string::npos ? tensor : tensor.to(dtype);
+    };
+    std::vector<SafetensorsWriter::Spec> specs;
+    for (const SafetensorsEntry& entry : file.header().entries)
+      specs.push_back({entry.name, stored(entry.name).scalar_type(), entry.shape});
+    SafetensorsWriter writer(path / "changed", specs);
+    for (const auto& spec : specs) writer.write(spec.name, stored(spec.name));
+    writer.finish();
+  }
+  std::filesystem::rename(path / "changed", path / "model.safetensors");
 }
 
 v1::ExportSpec export_spec(const std::string& format) {

@@ -39,6 +39,9 @@ ModelConfig mixture_config(const MixtureSpec& spec);
 void write_mixture(const std::filesystem::path& path, const MixtureSpec& spec, at::ScalarType dtype = at::kFloat,
                    uint64_t seed = 3);
 
+/// Stores the tensors of a native model whose names have this part in another type.
+void store_in(const std::filesystem::path& path, const std::string& part, at::ScalarType dtype);
+
 /// Effective, in float32.
 v1::ExportSpec export_spec(const std::string& format = "auto");
 
