@@ -164,7 +164,7 @@ void add_mixtures(std::vector<BadFile>& files) {
   with_moe("scale_missing", [](json& m) { m.erase("output_scale"); }, {"`output_scale` is missing"});
   with_moe("score_relu", [](json& m) { m["score"] = "relu"; }, {"`score` is \"relu\"", "softmax"});
   with_moe("topk_norm_unknown", [](json& m) { m["topk_norm"] = "max"; }, {"`topk_norm` is \"max\"", "renorm"});
-  with_moe("router_mlp", [](json& m) { m["router"] = "mlp"; }, {"`router` is \"mlp\"", "linear"});
+  with_moe("router_gated", [](json& m) { m["router"] = "gated"; }, {"`router` is \"gated\"", "product"});
 }
 
 }  // namespace
