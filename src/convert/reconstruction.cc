@@ -95,8 +95,14 @@ void Reconstruction::finish() {
     throw_agreed<Internal>("a layer was asked to stop its reconstruction, and the work to go on");
   }
   for (const Task& task : done) {
-    use(task.layer, agree_on_result(world_, concat("read reconstructed layer ", task.layer),
-                                    [&] { return measured_of(task.layer); }));
+    use(task.layer, agree_on_result(world_, concat("read reconstructed layer ", task.layer), [&] {
+          const std::string measured = measured_of(task.layer);
+          if (measured.empty()) {
+            throw StorageError(concat("kept layer ", path_of(task.layer).string(),
+                                      " cannot be read back right after it was written; look at the storage"));
+          }
+          return measured;
+        }));
     progress_(1);
   }
 }
@@ -160,7 +166,7 @@ std::string Reconstruction::measured_of(int64_t layer) const {
       return measured->second;
   } catch (const Corruption&) {
   }
-  log_warning(concat("event=reconstructed_layer_damaged path=", path.string(), "; it is trained again"));
+  log_warning(concat("event=reconstructed_layer_damaged path=", path.string(), "; it is not used"));
   return "";
 }
 
