@@ -120,6 +120,18 @@ void check_router(const ConversionMethod& method, const ConvertRequest& request)
   }
 }
 
+/// What brings a layer to the output of the input's FFN, which is not what experts of other models are to give.
+void check_targets(const ConversionMethod& method, const v1::ConvertSpec& spec) {
+  if (!method.has_others) return;
+  const auto refuse = [&](const std::string& field, const char* what) {
+    throw InvalidArgument(concat("convert: ", field, " ", what,
+                                 " what the input's own FFNs give, and experts of ffn.method ", spec.ffn().method(),
+                                 " are FFNs of other models; remove it"));
+  };
+  if (alignment_of(spec) != "none") refuse("scale.alignment " + alignment_of(spec), "scales every expert towards");
+  if (spec.has_reconstruction()) refuse("reconstruction", "trains every expert to give");
+}
+
 void check_ffn_request(const ConvertRequest& request) {
   const v1::ConvertSpec& spec = request.spec;
   const ConversionMethod& method = method_of(request);
@@ -127,6 +139,7 @@ void check_ffn_request(const ConvertRequest& request) {
   parse_topk_norm(spec.router().topk_norm());
   parse_router_score(router_score(spec.router()));
   check_choice("scale.alignment", alignment_of(spec), {"none", "variance", "mean_variance"});
+  check_targets(method, spec);
   check_choice("router.scaling", spec.router().scaling(), {"calibrated", "raw"});
   MethodOptions(method.options, spec);
   check_sizes(method, request);

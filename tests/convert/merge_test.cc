@@ -397,6 +397,14 @@ TEST_F(MergeTest, RefusesCountsPromptsAndFamiliesThatCannotBe) {
               }),
               HasSubstr("ffn.prompts.1 cancel out"));
   EXPECT_THAT(refusal([](auto& s) { set_option(s, "router", "magic"); }), HasSubstr("magic"));
+  EXPECT_THAT(
+      refusal([](auto& s) { s.mutable_scale()->set_alignment("variance"); }),
+      HasSubstr("convert: scale.alignment variance scales every expert towards what the input's own FFNs give, and "
+                "experts of ffn.method merge are FFNs of other models; remove it"));
+  EXPECT_THAT(
+      refusal([](auto& s) { s.mutable_reconstruction()->set_steps(5); }),
+      HasSubstr("convert: reconstruction trains every expert to give what the input's own FFNs give, and experts of "
+                "ffn.method merge are FFNs of other models; remove it"));
   v1::ConvertSpec other = testing::convert_spec("sequential", 4, 2);
   other.mutable_ffn()->add_others(maths());
   EXPECT_THAT(refusal(other), AllOf(HasSubstr("ffn.others names 1 models"), HasSubstr("ffn.method: merge")));

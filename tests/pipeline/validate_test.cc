@@ -313,6 +313,14 @@ TEST(ValidateTest, ModelsAndPromptsOfAMerge) {
   EXPECT_THAT(problems("method: merge, experts: 4, top_k: 1, others: [./m, dense]"),
               ElementsAre(at + "ffn.experts: is 4, and the input and ffn.others are 3 models, each of which is one "
                                "expert; write 3 or leave it out"));
+  EXPECT_THAT(
+      problems_of(convert("ffn: {method: merge, top_k: 1, others: [./m]}, calibration: {data: [{path: c}]}, scale: "
+                          "{mode: fixed, value: 1, alignment: variance}, reconstruction: {steps: 5}"),
+                  "{}", some_methods()),
+      ElementsAre(at + "scale.alignment: 'variance' scales every expert towards what the input's own FFNs give, and "
+                       "experts of ffn.method 'merge' are FFNs of other models; remove it",
+                  at + "reconstruction: trains every expert to give what the input's own FFNs give, and experts of "
+                       "ffn.method 'merge' are FFNs of other models; remove it"));
   EXPECT_THAT(problems("method: merge, top_k: 1, others: [dense, nowhere]"),
               ElementsAre(HasSubstr(at + "ffn.others.1: no such model (nowhere)")));
   EXPECT_THAT(problems("method: merge, top_k: 1, others: [dense], prompts: [{positive: [a]}]"),

@@ -218,7 +218,7 @@ void check_convert(const v1::Stage& stage, const FieldChecks& checks) {
   const v1::ConvertSpec effective = filled_convert(convert);
   if (converts_ffn(convert)) {
     check_ffn(effective.ffn(), checks);
-    check_merged_models(effective.ffn(), checks);
+    check_merged_models(effective, checks);
     check_router(convert.router(), effective.router().init(), checks);
     check_scale(convert.scale(), effective.scale(), checks);
   } else {

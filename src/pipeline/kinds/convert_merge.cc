@@ -30,13 +30,23 @@ void check_texts(const v1::ExpertPrompts& prompts, const std::string& field, con
   }
 }
 
+/// Both have the output of the input's FFN for their target.
+void check_targets(const v1::ConvertSpec& effective, const FieldChecks& checks) {
+  const std::string reason = concat("what the input's own FFNs give, and experts of ffn.method '",
+                                    effective.ffn().method(), "' are FFNs of other models; remove it");
+  if (const std::string& alignment = effective.scale().alignment(); alignment != "none")
+    checks.add("scale.alignment", concat("'", alignment, "' scales every expert towards ", reason));
+  if (effective.has_reconstruction()) checks.add("reconstruction", "trains every expert to give " + reason);
+}
+
 }  // namespace
 
 int expert_count(const v1::FfnExpertsSpec& ffn) {
   return ffn.experts() == 0 && !ffn.others().empty() ? 1 + ffn.others_size() : ffn.experts();
 }
 
-void check_merged_models(const v1::FfnExpertsSpec& ffn, const FieldChecks& checks) {
+void check_merged_models(const v1::ConvertSpec& effective, const FieldChecks& checks) {
+  const v1::FfnExpertsSpec& ffn = effective.ffn();
   if (!ffn.others().empty()) {
     if (is_known_to_lack(ffn.method(), "methods_with_others", checks)) {
       checks.add("ffn.others", concat("has no effect with ffn.method '", ffn.method(),
@@ -45,6 +55,8 @@ void check_merged_models(const v1::FfnExpertsSpec& ffn, const FieldChecks& check
       checks.add("ffn.experts",
                  concat("is ", ffn.experts(), ", and the input and ffn.others are ", 1 + ffn.others_size(),
                         " models, each of which is one expert; write ", 1 + ffn.others_size(), " or leave it out"));
+    } else {
+      check_targets(effective, checks);
     }
   }
   if (ffn.prompts().empty()) return;
