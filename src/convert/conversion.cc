@@ -124,7 +124,8 @@ std::string Conversion::source_of(const TensorId& id) const {
 }
 
 bool Conversion::changes_neurons() const {
-  return alignment_of(spec) != "none" || spec.has_reconstruction();
+  const bool trains_experts = spec.has_reconstruction() && spec.reconstruction().parameters() != "router";
+  return alignment_of(spec) != "none" || trains_experts;
 }
 
 at::ScalarType Conversion::out_type(const std::string& source_tensor) const {

@@ -91,12 +91,16 @@ bool is_narrower(const ModelConfig& config) {
 std::vector<std::string> changes_of_neurons(const ModelConfig& config) {
   const nlohmann::json& conversion = config.moe->conversion;
   std::vector<std::string> reasons;
-  if (conversion.is_object() && conversion.contains("alignment")) {
+  if (!conversion.is_object()) return reasons;
+  if (conversion.contains("alignment")) {
     reasons.emplace_back(
         "its down projections were multiplied by a factor a channel and rounded (scale.alignment): dividing it out "
         "does not give the dense weights back");
   }
-  if (conversion.is_object() && conversion.contains("reconstruction")) {
+  const auto reconstruction = conversion.find("reconstruction");
+  if (reconstruction == conversion.end()) return reasons;
+  const bool is_of_router_alone = reconstruction->contains("parameters") && (*reconstruction)["parameters"] == "router";
+  if (!is_of_router_alone) {
     reasons.emplace_back(
         "its experts were trained to give the dense output as the router chooses and weighs them (reconstruction): "
         "together they are no longer the dense FFN");

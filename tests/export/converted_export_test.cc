@@ -112,9 +112,26 @@ TEST_F(AlignedExportTest, AReconstructedMixtureIsNotTheDenseModelAgain) {
   const std::filesystem::path native = converted("none");
   testing::export_to(native, folder_ / "again", testing::export_spec("dense"));
   nlohmann::json config = nlohmann::json::parse(read_file(native / "config.json"));
-  config["moe"]["conversion"]["reconstruction"] = {{"steps", 10}};
+  for (const nlohmann::json& trained : {nlohmann::json{{"steps", 10}},
+                                        {{"steps", 10}, {"parameters", "all"}},
+                                        {{"steps", 10}, {"parameters", "experts"}}}) {
+    config["moe"]["conversion"]["reconstruction"] = trained;
+    write_file_atomically(native / "config.json", config.dump());
+    EXPECT_NE(testing::refusal(native, testing::export_spec("dense")).find("no longer the dense FFN"),
+              std::string::npos)
+        << trained;
+  }
+}
+
+/// Its experts have every bit that they were cut out with.
+TEST_F(AlignedExportTest, AMixtureWhoseRouterAloneWasReconstructedIs) {
+  const std::filesystem::path native = converted("none");
+  nlohmann::json config = nlohmann::json::parse(read_file(native / "config.json"));
+  config["moe"]["conversion"]["reconstruction"] = {{"steps", 10}, {"parameters", "router"}};
   write_file_atomically(native / "config.json", config.dump());
-  EXPECT_NE(testing::refusal(native, testing::export_spec("dense")).find("no longer the dense FFN"), std::string::npos);
+  testing::export_to(native, folder_ / "again", testing::export_spec("dense"));
+  EXPECT_TRUE(
+      at::equal(testing::logits_of_directory(folder_ / "again"), testing::logits_of_directory(folder_ / "llama")));
 }
 
 }  // namespace
