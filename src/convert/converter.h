@@ -44,7 +44,7 @@ struct ConvertRequest {
   /// With spec.reconstruction: trains a layer, on this rank alone; false if it was asked to stop on the way.
   std::function<bool(const LayerTask& task)> train_layer = {};
   /// With spec.reconstruction: folder of this very conversion where trained layers are kept, so that one that was
-  /// stopped goes on with the others. It is the caller's to remove.
+  /// stopped goes on with the others. No other conversion uses it meanwhile; it is the caller's to remove.
   std::filesystem::path kept_layers = {};
   const Registry<ConversionMethod>& methods = conversion_methods();  ///< that spec.ffn.method is a name of
 };

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <memory>
+#include <span>
 #include <utility>
 #include <variant>
 
@@ -21,7 +22,9 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr char kKeptMeasures[] = "measured", kKeptDigest[] = "xxh3_128";
+constexpr char kKeptMeasures[] = "measured", kKeptDigest[] = "xxh3_128", kKeptVersion[] = "version";
+/// Of kept layers: another whenever what is trained, or what is kept of it, is no longer what it was.
+constexpr char kLayerVersion[] = "1";
 
 /// Whether reconstruction.parameters has a tensor trained. The output bias is the dense one, and stays.
 bool is_trained(const TensorId& id, const std::string& parameters) {
@@ -43,9 +46,11 @@ LayerFit measure(const Conversion& conversion, int64_t layer, const FeedForwardW
   return fit_layer(request, mixture_of(conversion.config, layer, parameters).weights, *make_self_communicator());
 }
 
-std::string digest_of(const SafetensorsFile& file) {
+/// Of the tensors, in their order, and what was measured.
+std::string digest_of(const std::vector<std::span<const std::byte>>& tensors, const std::string& measured) {
   Xxh3Stream digest;
-  for (const SafetensorsEntry& entry : file.header().entries) digest.add(file.bytes(entry));
+  for (const std::span<const std::byte> tensor : tensors) digest.add(tensor);
+  digest.add(std::as_bytes(std::span(measured)));
   return digest.hex();
 }
 
@@ -144,13 +149,16 @@ void Reconstruction::keep(int64_t layer, const std::vector<Parameter>& parameter
       tensors.push_back({logical.name, logical.view.contiguous()});
   }
   std::vector<SafetensorsWriter::Spec> specs;
-  Xxh3Stream digest;
+  std::vector<std::span<const std::byte>> bytes;
   for (const LogicalView& tensor : tensors) {
     specs.push_back({tensor.name, at::kFloat, tensor.view.sizes().vec()});
-    digest.add({static_cast<const std::byte*>(tensor.view.const_data_ptr()), tensor.view.nbytes()});
+    bytes.emplace_back(static_cast<const std::byte*>(tensor.view.const_data_ptr()), tensor.view.nbytes());
   }
   make_directories(conversion_.request.kept_layers);
-  SafetensorsWriter file(path_of(layer), specs, {{kKeptMeasures, measured.dump()}, {kKeptDigest, digest.hex()}});
+  const std::string measures = measured.dump();
+  SafetensorsWriter file(
+      path_of(layer), specs,
+      {{kKeptVersion, kLayerVersion}, {kKeptMeasures, measures}, {kKeptDigest, digest_of(bytes, measures)}});
   for (const LogicalView& tensor : tensors) file.write(tensor.name, tensor.view);
   file.finish();
 }
@@ -161,9 +169,19 @@ std::string Reconstruction::measured_of(int64_t layer) const {
   try {
     const SafetensorsFile file(path);
     const std::map<std::string, std::string>& metadata = file.header().metadata;
-    const auto digest = metadata.find(kKeptDigest), measured = metadata.find(kKeptMeasures);
-    if (digest != metadata.end() && measured != metadata.end() && digest->second == digest_of(file))
-      return measured->second;
+    const auto value = [&](const char* key) {
+      const auto found = metadata.find(key);
+      return found == metadata.end() ? std::string() : found->second;
+    };
+    if (value(kKeptVersion) != kLayerVersion) {
+      log_warning(concat("event=reconstructed_layer_of_other_version path=", path.string(),
+                         " version=", value(kKeptVersion), " expected=", kLayerVersion, "; it is not used"));
+      return "";
+    }
+    std::vector<std::span<const std::byte>> tensors;
+    for (const SafetensorsEntry& entry : file.header().entries) tensors.push_back(file.bytes(entry));
+    const std::string measured = value(kKeptMeasures);
+    if (value(kKeptDigest) == digest_of(tensors, measured)) return measured;
   } catch (const Corruption&) {
   }
   log_warning(concat("event=reconstructed_layer_damaged path=", path.string(), "; it is not used"));

@@ -45,7 +45,7 @@ class Reconstruction {
   bool train(const Task& task) const;
   void keep(int64_t layer, const std::vector<Parameter>& parameters, const std::vector<bool>& is_trained,
             const nlohmann::json& measured) const;
-  /// What was measured of a layer that is kept; empty if none is, or none that is whole.
+  /// What was measured of a layer that is kept; empty if none is, or none that is whole and of this version.
   std::string measured_of(int64_t layer) const;
   void use(int64_t layer, const std::string& measured);
 

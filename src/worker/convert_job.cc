@@ -101,6 +101,8 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
   for (const std::string& other : spec.ffn().others())
     others.push_back(open_model(context.model_path(other), {}, context.world));
   std::optional<CalibrationOverlap> overlap;
+  std::optional<KeptLayers> kept;
+  if (spec.has_reconstruction()) kept.emplace(context);
   ConvertRequest request{
       .spec = spec,
       .seed = context.stage.seed(),
@@ -112,10 +114,10 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
       .text_read =
           [&](const CalibrationText& text) { overlap = overlap_of(text, source.text.tokenizer.get(), context); },
       .train_layer = [&](const LayerTask& task) { return train_task(task, context); },
-      .kept_layers = kept_layers_of(context)};
+      .kept_layers = kept ? kept->folder() : std::filesystem::path()};
   for (const OpenedModel& other : others) request.others.push_back(&other.directory);
   const nlohmann::json conversion = convert_model(request, context.world);
-  if (spec.has_reconstruction()) forget_kept_layers(context);
+  if (kept) kept->forget();
 
   JobOutcome outcome;
   const bool has_text = conversion.contains("calibration");

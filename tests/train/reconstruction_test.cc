@@ -202,6 +202,8 @@ TEST_P(ReconstructionTest, TheRouterAloneLeavesExpertsTheirBits) {
     EXPECT_EQ(at::equal(of_router.tensor(spec.name), before), !is_router) << spec.name;
     EXPECT_EQ(at::equal(of_experts.tensor(spec.name), before), !is_expert) << spec.name;
   }
+  EXPECT_EQ(report("router")["receipt"]["all"]["weights"], "one") << "its experts still sum to the dense FFN";
+  EXPECT_EQ(report("experts")["receipt"]["all"]["weights"], "router");
   for (const char* job : {"router", "experts"}) {
     for (const json& row : report(job)["receipt"]["reconstruction"]) EXPECT_LT(row["after"], row["before"]) << job;
   }
@@ -272,6 +274,39 @@ TEST_P(ReconstructionTest, UsesOnlyWhatIsWholeAndItsOwn) {
   write_file_atomically(kept_path("damaged", "layer-1.safetensors"), "{");
   ASSERT_TRUE(run(section(), "damaged").outcome);
   expect_same_output("damaged", "undisturbed");
+}
+
+/// A gang that lost its lease may be at work still.
+TEST_P(ReconstructionTest, LeavesWhatAnotherGangIsUsing) {
+  ASSERT_TRUE(run(section(), "undisturbed").outcome);
+  run(section(), "job", 1, {.break_at_unit = 4});
+  const fs::path first = kept_path("job", "layer-0.safetensors");
+  const fs::file_time_type written = fs::last_write_time(first);
+  {
+    const FileLock other(folder_ / "job/reconstruction.lock");
+    run(section(), "job", 1, {.break_at_unit = 2});
+    EXPECT_THAT(kept("job"), ElementsAre("layer-0.safetensors", "layer-0.safetensors", "layer-1.safetensors"));
+    ASSERT_TRUE(run(section(), "job", 2).outcome);
+  }
+  expect_same_output("job", "undisturbed");
+  EXPECT_THAT(kept("job"), ElementsAre("layer-0.safetensors", "layer-1.safetensors"));
+  EXPECT_EQ(fs::last_write_time(first), written);
+}
+
+TEST_P(ReconstructionTest, DoesNotUseLayersOfAnotherVersion) {
+  ASSERT_TRUE(run(section(), "undisturbed").outcome);
+  run(section(), "job", 1, {.break_at_unit = 4});
+  const fs::path path = kept_path("job", "layer-0.safetensors");
+  std::string bytes = read_file(path);
+  const std::string version = R"("version":"1")";
+  const size_t at = bytes.find(version);
+  ASSERT_NE(at, std::string::npos);
+  bytes[at + version.size() - 2] = '0';
+  write_file_atomically(path, bytes);
+  run(section(), "job", 1, {.break_at_unit = 2});
+  EXPECT_NE(read_file(path), bytes) << "it was not trained again";
+  ASSERT_TRUE(run(section(), "job").outcome);
+  expect_same_output("job", "undisturbed");
 }
 
 TEST_P(ReconstructionTest, IsAlignedAfterwards) {
