@@ -15,8 +15,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kFolder[] = "reconstruction";
-constexpr char kLock[] =
-    "reconstruction.lock";  ///< beside the folder, and never removed: a gang might lock a file that is gone
+/// Beside the folder, and never removed: a gang could lock a file that is gone.
+constexpr char kLock[] = "reconstruction.lock";
 
 /// Of this configuration.
 fs::path shared_folder(const JobContext& context) {
