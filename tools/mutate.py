@@ -53,7 +53,7 @@ MUTATIONS = [
     Mutation("gumbel-in-weights", "src/model/moe/router.cc", "const at::Tensor scores = scores_of(logits, options.score);",
              "if (draws_TE.defined() && options.noise == RouterNoise::kGumbel) logits = logits + draws_TE.to(type);\n"
              "  const at::Tensor scores = scores_of(logits, options.score);", "moe_model_tests", "RouterNoiseTest.Gumbel*", "Gumbel noise is of the choice alone"),
-    Mutation("noise-by-rank", "src/train/train_step.cc", "noise.first_token = loader.tokens(first_row, first + share.first - first_row);", "noise.first_token = 0;",
+    Mutation("noise-by-rank", "src/train/train_step.cc", "noise.first_token = tokens_before + loader.tokens(first, share.first);", "noise.first_token = 0;",
              "moe_train_tests", "Routers/NoisyTrainingTest.IsTheSame*", "noise is that of the token wherever it lies"),
     Mutation("load-by-noise", "src/model/moe/importance_load.cc", "estimator == LoadEstimator::kExact ?", "estimator != LoadEstimator::kExact ?", "moe_model_tests",
              "ImportanceLoadTest.*", "a chosen expert is one whose noisy logit is above the others'"),
@@ -107,7 +107,7 @@ MUTATIONS = [
              "moe_convert_memory_tests", "MemoryTest.Calibration*", "a layer in float and its experts, not three"),
     Mutation("alignment-scales-the-bias", "src/convert/channel_alignment.cc", "bias_D.defined() ? converted.mean_D - bias_D.to(at::kDouble) : converted.mean_D",
              "converted.mean_D", "moe_convert_tests", "ChannelAlignmentTest.*", "a bias that is there is not scaled"),
-    Mutation("reconstruction-takes-what-is-damaged", "src/convert/reconstruction.cc", "digest->second == digest_of(file))", "!digest_of(file).empty())",
+    Mutation("reconstruction-takes-what-is-damaged", "src/convert/reconstruction.cc", "value(kKeptDigest) == digest_of(tensors, measured)", "!value(kKeptDigest).empty()",
              "moe_train_tests", "*ReconstructionTest.UsesOnly*", "a damaged layer is trained again"),
     # Ranks that read other files.
     Mutation("ranks-convert-other-models", "src/convert/converter.cc", 'require_same_files(world, "before the conversion", digests);', "",
