@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <regex>
 #include <vector>
@@ -10,7 +11,6 @@
 #include "pipeline/defaults.h"
 #include "pipeline/gate.h"
 #include "pipeline/inputs.h"
-#include "pipeline/kinds/convert_attention.h"
 #include "pipeline/kinds/kinds.h"
 #include "pipeline/metrics.h"
 
@@ -189,19 +189,20 @@ class StageChecker {
                            known.empty() ? "" : concat("; it produces: ", comma_separated(known))));
   }
 
-  // The stage that decides how many experts the model of a stage has; nullptr where it comes from outside.
-  const v1::Stage* maker_of_experts(int i) const {
+  // Experts per layer of each part of the model of a stage; none where it comes from outside.
+  std::vector<int> experts_of(int i) const {
     const v1::Stage& stage = spec_.stages(i);
-    const JobKind* kind = kind_of(stage);
-    if (kind != nullptr && kind->experts && kind->experts(stage)) return &stage;
+    if (const JobKind* kind = kind_of(stage); kind != nullptr && kind->experts) {
+      if (const std::optional<std::vector<int>> experts = kind->experts(stage)) return *experts;
+    }
     const std::vector<std::string> models = model_references(stage);
     const std::string input = models.empty() ? "" : models.front();
     const size_t dot = input.rfind('.');
-    if (dot == std::string::npos) return nullptr;
+    if (dot == std::string::npos) return {};
     const auto source = index_.find(input.substr(0, dot));
     return source == index_.end() || source->second >= i || !makes_model(spec_.stages(source->second))
-               ? nullptr
-               : maker_of_experts(source->second);
+               ? std::vector<int>()
+               : experts_of(source->second);
   }
 
   void check_layout(int i, const std::string& path) {
@@ -219,13 +220,13 @@ class StageChecker {
       sink_.add(where, concat("expert_parallel ", ep, " does not divide ranks ", gang.ranks(), of_stage, "; use ",
                               divisors(gang.ranks(), gang.ranks())));
     }
-    const v1::Stage* const maker = maker_of_experts(i);
-    const int experts = maker == nullptr ? 0 : kind_of(*maker)->experts(*maker).value_or(0);
-    if (experts > 0 && experts % ep != 0) {
-      // Of several parts `experts` is what they have in common.
-      const int failing = maker->has_convert() ? experts_not_divided(maker->convert(), ep) : experts;
-      sink_.add(where, concat("expert_parallel ", ep, " does not divide experts ", failing, of_stage, "; use ",
-                              divisors(experts, gang.ranks())));
+    const std::vector<int> experts = experts_of(i);
+    const auto failing =
+        std::find_if(experts.begin(), experts.end(), [ep](int count) { return count > 0 && count % ep != 0; });
+    if (failing != experts.end()) {
+      const int common = std::accumulate(experts.begin(), experts.end(), 0, std::gcd<int, int>);
+      sink_.add(where, concat("expert_parallel ", ep, " does not divide experts ", *failing, of_stage, "; use ",
+                              divisors(common, gang.ranks())));
     }
   }
 

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -294,10 +293,11 @@ std::string plan_of(const v1::ConvertSpec& convert) {
   return concat(plan, plan.empty() ? "" : "; ", attention_plan(convert.attention()));
 }
 
-/// What expert_parallel has to divide: the experts of each part.
-int experts_to_spread(const v1::ConvertSpec& convert) {
-  return std::gcd(convert.has_ffn() ? expert_count(convert.ffn()) : 0,
-                  convert.has_attention() ? convert.attention().experts() : 0);
+std::vector<int> experts_of_parts(const v1::ConvertSpec& convert) {
+  std::vector<int> experts;
+  if (convert.has_ffn()) experts.push_back(expert_count(convert.ffn()));
+  if (convert.has_attention()) experts.push_back(convert.attention().experts());
+  return experts;
 }
 
 }  // namespace
@@ -365,7 +365,7 @@ JobKind convert_kind() {
                 {"topk_norm", 11, "router.topk_norm"},
                 {"template", 14, "calibration.template"}},
       .warnings = router_gradient_warnings,
-      .experts = [](const v1::Stage& stage) { return experts_to_spread(stage.convert()); },
+      .experts = [](const v1::Stage& stage) { return experts_of_parts(stage.convert()); },
   };
 }
 

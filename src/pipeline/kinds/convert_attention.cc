@@ -63,14 +63,6 @@ bool attention_reads_text(const v1::AttentionExpertsSpec& attention) {
   return attention.grouping() == "clustered";
 }
 
-int experts_not_divided(const v1::ConvertSpec& convert, int expert_parallel) {
-  for (const int experts : {convert.has_ffn() ? expert_count(convert.ffn()) : 0,
-                            convert.has_attention() ? convert.attention().experts() : 0}) {
-    if (experts % expert_parallel != 0) return experts;
-  }
-  return 0;
-}
-
 std::string attention_plan(const v1::AttentionExpertsSpec& attention) {
   const std::string layers = comma_separated({attention.layers().begin(), attention.layers().end()});
   return concat("attention in ", attention.experts(), " experts, top-", attention.top_k(),

@@ -16,9 +16,6 @@ void check_attention_experts(const v1::AttentionExpertsSpec& attention, const Fi
 /// Whether the grouping looks at calibration text.
 bool attention_reads_text(const v1::AttentionExpertsSpec& attention);
 
-/// The experts of the first part that expert_parallel does not divide; 0 if it divides those of each.
-int experts_not_divided(const v1::ConvertSpec& convert, int expert_parallel);
-
 /// "attention in 8 experts, top-6".
 std::string attention_plan(const v1::AttentionExpertsSpec& attention);
 

@@ -24,8 +24,8 @@ void check_export(const v1::Stage& stage, const FieldChecks& checks) {
   checks.at_least<int64_t>("pad_experts_to", spec.has_pad_experts_to(), spec.pad_experts_to(), 0);
 }
 
-std::optional<int> experts_of_export(const v1::Stage& stage) {
-  return stage.export_().format() == "dense" ? std::optional<int>(0) : std::nullopt;
+std::optional<std::vector<int>> experts_of_export(const v1::Stage& stage) {
+  return stage.export_().format() == "dense" ? std::optional(std::vector<int>()) : std::nullopt;
 }
 
 }  // namespace

@@ -68,9 +68,9 @@ struct JobKind {
   /// The same, of what it does with a model that these stages made: the nearest first, each from the model of the next.
   std::function<std::vector<std::string>(const v1::Stage& effective, const std::vector<v1::Stage>& origins)>
       origin_warnings = {};
-  /// Experts per layer of the model that it makes, where several parts have some their greatest common divisor, which
-  /// is what expert_parallel must divide; 0 for a dense one; nothing: those of the model that it works on.
-  std::function<std::optional<int>(const v1::Stage& stage)> experts = {};
+  /// Experts per layer of each part of the model that it makes, all of which expert_parallel must divide; none of a
+  /// dense one; nothing: those of the model that it works on.
+  std::function<std::optional<std::vector<int>>(const v1::Stage& stage)> experts = {};
   /// Changes of fields that have to be judged together; each was found with the class that it has alone.
   std::function<void(const v1::Stage& before, const v1::Stage& now, std::vector<FieldChange>& found)> judge = {};
   /// Its work is optimizer steps: a line of metrics.jsonl and a point of the loss curve each, kept by checkpoints.
