@@ -2,7 +2,6 @@
 
 #include "common/error.h"
 #include "common/layer_ranges.h"
-#include "pipeline/kinds/convert_merge.h"
 
 namespace moe {
 namespace {
