@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "common/file_io.h"
-#include "testing/process_file.h"
+#include "testing/rank_processes.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
@@ -91,26 +91,13 @@ class CalibrationKillTest : public ::testing::Test {
                                 {}, MOE_SOURCE_DIR);
   }
 
-  /// Processes whose command line starts with moe-worker and names the output folder.
-  static std::vector<pid_t> ranks_of(const fs::path& out) {
-    std::vector<pid_t> found;
-    for (const auto& entry : fs::directory_iterator("/proc")) {
-      const std::string name = entry.path().filename();
-      if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-      const std::string command = testing::read_process_file(name, "cmdline");
-      if (command.rfind(testing::worker_path(), 0) == 0 && command.find(out.string()) != std::string::npos)
-        found.push_back(std::stoi(name));
-    }
-    return found;
-  }
-
   /// Runs, and kills one rank as soon as `moment` holds.
   static void run_and_kill(const fs::path& out, const std::function<bool()>& moment) {
     bool killed = false;
     std::thread killer([&] {
       const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(3);
       while (std::chrono::steady_clock::now() < deadline && made(out).empty()) {
-        const std::vector<pid_t> ranks = ranks_of(out);
+        const std::vector<pid_t> ranks = testing::rank_processes(out);
         if (static_cast<int>(ranks.size()) == kRanks && moment()) {
           killed = kill(ranks.back(), SIGKILL) == 0;
           return;

@@ -16,7 +16,7 @@
 
 #include "common/file_io.h"
 #include "common/rng.h"
-#include "testing/process_file.h"
+#include "testing/rank_processes.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 #include "testing/training_results.h"
@@ -66,19 +66,6 @@ std::map<std::string, std::string> weights(const fs::path& out) {
   return testing::weights_of(newest(out / "train", "output-t"));
 }
 
-/// The processes of this test's gang: those whose command line names the output folder and starts with moe-worker.
-std::vector<pid_t> rank_processes(const fs::path& out) {
-  std::vector<pid_t> found;
-  for (const auto& entry : fs::directory_iterator("/proc")) {
-    const std::string name = entry.path().filename();
-    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    const std::string text = testing::read_process_file(name, "cmdline");
-    if (text.rfind(testing::worker_path(), 0) == 0 && text.find(out.string()) != std::string::npos)
-      found.push_back(std::stoi(name));
-  }
-  return found;
-}
-
 /// Starts the gang, kills one rank as soon as `moment` holds, and returns whether it was killed before the end.
 bool run_and_kill(const fs::path& config, const fs::path& out, int victim, const std::function<bool()>& moment) {
   bool killed = false;
@@ -86,7 +73,7 @@ bool run_and_kill(const fs::path& config, const fs::path& out, int victim, const
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(3);
     bool seen = false;
     while (std::chrono::steady_clock::now() < deadline) {
-      const std::vector<pid_t> ranks = rank_processes(out);
+      const std::vector<pid_t> ranks = testing::rank_processes(out);
       if (seen && ranks.empty()) return;  // it finished first
       seen = seen || !ranks.empty();
       if (static_cast<int>(ranks.size()) == kRanks && moment()) {
@@ -188,7 +175,7 @@ TEST(CollectiveTimeoutTest, ARankThatStandsStillEndsARunWithoutACoordinator) {
     while (!has_ended && testing::losses_of(out / "train/attempts/0001/metrics.jsonl").size() < 3) {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
-    const std::vector<pid_t> ranks = rank_processes(out);
+    const std::vector<pid_t> ranks = testing::rank_processes(out);
     ASSERT_EQ(ranks.size(), 2U);
     kill(ranks[1], SIGSTOP);
   });

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "common/file_io.h"
-#include "testing/process_file.h"
+#include "testing/rank_processes.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
@@ -70,18 +70,6 @@ class ReconstructionKillTest : public ::testing::Test {
     return count;
   }
 
-  static std::vector<pid_t> ranks_of(const fs::path& out) {
-    std::vector<pid_t> found;
-    for (const auto& entry : fs::directory_iterator("/proc")) {
-      const std::string name = entry.path().filename();
-      if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-      const std::string command = testing::read_process_file(name, "cmdline");
-      if (command.rfind(testing::worker_path(), 0) == 0 && command.find(out.string()) != std::string::npos)
-        found.push_back(std::stoi(name));
-    }
-    return found;
-  }
-
   testing::TempDir folder_;
 };
 
@@ -95,7 +83,7 @@ TEST_F(ReconstructionKillTest, GoesOnAtTheNextLayerToTheSameBytes) {
   std::thread killer([&] {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(3);
     while (std::chrono::steady_clock::now() < deadline && made(out).empty()) {
-      const std::vector<pid_t> ranks = ranks_of(out);
+      const std::vector<pid_t> ranks = testing::rank_processes(out);
       if (ranks.size() == kRanks && kept(out) > 0) {
         killed = kill(ranks.back(), SIGKILL) == 0;
         return;
