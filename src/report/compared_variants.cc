@@ -74,7 +74,7 @@ ComparedVariant variant_of(const Conversions& seeds, const std::vector<std::stri
 std::optional<SeedSpread> spread_of(const std::vector<double>& values) {
   if (values.empty()) return std::nullopt;
   const auto count = static_cast<double>(values.size());
-  SeedSpread spread;
+  SeedSpread spread{.values = values};
   for (const double value : values) spread.mean += value / count;
   if (values.size() == 1) return spread;
   double squares = 0;

@@ -16,6 +16,7 @@ namespace moe {
 struct SeedSpread {
   double mean = 0;
   std::optional<double> deviation{};  ///< of the sample (n - 1); absent for one seed
+  std::vector<double> values{};       ///< one a seed, in the order of the file
 };
 
 /// Mean and spread of what there is; nothing of nothing. Values are finite.

@@ -45,6 +45,7 @@ std::string active_text(const ComparedVariant& row) {
 nlohmann::json spread_json(const SeedSpread& spread) {
   nlohmann::json result = {{"mean", spread.mean}};
   if (spread.deviation) result["deviation"] = *spread.deviation;
+  if (spread.values.size() > 1) result["seeds"] = spread.values;
   return result;
 }
 
