@@ -60,17 +60,17 @@ std::string metrics_section(const v1::Job& job) {
 }
 
 /// Loads as multiples of an even share, experts in their order.
-std::string load_section(const v1::Job& job) {
-  if (job.expert_load().empty()) return "";
+std::string load_section(const std::string& title, const google::protobuf::RepeatedPtrField<v1::LayerLoad>& layers) {
+  if (layers.empty()) return "";
   TextTable table({{"LAYER", Align::kNumber}, {"LEAST", Align::kNumber}, {"MOST", Align::kNumber}, {"EXPERTS"}});
-  for (int layer = 0; layer < job.expert_load_size(); ++layer) {
-    const auto& tokens = job.expert_load(layer).tokens();
+  for (int layer = 0; layer < layers.size(); ++layer) {
+    const auto& tokens = layers[layer].tokens();
     if (tokens.empty()) continue;  // a dense layer
     const std::vector<double> load(tokens.begin(), tokens.end());
     const auto [least, most] = load_range(load);
     table.add_row({std::to_string(layer), fixed(least, 2), fixed(most, 2), sparkline(load, kLoadWidth)});
   }
-  return "\nExpert load, as multiples of an even share\n" + table.render(kLabelWidth * 10);
+  return concat("\n", title, ", as multiples of an even share\n") + table.render(kLabelWidth * 10);
 }
 
 }  // namespace
@@ -111,8 +111,9 @@ std::string describe_job(const v1::Job& job, const v1::QueryMetricsResponse& met
   text += field("Digest", job.output_digest());
   const Curves curves = curves_of(metrics, {"loss"});
   if (!curves.steps.empty()) text += "\n" + curve_line(curves, 0) + "\n";
-  return text + load_section(job) + attempts_section(job, width) + checkpoints_section(job, width) +
-         metrics_section(job) + events_section(events);
+  return text + load_section("Expert load", job.expert_load()) +
+         load_section("Attention expert load", job.attention_expert_load()) + attempts_section(job, width) +
+         checkpoints_section(job, width) + metrics_section(job) + events_section(events);
 }
 
 }  // namespace moe

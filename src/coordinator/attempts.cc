@@ -140,7 +140,8 @@ absl::StatusOr<v1::ReportMetricsResponse> Coordinator::report_metrics(const v1::
     stride *= 2;
     for (const int64_t step : thin_out(points)) operation.changes().removed_points.emplace_back(id, step);
   }
-  if (!request.expert_load().empty()) expert_load_[id] = {request.expert_load().begin(), request.expert_load().end()};
+  if (!request.expert_load().empty()) reported_load_[id].experts = request.expert_load();
+  if (!request.attention_expert_load().empty()) reported_load_[id].attention_experts = request.attention_expert_load();
   operation.commit();
   return v1::ReportMetricsResponse();
 }

@@ -52,6 +52,12 @@ struct CoordinatorObserver {
   std::function<void()> changed = [] {};  ///< something a long poll may wait for
 };
 
+/// Tokens of each expert by layer, as a gang told them last.
+struct ReportedLoad {
+  google::protobuf::RepeatedPtrField<v1::LayerLoad> experts;
+  google::protobuf::RepeatedPtrField<v1::LayerLoad> attention_experts;
+};
+
 /// Pipelines, jobs, leases, gangs and artifacts: the coordinator without sockets. Keeps everything in memory and hands
 /// every change to the store; an answer may be sent once Store::after_commit says so. A pipeline is driven by the
 /// engine of src/pipeline, a job by job_machine.h, and the choice of a job for a gang is scheduler.h's. Thread-safe:
@@ -271,7 +277,7 @@ class Coordinator {
   std::deque<std::pair<int64_t, std::string>> request_order_;         ///< (created, id), oldest first
   std::map<std::string, std::map<int64_t, v1::MetricPoint>> points_;  ///< by job, by step
   std::map<std::string, int64_t> point_stride_;                       ///< by job: only multiples are kept
-  std::map<std::string, std::vector<v1::LayerLoad>> expert_load_;     ///< by job, of the last report
+  std::map<std::string, ReportedLoad> reported_load_;                 ///< by job, of the last report
   std::set<std::string> changed_pipelines_;
   std::chrono::steady_clock::time_point last_call_;  ///< of notice_stall()
 };

@@ -238,8 +238,9 @@ std::string Coordinator::pending_explanation(const v1::Job& job) const {
 v1::Job Coordinator::full_job(const v1::Job& job) const {
   v1::Job full = job;
   full.set_pending_explanation(pending_explanation(job));
-  if (const auto load = expert_load_.find(job.id()); load != expert_load_.end()) {
-    for (const v1::LayerLoad& layer : load->second) *full.add_expert_load() = layer;
+  if (const auto load = reported_load_.find(job.id()); load != reported_load_.end()) {
+    *full.mutable_expert_load() = load->second.experts;
+    *full.mutable_attention_expert_load() = load->second.attention_experts;
   }
   return full;
 }

@@ -31,12 +31,12 @@ std::string loss_figure(const v1::Job& job, const std::vector<std::pair<int64_t,
   return html_figure("Loss", render_loss_curve(concat("Loss by step of ", job.id()), points), "");
 }
 
-std::string load_figure(const v1::Job& job) {
-  LoadHeatmap heatmap{concat("Expert load by layer and expert of ", job.id()), {}};
-  for (const v1::LayerLoad& layer : job.expert_load()) {
-    heatmap.load.emplace_back(layer.tokens().begin(), layer.tokens().end());
-  }
-  return html_figure("Expert load", render_load_heatmap(heatmap), "");
+std::string load_figure(const std::string& title, const v1::Job& job,
+                        const google::protobuf::RepeatedPtrField<v1::LayerLoad>& layers) {
+  if (layers.empty()) return "";
+  LoadHeatmap heatmap{concat(title, " by layer and expert of ", job.id()), {}};
+  for (const v1::LayerLoad& layer : layers) heatmap.load.emplace_back(layer.tokens().begin(), layer.tokens().end());
+  return html_figure(title, render_load_heatmap(heatmap), "");
 }
 
 std::string job_card(const v1::Job& job, const StatusPage& page) {
@@ -62,7 +62,8 @@ std::string job_card(const v1::Job& job, const StatusPage& page) {
   }
   if (!tiles.empty()) html += concat("<div class=\"tiles\">\n", tiles, "</div>\n");
   std::string figures = has_loss ? loss_figure(job, loss->second) : "";
-  if (!job.expert_load().empty()) figures += load_figure(job);
+  figures += load_figure("Expert load", job, job.expert_load());
+  figures += load_figure("Attention expert load", job, job.attention_expert_load());
   if (!figures.empty()) html += concat("<div class=\"grid\">\n", figures, "</div>\n");
   return html + "</article>\n";
 }

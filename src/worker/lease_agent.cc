@@ -24,6 +24,14 @@ constexpr std::chrono::milliseconds kRetry{300};
   ::_exit(static_cast<int>(ExitCode::kFenced));
 }
 
+/// A step that has no such experts says nothing of them.
+void set_load(const std::vector<std::vector<int64_t>>& layers,
+              google::protobuf::RepeatedPtrField<v1::LayerLoad>& load) {
+  if (layers.empty()) return;
+  load.Clear();
+  for (const std::vector<int64_t>& tokens : layers) load.Add()->mutable_tokens()->Add(tokens.begin(), tokens.end());
+}
+
 }  // namespace
 
 LeaseAgent::LeaseAgent(CoordinatorClient& client, const v1::Lease& lease, std::chrono::milliseconds orphan_limit)
@@ -65,10 +73,8 @@ void LeaseAgent::add_step(const StepRecord& record) {
   *metrics_.add_points() = std::move(point);
   if (metrics_.points_size() > kMostPoints)
     metrics_.mutable_points()->DeleteSubrange(0, metrics_.points_size() - kMostPoints);
-  if (record.expert_load.empty()) return;
-  metrics_.clear_expert_load();
-  for (const std::vector<int64_t>& layer : record.expert_load)
-    metrics_.add_expert_load()->mutable_tokens()->Add(layer.begin(), layer.end());
+  set_load(record.expert_load, *metrics_.mutable_expert_load());
+  set_load(record.attention_expert_load, *metrics_.mutable_attention_expert_load());
 }
 
 bool LeaseAgent::commit(const SavedCheckpoint& saved) {

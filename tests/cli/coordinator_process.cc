@@ -121,6 +121,8 @@ void PretendedGang::report(const v1::Lease& lease, int64_t steps) {
   for (int layer = 0; layer < 2; ++layer) {
     v1::LayerLoad& load = *request.add_expert_load();
     for (const int64_t tokens : {100, 300, 100, 300}) load.add_tokens(tokens);
+    v1::LayerLoad& attention = *request.add_attention_expert_load();
+    for (const int64_t tokens : {100, 200, 300}) attention.add_tokens(tokens);
   }
   call(&v1::WorkerService::StubInterface::ReportMetrics, request, v1::ReportMetricsResponse());
 }

@@ -139,9 +139,10 @@ TEST_F(CoordinatorTest, ATrainingJobIsDescribedFollowedAndFinished) {
   gang_.append_log(lease, "event=started\n");
   const std::string text = moectl({"describe", job}).out;
   std::cout << text;
-  EXPECT_THAT(text, AllOf(HasSubstr("State       RUNNING"), HasSubstr("training step 5/10  loss 1.7500  5210 tokens/s"),
-                          HasSubstr("loss  █▇▅▃▁  4.75 -> 3.75"), ContainsRegex("0 +0.50 +1.50 +▁█▁█"),
-                          HasSubstr("gang-of-the-test")));
+  EXPECT_THAT(text,
+              AllOf(HasSubstr("State       RUNNING"), HasSubstr("training step 5/10  loss 1.7500  5210 tokens/s"),
+                    HasSubstr("loss  █▇▅▃▁  4.75 -> 3.75"), ContainsRegex("0 +0.50 +1.50 +▁█▁█"),
+                    ContainsRegex("Attention expert load, .*\n.*\n +0 +0.50 +1.50 "), HasSubstr("gang-of-the-test")));
   EXPECT_THAT(moectl({"get", "gangs"}).out, ContainsRegex("gang-of-the-test +busy +2 +cpu +" + job));
 
   RunningMoectl logs(coordinator_.address(), {"logs", job, "-f"});

@@ -50,6 +50,8 @@ v1::Job training_job() {
   job.add_expert_load();  // a dense layer
   v1::LayerLoad& last = *job.add_expert_load();
   for (int expert = 0; expert < 4; ++expert) last.add_tokens(500);
+  v1::LayerLoad& attention = *job.add_attention_expert_load();
+  for (const int64_t tokens : {100, 300, 260}) attention.add_tokens(tokens);
   return job;
 }
 
@@ -101,6 +103,7 @@ TEST(DescribeTest, AJobWithItsCurveAndLoad) {
   EXPECT_THAT(result.out, ContainsRegex("\n +3 +1.00 +1.00 "));
   EXPECT_THAT(result.out, ::testing::Not(ContainsRegex("\n +2 +[0-9.]+ +[0-9.]+ "))) << "it is dense";
   EXPECT_THAT(result.out, ContainsRegex("1 +0.20 +3.00 +▁▂▁█\n"));
+  EXPECT_THAT(result.out, ContainsRegex("Attention expert load, .*\n.*\n +0 +0.45 +1.36 "));
   EXPECT_THAT(result.out, AllOf(HasSubstr("number 25."), HasSubstr("number 16."), Not(HasSubstr("number 15."))));
   EXPECT_THAT(result.out, Not(HasSubstr("\033["))) << "no colours in a pipe";
 }

@@ -283,6 +283,7 @@ std::map<std::string, std::string> CoordinatorFixture::snapshot_of(Coordinator& 
     job.clear_progress();  // heartbeats stay in memory
     job.clear_pending_explanation();
     job.clear_expert_load();
+    job.clear_attention_expert_load();
     all["job " + job.id()] = job.DebugString();
   }
   for (v1::Gang& gang : view.gangs) {

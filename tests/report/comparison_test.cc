@@ -234,6 +234,7 @@ TEST_F(ComparisonTest, SeedsOfAVariantAreOneRow) {
   EXPECT_EQ(summary["label"], "random (2 seeds)");
   EXPECT_DOUBLE_EQ(summary["converted"]["domains"]["maths"]["mean"], 5.5);
   EXPECT_DOUBLE_EQ(summary["trained"]["mean"]["deviation"], std::sqrt(0.125));
+  EXPECT_EQ(summary["trained"]["mean"]["seeds"], (json{3.0, 3.5})) << "to compare seed by seed";
   EXPECT_EQ(summary["load"], (json{{"least", 0.75}, {"greatest", 1.25}}));
 }
 

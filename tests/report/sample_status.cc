@@ -74,6 +74,8 @@ v1::Job training() {
     v1::LayerLoad& load = *made.add_expert_load();
     for (int expert = 0; expert < 8; ++expert)
       load.add_tokens(static_cast<int64_t>(1000 * std::exp(0.4 * rng.normal())));
+    v1::LayerLoad& attention = *made.add_attention_expert_load();
+    for (int expert = 0; expert < 4; ++expert) attention.add_tokens(1000 + 100 * expert);
   }
   return made;
 }

@@ -90,6 +90,7 @@ TEST(StatusPageTest, JobsAtWorkShowProgressCurveAndLoad) {
   EXPECT_THAT(html, HasSubstr("step 120 of 220 (55 %)"));
   EXPECT_THAT(html, HasSubstr("row 12 of 48 (25 %)"));
   EXPECT_THAT(html, HasSubstr("<b>2.876</b>"));
+  EXPECT_THAT(html, HasSubstr("Attention expert load by layer and expert of "));
   EXPECT_THAT(html, HasSubstr("<b>5321</b><span class=\"muted\">tokens/s"));
   EXPECT_THAT(html, HasSubstr("training, attempt 2, gang 3f2a9c1e77b04d12, since 2026-12-01 "));
   EXPECT_EQ(count(html, "aria-label=\"Loss by step of quickstart-7f3k2m9a-stage1\""), 1u);
