@@ -59,8 +59,9 @@ endfunction()
 set(MOE_TEST_ENVIRONMENT "OMP_NUM_THREADS=1;MKL_NUM_THREADS=1;OMP_WAIT_POLICY=PASSIVE;ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0")
 
 # moe_test(NAME SOURCES... LIBRARIES targets... [LABELS ...] [TORCH] [RANKS n...] [TIMEOUT seconds] [PROCESSORS n] [TOGETHER suite...])
-# A GoogleTest binary moe_NAME_tests; every case is a CTest test. TOGETHER: the cases of these suites are one, since what they
-# share (a run to compare with) costs more than they do. RANKS: instead, the whole binary runs under a real mpirun once per number
+# A GoogleTest binary moe_NAME_tests; every case is a CTest test, with TORCH and no other label than unit every suite
+# (moe_suites.cmake). TOGETHER: the cases of these suites are one, since what they share (a run to compare with) costs more than they
+# do. RANKS: instead, the whole binary runs under a real mpirun once per number
 # of ranks (its main is tests/testing/mpi_main.cc).
 function(moe_test name)
   cmake_parse_arguments(arg "TORCH" "TIMEOUT;PROCESSORS" "SOURCES;LIBRARIES;LABELS;RANKS;TOGETHER" ${ARGN})
@@ -107,8 +108,21 @@ function(moe_test name)
       set_tests_properties(${suite} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} PROCESSORS ${arg_PROCESSORS}
                                                COST ${arg_TIMEOUT} ENVIRONMENT "${MOE_TEST_ENVIRONMENT}")
     endforeach()
-    gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST TEST_FILTER "*-${others}" PROPERTIES LABELS "${arg_LABELS}"
-                         TIMEOUT ${arg_TIMEOUT} PROCESSORS ${arg_PROCESSORS} COST ${arg_TIMEOUT} ENVIRONMENT "${MOE_TEST_ENVIRONMENT}")
+    if(arg_TORCH AND arg_LABELS MATCHES "^(unit|asan)$")
+      set(include_file "${CMAKE_CURRENT_BINARY_DIR}/${target}_suites.cmake")
+      file(GENERATE OUTPUT "${include_file}" CONTENT "\
+set(moe_suites_binary \"$<TARGET_FILE:${target}>\")
+set(moe_suites_filter \"*-${others}\")
+set(moe_suites_list \"${CMAKE_CURRENT_BINARY_DIR}/${target}_suites.txt\")
+set(moe_suites_environment \"${MOE_TEST_ENVIRONMENT}\")
+set(moe_suites_properties LABELS \"${arg_LABELS}\" TIMEOUT ${arg_TIMEOUT} PROCESSORS ${arg_PROCESSORS} COST ${arg_TIMEOUT})
+include(\"${CMAKE_SOURCE_DIR}/cmake/moe_suites.cmake\")
+")
+      set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES "${include_file}")
+    else()
+      gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST TEST_FILTER "*-${others}" PROPERTIES LABELS "${arg_LABELS}"
+                           TIMEOUT ${arg_TIMEOUT} PROCESSORS ${arg_PROCESSORS} COST ${arg_TIMEOUT} ENVIRONMENT "${MOE_TEST_ENVIRONMENT}")
+    endif()
   endif()
 endfunction()
 

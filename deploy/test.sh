@@ -75,25 +75,14 @@ rm -f build/fuzz/Testing/Temporary/LastTest.log
 run_tests fuzz "$@" || status=1
 grep -h '^fuzz ' build/fuzz/Testing/Temporary/LastTest.log 2>/dev/null || true
 
-results() { cat build/{release,asan,fuzz}-tests.log | grep -E "^ *[0-9]+/[0-9]+ Test +#[0-9]+: $1" || true; }
-passed=$(results '.* Passed ' | wc -l)
-skipped=$(results '.*\*\*\*Skipped ' | wc -l)
-total=$(results '' | wc -l)
-failed=$((total - passed - skipped))
-if ((skipped > 0)); then
-  printf '\nSkipped, and why (bash deploy/test.sh -R NAME shows more):\n'
-  for preset in release asan; do
-    python3 tools/skip_reasons.py "build/$preset/Testing/Temporary/LastTest.log" || true
-  done
-fi
-printf '\nThe slowest tests, in seconds:\n'
-results '' | sed -E 's/^.*Test +#[0-9]+: ([^ ]+) .* ([0-9.]+) sec.*$/\2 \1/' | sort -rn | sed -n '1,10p' | awk '{ printf "%8.1f  %s\n", $1, $2 }'
+python3 tools/test_results.py build/release build/asan build/fuzz >build/test-results.txt || status=1
+sed '$d' build/test-results.txt
 printf '\nThe phases, in seconds:\n'
 phase_starts+=("$SECONDS")
 for i in "${!phase_names[@]}"; do
   printf '%8d  %s\n' "$((phase_starts[i + 1] - phase_starts[i]))" "${phase_names[i]}"
 done
 announce "done in $((SECONDS - moe_started)) s"
-((total > 0)) || give_up "no test matches $*"
-echo "$passed passed, $failed failed, $skipped skipped"
-exit "$((status != 0 || failed > 0))"
+[[ "$(tail -n 1 build/test-results.txt)" != "0 passed, 0 failed, 0 skipped" ]] || give_up "no test matches $*"
+tail -n 1 build/test-results.txt
+exit "$status"
