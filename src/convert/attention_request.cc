@@ -20,19 +20,30 @@ std::vector<bool> expert_layers(const v1::AttentionExpertsSpec& spec, const Mode
   return chosen_layers({spec.layers().begin(), spec.layers().end()}, config.num_layers, "convert: attention.layers");
 }
 
-void check_numbers(const v1::AttentionExpertsSpec& spec, const ModelConfig& config, const std::string& where) {
+void check_window(const ConvertRequest& request) {
+  const ModelConfig& config = request.source.config();
   if (config.attention_window) {
-    throw InvalidArgument(concat("convert: attention does not apply to ", where, ": its attention sees the last ",
-                                 *config.attention_window,
+    throw InvalidArgument(concat("convert: attention does not apply to ", request.source.path().string(),
+                                 ": its attention sees the last ", *config.attention_window,
                                  " tokens, and experts that see some of the tokens would count them otherwise; remove "
                                  "attention or give a model without a window"));
   }
+}
+
+void check_attention_experts(const ConvertRequest& request) {
+  const ModelConfig& config = request.source.config();
+  const v1::AttentionExpertsSpec& spec = request.spec.attention();
   if (spec.experts() < 1) {
     throw InvalidArgument(
         concat("convert: attention.experts is ", spec.experts(), "; use one of ", divisors_of(config.num_heads)));
   }
   if (const std::string problem = head_group_problem(config, spec); !problem.empty())
-    throw InvalidArgument(concat("convert: ", where, ": ", problem));
+    throw InvalidArgument(concat("convert: ", request.source.path().string(), ": ", problem));
+}
+
+void check_attention_top_k(const ConvertRequest& request) {
+  const v1::AttentionExpertsSpec& spec = request.spec.attention();
+  if (spec.experts() < 1) return;  // check_attention_experts()
   if (spec.always_on() < 0 || spec.always_on() >= spec.experts()) {
     throw InvalidArgument(concat("convert: attention.always_on is ", spec.always_on(), " with attention.experts ",
                                  spec.experts(), "; use 0 to ", spec.experts() - 1));
@@ -54,29 +65,55 @@ void check_method(const ConvertRequest& request) {
                                "are made of the input's; set ffn.options: {attention: base} or remove attention"));
 }
 
-}  // namespace
-
-void check_attention_request(const ConvertRequest& request) {
-  const v1::AttentionExpertsSpec& spec = request.spec.attention();
-  const v1::RouterSpec& router = spec.router();
-  if (router_inits().at(router.init()).needs_experts) {
-    throw InvalidArgument(concat("convert: attention.router.init is '", router.init(),
+void check_attention_router_init(const ConvertRequest& request) {
+  const std::string& init = request.spec.attention().router().init();
+  if (router_inits().at(init).needs_experts) {
+    throw InvalidArgument(concat("convert: attention.router.init is '", init,
                                  "', which learns from experts of a feed-forward layer; use random_selection, "
                                  "hidden_clustering, kaiming, normal or zero"));
   }
-  router_init_options(router, request.spec.preset(), "attention.");
-  parse_topk_norm(router.topk_norm());
-  parse_router_score(router_score(router));
-  check_choice("attention.router.scaling", router.scaling(), {"calibrated", "raw"});
-  check_choice("attention.kv_mode", spec.kv_mode(), {"routed", "dense"});
-  check_numbers(spec, request.source.config(), request.source.path().string());
-  expert_layers(spec, request.source.config());
-  check_method(request);
-  if (spec.scale().mode() == "least_squares") return;
-  const double scale =
-      closed_form_scale(spec.scale().mode(), spec.experts() - spec.always_on(), spec.top_k(), spec.scale().value());
+}
+
+void check_attention_scale(const ConvertRequest& request) {
+  const v1::AttentionExpertsSpec& spec = request.spec.attention();
+  const int routed = spec.experts() - spec.always_on();
+  if (spec.scale().mode() == "least_squares" || routed < 1 || spec.top_k() < 1) return;
+  const double scale = closed_form_scale(spec.scale().mode(), routed, spec.top_k(), spec.scale().value());
   if (!std::isfinite(scale) || scale <= 0)
     throw InvalidArgument(concat("convert: attention.scale.value is ", scale, "; use a positive number"));
+}
+
+}  // namespace
+
+const std::vector<RequestCheck>& attention_request_checks() {
+  using Request = ConvertRequest;
+  static const std::vector<RequestCheck> checks{
+      {"attention.router.init", check_attention_router_init},
+      {"attention.router.options",
+       [](const Request& request) {
+         router_init_options(request.spec.attention().router(), request.spec.preset(), "attention.");
+       }},
+      {"attention.router.topk_norm",
+       [](const Request& request) { parse_topk_norm(request.spec.attention().router().topk_norm()); }},
+      {"attention.router.score",
+       [](const Request& request) { parse_router_score(router_score(request.spec.attention().router())); }},
+      {"attention.router.scaling",
+       [](const Request& request) {
+         check_choice("attention.router.scaling", request.spec.attention().router().scaling(), {"calibrated", "raw"});
+       }},
+      {"attention.kv_mode",
+       [](const Request& request) {
+         check_choice("attention.kv_mode", request.spec.attention().kv_mode(), {"routed", "dense"});
+       }},
+      {"attention", check_window},
+      {"attention.experts", check_attention_experts},
+      {"attention.top_k", check_attention_top_k},
+      {"attention.layers",
+       [](const Request& request) { expert_layers(request.spec.attention(), request.source.config()); }},
+      {"attention", check_method},
+      {"attention.scale", check_attention_scale},
+  };
+  return checks;
 }
 
 std::string attention_text_reader(const v1::AttentionExpertsSpec& spec) {

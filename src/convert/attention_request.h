@@ -1,17 +1,18 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "convert/converter.h"
+#include "convert/request_check.h"
 #include "model/attention_experts_config.h"
 #include "model/model_config.h"
 
 /// convert.attention of one model: what it asks for, and whether that can be.
 namespace moe {
 
-/// Refuses experts that cannot be made of this model's attention, before anything is read or written. Throws
-/// InvalidArgument with the value and what it may be.
-void check_attention_request(const ConvertRequest& request);
+/// What experts of this model's attention have to fulfil, for request_problems().
+const std::vector<RequestCheck>& attention_request_checks();
 
 /// What asks for calibration text; empty if nothing does.
 std::string attention_text_reader(const v1::AttentionExpertsSpec& spec);

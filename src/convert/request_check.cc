@@ -1,8 +1,10 @@
 #include "convert/request_check.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "common/divisors.h"
 #include "common/error.h"
@@ -28,9 +30,8 @@ void check_choice(const char* field, const std::string& value, std::initializer_
 
 namespace {
 
-/// The sizes of the parts of a layer.
-void check_widths(const ConversionMethod& method, const ConvertRequest& request) {
-  const ModelConfig& config = request.source.config();
+void check_shared_experts(const ConvertRequest& request) {
+  const ConversionMethod& method = method_of(request);
   const v1::FfnExpertsSpec& ffn = request.spec.ffn();
   if (ffn.shared_experts() < 0 || (ffn.shared_experts() > 0 && !method.has_shared)) {
     throw InvalidArgument(concat("convert: ffn.shared_experts is ", ffn.shared_experts(),
@@ -38,28 +39,42 @@ void check_widths(const ConversionMethod& method, const ConvertRequest& request)
                                      ? "; use 0 or more"
                                      : concat(", and ffn.method ", ffn.method(), " has no shared part; remove it")));
   }
+}
+
+void check_expert_width(const ConvertRequest& request) {
+  const ConversionMethod& method = method_of(request);
+  const v1::FfnExpertsSpec& ffn = request.spec.ffn();
   if (ffn.has_expert_width() && (!method.has_free_width || ffn.expert_width() < 1)) {
     throw InvalidArgument(concat("convert: ffn.expert_width is ", ffn.expert_width(),
                                  method.has_free_width
                                      ? "; use 1 or more"
                                      : concat(", and ffn.method ", ffn.method(), " makes its own widths; remove it")));
   }
-  if (!ffn.others().empty() && !method.has_others) {
+}
+
+void check_takes_others(const ConvertRequest& request) {
+  const v1::FfnExpertsSpec& ffn = request.spec.ffn();
+  if (!ffn.others().empty() && !method_of(request).has_others) {
     throw InvalidArgument(concat("convert: ffn.others names ", ffn.others_size(), " models, and ffn.method ",
                                  ffn.method(), " takes from the input alone; remove it or set ffn.method: merge"));
   }
-  const std::string problem = method.size_problem ? method.size_problem(config, ffn) : division_problem(config, ffn);
-  if (!problem.empty()) throw InvalidArgument(concat("convert: ", request.source.path().string(), ": ", problem));
 }
 
-void check_sizes(const ConversionMethod& method, const ConvertRequest& request) {
+void check_experts(const ConvertRequest& request) {
   const ModelConfig& config = request.source.config();
   const v1::FfnExpertsSpec& ffn = request.spec.ffn();
   if (ffn.experts() < 1) {
     throw InvalidArgument(
         concat("convert: ffn.experts is ", ffn.experts(), "; use one of ", divisors_of(config.intermediate_size)));
   }
-  check_widths(method, request);
+  const ConversionMethod& method = method_of(request);
+  const std::string problem = method.size_problem ? method.size_problem(config, ffn) : division_problem(config, ffn);
+  if (!problem.empty()) throw InvalidArgument(concat("convert: ", request.source.path().string(), ": ", problem));
+}
+
+void check_top_k(const ConvertRequest& request) {
+  const v1::FfnExpertsSpec& ffn = request.spec.ffn();
+  if (ffn.experts() < 1) return;  // check_experts()
   if (ffn.top_k() < 1 || ffn.top_k() > ffn.experts()) {
     throw InvalidArgument(concat("convert: ffn.top_k is ", ffn.top_k(), " with ffn.experts ", ffn.experts(),
                                  "; use 1 to ", ffn.experts()));
@@ -79,7 +94,9 @@ std::string text_reader(const ConversionMethod& method, const v1::ConvertSpec& s
   return spec.has_attention() ? attention_text_reader(spec.attention()) : "";
 }
 
-void check_calibration(const ConversionMethod& method, const v1::ConvertSpec& spec) {
+void check_calibration(const ConvertRequest& request) {
+  const v1::ConvertSpec& spec = request.spec;
+  const ConversionMethod& method = method_of(request);
   if (const std::string reader = text_reader(method, spec); spec.calibration().data().empty() && !reader.empty())
     throw InvalidArgument(concat("convert: calibration.data is empty, and ", reader, " needs text: list JSONL files"));
   if (needs_calibration(method, spec) && spec.calibration().tokens() < 1) {
@@ -88,41 +105,43 @@ void check_calibration(const ConversionMethod& method, const v1::ConvertSpec& sp
   }
 }
 
-/// Init, gate and noise.
-void check_router(const ConversionMethod& method, const ConvertRequest& request) {
+void check_router_init(const ConvertRequest& request) {
   const v1::RouterSpec& router = request.spec.router();
+  const ConversionMethod& method = method_of(request);
   const RouterInit& init = router_inits().at(router.init());
-  router_init_options(router, request.spec.preset());
-  const RouterGate gate = router_gate(router);
-  if (router.has_noise()) parse_router_noise(router.noise());
-  const std::string& method_name = request.spec.ffn().method();
-  if (method.has_router) {
-    if (gate == RouterGate::kProduct && method.has_product_router && request.source.config().mlp_bias) {
-      throw InvalidArgument(concat("convert: router.gate is 'product', and the FFN of ", request.source.path().string(),
-                                   " has biases, which a product of rows has not; use "
-                                   "linear"));
-    }
-    if (gate == RouterGate::kLinear || (gate == RouterGate::kProduct && method.has_product_router)) return;
-    throw InvalidArgument(concat("convert: router.gate is '", router.gate(), "', and ffn.method ", method_name,
-                                 " makes its own router; use linear",
-                                 method.has_product_router ? " or product" : ", or remove it"));
-  }
-  if (!init.needs_experts) return;
-  if (gate == RouterGate::kProduct) {
+  if (method.has_router || !init.needs_experts) return;
+  if (router_gate(router) == RouterGate::kProduct) {
     throw InvalidArgument(concat("convert: router.gate is 'product', which router.init ", router.init(),
                                  " does not train; use linear or mlp"));
   }
   if (method.router_group) {
     throw InvalidArgument(concat("convert: router.init is '", router.init(), "', and experts of ffn.method ",
-                                 method_name,
+                                 request.spec.ffn().method(),
                                  " have the same neurons, so that no text tells them apart; use "
                                  "random_selection"));
   }
 }
 
+void check_router_gate(const ConvertRequest& request) {
+  const v1::RouterSpec& router = request.spec.router();
+  const ConversionMethod& method = method_of(request);
+  const RouterGate gate = router_gate(router);
+  if (!method.has_router) return;
+  if (gate == RouterGate::kProduct && method.has_product_router && request.source.config().mlp_bias) {
+    throw InvalidArgument(concat("convert: router.gate is 'product', and the FFN of ", request.source.path().string(),
+                                 " has biases, which a product of rows has not; use "
+                                 "linear"));
+  }
+  if (gate == RouterGate::kLinear || (gate == RouterGate::kProduct && method.has_product_router)) return;
+  throw InvalidArgument(concat("convert: router.gate is '", router.gate(), "', and ffn.method ",
+                               request.spec.ffn().method(), " makes its own router; use linear",
+                               method.has_product_router ? " or product" : ", or remove it"));
+}
+
 /// What brings a layer to the output of the input's FFN, which is not what experts of other models are to give.
-void check_targets(const ConversionMethod& method, const v1::ConvertSpec& spec) {
-  if (!method.has_others) return;
+void check_targets(const ConvertRequest& request) {
+  const v1::ConvertSpec& spec = request.spec;
+  if (!method_of(request).has_others) return;
   const auto refuse = [&](const std::string& field, const char* what) {
     throw InvalidArgument(concat("convert: ", field, " ", what,
                                  " what the input's own FFNs give, and experts of ffn.method ", spec.ffn().method(),
@@ -132,20 +151,9 @@ void check_targets(const ConversionMethod& method, const v1::ConvertSpec& spec) 
   if (spec.has_reconstruction()) refuse("reconstruction", "trains every expert to give");
 }
 
-void check_ffn_request(const ConvertRequest& request) {
+void check_scale(const ConvertRequest& request) {
   const v1::ConvertSpec& spec = request.spec;
-  const ConversionMethod& method = method_of(request);
-  check_router(method, request);
-  parse_topk_norm(spec.router().topk_norm());
-  parse_router_score(router_score(spec.router()));
-  check_choice("scale.alignment", alignment_of(spec), {"none", "variance", "mean_variance"});
-  check_targets(method, spec);
-  check_choice("router.scaling", spec.router().scaling(), {"calibrated", "raw"});
-  MethodOptions(method.options, spec);
-  check_sizes(method, request);
-  mixtures_of(spec, request.source.config());
-  check_applies(spec.ffn().method(), method, request.source.config(), request.source.path().string());
-  if (spec.scale().mode() == "least_squares") return;
+  if (spec.scale().mode() == "least_squares" || spec.ffn().experts() < 1 || spec.ffn().top_k() < 1) return;
   const double scale =
       closed_form_scale(spec.scale().mode(), spec.ffn().experts(), spec.ffn().top_k(), spec.scale().value());
   if (!std::isfinite(scale) || scale <= 0)
@@ -166,7 +174,6 @@ void check_reconstruction(const ConvertRequest& request) {
     throw InvalidArgument(
         concat("convert: reconstruction.learning_rate is ", spec.learning_rate(), "; use a positive number"));
   }
-  MOE_CHECK(request.train_layer && !request.kept_layers.empty(), "nobody trains the layers, or keeps them");
 }
 
 bool is_blank(const std::string& text) {
@@ -187,7 +194,8 @@ void check_texts(const v1::ExpertPrompts& prompts, const std::string& field) {
   }
 }
 
-void check_prompts(const ConversionMethod& method, const ConvertRequest& request) {
+void check_prompts(const ConvertRequest& request) {
+  const ConversionMethod& method = method_of(request);
   const v1::FfnExpertsSpec& ffn = request.spec.ffn();
   const MethodOptions options(method.options, request.spec);
   if (prompt_needs(method, options) == PromptNeeds::kNone) {
@@ -205,6 +213,71 @@ void check_prompts(const ConversionMethod& method, const ConvertRequest& request
     throw InvalidArgument(concat("convert: ffn.prompts is text, and ", request.source.path().string(),
                                  " has no tokenizer; add tokenizer.json, or set ffn.options.router: random"));
   }
+}
+
+/// Of the feed-forward layers.
+const std::vector<RequestCheck>& ffn_request_checks() {
+  using Request = ConvertRequest;
+  static const std::vector<RequestCheck> checks{
+      {"ffn.method",
+       [](const Request& request) {
+         check_applies(request.spec.ffn().method(), method_of(request), request.source.config(),
+                       request.source.path().string());
+       }},
+      {"router.init", check_router_init},
+      {"router.options",
+       [](const Request& request) { router_init_options(request.spec.router(), request.spec.preset()); }},
+      {"router.gate", check_router_gate},
+      {"router.noise",
+       [](const Request& request) {
+         if (request.spec.router().has_noise()) parse_router_noise(request.spec.router().noise());
+       }},
+      {"router.topk_norm", [](const Request& request) { parse_topk_norm(request.spec.router().topk_norm()); }},
+      {"router.score", [](const Request& request) { parse_router_score(router_score(request.spec.router())); }},
+      {"scale.alignment",
+       [](const Request& request) {
+         check_choice("scale.alignment", alignment_of(request.spec), {"none", "variance", "mean_variance"});
+       }},
+      {"ffn.others", check_targets},
+      {"router.scaling",
+       [](const Request& request) {
+         check_choice("router.scaling", request.spec.router().scaling(), {"calibrated", "raw"});
+       }},
+      {"ffn.options", [](const Request& request) { MethodOptions(method_of(request).options, request.spec); }},
+      {"ffn.shared_experts", check_shared_experts},
+      {"ffn.expert_width", check_expert_width},
+      {"ffn.others", check_takes_others},
+      {"ffn.experts", check_experts},
+      {"ffn.top_k", check_top_k},
+      {"ffn.layers", [](const Request& request) { mixtures_of(request.spec, request.source.config()); }},
+      {"scale", check_scale},
+  };
+  return checks;
+}
+
+/// THE list of what a conversion has to fulfil, in the order in which it is told.
+std::vector<RequestCheck> checks_of(const v1::ConvertSpec& spec) {
+  std::vector<RequestCheck> checks{
+      {"dtype",
+       [](const ConvertRequest& request) {
+         check_choice("dtype", request.spec.dtype(), {"source", "float32", "bfloat16"});
+       }},
+      {"",
+       [](const ConvertRequest& request) {
+         if (!request.spec.has_ffn() && !request.spec.has_attention())
+           throw InvalidArgument("convert: neither ffn nor attention is given, so that nothing becomes experts");
+       }},
+  };
+  const auto add = [&checks](const std::vector<RequestCheck>& more) {
+    checks.insert(checks.end(), more.begin(), more.end());
+  };
+  if (spec.has_ffn()) add(ffn_request_checks());
+  if (spec.has_attention()) add(attention_request_checks());
+  add({{"calibration", check_calibration},
+       {"reconstruction", check_reconstruction},
+       {"ffn.others", check_others},
+       {"ffn.prompts", check_prompts}});
+  return checks;
 }
 
 }  // namespace
@@ -248,18 +321,31 @@ void check_is_dense(const ModelDirectory& model, const std::string& section) {
                                experts, " experts); give a dense model"));
 }
 
+std::vector<RequestProblem> request_problems(const ConvertRequest& request) {
+  std::vector<RequestProblem> found;
+  const auto try_it = [&](const RequestCheck& check) {
+    try {
+      check.check(request);
+    } catch (const InvalidArgument& error) {
+      // A bad option is in the way of several checks.
+      const std::string message = error.what();
+      const bool is_known = std::any_of(found.begin(), found.end(),
+                                        [&](const RequestProblem& other) { return other.message == message; });
+      if (!is_known) found.push_back({check.field, message});
+    }
+  };
+  try_it({"input", [](const ConvertRequest& asked) { check_is_dense(asked.source, ""); }});
+  if (!found.empty()) return found;  // what would be true of the dense model is not known
+  for (const RequestCheck& check : checks_of(request.spec)) try_it(check);
+  return found;
+}
+
 void check_request(const ConvertRequest& request) {
-  const v1::ConvertSpec& spec = request.spec;
-  check_choice("dtype", spec.dtype(), {"source", "float32", "bfloat16"});
-  check_is_dense(request.source, "");
-  if (!spec.has_ffn() && !spec.has_attention())
-    throw InvalidArgument("convert: neither ffn nor attention is given, so that nothing becomes experts");
-  if (spec.has_ffn()) check_ffn_request(request);
-  if (spec.has_attention()) check_attention_request(request);
-  check_calibration(method_of(request), spec);
-  check_reconstruction(request);
-  check_others(request);
-  check_prompts(method_of(request), request);
+  std::string all;
+  for (const RequestProblem& problem : request_problems(request)) all += (all.empty() ? "" : "\n") + problem.message;
+  if (!all.empty()) throw InvalidArgument(all);
+  MOE_CHECK(!request.spec.has_reconstruction() || (request.train_layer && !request.kept_layers.empty()),
+            "nobody trains the layers, or keeps them");
 }
 
 }  // namespace moe

@@ -10,8 +10,24 @@
 
 namespace moe {
 
-/// Refuses a conversion that cannot be done, before anything is read or written. Throws InvalidArgument with the value
-/// and what it may be.
+/// One thing of which a conversion is asked and that cannot be.
+struct RequestProblem {
+  std::string field;    ///< of the conversion's message, "ffn.experts": where the value stands; the message names it
+  std::string message;  ///< with the value and what it may be
+};
+
+/// A check and the field that it judges. Throws InvalidArgument.
+struct RequestCheck {
+  const char* field;
+  void (*check)(const ConvertRequest& request);
+};
+
+/// All that a spec and the configs of its models tell, each once, before any weight is read. Of the request, what
+/// decides nothing of this (output, monitor, calibrations, layers' training) is not looked at.
+std::vector<RequestProblem> request_problems(const ConvertRequest& request);
+
+/// Refuses a conversion that cannot be done, before anything is read or written. Throws InvalidArgument with all
+/// problems, each on its own line.
 void check_request(const ConvertRequest& request);
 
 /// Refuses a model that has experts already, of FFNs or of attention. `section`: of the spec that names it,

@@ -17,6 +17,7 @@
 #include "pipeline/warnings.h"
 #include "worker/commands.h"
 #include "worker/known_names.h"
+#include "worker/model_check.h"
 #include "worker/pipeline_runner.h"
 
 namespace moe {
@@ -29,6 +30,10 @@ struct RunOptions {
   std::vector<std::string> approved;
   bool fresh = false;
 };
+
+void throw_if_any(const Problems& problems) {
+  if (!problems.empty()) throw InvalidArgument(to_text(problems));
+}
 
 /// Every stage must be able to run on the ranks that there are: all problems at once.
 void check_ranks(const v1::PipelineSpec& spec, int ranks, const std::string& file) {
@@ -66,9 +71,12 @@ void warn(v1::PipelineSpec spec, const std::string& file) {
 
 ExitCode run(const RunOptions& options, Communicator& world) {
   const std::string bytes = agree_on_result(world, "read " + options.file, [&] {
-    const v1::PipelineSpec spec = effective_spec(
-        load_pipeline_or_throw(read_file(options.file), options.file, options.assignments, known_names()));
+    const LoadedPipeline loaded =
+        load_pipeline(read_file(options.file), options.file, options.assignments, known_names());
+    throw_if_any(loaded.problems);
+    const v1::PipelineSpec spec = effective_spec(loaded.spec);
     check_ranks(spec, world.size(), options.file);
+    throw_if_any(model_problems(spec, loaded.sources));
     warn(spec, options.file);
     return spec.SerializeAsString();
   });

@@ -101,6 +101,21 @@ TEST_F(BadRequestTest, NamesFieldValueAndWhatWouldDo) {
               HasSubstr("/no/such/file.jsonl"));
 }
 
+TEST_F(BadRequestTest, AllProblemsAreToldAtOnce) {
+  const std::string message = refusal([](auto& s) {
+    s.mutable_ffn()->set_experts(5);
+    s.mutable_ffn()->set_expert_width(3);
+    s.mutable_ffn()->add_layers("9");
+    s.set_dtype("int4");
+  });
+  EXPECT_THAT(message, AllOf(HasSubstr("ffn.experts 5"), HasSubstr("\nconvert: ffn.expert_width is 3"),
+                             HasSubstr("\nconvert: ffn.layers: '9' names layer 9")));
+  EXPECT_THAT(message, ::testing::StartsWith("convert: dtype is 'int4'"));
+  // A method that there is not is in the way of all of its checks, and one problem.
+  const std::string unknown = refusal([](auto& s) { s.mutable_ffn()->set_method("magic"); });
+  EXPECT_EQ(unknown.find("magic"), unknown.rfind("magic")) << unknown;
+}
+
 TEST_F(BadRequestTest, AttentionExpertsThatCannotBe) {
   const auto refuse = [this](const std::function<void(v1::AttentionExpertsSpec&)>& spoil) {
     v1::ConvertSpec spec = testing::attention_spec(4, 2);

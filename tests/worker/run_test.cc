@@ -238,6 +238,26 @@ TEST_F(RunTest, AJobFileIsAPipelineOfOneStage) {
   EXPECT_TRUE(fs::exists(out_ / "just-evaluate/output-t0001"));
 }
 
+// The last of the variants does not fit the model: nothing runs before that is told.
+TEST_F(RunTest, AConversionThatItsModelDoesNotAllowIsToldBeforeTheFirstStage) {
+  const std::string root = MOE_SOURCE_DIR;
+  const testing::ProcessResult refused =
+      run("apiVersion: moe/v1\nkind: Pipeline\nname: small\ninputs: {dense: {path: " + root +
+              "/examples/base-7m}}\nstages:\n"
+              "  - for_each:\n"
+              "      variants:\n"
+              "        - {name: fits, convert: {ffn: {experts: 4, top_k: 2}}}\n"
+              "        - {name: seven, convert: {ffn: {experts: 7, top_k: 2}}}\n"
+              "      stages:\n"
+              "        - {name: convert, convert: {input: dense, ffn: {method: independent_random},\n"
+              "                                   router: {init: kaiming}, scale: {mode: k}}}\n",
+          {}, 2);
+  EXPECT_EQ(refused.exit_code, 65) << refused.err;
+  EXPECT_THAT(refused.err, AllOf(HasSubstr("small.yaml:9: stages.seven-convert.convert.ffn.experts: "),
+                                 HasSubstr("ffn.experts 7 does not divide")));
+  EXPECT_FALSE(fs::exists(out_ / "fits-convert"));
+}
+
 // Two inputs and a stage's model as experts; each is told apart by what it holds, and the merge by all of them.
 TEST_F(RunTest, AMergeOfInputsAndOfAStagesModelNamesItsParents) {
   const std::string root = MOE_SOURCE_DIR, dense = root + "/examples/base-7m";

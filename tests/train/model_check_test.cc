@@ -1,0 +1,136 @@
+// What is asked of models that are there before a pipeline's first stage, and cannot be: told before it runs.
+
+#include "worker/model_check.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "pipeline/defaults.h"
+#include "pipeline/spec.h"
+#include "testing/temp_dir.h"
+#include "testing/tiny_files.h"
+#include "testing/tiny_model.h"
+#include "worker/known_names.h"
+
+namespace moe {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+class ModelCheckTest : public ::testing::Test {
+ protected:
+  ModelCheckTest() {
+    testing::write_tiny_model(folder_ / "llama", testing::tiny_config("llama"), 1, at::kFloat);
+    testing::write_tiny_model(folder_ / "phi", testing::tiny_config("phi"), 1, at::kFloat);
+    testing::write_tiny_model(folder_ / "moe", testing::tiny_moe_config(4, 2, 12), 1, at::kFloat);
+  }
+
+  /// Of a pipeline of these stages, which start at line 8.
+  std::vector<std::string> problems(const std::string& stages) {
+    std::string text = "apiVersion: moe/v1\nkind: Pipeline\nname: a\ninputs:\n";
+    text += "  dense: {path: " + (folder_ / "llama").string() + "}\n";
+    text += "  phi: {path: " + (folder_ / "phi").string() + "}\nstages:\n" + stages;
+    return of(text);
+  }
+
+  std::vector<std::string> of(const std::string& text) {
+    const LoadedPipeline loaded = load_pipeline(text, "a.yaml", {}, known_names());
+    EXPECT_THAT(loaded.problems, IsEmpty()) << to_text(loaded.problems);
+    std::vector<std::string> texts;
+    for (const Problem& problem : model_problems(effective_spec(loaded.spec), loaded.sources))
+      texts.push_back(problem.text());
+    return texts;
+  }
+
+  testing::TempDir folder_;
+};
+
+constexpr char kNoText[] = "router: {init: kaiming}, scale: {mode: k}";
+
+TEST_F(ModelCheckTest, EveryVariantIsHeldAgainstItsModelWithLineFieldAndValue) {
+  EXPECT_THAT(problems(std::string(R"(  - for_each:
+      variants:
+        - {name: fits, convert: {ffn: {experts: 4, top_k: 2}}}
+        - {name: five, convert: {ffn: {experts: 5, top_k: 2}}}
+        - name: deep
+          convert:
+            ffn:
+              experts: 4
+              top_k: 2
+              layers: ["0", "7"]
+      stages:
+        - {name: convert, convert: {input: dense, ffn: {method: independent_random}, )") +
+                       kNoText + "}}\n"),
+              ElementsAre(AllOf(HasSubstr("a.yaml:11: stages.five-convert.convert.ffn.experts: "),
+                                HasSubstr("ffn.experts 5 does not divide"), HasSubstr("1, 2, 3, 4, 6, 8"),
+                                Not(HasSubstr("convert: "))),
+                          AllOf(HasSubstr("a.yaml:17: stages.deep-convert.convert.ffn.layers: "),
+                                HasSubstr("'7' names layer 7, and the model has layers 0 to 1"))));
+}
+
+TEST_F(ModelCheckTest, AllProblemsOfOneStageAreTold) {
+  EXPECT_THAT(problems(R"(  - name: convert
+    convert:
+      input: phi
+      ffn: {method: weave, experts: 4, top_k: 2}
+      attention:
+        experts: 3
+        top_k: 1
+        router: {init: kaiming}
+        scale: {mode: k}
+      calibration: {data: [{path: text.jsonl}]}
+)"),
+              ElementsAre(AllOf(HasSubstr("a.yaml:11: stages.convert.convert.ffn.method: "),
+                                HasSubstr("ffn.method weave does not apply to"), HasSubstr("phi has no gate")),
+                          AllOf(HasSubstr("a.yaml:13: stages.convert.convert.attention.experts: "),
+                                HasSubstr("attention.experts 3"))));
+}
+
+TEST_F(ModelCheckTest, MergedModelsHaveOneShape) {
+  EXPECT_THAT(problems(R"(  - name: merge
+    convert:
+      input: dense
+      ffn:
+        method: merge
+        others: [phi]
+        top_k: 1
+        options: {router: random}
+)"),
+              ElementsAre(AllOf(HasSubstr("a.yaml:13: stages.merge.convert.ffn.others: "),
+                                HasSubstr((folder_ / "phi").string()), HasSubstr("give models of one shape"))));
+}
+
+TEST_F(ModelCheckTest, AMixtureIsNoInputOfAConversion) {
+  EXPECT_THAT(of("apiVersion: moe/v1\nkind: Job\nname: a\nconvert:\n  input: " + (folder_ / "moe").string() +
+                 "\n  ffn: {method: independent_random, experts: 5, top_k: 2}\n  router: {init: kaiming}\n  scale: "
+                 "{mode: k}\n"),
+              ElementsAre(AllOf(HasSubstr("a.yaml:5: convert.input: "), HasSubstr("is a mixture of experts already"))));
+}
+
+TEST_F(ModelCheckTest, AnExportToAFormatThatDoesNotHoldTheModel) {
+  EXPECT_THAT(problems("  - {name: out, export: {input: dense, format: mixtral}}\n"),
+              ElementsAre(AllOf(HasSubstr("a.yaml:8: stages.out.export.format: mixtral does not hold"),
+                                HasSubstr("it is a dense model"))));
+}
+
+// What an earlier stage makes is not there; what cannot be opened is told by whoever reads it.
+TEST_F(ModelCheckTest, WhatIsNotThereIsNotChecked) {
+  const std::string bad = std::string("ffn: {method: independent_random, experts: 5, top_k: 2}, ") + kNoText;
+  EXPECT_THAT(problems("  - {name: t, train: {input: dense, steps: 1, data: [{path: a.jsonl}]}}\n"
+                       "  - {name: c, convert: {input: t.model, " +
+                       bad +
+                       "}}\n"
+                       "  - {name: d, convert: {input: /no/such/folder, " +
+                       bad + "}}\n"),
+              IsEmpty());
+}
+
+}  // namespace
+}  // namespace moe
