@@ -72,6 +72,8 @@ struct ConversionMethod {
       text_problem{};
   bool has_router = false;          ///< plans bring a router; router.init is left aside
   bool has_product_router = false;  ///< with router.gate product the one that they bring is one
+  /// Options that a product router does not ask: refused together with one.
+  std::vector<std::string> linear_router_options{};
   /// What of ffn.prompts plans look at with these options: the prompts have to be given then, and must not else.
   /// Absent: nothing.
   std::function<PromptNeeds(const MethodOptions& options)> prompts{};

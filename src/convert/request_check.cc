@@ -122,6 +122,18 @@ void check_router_init(const ConvertRequest& request) {
   }
 }
 
+/// Options that are given and decide nothing.
+void check_idle_options(const ConvertRequest& request) {
+  const v1::FfnExpertsSpec& ffn = request.spec.ffn();
+  if (router_gate(request.spec.router()) != RouterGate::kProduct) return;
+  for (const std::string& option : method_of(request).linear_router_options) {
+    if (!ffn.options().contains(option)) continue;
+    throw InvalidArgument(concat("convert: ffn.options.", option, " has no effect (", ffn.options().at(option),
+                                 ") with router.gate product, which is not fitted; remove it or set router.gate: "
+                                 "linear"));
+  }
+}
+
 void check_router_gate(const ConvertRequest& request) {
   const v1::RouterSpec& router = request.spec.router();
   const ConversionMethod& method = method_of(request);
@@ -244,6 +256,7 @@ const std::vector<RequestCheck>& ffn_request_checks() {
          check_choice("router.scaling", request.spec.router().scaling(), {"calibrated", "raw"});
        }},
       {"ffn.options", [](const Request& request) { MethodOptions(method_of(request).options, request.spec); }},
+      {"ffn.options", check_idle_options},
       {"ffn.shared_experts", check_shared_experts},
       {"ffn.expert_width", check_expert_width},
       {"ffn.others", check_takes_others},

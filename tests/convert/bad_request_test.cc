@@ -116,6 +116,13 @@ TEST_F(BadRequestTest, AllProblemsAreToldAtOnce) {
   EXPECT_EQ(unknown.find("magic"), unknown.rfind("magic")) << unknown;
 }
 
+TEST_F(BadRequestTest, AnOptionOfTheFitOfARouterThatIsNotFitted) {
+  v1::ConvertSpec spec = convert_spec("analytic", 4, 2, ids());
+  spec.mutable_router()->set_gate("product");
+  (*spec.mutable_ffn()->mutable_options())["ridge"] = "0.5";
+  EXPECT_THAT(refusal(spec), HasSubstr("convert: ffn.options.ridge has no effect (0.5) with router.gate product"));
+}
+
 TEST_F(BadRequestTest, AttentionExpertsThatCannotBe) {
   const auto refuse = [this](const std::function<void(v1::AttentionExpertsSpec&)>& spoil) {
     v1::ConvertSpec spec = testing::attention_spec(4, 2);

@@ -281,6 +281,28 @@ const KnownNames& some_methods() {
   return names;
 }
 
+// What the method makes itself is not asked for. The defaults are let through: an effective spec has them.
+TEST(ValidateTest, HowARouterWouldBeMadeHasNoEffectWhereTheMethodMakesIt) {
+  const auto problems = [](const std::string& router) {
+    return problems_of(
+        convert("ffn: {method: weave, experts: 4, top_k: 2}, calibration: {data: [{path: c}]}, router: " + router),
+        "{}", some_methods());
+  };
+  EXPECT_THAT(problems("{init: kaiming, scaling: raw}"),
+              ElementsAre("a.yaml:7: stages.convert.convert.router.init: has no effect (kaiming) with ffn.method "
+                          "'weave', which makes its own router; remove it",
+                          "a.yaml:7: stages.convert.convert.router.scaling: has no effect (raw) with ffn.method "
+                          "'weave', which makes its own router; remove it"));
+  EXPECT_THAT(problems("{options: {deviation: 1}}"),
+              ElementsAre("a.yaml:7: stages.convert.convert.router.options: has no effect with ffn.method 'weave', "
+                          "which makes its own router; remove it"));
+  EXPECT_THAT(problems("{init: random_selection, scaling: calibrated, topk_norm: raw, noise: gumbel}"), IsEmpty());
+  // Others bring a router whoever knows the methods.
+  EXPECT_THAT(problems_of(convert("ffn: {method: merge, top_k: 1, others: [./m]}, scale: {mode: fixed, value: 1}, "
+                                  "router: {init: zero}")),
+              ElementsAre(HasSubstr("router.init: has no effect (zero) with ffn.method 'merge'")));
+}
+
 // A router of the method's own needs no text for router.init, and a method that reads text says so itself.
 TEST(ValidateTest, WhoNeedsCalibrationTextIsNamed) {
   EXPECT_THAT(problems_of(convert("ffn: {method: merge, top_k: 1, others: [./m]}, scale: {mode: fixed, value: 1}"),

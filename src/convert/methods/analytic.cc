@@ -258,6 +258,7 @@ ConversionMethod analytic() {
           .size_problem = analytic_size_problem,
           .has_router = true,
           .has_product_router = true,
+          .linear_router_options = {"ridge"},
           .refusal = needs_gated_ffn};
 }
 

@@ -8,6 +8,7 @@
 #include "pipeline/defaults.h"
 #include "pipeline/kinds/convert_attention.h"
 #include "pipeline/kinds/convert_merge.h"
+#include "pipeline/kinds/convert_own_router.h"
 #include "pipeline/kinds/convert_reconstruction.h"
 #include "pipeline/kinds/kinds.h"
 
@@ -162,11 +163,20 @@ bool is_among(const std::string& method, const std::string& list, const FieldChe
   return std::find(names.begin(), names.end(), method) != names.end();
 }
 
+/// Several models as experts bring a router too, whoever knows the methods.
+bool brings_router(const v1::FfnExpertsSpec& ffn, const FieldChecks& checks) {
+  return is_among(ffn.method(), "methods_with_router", checks) || !ffn.others().empty();
+}
+
+v1::RouterSpec usual_router(v1::ConvertSpec convert) {
+  convert.mutable_router()->clear_init();
+  convert.mutable_router()->clear_scaling();
+  return filled_convert(convert).router();
+}
+
 void check_calibration(const v1::CalibrationSpec& calibration, const v1::ConvertSpec& effective,
                        const FieldChecks& checks) {
   const v1::FfnExpertsSpec& ffn = effective.ffn();
-  // Several models as experts bring a router too, whoever knows the methods.
-  const bool brings_router = is_among(ffn.method(), "methods_with_router", checks) || !ffn.others().empty();
   const auto readers = [&](const std::string& prefix, const v1::RouterSpec& router, const v1::ScaleSpec& scale,
                            bool is_router_made) {
     if (is_router_made &&
@@ -195,7 +205,7 @@ void check_calibration(const v1::CalibrationSpec& calibration, const v1::Convert
       checks.add("calibration.data",
                  concat("missing; ffn.method '", ffn.method(), "' needs calibration text: list JSONL files"));
     } else if (effective.has_ffn()) {
-      readers("", effective.router(), effective.scale(), !brings_router);
+      readers("", effective.router(), effective.scale(), !brings_router(ffn, checks));
     }
     if (effective.has_attention())
       readers("attention.", effective.attention().router(), effective.attention().scale(), true);
@@ -219,6 +229,8 @@ void check_convert(const v1::Stage& stage, const FieldChecks& checks) {
     check_ffn(effective.ffn(), checks);
     check_merged_models(effective, checks);
     check_router(convert.router(), effective.router().init(), checks);
+    if (brings_router(effective.ffn(), checks))
+      check_own_router(convert.router(), usual_router(convert), effective.ffn().method(), checks);
     check_scale(convert.scale(), effective.scale(), checks);
   } else {
     for (const auto& [field, is_set] : {std::pair{"router", convert.has_router()}, {"scale", convert.has_scale()}}) {
