@@ -11,7 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "common/rng.h"
 #include "convert/conversion_fixture.h"
+#include "convert/planned_by.h"
 #include "testing/random_tensor.h"
 
 namespace moe {
@@ -24,6 +26,9 @@ struct Size {
 /// FFN widths and expert counts of the models that the papers convert, and one that no power of two divides.
 constexpr Size kSizes[] = {{11008, 8}, {11008, 16}, {13824, 16}, {14336, 8}, {14336, 16},
                            {8640, 8},  {8640, 16},  {172, 4},    {768, 1},   {7, 7}};
+
+/// Those at which LLaMA-MoE v1's specification asks for partitions (T1).
+constexpr Size kPapers[] = {{11008, 8}, {11008, 16}, {13824, 16}, {14336, 8}, {14336, 16}, {8640, 8}};
 
 ModelConfig config_of(int64_t width) {
   ModelConfig config;
@@ -95,7 +100,6 @@ TEST_P(EveryMethodTest, PlansAreWhatTheMethodSays) {
 TEST_P(EveryMethodTest, PlansOfMadeUpNumbersAreWhatTheMethodSays) {
   const MethodNeeds needs = method().needs;
   if (needs.weights || needs.hidden_states || !needs.text()) GTEST_SKIP() << GetParam() << " looks at other things";
-  constexpr Size kPapers[] = {{11008, 8}, {11008, 16}, {13824, 16}, {14336, 8}, {14336, 16}, {8640, 8}};
   for (const Size& size : kPapers) {
     v1::ConvertSpec spec = spec_of(GetParam(), size);
     if (GetParam() == "sharing_inter") (*spec.mutable_ffn()->mutable_options())["routed"] = "disjoint";
@@ -130,7 +134,66 @@ TEST_P(EveryMethodTest, PlansOfMadeUpNumbersAreWhatTheMethodSays) {
   }
 }
 
-/// Those of the test above that are partitions.
+/// An FFN 8 wide whose neurons, and eight documents of what it reads, are of as many subjects as there are experts: of
+/// about as many neurons each, so that clusters of equal sizes lie near and take from each other.
+testing::PlannedAlone of_subjects(const Size& size) {
+  constexpr int64_t kHidden = 8, kDocuments = 8, kTokens = 12;
+  const at::Tensor subjects = testing::random_normal({size.experts, kHidden}, 1) * 3;
+  CounterRng rng(2, kStreamTest);
+  std::vector<int64_t> subject_of(size.width);
+  for (int64_t& subject : subject_of) subject = static_cast<int64_t>(rng.below(static_cast<uint64_t>(size.experts)));
+  const at::Tensor centres = subjects.index_select(0, at::tensor(subject_of, at::kLong));
+  const auto rows = [&](uint64_t seed) {
+    return (centres + testing::random_normal({size.width, kHidden}, seed)).to(at::kFloat);
+  };
+  std::vector<int64_t> cu_seqlens{0};
+  at::Tensor x = testing::random_normal({kDocuments * kTokens, kHidden}, 3);
+  for (int64_t document = 0; document < kDocuments; ++document) {
+    x.narrow(0, cu_seqlens.back(), kTokens) += subjects[document];
+    cu_seqlens.push_back(cu_seqlens.back() + kTokens);
+  }
+  return {{rows(4), rows(5), at::ones({kHidden, size.width})}, x.to(at::kFloat), cu_seqlens};
+}
+
+/// Methods that look at weights, and at what the FFN reads, at the papers' sizes: with a part that is shared, too,
+/// where they can have one.
+TEST_P(EveryMethodTest, PlansOfMadeUpWeightsAreWhatTheMethodSays) {
+  const MethodNeeds needs = method().needs;
+  if (!needs.weights || needs.gradients || needs.activations) GTEST_SKIP() << GetParam() << " looks at other things";
+  for (const Size& size : kPapers) {
+    testing::PlannedAlone layer = of_subjects(size);
+    for (const int shared : {0, 1}) {
+      if (shared > 0 && !method().has_shared) continue;
+      layer.spec = spec_of(GetParam(), size);
+      layer.spec.mutable_ffn()->set_experts(static_cast<int>(size.experts) - shared);
+      layer.spec.mutable_ffn()->set_shared_experts(shared);
+      const auto begun = std::chrono::steady_clock::now();
+      const LayerPlan made = layer.plan();
+      const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begun;
+      RecordProperty(concat("milliseconds_", size.width, "_", size.experts, "_", shared), concat(took.count()));
+      const std::string what = concat(size.width, " / ", size.experts, ", shared ", shared);
+      EXPECT_NO_THROW(check_plan(made, {.layer = 0,
+                                        .experts = layer.spec.ffn().experts(),
+                                        .neurons = size.width,
+                                        .hidden_size = layer.config.hidden_size,
+                                        .has_router = method().has_router,
+                                        .is_partition = makes_partition(method(), layer.spec.ffn())}))
+          << what;
+      EXPECT_EQ(made.widths(), method().widths(layer.config, layer.spec)) << what;
+      EXPECT_EQ(made.widths().experts.back(), size.width / size.experts) << what;
+    }
+  }
+}
+
+/// Those of the test above.
+TEST(ConversionMethodsTest, PartitionsByWeights) {
+  for (const char* name : {"independent_clustering", "weave", "analytic"}) {
+    EXPECT_TRUE(conversion_methods().at(name).is_partition) << name;
+    EXPECT_TRUE(conversion_methods().at(name).needs.weights) << name;
+  }
+}
+
+/// Those by importance that are partitions.
 TEST(ConversionMethodsTest, PartitionsByImportance) {
   for (const char* name : {"independent_gradient", "importance", "residual", "coactivation"})
     EXPECT_TRUE(conversion_methods().at(name).is_partition) << name;
