@@ -9,6 +9,7 @@
 
 #include "common/error.h"
 #include "common/rng.h"
+#include "convert/conversion_methods.h"
 #include "convert/greedy_assignment.h"
 #include "convert/neuron_scores.h"
 #include "convert/shared_selection.h"
@@ -96,6 +97,27 @@ TEST(SharedSelectionTest, TheCasesOfV1AndV2) {
   const std::vector<int32_t> left = neurons_without(6, shared);
   EXPECT_THAT(left, ElementsAre(0, 3, 4, 5));
   EXPECT_EQ(greedy_assignment(b3, 2, left), (Lists{{0, 3}, {4, 5}}));
+}
+
+/// The whole of v1 1.7's case: three routed experts of 2 neurons beside the shared ones, which may overlap.
+TEST(SharedSelectionTest, RoutedExpertsOfTheV1Case) {
+  const ConversionMethod& method = conversion_methods().at("sharing_inter");
+  v1::ConvertSpec spec;
+  spec.mutable_ffn()->set_method("sharing_inter");
+  spec.mutable_ffn()->set_experts(3);
+  spec.mutable_ffn()->set_shared_experts(1);
+  spec.mutable_ffn()->set_expert_width(2);
+  (*spec.mutable_ffn()->mutable_options())["normalise"] = "none";
+  ModelConfig config;
+  config.intermediate_size = 8;
+  const MethodOptions options(method.options, spec);
+  const Importance importance{.scores_GF = v1_scores(), .tokens_G = at::ones({3}, at::kLong)};
+  const LayerPlan plan = method.plan({.config = config, .spec = spec, .importance = &importance, .options = options},
+                                     *make_self_communicator());
+  EXPECT_THAT(neurons_in(plan.shared), ElementsAre(0, 1));
+  Lists routed;
+  for (const ExpertPlan& expert : plan.experts) routed.push_back(neurons_in(expert));
+  EXPECT_EQ(routed, (Lists{{2, 3}, {2, 4}, {2, 5}}));
 }
 
 /// What v1 counts with its E vectors and with all of them.

@@ -4,8 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
+#include <string>
+#include <vector>
 
 #include "common/error.h"
 #include "convert/conversion_fixture.h"
@@ -27,6 +30,40 @@ class ImportanceTest : public testing::ConversionTest, public ::testing::WithPar
     return read_calibration_text(spec_, 3, directory_.config(), {}, world);
   }
 
+  /// The dense model with its gradients, all in double, after forward and backward of the text at once.
+  struct WholeModel {
+    std::map<int64_t, at::Tensor> activations;  ///< by layer, with gradients
+    std::map<std::string, at::Tensor> weights, gradients;
+  };
+  WholeModel differentiated(const CalibrationText& text) const {
+    Decoder decoder = load_decoder(directory_, at::kDouble, {});
+    testing::require_all_gradients(decoder);
+    WholeModel whole;
+    ForwardOptions options;
+    options.observer = [&](int64_t layer, LayerPoint point, const at::Tensor& values) {
+      if (point != LayerPoint::kFfnActivations) return;
+      whole.activations[layer] = values;
+      values.retain_grad();
+    };
+    LocalDispatcher dispatcher;
+    const at::Tensor hidden = decoder.forward({text.tokens_T, text.cu_seqlens}, dispatcher, options).hidden_TD;
+    decoder.token_losses(hidden, text.labels_T).sum().backward();
+    for (const Parameter& parameter : decoder.parameters()) {
+      whole.weights[parameter.name] = parameter.value.detach();
+      whole.gradients[parameter.name] = parameter.value.grad();
+    }
+    return whole;
+  }
+
+  /// Of a group for each token: what it alone adds to the importance of every neuron.
+  std::vector<Importance> measured_by_token(const CalibrationText& text) {
+    const GroupTokens each = [&](const LayerInputs&, const std::vector<at::Tensor>&, Communicator&) {
+      return TokenGroups{.count = text.total_tokens, .ids_T = at::arange(text.total_tokens, at::kLong)};
+    };
+    return measure_importance(DenseSource(directory_, at::kDouble), text,
+                              {.spec = spec_, .seed = 3, .group_tokens = each}, *make_self_communicator());
+  }
+
   ModelDirectory directory_;
   v1::ConvertSpec spec_;
 };
@@ -37,18 +74,7 @@ INSTANTIATE_TEST_SUITE_P(Kinds, ImportanceTest, ::testing::ValuesIn(testing::kTi
 TEST_P(ImportanceTest, IsWhatAutogradOfTheWholeModelSays) {
   const auto self = make_self_communicator();
   const CalibrationText text = this->text(*self);
-  Decoder decoder = load_decoder(directory_, at::kDouble, {});
-  testing::require_all_gradients(decoder);
-  std::map<int64_t, at::Tensor> activations;
-  ForwardOptions options;
-  options.observer = [&](int64_t layer, LayerPoint point, const at::Tensor& values) {
-    if (point != LayerPoint::kFfnActivations) return;
-    activations[layer] = values;
-    values.retain_grad();
-  };
-  LocalDispatcher dispatcher;
-  const at::Tensor hidden = decoder.forward({text.tokens_T, text.cu_seqlens}, dispatcher, options).hidden_TD;
-  decoder.token_losses(hidden, text.labels_T).sum().backward();
+  const std::map<int64_t, at::Tensor> activations = differentiated(text).activations;
 
   // Tokens in three groups, by their place.
   const at::Tensor groups = at::arange(text.total_tokens, at::kLong).remainder(3);
@@ -107,8 +133,7 @@ TEST_P(ImportanceTest, IsWhatFiniteDifferencesOfTheLossSay) {
   const CalibrationText text = this->text(*self);
   const Decoder decoder = load_decoder(directory_, at::kDouble, {});
   LocalDispatcher dispatcher;
-  const std::vector<Importance> all =
-      measure_importance(DenseSource(directory_, at::kDouble), text, {.spec = spec_, .seed = 3}, *self);
+  const std::vector<Importance> all = measured_by_token(text);
   constexpr double kStep = 1e-4;
   for (const auto& [layer, neuron] : {std::pair<int64_t, int64_t>{0, 7}, {1, 30}}) {
     double expected = 0;
@@ -123,10 +148,80 @@ TEST_P(ImportanceTest, IsWhatFiniteDifferencesOfTheLossSay) {
         const at::Tensor hidden = decoder.forward({text.tokens_T, text.cu_seqlens}, dispatcher, options).hidden_TD;
         return decoder.token_losses(hidden, text.labels_T).sum().item<double>();
       };
-      expected += std::abs(loss(1 + kStep) - loss(1 - kStep)) / (2 * kStep);
+      const double change = std::abs(loss(1 + kStep) - loss(1 - kStep)) / (2 * kStep);
+      EXPECT_NEAR(all[layer].scores_GF[token][neuron].item<double>(), change, 1e-8) << layer << ", token " << token;
+      expected += change;
     }
     EXPECT_GT(expected, 1e-3);
-    EXPECT_NEAR(all[layer].scores_GF[0][neuron].item<double>(), expected, 1e-4 * expected) << layer;
+    EXPECT_NEAR(all[layer].scores_GF.select(1, neuron).sum().item<double>(), expected, 1e-4 * expected) << layer;
+  }
+}
+
+/// v1 specification T5 (b) and (c): without absolute values the shares sum to what a weight times its gradient does, by
+/// the column of the down projection as by the row (and bias) of up; with them to as much or more.
+TEST_P(ImportanceTest, SignedSumsAreThoseOfWeightsTimesTheirGradients) {
+  const auto self = make_self_communicator();
+  const CalibrationText text = this->text(*self);
+  const WholeModel whole = differentiated(text);
+  const std::vector<Importance> all =
+      measure_importance(DenseSource(directory_, at::kDouble), text, {.spec = spec_, .seed = 3}, *self);
+  const ModelConfig& config = directory_.config();
+  for (const auto& [layer, h] : whole.activations) {
+    const auto product = [&, layer = layer](TensorId id) {
+      const std::string name = tensor_name(config, id);
+      return whole.weights.at(name) * whole.gradients.at(name);
+    };
+    const at::Tensor signed_sum = (h * h.grad()).detach().sum(0), by_down = product({TensorPart::kDown, layer}).sum(0);
+    EXPECT_TRUE(testing::near(by_down, signed_sum, 1e-10)) << layer;
+    if (config.is_gated) {  // only then is h linear in up
+      at::Tensor by_up = product({TensorPart::kUp, layer}).sum(1);
+      const TensorId bias = TensorId{TensorPart::kUp, layer}.bias();
+      if (whole.weights.contains(tensor_name(config, bias))) by_up = by_up + product(bias);
+      EXPECT_TRUE(testing::near(by_up, signed_sum, 1e-10)) << layer;
+    }
+    const at::Tensor v = all[layer].scores_GF[0];
+    EXPECT_TRUE((v - by_down.abs()).ge(-1e-10 * testing::max_abs(v)).all().item<bool>()) << layer;
+    EXPECT_GT(v.sum().item<double>(), 1.5 * by_down.abs().sum().item<double>()) << "no signs differ";
+  }
+}
+
+/// v1 specification T5 (d): what no target and no later token depends on is worth nothing, to the bit.
+TEST_P(ImportanceTest, ALastPositionWithoutTargetIsWorthNothing) {
+  CalibrationText text = this->text(*make_self_communicator());
+  std::vector<int64_t> last;
+  for (size_t s = 1; s < text.cu_seqlens.size(); ++s) last.push_back(text.cu_seqlens[s] - 1);
+  ASSERT_GT(last.size(), 3U);
+  text.labels_T = text.labels_T.clone();
+  for (const int64_t token : last) text.labels_T[token] = -100;
+  const std::vector<Importance> all = measured_by_token(text);
+  for (size_t layer = 0; layer < 2; ++layer) {
+    const at::Tensor of_token = all[layer].scores_GF.sum(1);
+    for (int64_t token = 0; token < text.total_tokens; ++token) {
+      const bool is_last = std::find(last.begin(), last.end(), token) != last.end();
+      EXPECT_EQ(of_token[token].item<double>() == 0, is_last) << "layer " << layer << ", token " << token;
+    }
+  }
+}
+
+/// v1 specification T5 (e): documents each in a row of its own, as they were packed, or all in one, which is what
+/// micro-batches are here.
+TEST_P(ImportanceTest, DoesNotDependOnTheRowsThatDocumentsLieIn) {
+  const auto self = make_self_communicator();
+  spec_.mutable_calibration()->set_tokens(600);
+  CalibrationText text = this->text(*self);
+  const std::vector<int64_t> packed = text.row_begin;
+  const auto measured = [&](const std::vector<int64_t>& rows) {
+    text.row_begin = rows;
+    return measure_importance(DenseSource(directory_), text, {.spec = spec_, .seed = 3}, *self);
+  };
+  const std::vector<Importance> expected = measured(packed);
+  for (const std::vector<int64_t>& rows : {text.cu_seqlens, std::vector<int64_t>{0, text.total_tokens}}) {
+    ASSERT_NE(rows.size(), packed.size());
+    const std::vector<Importance> all = measured(rows);
+    for (size_t layer = 0; layer < 2; ++layer) {
+      EXPECT_TRUE(at::allclose(all[layer].scores_GF, expected[layer].scores_GF, 1e-5, 0)) << layer;
+      EXPECT_TRUE(at::equal(all[layer].tokens_G, expected[layer].tokens_G));
+    }
   }
 }
 
