@@ -150,6 +150,42 @@ TEST(AttentionDecoderTest, CachedLogitsAreThoseOfTheWholeAndCachesHoldWhatWasRou
   }
 }
 
+// Prompts in chunks of several tokens, some of them of none, and in chunks of one: the logits of the whole. 2.4 of
+// LLaMA-MoE v2's specification.
+TEST(AttentionDecoderTest, PromptsInChunksGiveTheLogitsOfTheWhole) {
+  using Chunks = std::vector<std::vector<int64_t>>;  // of both sequences
+  const std::vector<Chunks> splits{{{5, 4}, {6, 0}, {1, 5}, {7, 2}}, {{2, 10}, {17, 1}}};
+  for (const char* kv_mode : {"routed", "dense"}) {
+    for (const int64_t always_on : {0, 1}) {
+      ModelConfig config = with_attention_experts(testing::tiny_moe_config(4, 2, 12), 4, 2, always_on);
+      config.moe->attention->kv_mode = kv_mode;
+      const Decoder model = decoder_of(config);
+      const TokenBatch whole = random_batch({19, 11}, 61, 6);
+      const at::Tensor expected = logits_of(model, whole);
+      for (const Chunks& chunks : splits) {
+        KvCache cache;
+        std::vector<int64_t> done{0, 0};
+        for (const std::vector<int64_t>& chunk : chunks) {
+          TokenBatch batch{at::empty({0}, at::kLong), {0}};
+          for (size_t s = 0; s < 2; ++s) {
+            batch.tokens_T =
+                at::cat({batch.tokens_T, whole.tokens_T.narrow(0, whole.cu_seqlens[s] + done[s], chunk[s])});
+            batch.cu_seqlens.push_back(batch.cu_seqlens.back() + chunk[s]);
+          }
+          const at::Tensor logits = logits_of(model, batch, &cache);
+          for (size_t s = 0; s < 2; ++s) {
+            EXPECT_TRUE(near(logits.narrow(0, batch.cu_seqlens[s], chunk[s]),
+                             expected.narrow(0, whole.cu_seqlens[s] + done[s], chunk[s]), 1e-12))
+                << kv_mode << ", " << always_on << " always on, sequence " << s << " after " << done[s];
+            done[s] += chunk[s];
+          }
+        }
+        EXPECT_EQ(done, (std::vector<int64_t>{19, 11})) << "the chunks are all of it";
+      }
+    }
+  }
+}
+
 TEST(AttentionDecoderTest, SequencesOfACacheAreCopiedTakenOutAndReordered) {
   const Decoder model = decoder_of(with_attention_experts(testing::tiny_config(), 4, 2));
   const TokenBatch prompts = random_batch({5, 6}, 61, 5);
@@ -177,6 +213,40 @@ TEST(AttentionDecoderTest, ParametersAreCountedAsTheyAreUsed) {
   const ParameterCount one_on = count_parameters(with_attention_experts(testing::tiny_config(), 4, 1, 1));
   EXPECT_EQ(one_on.total, others + 8192 + 192);
   EXPECT_EQ(one_on.active, others + 2 * (1024 + 3 * 1024 / 3) + 192);
+}
+
+/// LLaMA-3-8B of LLaMA-MoE v2's specification; `experts` of its FFN beside `shared`, with attention's 7 of 8 or
+/// without.
+ParameterCount of_llama3(int64_t experts, int64_t top_k, int64_t shared, bool has_attention_experts) {
+  ModelConfig config = parse_model_config(
+      R"({"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+          "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 8192,
+          "rms_norm_eps": 1e-5, "tie_word_embeddings": false})",
+      "llama-3-8b");
+  if (experts > 0) {
+    MoeConfig moe;
+    moe.base_model_type = "llama";
+    moe.num_experts = experts;
+    moe.top_k = top_k;
+    moe.expert_widths.assign(32, 1792);
+    moe.shared_widths.assign(32, 1792 * shared);
+    moe.output_scale.assign(32, 1);
+    config.moe = moe;
+  }
+  return count_parameters(has_attention_experts ? with_attention_experts(config, 8, 7) : config);
+}
+
+/// LLaMA-MoE v2, F3: section 1.1's integers. And 2.3's 3.63 billion with seven of eight experts of attention, an eighth
+/// of 1,342,177,280 fewer: 3,635,679,232 without the 32 x 8 x 4096 rows of their routers.
+TEST(AttentionDecoderTest, ParametersOfThePublishedModels) {
+  EXPECT_EQ(of_llama3(0, 0, 0, false).total, 8030261248);
+  EXPECT_EQ(of_llama3(0, 0, 0, false).active, 8030261248);
+  EXPECT_EQ(of_llama3(8, 2, 0, false).active, 3803451392);
+  EXPECT_EQ(of_llama3(8, 2, 0, false).total, 8030261248 + 32 * 8 * 4096) << "the routers alone are new";
+  EXPECT_EQ(of_llama3(7, 1, 1, false).active, 3803320320);
+  EXPECT_EQ(of_llama3(7, 1, 1, false).total, 8030261248 + 32 * 7 * 4096);
+  EXPECT_EQ(of_llama3(8, 2, 0, true).active, 3635679232 + 32 * 8 * 4096);
+  EXPECT_EQ(of_llama3(8, 2, 0, true).total, 8030261248 + 2 * 32 * 8 * 4096);
 }
 
 TEST(AttentionConfigTest, IsWrittenAndReadBack) {
