@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
+#include <vector>
 
 #include "common/error.h"
 #include "common/rng.h"
@@ -323,6 +325,63 @@ TEST(DecoderGradientTest, TopOneTrainsItsRouter) {
   for (const Parameter& parameter : model.parameters()) {
     if (parameter.name.find("router") == std::string::npos) continue;
     EXPECT_GT(testing::max_abs(parameter.value.grad()), 1e-3) << parameter.name;
+  }
+}
+
+/// The largest gradient of a router from the cross-entropy of the whole top-1 model.
+double router_gradient(at::ScalarType dtype, const char* topk_norm) {
+  ModelConfig config = tiny_moe_config(4, 1, 12);
+  config.moe->topk_norm = topk_norm;
+  Decoder model(config, dtype, {0, 4});
+  fill_random(model, 7);
+  require_all_gradients(model);
+  const TokenBatch batch = random_batch({30}, 61, 1);
+  LocalDispatcher dispatcher;
+  model.token_losses(model.forward(batch, dispatcher).hidden_TD, next_tokens(batch)).sum().backward();
+  double most = 0;
+  for (const Parameter& parameter : model.parameters()) {
+    if (!is_of_router(parameter.id.part) || !parameter.value.grad().defined()) continue;
+    most = std::max(most, testing::max_abs(parameter.value.grad()));
+  }
+  return most;
+}
+
+// llama-moe-v2 D6: a weight that is renormalised over one expert is 1 whatever the router says.
+TEST(DecoderGradientTest, TopOneRenormalisedDoesNotTrainItsRouter) {
+  EXPECT_LE(router_gradient(at::kDouble, "renorm"), 1e-12);
+  EXPECT_LE(router_gradient(at::kFloat, "renorm"), 1e-5);
+  for (const at::ScalarType dtype : {at::kDouble, at::kFloat})
+    EXPECT_GT(router_gradient(dtype, "straight_through"), 1e-3);
+}
+
+// llama-moe-v2 E2: a sequence without any target has no loss and changes no gradient, and nothing but such is a loss
+// of 0.
+TEST(DecoderGradientTest, SequencesWithoutTargetsCountForNothing) {
+  Decoder model(tiny_moe_config(4, 2, 12), at::kDouble, {0, 4});
+  fill_random(model, 7);
+  require_all_gradients(model);
+  const TokenBatch batch = random_batch({9, 14}, 61, 1);
+  LocalDispatcher dispatcher;
+  const auto gradients_of = [&](const TokenBatch& tokens, const at::Tensor& labels) {
+    const at::Tensor losses = model.token_losses(model.forward(tokens, dispatcher).hidden_TD, labels);
+    EXPECT_EQ(losses.masked_select(labels.eq(-100)).count_nonzero().item<int64_t>(), 0);
+    losses.sum().backward();
+    std::vector<at::Tensor> gradients;
+    for (Parameter& parameter : model.parameters()) {
+      const at::Tensor& gradient = parameter.value.grad();
+      gradients.push_back(gradient.defined() ? gradient.clone() : at::zeros_like(parameter.value));
+      parameter.value.mutable_grad() = at::Tensor();
+    }
+    return gradients;
+  };
+  at::Tensor labels = next_tokens(batch);
+  labels.narrow(0, 9, 14).fill_(-100);
+  const std::vector<at::Tensor> both = gradients_of(batch, labels),
+                                alone = gradients_of(sequence(batch, 0), labels.narrow(0, 0, 9)),
+                                none = gradients_of(batch, at::full_like(labels, -100));
+  for (size_t i = 0; i < both.size(); ++i) {
+    EXPECT_TRUE(near(both[i], alone[i], 1e-12)) << model.parameters()[i].name;
+    EXPECT_EQ(none[i].count_nonzero().item<int64_t>(), 0) << model.parameters()[i].name;  // a NaN is not zero
   }
 }
 
