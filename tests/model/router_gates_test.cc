@@ -159,6 +159,27 @@ TEST(RouterNoiseTest, DrawsAreNamedBySeedStepRouterTokenAndExpert) {
   EXPECT_FALSE(noise_draws(source, RouterNoise::kNone, 2, 50, 7).defined());
 }
 
+// llama-moe-v1 T13: what is computed again, from the same counters, is routed the same way to the bit; another step is
+// not.
+TEST(RouterNoiseTest, RoutingAgainGivesTheSameChoices) {
+  const at::Tensor x = random_normal({40, 16}, 4, at::kFloat);
+  for (const RouterNoise noise : {RouterNoise::kLearned, RouterNoise::kGumbel}) {
+    for (Gate& gate : gates(at::kFloat)) {
+      gate.weights.noise_weight_ED = random_normal({6, 16}, 6, at::kFloat);
+      const RouterOptions options{.top_k = 2, .gate = parse_router_gate(gate.name), .noise = noise};
+      const auto routed = [&](int64_t step) {
+        const NoiseSource source{.seed = 7, .step = step, .first_token = 100};
+        return route(x, gate.weights, options, noise_draws(source, noise, 1, 40, 6));
+      };
+      const Routing first = routed(3), again = routed(3), later = routed(4);
+      EXPECT_TRUE(at::equal(again.expert_ids_TK, first.expert_ids_TK)) << gate.name;
+      EXPECT_TRUE(at::equal(again.weights_TK, first.weights_TK)) << gate.name;
+      EXPECT_TRUE(at::equal(again.logits_TE, first.logits_TE)) << gate.name;
+      EXPECT_FALSE(at::equal(later.expert_ids_TK, first.expert_ids_TK)) << gate.name;
+    }
+  }
+}
+
 // Of 200,000 draws; the bounds are five standard errors.
 TEST(RouterNoiseTest, DrawsHaveTheirMoments) {
   const at::Tensor normal = noise_draws({.seed = 1}, RouterNoise::kLearned, 0, 25000, 8),
@@ -206,12 +227,13 @@ TEST(RouterTensorsTest, UnknownGateAndNoiseOfAConfigAreRefused) {
 
 // llama-moe-v1 3.5: the published models, whose noise no token uses.
 TEST(RouterTensorsTest, ParametersOfThePublishedModels) {
-  const auto count = [](int64_t experts, int64_t top_k) {
+  const auto count = [](int64_t experts, int64_t top_k, const char* gate = "mlp") {
     ModelConfig config = parse_model_config(
         R"({"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
             "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000, "max_position_embeddings": 4096,
             "rms_norm_eps": 1e-5, "tie_word_embeddings": false})",
         "llama-2-7b");
+    if (experts == 0) return count_parameters(config);
     MoeConfig moe;
     moe.base_model_type = "llama";
     moe.num_experts = experts;
@@ -219,16 +241,23 @@ TEST(RouterTensorsTest, ParametersOfThePublishedModels) {
     moe.expert_widths.assign(32, 11008 / experts);
     moe.shared_widths.assign(32, 0);
     moe.output_scale.assign(32, 4);
-    moe.router = "mlp";
+    moe.router = gate;
     moe.router_noise = "learned";
     config.moe = moe;
     return count_parameters(config);
   };
+  EXPECT_EQ(count(0, 0).total, 6738415616) << "dense";
+  EXPECT_EQ(count(0, 0).active, 6738415616);
   EXPECT_EQ(count(16, 4).total, 6742618112);
   EXPECT_EQ(count(16, 4).active, 3494129664);
   EXPECT_EQ(count(8, 2).total, 6740514816);
   EXPECT_EQ(count(8, 2).active, 3493074944);
+  EXPECT_EQ(count(16, 2).total, 6742618112);
   EXPECT_EQ(count(16, 2).active, 2953064448);
+  // A linear gate has no second matrix: 32 layers of 16 x 16 or 8 x 8 fewer.
+  EXPECT_EQ(count(16, 4, "linear").total, 6742618112 - 8192);
+  EXPECT_EQ(count(16, 4, "linear").active, 3494129664 - 8192);
+  EXPECT_EQ(count(8, 2, "linear").active, 3493074944 - 2048);
 }
 
 }  // namespace
