@@ -177,8 +177,8 @@ void check_case(Mesh& mesh, const std::string& name, const Case& c) {
 
 }  // namespace
 
-void check_dispatch(Communicator& world, const std::string& name) {
-  for (int expert_parallel = 1; expert_parallel <= world.size(); expert_parallel *= 2) {
+void check_dispatch(Communicator& world, const std::string& name, int least_expert_parallel) {
+  for (int expert_parallel = least_expert_parallel; expert_parallel <= world.size(); expert_parallel *= 2) {
     if (name == "local" && expert_parallel > 1) continue;  // it holds all experts
     Mesh mesh(world, expert_parallel);
     for (const Case& c : cases(world.size())) check_case(mesh, name, c);

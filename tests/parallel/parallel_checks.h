@@ -8,9 +8,10 @@
 /// plain computation of its own on the data of all ranks, which every rank can make from the seed.
 namespace moe::testing {
 
-/// Two layers of dispatch, experts and combine through dispatcher `name` on every layout of `world`: values, traffic
-/// and the gradients of tokens, weights and experts against a loop over tokens.
-void check_dispatch(Communicator& world, const std::string& name);
+/// Two layers of dispatch, experts and combine through dispatcher `name` on every layout of `world` whose experts are
+/// spread over `least_expert_parallel` ranks or more: values, traffic and the gradients of tokens, weights and experts
+/// against a loop over tokens.
+void check_dispatch(Communicator& world, const std::string& name, int least_expert_parallel = 1);
 
 /// float32 outputs of dispatcher `name` have the bits of LocalDispatcher's.
 void check_dispatch_bits(Communicator& world, const std::string& name);

@@ -30,6 +30,15 @@ TEST_P(RanksAsThreads, OutputsHaveTheBitsOfOneRank) {
 INSTANTIATE_TEST_SUITE_P(Dispatchers, RanksAsThreads,
                          ::testing::Combine(::testing::ValuesIn(dispatchers().names()), ::testing::Values(1, 2, 4)));
 
+/// An expert a rank: llama-moe-v1 T13's widest layout, and none beside it, which the world sizes above have.
+TEST(EightRanksAsThreads, DispatchEqualsALoopOverTokens) {
+  testing::run_ranks(8, [](Communicator& world) { testing::check_dispatch(world, "all_to_all", 8); });
+}
+
+TEST(EightRanksAsThreads, OutputsHaveTheBitsOfOneRank) {
+  testing::run_ranks(8, [](Communicator& world) { testing::check_dispatch_bits(world, "all_to_all"); });
+}
+
 TEST(GradientSyncTest, EqualsAPlainSum) {
   for (const int ranks : {1, 2, 4}) testing::run_ranks(ranks, testing::check_gradient_sync);
 }
