@@ -1,0 +1,164 @@
+// What has no target, and what rows leave empty: it has no share in a step's loss, and no number of a step is another
+// for it.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "data/tokenizer/tokenizer.h"
+#include "model/moe/token_dispatcher.h"
+#include "testing/compare.h"
+#include "testing/temp_dir.h"
+#include "testing/tiny_files.h"
+#include "testing/tiny_model.h"
+#include "train/train_step.h"
+
+namespace moe {
+namespace {
+
+constexpr uint64_t kSeed = 7;
+constexpr int64_t kRowTokens = 48;
+
+struct Step {
+  StepOutcome outcome;
+  std::map<std::string, at::Tensor> gradients;
+};
+
+ModelConfig mixture(int64_t vocab_size) {
+  ModelConfig config = testing::tiny_moe_config(/*num_experts=*/8, /*top_k=*/2, /*expert_width=*/11);
+  config.vocab_size = vocab_size;
+  return config;
+}
+
+/// Of a fresh model in double on one rank.
+Step step_of(DataLoader& loader, int64_t vocab_size, int64_t first_row, const StepOptions& options) {
+  const auto self = make_self_communicator();
+  Mesh mesh(*self, 1);
+  LocalDispatcher dispatcher;
+  Decoder decoder(mixture(vocab_size), at::kDouble, {0, 8});
+  testing::fill_random(decoder, kSeed);
+  testing::require_all_gradients(decoder);
+  Step step{compute_gradients(decoder, dispatcher, mesh, loader, first_row, options), {}};
+  for (const Parameter& parameter : decoder.parameters()) {
+    const at::Tensor& gradient = parameter.value.grad();
+    step.gradients[parameter.name] = gradient.defined() ? gradient : at::zeros_like(parameter.value);
+  }
+  return step;
+}
+
+/// llama-moe-v2 D5: here nothing is padded, so what would be padding is what a row has less than it may have.
+TEST(TargetsTest, RowsShorterThanTheSequenceChangeNothing) {
+  const testing::TempDir folder;
+  // No two of them fit into 64 tokens.
+  testing::write_random_documents(folder / "d.jsonl", 20, 34, 41, 61, kSeed);
+  const auto step = [&](int64_t sequence_length) {
+    PackingOptions packing;
+    packing.sequence_length = sequence_length;
+    packing.seed = kSeed;
+    packing.vocab_size = 61;
+    DataLoader loader({{(folder / "d.jsonl").string(), 1, "d", 0}}, nullptr, packing);
+    return step_of(loader, 61, 2, {.micro_batch_rows = 3, .micro_steps = 2, .balance_loss = 0.1});
+  };
+  const Step full = step(40);
+  EXPECT_LT(full.outcome.tokens, 6 * 40);
+  for (const int64_t sequence_length : {48, 64}) {
+    const Step padded = step(sequence_length);
+    EXPECT_EQ(padded.outcome.loss, full.outcome.loss);
+    EXPECT_EQ(padded.outcome.balance_loss, full.outcome.balance_loss);
+    EXPECT_EQ(padded.outcome.expert_load, full.outcome.expert_load);
+    EXPECT_EQ(padded.outcome.tokens, full.outcome.tokens);
+    for (const auto& [name, gradient] : full.gradients)
+      EXPECT_TRUE(at::equal(padded.gradients.at(name), gradient)) << name;
+  }
+}
+
+/// Chats whose questions often fill rows of their own, that is, rows without a target.
+class ChatTargetsTest : public ::testing::Test {
+ protected:
+  static constexpr int64_t kVocabulary = 4096;
+
+  static DataLoader loader(const std::string& supervise = "all") {
+    static const auto tokenizer = Tokenizer::from_directory(MOE_SOURCE_DIR "/examples/base-7m");
+    PackingOptions packing;
+    packing.sequence_length = kRowTokens;
+    packing.seed = kSeed;
+    packing.vocab_size = kVocabulary;
+    packing.long_chats = "split";
+    packing.chat.supervise = supervise;
+    return DataLoader({{MOE_SOURCE_DIR "/examples/data/maths.valid.jsonl", 1, "chats", 30}}, tokenizer, packing);
+  }
+  /// A row without targets before one with some.
+  static int64_t row_without_targets(DataLoader& chats) {
+    int64_t row = 0;
+    while (row < 50 && (chats.target_tokens(row, 1) > 0 || chats.target_tokens(row + 1, 1) == 0)) ++row;
+    return row;
+  }
+};
+
+/// llama-moe-v2 D5: tokens without a target are routed and balanced as all others, and the loss is the mean over those
+/// that have one.
+TEST_F(ChatTargetsTest, MasksChangeTheLossAlone) {
+  const StepOptions options{.micro_batch_rows = 4, .micro_steps = 1, .balance_loss = 0.1};
+  DataLoader answers = loader("all"), everything = loader("whole");
+  const PackedBatch masked = answers.batch(1, 4), whole = everything.batch(1, 4);
+  ASSERT_TRUE(at::equal(masked.tokens_T, whole.tokens_T));
+  const at::Tensor has_target = masked.labels_T.ne(-100);
+  ASSERT_LT(has_target.sum().item<int64_t>(), whole.labels_T.ne(-100).sum().item<int64_t>());
+
+  const Step of_answers = step_of(answers, kVocabulary, 1, options),
+             of_everything = step_of(everything, kVocabulary, 1, options);
+  EXPECT_EQ(of_answers.outcome.balance_loss, of_everything.outcome.balance_loss);
+  EXPECT_EQ(of_answers.outcome.expert_load, of_everything.outcome.expert_load);
+  EXPECT_EQ(of_answers.outcome.tokens, of_everything.outcome.tokens);
+
+  const at::NoGradGuard no_grad;
+  Decoder decoder(mixture(kVocabulary), at::kDouble, {0, 8});
+  testing::fill_random(decoder, kSeed);
+  LocalDispatcher dispatcher;
+  const at::Tensor losses =
+      decoder.token_losses(decoder.forward({whole.tokens_T, whole.cu_seqlens}, dispatcher).hidden_TD, whole.labels_T);
+  EXPECT_NEAR(of_answers.outcome.loss, losses.masked_select(has_target).mean().item<double>(), 1e-12);
+  EXPECT_GT(std::abs(of_answers.outcome.loss - of_everything.outcome.loss), 1e-6);
+}
+
+/// llama-moe-v2 E2: a row without targets adds nothing to a step, in its micro-batch or in one of its own.
+TEST_F(ChatTargetsTest, ARowWithoutTargetsAddsNothing) {
+  DataLoader chats = loader();
+  const int64_t row = row_without_targets(chats);
+  ASSERT_EQ(chats.target_tokens(row, 1), 0);
+  const Step alone = step_of(chats, kVocabulary, row + 1, {.micro_batch_rows = 1, .balance_loss = 0});
+  EXPECT_GT(alone.outcome.loss, 1);
+  for (const int64_t micro_steps : {1, 2}) {
+    const Step both = step_of(chats, kVocabulary, row,
+                              {.micro_batch_rows = 2 / micro_steps, .micro_steps = micro_steps, .balance_loss = 0});
+    EXPECT_GT(both.outcome.tokens, alone.outcome.tokens);
+    EXPECT_NEAR(both.outcome.loss, alone.outcome.loss, 1e-12) << micro_steps;
+    for (const auto& [name, gradient] : alone.gradients)
+      EXPECT_TRUE(testing::near(both.gradients.at(name), gradient, 1e-11)) << name << ", " << micro_steps;
+  }
+}
+
+/// And a step of nothing else has a loss of 0 and no gradient but that of its routers' balance.
+TEST_F(ChatTargetsTest, AStepWithoutTargetsIsNoLossAndNoNan) {
+  DataLoader chats = loader();
+  const int64_t row = row_without_targets(chats);
+  ASSERT_EQ(chats.target_tokens(row, 1), 0);
+  for (const double balance : {0.0, 0.1}) {
+    const Step step = step_of(chats, kVocabulary, row, {.micro_batch_rows = 1, .balance_loss = balance});
+    EXPECT_EQ(step.outcome.loss, 0);
+    EXPECT_GE(step.outcome.balance_loss, 1 - 1e-9);
+    double most = 0;
+    for (const auto& [name, gradient] : step.gradients) {
+      EXPECT_TRUE(gradient.isfinite().all().item<bool>()) << name;
+      most = std::max(most, testing::max_abs(gradient));
+    }
+    EXPECT_EQ(most > 0, balance > 0);
+    EXPECT_EQ(testing::max_abs(step.gradients.at("lm_head.weight")), 0) << balance;
+  }
+}
+
+}  // namespace
+}  // namespace moe
