@@ -9,6 +9,7 @@
 #include "common/error.h"
 #include "convert/distilled_router.h"
 #include "convert/row_sums.h"
+#include "model/moe/fresh_router.h"
 
 namespace moe {
 namespace {
@@ -124,37 +125,29 @@ InitialRouter hidden_clustering(const RouterRequest& request, Communicator& worl
   return router_of_features(rows_ED, request, world);
 }
 
-/// One number after the other.
-at::Tensor drawn(CounterRng& rng, int64_t rows, int64_t columns, const std::function<double(CounterRng&)>& draw) {
-  at::Tensor matrix = at::empty({rows, columns}, at::kFloat);
-  float* const values = matrix.mutable_data_ptr<float>();
-  for (int64_t i = 0; i < matrix.numel(); ++i) values[i] = static_cast<float>(draw(rng));
-  return matrix;
-}
-
-/// Every matrix of the gate drawn; `draw` of a matrix with so many columns.
+/// Every matrix of the gate drawn, one after the other.
 InitialRouter drawn_router(const RouterRequest& request,
-                           const std::function<std::function<double(CounterRng&)>(int64_t columns)>& draw) {
+                           const std::function<at::Tensor(int64_t rows, int64_t columns, CounterRng&)>& draw) {
   CounterRng rng = rng_of(request);
-  const auto matrix = [&](int64_t columns) { return drawn(rng, request.experts, columns, draw(columns)); };
-  InitialRouter router{{.weight_ED = matrix(request.hidden_size)}};
-  if (request.gate == RouterGate::kMlp) router.weights.out_weight_EE = matrix(request.experts);
-  if (request.gate == RouterGate::kProduct) router.weights.gate_weight_ED = matrix(request.hidden_size);
+  InitialRouter router{{.weight_ED = draw(request.experts, request.hidden_size, rng)}};
+  if (request.gate == RouterGate::kMlp) router.weights.out_weight_EE = draw(request.experts, request.experts, rng);
+  if (request.gate == RouterGate::kProduct)
+    router.weights.gate_weight_ED = draw(request.experts, request.hidden_size, rng);
   return router;
 }
 
-/// U(-1 / sqrt(columns), 1 / sqrt(columns)): Kaiming-uniform with a = sqrt(5), as LLaMA-MoE v2's vanilla script.
 InitialRouter kaiming(const RouterRequest& request, Communicator&) {
-  return drawn_router(request, [](int64_t columns) {
-    const double bound = 1 / std::sqrt(static_cast<double>(columns));
-    return [bound](CounterRng& rng) { return (2 * rng.uniform() - 1) * bound; };
-  });
+  return drawn_router(request, kaiming_matrix);
 }
 
 InitialRouter normal(const RouterRequest& request, Communicator&) {
   const double deviation = request.options.number("deviation");
-  return drawn_router(
-      request, [deviation](int64_t) { return [deviation](CounterRng& rng) { return deviation * rng.normal(); }; });
+  return drawn_router(request, [deviation](int64_t rows, int64_t columns, CounterRng& rng) {
+    at::Tensor matrix = at::empty({rows, columns}, at::kFloat);
+    float* const values = matrix.mutable_data_ptr<float>();
+    for (int64_t i = 0; i < matrix.numel(); ++i) values[i] = static_cast<float>(deviation * rng.normal());
+    return matrix;
+  });
 }
 
 InitialRouter zero(const RouterRequest& request, Communicator&) {

@@ -12,6 +12,7 @@
 #include "common/file_io.h"
 #include "eval/analyses.h"
 #include "eval/held_out.h"
+#include "model/moe/fresh_router.h"
 #include "model/tensor_specs.h"
 #include "runtime/loaded_model.h"
 #include "runtime/model_settings.h"
@@ -76,8 +77,8 @@ class Analyzer {
 
   json run() {
     const Subjects subjects = open();
-    const std::optional<LoadedModel> loaded =
-        choice_.of_text.empty() ? std::nullopt : std::optional(load(request_.model));
+    std::optional<LoadedModel> loaded = choice_.of_text.empty() ? std::nullopt : std::optional(load(request_.model));
+    if (loaded && has_fresh_routers()) draw_routers(loaded->decoder.parameters(), request_.seed);
     std::optional<HeldOutData> data;
     if (loaded)
       data = read_held_out(*loaded, held_out_text(request_.spec), request_.monitor, world_, "before the analysis");
@@ -86,6 +87,7 @@ class Analyzer {
     if (data) units_ += data->rows() * (request_.baseline ? 2 : 1);
 
     json result = {{"analyses", json::object()}, {"passed_over", choice_.passed_over}};
+    if (has_fresh_routers()) result["routers"] = "fresh";
     look_at_model(subjects, result["analyses"]);
     if (!loaded) return result;
     const TextAnalyses of_model = look_at_text(*loaded, *data, result["analyses"], {});
@@ -101,12 +103,18 @@ class Analyzer {
     agree(world_, "choose analyses", [&] {
       subjects.require_same_tensors();
       choice_ = choose(request_.spec, subjects.model.directory);
+      if (has_fresh_routers() && routers_of(subjects.model.directory.config()).empty())
+        throw InvalidArgument(concat("analyze: routers fresh draws routers anew, and ",
+                                     subjects.model.directory.path().string(), " has none; leave routers out"));
       const std::filesystem::path config = subjects.model.directory.path() / "config.json";
       configs[config.string()] = xxh3_hex_of_file(config);
     });
     require_same_files(world_, "before the analysis", configs);
     return subjects;
   }
+
+  /// Those of the model; the baseline keeps its own.
+  bool has_fresh_routers() const { return request_.spec.routers() == "fresh"; }
 
   LoadedModel load(const std::filesystem::path& path) {
     return load_model(path, mesh_, compute_type(request_.gang), request_.spec.template_(),

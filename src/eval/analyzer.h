@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -16,6 +17,7 @@ struct AnalyzeRequest {
   std::filesystem::path model;
   std::optional<std::filesystem::path> baseline;
   WorkMonitor& monitor;  ///< told of the data files, and of parts: tensors and rows of text
+  uint64_t seed = 0;     ///< of fresh routers
 };
 
 /// Makes the analyses that the job names, or, where it names none, all that its model and its data allow. Of text, the

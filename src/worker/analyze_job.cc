@@ -62,6 +62,9 @@ AnalysisSection section_of(const std::string& name, const json& result) {
 AnalysisPage page_of(const std::string& stage, const AnalyzeRequest& request, const json& result) {
   AnalysisPage page{.title = concat("Analysis: ", stage), .facts = {}, .sections = {}};
   page.facts.emplace_back("model", model_fact(request.model));
+  if (result.contains("routers"))
+    page.facts.emplace_back("routers", concat("drawn anew, of seed ", request.seed,
+                                              request.baseline ? "; those of the baseline are its own" : ""));
   if (request.baseline) page.facts.emplace_back("baseline", model_fact(*request.baseline));
   if (!request.spec.data().empty()) page.facts.emplace_back("text", text_fact(request.spec));
   // In the order of the list, not of their names.
@@ -91,7 +94,8 @@ std::optional<JobOutcome> run_analyze_job(const JobContext& context) {
       .gang = context.stage.gang(),
       .model = context.model_path(spec.input()),
       .baseline = spec.has_baseline() ? std::optional(context.model_path(spec.baseline())) : std::nullopt,
-      .monitor = context.monitor};
+      .monitor = context.monitor,
+      .seed = context.stage.seed()};
   json result = analyze(request, context.world);
   JobOutcome outcome;
   for (const auto& [name, of_model] : result["analyses"].items())

@@ -177,6 +177,28 @@ TEST_F(AnalyzerTest, RoutersOfAttentionStandBehindThoseOfFfns) {
   EXPECT_THAT(figures.front().rows, ::testing::ElementsAre("0", "1", "0 attention", "1 attention"));
 }
 
+// A baseline for what routing by a trained router shows.
+TEST_F(AnalyzerTest, FreshRoutersAreThoseOfTheModelAloneAndOfText) {
+  const json trained = run("moe", "moe");
+  spec_.set_routers("fresh");
+  const json fresh = run("moe", "moe");
+  EXPECT_EQ(fresh["routers"], "fresh");
+  EXPECT_FALSE(trained.contains("routers"));
+  EXPECT_EQ(run("moe", "moe", 4, 2).dump(), fresh.dump());
+  EXPECT_EQ(fresh["analyses"]["weights"], trained["analyses"]["weights"]);
+  EXPECT_NE(fresh["analyses"]["routing"], trained["analyses"]["routing"]);
+  EXPECT_NE(fresh["analyses"]["hidden_clusters"], trained["analyses"]["hidden_clusters"]);
+  for (size_t layer = 0; layer < 2; ++layer) {
+    const auto router_of = [&](const json& result) {
+      return result["baseline"]["analyses"]["routing"]["routers"][layer];
+    };
+    EXPECT_EQ(router_of(fresh)["all"]["load"], router_of(trained)["all"]["load"]) << "of the baseline they stay";
+    EXPECT_LT(router_of(fresh)["all"]["agreement"].get<double>(), 1);
+  }
+  EXPECT_THAT(error_of("dense"), HasSubstr("analyze: routers fresh draws routers anew, and " +
+                                           (folder_ / "dense").string() + " has none; leave routers out"));
+}
+
 TEST_F(AnalyzerTest, ADenseModelHasWhatNeedsNoExperts) {
   const json result = run("dense");
   EXPECT_EQ(names_of(result["analyses"]), (std::vector<std::string>{"activation_scale", "weights"}));

@@ -245,6 +245,12 @@ TEST_F(AnalyzeJobTest, OfTextLeavesAPageAndDrawings) {
   EXPECT_TRUE(files.contains("figures/activation_scale_output-share_baseline.svg"));
   run(2, "two");
   EXPECT_EQ(contents(folder_ / "two"), files);
+  stage_.mutable_analyze()->set_routers("fresh");
+  stage_.set_seed(7);
+  run(1, "fresh");
+  EXPECT_THAT(read_file(folder_ / "fresh/analysis.html"),
+              HasSubstr("<dt>routers</dt><dd>drawn anew, of seed 7; those of the baseline are its own</dd>"));
+  EXPECT_NE(contents(folder_ / "fresh").at("figures/routing_load.svg"), files.at("figures/routing_load.svg"));
 }
 
 }  // namespace

@@ -85,6 +85,24 @@ TEST(JobRunnersTest, AnalysesOfTextAreRefusedWithoutText) {
                   "[{path: FILE.jsonl}]"));
 }
 
+TEST(JobRunnersTest, FreshRoutersNeedAnAnalysisOfText) {
+  const LoadedPipeline loaded = load_pipeline(
+      "apiVersion: moe/v1\nkind: Pipeline\nname: p\nstages:\n"
+      "  - {name: a, analyze: {input: ./m, routers: fresh}}\n"
+      "  - {name: b, analyze: {input: ./m, routers: fresh, analyses: [weights], data: [{path: x.jsonl}]}}\n"
+      "  - {name: c, analyze: {input: ./m, routers: fresh, analyses: [weights, routing], data: [{path: x.jsonl}]}}\n"
+      "  - {name: d, analyze: {input: ./m, routers: fresh, data: [{path: x.jsonl}]}}\n"
+      "  - {name: e, analyze: {input: ./m, routers: new, data: [{path: x.jsonl}]}}\n",
+      "a.yaml", {}, known_names());
+  std::vector<std::string> problems;
+  for (const Problem& problem : loaded.problems) problems.push_back(problem.path + ": " + problem.message);
+  const std::string needless =
+      "fresh routers route text, and no analysis looks at text; list data, or leave routers out";
+  EXPECT_THAT(problems,
+              ::testing::ElementsAre("stages.a.analyze.routers: " + needless, "stages.b.analyze.routers: " + needless,
+                                     ::testing::HasSubstr("stages.e.analyze.routers: ")));
+}
+
 using nlohmann::json;
 
 /// Keeps what it is told, and may ask to stop.

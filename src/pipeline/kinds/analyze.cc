@@ -14,6 +14,7 @@ v1::AnalyzeSpec filled_analyze(const v1::AnalyzeSpec& analyze) {
   fill_sources(*filled.mutable_data());
   if (!filled.has_max_tokens()) filled.set_max_tokens(16384);
   if (!filled.has_append_eos()) filled.set_append_eos(true);
+  if (!filled.has_routers()) filled.set_routers("trained");
   return filled;
 }
 
@@ -32,6 +33,15 @@ void check_analyze(const v1::Stage& stage, const FieldChecks& checks) {
   checks.at_least("sequence_length", analyze.has_sequence_length(), analyze.sequence_length(), 2);
   checks.at_least<int64_t>("max_tokens", analyze.has_max_tokens(), analyze.max_tokens(), 1);
   checks.known("template", analyze.template_(), "templates");
+  checks.choice("routers", analyze.has_routers(), analyze.routers(), {"trained", "fresh"});
+  const auto is_of_text = [&](const std::string& name) {
+    return std::find(of_text.begin(), of_text.end(), name) != of_text.end();
+  };
+  const bool reads_text =
+      !analyze.data().empty() && (analyze.analyses().empty() || of_text.empty() ||
+                                  std::any_of(analyze.analyses().begin(), analyze.analyses().end(), is_of_text));
+  if (analyze.routers() == "fresh" && !reads_text)
+    checks.add("routers", "fresh routers route text, and no analysis looks at text; list data, or leave routers out");
 }
 
 std::string analyze_plan(const v1::Stage& stage) {
@@ -39,6 +49,7 @@ std::string analyze_plan(const v1::Stage& stage) {
   std::string plan = comma_separated({spec.analyses().begin(), spec.analyses().end()});
   if (plan.empty()) plan = spec.data().empty() ? "all that need no text" : "all";
   if (!spec.data().empty()) plan += concat(" on ", spec.data_size(), " files");
+  if (spec.routers() == "fresh") plan += ", routers drawn anew";
   if (spec.has_baseline()) plan += concat(", beside ", spec.baseline());
   return plan;
 }
@@ -58,7 +69,8 @@ JobKind analyze_kind() {
                   {"AnalyzeSpec.sequence_length", kResult},
                   {"AnalyzeSpec.max_tokens", kResult},
                   {"AnalyzeSpec.template", kResult},
-                  {"AnalyzeSpec.append_eos", kResult}},
+                  {"AnalyzeSpec.append_eos", kResult},
+                  {"AnalyzeSpec.routers", kResult}},
       .fill = [](v1::Stage& stage) { *stage.mutable_analyze() = filled_analyze(stage.analyze()); },
       .check = check_analyze,
       .plan = analyze_plan,
