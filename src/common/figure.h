@@ -16,6 +16,7 @@ struct Figure {
   enum class Scale {
     kEvenShare,  ///< multiples of an even share: pale at 1, one colour below and another above
     kAmount,     ///< from 0, or the least where that is negative, to the greatest
+    kCount,      ///< the same of whole numbers, written as such
     kShare,      ///< 0 to 1
   };
 

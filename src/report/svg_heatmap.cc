@@ -81,6 +81,8 @@ class HeatmapDrawing {
     return std::max(34.0, widest + 14);
   }
 
+  bool is_amount() const { return map_.scale == Figure::Scale::kAmount || map_.scale == Figure::Scale::kCount; }
+
   SvgAttributes fill_of(double value) const {
     if (map_.scale == Figure::Scale::kEvenShare) return even_share_fill(value);
     return amount_fill(greatest_ > least_ ? (value - least_) / (greatest_ - least_) : 0);
@@ -88,12 +90,13 @@ class HeatmapDrawing {
 
   /// On hover.
   std::string text_of(double value) const {
+    if (map_.scale == Figure::Scale::kCount) return fixed(value, 0);
     return map_.scale == Figure::Scale::kAmount ? short_number(value) : fixed(value, 2);
   }
 
   /// In a cell: of amounts three digits, so that all of a map are of about one length.
   std::string cell_text(double value) const {
-    if (map_.scale != Figure::Scale::kAmount) return fixed(value, 2);
+    if (map_.scale != Figure::Scale::kAmount) return text_of(value);
     const double size = std::max(std::abs(least_), std::abs(greatest_));
     return fixed(value, size < 1 ? 3 : size < 10 ? 2 : size < 100 ? 1 : 0);
   }
@@ -138,7 +141,7 @@ class HeatmapDrawing {
   }
 
   void draw_legend(SvgWriter& svg, const std::vector<double>& stops, const std::vector<std::string>& names) const {
-    if (map_.scale == Figure::Scale::kAmount && !std::isfinite(greatest_)) return;
+    if (is_amount() && !std::isfinite(greatest_)) return;
     const double top = bottom_ + 12;
     const double widest = map_.scale == Figure::Scale::kEvenShare ? 38.0 : 64.0;
     const double cell = std::min(widest, (map_.width - left_ - 10) / static_cast<double>(stops.size()));

@@ -86,6 +86,52 @@ TEST(RoutingAnalysisTest, CountsLoadsByDomain) {
   EXPECT_EQ(router["specialisation"], 0.34375);
 }
 
+TEST(RoutingAnalysisTest, LossesOfEachRouter) {
+  const json router = hand_made("routing")["routers"][0], a = router["domains"]["a"], b = router["domains"]["b"];
+  // 4 x (1/2 x 1/2 + 1/4 x 1/4 + 1/4 x 1/8), and 4 x 1/8 where all go to the last.
+  EXPECT_DOUBLE_EQ(a["balance_loss"], 1.375);
+  EXPECT_DOUBLE_EQ(b["balance_loss"], 0.5);
+  // Loads 2, 1, 1, 0: variance 2/3 of three degrees of freedom, mean 1. The weights are half of them.
+  EXPECT_NEAR(a["load_loss"], 2.0 / 3, 1e-9);
+  EXPECT_NEAR(a["importance_loss"], 2.0 / 3, 1e-9);
+  EXPECT_NEAR(router["all"]["load_loss"], 4.0 / 27, 1e-9);
+  EXPECT_FALSE(a.contains("visible_keys")) << "an FFN sees no keys";
+  EXPECT_FALSE(router.contains("coactivation")) << "of one choice a token";
+}
+
+TEST(RoutingAnalysisTest, CountsExpertsThatAreChosenTogether) {
+  const ModelConfig config = one_mixture(4, 2);
+  const auto analysis = analyses().at("routing").of_text({config, {"a"}});
+  see(*analysis, {routed({0, 1, 1, 0, 2, 0, 3, 1}, 2, {0.4, 0.3, 0.2, 0.1})},
+      {{.row = 0, .domain = 0, .first = 0, .last = 3}, {.row = 0, .domain = 0, .first = 3, .last = 4}});
+  const json result = result_of(*analysis), router = result["routers"][0];
+  EXPECT_EQ(router["coactivation"], json({{3, 2, 1, 0}, {2, 3, 0, 1}, {1, 0, 1, 0}, {0, 1, 0, 1}}));
+  const std::vector<Figure> figures = analyses().at("routing").figures(result);
+  EXPECT_EQ(figures.back().name, "together-0");
+  EXPECT_TRUE(std::isnan(figures.back().values[0][0]));
+  EXPECT_EQ(figures.back().values[0][1], 2);
+}
+
+// Of three routed experts of attention, of a sequence of four tokens and one of a token.
+TEST(RoutingAnalysisTest, VisibleKeysAreThoseOfTheChosenExpert) {
+  ModelConfig config = testing::with_attention_experts(testing::tiny_config(), 4, 1, 1);
+  const TextPieces pieces{{.row = 0, .domain = 0, .first = 0, .last = 4},
+                          {.row = 0, .domain = 1, .first = 4, .last = 5}};
+  const std::vector<Routing> routings{routed({0, 0, 1, 0, 1}, 1, {0.5, 0.3, 0.2}),
+                                      routed({2, 2, 2, 2, 2}, 1, {0.2, 0.3, 0.5})};
+  const auto analysis = analyses().at("routing").of_text({config, {"a", "b"}});
+  see(*analysis, routings, pieces);
+  const json routers = result_of(*analysis)["routers"];
+  // 1 of 1, 2 of 2, 1 of 3 and 3 of 4.
+  EXPECT_DOUBLE_EQ(routers[0]["domains"]["a"]["visible_keys"], (1 + 1 + 1.0 / 3 + 0.75) / 4);
+  EXPECT_EQ(routers[0]["domains"]["b"]["visible_keys"], 1) << "the first token of a sequence sees itself alone";
+  EXPECT_EQ(routers[1]["all"]["visible_keys"], 1);
+  config.moe->attention->kv_mode = "dense";
+  const auto dense = analyses().at("routing").of_text({config, {"a", "b"}});
+  see(*dense, routings, pieces);
+  EXPECT_EQ(result_of(*dense)["routers"][0]["all"]["visible_keys"], 1);
+}
+
 TEST(RoutingAnalysisTest, LocalConsistencyIsTheShareOfAWindowsOwnTopK) {
   const ModelConfig config = one_mixture(4, 2);
   const auto analysis = analyses().at("routing").of_text({config, {"a"}});

@@ -163,6 +163,21 @@ TEST(HeatmapTest, AmountsAndSharesHaveTheirOwnScales) {
   EXPECT_THROW(render_heatmap({.label = "x", .rows = {"a"}}), Internal);
 }
 
+TEST(HeatmapTest, CountsAreWrittenAsWholeNumbers) {
+  const std::string svg = render_heatmap({.label = "counts",
+                                          .row_title = "expert",
+                                          .column_title = "expert",
+                                          .rows = {"0"},
+                                          .columns = {"0", "1"},
+                                          .values = {{3, 12345}},
+                                          .scale = Figure::Scale::kCount,
+                                          .unit = "tokens"});
+  EXPECT_THAT(svg, HasSubstr("<title>expert 0, expert 1: 12345 tokens</title>"));
+  EXPECT_THAT(svg, HasSubstr(">3</text>"));
+  EXPECT_THAT(svg, HasSubstr(">12345</text>"));
+  EXPECT_THAT(svg, Not(HasSubstr("3.00")));
+}
+
 TEST(HeatmapTest, EveryCellSaysItsValue) {
   EXPECT_THAT(relative_load({1, 3, 0, 0}), ElementsAre(1, 3, 0, 0));
   EXPECT_THAT(relative_load({0, 0}), ElementsAre(0, 0));

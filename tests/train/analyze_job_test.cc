@@ -238,10 +238,11 @@ TEST_F(AnalyzeJobTest, OfTextLeavesAPageAndDrawings) {
   EXPECT_TRUE(metrics.contains("least_output_share_over_mean") && metrics.contains("domain_similarity"));
   EXPECT_FALSE(metrics.contains("neuron_overlap")) << "the model was not converted";
   EXPECT_THAT(files.at("analysis.html"),
-              ::testing::AllOf(HasSubstr("<h2>Activation scale</h2>"), HasSubstr("Load, b</figcaption>"),
+              ::testing::AllOf(HasSubstr("<h2>Activation scale</h2>"), HasSubstr("Load of the experts, b</figcaption>"),
                                HasSubstr("Share of the layer&#39;s output – baseline"),
                                HasSubstr("<dt>no neuron_overlap</dt>")));
-  EXPECT_TRUE(files.contains("figures/routing_load-2.svg"));
+  for (const char* figure : {"load-2", "probability-2", "importance", "load-counts", "losses", "together-1"})
+    EXPECT_TRUE(files.contains(std::string("figures/routing_") + figure + ".svg")) << figure;
   EXPECT_TRUE(files.contains("figures/activation_scale_output-share_baseline.svg"));
   run(2, "two");
   EXPECT_EQ(contents(folder_ / "two"), files);

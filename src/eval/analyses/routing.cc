@@ -1,3 +1,5 @@
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -7,7 +9,7 @@
 #include "common/error.h"
 #include "eval/analyses.h"
 #include "eval/analyses/mixture_checks.h"
-#include "eval/analyses/router_figures.h"
+#include "eval/analyses/routing_figures.h"
 #include "eval/text_sums.h"
 
 /// routing: load, probability and weight of each expert, and how sure, even and steady routers are, by domain.
@@ -22,6 +24,7 @@ constexpr int64_t kWindow = 16;
 /// Where the sums of one router lie among those of a row.
 struct RouterSums {
   RouterPlace place;
+  bool sees_all_tokens = true;  ///< whatever they chose: what an FFN has no use for
   size_t begin = 0;
 
   size_t load() const { return begin; }
@@ -33,7 +36,8 @@ struct RouterSums {
   size_t window_hits() const { return entropy() + 3; }
   size_t window_choices() const { return entropy() + 4; }
   size_t agreeing() const { return entropy() + 5; }
-  size_t end() const { return entropy() + 6; }
+  size_t visible() const { return entropy() + 6; }
+  size_t end() const { return entropy() + 7; }
 };
 
 /// A piece of text in one router: [E] or [K] of each token, row-major.
@@ -82,6 +86,28 @@ void add_windows(const RouterSums& at, const RoutedPiece& piece, double* sums) {
   }
 }
 
+/// Of attention, the share of the tokens up to each one that chose its expert too, over all tokens and choices.
+void add_visible_keys(const RouterSums& at, const RoutedPiece& piece, double* sums) {
+  const int64_t top_k = at.place.top_k;
+  std::vector<int64_t> seen(at.place.experts, 0);
+  for (int64_t i = 0; i < piece.tokens * top_k; ++i) {
+    const int64_t keys = i / top_k + 1;
+    sums[at.visible()] +=
+        static_cast<double>(at.sees_all_tokens ? keys : ++seen[piece.ids_TK[i]]) / static_cast<double>(keys);
+  }
+}
+
+/// Adds 1 to each pair of experts of a token, both ways, and of an expert with itself.
+void count_pairs_of_tokens(const RoutedPiece& piece, int64_t top_k, at::Tensor& pairs_EE) {
+  auto* const count = pairs_EE.mutable_data_ptr<int64_t>();
+  for (int64_t t = 0; t < piece.tokens; ++t) {
+    const int64_t* const chosen = piece.ids_TK + t * top_k;
+    for (int64_t a = 0; a < top_k; ++a) {
+      for (int64_t b = 0; b < top_k; ++b) ++count[chosen[a] * pairs_EE.size(1) + chosen[b]];
+    }
+  }
+}
+
 /// Choices of the piece that are among those of the same tokens in `model_ids`, so many a token.
 void add_agreement(const RouterSums& at, const RoutedPiece& piece, const int16_t* model_ids, int64_t model_top_k,
                    double* sums) {
@@ -95,26 +121,47 @@ std::vector<double> part(const std::vector<double>& sums, size_t begin, int64_t 
   return {sums.begin() + static_cast<std::ptrdiff_t>(begin), sums.begin() + static_cast<std::ptrdiff_t>(begin) + count};
 }
 
+/// Unbiased variance over (squared mean + 1e-10), 0 of one expert: a term of importance_load_loss().
+double squared_variation(const std::vector<double>& sums) {
+  const auto experts = static_cast<double>(sums.size());
+  if (sums.size() < 2) return 0;
+  const double mean = std::accumulate(sums.begin(), sums.end(), 0.0) / experts;
+  double squares = 0;
+  for (const double sum : sums) squares += (sum - mean) * (sum - mean);
+  return squares / (experts - 1) / (mean * mean + 1e-10);
+}
+
 /// Of one domain, or of all. Null where there is nothing to take a mean of.
-json statistics(const RouterSums& at, const std::vector<double>& sums) {
+json routing_statistics(const RouterSums& at, const std::vector<double>& sums) {
   const int64_t experts = at.place.experts;
   const double tokens = sums[at.tokens()], even = tokens * static_cast<double>(at.place.top_k) / experts;
   const std::vector<double> load = part(sums, at.load(), experts);
   const auto mean = [](double sum, double count) { return count > 0 ? json(sum / count) : json(); };
   json probability = json::array();
   for (const double sum : part(sums, at.probability(), experts)) probability.push_back(mean(sum, tokens));
-  double squares = 0;
-  for (const double count : load) squares += (count - even) * (count - even);
-  return {{"tokens", static_cast<int64_t>(tokens)},
-          {"load", std::vector<int64_t>(load.begin(), load.end())},
-          {"probability", probability},
-          {"weight_sum", part(sums, at.weight(), experts)},
-          {"load_max_over_mean", mean(*std::max_element(load.begin(), load.end()), even)},
-          {"load_min_over_mean", mean(*std::min_element(load.begin(), load.end()), even)},
-          {"load_variation", mean(std::sqrt(squares / experts), even)},
-          {"entropy", mean(sums[at.entropy()], tokens)},
-          {"margin", mean(sums[at.margin()], tokens)},
-          {"local_consistency", mean(sums[at.window_hits()], sums[at.window_choices()])}};
+  double squares = 0, balance = 0;
+  for (int64_t e = 0; e < experts; ++e) {
+    squares += (load[e] - even) * (load[e] - even);
+    balance += load[e] * sums[at.probability() + e];
+  }
+  const std::vector<double> importance = part(sums, at.weight(), experts);
+  json result = {{"tokens", static_cast<int64_t>(tokens)},
+                 {"load", std::vector<int64_t>(load.begin(), load.end())},
+                 {"probability", probability},
+                 {"weight_sum", importance},
+                 {"load_max_over_mean", mean(*std::max_element(load.begin(), load.end()), even)},
+                 {"load_min_over_mean", mean(*std::min_element(load.begin(), load.end()), even)},
+                 {"load_variation", mean(std::sqrt(squares / experts), even)},
+                 {"entropy", mean(sums[at.entropy()], tokens)},
+                 {"margin", mean(sums[at.margin()], tokens)},
+                 {"local_consistency", mean(sums[at.window_hits()], sums[at.window_choices()])},
+                 // E sum f P with f = load / (K tokens) and P = probability / tokens, as balance_loss() has it.
+                 {"balance_loss", mean(balance, even * tokens)},
+                 {"importance_loss", squared_variation(importance)},
+                 {"load_loss", squared_variation(load)}};
+  if (at.place.part == "attention")
+    result["visible_keys"] = mean(sums[at.visible()], tokens * static_cast<double>(at.place.top_k));
+  return result;
 }
 
 /// Sum over the experts of the variance over the domains of their share of the choices.
@@ -145,6 +192,7 @@ class RoutingAnalysis final : public TextAnalysis {
         sums_(domains_.size(), routers_.back().end()),
         choices_(routers_.size()) {
     MOE_CHECK(model_ == nullptr || model_->routers_.size() == routers_.size(), "a baseline of other routers");
+    for (const RouterSums& at : routers_) pairs_.push_back(at::zeros({at.place.experts, at.place.experts}, at::kLong));
   }
 
   void see_routing(const std::vector<const Routing*>& routers, const TextPieces& pieces) override {
@@ -164,6 +212,8 @@ class RoutingAnalysis final : public TextAnalysis {
         double* const sums = sums_.of(piece.row, piece.domain);
         add_tokens(at, routed, sums);
         add_windows(at, routed, sums);
+        if (at.place.part == "attention") add_visible_keys(at, routed, sums);
+        count_pairs_of_tokens(routed, at.place.top_k, pairs_[r]);
         if (model_ == nullptr) continue;
         const int64_t model_top_k = model_->routers_[r].place.top_k;
         add_agreement(at, routed, model_->choices_[r].data() + (tokens_before + piece.first) * model_top_k, model_top_k,
@@ -176,11 +226,14 @@ class RoutingAnalysis final : public TextAnalysis {
     const std::vector<std::vector<double>> by_domain = sums_.total(world, "routing");
     const std::vector<double> all = over_domains(by_domain);
     json routers = json::array();
-    for (const RouterSums& at : routers_) {
+    for (size_t r = 0; r < routers_.size(); ++r) {
+      const RouterSums& at = routers_[r];
       json router = {{"layer", at.place.layer},     {"part", at.place.part},
                      {"experts", at.place.experts}, {"top_k", at.place.top_k},
                      {"all", of_tokens(at, all)},   {"specialisation", specialisation(at, by_domain)}};
       for (size_t d = 0; d < domains_.size(); ++d) router["domains"][domains_[d]] = of_tokens(at, by_domain[d]);
+      world.all_reduce_sum(pairs_[r], concat("experts chosen together, router ", r));
+      if (at.place.top_k > 1) router["coactivation"] = rows_of(pairs_[r]);
       routers.push_back(std::move(router));
     }
     return {{"domains", domains_}, {"window", kWindow}, {"routers", std::move(routers)}};
@@ -188,16 +241,26 @@ class RoutingAnalysis final : public TextAnalysis {
 
  private:
   json of_tokens(const RouterSums& at, const std::vector<double>& sums) const {
-    json result = statistics(at, sums);
+    json result = routing_statistics(at, sums);
     const double choices = sums[at.tokens()] * static_cast<double>(at.place.top_k);
     if (model_ != nullptr) result["agreement"] = choices > 0 ? json(sums[at.agreeing()] / choices) : json();
     return result;
   }
 
+  static std::vector<std::vector<int64_t>> rows_of(const at::Tensor& counts_EE) {
+    std::vector<std::vector<int64_t>> rows;
+    const auto* const count = counts_EE.const_data_ptr<int64_t>();
+    for (int64_t e = 0; e < counts_EE.size(0); ++e)
+      rows.emplace_back(count + e * counts_EE.size(1), count + (e + 1) * counts_EE.size(1));
+    return rows;
+  }
+
   static std::vector<RouterSums> layout(const ModelConfig& config) {
     std::vector<RouterSums> routers;
-    for (const RouterPlace& place : routers_of(config))
-      routers.push_back({place, routers.empty() ? 0 : routers.back().end()});
+    for (const RouterPlace& place : routers_of(config)) {
+      const bool sees_all = place.part != "attention" || config.moe->attention->kv_mode == "dense";
+      routers.push_back({place, sees_all, routers.empty() ? 0 : routers.back().end()});
+    }
     MOE_CHECK(!routers.empty(), "a dense model has no routers");
     return routers;
   }
@@ -206,96 +269,9 @@ class RoutingAnalysis final : public TextAnalysis {
   const RoutingAnalysis* model_;  ///< of the model that this is the baseline of; null: this is the model
   std::vector<RouterSums> routers_;
   TextSums sums_;
+  std::vector<at::Tensor> pairs_;              ///< by router [E, E]: tokens that chose both
   std::vector<std::vector<int16_t>> choices_;  ///< by router: of all tokens of this rank, [T, K]
 };
-
-std::map<std::string, double> routing_metrics(const json& result) {
-  double worst = 0, least = std::numeric_limits<double>::infinity(), consistency = 0, margin = 0, dead = 0, experts = 0;
-  for (const json& router : result["routers"]) {
-    const json& all = router["all"];
-    const auto number = [&](const char* name) {
-      return all[name].is_number() ? all[name].get<double>() : std::nan("");
-    };
-    worst = std::max(worst, number("load_max_over_mean"));
-    least = std::min(least, number("load_min_over_mean"));
-    consistency += number("local_consistency");
-    margin += number("margin");
-    for (const json& load : all["load"]) dead += load == 0 ? 1 : 0;
-    experts += router["experts"].get<double>();
-  }
-  const auto routers = static_cast<double>(result["routers"].size());
-  return {{"worst_load_over_mean", worst},
-          {"least_load_over_mean", least},
-          {"dead_expert_fraction", dead / experts},
-          {"local_routing_consistency", consistency / routers},
-          {"router_margin", margin / routers}};
-}
-
-std::vector<Figure> routing_figures(const json& result) {
-  std::vector<Figure> figures;
-  const json& routers = result["routers"];
-  const std::vector<std::string> domains = result["domains"];
-  const auto add = [&](Figure figure, const std::string& name, const std::string& title, const std::string& note) {
-    figure.name = name;
-    figure.title = title;
-    figure.note = note;
-    figures.push_back(std::move(figure));
-  };
-  const auto load_map = [&](const std::function<json(const json& router)>& of) {
-    Figure figure = expert_heatmap(
-        routers, [&](const json& router) { return over_mean(of(router)["load"].get<std::vector<double>>()); });
-    figure.scale = Figure::Scale::kEvenShare;
-    figure.unit = "× an even share";
-    return figure;
-  };
-  add(load_map([](const json& router) { return router["all"]; }), "load", "Load of the experts, all text",
-      "Tokens of an expert over an even share: 1 is even, 0 a dead expert.");
-  for (size_t d = 0; domains.size() > 1 && d < domains.size(); ++d) {
-    add(load_map([&](const json& router) { return router["domains"][domains[d]]; }), concat("load-", d + 1),
-        concat("Load, ", domains[d]), "Tokens of this domain alone, over an even share of them.");
-  }
-  Figure probability = expert_heatmap(routers, [](const json& router) {
-    std::vector<double> means;
-    for (const json& value : router["all"]["probability"])
-      means.push_back(value.is_number() ? value.get<double>() : std::nan(""));
-    return over_mean(means);
-  });
-  probability.scale = Figure::Scale::kEvenShare;
-  probability.unit = "× an even share";
-  add(std::move(probability), "probability", "Mean router probability",
-      "Mean over all tokens, chosen or not, times the number of experts.");
-  struct Line {
-    const char *key, *name, *title, *note;
-  };
-  for (const Line& line : {Line{"agreement", "agreement", "Choices as in the model",
-                                "Share of the baseline's choices that the model makes too; 1: routing did not move."},
-                           Line{"load_max_over_mean", "load-max", "Greatest load over the mean",
-                                "Load of the busiest expert of a layer; 1 is even."},
-                           Line{"load_variation", "load-variation", "Variation of the load",
-                                "Deviation of the experts' loads over their mean; 0 is even."},
-                           Line{"entropy", "entropy", "Entropy of the router (nats)",
-                                "Mean over tokens; the logarithm of the number of experts where all are alike."},
-                           Line{"margin", "margin", "Margin of the first choice",
-                                "Probability of the likeliest expert less that of the next, mean over tokens."},
-                           Line{"local_consistency", "local-consistency", "Local routing consistency",
-                                "Share of the choices of 16 tokens in a row that fall upon the top-k experts which "
-                                "these 16 choose most; 1: all choose alike."}}) {
-    if (!routers[0]["all"].contains(line.key)) continue;  // of a baseline alone
-    add(router_lines(routers, domains,
-                     [&](const json& router, const std::string& domain) {
-                       const json& value = router["domains"][domain][line.key];
-                       return value.is_number() ? value.get<double>() : std::nan("");
-                     }),
-        line.name, line.title, line.note);
-  }
-  if (domains.size() > 1) {
-    add(router_lines(routers, {"specialisation"},
-                     [](const json& router, const std::string& name) { return router[name].get<double>(); }),
-        "specialisation", "Specialisation by layer",
-        "Sum over the experts of the variance over the domains of their share of the choices.");
-  }
-  return figures;
-}
 
 }  // namespace
 
