@@ -190,6 +190,18 @@ TEST(RoutingSimilarityTest, ComparesLoadsStretchedOrOverTheirGreatest) {
   EXPECT_EQ(load_similarity({0, 0}, {0, 0}), 1);
 }
 
+TEST(RoutingSimilarityTest, ComparesLoadsByAngleAndByShares) {
+  EXPECT_DOUBLE_EQ(load_cosine({3, 4}, {4, 3}), 24.0 / 25);
+  EXPECT_EQ(load_cosine({4, 1}, {8, 2}), 1);
+  EXPECT_EQ(load_cosine({2, 1, 0}, {0, 0, 5}), 0);
+  EXPECT_EQ(load_cosine({0, 0}, {1, 1}), 0);
+  // Shares 3/4 1/4 and 1/4 3/4.
+  EXPECT_DOUBLE_EQ(load_share_difference({3, 1}, {2, 6}), std::sqrt(0.5));
+  EXPECT_EQ(load_share_difference({4, 1}, {8, 2}), 0);
+  EXPECT_DOUBLE_EQ(load_share_difference({7, 0}, {0, 2}), std::numbers::sqrt2);
+  EXPECT_EQ(load_share_difference({0, 0}, {0, 0}), 0);
+}
+
 TEST(RoutingSimilarityTest, ChoicesAreAlikeWhateverTheExpertsNumbersAre) {
   EXPECT_DOUBLE_EQ(choice_similarity({0, 5, 5, 0}, 2, 2), 1);
   EXPECT_EQ(choice_similarity({4, 4, 4, 4}, 2, 2), 0);
@@ -203,6 +215,9 @@ TEST(RoutingSimilarityTest, TellsDomainsAndExpertsApart) {
   const json result = hand_made("routing_similarity"), router = result["routers"][0];
   EXPECT_EQ(router["domain_difference"], json({{0.0, std::sqrt(2.5)}, {std::sqrt(2.5), 0.0}}));
   EXPECT_DOUBLE_EQ(router["mean_domain_similarity"], 1 - std::sqrt(2.5));
+  EXPECT_EQ(router["domain_cosine"], json({{1.0, 0.0}, {0.0, 1.0}}));
+  // Shares 1/2, 1/4, 1/4, 0 and 0, 0, 0, 1: the root of 3/8 and 1.
+  EXPECT_DOUBLE_EQ(router["domain_share_difference"][0][1], std::sqrt(1.375));
   EXPECT_EQ(router["domains_of_experts"], json({{1.0, 0.0}, {1.0, 0.0}, {1.0, 0.0}, {0.0, 1.0}}));
   EXPECT_EQ(result["layer_similarity"], json({{1.0}}));
   EXPECT_EQ(analyses().at("routing_similarity").metrics(result).at("layer_similarity"), 1);

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <numeric>
 #include <string>
 
 #include "common/error.h"
@@ -29,6 +29,13 @@ double distance(const std::vector<double>& a, const std::vector<double>& b) {
 std::vector<double> stretched(std::vector<double> values, double least) {
   const double range = *std::max_element(values.begin(), values.end()) - least;
   for (double& value : values) value = range > 0 ? (value - least) / range : 0;
+  return values;
+}
+
+/// Over their sum, zeros where that is 0.
+std::vector<double> shares_of(std::vector<double> values) {
+  const double sum = std::accumulate(values.begin(), values.end(), 0.0);
+  for (double& value : values) value = sum > 0 ? value / sum : 0;
   return values;
 }
 
@@ -154,6 +161,8 @@ class RoutingSimilarityAnalysis final : public TextAnalysis {
                    {"experts", place.experts},
                    {"domain_difference", of_pairs(loads, load_difference)},
                    {"domain_similarity", similarity},
+                   {"domain_cosine", of_pairs(loads, load_cosine)},
+                   {"domain_share_difference", of_pairs(loads, load_share_difference)},
                    {"domains_of_experts", domains_of_experts(loads)}};
     if (domains_.size() > 1) router["mean_domain_similarity"] = mean_off_diagonal(similarity);
     return router;
@@ -211,6 +220,12 @@ void add_domain_figures(const json& result, std::vector<Figure>& figures) {
   add_matrix("domain-similarity", "Similarity of domains, mean of layers",
              "1 less the distance of the loads of two domains, each over its greatest: 1 is alike.",
              mean_matrix(routers, "domain_similarity"));
+  add_matrix("domain-cosine", "Cosine of domains, mean of layers",
+             "Cosine of the angle between the loads of two domains: 1 is alike.",
+             mean_matrix(routers, "domain_cosine"));
+  add_matrix("domain-share-difference", "Difference of shares, mean of layers",
+             "Distance of the loads of two domains, each over its sum: 0 is alike.",
+             mean_matrix(routers, "domain_share_difference"));
   Figure lines = router_lines(routers, {"mean_domain_similarity"},
                               [](const json& router, const std::string& name) { return router[name].get<double>(); });
   lines.name = "domain-similarity-layers";
@@ -261,6 +276,20 @@ double load_difference(const std::vector<double>& a, const std::vector<double>& 
 
 double load_similarity(const std::vector<double>& a, const std::vector<double>& b) {
   return 1 - distance(stretched(a, 0), stretched(b, 0));
+}
+
+double load_cosine(const std::vector<double>& a, const std::vector<double>& b) {
+  double product = 0, squares_a = 0, squares_b = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    product += a[i] * b[i];
+    squares_a += a[i] * a[i];
+    squares_b += b[i] * b[i];
+  }
+  return squares_a > 0 && squares_b > 0 ? product / std::sqrt(squares_a * squares_b) : 0;
+}
+
+double load_share_difference(const std::vector<double>& a, const std::vector<double>& b) {
+  return distance(shares_of(a), shares_of(b));
 }
 
 double choice_similarity(const std::vector<int64_t>& pairs, int64_t rows, int64_t columns) {
