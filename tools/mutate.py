@@ -98,6 +98,8 @@ MUTATIONS = [
              "ConversionTest.CalibrationThatIsNotFinite*", "what is not finite is refused with the layer and the numbers"),
     Mutation("fit-swallows-nan", "src/convert/output_scale.h", "return s_s == 0 ? 1 : y_s / s_s;", "return s_s > 0 ? y_s / s_s : 1;", "moe_convert_tests",
              "*OutputFit*", "a fit of NaN is NaN, not 1"),
+    Mutation("gap-upside-down", "src/convert/output_scale.h", "stream * dense_output / (output * dense_stream)", "output * dense_stream / (stream * dense_output)",
+             "moe_convert_tests", "StreamGapTest.*:AttentionMeasuresTest.GapScales*", "experts are scaled to the dense layer's gap, not away from it"),
     Mutation("calibration-repeats", "src/convert/calibration_text.cc", "packing.one_pass = true;", "packing.one_pass = false;", "moe_convert_tests",
              "ConversionTest.TooLittle*", "no text is read twice"),
     Mutation("calibration-in-plain-markers", "src/convert/calibration_text.cc", "packing.chat_template = reading.chat_template;", "", "moe_worker_tests moe-worker",

@@ -18,6 +18,7 @@ struct AttentionFitRequest {
   const v1::AttentionExpertsSpec& spec;
   std::string source;  ///< path of the dense model, for messages
   int64_t layer = 0;
+  int64_t place = 0;  ///< among the layers whose attention becomes experts
   const AttentionWeights& dense;
   const LayerFeatures& features;
   const LayerContext& context;  ///< of the text, with the dense model's config

@@ -59,7 +59,7 @@ at::Tensor AttentionPlanner::plan(int64_t layer, const Layer& dense, ConvertedLa
     output_TD = fit(layer, dense, converted, report);
   } else {
     experts.output_scale[layer] =
-        closed_form_scale(spec.scale().mode(), experts.num_routed(), experts.top_k, spec.scale().value());
+        closed_form_scale(spec.scale(), experts.num_routed(), experts.top_k, conversion_.attention_place(layer));
   }
   report["output_scale"] = experts.output_scale[layer];
   converted.report["attention"] = std::move(report);
@@ -111,6 +111,7 @@ at::Tensor AttentionPlanner::fit(int64_t layer, const Layer& dense, const Conver
   const LayerFit fitted = fit_attention({.spec = conversion_.spec.attention(),
                                          .source = conversion_.request.source.path().string(),
                                          .layer = layer,
+                                         .place = conversion_.attention_place(layer),
                                          .dense = weights,
                                          .features = pass_->features(),
                                          .context = context},

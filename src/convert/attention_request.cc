@@ -1,6 +1,6 @@
 #include "convert/attention_request.h"
 
-#include <cmath>
+#include <algorithm>
 #include <vector>
 
 #include "common/divisors.h"
@@ -77,10 +77,10 @@ void check_attention_router_init(const ConvertRequest& request) {
 void check_attention_scale(const ConvertRequest& request) {
   const v1::AttentionExpertsSpec& spec = request.spec.attention();
   const int routed = spec.experts() - spec.always_on();
-  if (spec.scale().mode() == "least_squares" || routed < 1 || spec.top_k() < 1) return;
-  const double scale = closed_form_scale(spec.scale().mode(), routed, spec.top_k(), spec.scale().value());
-  if (!std::isfinite(scale) || scale <= 0)
-    throw InvalidArgument(concat("convert: attention.scale.value is ", scale, "; use a positive number"));
+  if (routed < 1 || spec.top_k() < 1) return;
+  const std::vector<bool> layers = expert_layers(spec, request.source.config());
+  check_scale_spec(spec.scale(), routed, spec.top_k(), std::count(layers.begin(), layers.end(), true),
+                   "attention.scale");
 }
 
 }  // namespace
@@ -119,7 +119,7 @@ const std::vector<RequestCheck>& attention_request_checks() {
 std::string attention_text_reader(const v1::AttentionExpertsSpec& spec) {
   if (head_groupings().at(spec.grouping()).needs_text) return "attention.grouping " + spec.grouping();
   if (router_inits().at(spec.router().init()).needs_features) return "attention.router.init " + spec.router().init();
-  return spec.scale().mode() == "least_squares" ? "attention.scale.mode least_squares" : "";
+  return is_fitted(spec.scale()) ? "attention.scale.mode " + spec.scale().mode() : "";
 }
 
 AttentionExperts attention_experts_of(const v1::AttentionExpertsSpec& spec, const ModelConfig& config) {

@@ -64,6 +64,7 @@ void CalibrationPass::embed(const at::Tensor& dense_VD, const at::Tensor& conver
 
 void CalibrationPass::enter(const Layer& layer) {
   const bool is_same = dense_TD_.is_same(features_.converted_hidden_TD);
+  features_.hidden_TD = dense_TD_;
   features_.attention_inputs.local_TD = normalize(config_, layer.input_norm, dense_TD_);
   features_.converted_attention_inputs_TD = is_same
                                                 ? features_.attention_inputs.local_TD

@@ -1,5 +1,6 @@
 #include "convert/conversion.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "checkpoint/dtypes.h"
@@ -105,6 +106,16 @@ void Conversion::release_ends() const {
 void Conversion::release_layer(int64_t layer) const {
   source.release_layer(layer);
   for (const DenseSource& other : others) other.release_layer(layer);
+}
+
+int64_t Conversion::ffn_place(int64_t layer) const {
+  return std::count(is_mixture.begin(), is_mixture.begin() + layer, true);
+}
+
+int64_t Conversion::attention_place(int64_t layer) const {
+  int64_t place = 0;
+  for (int64_t before = 0; before < layer; ++before) place += config.has_attention_experts(before) ? 1 : 0;
+  return place;
 }
 
 bool Conversion::is_before_experts(int64_t layer) const {

@@ -45,6 +45,10 @@ struct Conversion {
   /// That router.init makes.
   int64_t router_rows() const { return spec.ffn().experts() / router_group(); }
 
+  /// How many layers before this one have FFNs, or attention, that become experts: the layer's place in scale.values.
+  int64_t ffn_place(int64_t layer) const;
+  int64_t attention_place(int64_t layer) const;
+
   /// Whether a layer from this one on is changed.
   bool is_before_experts(int64_t layer) const;
 

@@ -41,20 +41,41 @@ std::vector<int64_t> load_of_ranks(const at::Tensor& tokens_per_expert_E, Commun
   return {load.const_data_ptr<int64_t>(), load.const_data_ptr<int64_t>() + load.numel()};
 }
 
-FittedScale fitted_scale(const v1::ScaleSpec& spec, int64_t experts, int64_t top_k, const OutputFit& fit,
-                         int64_t layer) {
+FittedScale fitted_scale(const ScaleRequest& request, const OutputFit& fit, const std::optional<StreamGap>& gap) {
+  const v1::ScaleSpec& spec = request.spec;
   FittedScale found;
-  found.scale = spec.mode() == "least_squares" ? fit.least_squares()
-                                               : closed_form_scale(spec.mode(), experts, top_k, spec.value());
+  found.scale = gap ? gap->scale()
+                : spec.mode() == "least_squares"
+                    ? fit.least_squares()
+                    : closed_form_scale(spec, request.experts, request.top_k, request.place);
   found.relative_error = fit.relative_error(found.scale);
   if (!std::isfinite(found.scale) || !std::isfinite(found.relative_error)) {
-    throw_agreed<InvalidArgument>(concat("convert: layer ", layer, ": the output scale is ", found.scale,
+    throw_agreed<InvalidArgument>(concat("convert: layer ", request.layer, ": the output scale is ", found.scale,
                                          " with a relative error of ", found.relative_error,
                                          " (sums over the calibration text: y y ", fit.y_y, ", y s ", fit.y_s, ", s s ",
                                          fit.s_s, "): the activations are too large to fit"));
   }
   return found;
 }
+
+namespace {
+
+/// Of mode gap alone: the dense layer and the shared part once more, on the dense stream. Collective.
+std::optional<StreamGap> gap_of(const FitRequest& request, const FeedForwardWeights& dense,
+                                const std::optional<FeedForwardWeights>& shared_part, const at::Tensor& routed_TD,
+                                Communicator& world) {
+  if (request.spec.scale().mode() != "gap") return std::nullopt;
+  const at::Tensor& x = request.features.ffn_inputs.local_TD;
+  at::Tensor wanted = feed_forward(dense, x);
+  if (shared_part) wanted = wanted - feed_forward(*shared_part, x);
+  return stream_gap({.dense_stream_TD = request.features.hidden_TD,
+                     .dense_output_TD = wanted,
+                     .stream_TD = request.features.converted_hidden_TD,
+                     .output_TD = routed_TD},
+                    world);
+}
+
+}  // namespace
 
 LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& world) {
   const v1::ConvertSpec& spec = request.spec;
@@ -84,7 +105,12 @@ LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& 
     wanted = wanted - shared;
   }
   const OutputFit fit = fit_output(wanted, out.y_TD, world, shared);
-  const FittedScale chosen = fitted_scale(spec.scale(), spec.ffn().experts(), spec.ffn().top_k(), fit, request.layer);
+  const FittedScale chosen = fitted_scale({.spec = spec.scale(),
+                                           .experts = spec.ffn().experts(),
+                                           .top_k = spec.ffn().top_k(),
+                                           .layer = request.layer,
+                                           .place = request.place},
+                                          fit, gap_of(request, dense, shared_part, out.y_TD, world));
   LayerFit found;
   found.scale = chosen.scale;
   found.relative_error = chosen.relative_error;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ struct FitRequest {
   const v1::ConvertSpec& spec;
   std::string source;  ///< path of the dense model, for messages
   int64_t layer = 0;
+  int64_t place = 0;  ///< among the layers whose FFN becomes experts
   const FeedForwardWeights& dense;
   const LayerFeatures& features;
 };
@@ -40,14 +42,21 @@ LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& 
 /// The sum over ranks of tokens_per_expert_E.
 std::vector<int64_t> load_of_ranks(const at::Tensor& tokens_per_expert_E, Communicator& world);
 
+/// Whose scale is asked for: of `top_k` of `experts`.
+struct ScaleRequest {
+  const v1::ScaleSpec& spec;
+  int64_t experts = 0;
+  int64_t top_k = 0;
+  int64_t layer = 0;
+  int64_t place = 0;  ///< among the layers whose FFN, or whose attention, becomes experts
+};
 /// The scale of a layer's routed sum that the spec asks for, and the error that it leaves.
 struct FittedScale {
   double scale = 1;
   double relative_error = 0;
 };
-/// Of `top_k` of `experts`. Throws InvalidArgument on every rank where one is not finite.
-FittedScale fitted_scale(const v1::ScaleSpec& spec, int64_t experts, int64_t top_k, const OutputFit& fit,
-                         int64_t layer);
+/// `gap`: with mode gap. Throws InvalidArgument on every rank where one is not finite.
+FittedScale fitted_scale(const ScaleRequest& request, const OutputFit& fit, const std::optional<StreamGap>& gap);
 
 struct NamedValues {
   const char* what;

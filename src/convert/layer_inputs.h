@@ -32,9 +32,10 @@ struct LayerFeatures {
   CalibrationFeatures attention_inputs{};      ///< of the dense stream; where the layer's attention becomes experts
   at::Tensor converted_attention_inputs_TD{};  ///< of the converted stream; the same
   CalibrationFeatures ffn_inputs;              ///< of the dense stream
-  at::Tensor hidden_TD;                        ///< dense stream with this layer's attention added, before its FFN
-  at::Tensor converted_ffn_inputs_TD;          ///< of the converted stream
-  at::Tensor converted_hidden_TD;
+  /// Dense stream with this layer's attention added, before its FFN; before its attention while that becomes experts.
+  at::Tensor hidden_TD;
+  at::Tensor converted_ffn_inputs_TD;  ///< of the converted stream
+  at::Tensor converted_hidden_TD;      ///< as hidden_TD
   at::Tensor
       activations_TF{};  ///< of the dense stream: silu(gate x) * up x, or gelu_new(up x); undefined unless needed
   /// Documents, or pieces of at most a row of longer ones: local tokens [cu_seqlens[s], cu_seqlens[s + 1]).

@@ -109,8 +109,8 @@ void LayerPlanner::plan_ffn(int64_t layer, const Layer& dense, ConvertedLayer& c
   if (const std::optional<double> condition = converted.planned->plan().router_condition)
     report["router_condition"] = *condition;
   const double scale = pass_ != nullptr ? fit(converted, layer, dense)
-                                        : closed_form_scale(spec.scale().mode(), spec.ffn().experts(),
-                                                            spec.ffn().top_k(), spec.scale().value());
+                                        : closed_form_scale(spec.scale(), spec.ffn().experts(), spec.ffn().top_k(),
+                                                            conversion_.ffn_place(layer));
   conversion_.config.moe->output_scale[layer] = scale;
   report["output_scale"] = scale;
 }
@@ -230,6 +230,7 @@ FitRequest LayerPlanner::fit_request(int64_t layer, const Layer& dense) const {
           conversion_.spec,
           conversion_.request.source.path().string(),
           layer,
+          conversion_.ffn_place(layer),
           std::get<FeedForwardWeights>(dense.ffn),
           pass_->features()};
 }

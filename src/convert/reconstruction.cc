@@ -41,8 +41,12 @@ LayerFit measure(const Conversion& conversion, int64_t layer, const FeedForwardW
   LayerFeatures features;
   features.ffn_inputs = {inputs_TD, 0, inputs_TD.size(0)};
   features.converted_ffn_inputs_TD = inputs_TD;
-  const FitRequest request{
-      conversion.source.config(), spec, conversion.request.source.path().string(), layer, dense, features};
+  const FitRequest request{.config = conversion.source.config(),
+                           .spec = spec,
+                           .source = conversion.request.source.path().string(),
+                           .layer = layer,
+                           .dense = dense,
+                           .features = features};
   return fit_layer(request, mixture_of(conversion.config, layer, parameters).weights, *make_self_communicator());
 }
 

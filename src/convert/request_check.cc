@@ -87,7 +87,7 @@ std::string text_reader(const ConversionMethod& method, const v1::ConvertSpec& s
     if (method.needs.text()) return "ffn.method " + spec.ffn().method();
     if (!method.has_router && router_inits().at(spec.router().init()).needs_features)
       return "router.init " + spec.router().init();
-    if (spec.scale().mode() == "least_squares") return "scale.mode least_squares";
+    if (is_fitted(spec.scale())) return "scale.mode " + spec.scale().mode();
     if (alignment_of(spec) != "none") return "scale.alignment " + alignment_of(spec);
     if (spec.has_reconstruction()) return "reconstruction";
   }
@@ -165,11 +165,10 @@ void check_targets(const ConvertRequest& request) {
 
 void check_scale(const ConvertRequest& request) {
   const v1::ConvertSpec& spec = request.spec;
-  if (spec.scale().mode() == "least_squares" || spec.ffn().experts() < 1 || spec.ffn().top_k() < 1) return;
-  const double scale =
-      closed_form_scale(spec.scale().mode(), spec.ffn().experts(), spec.ffn().top_k(), spec.scale().value());
-  if (!std::isfinite(scale) || scale <= 0)
-    throw InvalidArgument(concat("convert: scale.value is ", scale, "; use a positive number"));
+  if (spec.ffn().experts() < 1 || spec.ffn().top_k() < 1) return;
+  const std::vector<bool> is_mixture = mixtures_of(spec, request.source.config());
+  check_scale_spec(spec.scale(), spec.ffn().experts(), spec.ffn().top_k(),
+                   std::count(is_mixture.begin(), is_mixture.end(), true), "scale");
 }
 
 void check_reconstruction(const ConvertRequest& request) {

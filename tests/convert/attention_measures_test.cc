@@ -11,6 +11,7 @@
 #include "common/error.h"
 #include "convert/attention_fixture.h"
 #include "convert/conversion_fixture.h"
+#include "convert/output_scale.h"
 #include "data/data_loader.h"
 #include "model/layer_weights.h"
 #include "model/norm.h"
@@ -146,6 +147,43 @@ TEST_F(AttentionMeasuresTest, ScalesAreFittedInTheStreamOfTheConvertedModel) {
   }
 }
 
+/// With scales of mode gap a layer of the converted model adds as much to its stream, in proportion, as the dense
+/// layer to its own: attention and FFN, in the first layer and in the second, which sees other inputs than the dense
+/// one. What every token uses is left out on both sides.
+TEST_F(AttentionMeasuresTest, GapScalesAddToTheStreamWhatTheDenseLayerDoes) {
+  for (const bool has_shared : {false, true}) {
+    SCOPED_TRACE(has_shared);
+    v1::ConvertSpec spec = has_shared ? testing::method_spec("residual", 4, 2, ids())
+                                      : testing::convert_spec("independent_random", 4, 2, ids());
+    *spec.mutable_attention() = attention_spec(4, 2).attention();
+    spec.mutable_attention()->mutable_scale()->set_mode("gap");
+    spec.mutable_scale()->set_mode("gap");
+    const fs::path output = folder_ / (has_shared ? "shared" : "routed");
+    const json report = convert(spec, 3, dense(), output);
+    const TokenBatch batch = rows(3, 1024, false);
+    const WatchedModel converted = watch(output, batch), of_dense = watch(dense(), batch);
+    const at::NoGradGuard no_grad;
+    const auto share = [](const at::Tensor& added, const at::Tensor& stream) {
+      return (added.abs().sum() / stream.abs().sum()).item<double>();
+    };
+    for (int64_t layer = 0; layer < 2; ++layer) {
+      SCOPED_TRACE(concat("layer ", layer));
+      const WatchedLayer &real = converted.layers[layer], &wanted = of_dense.layers[layer];
+      EXPECT_NEAR(share(real.attended - real.input, real.input) / share(wanted.attended - wanted.input, wanted.input),
+                  1, 1e-4);
+      at::Tensor routed = real.output - real.attended, left = wanted.output - wanted.attended;
+      const auto ffn = std::get<MoeFeedForward>(load_layer(ModelDirectory(output), layer, at::kDouble).ffn);
+      ASSERT_EQ(ffn.weights.shared.has_value(), has_shared);
+      if (has_shared) {
+        routed = routed - feed_forward(*ffn.weights.shared, real.ffn_input);
+        left = left - feed_forward(*ffn.weights.shared, wanted.ffn_input);
+      }
+      EXPECT_NEAR(share(routed, real.attended) / share(left, wanted.attended), 1, 1e-4);
+      EXPECT_NE(report["layers"][layer]["output_scale"].get<double>(), 1);
+    }
+  }
+}
+
 /// All routed experts at equal weights, from a router of zeros: the sum of those that are not always on is theirs times
 /// as many as there are.
 TEST_F(AttentionMeasuresTest, LeastSquaresFindsTheNumberOfRoutedExperts) {
@@ -167,11 +205,10 @@ TEST_F(AttentionMeasuresTest, LeastSquaresFindsTheNumberOfRoutedExperts) {
 TEST_F(AttentionMeasuresTest, LeastSquaresHasTheSmallestErrorOfAllModes) {
   for (const int always_on : {0, 1}) {
     std::map<std::string, double> error;
-    for (const char* mode : {"least_squares", "n_over_k", "k", "energy", "unbiased", "fixed"}) {
+    for (const std::string& mode : scale_modes()) {
       v1::ConvertSpec spec = attention_spec(4, 2);
       spec.mutable_attention()->set_always_on(always_on);
-      spec.mutable_attention()->mutable_scale()->set_mode(mode);
-      spec.mutable_attention()->mutable_scale()->set_value(1.3);
+      testing::set_scale_mode(*spec.mutable_attention()->mutable_scale(), mode);
       add_text(spec, ids());
       const json report = convert(spec, 1, dense(), folder_ / concat(mode, always_on));
       error[mode] = report["layers"][0]["attention"]["relative_attention_error"];

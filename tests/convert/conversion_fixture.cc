@@ -91,6 +91,14 @@ std::string no_partition_of(const std::string& method, const ModelConfig& config
   return row.refusal ? row.refusal(config) : "";
 }
 
+void set_scale_mode(v1::ScaleSpec& scale, const std::string& mode) {
+  scale.set_mode(mode);
+  if (mode == "fixed") scale.set_value(2.7);
+  if (mode != "per_layer") return;
+  scale.add_values(1.9);
+  scale.add_values(2.3);
+}
+
 double count_all_alike(v1::ConvertSpec& spec) {
   const bool brings_router = conversion_methods().at(spec.ffn().method()).has_router;
   if (brings_router) {

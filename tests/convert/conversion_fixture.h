@@ -35,6 +35,8 @@ void give_needed_text(v1::ConvertSpec& spec, const std::filesystem::path& calibr
 bool writes_neurons(const std::string& method);
 /// Why a test of partitions has nothing to test: the method makes none, or does not apply. Empty if there is.
 std::string no_partition_of(const std::string& method, const ModelConfig& config);
+/// With values that the mode needs: 2.7 of every layer, or 1.9 and 2.3 of the tiny model's.
+void set_scale_mode(v1::ScaleSpec& scale, const std::string& mode);
 /// Lets all experts count alike, by a router of zeros or, where the method brings its own, weights of 1, at the scale
 /// at which a partition is the dense function, which is returned.
 double count_all_alike(v1::ConvertSpec& spec);

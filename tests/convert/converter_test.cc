@@ -217,21 +217,6 @@ TEST_F(ConversionTest, ReportAndConfigSayHowItWasMade) {
   }
 }
 
-/// The first layer sees the same inputs whatever its scale, so the fitted scale must have the smallest error of all
-/// modes there.
-TEST_F(ConversionTest, LeastSquaresHasTheSmallestErrorOfAllModes) {
-  std::map<std::string, double> error;
-  for (const char* mode : {"least_squares", "n_over_k", "k", "energy", "unbiased", "fixed"}) {
-    v1::ConvertSpec spec = convert_spec("independent_random", 8, 2, ids());
-    spec.mutable_scale()->set_mode(mode);
-    spec.mutable_scale()->set_value(2.7);
-    const json report = convert(spec, 1, dense(), folder_ / mode);
-    error[mode] = report["layers"][0]["relative_ffn_error"];
-    EXPECT_GT(report["layers"][1]["relative_ffn_error"].get<double>(), 0) << "the error is reported for every mode";
-  }
-  for (const auto& [mode, value] : error) EXPECT_GE(value, error["least_squares"]) << mode;
-}
-
 /// Writes the tiny dense model with a row of one tensor near the end of float's range: finite, but not what it gives.
 void write_overflowing_model(const std::filesystem::path& path, const std::string& tensor) {
   const at::NoGradGuard no_grad;

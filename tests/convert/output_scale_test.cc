@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
+#include <map>
+#include <string>
 
 #include "common/error.h"
 #include "common/rng.h"
@@ -32,10 +35,21 @@ struct Cell {
 };
 
 /// The table of llama-moe-v1 1.11: scale by mode, and from it the output's energy and error for uncorrelated experts.
-constexpr Cell kCells[] = {
-    {16, 4, "n_over_k", 4}, {16, 4, "k", 4}, {16, 4, "energy", 8},       {16, 4, "unbiased", 16},
-    {8, 2, "n_over_k", 4},  {8, 2, "k", 2},  {8, 2, "energy", 4},        {8, 2, "unbiased", 8},
-    {16, 2, "n_over_k", 8}, {16, 2, "k", 2}, {16, 2, "energy", 5.65685}, {16, 2, "unbiased", 16}};
+constexpr Cell kCells[] = {{16, 4, "n_over_k", 4},
+                           {16, 4, "k", 4},
+                           {16, 4, "energy", 8},
+                           {16, 4, "unbiased", 16},
+                           {8, 2, "n_over_k", 4},
+                           {8, 2, "k", 2},
+                           {8, 2, "energy", 4},
+                           {8, 2, "unbiased", 8},
+                           {16, 2, "n_over_k", 8},
+                           {16, 2, "k", 2},
+                           {16, 2, "energy", 5.65685},
+                           {16, 2, "unbiased", 16},
+                           {16, 4, "sqrt_n_over_k", 2},
+                           {8, 2, "sqrt_n_over_k", 2},
+                           {16, 2, "sqrt_n_over_k", 2.82843}};
 
 class ScaleCellTest : public ::testing::TestWithParam<Cell> {};
 
@@ -77,8 +91,34 @@ TEST(ClosedFormScaleTest, FixedAndUnknown) {
     FAIL();
   } catch (const InvalidArgument& error) {
     EXPECT_THAT(error.what(), ::testing::AllOf(::testing::HasSubstr("enrgy"), ::testing::HasSubstr("energy"),
-                                               ::testing::HasSubstr("fixed")));
+                                               ::testing::HasSubstr("fixed"), ::testing::HasSubstr("per_layer")));
   }
+}
+
+/// The third converted layer takes the third value.
+TEST(ClosedFormScaleTest, PerLayerIsByPlace) {
+  v1::ScaleSpec spec;
+  spec.set_mode("per_layer");
+  for (const double value : {1.5, 2.0, 0.25}) spec.add_values(value);
+  EXPECT_EQ(closed_form_scale(spec, 8, 2, 2), 0.25);
+  EXPECT_EQ(closed_form_scale(spec, 8, 2, 0), 1.5);
+}
+
+/// A dense gap of 10 / 2 = 5 and one of 8 / 4 = 2: experts at 2 / 5 add 1.6 to 8, as the dense layer 2 to 10.
+TEST(StreamGapTest, ExpertsAddInProportionWhatTheDenseLayerDoes) {
+  EXPECT_DOUBLE_EQ((StreamGap{.dense_stream = 10, .dense_output = 2, .stream = 8, .output = 4}.scale()), 0.4);
+  EXPECT_EQ((StreamGap{.dense_stream = 10, .dense_output = 2, .stream = 8, .output = 0}.scale()), 1);
+  const at::Tensor x = normal({60, 8}, 1, 9), y = normal({60, 8}, 2, 10), z = normal({60, 8}, 3, 11),
+                   s = normal({60, 8}, 1, 12);
+  const auto norm = [](const at::Tensor& values) { return values.to(at::kDouble).abs().sum().item<double>(); };
+  const StreamGap whole = stream_gap({x, y, z, s}, *make_self_communicator());
+  EXPECT_NEAR(whole.scale(), norm(z) / norm(s) / (norm(x) / norm(y)), 1e-9);
+  testing::run_ranks(3, [&](Communicator& world) {
+    // The last rank has no tokens.
+    const int64_t first = world.rank() * 30, last = std::min<int64_t>(60, first + 30);
+    const auto mine = [&](const at::Tensor& values) { return values.slice(0, first, last); };
+    EXPECT_EQ(stream_gap({mine(x), mine(y), mine(z), mine(s)}, world).scale(), whole.scale()) << "to the last bit";
+  });
 }
 
 /// Against the error worked out from the tensors themselves, over a fine grid of scales.
@@ -172,6 +212,56 @@ TEST_P(SharedScaleTest, LeastSquaresFitsWhatTheSharedExpertLeaves) {
   EXPECT_NEAR(scale, expected, 1e-3 * std::abs(expected));
   const double of_all = (feed_forward(wanted, x) * routed).sum().item<double>() / routed.square().sum().item<double>();
   EXPECT_GT(std::abs(of_all - expected), 2e-3 * std::abs(expected)) << "the shared expert makes no difference here";
+}
+
+using ScaleModesTest = testing::ConversionTest;
+
+std::string refusal_of(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const InvalidArgument& error) {
+    return error.what();
+  }
+  return "nothing was refused";
+}
+
+/// The first layer sees the same inputs whatever its scale, so the fitted scale must have the smallest error of all
+/// modes there.
+TEST_F(ScaleModesTest, LeastSquaresHasTheSmallestErrorOfAllModes) {
+  std::map<std::string, double> error;
+  for (const std::string& mode : scale_modes()) {
+    v1::ConvertSpec spec = testing::convert_spec("independent_random", 8, 2, ids());
+    testing::set_scale_mode(*spec.mutable_scale(), mode);
+    const nlohmann::json report = testing::convert(spec, 1, dense(), folder_ / mode);
+    error[mode] = report["layers"][0]["relative_ffn_error"];
+    EXPECT_GT(report["layers"][1]["relative_ffn_error"].get<double>(), 0) << "the error is reported for every mode";
+  }
+  EXPECT_GT(error.size(), 8U);
+  for (const auto& [mode, value] : error) {
+    if (mode == "least_squares") continue;
+    EXPECT_GT(value, error["least_squares"]) << mode;
+  }
+}
+
+/// One of both layers, or of layer 1 alone where layer 0 stays dense.
+TEST_F(ScaleModesTest, ScalesOfEachLayerStandInTheirOrder) {
+  v1::ConvertSpec spec = testing::convert_spec("independent_random", 4, 2, ids());
+  testing::set_scale_mode(*spec.mutable_scale(), "per_layer");
+  testing::convert(spec, 1, dense(), folder_ / "both");
+  EXPECT_EQ(ModelDirectory(folder_ / "both").config().moe->output_scale, (std::vector<double>{1.9, 2.3}));
+  spec.mutable_ffn()->add_layers("1");
+  EXPECT_THAT(refusal_of([&] { testing::convert(spec, 1, dense(), out()); }),
+              ::testing::HasSubstr("scale.values has 2 numbers for 1 layers that become experts"));
+  spec.mutable_scale()->clear_values();
+  spec.mutable_scale()->add_values(1.25);
+  testing::convert(spec, 1, dense(), out());
+  EXPECT_EQ(ModelDirectory(out()).config().moe->output_scale[1], 1.25);
+  spec.mutable_scale()->set_values(0, INFINITY);
+  EXPECT_THAT(refusal_of([&] { testing::convert(spec, 1, dense(), folder_ / "infinite"); }),
+              ::testing::HasSubstr("scale.values.0 is inf"));
+  spec.mutable_scale()->set_mode("k");
+  EXPECT_THAT(refusal_of([&] { testing::convert(spec, 1, dense(), folder_ / "k"); }),
+              ::testing::HasSubstr("scale.values has no effect with scale.mode 'k'"));
 }
 
 }  // namespace

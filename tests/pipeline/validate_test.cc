@@ -228,7 +228,7 @@ TEST(ValidateTest, FieldsOfConvert) {
           "unit, one_plus",
           "a.yaml:7: stages.convert.convert.router.score: unknown value (tanh); known: softmax, sigmoid",
           "a.yaml:7: stages.convert.convert.scale.mode: unknown value (n_over_q); did you mean 'n_over_k'? known: "
-          "least_squares, n_over_k, k, energy, unbiased, fixed",
+          "least_squares, n_over_k, k, sqrt_n_over_k, energy, unbiased, fixed, gap, per_layer",
           "a.yaml:7: stages.convert.convert.calibration.data.0.path: missing; name a JSONL file",
           "a.yaml:7: stages.convert.convert.calibration.data.0.weight: must be greater than 0 (0)",
           "a.yaml:7: stages.convert.convert.calibration.tokens: must be at least 1 (0)"));
@@ -248,6 +248,28 @@ TEST(ValidateTest, OutputScaleAndFixedGoTogether) {
   EXPECT_THAT(problems_of(convert(
                   "ffn: {method: m, experts: 4, top_k: 2}, router: {init: kaiming}, scale: {mode: fixed, value: 0}")),
               ElementsAre("a.yaml:7: stages.convert.convert.scale.value: must be greater than 0 (0)"));
+}
+
+TEST(ValidateTest, ScalesOfEachLayer) {
+  const std::string at = "a.yaml:7: stages.convert.convert.";
+  const auto problems = [](const std::string& scale) {
+    return problems_of(
+        convert("ffn: {method: m, experts: 4, top_k: 2}, router: {init: kaiming}, scale: {" + scale + "}"));
+  };
+  EXPECT_THAT(problems("mode: per_layer, values: [1.5, 2]"), IsEmpty());
+  EXPECT_THAT(problems("mode: per_layer"),
+              ElementsAre(at + "scale.values: missing; scale.mode 'per_layer' needs a scale of "
+                               "each layer that becomes experts, in their order"));
+  EXPECT_THAT(problems("mode: k, values: [2]"),
+              ElementsAre(at + "scale.values: have no effect with scale.mode 'k'; set scale.mode: per_layer or remove "
+                               "them"));
+  EXPECT_THAT(problems("mode: per_layer, values: [1, 0, -2, .inf]"),
+              ElementsAre(at + "scale.values.1: must be a number greater than 0 (0)",
+                          at + "scale.values.2: must be a number greater than 0 (-2)",
+                          HasSubstr("scale.values.3: must be a number")));
+  EXPECT_THAT(problems_of(convert("attention: {experts: 4, top_k: 2, router: {init: zero}, scale: {mode: per_layer}}")),
+              ElementsAre(HasSubstr("convert.attention.scale.values: missing")));
+  EXPECT_THAT(problems("mode: gap"), ElementsAre(HasSubstr("calibration.data: missing; scale.mode 'gap' needs")));
 }
 
 // What is measured of a conversion is measured on its calibration text.

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -56,7 +57,8 @@ void fill_router(v1::RouterSpec& router, bool is_published, const std::string& m
 }
 
 void fill_scale(v1::ScaleSpec& scale, bool is_published, const std::string& method) {
-  if (!scale.has_mode() && !scale.has_value() && is_published && is_published_unscaled(method)) {
+  if (!scale.has_mode() && !scale.has_value() && scale.values().empty() && is_published &&
+      is_published_unscaled(method)) {
     scale.set_mode("fixed");
     scale.set_value(1);
   }
@@ -143,9 +145,27 @@ void check_router(const v1::RouterSpec& router, const std::string& init, const F
   check_options(router.options(), "router.options", "router init", init, "router_init_options", "router_inits", checks);
 }
 
+/// How many there must be is known to who converts.
+void check_scale_values(const v1::ScaleSpec& scale, const v1::ScaleSpec& effective, const FieldChecks& checks) {
+  const bool is_per_layer = effective.mode() == "per_layer";
+  if (is_per_layer && scale.values().empty()) {
+    checks.add("scale.values",
+               "missing; scale.mode 'per_layer' needs a scale of each layer that becomes experts, in their order");
+  } else if (!is_per_layer && !scale.values().empty()) {
+    checks.add("scale.values", concat("have no effect with scale.mode '", effective.mode(),
+                                      "'; set scale.mode: per_layer or remove them"));
+  }
+  for (int i = 0; i < scale.values_size(); ++i) {
+    const double value = scale.values(i);
+    if (!(std::isfinite(value) && value > 0))
+      checks.add(concat("scale.values.", i), concat("must be a number greater than 0 (", value, ")"));
+  }
+}
+
 void check_scale(const v1::ScaleSpec& scale, const v1::ScaleSpec& effective, const FieldChecks& checks) {
   checks.choice("scale.mode", scale.has_mode(), scale.mode(),
-                {"least_squares", "n_over_k", "k", "energy", "unbiased", "fixed"});
+                {"least_squares", "n_over_k", "k", "sqrt_n_over_k", "energy", "unbiased", "fixed", "gap", "per_layer"});
+  check_scale_values(scale, effective, checks);
   const bool is_fixed = effective.mode() == "fixed";
   if (is_fixed && !effective.has_value()) {
     checks.add("scale.value", "missing; scale.mode 'fixed' needs the scale of every layer");
@@ -185,11 +205,10 @@ void check_calibration(const v1::CalibrationSpec& calibration, const v1::Convert
                  concat("missing; ", prefix, "router.init '", router.init(),
                         "' needs calibration text: list JSONL files, or set ", prefix, "router.init: kaiming"));
     }
-    if (scale.mode() == "least_squares") {
-      checks.add("calibration.data", concat("missing; ", prefix,
-                                            "scale.mode 'least_squares' needs calibration text: list JSONL files, or "
-                                            "set ",
-                                            prefix, "scale.mode: n_over_k"));
+    if (scale.mode() == "least_squares" || scale.mode() == "gap") {
+      checks.add("calibration.data",
+                 concat("missing; ", prefix, "scale.mode '", scale.mode(),
+                        "' needs calibration text: list JSONL files, or set ", prefix, "scale.mode: n_over_k"));
     }
   };
   if (calibration.data().empty()) {
@@ -351,6 +370,7 @@ JobKind convert_kind() {
               {"RouterSpec.options", kResult},
               {"ScaleSpec.mode", kResult},
               {"ScaleSpec.value", kResult},
+              {"ScaleSpec.values", kResult},
               {"ScaleSpec.alignment", kResult},
               {"ReconstructionSpec.steps", kResult},
               {"ReconstructionSpec.learning_rate", kResult},
