@@ -23,6 +23,7 @@ ModelConfig mixture_config(const MixtureSpec& spec) {
   moe.output_scale = spec.scales;
   moe.topk_norm = spec.topk_norm;
   moe.score = spec.score;
+  moe.router = spec.router;
   moe.has_selection_bias = spec.selection_bias;
   moe.has_output_bias = spec.output_bias;
   moe.attention = spec.attention;

@@ -24,6 +24,7 @@ struct MixtureSpec {
   int64_t top_k = 2;
   std::string topk_norm = "renorm";
   std::string score = "softmax";
+  std::string router = "linear";  ///< gate: linear, mlp, product
   bool selection_bias = false;
   bool output_bias = false;
   std::vector<int64_t> widths{12, 12};

@@ -2,11 +2,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "checkpoint/model_directory.h"
 #include "common/error.h"
 #include "common/exit_code.h"
 #include "common/file_io.h"
 #include "convert/conversion_fixture.h"
 #include "export/export_fixture.h"
+#include "export/export_formats.h"
 #include "testing/tiny_model.h"
 
 namespace moe {
@@ -90,6 +92,27 @@ TEST_F(ExportTest, WeightsOfOneThatNoRouterGives) {
   EXPECT_THAT(refusal(folder_ / "biased", export_spec()),
               AllOf(HasSubstr("routers of glm4_moe give sigmoids, or sigmoids that sum to 1"),
                     HasSubstr("selection biases"), HasSubstr("its router has sigmoid scores")));
+}
+
+/// Of two layers, or the product of two: native alone keeps them, to the last bit.
+TEST_F(ExportTest, RoutersThatAreNotOneLinearLayer) {
+  for (const char* gate : {"mlp", "product"}) {
+    const std::filesystem::path path = folder_ / gate, native = folder_ / (gate + std::string("-native"));
+    write_mixture(path, {.score = "sigmoid", .router = gate});
+    const auto reason = HasSubstr(concat("router ", gate, ": those of stock mixtures are one linear layer"));
+    for (const std::string& format : export_formats().names()) {
+      if (!export_formats().at(format).is_stock) continue;
+      EXPECT_THAT(refusal(path, export_spec(format)), AllOf(HasSubstr(format + " does not hold"), reason));
+    }
+    EXPECT_THAT(refusal(path, export_spec()), AllOf(HasSubstr("no stock architecture holds"), reason));
+    testing::export_to(path, native, export_spec("native"));
+    EXPECT_EQ(ModelDirectory(native).config().moe->router, gate);
+    EXPECT_TRUE(at::equal(testing::logits_of_directory(path), testing::logits_of_directory(native))) << gate;
+  }
+  // What the gate is decides the logits: the comparison can fail.
+  write_mixture(folder_ / "linear", {.score = "sigmoid"});
+  EXPECT_FALSE(
+      at::equal(testing::logits_of_directory(folder_ / "linear"), testing::logits_of_directory(folder_ / "product")));
 }
 
 /// Attention of experts is nobody's but ours, whatever its feed-forward layers are.

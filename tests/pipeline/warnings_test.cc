@@ -97,8 +97,10 @@ TEST(WarningsTest, AnExportThatWillBeRefused) {
     EXPECT_THAT(export_warned("", "none", format, 2,
                               "{mode: k, alignment: mean_variance}, calibration: {data: [{path: b.jsonl}]}"),
                 ElementsAre(HasSubstr("output biases (convert.scale.alignment mean_variance)")));
-    EXPECT_THAT(export_warned(", gate: mlp", "none", format),
-                ElementsAre(HasSubstr("not one linear layer (convert.router.gate mlp)")));
+    for (const std::string gate : {"mlp", "product"}) {
+      EXPECT_THAT(export_warned(", gate: " + gate, "none", format),
+                  ElementsAre(HasSubstr("not one linear layer (convert.router.gate " + gate + ")")));
+    }
     EXPECT_THAT(export_warned("", "auxiliary", format), IsEmpty());
   }
   EXPECT_THAT(export_warned(", topk_norm: one_plus", "quantile", "auto"),
