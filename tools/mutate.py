@@ -55,6 +55,10 @@ MUTATIONS = [
              "  const at::Tensor scores = scores_of(logits, options.score);", "moe_model_tests", "RouterNoiseTest.Gumbel*", "Gumbel noise is of the choice alone"),
     Mutation("noise-by-rank", "src/train/train_step.cc", "noise.first_token = tokens_before + loader.tokens(first, share.first);", "noise.first_token = 0;",
              "moe_train_tests", "Routers/NoisyTrainingTest.IsTheSame*", "noise is that of the token wherever it lies"),
+    Mutation("held-out-tokens-by-rank", "src/eval/perplexity.cc", "before + part.loader->tokens(first, share.first);", "before;", "moe_eval_tests",
+             "ForcedRoutingTest.Random*", "random experts are those of the token wherever it lies"),
+    Mutation("routers-draw-alike", "src/model/moe/expert_choice.cc", "kStreamRandomRouting, router, tokens,", "kStreamRandomRouting, 0, tokens,", "moe_model_tests",
+             "ExpertChoiceTest.RandomIsOf*", "every router draws its own"),
     Mutation("load-by-noise", "src/model/moe/importance_load.cc", "estimator == LoadEstimator::kExact ?", "estimator != LoadEstimator::kExact ?", "moe_model_tests",
              "ImportanceLoadTest.*", "a chosen expert is one whose noisy logit is above the others'"),
     # Layers.

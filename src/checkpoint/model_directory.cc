@@ -50,6 +50,19 @@ void ModelDirectory::adapt_stock() {
   if (stock_->is_selection_bias_zero(read)) stock_->drop_selection_bias(config_);
 }
 
+void ModelDirectory::use_top_k(int64_t top_k) {
+  if (!config_.moe || config_.moe->num_experts == 0) {
+    throw InvalidArgument(concat(path_.string(), ": top_k ", top_k,
+                                 " is of feed-forward experts, and this model has none: its feed-forward layers are "
+                                 "dense"));
+  }
+  const int64_t experts = config_.moe->num_experts;
+  if (top_k < 1 || top_k > experts)
+    throw InvalidArgument(
+        concat(path_.string(), ": top_k ", top_k, " of the model's ", experts, " experts; use 1 to ", experts));
+  config_.moe->top_k = top_k;
+}
+
 void ModelDirectory::find_tensors() {
   std::vector<WeightFiles::Expected> expected;
   if (stock_) {

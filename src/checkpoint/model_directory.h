@@ -26,6 +26,9 @@ class ModelDirectory {
 
   const std::filesystem::path& path() const { return path_; }
   const ModelConfig& config() const { return config_; }
+  /// Of each mixture's experts a token uses `top_k` from here on, whatever config.json says; the output scale stays.
+  /// Throws InvalidArgument where the model's FFNs are no mixtures or have not as many.
+  void use_top_k(int64_t top_k);
 
   /// The stored tensor (view of the mapping), its dtype as stored. Throws Corruption if a value is not finite.
   at::Tensor tensor(const std::string& name) const;

@@ -48,6 +48,8 @@ enum RngStream : uint32_t {
   kStreamReconstruction = 21,
   kStreamHeadGroups = 18,
   kStreamAttentionRouter = 19,
+  kStreamRandomRouting = 24,
+  kStreamDroppedTokens = 25,
   kStreamTest = 100,
 };
 

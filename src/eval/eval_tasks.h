@@ -22,6 +22,7 @@ struct EvalSubject {
   /// StorageError if the ranks read unlike files.
   std::function<HeldOutData&()> data;
   std::function<void(int64_t done, int64_t all)> progress;
+  PassChoice choice{};
 };
 
 /// Measures something of a model.

@@ -17,19 +17,31 @@ namespace {
 
 using nlohmann::json;
 
+/// How a model's experts are used; by default, and of every baseline, as the model itself does.
+struct Manner {
+  int64_t top_k = 0;  ///< 0: the model's
+  ExpertChoice choice = ExpertChoice::kRouter;
+};
+
 /// Collective. Fills in what `spec` leaves to the model.
-LoadedModel load_for(const std::filesystem::path& path, const v1::GangSpec& gang, Mesh& mesh, v1::EvaluateSpec& spec) {
-  LoadedModel model = load_model(path, mesh, compute_type(gang), spec.template_(), [&](const ModelConfig& config) {
+LoadedModel load_for(const std::filesystem::path& path, const v1::GangSpec& gang, Mesh& mesh, v1::EvaluateSpec& spec,
+                     const Manner& manner) {
+  const auto check = [&](const ModelConfig& config) {
     spec.set_sequence_length(static_cast<int32_t>(sequence_length_for(config, spec.sequence_length())));
-  });
+    if (manner.choice != ExpertChoice::kRouter && !config.moe)
+      throw InvalidArgument(concat(path.string(), ": routing '", spec.routing(),
+                                   "' chooses experts, and this model has none: it is dense"));
+  };
+  LoadedModel model = load_model(path, mesh, compute_type(gang), spec.template_(), check,
+                                 /*with_selection_bias=*/false, manner.top_k);
   spec.set_template_(model.text.chat_template.name);
   return model;
 }
 
 /// {task: result}. `part` counts the tasks that are done, of this model and of one before: together they are one work,
 /// shown once.
-json run_tasks(const LoadedModel& model, const EvaluateRequest& request, const v1::EvaluateSpec& spec, Mesh& mesh,
-               int64_t& part) {
+json run_tasks(const LoadedModel& model, const EvaluateRequest& request, const v1::EvaluateSpec& spec,
+               ExpertChoice choice, Mesh& mesh, int64_t& part) {
   json results = json::object();
   std::optional<HeldOutData> data;
   const auto read_once = [&]() -> HeldOutData& {
@@ -40,10 +52,15 @@ json run_tasks(const LoadedModel& model, const EvaluateRequest& request, const v
   const int64_t parts = spec.tasks_size() * (request.baseline ? 2 : 1);
   for (const std::string& task : spec.tasks()) {
     const EvalSubject subject{
-        model, mesh, spec, read_once, [&](int64_t done, int64_t all) {
+        model,
+        mesh,
+        spec,
+        read_once,
+        [&](int64_t done, int64_t all) {
           request.monitor.unit_done(
               {.phase = "evaluating", .unit = "row", .done = part * all + done, .all = parts * all});
-        }};
+        },
+        {choice, {.seed = request.seed}}};
     results[task] = eval_tasks().at(task).run(subject);
     ++part;
   }
@@ -74,18 +91,19 @@ json evaluate(const EvaluateRequest& request, Communicator& world) {
   std::string tokenizer;
   int64_t part = 0;
   {
-    const LoadedModel model = load_for(request.model, request.gang, mesh, spec);
+    const Manner manner{spec.top_k(), spec.has_routing() ? parse_expert_choice(spec.routing()) : ExpertChoice::kRouter};
+    const LoadedModel model = load_for(request.model, request.gang, mesh, spec, manner);
     tokenizer = digest_of(model.text.tokenizer);
-    result["tasks"] = run_tasks(model, request, spec, mesh, part);
+    result["tasks"] = run_tasks(model, request, spec, manner.choice, mesh, part);
   }
   if (!request.baseline) return result;
-  const LoadedModel baseline = load_for(*request.baseline, request.gang, mesh, spec);
+  const LoadedModel baseline = load_for(*request.baseline, request.gang, mesh, spec, {});
   if (digest_of(baseline.text.tokenizer) != tokenizer) {
     throw_agreed<InvalidArgument>(
         concat("baseline ", request.baseline->string(), " has another tokenizer than ", request.model.string(),
                ": losses per token cannot be compared; give the dense model that this one was made from"));
   }
-  result["baseline"]["tasks"] = run_tasks(baseline, request, spec, mesh, part);
+  result["baseline"]["tasks"] = run_tasks(baseline, request, spec, ExpertChoice::kRouter, mesh, part);
   for (auto& [task, values] : result["tasks"].items())
     add_ratios(eval_tasks().at(task).main_measure, values, result["baseline"]["tasks"][task]);
   return result;

@@ -80,15 +80,16 @@ std::map<std::string, std::string> HeldOutData::file_digests() const {
 }
 
 TokenReport measure_loss(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
-                         const std::function<void(int64_t, int64_t)>& progress) {
+                         const std::function<void(int64_t, int64_t)>& progress, const PassChoice& choice) {
   const TokenValues losses = [&decoder](const at::Tensor& hidden_TD, const at::Tensor& labels_T) {
     return decoder.token_losses(hidden_TD, labels_T);
   };
-  return measure_tokens(decoder, dispatcher, data, mesh, losses, progress);
+  return measure_tokens(decoder, dispatcher, data, mesh, losses, progress, choice);
 }
 
 TokenReport measure_tokens(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
-                           const TokenValues& values, const std::function<void(int64_t, int64_t)>& progress) {
+                           const TokenValues& values, const std::function<void(int64_t, int64_t)>& progress,
+                           const PassChoice& choice) {
   const at::NoGradGuard no_grad;
   TokenReport report;
   at::Tensor load_LE, attention_load_LE;
@@ -99,6 +100,7 @@ TokenReport measure_tokens(const Decoder& decoder, TokenDispatcher& dispatcher, 
   };
   std::vector<std::string> domains;
   int64_t done = 0;
+  PassChoice here = choice;
   for (HeldOutData::Part& part : data.parts()) {
     for (const std::string& name : part.loader->domain_names()) {
       if (std::find(domains.begin(), domains.end(), name) == domains.end()) domains.push_back(name);
@@ -109,7 +111,10 @@ TokenReport measure_tokens(const Decoder& decoder, TokenDispatcher& dispatcher, 
       part.loader->release_before(first);
       const Mesh::Share share = mesh.share_of(rows);
       const PackedBatch batch = part.loader->batch(first + share.first, share.count);
-      const DecoderOutput out = decoder.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher);
+      const int64_t before = here.source.first_token;
+      here.source.first_token = before + part.loader->tokens(first, share.first);
+      const DecoderOutput out = decoder.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher, {.choice = here});
+      here.source.first_token = before + part.loader->tokens(first, rows);
       add_values(values(out.hidden_TD, batch.labels_T), batch, part.loader->domain_names(), report);
       add_load(out.router, load_LE);
       add_load(out.attention_router, attention_load_LE);

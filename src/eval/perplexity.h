@@ -58,13 +58,16 @@ using TokenValues = std::function<at::Tensor(const at::Tensor& hidden_TD, const 
 
 /// Sums of `values` over held-out data, by domain, and the expert load. Collective over
 /// mesh.world(): rows are spread over the ranks, all of which join every exchange; sums are in double and the result is
-/// the same on every rank, at any layout up to rounding. Computes no gradient.
+/// the same on every rank, at any layout up to rounding. Computes no gradient. `choice`: a token's place is that among
+/// all of the data.
 TokenReport measure_tokens(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
                            const TokenValues& values,
-                           const std::function<void(int64_t done, int64_t rows)>& progress = {});
+                           const std::function<void(int64_t done, int64_t rows)>& progress = {},
+                           const PassChoice& choice = {});
 
 /// Loss of a model on held-out data, as measure_tokens sums it.
 TokenReport measure_loss(const Decoder& decoder, TokenDispatcher& dispatcher, HeldOutData& data, Mesh& mesh,
-                         const std::function<void(int64_t done, int64_t rows)>& progress = {});
+                         const std::function<void(int64_t done, int64_t rows)>& progress = {},
+                         const PassChoice& choice = {});
 
 }  // namespace moe

@@ -177,7 +177,10 @@ at::Tensor attend_at_sources(const MoeAttention& attention, const Slots& slots, 
 AttentionExpertsOutput attention_experts(const MoeAttention& attention, int64_t layer, const at::Tensor& x_TD,
                                          const LayerContext& context) {
   const auto& [weights, options] = attention;
-  const Routing routing = route(x_TD, weights.router, options.router);
+  const Routing routing =
+      route(x_TD, weights.router, options.router, {},
+            chosen_ids(context.options.choice, attention_router(layer), x_TD.size(0),
+                       options.num_experts - options.always_on, options.router.top_k, x_TD.device()));
   measure(routing, kAttentionRouter, context.options.statistics);
   const Slots slots = slots_of(routing, options);
   const std::string where = concat("attention of layer ", layer);

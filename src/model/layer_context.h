@@ -10,6 +10,7 @@
 #include "model/kv_cache.h"
 #include "model/layer_statistics.h"
 #include "model/model_config.h"
+#include "model/moe/expert_choice.h"
 #include "model/moe/router_noise.h"
 #include "model/moe/token_dispatcher.h"
 #include "model/rope.h"
@@ -51,6 +52,7 @@ struct ForwardOptions {
   LayerStatistics* statistics = nullptr;  ///< where layers add what they measure; null: they do not
   bool keeps_routing = false;             ///< RouterStats have how each token was routed: memory of T x E a layer
   std::optional<NoiseSource> noise{};     ///< of a training pass, for routers that have noise
+  PassChoice choice{};                    ///< of the experts, FFNs' and attention's
 };
 
 /// What the layers of one forward pass share. Refers to what the caller owns; lives as long as the pass.

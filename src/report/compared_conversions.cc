@@ -97,9 +97,11 @@ class Lineages {
     std::string input;
   };
 
-  /// A domain that was measured twice keeps what was found first.
+  /// A domain that was measured twice keeps what was found first. What was measured otherwise than as it is does not
+  /// count.
   void measure(const std::string& model, const json& result) {
     ModelReport found = model_report(result);
+    if (!found.measured_with.empty()) return;
     const auto [place, is_new] = measured_.try_emplace(model, found);
     if (is_new) measured_order_.push_back(model);
     if (!is_new) place->second.domains.merge(found.domains);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "common/error.h"
 #include "pipeline/inputs.h"
@@ -45,6 +46,7 @@ ModelReport model_report(const json& result) {
   report.parameters_active = result["model"]["parameters_active"];
   report.experts = result["model"]["experts"];
   report.top_k = result["model"]["top_k"];
+  report.measured_with = result["model"].value("measured_with", "");
   const json& measured = perplexity_of(result);
   const json domains = measured.value("domains", json::object());
   for (const auto& [name, domain] : domains.items()) {
@@ -88,8 +90,12 @@ class MeasuredModels {
       entry.report.label = is_first_dense ? "dense" : reference;
       if (is_dense(entry.report)) entry.report.role = ModelRole::kDense;
     }
+    if (const std::string& manner = entry.report.measured_with; !manner.empty()) {
+      entry.report.label += concat(" (", manner, ")");
+      entry.report.role = ModelRole::kOther;
+    }
     for (Entry& before : entries_) {
-      if (before.reference != reference) continue;
+      if (before.reference != reference || before.report.measured_with != entry.report.measured_with) continue;
       if (has_all_of(before.report, entry.report)) return;
       if (has_none_of(before.report, entry.report)) {
         before.report.domains.merge(entry.report.domains);
@@ -101,8 +107,10 @@ class MeasuredModels {
   }
 
   std::vector<ModelReport> take() {
+    // Of one model, as it is comes last: what is told of the result is told of that.
+    const auto place = [](const Entry& entry) { return std::pair(entry.place, entry.report.measured_with.empty()); };
     std::stable_sort(entries_.begin(), entries_.end(),
-                     [](const Entry& a, const Entry& b) { return a.place < b.place; });
+                     [&](const Entry& a, const Entry& b) { return place(a) < place(b); });
     std::vector<ModelReport> models;
     for (Entry& entry : entries_) models.push_back(std::move(entry.report));
     return models;

@@ -68,6 +68,8 @@ struct ModelReport {
   std::vector<std::vector<double>> expert_load;
   ModelRole role = ModelRole::kOther;
   std::vector<std::vector<double>> attention_expert_load{};
+  /// "top-4, random experts": how it was measured, where not as it is; empty otherwise.
+  std::string measured_with{};
 };
 
 /// One conversion on its way through the pipeline.

@@ -15,11 +15,12 @@ namespace moe {
 
 LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, at::ScalarType dtype,
                        const std::string& chat_template, const std::function<void(const ModelConfig&)>& check,
-                       bool with_selection_bias) {
+                       bool with_selection_bias, int64_t top_k) {
   std::optional<LoadedModel> model;
   std::map<std::string, std::string> facts;
   agree(mesh.world(), "load " + path.string(), [&] {
     OpenedModel opened = open_model(path, text_of_job(chat_template));
+    if (top_k > 0) opened.directory.use_top_k(top_k);
     const ModelConfig& config = opened.directory.config();
     if (check) check(config);
     model.emplace(

@@ -159,9 +159,9 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
     const Mesh::Share share = mesh.share_of(rows);
     const PackedBatch batch = loader.batch(first + share.first, share.count);
     noise.first_token = tokens_before + loader.tokens(first, share.first);
-    const DecoderOutput out =
-        decoder.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher,
-                        {.statistics = &statistics, .keeps_routing = keeps_routing, .noise = noise});
+    const DecoderOutput out = decoder.forward(
+        {batch.tokens_T, batch.cu_seqlens}, dispatcher,
+        {.statistics = &statistics, .keeps_routing = keeps_routing, .noise = noise, .choice = {options.choice, noise}});
     at::Tensor loss = decoder.token_losses(out.hidden_TD, batch.labels_T).sum() / targets;
     loss_share += loss.detach().to(at::kDouble);
     const int64_t tokens = loader.tokens(first, rows);

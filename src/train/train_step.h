@@ -45,8 +45,9 @@ struct StepOptions {
   /// The same of attention.
   std::function<void(const std::vector<RouterStats>&)> on_attention_routing = {};
   bool reads_each_token = false;  ///< they do: RouterStats::routing too
-  /// Of routers that have noise; first_token is filled in.
+  /// Of routers that have noise and of experts chosen at random; first_token is filled in.
   NoiseSource noise{};
+  ExpertChoice choice = ExpertChoice::kRouter;
 };
 
 /// What a step measured; the same on every rank.

@@ -1,6 +1,7 @@
 #include "checkpoint/model_directory.h"
 #include "checkpoint/pending_directory.h"
 #include "comm/agreement.h"
+#include "common/error.h"
 #include "common/file_io.h"
 #include "eval/eval_tasks.h"
 #include "eval/evaluator.h"
@@ -12,14 +13,23 @@ namespace {
 
 using nlohmann::json;
 
-json describe_model(const std::filesystem::path& path) {
-  const ModelConfig config = ModelDirectory(path).config();
+/// As it was measured: with another top_k than its own, or a choice that is not its routers', it says so.
+json describe_model(const std::filesystem::path& path, const v1::EvaluateSpec& spec) {
+  ModelDirectory directory(path);
+  const ModelConfig& config = directory.config();
+  const int64_t own = config.moe ? config.moe->top_k : 0;
+  if (spec.top_k() > 0) directory.use_top_k(spec.top_k());
   const ParameterCount parameters = count_parameters(config);
-  return {{"path", path.string()},
-          {"parameters_total", parameters.total},
-          {"parameters_active", parameters.active},
-          {"experts", config.moe ? config.moe->num_experts : 0},
-          {"top_k", config.moe ? config.moe->top_k : 0}};
+  json model = {{"path", path.string()},
+                {"parameters_total", parameters.total},
+                {"parameters_active", parameters.active},
+                {"experts", config.moe ? config.moe->num_experts : 0},
+                {"top_k", config.moe ? config.moe->top_k : 0}};
+  std::string manner = spec.top_k() > 0 && spec.top_k() != own ? concat("top-", spec.top_k()) : "";
+  if (spec.has_routing() && spec.routing() != "router")
+    manner += concat(manner.empty() ? "" : ", ", spec.routing(), " experts");
+  if (!manner.empty()) model["measured_with"] = manner;
+  return model;
 }
 
 void add_number(const std::string& name, const json& value, Metrics& metrics) {
@@ -55,13 +65,17 @@ std::optional<JobOutcome> run_evaluate_job(const JobContext& context) {
   const std::filesystem::path model = context.model_path(spec.input());
   std::optional<std::filesystem::path> baseline;
   if (spec.has_baseline()) baseline = context.model_path(spec.baseline());
-  const EvaluateRequest request{
-      .spec = spec, .gang = context.stage.gang(), .model = model, .baseline = baseline, .monitor = context.monitor};
+  const EvaluateRequest request{.spec = spec,
+                                .gang = context.stage.gang(),
+                                .seed = context.stage.seed(),
+                                .model = model,
+                                .baseline = baseline,
+                                .monitor = context.monitor};
   json result = evaluate(request, context.world);
   agree(context.world, "write evaluation", [&] {
     if (context.world.rank() != 0) return;
-    result["model"] = describe_model(model);
-    if (baseline) result["baseline"]["model"] = describe_model(*baseline);
+    result["model"] = describe_model(model, spec);
+    if (baseline) result["baseline"]["model"] = describe_model(*baseline, {});
     PendingDirectory output(context.output_path);
     write_file_atomically(output.folder() / "evaluation.json", result.dump(1) + "\n");
     output.commit();

@@ -12,6 +12,7 @@
 #include "eval/prompt.h"
 #include "runtime/loaded_model.h"
 #include "worker/commands.h"
+#include "worker/model_options.h"
 
 namespace moe {
 namespace {
@@ -26,12 +27,14 @@ struct GenerateOptions {
   int64_t max_tokens = 128;
   double temperature = 0;
   uint64_t seed = 0;
+  int64_t top_k = 0;
 };
 
 ExitCode run_generate(const GenerateOptions& options) {
   TextNeeds needs{.tokenizer = TextNeeds::TokenizerFile::kIfThere};
   if (options.is_chat) needs.chat_template = options.chat_template;
-  const OpenedModel opened = open_model(options.model, needs);
+  OpenedModel opened = open_model(options.model, needs);
+  if (options.top_k > 0) opened.directory.use_top_k(options.top_k);
   const ModelConfig& config = opened.directory.config();
   if (!opened.text.tokenizer)
     throw InvalidArgument(options.model +
@@ -88,6 +91,7 @@ Subcommand add_generate_command(CLI::App& app) {
       ->check(nonnegative_number());
   command->add_option("--seed", options->seed, "Seed of the draws when the temperature is above 0")
       ->capture_default_str();
+  add_top_k_option(*command, options->top_k);
   command->footer(
       "Prints the prompt and its continuation as it comes; stops at an end token of config.json, "
       "generation_config.json or\n"

@@ -10,6 +10,7 @@
 #include "eval/scorer.h"
 #include "runtime/loaded_model.h"
 #include "worker/commands.h"
+#include "worker/model_options.h"
 
 namespace moe {
 namespace {
@@ -18,6 +19,7 @@ struct LogitsOptions {
   std::string model;
   std::string ids_file;
   std::string output;
+  int64_t top_k = 0;
 };
 
 void check_lengths(const std::vector<IdLine>& documents, int64_t max_positions, const std::string& file) {
@@ -36,7 +38,8 @@ void check_lengths(const std::vector<IdLine>& documents, int64_t max_positions, 
 }
 
 ExitCode write_logits(const LogitsOptions& options) {
-  const OpenedModel opened = open_model(options.model);
+  OpenedModel opened = open_model(options.model);
+  if (options.top_k > 0) opened.directory.use_top_k(options.top_k);
   const ModelConfig& config = opened.directory.config();
   const std::vector<IdLine> documents = read_id_documents(options.ids_file, config.vocab_size);
   check_lengths(documents, config.max_positions, options.ids_file);
@@ -69,6 +72,7 @@ Subcommand add_logits_command(CLI::App& app) {
   command->add_option("--ids", options->ids_file, "JSONL file of {\"ids\"}, all of one length")->required();
   command->add_option("--out", options->output, "File to write: input_ids [N, T] int64, logits [N, T, V] float32")
       ->required();
+  add_top_k_option(*command, options->top_k);
   command->footer(
       "Examples:\n"
       "  echo '{\"ids\": [1, 403, 12, 7]}' > ids.jsonl\n"

@@ -14,6 +14,7 @@
 #include "eval/scorer.h"
 #include "runtime/loaded_model.h"
 #include "worker/commands.h"
+#include "worker/model_options.h"
 
 namespace moe {
 namespace {
@@ -24,12 +25,14 @@ struct ScoreOptions {
   std::string ids_file;
   std::string output;
   bool parses_specials = false;
+  int64_t top_k = 0;
 };
 
 ExitCode score(const ScoreOptions& options) {
   const bool is_text = !options.text_file.empty();
   using enum TextNeeds::TokenizerFile;
-  const OpenedModel opened = open_model(options.model, {.tokenizer = is_text ? kRequired : kUnread});
+  OpenedModel opened = open_model(options.model, {.tokenizer = is_text ? kRequired : kUnread});
+  if (options.top_k > 0) opened.directory.use_top_k(options.top_k);
   const ModelConfig& config = opened.directory.config();
   const std::string& file = is_text ? options.text_file : options.ids_file;
   const DocumentOptions reading{
@@ -67,6 +70,7 @@ Subcommand add_score_command(CLI::App& app) {
   text->excludes(ids);
   command->add_flag("--parse-special-tokens", options->parses_specials, "Text such as <|im_end|> is the special token")
       ->excludes(ids);
+  add_top_k_option(*command, options->top_k);
   command->add_option("--out", options->output, "Write here (default: standard output)");
   command->footer(
       "One JSON line per document: `ids`, and `logprobs`, the natural logarithm of the probability of each id after "

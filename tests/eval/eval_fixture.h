@@ -43,7 +43,7 @@ class EvaluationTest : public ::testing::Test {
     std::mutex mutex;
     run_ranks(ranks, [&](Communicator& world) {
       EvaluateRequest request{
-          .spec = spec_, .gang = gang, .model = folder_ / model, .baseline = {}, .monitor = monitor};
+          .spec = spec_, .gang = gang, .seed = seed_, .model = folder_ / model, .baseline = {}, .monitor = monitor};
       if (!baseline.empty()) request.baseline = folder_ / baseline;
       nlohmann::json mine = evaluate(request, world);
       const std::lock_guard<std::mutex> lock(mutex);
@@ -57,6 +57,7 @@ class EvaluationTest : public ::testing::Test {
 
   TempDir folder_;
   v1::EvaluateSpec spec_;
+  uint64_t seed_ = 7;
 };
 
 }  // namespace moe::testing

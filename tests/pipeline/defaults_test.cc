@@ -118,6 +118,7 @@ TEST(DefaultsTest, NumbersOfTheSchema) {
   EXPECT_EQ(train.selection_bias_rate(), 0.001);
   EXPECT_EQ(train.z_loss(), 0);
   EXPECT_EQ(train.frozen_router_steps(), 0);
+  EXPECT_EQ(train.routing(), "router");
   EXPECT_EQ(train.validate_every(), 20);
   EXPECT_EQ(train.validation_tokens(), 16384);
   EXPECT_EQ(train.checkpoint_every(), 40);
@@ -129,6 +130,8 @@ TEST(DefaultsTest, NumbersOfTheSchema) {
   EXPECT_EQ(train.data(0).domain(), "b");
   EXPECT_EQ(train.data(0).weight(), 2);
   EXPECT_THAT(spec.stages(3).evaluate().tasks(), ElementsAre("perplexity"));
+  EXPECT_EQ(spec.stages(3).evaluate().routing(), "router");
+  EXPECT_FALSE(spec.stages(3).evaluate().has_top_k()) << "the model's";
   const v1::ExportSpec& written = spec.stages(5).export_();
   EXPECT_EQ(written.format(), "auto");
   EXPECT_EQ(written.dtype(), "bfloat16");
@@ -136,6 +139,12 @@ TEST(DefaultsTest, NumbersOfTheSchema) {
   EXPECT_EQ(written.pad_experts_to(), 0);
   EXPECT_FALSE(written.allow_padding());
   EXPECT_FALSE(written.keep_tied());
+}
+
+TEST(DefaultsTest, WhatIsChosenAtRandomNeedsNoBalance) {
+  v1::Stage stage;
+  stage.mutable_train()->set_routing("random");
+  EXPECT_EQ(filled(stage).train().balance(), "none");
 }
 
 TEST(DefaultsTest, ZeroIsAValueAndShortRunsStillValidate) {

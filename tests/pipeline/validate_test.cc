@@ -461,6 +461,25 @@ TEST(ValidateTest, WhatAnotherBalanceWouldIgnoreIsNamed) {
     EXPECT_THAT(problems_of(train(data + fine)), IsEmpty()) << fine;
 }
 
+TEST(ValidateTest, WhoChoosesExperts) {
+  const std::string data = "data: [{path: a.jsonl}], ";
+  const auto evaluate = [&](const std::string& fields) {
+    return problems_of("  - {name: e, evaluate: {input: ./m, " + data + fields + "}}\n");
+  };
+  EXPECT_THAT(evaluate("top_k: 1, routing: random"), IsEmpty());
+  EXPECT_THAT(evaluate("routing: first"), IsEmpty());
+  EXPECT_THAT(evaluate("top_k: 0, routing: last"),
+              ElementsAre("a.yaml:7: stages.e.evaluate.top_k: must be at least 1 (0)",
+                          "a.yaml:7: stages.e.evaluate.routing: unknown value (last); known: router, random, first"));
+  EXPECT_THAT(problems_of(train("steps: 10, " + data + "routing: random")), IsEmpty());
+  EXPECT_THAT(problems_of(train("steps: 10, " + data + "routing: random, balance: none, z_loss: 0.1")), IsEmpty());
+  EXPECT_THAT(problems_of(train("steps: 10, " + data + "routing: first")),
+              ElementsAre("a.yaml:7: stages.t.train.routing: unknown value (first); known: router, random"));
+  EXPECT_THAT(problems_of(train("steps: 10, " + data + "routing: random, balance: auxiliary")),
+              ElementsAre("a.yaml:7: stages.t.train.balance: has no effect (auxiliary) with routing 'random', which is "
+                          "even as it is; set balance: none or remove it"));
+}
+
 TEST(ValidateTest, FieldsOfEvaluateAndDomains) {
   EXPECT_THAT(
       problems_of(

@@ -49,6 +49,22 @@ TEST_F(LoadedModelTest, ComputesTheSameBitsInOneProcessAndOnEveryMesh) {
   }
 }
 
+/// The commands' --top-k; tests/eval/forced_routing_test.cc has it on meshes.
+TEST_F(LoadedModelTest, AnotherTopKIsThatOfAnotherConfig) {
+  for (const int64_t top_k : {1, 3, 4}) {
+    const std::string name = "top" + std::to_string(top_k);
+    testing::write_tiny_model(folder_ / name, testing::tiny_moe_config(4, top_k, 12), 1, at::kFloat);
+    OpenedModel opened = open_model(folder_ / "moe");
+    opened.directory.use_top_k(top_k);
+    const LoadedModel model = load_model(opened);
+    EXPECT_EQ(model.config().moe->top_k, top_k);
+    EXPECT_TRUE(at::equal(model.decoder.forward(batch_, *model.dispatcher).hidden_TD, alone(name, at::kFloat)));
+  }
+  OpenedModel opened = open_model(folder_ / "moe"), dense = open_model(folder_ / "dense");
+  for (const int64_t wrong : {0, 5}) EXPECT_THROW(opened.directory.use_top_k(wrong), InvalidArgument);
+  EXPECT_THROW(dense.directory.use_top_k(1), InvalidArgument);
+}
+
 TEST_F(LoadedModelTest, ComputesInTheTypeAskedFor) {
   EXPECT_EQ(alone("moe", at::kDouble).scalar_type(), at::kDouble);
   EXPECT_EQ(alone("moe", at::kFloat).scalar_type(), at::kFloat);

@@ -65,6 +65,23 @@ TEST(ScoreCommandTest, LogProbabilitiesOfTextAndIdsAgree) {
   EXPECT_EQ(json::parse(ids.out), scored);
 }
 
+TEST(TopKTest, ADenseModelHasNoExpertsToChooseFrom) {
+  const testing::TempDir folder;
+  write_file_atomically(folder / "i.jsonl", "{\"ids\": [1, 2]}\n");
+  const std::string ids = folder / "i.jsonl";
+  for (const std::vector<std::string>& command : {std::vector<std::string>{"score", kModel, "--ids", ids},
+                                                  {"logits", kModel, "--ids", ids, "--out", folder / "l"},
+                                                  {"generate", kModel, "--prompt", "a"}}) {
+    std::vector<std::string> with = command;
+    with.insert(with.end(), {"--top-k", "2"});
+    const testing::ProcessResult result = worker(with);
+    EXPECT_EQ(result.exit_code, 65) << command.front();
+    EXPECT_THAT(result.err, HasSubstr("top_k 2 is of feed-forward experts")) << command.front();
+    with.back() = "0";
+    EXPECT_EQ(worker(with).exit_code, 64) << command.front();
+  }
+}
+
 TEST(GenerateCommandTest, ContinuesThePromptAndSeedsRepeat) {
   const testing::ProcessResult greedy = worker({"generate", kModel, "--prompt", "The old man", "--max-tokens", "12"});
   ASSERT_EQ(greedy.exit_code, 0) << greedy.err;

@@ -29,7 +29,7 @@ nlohmann::json next_token_accuracy(const EvalSubject& subject) {
     return hits_T;
   };
   const TokenReport report =
-      measure_tokens(decoder, *subject.model.dispatcher, data, subject.mesh, hits, subject.progress);
+      measure_tokens(decoder, *subject.model.dispatcher, data, subject.mesh, hits, subject.progress, subject.choice);
   nlohmann::json result = share_json(report.total());
   for (const auto& [name, sum] : report.domains) result["domains"][name] = share_json(sum);
   return result;

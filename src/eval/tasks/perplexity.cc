@@ -15,8 +15,8 @@ nlohmann::json loss_json(const TokenSum& sum) {
 
 nlohmann::json perplexity(const EvalSubject& subject) {
   HeldOutData& data = subject.data();
-  const TokenReport report =
-      measure_loss(subject.model.decoder, *subject.model.dispatcher, data, subject.mesh, subject.progress);
+  const TokenReport report = measure_loss(subject.model.decoder, *subject.model.dispatcher, data, subject.mesh,
+                                          subject.progress, subject.choice);
   nlohmann::json result = loss_json(report.total());
   for (const auto& [name, sum] : report.domains) result["domains"][name] = loss_json(sum);
   if (!report.expert_load.empty()) {

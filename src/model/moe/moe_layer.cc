@@ -20,7 +20,9 @@ MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const 
     draws_TE =
         noise_draws(*pass.noise, options.router.noise, layer, x_TD.size(0), options.num_experts).to(x_TD.device());
   }
-  const Routing routing = route(x_TD, weights.router, options.router, draws_TE);
+  const Routing routing =
+      route(x_TD, weights.router, options.router, draws_TE,
+            chosen_ids(pass.choice, layer, x_TD.size(0), options.num_experts, options.router.top_k, x_TD.device()));
   measure(routing, kFfnRouter, pass.statistics);
   // The scale goes into the weights: T x K products instead of T x D.
   const at::Tensor weights_TK =

@@ -7,6 +7,7 @@
 
 #include "model/feed_forward.h"
 #include "model/layer_statistics.h"
+#include "model/moe/expert_choice.h"
 #include "model/moe/router.h"
 #include "model/moe/router_noise.h"
 #include "model/moe/router_stats.h"
@@ -41,6 +42,7 @@ struct MoePass {
   LayerStatistics* statistics = nullptr;  ///< router_entropy and other numbers of common/measures.h are added to them
   bool keeps_routing = false;             ///< the stats have RouterStats::routing
   const NoiseSource* noise = nullptr;     ///< of a training pass
+  PassChoice choice{};
 };
 
 /// What this rank's experts give for the rows that were sent to them, before any weight. [R, D]

@@ -115,7 +115,7 @@ at::Tensor router_logits(const at::Tensor& x_TD, const RouterWeights& weights, R
 }
 
 Routing route(const at::Tensor& x_TD, const RouterWeights& weights, const RouterOptions& options,
-              const at::Tensor& draws_TE) {
+              const at::Tensor& draws_TE, const at::Tensor& ids_TK) {
   const at::ScalarType type = sum_type(x_TD.scalar_type());
   Routing routing;
   at::Tensor logits = router_logits(x_TD, weights, options.gate);
@@ -134,6 +134,7 @@ Routing route(const at::Tensor& x_TD, const RouterWeights& weights, const Router
   } else {
     routing.expert_ids_TK = top_k_ids(choice, options.top_k);
   }
+  if (ids_TK.defined()) routing.expert_ids_TK = ids_TK;
   // Sigmoids over their sum, which may underflow: the softmax of their logs.
   routing.probabilities_TE = options.score == RouterScore::kSoftmax
                                  ? scores

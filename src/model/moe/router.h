@@ -10,7 +10,8 @@ namespace moe {
 
 /// Which experts each token goes to, and with what weight.
 struct Routing {
-  at::Tensor expert_ids_TK;     ///< int64, by falling logit, or by falling score + bias; the lowest id wins a tie
+  /// int64, by falling logit, or by falling score + bias; the lowest id wins a tie. In any order where another chose.
+  at::Tensor expert_ids_TK;
   at::Tensor weights_TK;        ///< in max(fp32, dtype of the activations); differentiable but for `unit`
   at::Tensor probabilities_TE;  ///< the scores over their sum, as the weights; differentiable
   at::Tensor logits_TE;         ///< as the weights, with learned noise in them; differentiable
@@ -76,13 +77,13 @@ struct RouterOptions {
 at::Tensor router_logits(const at::Tensor& x_TD, const RouterWeights& weights, RouterGate gate);
 
 /// Logits in max(fp32, dtype), and what follows from them. Deterministic. `draws_TE`: the random numbers of the
-/// options' noise (router_noise.h) in a training pass; undefined: there is no noise.
-/// Shapes   x [T, D]; T may be 0.
+/// options' noise (router_noise.h) in a training pass; undefined: there is no noise. `ids_TK`: the experts where
+/// another than the router chose them (expert_choice.h), int64; undefined: it does. Shapes   x [T, D]; T may be 0.
 /// Source   LLaMA-MoE v2 (arXiv:2411.15708) section 3; gate and learned noise of v1: arXiv:2406.16554, the noise of
 ///          Shazeer et al. 2017, arXiv:1701.06538; Gumbel noise: v1's Switch gate; straight-through: Bengio et al.
 ///          2013, arXiv:1308.3432; sigmoid scores and the selection bias: DeepSeek-V3, arXiv:2412.19437; the product
 ///          and 1 + gain * p: CMoE, arXiv:2502.04416.
 Routing route(const at::Tensor& x_TD, const RouterWeights& weights, const RouterOptions& options,
-              const at::Tensor& draws_TE = {});
+              const at::Tensor& draws_TE = {}, const at::Tensor& ids_TK = {});
 
 }  // namespace moe

@@ -21,18 +21,10 @@ double open_uniform(uint32_t high, uint32_t low) {
   return (static_cast<double>((uint64_t{high} << 32 | low) >> 12) + 0.5) * 0x1.0p-52;
 }
 
-/// Of one block of the generator.
-std::pair<double, double> two_draws(const std::array<uint32_t, 4>& bits, RouterNoise noise) {
-  const double a = open_uniform(bits[0], bits[1]), b = open_uniform(bits[2], bits[3]);
-  if (noise == RouterNoise::kGumbel) return {-std::log(-std::log(a)), -std::log(-std::log(b))};
-  const double radius = std::sqrt(-2 * std::log(a)), angle = 2 * std::numbers::pi * b;  // Box-Muller
-  return {radius * std::cos(angle), radius * std::sin(angle)};
-}
-
-}  // namespace
-
-at::Tensor noise_draws(const NoiseSource& source, RouterNoise noise, int64_t router, int64_t tokens, int64_t experts) {
-  if (noise == RouterNoise::kNone) return {};
+/// `make`: two draws of the two uniform numbers of a block of the generator.
+template <typename Make>
+at::Tensor drawn(const NoiseSource& source, uint32_t stream, int64_t router, int64_t tokens, int64_t experts,
+                 const Make& make) {
   const int64_t pairs = (experts + 1) / 2;
   MOE_CHECK(pairs <= int64_t{1} << kPairBits && router < int64_t{1} << (31 - kPairBits) && source.step >> 32 == 0 &&
                 (source.first_token + tokens) >> 32 == 0,
@@ -44,17 +36,40 @@ at::Tensor noise_draws(const NoiseSource& source, RouterNoise noise, int64_t rou
   at::parallel_for(0, tokens, 64, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       for (int64_t pair = 0; pair < pairs; ++pair) {
-        const auto [even, odd] =
-            two_draws(philox4x32({static_cast<uint32_t>(source.first_token + t), static_cast<uint32_t>(source.step),
-                                  kStreamRouterNoise, static_cast<uint32_t>(router << kPairBits | pair)},
-                                 key),
-                      noise);
+        const std::array<uint32_t, 4> bits =
+            philox4x32({static_cast<uint32_t>(source.first_token + t), static_cast<uint32_t>(source.step), stream,
+                        static_cast<uint32_t>(router << kPairBits | pair)},
+                       key);
+        const auto [even, odd] = make(open_uniform(bits[0], bits[1]), open_uniform(bits[2], bits[3]));
         draws[t * experts + 2 * pair] = even;
         if (2 * pair + 1 < experts) draws[t * experts + 2 * pair + 1] = odd;
       }
     }
   });
   return draws_TE;
+}
+
+}  // namespace
+
+at::Tensor noise_draws(const NoiseSource& source, RouterNoise noise, int64_t router, int64_t tokens, int64_t experts) {
+  using Two = std::pair<double, double>;
+  switch (noise) {
+    case RouterNoise::kNone: break;
+    case RouterNoise::kGumbel:
+      return drawn(source, kStreamRouterNoise, router, tokens, experts, [](double a, double b) {
+        return Two{-std::log(-std::log(a)), -std::log(-std::log(b))};
+      });
+    case RouterNoise::kLearned:
+      return drawn(source, kStreamRouterNoise, router, tokens, experts, [](double a, double b) {
+        const double radius = std::sqrt(-2 * std::log(a)), angle = 2 * std::numbers::pi * b;  // Box-Muller
+        return Two{radius * std::cos(angle), radius * std::sin(angle)};
+      });
+  }
+  return {};
+}
+
+at::Tensor uniform_draws(const NoiseSource& source, uint32_t stream, int64_t router, int64_t tokens, int64_t columns) {
+  return drawn(source, stream, router, tokens, columns, [](double a, double b) { return std::pair{a, b}; });
 }
 
 }  // namespace moe

@@ -22,4 +22,12 @@ struct NoiseSource {
 /// layer. At most 2^17 experts, 2^32 tokens a step and 2^32 steps.
 at::Tensor noise_draws(const NoiseSource& source, RouterNoise noise, int64_t router, int64_t tokens, int64_t experts);
 
+/// Numbers named alike, uniform on (0, 1), for another purpose (an RngStream). [tokens, columns] double on the CPU.
+at::Tensor uniform_draws(const NoiseSource& source, uint32_t stream, int64_t router, int64_t tokens, int64_t columns);
+
+/// The number of the router of a layer's attention, where an FFN's is the layer. Layers are below 2^14.
+constexpr int64_t attention_router(int64_t layer) {
+  return (int64_t{1} << 14) + layer;
+}
+
 }  // namespace moe

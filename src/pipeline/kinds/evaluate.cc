@@ -12,6 +12,7 @@ v1::EvaluateSpec filled_evaluate(const v1::EvaluateSpec& evaluate) {
   if (filled.tasks().empty()) filled.add_tasks("perplexity");
   if (!filled.has_max_tokens()) filled.set_max_tokens(0);
   if (!filled.has_append_eos()) filled.set_append_eos(true);
+  if (!filled.has_routing()) filled.set_routing("router");
   return filled;
 }
 
@@ -23,6 +24,8 @@ void check_evaluate(const v1::Stage& stage, const FieldChecks& checks) {
   checks.at_least("sequence_length", evaluate.has_sequence_length(), evaluate.sequence_length(), 2);
   checks.at_least<int64_t>("max_tokens", evaluate.has_max_tokens(), evaluate.max_tokens(), 0);
   checks.known("template", evaluate.template_(), "templates");
+  checks.at_least("top_k", evaluate.has_top_k(), evaluate.top_k(), 1);
+  checks.choice("routing", evaluate.has_routing(), evaluate.routing(), {"router", "random", "first"});
 }
 
 }  // namespace
@@ -44,6 +47,8 @@ JobKind evaluate_kind() {
               {"EvaluateSpec.max_tokens", kResult},
               {"EvaluateSpec.template", kResult},
               {"EvaluateSpec.append_eos", kResult},
+              {"EvaluateSpec.top_k", kResult},
+              {"EvaluateSpec.routing", kResult},
           },
       .fill = [](v1::Stage& stage) { *stage.mutable_evaluate() = filled_evaluate(stage.evaluate()); },
       .check = check_evaluate,

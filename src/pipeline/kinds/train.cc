@@ -16,6 +16,11 @@ const std::vector<std::string> kBalances{"auxiliary", "importance_load", "select
                                          "quantile",  "constant",        "none"};
 constexpr double kBalanceLoss = 0.01, kSelectionBiasRate = 1e-3;
 
+/// What chooses at random is even without a balance.
+const char* default_balance(const v1::TrainSpec& train) {
+  return train.routing() == "random" ? "none" : "auxiliary";
+}
+
 v1::TrainSpec filled_train(const v1::TrainSpec& train) {
   v1::TrainSpec filled = train;
   const int64_t steps = filled.steps();
@@ -33,7 +38,8 @@ v1::TrainSpec filled_train(const v1::TrainSpec& train) {
   if (!filled.has_clip_norm()) filled.set_clip_norm(1);
   if (!filled.has_balance_loss()) filled.set_balance_loss(kBalanceLoss);
   if (!filled.has_attention_balance_loss()) filled.set_attention_balance_loss(filled.balance_loss());
-  if (!filled.has_balance()) filled.set_balance("auxiliary");
+  if (!filled.has_routing()) filled.set_routing("router");
+  if (!filled.has_balance()) filled.set_balance(default_balance(filled));
   if (!filled.has_balance_scope()) filled.set_balance_scope("micro_batch");
   if (!filled.has_load_estimator()) filled.set_load_estimator("exact");
   if (!filled.has_selection_bias_rate()) filled.set_selection_bias_rate(kSelectionBiasRate);
@@ -66,7 +72,12 @@ void check_routers(const v1::TrainSpec& train, const FieldChecks& checks) {
     checks.add("frozen_router_steps",
                concat("frozen_router_steps ", train.frozen_router_steps(), " is greater than steps ", train.steps()));
   }
-  const std::string balance = train.has_balance() ? train.balance() : "auxiliary";
+  checks.choice("routing", train.has_routing(), train.routing(), {"router", "random"});
+  const std::string balance = train.has_balance() ? train.balance() : default_balance(train);
+  if (train.routing() == "random" && balance != "none")
+    checks.add("balance", concat("has no effect (", balance,
+                                 ") with routing 'random', which is even as it is; set "
+                                 "balance: none or remove it"));
   if (std::find(kBalances.begin(), kBalances.end(), balance) == kBalances.end()) return;
   const auto no_effect = [&](const char* field, const auto& value, const char* needed) {
     checks.add(field, concat("has no effect (", value, ") with balance '", balance, "'; set balance: ", needed,
@@ -202,6 +213,7 @@ JobKind train_kind() {
               {"TrainSpec.selection_bias_rate", kResult},
               {"TrainSpec.z_loss", kResult},
               {"TrainSpec.frozen_router_steps", kResult},
+              {"TrainSpec.routing", kResult},
               {"TrainSpec.validate_every", kBookkeeping},
               {"TrainSpec.validation_tokens", kMeasure},
               {"TrainSpec.checkpoint_every", kBookkeeping},

@@ -103,8 +103,16 @@ bool has_balance_loss(const v1::TrainSpec& spec) {
          spec.balance() == "constant";
 }
 
-/// What the smooth load cannot be of: a choice that sees more than logits.
-void check_balance(const v1::TrainSpec& spec, const ModelConfig& config) {
+ExpertChoice choice_of(const v1::TrainSpec& spec) {
+  return spec.has_routing() ? parse_expert_choice(spec.routing()) : ExpertChoice::kRouter;
+}
+
+/// What the smooth load cannot be of: a choice that sees more than logits; and a choice where there is none.
+void check_routers(const v1::TrainSpec& spec, const ModelConfig& config) {
+  if (!config.moe && choice_of(spec) != ExpertChoice::kRouter) {
+    throw InvalidArgument(concat("train: routing '", spec.routing(),
+                                 "' chooses experts, and this model has none: it is dense; remove it"));
+  }
   if (spec.balance() != "importance_load" || !config.moe) return;
   const MoeConfig& moe = *config.moe;
   if (!moe.has_selection_bias && !(moe.attention && moe.attention->has_selection_bias)) return;
@@ -121,7 +129,7 @@ LanguageModel::LanguageModel(const TrainRequest& request, Mesh& mesh, const Grou
       mesh_(mesh),
       model_(load_model(
           request.model, mesh, compute_type(request.gang), spec_.template_(),
-          [this](const ModelConfig& config) { check_balance(spec_, config); },
+          [this](const ModelConfig& config) { check_routers(spec_, config); },
           /*with_selection_bias=*/bias_rule(spec_).has_value())),
       parameters_(in_groups(model_.decoder.parameters(), group_of)) {
   if (const std::optional<BiasRule> rule = bias_rule(spec_); rule && model_.config().moe) {
@@ -191,7 +199,8 @@ RecipeStep LanguageModel::step(int64_t finished) {
                       .load_estimator = spec_.has_load_estimator() ? parse_load_estimator(spec_.load_estimator())
                                                                    : LoadEstimator::kExact,
                       .z_loss = spec_.z_loss(),
-                      .noise = {.seed = request_.seed, .step = finished}};
+                      .noise = {.seed = request_.seed, .step = finished},
+                      .choice = choice_of(spec_)};
   options.attention_balance_loss = options.balance_loss;
   if (has_balance_loss(spec_) && spec_.has_attention_balance_loss())
     options.attention_balance_loss = spec_.attention_balance_loss();
@@ -241,7 +250,8 @@ void LanguageModel::after_update() {
 
 std::optional<Validation> LanguageModel::validate() {
   if (!held_out_) return std::nullopt;
-  const TokenReport report = measure_loss(model_.decoder, *model_.dispatcher, *held_out_, mesh_);
+  const TokenReport report = measure_loss(model_.decoder, *model_.dispatcher, *held_out_, mesh_, {},
+                                          {choice_of(spec_), {.seed = request_.seed}});
   Validation validation{.loss = report.total().mean(), .domains = {}};
   for (const auto& [name, sum] : report.domains) validation.domains[name] = sum.mean();
   return validation;
