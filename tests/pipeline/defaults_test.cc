@@ -78,7 +78,8 @@ TEST(DefaultsTest, AttentionExperts) {
   const v1::ConvertSpec published = filled(stage).convert();
   EXPECT_EQ(published.attention().router().init(), "kaiming");
   EXPECT_EQ(published.attention().router().topk_norm(), "straight_through");
-  EXPECT_EQ(published.attention().scale().mode(), "n_over_k");
+  EXPECT_EQ(published.attention().scale().mode(), "fixed");
+  EXPECT_EQ(published.attention().scale().value(), 4);
   EXPECT_EQ(published.router().init(), "random_selection");
   EXPECT_EQ(published.router().topk_norm(), "renorm");
 }
@@ -171,51 +172,90 @@ TEST(DefaultsTest, ThePublishedPresetFillsWhatIsAbsentOnly) {
   EXPECT_EQ(filled(stage).convert().scale().mode(), "energy");
 }
 
-// N / K is for parts of an FFN that are weighted by a softmax; others are added up as they are.
-TEST(DefaultsTest, ThePublishedScaleOfWhatIsAddedUp) {
-  const std::pair<const char*, const char*> rows[] = {
-      {"weave", "straight_through"}, {"analytic", "one_plus"}, {"upcycle", "renorm"}, {"merge", "renorm"}};
-  for (const auto& [method, topk_norm] : rows) {
+/// What a paper chose, as docs/methods.md has it.
+struct PublishedRow {
+  const char* method;
+  const char* init;
+  const char* gate;
+  const char* noise;
+  const char* scaling;
+  const char* topk_norm;
+  double fixed;  ///< 0: n_over_k
+};
+
+constexpr PublishedRow kPublished[] = {
+    {"independent_random", "normal", "mlp", "learned", "calibrated", "renorm", 0},
+    {"independent_clustering", "normal", "mlp", "learned", "calibrated", "renorm", 0},
+    {"independent_gradient", "normal", "mlp", "learned", "calibrated", "renorm", 0},
+    {"sharing_inner", "normal", "mlp", "learned", "calibrated", "renorm", 0},
+    {"coactivation", "normal", "mlp", "learned", "calibrated", "renorm", 0},
+    {"sharing_inter", "normal", "mlp", "learned", "calibrated", "renorm", 4},
+    {"sequential", "kaiming", "linear", "none", "raw", "renorm", 0},
+    {"importance", "hidden_clustering", "linear", "none", "raw", "renorm", 0},
+    {"residual", "hidden_clustering", "linear", "none", "raw", "renorm", 1},
+    {"weave", "random_selection", "linear", "none", "raw", "straight_through", 1},
+    {"analytic", "random_selection", "product", "none", "raw", "one_plus", 1},
+    {"upcycle", "normal", "linear", "none", "raw", "renorm", 1},
+    {"merge", "random_selection", "linear", "none", "raw", "renorm", 1}};
+
+TEST(DefaultsTest, ThePublishedPresetOfEachMethod) {
+  for (const PublishedRow& row : kPublished) {
+    SCOPED_TRACE(row.method);
     v1::Stage stage;
     v1::ConvertSpec& convert = *stage.mutable_convert();
-    convert.mutable_ffn()->set_method(method);
+    convert.mutable_ffn()->set_method(row.method);
     convert.mutable_ffn()->set_top_k(2);
-    EXPECT_EQ(filled(stage).convert().scale().mode(), "least_squares") << method;
-    EXPECT_EQ(filled(stage).convert().router().topk_norm(), "renorm") << method;
+    const v1::ConvertSpec ours = filled(stage).convert();
+    EXPECT_EQ(ours.router().init(), "random_selection");
+    EXPECT_EQ(ours.router().gate(), "linear");
+    EXPECT_EQ(ours.router().noise(), "none");
+    EXPECT_EQ(ours.router().scaling(), "calibrated");
+    EXPECT_EQ(ours.router().topk_norm(), "renorm");
+    EXPECT_EQ(ours.scale().mode(), "least_squares");
+    EXPECT_TRUE(ours.ffn().options().empty());
+
     convert.set_preset("published");
-    EXPECT_EQ(filled(stage).convert().scale().mode(), "fixed") << method;
-    EXPECT_EQ(filled(stage).convert().scale().value(), 1) << method;
-    EXPECT_EQ(filled(stage).convert().router().topk_norm(), topk_norm) << method;
+    const v1::ConvertSpec published = filled(stage).convert();
+    EXPECT_EQ(published.router().init(), row.init);
+    EXPECT_EQ(published.router().gate(), row.gate);
+    EXPECT_EQ(published.router().noise(), row.noise);
+    EXPECT_EQ(published.router().scaling(), row.scaling);
+    EXPECT_EQ(published.router().topk_norm(), row.topk_norm);
+    EXPECT_EQ(published.scale().mode(), row.fixed == 0 ? "n_over_k" : "fixed");
+    EXPECT_EQ(published.scale().value(), row.fixed);
+
+    convert.mutable_router()->set_init("zero");
+    convert.mutable_router()->set_gate("linear");
+    convert.mutable_router()->set_topk_norm("unit");
     convert.mutable_scale()->set_mode("unbiased");
-    EXPECT_EQ(filled(stage).convert().scale().mode(), "unbiased") << "what is given stands";
-    EXPECT_FALSE(filled(stage).convert().scale().has_value()) << method;
+    const v1::ConvertSpec given = filled(stage).convert();
+    EXPECT_EQ(given.router().init(), "zero") << "what is given stands";
+    EXPECT_EQ(given.router().gate(), "linear");
+    EXPECT_EQ(given.router().topk_norm(), "unit");
+    EXPECT_EQ(given.scale().mode(), "unbiased");
+    EXPECT_FALSE(given.scale().has_value());
   }
 }
 
-// LLaMA-MoE v1 trains a router of its own; version 2's methods and our defaults have the linear one.
-TEST(DefaultsTest, ThePublishedRouterOfLlamaMoeV1) {
-  for (const char* method : {"independent_random", "independent_clustering", "independent_gradient", "sharing_inner",
-                             "sharing_inter", "coactivation"}) {
-    v1::Stage stage;
-    v1::ConvertSpec& convert = *stage.mutable_convert();
-    convert.mutable_ffn()->set_method(method);
-    convert.mutable_ffn()->set_top_k(2);
-    EXPECT_EQ(filled(stage).convert().router().gate(), "linear") << method;
-    EXPECT_EQ(filled(stage).convert().router().noise(), "none") << method;
-    convert.set_preset("published");
-    const v1::ConvertSpec published = filled(stage).convert();
-    EXPECT_EQ(published.router().gate(), "mlp") << method;
-    EXPECT_EQ(published.router().noise(), "learned") << method;
-    EXPECT_EQ(published.router().init(), "normal") << method;
-    EXPECT_EQ(published.scale().mode(), "n_over_k") << method;
-    convert.mutable_router()->set_gate("linear");
-    EXPECT_EQ(filled(stage).convert().router().gate(), "linear") << "what is given stands";
-  }
+TEST(DefaultsTest, ThePublishedPresetOfOptions) {
   v1::Stage stage;
-  stage.mutable_convert()->mutable_ffn()->set_method("residual");
-  stage.mutable_convert()->set_preset("published");
-  EXPECT_EQ(filled(stage).convert().router().gate(), "linear");
-  EXPECT_EQ(filled(stage).convert().router().init(), "random_selection");
+  v1::ConvertSpec& convert = *stage.mutable_convert();
+  convert.set_preset("published");
+  v1::FfnExpertsSpec& ffn = *convert.mutable_ffn();
+  ffn.set_method("weave");
+  ffn.set_top_k(2);
+  EXPECT_EQ(filled(stage).convert().ffn().options().at("shared"), "adaptive");
+  ffn.set_shared_experts(1);
+  EXPECT_EQ(filled(stage).convert().ffn().options().at("shared"), "fixed") << "one width of all layers is asked for";
+  ffn.set_shared_experts(0);
+  (*ffn.mutable_options())["shared"] = "fixed";
+  EXPECT_EQ(filled(stage).convert().ffn().options().at("shared"), "fixed");
+
+  ffn.set_method("upcycle");
+  ffn.clear_options();
+  EXPECT_EQ(filled(stage).convert().router().topk_norm(), "renorm");
+  (*ffn.mutable_options())["variant"] = "granular";
+  EXPECT_EQ(filled(stage).convert().router().topk_norm(), "raw") << "softmax before the choice";
 }
 
 // What depends on the model stays absent, and so do sections whose absence means something; every other optional scalar

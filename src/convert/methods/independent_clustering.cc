@@ -20,6 +20,7 @@ LayerPlan plan_clustering(const LayerInputs& inputs, Communicator& world) {
                        .seed = inputs.seed,
                        .stream = kStreamNeuronClusters,
                        .substream = static_cast<uint32_t>(inputs.layer),
+                       .restarts = inputs.options.whole("restarts"),
                        .distance = is_cosine ? KMeansDistance::kCosine : KMeansDistance::kSquared,
                        .leaves_self_out = !is_cosine},
                       world);
@@ -51,7 +52,14 @@ ConversionMethod independent_clustering() {
                       {.name = "metric",
                        .help = "squared distances of the rows' directions less their mean, or cosines of the rows",
                        .fallback = "l2",
-                       .choices = {"l2", "cos"}}},
+                       .choices = {"l2", "cos"}},
+                      {.name = "restarts",
+                       .help = "first centres that are tried",
+                       .fallback = "3",
+                       .published = "10",
+                       .least = 1,
+                       .most = 1000,
+                       .is_whole = true}},
           .size_problem = clustering_problem};
 }
 

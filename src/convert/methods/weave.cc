@@ -23,6 +23,7 @@ const std::vector<MethodOption>& weave_options() {
       {.name = "shared",
        .help = "width of the shared part: ffn.shared_experts, or of each layer its own, by how much neurons vary",
        .fallback = "fixed",
+       .published = "adaptive",
        .choices = {"fixed", "adaptive"}},
       {.name = "tau",
        .help = "of shared adaptive: variation above which a neuron counts as varying",

@@ -10,6 +10,7 @@
 #include "pipeline/kinds/convert_attention.h"
 #include "pipeline/kinds/convert_merge.h"
 #include "pipeline/kinds/convert_own_router.h"
+#include "pipeline/kinds/convert_presets.h"
 #include "pipeline/kinds/convert_reconstruction.h"
 #include "pipeline/kinds/kinds.h"
 
@@ -22,50 +23,6 @@ bool converts_ffn(const v1::ConvertSpec& convert) {
   return convert.has_ffn() || !convert.has_attention();
 }
 
-/// Methods of LLaMA-MoE v1, which trains a router of two layers with noise from normal rows (llama-moe-v1 2.1, 2.2).
-bool is_of_llama_moe_v1(const std::string& method) {
-  const std::vector<std::string> methods{"independent_random", "independent_clustering", "independent_gradient",
-                                         "sharing_inner",      "sharing_inter",          "coactivation"};
-  return std::find(methods.begin(), methods.end(), method) != methods.end();
-}
-
-/// Weights of the chosen experts where a paper has its own: the plain sum (ExpertWeaver), and 1 + gain p (CMoE).
-std::string published_weights(const std::string& method) {
-  if (method == "weave") return "straight_through";
-  return method == "analytic" ? "one_plus" : "";
-}
-
-/// Whose papers add up what experts give as it is, or experts that are whole FFNs: N / K is for parts of an FFN.
-bool is_published_unscaled(const std::string& method) {
-  return method == "weave" || method == "analytic" || method == "upcycle" || method == "merge";
-}
-
-void fill_router(v1::RouterSpec& router, bool is_published, const std::string& method, int top_k) {
-  const bool is_v1 = is_published && is_of_llama_moe_v1(method);
-  if (!router.has_init()) router.set_init(is_v1 ? "normal" : "random_selection");
-  if (!router.has_gate()) router.set_gate(is_v1 ? "mlp" : "linear");
-  if (!router.has_noise()) router.set_noise(is_v1 ? "learned" : "none");
-  // The papers use the router rows as they are and the scale N / K (llama-moe-v1 1.11, llama-moe-v2 1.3). Raw rows
-  // would saturate tanh.
-  if (!router.has_scaling()) router.set_scaling(is_published && router.gate() != "mlp" ? "raw" : "calibrated");
-  if (const std::string weights = published_weights(method);
-      is_published && !weights.empty() && !router.has_topk_norm())
-    router.set_topk_norm(weights);
-  // Renormalised over one expert, the weight is constantly 1 and the router would learn nothing.
-  if (!router.has_topk_norm()) router.set_topk_norm(top_k == 1 ? "straight_through" : "renorm");
-  if (!router.has_score()) router.set_score("softmax");
-}
-
-void fill_scale(v1::ScaleSpec& scale, bool is_published, const std::string& method) {
-  if (!scale.has_mode() && !scale.has_value() && scale.values().empty() && is_published &&
-      is_published_unscaled(method)) {
-    scale.set_mode("fixed");
-    scale.set_value(1);
-  }
-  if (!scale.has_mode()) scale.set_mode(is_published ? "n_over_k" : "least_squares");
-  if (!scale.has_alignment()) scale.set_alignment("none");
-}
-
 v1::ConvertSpec filled_convert(const v1::ConvertSpec& convert) {
   v1::ConvertSpec filled = convert;
   const bool is_published = convert.preset() == "published";
@@ -75,14 +32,15 @@ v1::ConvertSpec filled_convert(const v1::ConvertSpec& convert) {
     v1::FfnExpertsSpec& ffn = *filled.mutable_ffn();
     if (!ffn.has_shared_experts()) ffn.set_shared_experts(0);
     ffn.set_experts(expert_count(ffn));
-    fill_router(*filled.mutable_router(), is_published, ffn.method(), ffn.top_k());
-    fill_scale(*filled.mutable_scale(), is_published, ffn.method());
+    fill_ffn_options(ffn, is_published);
+    fill_ffn_router(*filled.mutable_router(), ffn, is_published);
+    fill_ffn_scale(*filled.mutable_scale(), ffn, is_published);
   }
   if (convert.has_attention()) {
     v1::AttentionExpertsSpec& attention = *filled.mutable_attention();
-    fill_attention_experts(attention, is_published);
-    fill_router(*attention.mutable_router(), is_published, "", attention.top_k());
-    fill_scale(*attention.mutable_scale(), is_published, "");
+    fill_attention_experts(attention);
+    fill_attention_router(*attention.mutable_router(), attention.top_k(), is_published);
+    fill_attention_scale(*attention.mutable_scale(), is_published);
   }
   if (convert.has_reconstruction()) fill_reconstruction(*filled.mutable_reconstruction());
   v1::CalibrationSpec& calibration = *filled.mutable_calibration();

@@ -28,12 +28,10 @@ void check_ffn_only(const v1::AttentionExpertsSpec& attention, const FieldChecks
 
 }  // namespace
 
-void fill_attention_experts(v1::AttentionExpertsSpec& attention, bool is_published) {
+void fill_attention_experts(v1::AttentionExpertsSpec& attention) {
   if (!attention.has_grouping()) attention.set_grouping("contiguous");
   if (!attention.has_kv_mode()) attention.set_kv_mode("routed");
   if (!attention.has_always_on()) attention.set_always_on(0);
-  // LLaMA-MoE v2 clusters the routers of feed-forward layers alone (llama-moe-v2 2.1).
-  if (is_published && !attention.router().has_init()) attention.mutable_router()->set_init("kaiming");
 }
 
 void check_attention_experts(const v1::AttentionExpertsSpec& attention, const FieldChecks& checks) {

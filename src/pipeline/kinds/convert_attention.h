@@ -8,7 +8,7 @@
 /// convert.attention, its router and scale aside, which are those of every part: the row of convert asks these.
 namespace moe {
 
-void fill_attention_experts(v1::AttentionExpertsSpec& attention, bool is_published);
+void fill_attention_experts(v1::AttentionExpertsSpec& attention);
 
 /// `checks` are at the section.
 void check_attention_experts(const v1::AttentionExpertsSpec& attention, const FieldChecks& checks);
