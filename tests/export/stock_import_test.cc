@@ -201,6 +201,9 @@ TEST(LlamaMoeImportTest, WhatOfVersion1WeCannotHold) {
               HasSubstr("one width for each of 4 experts of layer 1"));
   EXPECT_THAT(with({{"score_scale_factor", {1.0, 2.0, 3.0}}}), HasSubstr("`score_scale_factor`"));
   EXPECT_THAT(with({{"num_selects", 17}}), HasSubstr("`num_selects` 17 is more than `num_experts` 16"));
+  EXPECT_THAT(problem_of_config("llama_moe_residual", nlohmann::json::object()),
+              AllOf(HasSubstr("`model_type` is \"llama_moe_residual\""), HasSubstr("mlp.residual_block"),
+                    HasSubstr("sharing_inter")));
 }
 
 TEST(LlamaMoeImportTest, WhatOfVersion2WeCannotHold) {
@@ -211,7 +214,19 @@ TEST(LlamaMoeImportTest, WhatOfVersion2WeCannotHold) {
   EXPECT_EQ(with(nlohmann::json::object()), "");
   EXPECT_EQ(with({{"sliding_window", 64}}), "") << "no sequence of the model is longer";
   EXPECT_THAT(with({{"sliding_window", 63}}), HasSubstr("`sliding_window` is 63"));
-  EXPECT_THAT(with({{"use_attn_moe", true}}), HasSubstr("attention experts are not supported"));
+  const nlohmann::json attention{{"use_attn_moe", true}, {"top_k_attn", 1}, {"scale_factor_attn", 2.0}};
+  const auto with_attention = [&](nlohmann::json keys) {
+    keys.update(attention);
+    return with(keys);
+  };
+  EXPECT_EQ(with_attention({{"attn_experts", 4}}), "");
+  EXPECT_THAT(with_attention({{"attn_experts", 3}}),
+              HasSubstr("`attn_experts` is 3; expected a multiple of num_key_value_heads 2 that divides "
+                        "num_attention_heads 4"));
+  EXPECT_THAT(with({{"use_attn_moe", true}, {"scale_factor_attn", 2.0}}), HasSubstr("`top_k_attn` is missing"));
+  EXPECT_THAT(with({{"use_attn_moe", true}, {"top_k_attn", 1}}), HasSubstr("`scale_factor_attn` is missing"));
+  EXPECT_THAT(with({{"use_attn_moe", true}, {"top_k_attn", 3}, {"scale_factor_attn", 2.0}}),
+              HasSubstr("`top_k_attn` is 3; expected at most the 2 experts of attention"));
   EXPECT_THAT(with({{"add_rescale_bias", true}}), HasSubstr("`add_rescale_bias` is true"));
   EXPECT_THAT(with({{"moe_type", "megablocks"}}), HasSubstr("`moe_type` is \"megablocks\""));
   EXPECT_THAT(with({{"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}}}}), HasSubstr("rope_theta alone"));

@@ -38,10 +38,11 @@ def norm(x, weight):
     return weight * x / np.sqrt((x * x).mean(-1, keepdims=True) + EPS)
 
 
-def turn(x):
+def turn(x, positions=None):
     """RoPE of [T, heads, d] in the half-split form; angles in float32, as models compute them."""
     frequencies = 1 / np.float32(THETA) ** (np.arange(0, HEAD, 2, dtype=np.float32) / np.float32(HEAD))
-    angles = np.arange(len(x), dtype=np.float32)[:, None] * frequencies[None].astype(np.float32)
+    at = np.arange(len(x)) if positions is None else np.asarray(positions)
+    angles = at.astype(np.float32)[:, None] * frequencies[None].astype(np.float32)
     cos, sin = (np.tile(f(angles), 2)[:, None].astype(np.float64) for f in (np.cos, np.sin))
     half = HEAD // 2
     return x * cos + np.concatenate([-x[..., half:], x[..., :half]], -1) * sin
@@ -56,6 +57,26 @@ def attention(x, w):
         of = head // (HEADS // KV_HEADS)
         out.append(softmax(q[:, head] @ k[:, of].T / np.sqrt(HEAD) + mask) @ v[:, of])
     return np.concatenate(out, -1) @ w["o_proj.weight"].T
+
+
+def attention_experts(x, w, config):
+    """An expert has its own q, k, v and o, and sees of the tokens before one those alone that chose it, at their own positions."""
+    p = softmax(x @ w["gate.weight"].T)
+    ids = chosen(p, config["top_k_attn"])
+    weights = np.zeros_like(p)
+    np.put_along_axis(weights, ids, np.take_along_axis(p, ids, -1), -1)
+    weights = weights / weights.sum(-1, keepdims=True)
+    y = np.zeros_like(x)
+    for expert in range(p.shape[1]):
+        rows = [t for t in range(len(x)) if expert in ids[t]]
+        if not rows:
+            continue
+        q, k, v = (x[rows] @ w[f"{name}_proj.{expert}.weight"].T for name in "qkv")
+        q, k = turn(q.reshape(len(rows), -1, HEAD), rows), turn(k[:, None], rows)
+        mask = np.triu(np.full((len(rows), len(rows)), -np.inf), 1)
+        heads = [softmax(q[:, head] @ k[:, 0].T / np.sqrt(HEAD) + mask) @ v for head in range(q.shape[1])]
+        y[rows] += config["scale_factor_attn"] * weights[rows, expert][:, None] * (np.concatenate(heads, -1) @ w[f"o_proj.{expert}.weight"].T)
+    return y
 
 
 def glu(x, gate, up, down):
@@ -115,7 +136,8 @@ def logits_of(tensors, ids, config, ffn):
         own = f"model.layers.{layer}."
         of = {name.removeprefix(own): value for name, value in w.items() if name.startswith(own)}
         attend = {name.removeprefix("self_attn."): value for name, value in of.items()}
-        x = x + attention(norm(x, of["input_layernorm.weight"]), attend)
+        read = norm(x, of["input_layernorm.weight"])
+        x = x + (attention_experts(read, attend, config) if "gate.weight" in attend else attention(read, attend))
         x = x + ffn(norm(x, of["post_attention_layernorm.weight"]), of, config, layer)
     return norm(x, w["model.norm.weight"]) @ w["lm_head.weight"].T
 
@@ -147,9 +169,23 @@ class Writer:
         ids = self.rng.integers(0, VOCAB, TOKENS)
         save_file({"ids": ids.astype(np.int64), "logits": logits_of(tensors, ids, config, ffn)}, str(path / "oracle.safetensors"))
 
+    def experts_of_attention(self, tensors, experts):
+        """In the place of the dense ones, for all layers."""
+        for layer in range(LAYERS):
+            own = f"model.layers.{layer}.self_attn."
+            for name in "qkvo":
+                del tensors[f"{own}{name}_proj.weight"]
+            tensors[own + "gate.weight"] = self.matrix(experts, HIDDEN)
+            for expert in range(experts):
+                for name, rows in (("q", HIDDEN // experts), ("k", HEAD), ("v", HEAD)):
+                    tensors[f"{own}{name}_proj.{expert}.weight"] = self.matrix(rows, HIDDEN)
+                tensors[f"{own}o_proj.{expert}.weight"] = self.matrix(HIDDEN, HIDDEN // experts)
+
     def v2(self, name, **keys):
         config = dict(V2, **keys)
         tensors, experts, width = self.decoder(), config["num_local_experts"], config["intermediate_size"]
+        if config["use_attn_moe"]:
+            self.experts_of_attention(tensors, config.get("attn_experts") or KV_HEADS)
         residual, ends = config.get("intermediate_size_residual") or 0, config["num_moe_contract_layers"]
         for layer in range(LAYERS):
             own = f"model.layers.{layer}."
@@ -193,7 +229,10 @@ def main():
     writer.v2("v2_not_rescaled", act_rescale=False, num_moe_contract_layers=1)
     writer.v2("v2_window_that_nothing_reaches", sliding_window=4096)
     writer.v2("refused_v2_window", sliding_window=16)
-    writer.v2("refused_v2_attention", use_attn_moe=True)
+    writer.v2("v2_attention", use_attn_moe=True, attn_experts=None, top_k_attn=1, scale_factor_attn=1.5)
+    writer.v2("v2_attention_in_halves", use_attn_moe=True, attn_experts=4, top_k_attn=3, scale_factor_attn=4.0, num_local_experts=3,
+              intermediate_size_residual=12, scale_factor=3.0, num_moe_contract_layers=1)
+    writer.v2("refused_v2_attention", use_attn_moe=True, attn_experts=1)
     writer.v1("v1_linear")
     writer.v1("v1_scale_by_layer", score_scale_factor=[2.0, 4.0, 1.5], num_selects=3)
     writer.v1("v1_weights_of_one", multiply_gate_scores=False)

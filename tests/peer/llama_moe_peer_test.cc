@@ -98,7 +98,7 @@ TEST_F(LlamaMoePeerTest, DirectoriesGiveTheLogitsOfTheirOwnForward) {
     fs::remove_all(native);
     ++compared;
   }
-  EXPECT_EQ(compared, 15);
+  EXPECT_EQ(compared, 17);
 }
 
 TEST_F(LlamaMoePeerTest, WhatTheConfigSaysBecomesOurs) {
@@ -113,6 +113,19 @@ TEST_F(LlamaMoePeerTest, WhatTheConfigSaysBecomesOurs) {
     EXPECT_FALSE(contract.source.contains(key)) << key;
   EXPECT_THAT(ModelDirectory(folder_ / "v2_scale_by_layer").config().moe->output_scale, ElementsAre(4, 0.5, 3.3));
   EXPECT_EQ(ModelDirectory(folder_ / "v2_residual_top1").config().moe->topk_norm, "straight_through");
+  const ModelConfig halves = ModelDirectory(folder_ / "v2_attention_in_halves").config();
+  const AttentionExperts& attention = *halves.moe->attention;
+  EXPECT_EQ(attention.num_experts, 4);
+  EXPECT_EQ(attention.top_k, 3);
+  EXPECT_EQ(attention.query_heads, 1);
+  EXPECT_EQ(attention.kv_heads, 1);
+  EXPECT_THAT(attention.layers, ElementsAre(1, 1, 1));
+  EXPECT_THAT(attention.output_scale, ElementsAre(4, 4, 4));
+  EXPECT_EQ(attention.topk_norm, "renorm");
+  const ModelConfig whole = ModelDirectory(folder_ / "v2_attention").config();
+  EXPECT_EQ(whole.moe->attention->num_experts, 2) << "one a key-value head, where the key is null";
+  EXPECT_EQ(whole.moe->attention->topk_norm, "straight_through");
+  EXPECT_FALSE(ModelDirectory(folder_ / "v2_vanilla").config().moe->attention) << "the keys alone are no experts";
   const ModelConfig sizes = ModelDirectory(folder_ / "v1_sizes").config();
   EXPECT_EQ(sizes.moe->expert_widths_json().dump(), "[12,[20,4,8,16],[1,2,3,42]]");
   EXPECT_EQ(sizes.intermediate_size, 48);
@@ -143,7 +156,8 @@ TEST_F(LlamaMoePeerTest, ExportsGiveTheSameLogits) {
 TEST_F(LlamaMoePeerTest, WhatOurRouterIsNotIsRefused) {
   EXPECT_THAT(cases(true), ElementsAre("refused_v2_attention", "refused_v2_window"));
   using ::testing::HasSubstr;
-  EXPECT_THAT(refusal("refused_v2_attention"), HasSubstr("`use_attn_moe` is true"));
+  EXPECT_THAT(refusal("refused_v2_attention"),
+              HasSubstr("`attn_experts` is 1; expected a multiple of num_key_value_heads 2"));
   EXPECT_THAT(refusal("refused_v2_window"), HasSubstr("`sliding_window` is 16; expected null, or at least"));
 }
 

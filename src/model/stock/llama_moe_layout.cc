@@ -61,6 +61,11 @@ void read_sizes(const JsonFields& fields, const ModelConfig& config, MoeConfig& 
 
 void read_llama_moe_config(const json& source, const std::string& where, ModelConfig& config) {
   const JsonFields fields(source, where);
+  if (fields.text("model_type") == kLlamaMoeResidual) {
+    fields.fail("model_type",
+                "\"llama_moe\": shared experts beside the others (mlp.residual_block and mlp.moe_layer, Sharing-Inter) "
+                "are not read; ffn.method sharing_inter makes such a model of the dense one");
+  }
   refuse_other_routers(fields);
   read_dense_base(source, where, "llama",
                   {"num_experts", "num_selects", "size_experts", "gate_type", "gate_network", "gate_use_softmax",

@@ -11,4 +11,7 @@ namespace moe {
 /// Source   Zhu et al. 2024, arXiv:2406.16554; `LlamaMoEForCausalLM` of pjlab-sys4nlp/llama-moe.
 StockLayout llama_moe_layout();
 
+/// The `model_type` of those with shared experts, which that layout refuses.
+inline constexpr char kLlamaMoeResidual[] = "llama_moe_residual";
+
 }  // namespace moe

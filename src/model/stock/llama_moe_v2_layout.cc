@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/error.h"
+#include "model/config_fields.h"
 #include "model/stock/stock_decoder.h"
 
 namespace moe {
@@ -27,8 +28,6 @@ const std::vector<std::string>& v2_keys() {
 }
 
 void refuse_what_we_lack(const JsonFields& fields) {
-  if (fields.boolean_or("use_attn_moe", false))
-    fields.fail("use_attn_moe", "false: attention experts are not supported");
   if (fields.boolean_or("add_rescale_bias", false))
     fields.fail("add_rescale_bias", "false: biases of the experts' outputs are not supported");
   if (fields.text_or("moe_type", "modulelist") != "modulelist")
@@ -47,6 +46,27 @@ void refuse_what_we_lack(const JsonFields& fields) {
 int64_t dense_width(const JsonFields& fields) {
   return fields.integer_or("num_local_experts", 8) * fields.integer_or("intermediate_size", 14336) +
          fields.integer_or("intermediate_size_residual", 0, 0);
+}
+
+/// Query heads that share a key-value head, or a part of them, are an expert with a key-value head of its own. In every
+/// layer, those without a mixture included.
+AttentionExperts read_attention(const JsonFields& fields, const ModelConfig& config) {
+  AttentionExperts attention;
+  attention.num_experts = fields.integer_or("attn_experts", config.num_kv_heads);
+  check_num_experts(fields, "attn_experts", attention.num_experts, config.num_layers);
+  if (attention.num_experts % config.num_kv_heads != 0 || config.num_heads % attention.num_experts != 0) {
+    fields.fail("attn_experts", concat("a multiple of num_key_value_heads ", config.num_kv_heads,
+                                       " that divides num_attention_heads ", config.num_heads));
+  }
+  attention.top_k = fields.integer("top_k_attn");
+  if (attention.top_k > attention.num_experts)
+    fields.fail("top_k_attn", concat("at most the ", attention.num_experts, " experts of attention"));
+  attention.query_heads = config.num_heads / attention.num_experts;
+  attention.kv_heads = 1;
+  attention.layers.assign(config.num_layers, 1);
+  attention.output_scale.assign(config.num_layers, fields.number("scale_factor_attn"));
+  attention.topk_norm = attention.top_k == 1 ? "straight_through" : "renorm";
+  return attention;
 }
 
 void read_llama_moe_v2_config(const json& source, const std::string& where, ModelConfig& config) {
@@ -74,6 +94,7 @@ void read_llama_moe_v2_config(const json& source, const std::string& where, Mode
     moe.expert_widths[layer] = width;
     moe.shared_widths[layer] = fields.integer_or("intermediate_size_residual", 0, 0);
   }
+  if (fields.boolean_or("use_attn_moe", false)) moe.attention = read_attention(fields, config);
   if (!fields.boolean_or("act_rescale", true)) return;
   const double even = static_cast<double>(moe.num_experts) / static_cast<double>(moe.top_k);
   moe.output_scale = read_stock_scales(fields, "scale_factor", even, config.num_layers);

@@ -27,6 +27,25 @@ json rope_scaling(const RopeConfig& rope) {
   return scaling;
 }
 
+/// In the names of LLaMA-MoE v2, the one program beside ours that has such attention; `prefix` is "model.layers.L.".
+void add_attention_experts(const ModelConfig& config, const std::string& prefix, std::vector<PiecedTensor>& tensors) {
+  const AttentionExperts& attention = *config.moe->attention;
+  const std::string stock = prefix + "self_attn.", native = stock + "experts.";
+  const int64_t q_rows = attention.query_heads * config.head_dim, kv_rows = attention.kv_heads * config.head_dim;
+  tensors.push_back({stock + "gate.weight", {attention.num_experts, config.hidden_size}, {{stock + "router.weight"}}});
+  for (int64_t expert = 0; expert < attention.num_experts; ++expert) {
+    const auto add = [&](const char* name, int64_t rows, int64_t columns) {
+      tensors.push_back({concat(stock, name, ".", expert, ".weight"),
+                         {rows, columns},
+                         {{concat(native, expert, ".", name, ".weight")}}});
+    };
+    add("q_proj", q_rows, config.hidden_size);
+    add("k_proj", kv_rows, config.hidden_size);
+    add("v_proj", kv_rows, config.hidden_size);
+    add("o_proj", config.hidden_size, q_rows);
+  }
+}
+
 }  // namespace
 
 std::vector<PiecedTensor> stock_decoder_tensors(const ModelConfig& config, const StockForm& form, StockBiases biases,
@@ -47,10 +66,14 @@ std::vector<PiecedTensor> stock_decoder_tensors(const ModelConfig& config, const
       if (has_bias) tensors.back().pieces.push_back({full + ".bias"});
     };
     add_same(prefix + "input_layernorm.weight", {config.hidden_size});
-    add_linear("q_proj", q_rows, config.hidden_size, biases.qkv, config.qkv_bias);
-    add_linear("k_proj", kv_rows, config.hidden_size, biases.qkv, config.qkv_bias);
-    add_linear("v_proj", kv_rows, config.hidden_size, biases.qkv, config.qkv_bias);
-    add_linear("o_proj", config.hidden_size, q_rows, biases.o, config.o_bias);
+    if (config.has_attention_experts(layer)) {
+      add_attention_experts(config, prefix, tensors);
+    } else {
+      add_linear("q_proj", q_rows, config.hidden_size, biases.qkv, config.qkv_bias);
+      add_linear("k_proj", kv_rows, config.hidden_size, biases.qkv, config.qkv_bias);
+      add_linear("v_proj", kv_rows, config.hidden_size, biases.qkv, config.qkv_bias);
+      add_linear("o_proj", config.hidden_size, q_rows, biases.o, config.o_bias);
+    }
     add_same(prefix + "post_attention_layernorm.weight", {config.hidden_size});
     add_mixture(layer, prefix, tensors);
   }

@@ -12,6 +12,7 @@
 namespace moe {
 namespace {
 
+constexpr char kLlamaMoe[] = "llama_moe";
 constexpr char kLlamaMoeV2[] = "llama_moe_v2";
 
 }  // namespace
@@ -25,7 +26,7 @@ const Registry<StockLayout>& stock_layouts() {
                                                  {"qwen2_moe", qwen2_moe_layout()},
                                                  {"glm4_moe", glm4_moe_layout("glm4_moe")},
                                                  {"solar_open", glm4_moe_layout("solar_open")},
-                                                 {"llama_moe", llama_moe_layout()},
+                                                 {kLlamaMoe, llama_moe_layout()},
                                                  {kLlamaMoeV2, llama_moe_v2_layout()},
                                              });
   return layouts;
@@ -34,6 +35,7 @@ const Registry<StockLayout>& stock_layouts() {
 std::string stock_layout_of(const nlohmann::json& source) {
   const auto type = source.at("model_type").get<std::string>();
   if (type == "mixtral" && is_llama_moe_v2(source)) return kLlamaMoeV2;
+  if (type == kLlamaMoeResidual) return kLlamaMoe;  // which refuses it with the reason
   return stock_layouts().contains(type) ? type : "";
 }
 
