@@ -2,15 +2,17 @@
 
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "common/error.h"
 #include "convert/request_check.h"
 #include "export/export_plan.h"
+#include "pipeline/inputs.h"
 #include "pipeline/spec.h"
+#include "runtime/model_settings.h"
 #include "runtime/opened_model.h"
 
 namespace moe {
@@ -30,7 +32,11 @@ class Checker {
     for (const v1::Stage& stage : spec_.stages()) {
       if (stage.has_convert()) check_conversion(stage);
       if (stage.has_export_()) check_export(stage);
-      outputs_.insert(stage_name(stage) + ".model");
+      if (stage.has_train()) check_rows(stage, stage.train().sequence_length());
+      if (stage.has_evaluate()) check_rows(stage, stage.evaluate().sequence_length());
+      if (stage.has_analyze()) check_rows(stage, stage.analyze().sequence_length());
+      const std::vector<std::string> read = model_references(stage);
+      outputs_[stage_name(stage) + ".model"] = read.empty() ? "" : read.front();
     }
     return std::move(problems_);
   }
@@ -59,6 +65,21 @@ class Checker {
     }
   }
 
+  /// A model allows rows as long as the one does that it was made of.
+  void check_rows(const v1::Stage& stage, int64_t length) {
+    for (std::string reference : model_references(stage)) {
+      while (outputs_.contains(reference)) reference = outputs_.at(reference);
+      const OpenedModel* const opened = model(reference);
+      if (opened == nullptr) continue;
+      try {
+        sequence_length_for(opened->directory.config(), length);
+      } catch (const InvalidArgument& error) {
+        add(stage, "sequence_length", concat(error.what(), " (", opened->directory.path().string(), ")"));
+        return;  // one of them is enough
+      }
+    }
+  }
+
   void add(const v1::Stage& stage, const std::string& field, const std::string& message) {
     const std::string kind = stage_kind(stage);
     std::string path = spec_.kind() == "Job" ? kind : concat("stages.", stage_name(stage), ".", kind);
@@ -84,7 +105,7 @@ class Checker {
   const v1::PipelineSpec& spec_;
   const SourceMap& sources_;
   Problems problems_;
-  std::set<std::string> outputs_;                             ///< "<stage>.model" of the stages before
+  std::map<std::string, std::string> outputs_;                ///< "<stage>.model" of those before -> what it is made of
   std::map<std::string, std::optional<OpenedModel>> models_;  ///< by path
 };
 

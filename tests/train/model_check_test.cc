@@ -120,6 +120,21 @@ TEST_F(ModelCheckTest, AnExportToAFormatThatDoesNotHoldTheModel) {
                                 HasSubstr("it is a dense model"))));
 }
 
+// What a model is made of allows the same rows.
+TEST_F(ModelCheckTest, RowsThatAreLongerThanTheFirstModelAllows) {
+  EXPECT_THAT(problems(std::string("  - {name: c, convert: {input: dense, ffn: {method: sequential, experts: 4, "
+                                   "top_k: 2}, ") +
+                       kNoText + R"(}}
+  - {name: t, train: {input: c.model, steps: 1, sequence_length: 64, data: [{path: a.jsonl}]}}
+  - {name: u, train: {input: t.model, steps: 1, sequence_length: 65, data: [{path: a.jsonl}]}}
+  - {name: e, evaluate: {input: u.model, baseline: dense, sequence_length: 100, data: [{path: a.jsonl}]}}
+)"),
+              ElementsAre(AllOf(HasSubstr("a.yaml:10: stages.u.train.sequence_length: sequence_length 65 is more than "
+                                          "the model's max_position_embeddings 64"),
+                                HasSubstr("/llama)")),
+                          HasSubstr("a.yaml:11: stages.e.evaluate.sequence_length: sequence_length 100 is more")));
+}
+
 // What an earlier stage makes is not there; what cannot be opened is told by whoever reads it.
 TEST_F(ModelCheckTest, WhatIsNotThereIsNotChecked) {
   const std::string bad = std::string("ffn: {method: independent_random, experts: 5, top_k: 2}, ") + kNoText;

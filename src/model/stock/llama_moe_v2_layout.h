@@ -7,8 +7,9 @@
 namespace moe {
 
 /// A LLaMA-MoE v2 as its authors publish it: the names and the `model_type` of mixtral, and besides a scale of the
-/// routed sum, an expert that sees every token at weight 1 (`mlp_residual`), and dense layers at both ends
-/// (`num_moe_contract_layers`). Read only: what it holds, granitemoeshared and qwen2_moe hold for stock clients.
+/// routed sum, an expert that sees every token at weight 1 (`mlp_residual`), dense layers at both ends
+/// (`num_moe_contract_layers`), and attention of experts (`use_attn_moe`). Read only: what it holds but for attention
+/// experts, granitemoeshared and qwen2_moe hold for stock clients.
 ///
 /// Source   Qu et al. 2024, arXiv:2411.15708; `MixtralForCausalLM` of OpenSparseLLMs/LLaMA-MoE-v2.
 StockLayout llama_moe_v2_layout();
