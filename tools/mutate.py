@@ -42,7 +42,7 @@ MUTATIONS = [
     # Targets, tokens and losses.
     Mutation("targets-are-tokens", "src/train/train_step.cc", "loader.target_tokens(first_row,", "loader.tokens(first_row,", "moe_train_tests",
              "TrainStepTest.OfChats*", "the loss is a mean over targets"),
-    Mutation("balance-over-targets", "src/train/train_step.cc", "loader.tokens(first, rows)", "loader.target_tokens(first, rows)", "moe_train_tests",
+    Mutation("balance-over-targets", "src/train/train_step.cc", "tokens = loader.tokens(first, rows),", "tokens = loader.target_tokens(first, rows),", "moe_train_tests",
              "TrainStepTest.OfChats*", "the balance loss is a mean over tokens"),
     # Routers.
     Mutation("straight-through-divides", "src/model/moe/router.cc", "return log_p - log_p.detach() + 1;",
@@ -53,12 +53,20 @@ MUTATIONS = [
     Mutation("gumbel-in-weights", "src/model/moe/router.cc", "const at::Tensor scores = scores_of(logits, options.score);",
              "if (draws_TE.defined() && options.noise == RouterNoise::kGumbel) logits = logits + draws_TE.to(type);\n"
              "  const at::Tensor scores = scores_of(logits, options.score);", "moe_model_tests", "RouterNoiseTest.Gumbel*", "Gumbel noise is of the choice alone"),
-    Mutation("noise-by-rank", "src/train/train_step.cc", "noise.first_token = tokens_before + loader.tokens(first, share.first);", "noise.first_token = 0;",
+    Mutation("noise-by-rank", "src/train/train_step.cc", "noise.first_token = tokens_before + before;", "noise.first_token = 0;",
              "moe_train_tests", "Routers/NoisyTrainingTest.IsTheSame*", "noise is that of the token wherever it lies"),
     Mutation("held-out-tokens-by-rank", "src/eval/perplexity.cc", "before + part.loader->tokens(first, share.first);", "before;", "moe_eval_tests",
              "ForcedRoutingTest.Random*", "random experts are those of the token wherever it lies"),
     Mutation("routers-draw-alike", "src/model/moe/expert_choice.cc", "kStreamRandomRouting, router, tokens,", "kStreamRandomRouting, 0, tokens,", "moe_model_tests",
              "ExpertChoiceTest.RandomIsOf*", "every router draws its own"),
+    Mutation("drops-by-rank", "src/parallel/token_capacity.cc", "*token - before_;", "*token;", "moe_parallel_tests", "TokenCapacityTest.*",
+             "ranks drop the tokens that all of them agree on"),
+    Mutation("drops-the-last", "src/parallel/token_capacity.cc", "std::pair(-draws[a], a) < std::pair(-draws[b], b)", "draws[0] < 2 && a < b", "moe_parallel_tests",
+             "TokenCapacityTest.*", "which tokens are dropped is drawn"),
+    Mutation("dropped-input-unweighed", "src/model/moe/moe_layer.cc", "x_TD.index_select(0, dropped_C) * weights_T1.index_select(0, dropped_C)", "x_TD.index_select(0, dropped_C)",
+             "moe_model_tests", "TokenLimitTest.*", "what stands for an expert is weighed and scaled as one"),
+    Mutation("layers-stay-apart", "src/model/moe/aux_loss.cc", "(fractions_LE.mean(0) * (sums_LE.mean(0) / tokens)).sum()", "(fractions_LE * (sums_LE / tokens)).mean(0).sum()", "moe_model_tests",
+             "BalanceLayersTest.*", "concatenated layers are one"),
     Mutation("load-by-noise", "src/model/moe/importance_load.cc", "estimator == LoadEstimator::kExact ?", "estimator != LoadEstimator::kExact ?", "moe_model_tests",
              "ImportanceLoadTest.*", "a chosen expert is one whose noisy logit is above the others'"),
     # Layers.

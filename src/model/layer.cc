@@ -50,7 +50,8 @@ void feed(const MoeFeedForward& ffn, int64_t layer, const at::Tensor& x_TD, cons
                 {.statistics = context.options.statistics,
                  .keeps_routing = context.options.keeps_routing || context.options.mixture_observer != nullptr,
                  .noise = context.options.noise ? &*context.options.noise : nullptr,
-                 .choice = context.options.choice});
+                 .choice = context.options.choice,
+                 .limit = &context.options.limit});
   if (context.options.mixture_observer) {
     context.options.mixture_observer(
         {layer, ffn.weights, ffn.options, x_TD, moe.stats.routing, moe.y_TD, context.dispatcher});

@@ -13,6 +13,7 @@
 #include "model/moe/expert_choice.h"
 #include "model/moe/router_noise.h"
 #include "model/moe/token_dispatcher.h"
+#include "model/moe/token_limit.h"
 #include "model/rope.h"
 
 // T tokens, D hidden, I neurons of a dense FFN.
@@ -53,6 +54,7 @@ struct ForwardOptions {
   bool keeps_routing = false;             ///< RouterStats have how each token was routed: memory of T x E a layer
   std::optional<NoiseSource> noise{};     ///< of a training pass, for routers that have noise
   PassChoice choice{};                    ///< of the experts, FFNs' and attention's
+  TokenLimit limit{};                     ///< of FFNs that are mixtures, of a training pass
 };
 
 /// What the layers of one forward pass share. Refers to what the caller owns; lives as long as the pass.

@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "common/error.h"
-#include "model/moe/aux_loss.h"
 #include "model/moe/expert_load.h"
+#include "parallel/token_capacity.h"
 
 namespace moe {
 
@@ -55,10 +55,11 @@ class StepBalance {
     switch (options_.balance_scope) {
       case BalanceScope::kMicroBatch: break;
       case BalanceScope::kGlobalBatch:
-        return balance_loss(routers, load_LE_, tokens, top_k_, counted_tokens_) / micro_steps;
-      case BalanceScope::kSequence: return sequence_balance_loss(routers, cu_seqlens, step_tokens, top_k_);
+        return balance_loss(routers, load_LE_, tokens, top_k_, counted_tokens_, options_.balance_layers) / micro_steps;
+      case BalanceScope::kSequence:
+        return sequence_balance_loss(routers, cu_seqlens, step_tokens, top_k_, options_.balance_layers);
     }
-    return balance_loss(routers, counts_LE, tokens, top_k_) / micro_steps;
+    return balance_loss(routers, counts_LE, tokens, top_k_, tokens, options_.balance_layers) / micro_steps;
   }
 
  private:
@@ -152,19 +153,31 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
   const bool keeps_routing = options.reads_each_token || options.z_loss != 0 ||
                              options.balance_form == BalanceForm::kImportanceLoad ||
                              options.balance_scope == BalanceScope::kSequence;
+  TokenCapacity capacity(options.capacity_factor, mesh.world());
+  TokenLimit limit{.gives_input = options.dropped_give_input};
+  if (options.capacity_factor > 0) {
+    limit.kept = [&capacity](const at::Tensor& ids_T, int64_t num_experts, int64_t layer) {
+      return capacity.kept(ids_T, num_experts, layer);
+    };
+  }
   NoiseSource noise = options.noise;
   int64_t tokens_before = 0;  // of the step's micro-steps before
   for (int64_t micro_step = 0; micro_step < options.micro_steps; ++micro_step) {
     const int64_t first = first_row + micro_step * rows;
     const Mesh::Share share = mesh.share_of(rows);
     const PackedBatch batch = loader.batch(first + share.first, share.count);
-    noise.first_token = tokens_before + loader.tokens(first, share.first);
-    const DecoderOutput out = decoder.forward(
-        {batch.tokens_T, batch.cu_seqlens}, dispatcher,
-        {.statistics = &statistics, .keeps_routing = keeps_routing, .noise = noise, .choice = {options.choice, noise}});
+    const int64_t tokens = loader.tokens(first, rows), before = loader.tokens(first, share.first);
+    noise.first_token = tokens_before;
+    capacity.begin(noise, tokens, before);
+    noise.first_token = tokens_before + before;
+    const DecoderOutput out = decoder.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher,
+                                              {.statistics = &statistics,
+                                               .keeps_routing = keeps_routing,
+                                               .noise = noise,
+                                               .choice = {options.choice, noise},
+                                               .limit = limit});
     at::Tensor loss = decoder.token_losses(out.hidden_TD, batch.labels_T).sum() / targets;
     loss_share += loss.detach().to(at::kDouble);
-    const int64_t tokens = loader.tokens(first, rows);
     tokens_before += tokens;
     routers.add_to(loss, out, batch.cu_seqlens, tokens, outcome.tokens);
     if (!out.router.empty() && options.on_routing) options.on_routing(out.router);
@@ -179,6 +192,7 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
   const at::Tensor read = sums.cpu();
   outcome.loss = read.const_data_ptr<double>()[0];
   routers.tell(read.const_data_ptr<double>() + 1, config, outcome);
+  outcome.dropped_tokens = capacity.dropped();
   outcome.layers = statistics.means(read.slice(0, 1 + routers.shares().numel()).view_as(measured_N2));
   return outcome;
 }

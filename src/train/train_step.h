@@ -8,6 +8,7 @@
 
 #include "data/data_loader.h"
 #include "model/decoder.h"
+#include "model/moe/aux_loss.h"
 #include "model/moe/importance_load.h"
 #include "parallel/mesh.h"
 
@@ -37,9 +38,10 @@ struct StepOptions {
   double balance_loss = 0.01;            ///< coefficient; 0: it is measured, and not trained on
   double attention_balance_loss = 0.01;  ///< of attention's routers, the same
   BalanceForm balance_form = BalanceForm::kAuxiliary;
-  BalanceScope balance_scope = BalanceScope::kMicroBatch;  ///< of kAuxiliary
-  LoadEstimator load_estimator = LoadEstimator::kExact;    ///< of kImportanceLoad
-  double z_loss = 0;                                       ///< coefficient
+  BalanceScope balance_scope = BalanceScope::kMicroBatch;   ///< of kAuxiliary
+  BalanceLayers balance_layers = BalanceLayers::kPerLayer;  ///< of kAuxiliary
+  LoadEstimator load_estimator = LoadEstimator::kExact;     ///< of kImportanceLoad
+  double z_loss = 0;                                        ///< coefficient
   /// Sees how FFNs routed this rank's tokens of each micro-batch; may be empty. Not called where no FFN is a mixture.
   std::function<void(const std::vector<RouterStats>&)> on_routing = {};
   /// The same of attention.
@@ -48,6 +50,8 @@ struct StepOptions {
   /// Of routers that have noise and of experts chosen at random; first_token is filled in.
   NoiseSource noise{};
   ExpertChoice choice = ExpertChoice::kRouter;
+  double capacity_factor = 0;       ///< of FFNs' experts (parallel/token_capacity.h); 0: they take every token
+  bool dropped_give_input = false;  ///< TokenLimit::gives_input
 };
 
 /// What a step measured; the same on every rank.
@@ -57,6 +61,7 @@ struct StepOutcome {
   double attention_balance_loss = 0;  ///< of attention's routers, the same
   double z_loss = 0;                  ///< mean over tokens and routers, without its coefficient; 0 where that is 0
   int64_t tokens = 0;
+  int64_t dropped_tokens = 0;                               ///< by the capacity of experts, summed over layers
   std::vector<std::vector<int64_t>> expert_load;            ///< [layers][experts], no experts in a dense one
   std::vector<std::vector<int64_t>> attention_expert_load;  ///< of attention's experts that are chosen, the same
   std::map<std::string, double> layers;  ///< means of what the layers measured (model/layer_statistics.h)

@@ -20,6 +20,7 @@ StepRecord full_record() {
                        {"router_entropy", 1.75},
                        {"router_top_probability", 0.5},
                        {"z_loss", 4.5},
+                       {"dropped_tokens", 7},
                        {"attention_balance_loss", 1.125},
                        {"attention_router_entropy", 0.75},
                        {"attention_router_top_probability", 0.25}};
@@ -87,7 +88,7 @@ TEST(StepRecordTest, ALineHasWhatWasMeasured) {
   EXPECT_EQ(
       json_line(full_record()).dump(),
       R"({"attention_balance_loss":1.125,"attention_expert_load":[[1,3],[]],"attention_router_entropy":0.75,)"
-      R"("attention_router_top_probability":0.25,"balance_loss":1.25,"expert_load":[[3,1],[2,2]],"gradient_norm":0.5,"learning_rate":0.001,"loss":2.5,)"
+      R"("attention_router_top_probability":0.25,"balance_loss":1.25,"dropped_tokens":7.0,"expert_load":[[3,1],[2,2]],"gradient_norm":0.5,"learning_rate":0.001,"loss":2.5,)"
       R"("router_entropy":1.75,"router_top_probability":0.5,"step":3,"step_seconds":0.5,"tokens":300,"tokens_per_second":200.0,)"
       R"("validation":{"books":3.5,"code":2.5},"validation_loss":3.0,"z_loss":4.5})");
   StepRecord dense;

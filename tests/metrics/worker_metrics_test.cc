@@ -42,6 +42,7 @@ const std::set<std::string> kLeader{"moe_expert_routed_tokens_total",
                                     "moe_train_learning_rate",
                                     "moe_train_router_entropy",
                                     "moe_train_router_top_probability",
+                                    "moe_train_dropped_tokens",
                                     "moe_train_attention_router_entropy",
                                     "moe_train_attention_router_top_probability",
                                     "moe_train_steps_total",
@@ -63,11 +64,9 @@ StepRecord sample(int64_t step = 7) {
   sample.steps = 200;
   sample.loss = 2.5;
   sample.total_loss = 2.515;
-  sample.statistics = {{"balance_loss", 1.5},
-                       {"router_entropy", 1.25},
-                       {"router_top_probability", 0.5},
-                       {"attention_router_entropy", 0.75},
-                       {"attention_router_top_probability", 0.25}};
+  sample.statistics = {
+      {"balance_loss", 1.5}, {"router_entropy", 1.25},           {"router_top_probability", 0.5},
+      {"dropped_tokens", 7}, {"attention_router_entropy", 0.75}, {"attention_router_top_probability", 0.25}};
   sample.gradient_norm = 0.75;
   sample.learning_rate = 2e-4;
   sample.tokens = 7168;

@@ -120,6 +120,9 @@ TEST(DefaultsTest, NumbersOfTheSchema) {
   EXPECT_EQ(train.z_loss(), 0);
   EXPECT_EQ(train.frozen_router_steps(), 0);
   EXPECT_EQ(train.routing(), "router");
+  EXPECT_EQ(train.balance_layers(), "per_layer");
+  EXPECT_EQ(train.capacity_factor(), 0);
+  EXPECT_EQ(train.dropped_tokens(), "zero");
   EXPECT_EQ(train.validate_every(), 20);
   EXPECT_EQ(train.validation_tokens(), 16384);
   EXPECT_EQ(train.checkpoint_every(), 40);

@@ -480,6 +480,23 @@ TEST(ValidateTest, WhoChoosesExperts) {
                           "even as it is; set balance: none or remove it"));
 }
 
+TEST(ValidateTest, CapacityAndLayersOfABalance) {
+  const std::string data = "steps: 10, data: [{path: a.jsonl}], ", at = "a.yaml:7: stages.t.train.";
+  EXPECT_THAT(problems_of(train(data + "capacity_factor: 1.25, dropped_tokens: input")), IsEmpty());
+  EXPECT_THAT(problems_of(train(data + "capacity_factor: 0, dropped_tokens: zero")), IsEmpty());
+  EXPECT_THAT(problems_of(train(data + "balance_layers: concatenated, balance_scope: sequence")), IsEmpty());
+  EXPECT_THAT(problems_of(train(data + "capacity_factor: -1, dropped_tokens: skip, balance_layers: both")),
+              ElementsAre(at + "balance_layers: unknown value (both); known: per_layer, concatenated",
+                          at + "capacity_factor: must be at least 0 (-1)",
+                          at + "dropped_tokens: unknown value (skip); known: zero, input"));
+  EXPECT_THAT(problems_of(train(data + "dropped_tokens: input")),
+              ElementsAre(at + "dropped_tokens: has no effect (input) without capacity_factor: experts take every "
+                               "token; set capacity_factor, for example 1.25, or remove it"));
+  EXPECT_THAT(problems_of(train(data + "balance: quantile, balance_layers: concatenated")),
+              ElementsAre(at + "balance_layers: has no effect (concatenated) with balance 'quantile'; set balance: "
+                               "auxiliary or remove it"));
+}
+
 TEST(ValidateTest, FieldsOfEvaluateAndDomains) {
   EXPECT_THAT(
       problems_of(

@@ -4,8 +4,14 @@
 
 namespace moe {
 
+BalanceLayers parse_balance_layers(const std::string& name) {
+  if (name == "per_layer") return BalanceLayers::kPerLayer;
+  if (name == "concatenated") return BalanceLayers::kConcatenated;
+  throw InvalidArgument(concat("balance_layers '", name, "'; expected per_layer or concatenated"));
+}
+
 at::Tensor balance_loss(const std::vector<RouterStats>& local, const at::Tensor& tokens_per_expert_LE,
-                        int64_t global_tokens, int64_t top_k, int64_t counted_tokens) {
+                        int64_t global_tokens, int64_t top_k, int64_t counted_tokens, BalanceLayers layers) {
   MOE_CHECK(static_cast<int64_t>(local.size()) == tokens_per_expert_LE.size(0), "one row of counts per MoE layer");
   std::vector<at::Tensor> probability_sums;
   for (const RouterStats& stats : local) probability_sums.push_back(stats.probability_sum_E);
@@ -15,11 +21,13 @@ at::Tensor balance_loss(const std::vector<RouterStats>& local, const at::Tensor&
   const at::Tensor fractions_LE =
       tokens_per_expert_LE.to(sums_LE.scalar_type()) / (static_cast<double>(top_k) * counted);
   const auto experts = static_cast<double>(sums_LE.size(1));
+  if (layers == BalanceLayers::kConcatenated)
+    return (fractions_LE.mean(0) * (sums_LE.mean(0) / tokens)).sum() * experts;
   return (fractions_LE * (sums_LE / tokens)).sum(1).mean() * experts;
 }
 
 at::Tensor sequence_balance_loss(const std::vector<RouterStats>& local, const std::vector<int64_t>& cu_seqlens,
-                                 int64_t global_tokens, int64_t top_k) {
+                                 int64_t global_tokens, int64_t top_k, BalanceLayers layers) {
   const auto sequences = static_cast<int64_t>(cu_seqlens.size()) - 1;
   std::vector<int64_t> sequence_of;
   std::vector<double> lengths;
@@ -33,6 +41,10 @@ at::Tensor sequence_balance_loss(const std::vector<RouterStats>& local, const st
   const at::Tensor of_T = at::tensor(sequence_of, at::kLong).to(options.device());
   const at::Tensor slots_S1 = (at::tensor(lengths, at::kDouble) * static_cast<double>(top_k)).to(options).unsqueeze(1);
   std::vector<at::Tensor> sums;
+  at::Tensor fractions_TE, probabilities_TE;  // of concatenated layers: summed over them
+  const auto sum_of = [](const at::Tensor& f_TE, const at::Tensor& p_TE) {
+    return (f_TE * p_TE).sum() * static_cast<double>(p_TE.size(1));
+  };
   for (const RouterStats& stats : local) {
     const at::Tensor& p_TE = stats.routing.probabilities_TE;
     const int64_t experts = p_TE.size(1);
@@ -41,8 +53,16 @@ at::Tensor sequence_balance_loss(const std::vector<RouterStats>& local, const st
                                      .scatter_add_(0, places, at::ones_like(places))
                                      .view({sequences, experts});
     const at::Tensor fractions_SE = counts_SE.to(p_TE.scalar_type()) / slots_S1;
-    sums.push_back((fractions_SE.index_select(0, of_T) * p_TE).sum() * static_cast<double>(experts));
+    const at::Tensor f_TE = fractions_SE.index_select(0, of_T);
+    if (layers == BalanceLayers::kPerLayer) {
+      sums.push_back(sum_of(f_TE, p_TE));
+      continue;
+    }
+    fractions_TE = fractions_TE.defined() ? fractions_TE + f_TE : f_TE;
+    probabilities_TE = probabilities_TE.defined() ? probabilities_TE + p_TE : p_TE;
   }
+  const auto count = static_cast<double>(local.size());
+  if (layers == BalanceLayers::kConcatenated) sums = {sum_of(fractions_TE / count, probabilities_TE / count)};
   return at::stack(sums).mean() / static_cast<double>(global_tokens);
 }
 

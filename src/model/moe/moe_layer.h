@@ -12,6 +12,7 @@
 #include "model/moe/router_noise.h"
 #include "model/moe/router_stats.h"
 #include "model/moe/token_dispatcher.h"
+#include "model/moe/token_limit.h"
 
 // T tokens, D hidden, E experts, K top-k, R rows in expert order, I width of an expert.
 namespace moe {
@@ -43,13 +44,15 @@ struct MoePass {
   bool keeps_routing = false;             ///< the stats have RouterStats::routing
   const NoiseSource* noise = nullptr;     ///< of a training pass
   PassChoice choice{};
+  const TokenLimit* limit = nullptr;
 };
 
 /// What this rank's experts give for the rows that were sent to them, before any weight. [R, D]
 at::Tensor run_experts(const MoeWeights& weights, const MoeOptions& options, const DispatchedTokens& dispatched);
 
 /// y = output_scale * sum over the chosen experts of weight * expert(x), + shared(x) + output_bias: route, dispatch,
-/// experts, combine. `layer` names the collectives of the dispatcher, and the noise.
+/// experts, combine. `layer` names the collectives of the dispatcher, and the noise. Of a token that `pass.limit`
+/// drops, zero or x stands for expert(x); the stats count what was chosen. A limit is of top-1 alone.
 MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD,
                     TokenDispatcher& dispatcher, int64_t layer, const MoePass& pass = {});
 

@@ -39,6 +39,9 @@ v1::TrainSpec filled_train(const v1::TrainSpec& train) {
   if (!filled.has_balance_loss()) filled.set_balance_loss(kBalanceLoss);
   if (!filled.has_attention_balance_loss()) filled.set_attention_balance_loss(filled.balance_loss());
   if (!filled.has_routing()) filled.set_routing("router");
+  if (!filled.has_balance_layers()) filled.set_balance_layers("per_layer");
+  if (!filled.has_capacity_factor()) filled.set_capacity_factor(0);
+  if (!filled.has_dropped_tokens()) filled.set_dropped_tokens("zero");
   if (!filled.has_balance()) filled.set_balance(default_balance(filled));
   if (!filled.has_balance_scope()) filled.set_balance_scope("micro_batch");
   if (!filled.has_load_estimator()) filled.set_load_estimator("exact");
@@ -73,6 +76,13 @@ void check_routers(const v1::TrainSpec& train, const FieldChecks& checks) {
                concat("frozen_router_steps ", train.frozen_router_steps(), " is greater than steps ", train.steps()));
   }
   checks.choice("routing", train.has_routing(), train.routing(), {"router", "random"});
+  checks.choice("balance_layers", train.has_balance_layers(), train.balance_layers(), {"per_layer", "concatenated"});
+  checks.at_least("capacity_factor", train.has_capacity_factor(), train.capacity_factor(), 0.0);
+  checks.choice("dropped_tokens", train.has_dropped_tokens(), train.dropped_tokens(), {"zero", "input"});
+  if (train.dropped_tokens() == "input" && !(train.capacity_factor() > 0))
+    checks.add("dropped_tokens",
+               "has no effect (input) without capacity_factor: experts take every token; set capacity_factor, for "
+               "example 1.25, or remove it");
   const std::string balance = train.has_balance() ? train.balance() : default_balance(train);
   if (train.routing() == "random" && balance != "none")
     checks.add("balance", concat("has no effect (", balance,
@@ -90,6 +100,8 @@ void check_routers(const v1::TrainSpec& train, const FieldChecks& checks) {
     no_effect("attention_balance_loss", train.attention_balance_loss(), "auxiliary");
   if (balance != "auxiliary" && train.has_balance_scope() && train.balance_scope() != "micro_batch")
     no_effect("balance_scope", train.balance_scope(), "auxiliary");
+  if (balance != "auxiliary" && train.has_balance_layers() && train.balance_layers() != "per_layer")
+    no_effect("balance_layers", train.balance_layers(), "auxiliary");
   if (balance != "importance_load" && train.has_load_estimator() && train.load_estimator() != "exact")
     no_effect("load_estimator", train.load_estimator(), "importance_load");
   if (balance != "selection_bias" && train.has_selection_bias_rate() &&
@@ -214,6 +226,9 @@ JobKind train_kind() {
               {"TrainSpec.z_loss", kResult},
               {"TrainSpec.frozen_router_steps", kResult},
               {"TrainSpec.routing", kResult},
+              {"TrainSpec.balance_layers", kResult},
+              {"TrainSpec.capacity_factor", kResult},
+              {"TrainSpec.dropped_tokens", kResult},
               {"TrainSpec.validate_every", kBookkeeping},
               {"TrainSpec.validation_tokens", kMeasure},
               {"TrainSpec.checkpoint_every", kBookkeeping},

@@ -107,11 +107,22 @@ ExpertChoice choice_of(const v1::TrainSpec& spec) {
   return spec.has_routing() ? parse_expert_choice(spec.routing()) : ExpertChoice::kRouter;
 }
 
-/// What the smooth load cannot be of: a choice that sees more than logits; and a choice where there is none.
+/// What the smooth load cannot be of: a choice that sees more than logits; a choice where there is none; a capacity of
+/// experts where a token has several.
 void check_routers(const v1::TrainSpec& spec, const ModelConfig& config) {
   if (!config.moe && choice_of(spec) != ExpertChoice::kRouter) {
     throw InvalidArgument(concat("train: routing '", spec.routing(),
                                  "' chooses experts, and this model has none: it is dense; remove it"));
+  }
+  if (spec.capacity_factor() > 0 && (!config.moe || config.moe->num_experts == 0)) {
+    throw InvalidArgument(concat("train: capacity_factor ", spec.capacity_factor(),
+                                 " is of feed-forward experts, and this model has none: its feed-forward layers are "
+                                 "dense; remove it"));
+  }
+  if (spec.capacity_factor() > 0 && config.moe->top_k != 1) {
+    throw InvalidArgument(concat("train: capacity_factor ", spec.capacity_factor(),
+                                 " is of models with top_k 1, and this one has top_k ", config.moe->top_k,
+                                 ", whose experts take every token; remove it"));
   }
   if (spec.balance() != "importance_load" || !config.moe) return;
   const MoeConfig& moe = *config.moe;
@@ -196,11 +207,15 @@ RecipeStep LanguageModel::step(int64_t finished) {
                       .balance_form = balance_form_of(spec_.balance()),
                       .balance_scope = spec_.has_balance_scope() ? parse_balance_scope(spec_.balance_scope())
                                                                  : BalanceScope::kMicroBatch,
+                      .balance_layers = spec_.has_balance_layers() ? parse_balance_layers(spec_.balance_layers())
+                                                                   : BalanceLayers::kPerLayer,
                       .load_estimator = spec_.has_load_estimator() ? parse_load_estimator(spec_.load_estimator())
                                                                    : LoadEstimator::kExact,
                       .z_loss = spec_.z_loss(),
                       .noise = {.seed = request_.seed, .step = finished},
-                      .choice = choice_of(spec_)};
+                      .choice = choice_of(spec_),
+                      .capacity_factor = spec_.capacity_factor(),
+                      .dropped_give_input = spec_.dropped_tokens() == "input"};
   options.attention_balance_loss = options.balance_loss;
   if (has_balance_loss(spec_) && spec_.has_attention_balance_loss())
     options.attention_balance_loss = spec_.attention_balance_loss();
@@ -229,6 +244,7 @@ RecipeStep LanguageModel::step(int64_t finished) {
   step.statistics["balance_loss"] = outcome.balance_loss;
   if (!outcome.attention_expert_load.empty())
     step.statistics["attention_balance_loss"] = outcome.attention_balance_loss;
+  if (options.capacity_factor > 0) step.statistics["dropped_tokens"] = static_cast<double>(outcome.dropped_tokens);
   if (options.z_loss > 0) step.statistics["z_loss"] = outcome.z_loss;
   return step;
 }
