@@ -218,6 +218,17 @@ TEST_F(BadRequestTest, TooFewTokensForTheExperts) {
   EXPECT_THAT(refusal(spec), AllOf(HasSubstr("experts 48"), HasSubstr("calibration.tokens")));
 }
 
+/// Of one token said again and again the layers see the same: no two experts could begin with it.
+TEST_F(BadRequestTest, TokensThatAreAlikeAreOneForTheRouter) {
+  std::string lines;
+  for (int document = 0; document < 6; ++document) lines += "{\"ids\": [5, 5, 5]}\n";
+  write_file_atomically(folder_ / "alike.jsonl", lines);
+  EXPECT_THAT(refusal(convert_spec("sequential", 4, 2, folder_ / "alike.jsonl")),
+              AllOf(HasSubstr("convert: router.init random_selection takes one calibration token per expert, no two "
+                              "alike, and the 18 calibration tokens hold 1 for experts 4"),
+                    HasSubstr("give more text")));
+}
+
 TEST_F(BadRequestTest, ABadLineOfCalibrationIsNamed) {
   write_file_atomically(folder_ / "bad.jsonl", "{\"ids\": [1, 2]}\n{\"ids\": [1, 61]}\n");
   EXPECT_THAT(refusal(convert_spec("sequential", 4, 2, folder_ / "bad.jsonl")),
