@@ -102,6 +102,7 @@ TEST_F(ModelCheckTest, MergedModelsHaveOneShape) {
         others: [phi]
         top_k: 1
         options: {router: random}
+      scale: {mode: fixed, value: 1}
 )"),
               ElementsAre(AllOf(HasSubstr("a.yaml:13: stages.merge.convert.ffn.others: "),
                                 HasSubstr((folder_ / "phi").string()), HasSubstr("give models of one shape"))));

@@ -141,9 +141,10 @@ bool is_among(const std::string& method, const std::string& list, const FieldChe
   return std::find(names.begin(), names.end(), method) != names.end();
 }
 
-/// Several models as experts bring a router too, whoever knows the methods.
+/// Where no method is known, several models as experts tell of one that brings a router.
 bool brings_router(const v1::FfnExpertsSpec& ffn, const FieldChecks& checks) {
-  return is_among(ffn.method(), "methods_with_router", checks) || !ffn.others().empty();
+  return is_among(ffn.method(), "methods_with_router", checks) ||
+         (!ffn.others().empty() && checks.known_names("methods").empty());
 }
 
 v1::RouterSpec usual_router(v1::ConvertSpec convert) {
