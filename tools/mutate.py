@@ -132,6 +132,15 @@ MUTATIONS = [
              "UnlikeRanksTest.TheModelIsNamedBeforeItIsEvaluated", "ranks evaluate one model"),
     Mutation("ranks-evaluate-other-data", "src/eval/held_out.cc", "require_same_files(world, op, files);", "",
              "moe_worker_tests moe-worker", "UnlikeRanksTest.DataOfEvaluation*", "ranks evaluate the same text"),
+    # What is told before the first stage.
+    Mutation("others-are-not-held", "src/worker/model_check.cc", "if (const OpenedModel* const opened = model(other); opened != nullptr)",
+             "if (const OpenedModel* const opened = model(other); false && opened != nullptr)", "moe_train_tests", "ModelCheckTest.Merged*",
+             "the models of a merge have one shape"),
+    Mutation("rows-of-the-input-alone", "src/worker/model_check.cc", "while (outputs_.contains(reference)) reference = outputs_.at(reference);", "",
+             "moe_train_tests", "ModelCheckTest.Rows*", "a later stage's rows are held against the model at the beginning"),
+    Mutation("first-problem-alone", "src/convert/request_check.cc", "for (const RequestCheck& check : checks_of(request.spec)) try_it(check);",
+             "for (const RequestCheck& check : checks_of(request.spec)) {\n    if (found.empty()) try_it(check);\n  }", "moe_convert_tests",
+             "BadRequestTest.AllProblems*", "all problems of a conversion at once"),
     # Products.
     Mutation("a-primitive-for-every-row-count", "src/kernels/onednn_matmul.cc", "return prepared_count(rows) == rows ? rows : prepared_count((rows + 1) / 2);",
              "return rows;", "moe_kernels_tests", "RowBitsTest.Prepared*", "compiled products are bounded"),
