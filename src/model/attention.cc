@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 
 #include "common/error.h"
 #include "model/ops.h"
@@ -9,22 +10,32 @@
 namespace moe {
 namespace {
 
-/// One query over all keys of its cache: q [1, heads, d], keys and values [L, kv heads, d] -> [1, heads, d].
-at::Tensor attend_to_cache(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values) {
+/// Queries over the keys of their cache, the last of which are of their own tokens: q [n, heads, d], keys and values
+/// [L, kv heads, d] -> [n, heads, d]. Each sees those up to its own, of a window (0: all) the last so many.
+at::Tensor attend_to_cache(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, int64_t window) {
   const auto by_head = [&](const at::Tensor& x) {
     return x.transpose(0, 1).repeat_interleave(q.size(1) / x.size(1), 0).unsqueeze(0);
   };
-  return at::scaled_dot_product_attention(by_head(q), by_head(keys), by_head(values)).squeeze(0).transpose(0, 1);
+  std::optional<at::Tensor> is_seen_nL;  // one query sees them all
+  if (q.size(0) > 1) {
+    const at::Tensor key_L = at::arange(keys.size(0), q.options().dtype(at::kLong)),
+                     own_n1 = key_L.slice(0, keys.size(0) - q.size(0)).unsqueeze(1);
+    is_seen_nL = key_L.le(own_n1);
+    if (window > 0) is_seen_nL = is_seen_nL->logical_and(key_L.gt(own_n1 - window));
+  }
+  return at::scaled_dot_product_attention(by_head(q), by_head(keys), by_head(values), is_seen_nL)
+      .squeeze(0)
+      .transpose(0, 1);
 }
 
-/// The last `most` rows of those before and the new ones, in memory of their own: a part of a batch's rows would keep
-/// the rows of all its sequences for as long as the cache lives. `before` may be undefined.
-at::Tensor kept_rows(const at::Tensor& before, const at::Tensor& rows, int64_t most) {
-  const auto last = [](const at::Tensor& all, int64_t count) {
-    return all.slice(0, std::max<int64_t>(0, all.size(0) - count));
-  };
-  if (before.defined()) return at::cat({last(before, most - rows.size(0)), rows});
-  const at::Tensor kept = last(rows, most);
+at::Tensor last_rows(const at::Tensor& rows, int64_t most) {
+  return rows.slice(0, std::max<int64_t>(0, rows.size(0) - most));
+}
+
+/// The last `most` rows in memory of their own: a part of a batch's rows would keep the rows of all its sequences for
+/// as long as the cache lives.
+at::Tensor kept_rows(const at::Tensor& rows, int64_t most) {
+  const at::Tensor kept = last_rows(rows, most);
   return kept.storage().nbytes() > kept.nbytes() ? kept.clone() : kept;
 }
 
@@ -33,12 +44,15 @@ at::Tensor attend_with_cache(const at::Tensor& q, const at::Tensor& k, const at:
                              LayerKvCache& cache) {
   if (q.size(0) == 0) return q;
   const bool is_first = !cache.keys.defined();
-  MOE_CHECK(is_first || q.size(0) == 1, "a cache is continued one token at a time, after a prompt of any length");
   const int64_t seen_later = window > 0 ? window : std::numeric_limits<int64_t>::max();
-  cache.keys = kept_rows(cache.keys, k, seen_later);
-  cache.values = kept_rows(cache.values, v, seen_later);
-  return is_first ? ops::causal_attention(q, k, v, {0, q.size(0)}, window)
-                  : attend_to_cache(q, cache.keys, cache.values);
+  // The first of the new queries sees its own key and a window less one of those before.
+  const auto seen = [&](const at::Tensor& before, const at::Tensor& rows) {
+    return is_first ? rows : at::cat({last_rows(before, seen_later - 1), rows});
+  };
+  const at::Tensor keys = seen(cache.keys, k), values = seen(cache.values, v);
+  cache.keys = kept_rows(keys, seen_later);
+  cache.values = kept_rows(values, seen_later);
+  return is_first ? ops::causal_attention(q, k, v, {0, q.size(0)}, window) : attend_to_cache(q, keys, values, window);
 }
 
 }  // namespace

@@ -17,8 +17,8 @@ struct AttentionWeights {
 };
 
 /// Grouped-query attention, causal within each sequence and never across (ops::causal_attention), over the config's
-/// window. With `caches`, one a sequence, each sequence continues its own: with a prompt of any length first, then with
-/// one token at a time, or none.
+/// window. With `caches`, one a sequence, each sequence continues its own by any number of tokens: a prompt, a chunk of
+/// one, a token, or none.
 ///
 /// Shapes   x [T, D], cu_seqlens [sequences + 1] -> [T, D]
 /// Source   Ainslie et al. 2023, arXiv:2305.13245.

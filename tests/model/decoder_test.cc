@@ -160,6 +160,28 @@ TEST_P(DecoderTest, CachedLogitsOfAWindowEqualThoseOfTheWholeSequence) {
   EXPECT_EQ(cache.sequences[0].tokens, 12) << "positions go on beyond the window";
 }
 
+// A prompt in chunks longer and shorter than the window, then a token.
+TEST_P(DecoderTest, LogitsOfChunksEqualThoseOfTheWholeSequence) {
+  for (const int64_t window : {0, 3}) {
+    ModelConfig config = config_of(GetParam());
+    if (window > 0) config.attention_window = window;
+    Decoder model(config, at::kDouble, {0, 4});
+    fill_random(model, 7);
+    const TokenBatch batch = random_batch({17}, 61, 2);
+    const at::Tensor whole = logits_of(model, batch);
+    KvCache cache;
+    int64_t done = 0;
+    for (const int64_t chunk : {4, 2, 7, 3, 1}) {
+      const at::Tensor logits = logits_of(model, {batch.tokens_T.narrow(0, done, chunk), {0, chunk}}, &cache);
+      EXPECT_TRUE(near(logits, whole.narrow(0, done, chunk), 1e-12)) << "window " << window << ", after " << done;
+      EXPECT_EQ(bytes_beside(cache), 0);
+      done += chunk;
+      EXPECT_EQ(cache.sequences[0].layers[0].keys.size(0), window > 0 ? window : done);
+    }
+    EXPECT_EQ(done, 17);
+  }
+}
+
 /// The next tokens of several sequences, as a batch.
 TokenBatch continuation(const std::vector<std::vector<int64_t>>& tokens) {
   std::vector<int64_t> all, cu_seqlens{0};
