@@ -144,7 +144,7 @@ testing::PlannedAlone of_subjects(const Size& size) {
   for (int64_t& subject : subject_of) subject = static_cast<int64_t>(rng.below(static_cast<uint64_t>(size.experts)));
   const at::Tensor centres = subjects.index_select(0, at::tensor(subject_of, at::kLong));
   const auto rows = [&](uint64_t seed) {
-    return (centres + testing::random_normal({size.width, kHidden}, seed)).to(at::kFloat);
+    return (centres + 0.3 * testing::random_normal({size.width, kHidden}, seed)).to(at::kFloat);
   };
   std::vector<int64_t> cu_seqlens{0};
   at::Tensor x = testing::random_normal({kDocuments * kTokens, kHidden}, 3);
@@ -163,7 +163,7 @@ TEST_P(EveryMethodTest, PlansOfMadeUpWeightsAreWhatTheMethodSays) {
   for (const Size& size : kPapers) {
     testing::PlannedAlone layer = of_subjects(size);
     for (const int shared : {0, 1}) {
-      if (shared > 0 && !method().has_shared) continue;
+      if (shared > 0 && (!method().has_shared || &size != kPapers)) continue;
       layer.spec = spec_of(GetParam(), size);
       layer.spec.mutable_ffn()->set_experts(static_cast<int>(size.experts) - shared);
       layer.spec.mutable_ffn()->set_shared_experts(shared);
