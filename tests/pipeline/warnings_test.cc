@@ -51,6 +51,33 @@ TEST(WarningsTest, RanksWithoutRowsAreCounted) {
   EXPECT_THAT(warnings(train + "}"), IsEmpty());
 }
 
+TEST(WarningsTest, WhatTheModelToComeWillBeRefusedFor) {
+  const auto warned = [](const std::string& experts, const std::string& stage) {
+    return warnings_of(effective_spec(
+        load_pipeline_or_throw("apiVersion: moe/v1\nkind: Pipeline\nname: a\ninputs: {dense: {path: m}}\nstages:\n"
+                               "  - {name: c, convert: {input: dense, " +
+                                   experts +
+                                   ", calibration: {data: [{path: c.jsonl}]}}}\n"
+                                   "  - {name: t, train: {input: c.model, steps: 1, data: [{path: a.jsonl}]}}\n"
+                                   "  - {name: s, " +
+                                   stage + "}\n",
+                               "a.yaml", {}, {})));
+  };
+  const std::string data = ", data: [{path: a.jsonl}]", ffn = "ffn: {method: sequential, experts: 8, top_k: ",
+                    attention = "attention: {experts: 4, top_k: 2}",
+                    train = "train: {input: t.model, steps: 1, capacity_factor: 1.25" + data + "}",
+                    evaluate = "evaluate: {input: t.model, top_k: 9" + data + "}";
+  EXPECT_THAT(warned(ffn + "2}", train),
+              ElementsAre(AllOf(HasSubstr("stage s: capacity_factor 1.25"), HasSubstr("stage c makes top_k 2"),
+                                HasSubstr("set ffn.top_k: 1"))));
+  EXPECT_THAT(warned(attention, train), ElementsAre(HasSubstr("stage c makes none")));
+  EXPECT_THAT(warned(ffn + "1}", train), IsEmpty());
+  EXPECT_THAT(warned(ffn + "2}", evaluate),
+              ElementsAre(HasSubstr("stage s: top_k 9 is more than the 8 feed-forward experts that stage c makes")));
+  EXPECT_THAT(warned(attention, evaluate), ElementsAre(HasSubstr("more than the 0 feed-forward experts")));
+  EXPECT_THAT(warned(ffn + "2}", "evaluate: {input: t.model, top_k: 8" + data + "}"), IsEmpty());
+}
+
 TEST(WarningsTest, ALoadWithoutNoiseHasNoGradient) {
   const auto warned = [](const std::string& router) {
     return warnings_of(effective_spec(load_pipeline_or_throw(

@@ -1,6 +1,11 @@
+#include <algorithm>
+#include <string>
+#include <vector>
+
 #include "common/error.h"
 #include "pipeline/defaults.h"
 #include "pipeline/kinds/kinds.h"
+#include "pipeline/spec.h"
 
 /// evaluate: held-out loss and perplexity by domain, beside a baseline's.
 namespace moe {
@@ -26,6 +31,18 @@ void check_evaluate(const v1::Stage& stage, const FieldChecks& checks) {
   checks.known("template", evaluate.template_(), "templates");
   checks.at_least("top_k", evaluate.has_top_k(), evaluate.top_k(), 1);
   checks.choice("routing", evaluate.has_routing(), evaluate.routing(), {"router", "random", "first"});
+}
+
+/// The evaluation would refuse the model, which takes until it is there.
+std::vector<std::string> top_k_warning(const v1::Stage& stage, const std::vector<v1::Stage>& origins) {
+  const int top_k = stage.evaluate().top_k();
+  const auto conversion =
+      std::find_if(origins.begin(), origins.end(), [](const v1::Stage& origin) { return origin.has_convert(); });
+  if (top_k == 0 || conversion == origins.end()) return {};
+  const int experts = conversion->convert().has_ffn() ? conversion->convert().ffn().experts() : 0;
+  if (top_k <= experts) return {};
+  return {concat("top_k ", top_k, " is more than the ", experts, " feed-forward experts that stage ",
+                 stage_name(*conversion), " makes: the evaluation will refuse its model")};
 }
 
 }  // namespace
@@ -58,6 +75,7 @@ JobKind evaluate_kind() {
             return concat(comma_separated({tasks.begin(), tasks.end()}), " on ", stage.evaluate().data_size(),
                           " files");
           },
+      .origin_warnings = top_k_warning,
   };
 }
 

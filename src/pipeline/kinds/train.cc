@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/error.h"
@@ -169,6 +170,27 @@ std::vector<std::string> hard_load_warning(const v1::Stage& stage, const std::ve
   return warnings;
 }
 
+/// The training would refuse the model, which takes until it is there.
+std::vector<std::string> capacity_warning(const v1::Stage& stage, const std::vector<v1::Stage>& origins) {
+  if (!(stage.train().capacity_factor() > 0)) return {};
+  const auto conversion =
+      std::find_if(origins.begin(), origins.end(), [](const v1::Stage& origin) { return origin.has_convert(); });
+  if (conversion == origins.end() || (conversion->convert().has_ffn() && conversion->convert().ffn().top_k() == 1))
+    return {};
+  return {concat("capacity_factor ", stage.train().capacity_factor(),
+                 " is of feed-forward experts with top_k 1, and stage ", stage_name(*conversion),
+                 conversion->convert().has_ffn()
+                     ? concat(" makes top_k ", conversion->convert().ffn().top_k(), ", whose experts take every token")
+                     : std::string(" makes none"),
+                 ": the training will refuse its model; remove it or set ffn.top_k: 1")};
+}
+
+std::vector<std::string> model_warnings(const v1::Stage& stage, const std::vector<v1::Stage>& origins) {
+  std::vector<std::string> warnings = hard_load_warning(stage, origins);
+  for (std::string& warning : capacity_warning(stage, origins)) warnings.push_back(std::move(warning));
+  return warnings;
+}
+
 /// A warm-up that nobody gave is a share of the steps; more steps alone must not look like another warm-up.
 bool is_default_warmup(const v1::TrainSpec& train) {
   v1::TrainSpec bare;
@@ -248,7 +270,7 @@ JobKind train_kind() {
             return concat(stage.train().steps(), " steps on ", stage.train().data_size(), " files");
           },
       .warnings = idle_ranks_warning,
-      .origin_warnings = hard_load_warning,
+      .origin_warnings = model_warnings,
       .judge = judge_steps,
       .has_steps = true,
       // Checkpoints of weights and two moments.
