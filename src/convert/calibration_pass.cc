@@ -29,12 +29,14 @@ CalibrationPass::CalibrationPass(const v1::ConvertSpec& spec, uint64_t seed, con
 void CalibrationPass::measure_importance(const DenseSource& model, const std::string& model_digest,
                                          const ConversionMethod& method, const MethodOptions& options,
                                          const std::function<void(int64_t)>& progress, Communicator& world) {
+  const ImportanceMeasure measure = ImportanceMeasure::of(options);
   // Groups that have no name are of this conversion alone.
   const bool is_shared = !method.group_tokens || method.groups_name;
   const ImportanceKey key{
       .calibration = text_.digest,
       .model = model_digest,
-      .groups = method.groups_name ? method.groups_name(spec_.ffn(), options) + clustering_name(spec_) : "all"};
+      .groups = (method.groups_name ? method.groups_name(spec_.ffn(), options) + clustering_name(spec_) : "all") +
+                measure.name()};
   if (is_shared) {
     if (std::optional<std::vector<Importance>> kept = kept_importance(store_, key, config_.num_layers, world)) {
       importance_ = *std::move(kept);
@@ -42,10 +44,14 @@ void CalibrationPass::measure_importance(const DenseSource& model, const std::st
       return;
     }
   }
-  importance_ = moe::measure_importance(
-      model, text_,
-      {.spec = spec_, .seed = seed_, .options = options, .group_tokens = method.group_tokens, .progress = progress},
-      world);
+  importance_ = moe::measure_importance(model, text_,
+                                        {.spec = spec_,
+                                         .seed = seed_,
+                                         .options = options,
+                                         .group_tokens = method.group_tokens,
+                                         .measure = measure,
+                                         .progress = progress},
+                                        world);
   if (is_shared) keep_importance(store_, key, importance_, world);
 }
 

@@ -6,12 +6,30 @@
 
 #include "comm/agreement.h"
 #include "common/error.h"
+#include "convert/neuron_scores.h"
 #include "convert/row_sums.h"
 #include "model/ops.h"
 #include "model/rope.h"
 
 namespace moe {
 namespace {
+
+/// One over the tokens with a target of each token's document. [t] double
+at::Tensor document_weights(const at::Tensor& labels_t, const std::vector<int64_t>& cu_seqlens) {
+  at::Tensor weights_t = at::zeros({labels_t.size(0)}, at::kDouble);
+  for (size_t document = 0; document + 1 < cu_seqlens.size(); ++document) {
+    const int64_t begin = cu_seqlens[document], end = cu_seqlens[document + 1];
+    const int64_t targets = labels_t.slice(0, begin, end).ge(0).sum().item<int64_t>();
+    if (targets > 0) weights_t.slice(0, begin, end).fill_(1 / static_cast<double>(targets));
+  }
+  return weights_t;
+}
+
+/// In double.
+at::Tensor by_kernel(const at::Tensor& products, const std::string& kernel) {
+  if (kernel == "plain") return products;
+  return kernel == "l2_norm" ? products.square() : products.abs();
+}
 
 /// The whole pass. T tokens of this rank, t of one row of text.
 class ImportancePass {
@@ -74,7 +92,11 @@ class ImportancePass {
       const at::Tensor x = row_of(hidden_TD_.back(), row).detach().requires_grad_();
       const at::Tensor losses = ops::linear_cross_entropy(normalize(config_, head.norm, x), head.weight_VD,
                                                           row_of(text_.labels_T, row), head.bias_V);
-      losses.sum().backward();
+      (request_.measure.loss == "mean"
+           ? losses * document_weights(row_of(text_.labels_T, row), text_.row_cu_seqlens(row)).to(losses.scalar_type())
+           : losses)
+          .sum()
+          .backward();
       row_of(gradient, row).copy_(x.grad());
     }
     return gradient;
@@ -84,7 +106,7 @@ class ImportancePass {
   Importance backward(int64_t layer) {
     const Layer dense = load(layer);
     const TokenGroups groups = group(layer, dense);
-    RowSums sums;
+    RowSums sums, of_even_rows;
     for (int64_t row = 0; row < text_.rows(); ++row) {
       const at::AutoGradMode grad(true);
       const RopeAngles rope{row_of(rope_.cos, row), row_of(rope_.sin, row)};
@@ -99,10 +121,12 @@ class ImportancePass {
       };
       run_layer(dense, x, context).x_TD.backward(row_of(gradient_TD_, row));
       row_of(gradient_TD_, row).copy_(x.grad());
-      const at::Tensor worth_tF = (h.detach().to(at::kDouble) * h.grad().to(at::kDouble)).abs();
+      const at::Tensor worth_tF =
+          by_kernel(h.detach().to(at::kDouble) * h.grad().to(at::kDouble), request_.measure.kernel);
       at::Tensor by_group = at::zeros({groups.count, config_.intermediate_size}, at::kDouble);
       by_group.index_add_(0, row_of(groups.ids_T, row), worth_tF);
-      sums.add(text_.first_row + row, by_group);
+      if (const int64_t place = text_.first_row + row; place % 2 == 0) of_even_rows.add(place / 2, by_group);
+      sums.add(text_.first_row + row, std::move(by_group));
     }
     if (!request_.group_tokens || groups_of_all_layers_) hidden_TD_[layer + 1] = at::Tensor();
     Importance importance{.scores_GF = sums.total({groups.count, config_.intermediate_size}, world_,
@@ -110,6 +134,8 @@ class ImportancePass {
                           .tokens_G = at::bincount(groups.ids_T, /*weights=*/{}, groups.count),
                           .group_rows_GD = groups.rows_GD};
     world_.all_reduce_sum(importance.tokens_G, "tokens of importance groups");
+    const at::Tensor even_GF = of_even_rows.total(importance.scores_GF.sizes(), world_, "importance on half the text");
+    importance.halves_correlation = rank_correlation(even_GF, importance.scores_GF - even_GF);
     if (!importance.scores_GF.isfinite().all().item<bool>()) {
       throw_agreed<InvalidArgument>(concat("convert: layer ", layer,
                                            ": the importance of neurons on the calibration text is "
@@ -156,6 +182,18 @@ class ImportancePass {
 };
 
 }  // namespace
+
+ImportanceMeasure ImportanceMeasure::of(const MethodOptions& options) {
+  ImportanceMeasure measure;
+  if (options.values().contains("loss")) measure.loss = options.choice("loss");
+  if (options.values().contains("kernel")) measure.kernel = options.choice("kernel");
+  return measure;
+}
+
+std::string ImportanceMeasure::name() const {
+  const ImportanceMeasure usual;
+  return concat(loss == usual.loss ? "" : " loss=" + loss, kernel == usual.kernel ? "" : " kernel=" + kernel);
+}
 
 std::vector<Importance> measure_importance(const DenseSource& model, const CalibrationText& text,
                                            const ImportanceRequest& request, Communicator& world) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -10,13 +11,25 @@
 
 namespace moe {
 
+/// What is summed over tokens: a function of h * dL/dh, and what L is.
+struct ImportanceMeasure {
+  std::string loss = "sum";        ///< "sum" over all tokens, or the "mean" of each document's
+  std::string kernel = "l1_norm";  ///< its absolute value, "l2_norm": its square, or "plain": itself
+
+  /// By the options `loss` and `kernel`, of a method that has them.
+  static ImportanceMeasure of(const MethodOptions& options);
+  /// Empty for the default.
+  std::string name() const;
+};
+
 /// What an importance pass is made for.
 struct ImportanceRequest {
   const v1::ConvertSpec& spec;
   uint64_t seed = 0;
   const MethodOptions& options = MethodOptions::none();  ///< of the method, for its groups
   GroupTokens group_tokens{};                            ///< absent: one group
-  std::function<void(int64_t layers_done)> progress{};   ///< after each layer's backward
+  ImportanceMeasure measure{};
+  std::function<void(int64_t layers_done)> progress{};  ///< after each layer's backward
 };
 
 /// The importance of every neuron of every layer on the calibration text. Forward through the dense model, keeping each

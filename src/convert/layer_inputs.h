@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <limits>
 #include <variant>
 #include <vector>
 
@@ -48,9 +49,13 @@ struct LayerFeatures {
 /// What neurons are worth, to first order: how much the loss changes if one is removed.
 /// Source   LLaMA-MoE v1 specification 1.4, v2 1.4.
 struct Importance {
-  at::Tensor scores_GF;        ///< double: sum over the tokens of a group of |h * dL/dh|, L the summed token loss
+  at::Tensor scores_GF;        ///< double: sum over the tokens of a group of |h * dL/dh|, L the summed token loss, or
+                               ///< as ImportanceMeasure has it
   at::Tensor tokens_G;         ///< int64
   at::Tensor group_rows_GD{};  ///< what the groups were told apart by, where the method gave it (TokenGroups)
+  /// Whether more text would change the order: Spearman's correlation of what even and odd rows of text say, mean over
+  /// groups. NaN where one of them says nothing.
+  double halves_correlation = std::numeric_limits<double>::quiet_NaN();
 };
 
 /// What a method looks at of the texts of ffn.prompts: nothing, their tokens' embeddings, or their states before each

@@ -1,6 +1,7 @@
 #include "convert/layer_planner.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <optional>
 #include <string>
@@ -98,6 +99,8 @@ void LayerPlanner::plan_ffn(int64_t layer, const Layer& dense, ConvertedLayer& c
   }
   const std::optional<Importance> importance = pass_ != nullptr ? pass_->take_importance(layer) : std::nullopt;
   const Importance* const measured = importance ? &*importance : nullptr;
+  if (measured != nullptr && !std::isnan(measured->halves_correlation))
+    converted.report["importance_halves_correlation"] = measured->halves_correlation;
   PlannedLayer planned = planned_layer(layer, dense, measured);
   if (pass_ != nullptr) attend_converted(planned, layer, dense);
   json& report = converted.report;

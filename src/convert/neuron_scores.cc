@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "common/error.h"
@@ -20,7 +22,45 @@ at::Tensor ranks_of(const at::Tensor& scores_GF) {
   return ranks_GF;
 }
 
+/// 1 for the largest, equal ones with the mean of their places. Empty where all are equal.
+std::vector<double> mean_ranks(const at::Tensor& scores_F) {
+  const std::vector<int32_t> order = by_falling_score(scores_F);
+  const at::Tensor scores = scores_F.to(at::kDouble).contiguous();
+  const auto* const score = scores.const_data_ptr<double>();
+  std::vector<double> ranks(order.size());
+  for (size_t first = 0, end = 0; first < order.size(); first = end) {
+    while (end < order.size() && score[order[end]] == score[order[first]]) ++end;
+    if (first == 0 && end == order.size()) return {};
+    for (size_t i = first; i < end; ++i) ranks[order[i]] = static_cast<double>(first + end + 1) / 2;
+  }
+  return ranks;
+}
+
+/// Of lists of one length with the same mean, that of ranks.
+double correlation_of_ranks(const std::vector<double>& a, const std::vector<double>& b) {
+  const double mean = (static_cast<double>(a.size()) + 1) / 2;
+  double a_b = 0, a_a = 0, b_b = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    a_b += (a[i] - mean) * (b[i] - mean);
+    a_a += (a[i] - mean) * (a[i] - mean);
+    b_b += (b[i] - mean) * (b[i] - mean);
+  }
+  return a_b / std::sqrt(a_a * b_b);
+}
+
 }  // namespace
+
+double rank_correlation(const at::Tensor& a_GF, const at::Tensor& b_GF) {
+  double sum = 0;
+  int64_t groups = 0;
+  for (int64_t group = 0; group < a_GF.size(0); ++group) {
+    const std::vector<double> a = mean_ranks(a_GF[group]), b = mean_ranks(b_GF[group]);
+    if (a.empty() || b.empty()) continue;
+    sum += correlation_of_ranks(a, b);
+    ++groups;
+  }
+  return groups == 0 ? std::numeric_limits<double>::quiet_NaN() : sum / static_cast<double>(groups);
+}
 
 std::vector<int32_t> by_falling_score(const at::Tensor& scores_F) {
   const at::Tensor scores = scores_F.to(at::kDouble).contiguous();
@@ -50,7 +90,7 @@ at::Tensor comparable_scores(const Importance& importance, const std::string& no
     if (normalise == "per_cluster_sum") {
       const at::Tensor row = scores_GF[group];
       const auto* const first = row.const_data_ptr<double>();
-      *divisor = std::accumulate(first, first + row.numel(), 0.0);
+      *divisor = std::abs(std::accumulate(first, first + row.numel(), 0.0));
     }
     if (*divisor == 0) *divisor = 1;
   }

@@ -16,7 +16,7 @@ namespace {
 using nlohmann::json;
 
 /// Counts changes of what is summed, as kCalibrationVersion does of rows.
-constexpr int kImportanceVersion = 1;
+constexpr int kImportanceVersion = 2;
 
 json facts_of(const ImportanceKey& key) {
   return {{"version", kImportanceVersion}, {"model", key.model}, {"groups", key.groups}};
@@ -36,6 +36,9 @@ CalibrationStore::Entry importance_entry(const std::vector<Importance>& all, con
     entry.tensors.emplace_back(sums_name(layer, "scores"), all[layer].scores_GF);
     entry.tensors.emplace_back(sums_name(layer, "tokens"), all[layer].tokens_G);
   }
+  json correlations = json::array();  // no number: null
+  for (const Importance& layer : all) correlations.push_back(layer.halves_correlation);
+  entry.facts["halves_correlation"] = correlations;
   // Of four bytes an element, so behind those of eight.
   json layers_with_rows = json::array();
   for (size_t layer = 0; layer < all.size(); ++layer) {
@@ -52,6 +55,8 @@ std::vector<Importance> importance_of(const CalibrationStore::Entry& entry, int6
   for (size_t layer = 0; layer < all.size(); ++layer) {
     all[layer].scores_GF = entry.tensor(sums_name(layer, "scores"));
     all[layer].tokens_G = entry.tensor(sums_name(layer, "tokens"));
+    if (const json& kept = entry.facts.at("halves_correlation").at(layer); kept.is_number())
+      all[layer].halves_correlation = kept.get<double>();
   }
   for (const json& layer : entry.facts.at("layers_with_group_rows"))
     all.at(layer).group_rows_GD = entry.tensor(sums_name(layer, "group_rows"));

@@ -15,7 +15,7 @@ namespace moe {
 struct ImportanceKey {
   std::string calibration;  ///< digest of the text
   std::string model;        ///< and of the dense model
-  std::string groups;       ///< ConversionMethod::groups_name
+  std::string groups;       ///< ConversionMethod::groups_name, and ImportanceMeasure::name
 };
 
 /// The importance of every layer as an earlier conversion measured it, to the bit, if every rank sees it kept with the

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <tuple>
 
@@ -126,6 +127,46 @@ TEST(SharedSelectionTest, MoreGroupsChangeWhatMostHave) {
   EXPECT_THAT(shared_selection(scores.narrow(0, 0, 2), 1, 1), ElementsAre(0));
   EXPECT_THAT(shared_selection(scores, 2, 1), ElementsAre(2));
   EXPECT_THAT(shared_selection(scores, 2, 4), ElementsAre(0, 1, 2, 3)) << "windows end with the neurons";
+}
+
+/// The v1 case of 1.5 by rising scores: 1 and 4 at 1, 3 and 5 at 2, 6 at 3, 7 at 4, 2 at 7, 0 at 9.
+TEST(GreedyAssignmentTest, TheLeastFirstWhereCriterionIsMin) {
+  const ConversionMethod& method = conversion_methods().at("independent_gradient");
+  v1::ConvertSpec spec;
+  spec.mutable_ffn()->set_method("independent_gradient");
+  spec.mutable_ffn()->set_experts(2);
+  ModelConfig config;
+  config.intermediate_size = 8;
+  const Importance importance{.scores_GF = scores_of({{9, 8, 7, 6, 1, 2, 3, 4}, {9, 1, 8, 2, 7, 3, 6, 4}}),
+                              .tokens_G = at::ones({2}, at::kLong)};
+  const auto plan = [&](const char* criterion) {
+    (*spec.mutable_ffn()->mutable_options())["criterion"] = criterion;
+    const MethodOptions options(method.options, spec);
+    Lists experts;
+    for (const ExpertPlan& expert :
+         method
+             .plan({.config = config, .spec = spec, .importance = &importance, .options = options},
+                   *make_self_communicator())
+             .experts)
+      experts.push_back(neurons_in(expert));
+    return experts;
+  };
+  (*spec.mutable_ffn()->mutable_options())["normalise"] = "none";
+  EXPECT_EQ(plan("max"), (Lists{{1, 3, 5, 7}, {0, 2, 4, 6}}));
+  EXPECT_EQ(plan("min"), (Lists{{2, 4, 5, 6}, {0, 1, 3, 7}}));
+}
+
+/// Swapped neighbours of four: 1 - 6 * 2 / (4 * 15). Equal scores share a rank: by hand, ranks 1, 2.5, 2.5, 4 against 1
+/// to 4 are 4.5 / sqrt(4.5 * 5).
+TEST(RankCorrelationTest, IsSpearmans) {
+  const auto of = [](const std::vector<std::vector<double>>& a, const std::vector<std::vector<double>>& b) {
+    return rank_correlation(scores_of(a), scores_of(b));
+  };
+  EXPECT_DOUBLE_EQ(of({{1, 2, 3, 40}}, {{0.1, 0.2, 0.4, 0.3}}), 0.8);
+  EXPECT_DOUBLE_EQ(of({{1, 2, 3}}, {{9, 8, 7}}), -1);
+  EXPECT_NEAR(of({{1, 2, 2, 4}}, {{1, 2, 3, 4}}), 0.94868329805, 1e-10);
+  EXPECT_DOUBLE_EQ(of({{1, 2, 3, 4}, {1, 2, 3, 4}, {0, 0, 0, 0}}, {{1, 2, 4, 3}, {1, 2, 3, 4}, {1, 2, 3, 4}}), 0.9);
+  EXPECT_TRUE(std::isnan(of({{0, 0}}, {{1, 2}})));
 }
 
 TEST(ComparableScoresTest, Forms) {

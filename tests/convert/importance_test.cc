@@ -7,11 +7,13 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "common/error.h"
 #include "convert/conversion_fixture.h"
+#include "convert/neuron_scores.h"
 #include "convert/row_sums.h"
 #include "testing/compare.h"
 #include "testing/random_tensor.h"
@@ -30,12 +32,13 @@ class ImportanceTest : public testing::ConversionTest, public ::testing::WithPar
     return read_calibration_text(spec_, 3, directory_.config(), {}, world);
   }
 
-  /// The dense model with its gradients, all in double, after forward and backward of the text at once.
+  /// The dense model with its gradients, all in double, after forward and backward of the text at once; the loss is the
+  /// sum over tokens, each times its weight where there are weights.
   struct WholeModel {
     std::map<int64_t, at::Tensor> activations;  ///< by layer, with gradients
     std::map<std::string, at::Tensor> weights, gradients;
   };
-  WholeModel differentiated(const CalibrationText& text) const {
+  WholeModel differentiated(const CalibrationText& text, const at::Tensor& weights_T = {}) const {
     Decoder decoder = load_decoder(directory_, at::kDouble, {});
     testing::require_all_gradients(decoder);
     WholeModel whole;
@@ -47,7 +50,8 @@ class ImportanceTest : public testing::ConversionTest, public ::testing::WithPar
     };
     LocalDispatcher dispatcher;
     const at::Tensor hidden = decoder.forward({text.tokens_T, text.cu_seqlens}, dispatcher, options).hidden_TD;
-    decoder.token_losses(hidden, text.labels_T).sum().backward();
+    const at::Tensor losses = decoder.token_losses(hidden, text.labels_T);
+    (weights_T.defined() ? losses * weights_T : losses).sum().backward();
     for (const Parameter& parameter : decoder.parameters()) {
       whole.weights[parameter.name] = parameter.value.detach();
       whole.gradients[parameter.name] = parameter.value.grad();
@@ -101,6 +105,67 @@ TEST_P(ImportanceTest, IsWhatAutogradOfTheWholeModelSays) {
     }
     EXPECT_TRUE(at::equal(all[layer].group_rows_GD, at::ones({3, 2})));
   }
+}
+
+/// Losses are means over each document's targets, and what is summed is a square, or keeps its sign.
+TEST_P(ImportanceTest, OtherLossesAndKernelsAreWhatAutogradSays) {
+  const auto self = make_self_communicator();
+  const CalibrationText text = this->text(*self);
+  at::Tensor weights_T = at::zeros({text.total_tokens}, at::kDouble);
+  std::set<int64_t> lengths;
+  for (size_t s = 0; s + 1 < text.cu_seqlens.size(); ++s) {
+    const at::Tensor labels = text.labels_T.slice(0, text.cu_seqlens[s], text.cu_seqlens[s + 1]);
+    const int64_t targets = labels.ne(-100).sum().item<int64_t>();
+    lengths.insert(targets);
+    weights_T.slice(0, text.cu_seqlens[s], text.cu_seqlens[s + 1])
+        .fill_(1.0 / std::max(1.0, static_cast<double>(targets)));
+  }
+  ASSERT_GT(lengths.size(), 3U) << "documents of one length would not tell";
+  for (const char* loss : {"sum", "mean"}) {
+    const std::map<int64_t, at::Tensor> activations =
+        differentiated(text, loss == std::string("mean") ? weights_T : at::Tensor()).activations;
+    for (const char* kernel : {"l1_norm", "l2_norm", "plain"}) {
+      SCOPED_TRACE(concat(loss, " ", kernel));
+      const std::vector<Importance> all =
+          measure_importance(DenseSource(directory_, at::kDouble), text,
+                             {.spec = spec_, .seed = 3, .measure = {.loss = loss, .kernel = kernel}}, *self);
+      for (const auto& [layer, h] : activations) {
+        const at::Tensor products = (h * h.grad()).detach();
+        const at::Tensor worth = kernel == std::string("plain")     ? products
+                                 : kernel == std::string("l2_norm") ? products.square()
+                                                                    : products.abs();
+        EXPECT_TRUE(at::allclose(all[layer].scores_GF[0], worth.sum(0), 1e-7, 1e-12)) << layer;
+      }
+    }
+  }
+}
+
+/// The same as two groups of tokens, those of even rows and those of odd ones, say; at any number of ranks.
+TEST_P(ImportanceTest, HalvesAreEvenAndOddRows) {
+  const auto self = make_self_communicator();
+  const CalibrationText text = this->text(*self);
+  ASSERT_GT(text.rows(), 3);
+  at::Tensor parity_T = at::empty({text.total_tokens}, at::kLong);
+  for (int64_t row = 0; row < text.rows(); ++row)
+    parity_T.slice(0, text.row_begin[row], text.row_begin[row + 1]).fill_(row % 2);
+  const GroupTokens by_parity = [&](const LayerInputs&, const std::vector<at::Tensor>&, Communicator&) {
+    return TokenGroups{.count = 2, .ids_T = parity_T};
+  };
+  const DenseSource model(directory_);
+  const std::vector<Importance> halves =
+                                    measure_importance(model, text, {.spec = spec_, .group_tokens = by_parity}, *self),
+                                whole = measure_importance(model, text, {.spec = spec_}, *self);
+  for (const int64_t layer : {0, 1}) {
+    const at::Tensor scores = halves[layer].scores_GF;
+    EXPECT_NEAR(whole[layer].halves_correlation, rank_correlation(scores.narrow(0, 0, 1), scores.narrow(0, 1, 1)),
+                1e-9);
+    EXPECT_GT(whole[layer].halves_correlation, 0);
+    EXPECT_LT(whole[layer].halves_correlation, 1);
+  }
+  testing::run_ranks(2, [&](Communicator& world) {
+    const std::vector<Importance> mine = measure_importance(model, this->text(world), {.spec = spec_}, world);
+    for (const int64_t layer : {0, 1}) EXPECT_EQ(mine[layer].halves_correlation, whole[layer].halves_correlation);
+  });
 }
 
 /// Groups that are those of all layers are asked for once, of the last, and taken in all.

@@ -98,6 +98,17 @@ TEST(WeaveTest, WithoutSharedExpertsEveryNeuronIsInAnExpert) {
   EXPECT_THAT(neurons_of(plan.experts[1]), ElementsAre(1, 4, 7, 10));
 }
 
+/// Neurons 0 and 2 are quiet, 1 and 3 loud; 2 and 3 are heard in the second document too. Their activities by document
+/// are (1.76, 0), (20, 0), (1.76, 0.39) and (20, 5.99).
+TEST(WeaveTest, RowsAreDirectionsOrTakenAsTheyAre) {
+  const at::Tensor gate = at::tensor({1., 0., 10., 0., 1., 0.3, 10., 3.}, at::kFloat).view({4, 2});
+  PlannedAlone layer({gate, at::ones({4, 2}), at::ones({2, 4})}, at::eye(2) * 2, {0, 1, 2});
+  choose_weave(layer, 2, 0);
+  EXPECT_THAT(neurons_of(layer.plan().experts[0]), ElementsAre(0, 1));
+  (*layer.spec.mutable_ffn()->mutable_options())["rows"] = "plain";
+  EXPECT_THAT(neurons_of(layer.plan().experts[0]), ElementsAre(0, 2));
+}
+
 /// The mean comes before the absolute value: a gate that swings from 3 to -3 has a mean of (2.858 - 0.142) / 2 = 1.358,
 /// less than that of one that stays at 1.7 (1.437), though its mean absolute value, 1.5, is more. And a bias counts.
 TEST(WeaveTest, ActivityIsTheAbsoluteMeanOfTheGate) {

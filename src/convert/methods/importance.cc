@@ -10,7 +10,8 @@ ConversionMethod split_by_importance() {
           .plan = plan_greedy,
           .widths = equal_parts,
           .needs = {.gradients = true},
-          .options = {clusters_option("router"), normalise_option("none")},
+          .options =
+              with_measure_options({clusters_option("router"), normalise_option("none"), criterion_option()}, "mean"),
           .text_problem = text_problem_for_experts,
           .group_tokens = group_for_experts,
           .groups_name = groups_for_experts,

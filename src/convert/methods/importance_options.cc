@@ -46,6 +46,26 @@ MethodOption normalise_option(const std::string& fallback, const std::string& pu
           .choices = {"none", "per_cluster_sum", "rank"}};
 }
 
+std::vector<MethodOption> with_measure_options(std::vector<MethodOption> options, const std::string& published_loss) {
+  options.push_back({.name = "loss",
+                     .help = "the loss whose change importance is: the sum over tokens, or the mean of each document's",
+                     .fallback = "sum",
+                     .published = published_loss,
+                     .choices = {"sum", "mean"}});
+  options.push_back({.name = "kernel",
+                     .help = "what is summed over tokens: |h dL/dh|, its square, or h dL/dh as it is",
+                     .fallback = "l1_norm",
+                     .choices = {"l1_norm", "l2_norm", "plain"}});
+  return options;
+}
+
+MethodOption criterion_option() {
+  return {.name = "criterion",
+          .help = "which scores are given away first: the largest, or the least",
+          .fallback = "max",
+          .choices = {"max", "min"}};
+}
+
 TokenGroups group_for_experts(const LayerInputs& inputs, const std::vector<at::Tensor>& hidden_TD,
                               Communicator& world) {
   return group_by_option(inputs, hidden_TD, inputs.spec.ffn().experts(), world);
@@ -83,7 +103,9 @@ at::Tensor scores_by_option(const LayerInputs& inputs) {
 }
 
 LayerPlan plan_greedy(const LayerInputs& inputs, Communicator& /*world*/) {
-  return plan_of_neurons(greedy_assignment(scores_by_option(inputs), part_width(inputs.config, inputs.spec.ffn()),
+  const at::Tensor scores_EF = scores_by_option(inputs);
+  return plan_of_neurons(greedy_assignment(inputs.options.choice("criterion") == "min" ? -scores_EF : scores_EF,
+                                           part_width(inputs.config, inputs.spec.ffn()),
                                            neurons_without(inputs.config.intermediate_size, {})));
 }
 

@@ -15,6 +15,11 @@ MethodOption clusters_option(const std::string& fallback);
 /// `normalise`: how the scores of groups are compared (comparable_scores).
 MethodOption normalise_option(const std::string& fallback, const std::string& published = "");
 
+/// `loss` and `kernel`: what importance is of (ImportanceMeasure), after the method's own options.
+std::vector<MethodOption> with_measure_options(std::vector<MethodOption> options, const std::string& published_loss);
+/// `criterion` of plan_greedy: whether the largest or the least scores are given away first.
+MethodOption criterion_option();
+
 /// As many groups as there are routed experts, by the option `clusters`.
 TokenGroups group_for_experts(const LayerInputs& inputs, const std::vector<at::Tensor>& hidden_TD, Communicator& world);
 /// A group more for each shared expert.
@@ -36,7 +41,7 @@ std::string router_of_groups(const MethodOptions& options);
 /// Scores by the option `normalise`. [groups, F]
 at::Tensor scores_by_option(const LayerInputs& inputs);
 
-/// For methods that give every neuron to the expert of the group that it is most important to.
+/// For methods that give every neuron to the expert of the group that it is most important to, or least by `criterion`.
 LayerPlan plan_greedy(const LayerInputs& inputs, Communicator& world);
 
 /// Why these sizes leave a method that shares neurons without a shared part; empty if they do not.

@@ -10,7 +10,8 @@ ConversionMethod independent_gradient() {
           .plan = plan_greedy,
           .widths = equal_parts,
           .needs = {.gradients = true},
-          .options = {clusters_option("text"), normalise_option("per_cluster_sum", "none")},
+          .options = with_measure_options(
+              {clusters_option("text"), normalise_option("per_cluster_sum", "none"), criterion_option()}, ""),
           .text_problem = text_problem_for_experts,
           .group_tokens = group_for_experts,
           .groups_name = groups_for_experts,

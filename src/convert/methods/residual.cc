@@ -32,7 +32,7 @@ ConversionMethod residual() {
           .plan = plan_residual,
           .widths = equal_parts,
           .needs = {.gradients = true},
-          .options = {clusters_option("router"), normalise_option("none")},
+          .options = with_measure_options({clusters_option("router"), normalise_option("none")}, "mean"),
           .has_shared = true,
           .size_problem = residual_problem,
           .text_problem = text_problem_for_experts,

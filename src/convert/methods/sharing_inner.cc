@@ -35,7 +35,7 @@ ConversionMethod sharing_inner() {
           .plan = plan_sharing_inner,
           .widths = equal_parts,
           .needs = {.gradients = true},
-          .options = {clusters_option("text")},
+          .options = with_measure_options({clusters_option("text")}, ""),
           .has_free_width = true,
           .size_problem = sharing_inner_problem,
           .text_problem = text_problem_for_experts,

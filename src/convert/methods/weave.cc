@@ -34,7 +34,12 @@ const std::vector<MethodOption>& weave_options() {
        .fallback = "0.2"},
       {.name = "alpha_max",
        .help = "of shared adaptive: shared part of a layer whose neurons never vary",
-       .fallback = "0.7"}};
+       .fallback = "0.7"},
+      {.name = "rows",
+       .help = "what is clustered of a neuron's activity by document: its direction, or the row as it is",
+       .fallback = "directions",
+       .published = "plain",
+       .choices = {"directions", "plain"}}};
   return options;
 }
 
@@ -178,7 +183,8 @@ LayerPlan plan_weave(const LayerInputs& inputs, Communicator& world) {
                                              {.clusters = experts,
                                               .seed = inputs.seed,
                                               .stream = kStreamNeuronClusters,
-                                              .substream = static_cast<uint32_t>(inputs.layer)},
+                                              .substream = static_cast<uint32_t>(inputs.layer),
+                                              .is_spherical = inputs.options.choice("rows") == "directions"},
                                              world);
   std::vector<std::vector<int32_t>> parts(experts);
   for (size_t i = 0; i < rest.size(); ++i) parts[found.cluster_of[i]].push_back(rest[i]);
