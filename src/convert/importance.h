@@ -39,7 +39,7 @@ struct ImportanceRequest {
 ///
 /// Cost     about three forwards, and one of attention where tokens are grouped by layer; memory: a layer (and the
 ///          head), [layers + 1, T, D] of this rank's tokens, one row of text through a layer with what its backward
-///          needs, and in float64 [G, F] for every layer, which is returned, and 2 log2(rows) times for the one at
+///          needs, and in float64 [G, F] for every layer, which is returned, and 4 log2(rows) times for the one at
 ///          hand.
 /// Throws   InvalidArgument on every rank where a score is not finite; what reading the model throws.
 std::vector<Importance> measure_importance(const DenseSource& model, const CalibrationText& text,

@@ -77,7 +77,7 @@ std::string weave_size_problem(const ModelConfig& config, const v1::FfnExpertsSp
 
 /// None where they follow from the text.
 LayerWidths weave_widths(const ModelConfig& config, const v1::ConvertSpec& spec) {
-  return is_adaptive(options_of(spec.ffn())) ? LayerWidths() : equal_parts(config, spec);
+  return is_adaptive(MethodOptions(weave_options(), spec)) ? LayerWidths() : equal_parts(config, spec);
 }
 
 /// |mean of silu(gate x)| by document of this rank. Sums are in the order of the tokens, [documents, F] float.
