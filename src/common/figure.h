@@ -11,6 +11,7 @@ struct Figure {
   enum class Form {
     kHeatmap,  ///< a cell a number
     kLines,    ///< a line a row, along the columns
+    kScatter,  ///< a point a number, a colour a row
   };
   /// How a heat map colours its numbers.
   enum class Scale {
@@ -25,12 +26,14 @@ struct Figure {
   std::string note{};   ///< how to read it, in a sentence
   Form form = Form::kHeatmap;
   Scale scale = Scale::kAmount;
+  bool is_log = false;         ///< of lines: the numbers stand on a logarithmic axis, where those above 0 are drawn
   std::string unit{};          ///< of the numbers, as people read it; empty: none
   std::string row_title{};     ///< what a row is: "layer"; of lines it stands in no drawing
   std::string column_title{};  ///< what a column is: "expert"
   std::vector<std::string> rows{};
   std::vector<std::string> columns{};         ///< of lines numbers, such as layers
   std::vector<std::vector<double>> values{};  ///< [rows][columns]; NaN, or a row that ends early: nothing to draw
+  std::vector<std::vector<double>> x{};       ///< of points, whose `values` are their y and which have no columns
 };
 
 }  // namespace moe

@@ -3,8 +3,10 @@
 namespace moe {
 
 // One file each, in analyses/.
+Analysis activation_histograms();
 Analysis activation_scale();
 Analysis hidden_clusters();
+Analysis hidden_projection();
 Analysis neuron_overlap();
 Analysis routing();
 Analysis routing_similarity();
@@ -17,7 +19,9 @@ const Registry<Analysis>& analyses() {
                                                       {"routing", routing()},
                                                       {"routing_similarity", routing_similarity()},
                                                       {"activation_scale", activation_scale()},
+                                                      {"activation_histograms", activation_histograms()},
                                                       {"hidden_clusters", hidden_clusters()},
+                                                      {"hidden_projection", hidden_projection()},
                                                   });
   return all;
 }

@@ -15,6 +15,8 @@ namespace {
 
 // Columns from which on a heat map takes the width of two.
 constexpr size_t kManyColumns = 16;
+// Up to which a line has a dot at each.
+constexpr size_t kMostDots = 64;
 constexpr char kStyleOfSections[] = ".tiles + .grid { margin-top: 16px; }\n";
 
 const Figure* figure_named(const std::vector<Figure>& figures, const std::string& name) {
@@ -27,14 +29,25 @@ std::string render_lines(const Figure& figure) {
   chart.label = figure.title;
   chart.x_title = figure.column_title;
   chart.y_title = figure.unit;
+  chart.log_y = figure.is_log;
   for (size_t row = 0; row < figure.rows.size(); ++row) {
-    ChartSeries series{figure.rows[row], {}, {}, row, false, true};
+    ChartSeries series{figure.rows[row], {}, {}, row, false, figure.columns.size() <= kMostDots};
     for (size_t column = 0; column < figure.values[row].size(); ++column) {
       series.x.push_back(std::strtod(figure.columns[column].c_str(), nullptr));
       series.y.push_back(figure.values[row][column]);
     }
     chart.series.push_back(std::move(series));
   }
+  return render_line_chart(chart);
+}
+
+std::string render_scatter(const Figure& figure) {
+  MOE_CHECK(figure.x.size() == figure.values.size(), figure.name);
+  LineChart chart{.label = figure.title, .x_title = figure.column_title, .y_title = figure.unit, .series = {}};
+  chart.height = 320;
+  for (size_t row = 0; row < figure.rows.size(); ++row)
+    chart.series.push_back(
+        {.name = figure.rows[row], .x = figure.x[row], .y = figure.values[row], .color = row, .is_cloud = true});
   return render_line_chart(chart);
 }
 
@@ -73,6 +86,7 @@ std::string facts_html(const AnalysisPage& page) {
 std::string render_figure(const Figure& figure) {
   MOE_CHECK(figure.rows.size() == figure.values.size(), figure.name);
   if (figure.form == Figure::Form::kLines) return render_lines(figure);
+  if (figure.form == Figure::Form::kScatter) return render_scatter(figure);
   return render_heatmap({.label = figure.title,
                          .row_title = figure.row_title,
                          .column_title = figure.column_title,

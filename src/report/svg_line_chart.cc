@@ -29,7 +29,7 @@ struct Range {
 // Averages of equal groups of points; a group with a value that cannot be drawn keeps the gap.
 ChartSeries thinned(const ChartSeries& series) {
   const size_t n = series.x.size();
-  if (n <= kMostPoints) return series;
+  if (n <= kMostPoints || series.is_cloud) return series;
   ChartSeries thin = series;
   thin.x.clear();
   thin.y.clear();
@@ -133,7 +133,26 @@ class Drawing {
     svg_.text(6, top_ - 12, "start", chart_.y_title, {{"fill-opacity", "0.7"}, {"font-size", "11"}});
   }
 
+  /// A mark of no length each, in one path.
+  void draw_cloud(const ChartSeries& series) {
+    std::string path;
+    for (size_t i = 0; i < series.x.size(); ++i) {
+      if (is_drawable(series.x[i], series.y[i]))
+        path += concat("M", svg_number(px(series.x[i])), " ", svg_number(py(series.y[i])), "h0");
+    }
+    if (path.empty()) return;
+    svg_.titled_element("path",
+                        {{"d", path},
+                         {"fill", "none"},
+                         {"stroke", series_color(series.color)},
+                         {"stroke-width", "4"},
+                         {"stroke-opacity", "0.6"},
+                         {"stroke-linecap", "round"}},
+                        series.name);
+  }
+
   void draw_series(const ChartSeries& series) {
+    if (series.is_cloud) return draw_cloud(series);
     std::string path;
     bool pen_down = false;
     for (size_t i = 0; i < series.x.size(); ++i) {

@@ -17,6 +17,8 @@ struct ChartSeries {
   bool is_faint = false;
   /// A dot at every point: for few points.
   bool has_dots = false;
+  /// Points without a line, in any order and number; on hover they say the series alone.
+  bool is_cloud = false;
 };
 
 struct LineChart {
@@ -30,7 +32,7 @@ struct LineChart {
   double height = 260;
 };
 
-/// The chart as one <svg> element. Long series are averaged down to about 400 points. Without any point it says "no
+/// The chart as one <svg> element. Long lines are averaged down to about 400 points. Without any point it says "no
 /// data".
 std::string render_line_chart(const LineChart& chart);
 

@@ -325,6 +325,40 @@ TEST(ActivationScaleTest, ADeadExpertHasNoShareOfTheOutputWhateverItsLoad) {
   EXPECT_EQ(metrics.at("greatest_residual_gap"), 1);
 }
 
+// Experts of one neuron, whose activation is gelu of the first input, beside a dense layer.
+TEST(ActivationHistogramsTest, CountsNeuronsOfChosenExpertsAndOfDenseLayers) {
+  const ModelConfig config = testing::with_dense_layer(testing::tiny_moe_config(3, 2, 1), 1);
+  const auto analysis = analyses().at("activation_histograms").of_text({config, {"a", "b"}});
+  HandMadeExperts experts({{3, 4}, {0, 0}, {0, -5}});
+  const at::Tensor x_TD = at::tensor({10.0, 0.5, 0.0, -2.5, 0.0, 1.99}, at::kDouble).view({3, 2});
+  Routing routing;
+  routing.expert_ids_TK = at::tensor({0, 1, 1, 2, 2, 0}, at::kLong).view({3, 2});
+  routing.weights_TK = at::full({3, 2}, 0.5, at::kDouble);
+  const TextPieces pieces{{.row = 0, .domain = 0, .first = 0, .last = 2},
+                          {.row = 0, .domain = 1, .first = 2, .last = 3}};
+  analysis->see_stream(0, LayerPoint::kFfnInput, x_TD, pieces);
+  analysis->see_mixture({0, experts.weights, experts.options, x_TD, routing, x_TD, experts.dispatcher}, pieces);
+  analysis->see_stream(1, LayerPoint::kFfnActivations, at::tensor({0.25, -0.125}, at::kDouble).view({1, 2}), pieces);
+  const json result = result_of(*analysis), mixture = result["layers"][0], dense = result["layers"][1];
+  // Two of 10 and four of 0.
+  EXPECT_EQ(mixture["neurons"]["plain"]["above"], 2);
+  EXPECT_EQ(mixture["neurons"]["plain"]["counts"][500], 4);
+  EXPECT_EQ(mixture["neurons"]["absolute"]["counts"][0], 4);
+  EXPECT_EQ(mixture["neurons"]["squared"]["counts"].size(), 1000U);
+  const json &of_a = mixture["inputs"]["domains"]["a"], &of_b = mixture["inputs"]["domains"]["b"];
+  EXPECT_EQ(of_a["above"], 1);
+  EXPECT_EQ(of_a["below"], 1);
+  EXPECT_EQ(of_a["counts"][50], 1) << "0";
+  EXPECT_EQ(of_a["counts"][62], 1) << "0.5";
+  EXPECT_EQ(of_b["counts"][99], 1) << "1.99";
+  EXPECT_EQ(dense["neurons"]["plain"]["counts"][750], 1);
+  EXPECT_EQ(dense["neurons"]["plain"]["counts"][375], 1);
+  EXPECT_EQ(dense["neurons"]["absolute"]["counts"][250], 1);
+  EXPECT_EQ(dense["neurons"]["squared"]["counts"][625], 1);
+  EXPECT_EQ(dense["neurons"]["squared"]["counts"][156], 1) << "1/64";
+  EXPECT_DOUBLE_EQ(analyses().at("activation_histograms").metrics(result).at("near_zero_activations"), (4.0 / 6) / 2);
+}
+
 // Balanced by distance is not balanced by product: the longer row takes the token of the other.
 TEST(HiddenClustersTest, TheNearestRowNeedNotHaveTheLargestProduct) {
   const ModelConfig config = one_mixture(2, 1);
@@ -344,6 +378,36 @@ TEST(HiddenClustersTest, TheNearestRowNeedNotHaveTheLargestProduct) {
   EXPECT_DOUBLE_EQ(all["agreement"], 2.0 / 3);
 }
 
+// Six tokens whose hidden states differ in one channel of 32, to two experts; a dense layer besides.
+TEST(HiddenProjectionTest, DrawsTokensByDomainAndFirstExpert) {
+  const ModelConfig config = one_mixture(2, 1);
+  const auto analysis = analyses().at("hidden_projection").of_text({config, {"a", "b"}});
+  HandMadeExperts experts({{1, 1}, {1, 1}});
+  at::Tensor x_TD = at::zeros({6, 32}, at::kDouble);
+  for (int64_t t = 0; t < 6; ++t) x_TD[t][3] = static_cast<double>(t);
+  Routing routing;
+  routing.expert_ids_TK = at::tensor({0, 0, 0, 1, 1, 1}, at::kLong).view({6, 1});
+  const TextPieces pieces{{.row = 0, .domain = 0, .first = 0, .last = 4},
+                          {.row = 0, .domain = 1, .first = 4, .last = 6}};
+  analysis->see_stream(0, LayerPoint::kFfnInput, x_TD, pieces);
+  analysis->see_mixture({0, experts.weights, experts.options, x_TD, routing, x_TD, experts.dispatcher}, pieces);
+  analysis->see_stream(1, LayerPoint::kFfnInput, x_TD, pieces);
+  const json result = result_of(*analysis);
+  ASSERT_EQ(result["layers"].size(), 2U);
+  const json& mixture = result["layers"][0];
+  EXPECT_EQ(mixture["domain"], json({"a", "a", "a", "a", "b", "b"}));
+  EXPECT_EQ(mixture["first_expert"], json({0, 0, 0, 1, 1, 1}));
+  for (size_t t = 0; t < 6; ++t) EXPECT_NEAR(mixture["x"][t], static_cast<double>(t) - 2.5, 1e-9);
+  EXPECT_NEAR(mixture["variance_shares"][0], 1, 1e-12);
+  EXPECT_FALSE(result["layers"][1].contains("first_expert"));
+  const std::vector<Figure> figures = analyses().at("hidden_projection").figures(result);
+  ASSERT_EQ(figures.size(), 3U);
+  EXPECT_THAT(figures[0].rows, ElementsAre("a", "b"));
+  EXPECT_EQ(figures[0].x[1].size(), 2U);
+  EXPECT_THAT(figures[1].rows, ElementsAre("expert 0", "expert 1"));
+  EXPECT_EQ(figures[1].values[0].size(), 3U);
+}
+
 TEST(AnalysesTest, EachSaysWhatItIsAndIsOfAModelOrOfText) {
   for (const std::string& name : analyses().names()) {
     const Analysis& analysis = analyses().at(name);
@@ -356,7 +420,8 @@ TEST(AnalysesTest, EachSaysWhatItIsAndIsOfAModelOrOfText) {
     }
     EXPECT_THAT(needs_data, ElementsAre(analysis.needs_text())) << name << ": its rows of common/measures.cc";
   }
-  EXPECT_THAT(text_analyses(), ElementsAre("routing", "routing_similarity", "activation_scale", "hidden_clusters"));
+  EXPECT_THAT(text_analyses(), ElementsAre("routing", "routing_similarity", "activation_scale", "activation_histograms",
+                                           "hidden_clusters"));
 }
 
 }  // namespace

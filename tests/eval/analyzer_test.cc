@@ -88,8 +88,10 @@ TEST_F(AnalyzerTest, TheSameBytesOnEveryLayout) {
 
 TEST_F(AnalyzerTest, CountsEveryTokenOfEveryDomainOnce) {
   const json result = run("moe", "moe2", 2, 2);
-  EXPECT_EQ(names_of(result["analyses"]), names_of(json{{"activation_scale", 0},
+  EXPECT_EQ(names_of(result["analyses"]), names_of(json{{"activation_histograms", 0},
+                                                        {"activation_scale", 0},
                                                         {"hidden_clusters", 0},
+                                                        {"hidden_projection", 0},
                                                         {"neuron_overlap", 0},
                                                         {"routing", 0},
                                                         {"routing_similarity", 0},
@@ -119,6 +121,11 @@ TEST_F(AnalyzerTest, CountsEveryTokenOfEveryDomainOnce) {
       int64_t nearest = 0;
       for (const json& size : clusters["nearest_row"]) nearest += size.get<int64_t>();
       EXPECT_EQ(nearest, routing["tokens"]);
+      // Two experts of 12 neurons and a shared one of 8.
+      const json& neurons = analyses["activation_histograms"]["layers"][layer]["neurons"]["plain"];
+      int64_t activations = neurons["below"].get<int64_t>() + neurons["above"].get<int64_t>();
+      for (const json& count : neurons["counts"]) activations += count.get<int64_t>();
+      EXPECT_EQ(activations, 32 * routing["tokens"].get<int64_t>());
     }
   }
   const json same = run("moe", "moe", 2, 1)["baseline"]["analyses"]["routing"]["routers"];
@@ -145,6 +152,11 @@ TEST_F(AnalyzerTest, EveryAnalysisIsMadeAloneAndGivesItsMetricsAndFigures) {
     for (const Figure& figure : figures) {
       EXPECT_FALSE(figure.name.empty() || figure.title.empty() || figure.note.empty()) << figure.name;
       EXPECT_EQ(figure.rows.size(), figure.values.size()) << figure.name;
+      if (figure.form == Figure::Form::kScatter) {
+        ASSERT_EQ(figure.x.size(), figure.values.size()) << figure.name;
+        for (size_t r = 0; r < figure.x.size(); ++r) EXPECT_EQ(figure.x[r].size(), figure.values[r].size());
+        continue;
+      }
       for (const std::vector<double>& row : figure.values) EXPECT_LE(row.size(), figure.columns.size()) << figure.name;
     }
   }
@@ -201,7 +213,8 @@ TEST_F(AnalyzerTest, FreshRoutersAreThoseOfTheModelAloneAndOfText) {
 
 TEST_F(AnalyzerTest, ADenseModelHasWhatNeedsNoExperts) {
   const json result = run("dense");
-  EXPECT_EQ(names_of(result["analyses"]), (std::vector<std::string>{"activation_scale", "weights"}));
+  EXPECT_EQ(names_of(result["analyses"]),
+            (std::vector<std::string>{"activation_histograms", "activation_scale", "hidden_projection", "weights"}));
   EXPECT_EQ(names_of(result["passed_over"]),
             (std::vector<std::string>{"hidden_clusters", "neuron_overlap", "routing", "routing_similarity"}));
   EXPECT_THAT(result["passed_over"]["routing"].get<std::string>(), HasSubstr("the model is dense: nothing routes"));

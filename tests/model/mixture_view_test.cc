@@ -41,6 +41,37 @@ TEST_F(MixtureViewTest, WeighedOutputsOfTheChosenExpertsAreWhatTheMixtureGave) {
   EXPECT_EQ(layers, std::vector<int64_t>{1});
 }
 
+// Experts of unlike widths: neurons that the narrow ones have not are zeros.
+TEST_F(MixtureViewTest, ActivationsOfTheChosenExpertsAreThoseOfTheirNeurons) {
+  const at::NoGradGuard no_grad;
+  ModelConfig uneven = config();
+  uneven.moe->set_expert_widths(1, {12, 5, 12, 9});
+  Decoder decoder(uneven, at::kDouble, all_experts(uneven));
+  testing::fill_random(decoder, 3);
+  int seen = 0;
+  ForwardOptions options;
+  options.mixture_observer = [&](const MixtureView& view) {
+    const ExpertActivations chosen = chosen_expert_activations(view);
+    ASSERT_EQ(chosen.experts.count, 4);
+    ASSERT_EQ(chosen.rows_RI.sizes(), (std::vector<int64_t>{15 * 3, 12}));
+    int64_t first = 0;
+    for (int64_t e = 0; e < 4; ++e) {
+      const at::Tensor tokens = (view.routing.expert_ids_TK == e).any(1).nonzero().flatten();
+      const at::Tensor gate_up = view.weights.gate_up[e];
+      const at::Tensor rows = chosen.rows_RI.narrow(0, first, tokens.size(0));
+      EXPECT_EQ(chosen.rows_per_expert[e].item<int64_t>(), tokens.size(0));
+      const FeedForwardWeights expert{gate_up.narrow(0, 0, 12), gate_up.narrow(0, 12, 12), {}};
+      EXPECT_TRUE(testing::near(rows, neuron_activations(expert, view.x_TD.index_select(0, tokens)), 1e-12));
+      const int64_t width = uneven.moe->expert_width(1, e);
+      EXPECT_EQ(rows.narrow(1, width, 12 - width).abs().sum().item<double>(), 0);
+      first += tokens.size(0);
+    }
+    ++seen;
+  };
+  decoder.forward(batch_, dispatcher_, options);
+  EXPECT_EQ(seen, 1);
+}
+
 TEST_F(MixtureViewTest, LookingChangesNoBitAndKeepsNoRouting) {
   const at::NoGradGuard no_grad;
   ForwardOptions options;

@@ -45,6 +45,37 @@ TEST(AnalysisPageTest, LinesRunOverTheNumbersOfTheirColumns) {
   EXPECT_THAT(svg, AllOf(HasSubstr("<title>a: 0.5 at 3</title>"), HasSubstr("<title>a: 2 at 7</title>")));
 }
 
+// What would have a dot at each of many columns is a plain line, and what is 0 has no place on a logarithmic axis.
+TEST(AnalysisPageTest, LinesOfManyColumnsHaveNoDotsAndMayBeLogarithmic) {
+  Figure figure{.title = "x", .form = Figure::Form::kLines, .is_log = true, .rows = {"a"}};
+  figure.values.emplace_back();
+  for (int i = 0; i < 100; ++i) {
+    figure.columns.push_back(std::to_string(i));
+    figure.values[0].push_back(i == 50 ? 0 : 1 + i);
+  }
+  const std::string svg = render_figure(figure);
+  EXPECT_THAT(svg, Not(HasSubstr("<circle")));
+  const size_t path = svg.find(" d=\"M");
+  ASSERT_NE(path, std::string::npos);
+  EXPECT_NE(svg.find(" M", path), std::string::npos) << "a gap at 0";
+}
+
+TEST(AnalysisPageTest, APointANumberAndAColourARow) {
+  const std::string svg = render_figure({.title = "tokens",
+                                         .form = Figure::Form::kScatter,
+                                         .unit = "second",
+                                         .column_title = "first",
+                                         .rows = {"a & b", "c"},
+                                         .values = {std::vector<double>(500, 1), {0, 2}},
+                                         .x = {std::vector<double>(500, 3), {0, 4}}});
+  EXPECT_THAT(svg, AllOf(HasSubstr("aria-label=\"tokens\""), HasSubstr("<title>a &amp; b</title>"),
+                         HasSubstr("<title>c</title>"), HasSubstr("var(--series-2"), HasSubstr(">c</text>")));
+  size_t points = 0;
+  for (size_t at = svg.find("h0"); at != std::string::npos; at = svg.find("h0", at + 1)) ++points;
+  EXPECT_EQ(points, 502U) << "none is averaged with another";
+  EXPECT_THAT(svg, Not(HasSubstr("<circle")));
+}
+
 TEST(AnalysisPageTest, PagesAreWellFormedAndSelfContained) {
   if (std::system("python3 -c pass") != 0) GTEST_SKIP() << "python3 is not installed";
   const std::filesystem::path folder = MOE_BINARY_DIR "/report_samples";

@@ -21,4 +21,13 @@ at::Tensor chosen_expert_outputs(const MixtureView& view) {
   return at::stack(slots_TD, 1);
 }
 
+ExpertActivations chosen_expert_activations(const MixtureView& view) {
+  const at::NoGradGuard no_grad;
+  const DispatchedTokens dispatched =
+      view.dispatcher.dispatch({view.x_TD, view.routing.expert_ids_TK, at::ones_like(view.routing.weights_TK),
+                                view.options.num_experts, "layer " + std::to_string(view.layer)});
+  return {expert_activations(view.weights, view.options, dispatched), dispatched.rows_per_expert,
+          view.dispatcher.owned_experts(view.options.num_experts)};
+}
+
 }  // namespace moe

@@ -26,4 +26,14 @@ struct MixtureView {
 /// ranks of the dispatcher ask for it together. No gradient.
 at::Tensor chosen_expert_outputs(const MixtureView& view);
 
+/// What the neurons of this rank's experts give for the tokens of all ranks of the dispatcher that chose them.
+struct ExpertActivations {
+  at::Tensor rows_RI;          ///< by expert; beyond an expert's own width there are zeros
+  at::Tensor rows_per_expert;  ///< int64 [owned experts]
+  ExpertRange experts;         ///< global ids
+};
+
+/// Computed a second time too. Collective as above. No gradient.
+ExpertActivations chosen_expert_activations(const MixtureView& view);
+
 }  // namespace moe

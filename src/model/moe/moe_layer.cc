@@ -7,11 +7,16 @@
 
 namespace moe {
 
-at::Tensor run_experts(const MoeWeights& weights, const MoeOptions& options, const DispatchedTokens& dispatched) {
+at::Tensor expert_activations(const MoeWeights& weights, const MoeOptions& options,
+                              const DispatchedTokens& dispatched) {
   const at::Tensor in =
       ops::grouped_linear(dispatched.rows_RD, weights.gate_up, dispatched.rows_per_expert, weights.gate_up_bias);
-  const at::Tensor hidden = options.is_gated ? ops::swiglu(in) : ops::gelu_new(in);
-  return ops::grouped_linear(hidden, weights.down, dispatched.rows_per_expert);
+  return options.is_gated ? ops::swiglu(in) : ops::gelu_new(in);
+}
+
+at::Tensor run_experts(const MoeWeights& weights, const MoeOptions& options, const DispatchedTokens& dispatched) {
+  return ops::grouped_linear(expert_activations(weights, options, dispatched), weights.down,
+                             dispatched.rows_per_expert);
 }
 
 namespace {
