@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "common/error.h"
 #include "common/measures.h"
 #include "report/html_page.h"
+#include "report/svg_line_chart.h"
 #include "report/text.h"
 
 namespace moe {
@@ -82,11 +84,13 @@ std::string load_text(const Measured& measured) {
 
 std::vector<std::string> cells_of(const StageReport& stage) {
   const Measured measured(stage);
-  std::string with_all = small_text(measured["step0_all_kl_divergence"]);
+  std::string with_all =
+      concat("loss ", fixed(measured["step0_all_loss"], 3), "\nKL ", small_text(measured["step0_all_kl_divergence"]));
   if (measured.has("step0_all_logit_difference"))
     with_all += concat("\nlogits ", small_text(measured["step0_all_logit_difference"]));
   return {concat(stage.name, "\n", stage.measured_on.empty() ? "no text to measure it on" : stage.measured_on),
           concat(fixed(measured["step0_loss"], 3), "\ndense ", fixed(measured["step0_dense_loss"], 3)),
+          small_text(measured["step0_perplexity"]),
           fixed(measured["step0_kl_divergence"], 3),
           with_all,
           by_part(measured, "step0_ffn_error", "step0_attention_error", [](double value) { return fixed(value, 3); }),
@@ -95,6 +99,24 @@ std::vector<std::string> cells_of(const StageReport& stage) {
           by_part(measured, "step0_router_logit_deviation", "step0_attention_router_logit_deviation",
                   [](double value) { return fixed(value, 2); }),
           concat(time_text(measured["seconds"]), "\n", memory_text(measured["peak_memory_bytes"]))};
+}
+
+/// The error of each layer, as a drawing; empty where none was measured.
+std::string errors_figure(const StageReport& stage) {
+  LineChart chart{.label = concat("Error by layer, ", stage.name), .x_title = "layer", .y_title = "", .series = {}};
+  for (const auto& [name, errors] :
+       {std::pair{"FFN", stage.ffn_errors}, std::pair{"attention", stage.attention_errors}}) {
+    if (errors.empty()) continue;
+    ChartSeries series{.name = name, .x = {}, .y = {}, .color = chart.series.size(), .has_dots = true};
+    for (const auto& [layer, error] : errors) {
+      series.x.push_back(static_cast<double>(layer));
+      series.y.push_back(error);
+    }
+    chart.series.push_back(std::move(series));
+  }
+  if (chart.series.empty()) return "";
+  return html_figure(chart.label, render_line_chart(chart),
+                     "Squared error of a layer's output over the square of what the dense layer gives.");
 }
 
 }  // namespace
@@ -106,10 +128,11 @@ std::string conversion_text(const StageReport& stage) {
     return concat(stage.name, ": without calibration text nothing was measured of the conversion.",
                   cost_text(measured));
   }
-  std::string text = concat(stage.name, " before training, on ", stage.measured_on, ": loss ",
-                            fixed(measured["step0_loss"], 3), " (dense ", fixed(measured["step0_dense_loss"], 3),
-                            "), KL to dense ", fixed(measured["step0_kl_divergence"], 3), "; with all experts KL ",
-                            small_text(measured["step0_all_kl_divergence"]));
+  std::string text = concat(
+      stage.name, " before training, on ", stage.measured_on, ": loss ", fixed(measured["step0_loss"], 3), " (dense ",
+      fixed(measured["step0_dense_loss"], 3), "), perplexity ", small_text(measured["step0_perplexity"]),
+      ", KL to dense ", fixed(measured["step0_kl_divergence"], 3), "; with all experts loss ",
+      fixed(measured["step0_all_loss"], 3), ", KL ", small_text(measured["step0_all_kl_divergence"]));
   if (measured.has("step0_all_logit_difference")) {
     text += concat(", logits off by ", small_text(measured["step0_all_logit_difference"]), " of the greatest");
   }
@@ -132,10 +155,11 @@ std::string conversion_text(const StageReport& stage) {
 
 std::string conversions_html(const PipelineReport& report) {
   std::vector<std::vector<std::string>> rows;
-  std::string overlaps;
+  std::string overlaps, errors;
   for (const StageReport& stage : report.stages) {
     if (!is_done_conversion(stage)) continue;
     rows.push_back(cells_of(stage));
+    errors += errors_figure(stage);
     if (const std::string text = overlap_text(Measured(stage)); !text.empty())
       overlaps += concat("<p>", escape_xml(stage.name), ":", text, "</p>\n");
   }
@@ -148,8 +172,9 @@ std::string conversions_html(const PipelineReport& report) {
       "even share; deviation of the router's logits.");
   return concat(
       "<h2>Conversions</h2>\n",
-      html_table(caption, {"", "loss", "KL", "KL, all experts", "error", "load", "dead", "router", "cost"}, rows, true),
-      overlaps);
+      html_table(caption, {"", "loss", "perplexity", "KL", "all experts", "error", "load", "dead", "router", "cost"},
+                 rows, true),
+      overlaps, errors.empty() ? "" : concat("<div class=\"grid\">\n", errors, "</div>\n"));
 }
 
 }  // namespace moe

@@ -42,6 +42,9 @@ struct StageReport {
   /// As expert_load, of attention's experts that a token may choose; and their layers' output scales.
   std::vector<std::vector<double>> attention_expert_load{};
   std::vector<double> attention_output_scales{};
+  /// Of a conversion, squared error over the square of what the dense layer gives, by layer that became experts.
+  std::map<int64_t, double> ffn_errors{};
+  std::map<int64_t, double> attention_errors{};
 };
 
 struct DomainResult {

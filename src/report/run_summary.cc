@@ -65,6 +65,22 @@ std::string measured_on(const json& receipt) {
                 receipt["held_out"].get<bool>() ? " held-out tokens" : " tokens that it was fitted to");
 }
 
+/// By layer, of a receipt's list of them.
+std::map<int64_t, double> layer_errors(const json& layers, const char* key) {
+  std::map<int64_t, double> errors;
+  for (const json& layer : layers) {
+    if (layer.contains(key) && layer[key].is_number()) errors[layer["layer"]] = layer[key];
+  }
+  return errors;
+}
+
+void add_receipt(const json& receipt, StageReport& report) {
+  report.measured_on = measured_on(receipt);
+  report.ffn_errors = layer_errors(receipt.value("layers", json::array()), "relative_ffn_error");
+  if (receipt.contains("attention"))
+    report.attention_errors = layer_errors(receipt["attention"]["layers"], "relative_attention_error");
+}
+
 StageReport stage_report(const v1::Stage& spec, const v1::StageState& state, const json* record) {
   StageReport report;
   report.name = state.name();
@@ -75,7 +91,7 @@ StageReport stage_report(const v1::Stage& spec, const v1::StageState& state, con
   report.is_conversion = leaves(spec, Artifact::kConvertedModel);
   if (record == nullptr) return report;
   const json& details = (*record)["details"];
-  if (details.contains("receipt")) report.measured_on = measured_on(details["receipt"]);
+  if (details.contains("receipt")) add_receipt(details["receipt"], report);
   report.seconds = (*record)["seconds"];
   report.loss_curve = loss_curve(details);
   report.expert_load = load_matrix(perplexity_of(details), "expert_load");

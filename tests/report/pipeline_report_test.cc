@@ -96,8 +96,9 @@ TEST(PipelineReportTest, AConversionSaysWhatWasMeasuredOfIt) {
   PipelineReport report = testing::sample_report();
   StageReport& convert = report.stages[0];
   EXPECT_EQ(conversion_text(convert),
-            "convert before training, on 2048 held-out tokens: loss 5.231 (dense 2.313), KL to dense 2.875; with all "
-            "experts KL 1.25e-12, logits off by 3.5e-07 of the greatest; FFN error 0.432 in the worst layer; load "
+            "convert before training, on 2048 held-out tokens: loss 5.231 (dense 2.313), perplexity 187, KL to dense "
+            "2.875; with all experts loss 2.313, KL 1.25e-12, logits off by 3.5e-07 of the greatest; FFN error 0.432 "
+            "in the worst layer; load "
             "0.22-2.23 of an even share, 6 % of the experts dead; router logits deviate by 1.00. It took 4.1 s and "
             "312 MB of memory.");
   EXPECT_THAT(render_terminal(report, 400), HasSubstr(conversion_text(convert)));
@@ -105,7 +106,15 @@ TEST(PipelineReportTest, AConversionSaysWhatWasMeasuredOfIt) {
   for (const char* part : {"<h2>Conversions</h2>", "2048 held-out tokens", "5.231", "dense 2.313", "2.875", "1.25e-12",
                            "logits 3.5e-07", "0.432", "to 2.23", "6 %", "312 MB"})
     EXPECT_THAT(html, HasSubstr(part));
+  EXPECT_THAT(html, HasSubstr("loss 2.313"));
+  EXPECT_THAT(html, Not(HasSubstr("Error by layer")));
   EXPECT_EQ(conversion_text(report.stages[1]), "") << "an evaluation";
+  convert.ffn_errors = {{1, 0.25}, {3, 0.4321}};
+  convert.attention_errors = {{2, 0.5}};
+  const std::string with_errors = render_html(report);
+  for (const char* part :
+       {"Error by layer, convert", "<title>FFN: 0.4321 at 3</title>", "<title>attention: 0.5 at 2</title>"})
+    EXPECT_THAT(with_errors, HasSubstr(part));
 
   convert.metrics = {{"mean_scale", 3.1}, {"seconds", 4.1}, {"peak_memory_bytes", 312345678}};
   convert.measured_on = "";

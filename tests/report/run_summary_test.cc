@@ -74,8 +74,15 @@ TEST_F(RunSummaryTest, AConversionTellsOnWhatItWasMeasured) {
   made[0]["details"]["receipt"] = {{"tokens", 900}, {"held_out", false}};
   EXPECT_THAT(write(made), HasSubstr("convert before training, on 900 tokens that it was fitted to: loss 4.500"));
   made[0]["details"]["receipt"]["held_out"] = true;
+  made[0]["details"]["receipt"]["layers"] = {{{"layer", 0}, {"relative_ffn_error", 0.125}},
+                                             {{"layer", 5}, {"relative_ffn_error", nullptr}}};
+  made[0]["details"]["receipt"]["attention"]["layers"] =
+      json::array({{{"layer", 4}, {"relative_attention_error", 0.75}}});
   write(made);
-  EXPECT_THAT(read_file(run_root() / "report.html"), HasSubstr("900 held-out tokens"));
+  const std::string html = read_file(run_root() / "report.html");
+  for (const char* part :
+       {"900 held-out tokens", "<title>FFN: 0.125 at 0</title>", "<title>attention: 0.75 at 4</title>"})
+    EXPECT_THAT(html, HasSubstr(part));
 }
 
 TEST_F(RunSummaryTest, TheReportNamesTheModelWhereItLies) {
