@@ -53,8 +53,11 @@ Vector principal_direction(const std::vector<Vector>& rows, const Vector& across
     if (!across.empty()) add_multiple(vector, -product(vector, across), across);
     return vector;
   };
+  // What is left of a row beside the direction is rounding where it is far shorter than the row.
+  constexpr double kRounding = 1e-24;
   Vector direction;
   double longest = 0;
+  for (const Vector& row : rows) longest = std::max(longest, kRounding * product(row, row));
   for (const Vector& row : rows) {
     Vector candidate = made_across(row);
     const double length = product(candidate, candidate);

@@ -31,6 +31,10 @@ TEST(PrincipalPlaneTest, PointsOnALineAndASinglePoint) {
   EXPECT_NEAR(line.share_x, 1, 1e-12);
   EXPECT_EQ(line.y, (std::vector<double>{0, 0, 0}));
   EXPECT_EQ(line.share_y, 0);
+  // Of thirds, whose direction is no number of binary: nothing is left but rounding.
+  const PlaneProjection slanted = principal_plane({{0.1F, 0.3F, 0.7F}, {0.2F, 0.6F, 1.4F}, {0.4F, 1.2F, 2.8F}});
+  EXPECT_NEAR(slanted.share_x, 1, 1e-12);
+  EXPECT_LT(slanted.share_y, 1e-10);
   const PlaneProjection point = principal_plane({{7, 8}});
   EXPECT_EQ(point.x, std::vector<double>{0});
   EXPECT_EQ(point.share_x, 0);
