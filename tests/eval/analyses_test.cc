@@ -421,7 +421,7 @@ TEST(AnalysesTest, EachSaysWhatItIsAndIsOfAModelOrOfText) {
     EXPECT_THAT(needs_data, ElementsAre(analysis.needs_text())) << name << ": its rows of common/measures.cc";
   }
   EXPECT_THAT(text_analyses(), ElementsAre("routing", "routing_similarity", "activation_scale", "activation_histograms",
-                                           "hidden_clusters"));
+                                           "hidden_clusters", "hidden_projection"));
 }
 
 }  // namespace
