@@ -11,8 +11,9 @@ mean loss after training (`converted`: before; `in DOMAIN`: in that domain alone
     A < B    reproduced: lower in every seed; not reproduced: higher in every seed; undecided: the seeds disagree
     A ~ B    reproduced: the means differ by less than 1 %; not reproduced: by more, with one sign in every seed; else undecided
 
-What stands between the markers is replaced, nothing else. A run that is not finished, a pipeline without a place in the page and a
-claim about a variant that was not run are errors, and the page stays as it was.
+Times are left out: those of a shared machine say nothing. What stands between the markers is replaced, nothing else. A run that is
+not finished, a pipeline without a place in the page and a claim about a variant that was not run are errors, and the page stays as it
+was.
 """
 import argparse
 import json
@@ -31,10 +32,6 @@ class Problem(Exception):
 
 def name_of(row):
     return re.sub(r" \(\d+ seeds\)$", "", row["label"])
-
-
-def seconds_text(seconds):
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def loss_text(value):
@@ -82,7 +79,6 @@ def table(rows, run):
         "KL": lambda row: loss_text(row.get("divergence")),
         "load": lambda row: range_text(row["load"]["least"], row["load"]["greatest"]) if "load" in row else "-",
         f"load, last {LAST_STEPS} steps": lambda row: range_text(*load) if (load := training_load(run, name_of(row))) else "-",
-        "time": lambda row: seconds_text(row["seconds"]) if row["seconds"] else "-",
         "export": lambda row: row.get("export", "-"),
     }
     cells = [[name_of(row), row["experts"] or "dense", f"{100 * row['active']:.0f} %" if "active" in row else "-",
@@ -157,7 +153,7 @@ def self_test():
         return {"mean": mean, "deviation": 0.5, "seeds": list(values)} if len(values) > 1 else {"mean": mean}
 
     def row(label, converted, trained):
-        return {"label": label, "experts": "8 top 4", "seconds": 100.0, "active": 0.5,
+        return {"label": label, "experts": "8 top 4", "active": 0.5,
                 "converted": {"mean": spread(*converted), "domains": {"web": spread(*converted)}},
                 **({"trained": {"mean": spread(*trained), "domains": {"web": spread(*trained)}}} if trained else {})}
 
@@ -169,7 +165,7 @@ def self_test():
     for claim, expected in verdicts.items():
         text = written(f"x<!-- table: p -->\nold<!-- end --> <!-- claim: p {claim} -->old<!-- end -->y", [("s", summary)])
         assert expected in text and "old" not in text and text.startswith("x") and text.endswith("<!-- end -->y"), (claim, text)
-        assert "| a | 8 top 4 | 50 % | 5.500 → 3.100 ± 0.500 | 5.500 → 3.100 ± 0.500 | 2 min |" in text, text
+        assert "| a | 8 top 4 | 50 % | 5.500 → 3.100 ± 0.500 | 5.500 → 3.100 ± 0.500 |" in text, text
         assert "| dense | 8 top 4 | 50 % | 2.000 |" in text and "export" not in text, text
     page = "<!-- table: p -->\n<!-- end -->"
     for reason, text, changed in [("no variant 'c'", page + "<!-- claim: p c < a --><!-- end -->", {}),
