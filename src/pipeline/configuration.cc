@@ -30,6 +30,11 @@ struct Leaf {
 };
 using Leaves = std::map<std::string, Leaf>;
 
+/// The shortest that comes back.
+std::string number_text(double value) {
+  return nlohmann::json(value).dump();
+}
+
 std::string scalar_text(const Message& message, const FieldDescriptor& field) {
   const Reflection& reflection = *message.GetReflection();
   switch (field.cpp_type()) {
@@ -37,18 +42,21 @@ std::string scalar_text(const Message& message, const FieldDescriptor& field) {
     case FieldDescriptor::CPPTYPE_INT32: return std::to_string(reflection.GetInt32(message, &field));
     case FieldDescriptor::CPPTYPE_INT64: return std::to_string(reflection.GetInt64(message, &field));
     case FieldDescriptor::CPPTYPE_UINT64: return std::to_string(reflection.GetUInt64(message, &field));
-    case FieldDescriptor::CPPTYPE_DOUBLE:
-      return nlohmann::json(reflection.GetDouble(message, &field)).dump();  // shortest that comes back
+    case FieldDescriptor::CPPTYPE_DOUBLE: return number_text(reflection.GetDouble(message, &field));
     case FieldDescriptor::CPPTYPE_STRING: return reflection.GetString(message, &field);
     default: throw Internal("a field of a type that no stage has: " + field.full_name());
   }
 }
 
 std::string list_text(const Message& message, const FieldDescriptor& field) {
-  MOE_CHECK(field.cpp_type() == FieldDescriptor::CPPTYPE_STRING, field.full_name());
+  const Reflection& reflection = *message.GetReflection();
+  const bool are_numbers = field.cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE;
+  MOE_CHECK(are_numbers || field.cpp_type() == FieldDescriptor::CPPTYPE_STRING, field.full_name());
   std::string text = "[";
-  for (int i = 0; i < message.GetReflection()->FieldSize(message, &field); ++i) {
-    text += (i == 0 ? "" : ", ") + message.GetReflection()->GetRepeatedString(message, &field, i);
+  for (int i = 0; i < reflection.FieldSize(message, &field); ++i) {
+    text += i == 0 ? "" : ", ";
+    text += are_numbers ? number_text(reflection.GetRepeatedDouble(message, &field, i))
+                        : reflection.GetRepeatedString(message, &field, i);
   }
   return text + "]";
 }
