@@ -143,8 +143,8 @@ testing::PlannedAlone of_subjects(const Size& size) {
   std::vector<int64_t> subject_of(size.width);
   for (int64_t& subject : subject_of) subject = static_cast<int64_t>(rng.below(static_cast<uint64_t>(size.experts)));
   const at::Tensor centres = subjects.index_select(0, at::tensor(subject_of, at::kLong));
-  const auto rows = [&](uint64_t seed) {
-    return (centres + 0.3 * testing::random_normal({size.width, kHidden}, seed)).to(at::kFloat);
+  const auto rows = [&](double apart, uint64_t seed) {
+    return (centres + apart * testing::random_normal({size.width, kHidden}, seed)).to(at::kFloat);
   };
   std::vector<int64_t> cu_seqlens{0};
   at::Tensor x = testing::random_normal({kDocuments * kTokens, kHidden}, 3);
@@ -152,7 +152,7 @@ testing::PlannedAlone of_subjects(const Size& size) {
     x.narrow(0, cu_seqlens.back(), kTokens) += subjects[document];
     cu_seqlens.push_back(cu_seqlens.back() + kTokens);
   }
-  return {{rows(4), rows(5), at::ones({kHidden, size.width})}, x.to(at::kFloat), cu_seqlens};
+  return {{rows(0.01, 4), rows(0.3, 5), at::ones({kHidden, size.width})}, x.to(at::kFloat), cu_seqlens};
 }
 
 /// Methods that look at weights, and at what the FFN reads, at the papers' sizes: with a part that is shared, too,
