@@ -104,9 +104,9 @@ TEST_F(WorkerMetricsTest, ExposesExactlyTheCatalogue) {
   all.insert(kLeader.begin(), kLeader.end());
   EXPECT_THAT(page().names(), ElementsAreArray(all));
   // 2 info; step, timestamp, in flight; 3 of each of 4 ops; 2 layers x (5 + 4 experts); 2 of 1 layer's attention; 3
-  // losses, 8 gauges, 1 learning rate and 4 counters of training; histograms of 14 bounds and, for 3 phases, of 12,
+  // losses, 9 gauges, 1 learning rate and 4 counters of training; histograms of 14 bounds and, for 3 phases, of 12,
   // each with +Inf, sum and count; eval; 2 of checkpoints.
-  EXPECT_EQ(page().count("moe_"), 2u + 3 + 3 * 4 + 2 * (5 + 4) + 2 + 3 + 8 + 1 + 4 + (14 + 3) + 3 * (12 + 3) + 1 + 2);
+  EXPECT_EQ(page().count("moe_"), 2u + 3 + 3 * 4 + 2 * (5 + 4) + 2 + 3 + 9 + 1 + 4 + (14 + 3) + 3 * (12 + 3) + 1 + 2);
 }
 
 TEST_F(WorkerMetricsTest, HelpTellsTheUnitOfWhatTheTableMeasures) {
