@@ -15,7 +15,7 @@ from pathlib import Path
 
 SLOWEST = 10
 CASE = re.compile(r"^\[ +(OK|SKIPPED|FAILED) +\] ([^ ,]+).* \(\d+ ms\)$")
-STATUS = re.compile(r"^ *\d+/\d+ Test +#\d+: (\S+) \.*(?: +(Passed)|\*\*\*(.+?)) +([0-9.]+) sec")
+STATUS = re.compile(r"^ *\d+/\d+ Test +#\d+: (.+?) \.+(?: +(Passed)|\*\*\*(.+?)) +([0-9.]+) sec")
 
 
 def cases_of(log):
@@ -75,7 +75,7 @@ def self_test():
     lines = """      Start  1: plain
  1/6 Test #11: plain ...................................   Passed    0.10 sec
  2/6 Test #12: All/SuiteTest.1_of_2 ....................   Passed    9.50 sec
- 3/6 Test #13: OtherTest ...............................***Failed    0.30 sec
+ 3/6 Test #13: OtherTest/2  # GetParam() = 8-byte object <FA-5D> ...........................***Failed    0.30 sec
  4/6 Test #14: CrashTest ...............................***Exception: SegFault  0.00 sec
  5/6 Test  #5: missing .................................***Not Run   0.00 sec
  6/6 Test #16: CardTest.Runs ...........................***Skipped   0.40 sec
@@ -93,7 +93,7 @@ no width
 [----------] 3 tests from All/SuiteTest (4 ms total)
 [  SKIPPED ] 1 test, listed below:
 [  SKIPPED ] All/SuiteTest.Adds/phi
-3/6 Test: OtherTest
+3/6 Test: OtherTest/2  # GetParam() = 8-byte object <FA-5D>
 [       OK ] OtherTest.One (3 ms)
 [  FAILED  ] OtherTest.Two, where GetParam() = "x" (3 ms)
 [  FAILED  ] 1 test, listed below:
