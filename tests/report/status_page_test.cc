@@ -94,7 +94,7 @@ TEST(StatusPageTest, JobsAtWorkShowProgressCurveAndLoad) {
   EXPECT_THAT(html, HasSubstr("<b>5321</b><span class=\"muted\">tokens/s"));
   EXPECT_THAT(html, HasSubstr("training, attempt 2, gang 3f2a9c1e77b04d12, since 2026-12-01 "));
   EXPECT_EQ(count(html, "aria-label=\"Loss by step of quickstart-7f3k2m9a-stage1\""), 1u);
-  EXPECT_EQ(count(html, "<title>layer "), 48u) << "six layers of eight experts";
+  EXPECT_EQ(count(html, "<title>layer "), 72u) << "six layers of eight experts, and of attention's four";
 }
 
 TEST(StatusPageTest, GangsShowRanksNodesAndWork) {

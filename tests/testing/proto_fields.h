@@ -43,6 +43,8 @@ inline void for_each_field(google::protobuf::Message& message,
 inline void set_another(google::protobuf::Message& message, const google::protobuf::FieldDescriptor& field) {
   using google::protobuf::FieldDescriptor;
   const auto& reflection = *message.GetReflection();
+  if (field.is_repeated() && field.cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE)
+    return reflection.AddDouble(&message, &field, 0.125);
   if (field.is_repeated()) return reflection.AddString(&message, &field, "another");
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_BOOL:
