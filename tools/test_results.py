@@ -45,7 +45,7 @@ def results(folders):
                 name, is_passed, otherwise, seconds = match.groups()
                 statuses.setdefault(name, []).append("OK" if is_passed else "SKIPPED" if otherwise == "Skipped" else "FAILED")
                 times.append((float(seconds), name))
-        cases = cases_of(log) if statuses else {}
+        cases = cases_of(log) if log.is_file() else {}
         for name, of_name in statuses.items():
             of_test = cases.get(name, [])
             if "FAILED" not in of_name:  # what a passing test made fail on purpose
