@@ -67,13 +67,7 @@ TEST_P(DroppedTokensTest, TheSameAreDroppedOnOneRankAndOnMoreWithExpertsSpread) 
 TEST_P(DroppedTokensTest, ResumesBitForBit) {
   TinyTraining training;
   limit_experts(training, GetParam());
-  const Options whole{.job = "whole", .ranks = 2, .expert_parallel = 2};
-  ASSERT_TRUE(training.run(whole));
-  Options killed{.job = "killed", .ranks = 2, .expert_parallel = 2};
-  training.run_and_kill(killed, 5);
-  killed.attempt = 2;
-  ASSERT_TRUE(training.run(killed));
-  training.expect_same(killed, whole);
+  training.expect_resumes_bit_for_bit();
 }
 
 /// Of a step of one micro-batch the load tells what must be dropped.

@@ -82,13 +82,7 @@ TEST_P(NoisyTrainingTest, IsTheSameOnOneRankAndOnMoreWithExpertsSpread) {
 TEST_P(NoisyTrainingTest, ResumesBitForBit) {
   TinyTraining training;
   give_router(training, GetParam(), at::kFloat);
-  const Options whole{.job = "whole", .ranks = 2, .expert_parallel = 2};
-  ASSERT_TRUE(training.run(whole));
-  Options killed{.job = "killed", .ranks = 2, .expert_parallel = 2};
-  training.run_and_kill(killed, 5);
-  killed.attempt = 2;
-  ASSERT_TRUE(training.run(killed));
-  training.expect_same(killed, whole);
+  training.expect_resumes_bit_for_bit();
 }
 
 /// The seed of the job names the noise; without noise it changes no step.

@@ -83,13 +83,7 @@ TEST(RandomRoutingTest, EveryStepDrawsAnew) {
 TEST(RandomRoutingTest, ResumesBitForBit) {
   TinyTraining training;
   choose_at_random(training);
-  const Options whole{.job = "whole", .ranks = 2, .expert_parallel = 2};
-  ASSERT_TRUE(training.run(whole));
-  Options killed{.job = "killed", .ranks = 2, .expert_parallel = 2};
-  training.run_and_kill(killed, 5);
-  killed.attempt = 2;
-  ASSERT_TRUE(training.run(killed));
-  training.expect_same(killed, whole);
+  training.expect_resumes_bit_for_bit();
 }
 
 TEST(RandomRoutingTest, ADenseModelIsRefused) {

@@ -174,6 +174,16 @@ void TinyTraining::expect_same(const Options& job, const Options& expected) cons
   EXPECT_EQ(weights(job), weights(expected)) << job.job;
 }
 
+void TinyTraining::expect_resumes_bit_for_bit() const {
+  const Options whole{.job = "whole", .ranks = 2, .expert_parallel = 2};
+  ASSERT_TRUE(run(whole));
+  Options killed{.job = "killed", .ranks = 2, .expert_parallel = 2};
+  run_and_kill(killed, 5);
+  killed.attempt = 2;
+  ASSERT_TRUE(run(killed));
+  expect_same(killed, whole);
+}
+
 std::map<std::string, at::Tensor> TinyTraining::checkpoint(const Options& options, int64_t step, int attempt) const {
   char name[32];
   std::snprintf(name, sizeof name, "s%08lld-t%04d", static_cast<long long>(step), attempt);

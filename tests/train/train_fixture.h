@@ -55,6 +55,8 @@ class TinyTraining {
   std::map<std::string, std::string> weights(const Options& options) const;
   /// Two jobs made the same steps, bit for bit, and the same model.
   void expect_same(const Options& job, const Options& expected) const;
+  /// Two ranks with experts spread, killed in step 5 and run again, do what an uninterrupted job "whole" does.
+  void expect_resumes_bit_for_bit() const;
   /// Every tensor of a checkpoint.
   std::map<std::string, at::Tensor> checkpoint(const Options& options, int64_t step, int attempt) const;
 
