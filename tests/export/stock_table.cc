@@ -3,11 +3,21 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "common/error.h"
 #include "common/file_io.h"
 #include "convert/conversion_fixture.h"
 #include "convert/conversion_methods.h"
 
 namespace moe::testing {
+
+std::string name_of(const MethodRow& row) {
+  return concat(row.method, "_", row.experts, row.value == nullptr ? "" : concat("_", row.value));
+}
+
+std::string formats_of_base(const std::string& family, const std::string& formats) {
+  const std::string first = "mixtral ";
+  return family == "qwen2" && formats.rfind(first, 0) == 0 ? formats.substr(first.size()) : formats;
+}
 
 v1::ConvertSpec spec_of(const MethodRow& row, int width, const std::filesystem::path& text) {
   v1::ConvertSpec spec = convert_spec(row.method, row.experts, std::min(row.experts, 2), text);
@@ -17,6 +27,7 @@ v1::ConvertSpec spec_of(const MethodRow& row, int width, const std::filesystem::
   // The further models are copies of the source.
   if (conversion_methods().at(row.method).has_others)
     *spec.mutable_ffn() = sizes_of(row.method, 4 * width, row.experts, 2).value();
+  if (row.option != nullptr) (*spec.mutable_ffn()->mutable_options())[row.option] = row.value;
   return spec;
 }
 

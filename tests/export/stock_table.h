@@ -10,7 +10,8 @@
 namespace moe::testing {
 
 inline constexpr char kNoFormat[] = "", kSoftmaxFormats[] = "mixtral granitemoeshared qwen2_moe",
-                      kSigmoidFormats[] = "glm4_moe solar_open", kSharedFormats[] = "granitemoeshared qwen2_moe",
+                      kRawFormats[] = "qwen2_moe", kSigmoidFormats[] = "glm4_moe solar_open",
+                      kSharedFormats[] = "granitemoeshared qwen2_moe", kOnesFormats[] = "granitemoeshared",
                       kAnyRouter[] = "mixtral granitemoeshared qwen2_moe glm4_moe solar_open";
 
 /// Of a LLaMA, two experts chosen where there are several.
@@ -18,30 +19,44 @@ struct MethodRow {
   const char* method;
   int experts;  ///< of 4 parts, or models; of 3 the fourth is shared, 1 is the only part
   const char* renormalised;
+  const char* raw;       ///< with softmax scores as they are
   const char* sigmoids;  ///< with sigmoid scores, renormalised or as they are
   const char* ones;      ///< with weights of 1
+  const char* option = nullptr;
+  const char* value = nullptr;
 };
 
 inline constexpr MethodRow kMethodRows[] = {
-    {"independent_random", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
-    {"independent_clustering", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
-    {"sequential", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
-    {"independent_gradient", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
-    {"sharing_inner", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
-    {"sharing_inter", 3, kSharedFormats, kSigmoidFormats, "granitemoeshared"},
-    {"importance", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
-    {"residual", 3, kSharedFormats, kSigmoidFormats, "granitemoeshared"},
-    {"coactivation", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
-    {"upcycle", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
-    {"merge", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
-    {"weave", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
-    {"weave", 3, kSharedFormats, kSigmoidFormats, "granitemoeshared"},
-    {"analytic", 4, kSoftmaxFormats, kSigmoidFormats, "granitemoeshared"},
-    {"analytic", 3, kSharedFormats, kSigmoidFormats, "granitemoeshared"},
+    {"independent_random", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
+    {"independent_clustering", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
+    {"sequential", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
+    {"independent_gradient", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
+    {"sharing_inner", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
+    {"sharing_inter", 3, kSharedFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
+    {"importance", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
+    {"residual", 3, kSharedFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
+    {"coactivation", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
+    {"upcycle", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
+    {"upcycle", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats, "variant", "noise"},
+    {"upcycle", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats, "variant", "drop"},
+    {"upcycle", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats, "variant", "granular"},
+    {"merge", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
+    {"weave", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
+    {"weave", 3, kSharedFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
+    {"weave", 4, kSharedFormats, kRawFormats, kSigmoidFormats, kOnesFormats, "shared", "adaptive"},
+    {"analytic", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
+    {"analytic", 3, kSharedFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
     // One narrower expert is no mixture.
-    {"pruned_random", 1, kNoFormat, kNoFormat, kNoFormat},
-    {"pruned_gradient", 1, kNoFormat, kNoFormat, kNoFormat},
+    {"pruned_random", 1, kNoFormat, kNoFormat, kNoFormat, kNoFormat},
+    {"pruned_gradient", 1, kNoFormat, kNoFormat, kNoFormat, kNoFormat},
 };
+
+/// "weave_4_adaptive"
+std::string name_of(const MethodRow& row);
+
+/// Of `formats` those that hold the same experts of a base of another family: a Mixtral has no biases of a Qwen2's
+/// attention.
+std::string formats_of_base(const std::string& family, const std::string& formats);
 
 /// The conversion of a row, of an FFN of four parts of `width`, on the text.
 v1::ConvertSpec spec_of(const MethodRow& row, int width, const std::filesystem::path& text);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <sstream>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "checkpoint/model_directory.h"
@@ -135,15 +136,18 @@ TEST_F(ExportTest, FormatsByTheRestOfTheModel) {
   }
 }
 
-/// What a method makes, with the default router and with others.
-class MethodFormatsTest : public ::testing::TestWithParam<MethodRow> {};
-INSTANTIATE_TEST_SUITE_P(Methods, MethodFormatsTest, ::testing::ValuesIn(kMethodRows),
-                         [](const auto& test) { return concat(test.param.method, "_", test.param.experts); });
+/// What a method makes of a base, with the default router and with others.
+class MethodFormatsTest : public ::testing::TestWithParam<std::tuple<MethodRow, const char*>> {};
+INSTANTIATE_TEST_SUITE_P(Methods, MethodFormatsTest,
+                         ::testing::Combine(::testing::ValuesIn(kMethodRows), ::testing::Values("llama", "qwen2")),
+                         [](const auto& test) {
+                           return concat(testing::name_of(std::get<0>(test.param)), "_", std::get<1>(test.param));
+                         });
 
 TEST_P(MethodFormatsTest, HoldWhatItMakes) {
-  const MethodRow& row = GetParam();
+  const auto& [row, family] = GetParam();
   const testing::TempDir folder;
-  testing::write_dense_model(folder / "dense", testing::tiny_config(), 11);
+  testing::write_dense_model(folder / "dense", testing::tiny_config(family), 11);
   testing::write_calibration(folder / "ids.jsonl", 20, testing::tiny_config().vocab_size, 12);
   const std::filesystem::path converted = folder / "converted";
   testing::convert(testing::spec_of(row, 12, folder / "ids.jsonl"), 7, folder / "dense", converted);
@@ -151,7 +155,8 @@ TEST_P(MethodFormatsTest, HoldWhatItMakes) {
     testing::set_router(converted, score, topk_norm);
     return formats_of(converted);
   };
-  EXPECT_EQ(formats_of(converted), row.renormalised);
+  EXPECT_EQ(formats_of(converted), testing::formats_of_base(family, row.renormalised));
+  EXPECT_EQ(formats_with("softmax", "raw"), row.raw);
   EXPECT_EQ(formats_with("sigmoid", "renorm"), row.sigmoids);
   EXPECT_EQ(formats_with("sigmoid", "raw"), row.sigmoids);
   EXPECT_EQ(formats_with("softmax", "unit"), row.ones);

@@ -276,29 +276,36 @@ TEST_P(ExportPeerTest, EveryRowLoadsAndGivesOurLogits) {
   if (!HasFailure()) judge();
 }
 
-/// Every method in every format that holds what it makes.
+/// Every method in every format that holds what it makes of a LLaMA and of a Qwen2.
 TEST_P(ExportPeerTest, EveryMethodInEveryFormat) {
   trial_ = kShort;
   const json keys = {{"hidden_size", 64}, {"intermediate_size", 176}, {"num_hidden_layers", 2}, {"vocab_size", 128}};
-  const std::filesystem::path dense = folder_ / "dense", ids = folder_ / "ids.jsonl";
+  const std::filesystem::path ids = folder_ / "ids.jsonl";
   testing::write_calibration(ids, 20, 128, 12);
-  testing::write_dense_model(dense, parse_model_config(base_json("llama", keys).dump(), "base"), 11);
-  for (const testing::MethodRow& row : testing::kMethodRows) {
-    const std::string method = concat(row.method, "_", row.experts);
-    const std::filesystem::path native = folder_ / method;
-    testing::convert(testing::spec_of(row, 44, ids), 7, dense, native);
-    const auto add_all = [&](const std::string& router, const char* formats) {
-      std::istringstream names(formats);
-      for (std::string format; names >> format;) {
-        if (format == "solar_open" && !has_solar_open()) continue;
-        add(concat(method, "_", router, "_", format), native, format, testing::export_spec(format));
-      }
-    };
-    add_all("renormalised", row.renormalised);
-    testing::set_router(native, "sigmoid", "renorm");
-    add_all("sigmoids", row.sigmoids);
-    testing::set_router(native, "softmax", "unit");
-    add_all("ones", row.ones);
+  for (const char* family : {"llama", "qwen2"}) {
+    const std::filesystem::path dense = folder_ / concat("dense_", family);
+    testing::write_dense_model(dense, parse_model_config(base_json(family, keys).dump(), "base"), 11);
+    for (const testing::MethodRow& row : testing::kMethodRows) {
+      const std::string name = concat(testing::name_of(row), "_", family);
+      const std::filesystem::path native = folder_ / name;
+      testing::convert(testing::spec_of(row, 44, ids), 7, dense, native);
+      const auto add_all = [&](const std::string& router, const std::string& formats) {
+        std::istringstream names(formats);
+        for (std::string format; names >> format;) {
+          if (format == "solar_open" && !has_solar_open()) continue;
+          add(concat(name, "_", router, "_", format), native, format, testing::export_spec(format));
+        }
+      };
+      add_all("renormalised", testing::formats_of_base(family, row.renormalised));
+      testing::set_router(native, "softmax", "raw");
+      add_all("raw", row.raw);
+      testing::set_router(native, "sigmoid", "renorm");
+      add_all("sigmoids", row.sigmoids);
+      testing::set_router(native, "sigmoid", "raw");
+      add_all("raw_sigmoids", row.sigmoids);
+      testing::set_router(native, "softmax", "unit");
+      add_all("ones", row.ones);
+    }
   }
   if (!HasFailure()) judge();
 }
