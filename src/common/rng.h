@@ -50,6 +50,7 @@ enum RngStream : uint32_t {
   kStreamAttentionRouter = 19,
   kStreamRandomRouting = 24,
   kStreamDroppedTokens = 25,
+  kStreamFreshWeights = 26,
   kStreamTest = 100,
 };
 

@@ -123,6 +123,7 @@ TEST(DefaultsTest, NumbersOfTheSchema) {
   EXPECT_EQ(train.balance_layers(), "per_layer");
   EXPECT_EQ(train.capacity_factor(), 0);
   EXPECT_EQ(train.dropped_tokens(), "zero");
+  EXPECT_FALSE(train.from_scratch());
   EXPECT_EQ(train.validate_every(), 20);
   EXPECT_EQ(train.validation_tokens(), 16384);
   EXPECT_EQ(train.checkpoint_every(), 40);

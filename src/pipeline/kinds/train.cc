@@ -43,6 +43,7 @@ v1::TrainSpec filled_train(const v1::TrainSpec& train) {
   if (!filled.has_balance_layers()) filled.set_balance_layers("per_layer");
   if (!filled.has_capacity_factor()) filled.set_capacity_factor(0);
   if (!filled.has_dropped_tokens()) filled.set_dropped_tokens("zero");
+  if (!filled.has_from_scratch()) filled.set_from_scratch(false);
   if (!filled.has_balance()) filled.set_balance(default_balance(filled));
   if (!filled.has_balance_scope()) filled.set_balance_scope("micro_batch");
   if (!filled.has_load_estimator()) filled.set_load_estimator("exact");
@@ -251,6 +252,7 @@ JobKind train_kind() {
               {"TrainSpec.balance_layers", kResult},
               {"TrainSpec.capacity_factor", kResult},
               {"TrainSpec.dropped_tokens", kResult},
+              {"TrainSpec.from_scratch", kResult},
               {"TrainSpec.validate_every", kBookkeeping},
               {"TrainSpec.validation_tokens", kMeasure},
               {"TrainSpec.checkpoint_every", kBookkeeping},

@@ -9,6 +9,7 @@
 #include "common/idle_ranks.h"
 #include "common/log.h"
 #include "eval/load_statistics.h"
+#include "model/fresh_weights.h"
 #include "runtime/model_settings.h"
 #include "train/train_step.h"
 
@@ -143,6 +144,7 @@ LanguageModel::LanguageModel(const TrainRequest& request, Mesh& mesh, const Grou
           [this](const ModelConfig& config) { check_routers(spec_, config); },
           /*with_selection_bias=*/bias_rule(spec_).has_value())),
       parameters_(in_groups(model_.decoder.parameters(), group_of)) {
+  if (spec_.from_scratch()) draw_fresh_weights(parameters_.all, model_.config(), request.seed);
   if (const std::optional<BiasRule> rule = bias_rule(spec_); rule && model_.config().moe) {
     const MoeConfig& moe = *model_.config().moe;
     const double rate = spec_.selection_bias_rate();
