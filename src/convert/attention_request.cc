@@ -70,7 +70,7 @@ void check_attention_router_init(const ConvertRequest& request) {
   if (router_inits().at(init).needs_experts) {
     throw InvalidArgument(concat("convert: attention.router.init is '", init,
                                  "', which learns from experts of a feed-forward layer; use random_selection, "
-                                 "hidden_clustering, kaiming, normal or zero"));
+                                 "hidden_clustering, pca, kaiming, normal or zero"));
   }
 }
 

@@ -8,11 +8,16 @@
 #include "comm/agreement.h"
 #include "common/error.h"
 #include "convert/distilled_router.h"
+#include "convert/principal_directions.h"
+#include "convert/request_check.h"
 #include "convert/row_sums.h"
+#include "convert/top_probability.h"
 #include "model/moe/fresh_router.h"
 
 namespace moe {
 namespace {
+
+constexpr char kRowLength[] = "row_length", kTargetProbability[] = "target_probability";
 
 /// Rows of length 1; a row of zeros stays.
 at::Tensor unit_rows(const at::Tensor& rows_ED) {
@@ -54,6 +59,14 @@ std::string too_few_to_select(int64_t experts, int64_t tokens, int64_t total) {
                 "; give more text or raise calibration.tokens");
 }
 
+/// `tokens` vary in so many `directions`.
+std::string too_few_to_span(int64_t experts, int64_t directions, int64_t tokens) {
+  if (directions >= experts) return "";
+  return concat("router.init pca takes one principal direction of the calibration tokens per expert, and the ", tokens,
+                " tokens vary in ", directions, " for experts ", experts,
+                "; give more text, raise calibration.tokens or make fewer experts");
+}
+
 /// Inputs of as many random tokens as there are experts, no two alike: the first token of every document is, and so
 /// is text that was read twice, and two equal rows would make twins of two experts.
 at::Tensor select_rows(const RouterRequest& request, Communicator& world) {
@@ -79,27 +92,51 @@ at::Tensor select_rows(const RouterRequest& request, Communicator& world) {
   return at::stack(chosen);
 }
 
-/// A router of rows of the features' space. Raw, that is the papers' form; calibrated, the rows are centred (else every
-/// expert's logit mostly measures the common direction of all tokens), brought to unit length (else long rows win
-/// everywhere) and scaled so that logits have a standard deviation of 1.
-InitialRouter router_of_features(at::Tensor rows_ED, const RouterRequest& request, Communicator& world) {
-  if (request.scaling == "raw") return {router_of_rows(rows_ED, request.gate)};
-
-  const CalibrationFeatures& features = *request.features;
-  // In one order, so that the router has the same bits at any number of ranks.
+/// In one order, so that it has the same bits at any number of ranks. [D] float
+at::Tensor mean_feature(const CalibrationFeatures& features, Communicator& world) {
   RowSums sums;
   for (int64_t t = 0; t < features.local_TD.size(0); ++t)
     sums.add(features.first + t, features.local_TD[t].to(at::kDouble));
   const at::Tensor sum = sums.total({features.local_TD.size(1)}, world, "router mean");
-  rows_ED = rows_ED - (sum / static_cast<double>(features.total)).to(at::kFloat);
-  rows_ED = unit_rows(rows_ED);
-  const double deviation = router_logit_deviation({rows_ED}, RouterGate::kLinear, features, world);
-  return {router_of_rows(rows_ED / std::max(deviation, 1e-12), request.gate)};
+  return (sum / static_cast<double>(features.total)).to(at::kFloat);
+}
+
+/// 0 where the init has no such option.
+double number_or_zero(const MethodOptions& options, const std::string& name) {
+  return options.values().contains(name) ? options.number(name) : 0;
+}
+
+/// A router of directions. Raw, that is the papers' form, at their lengths or at options.row_length; calibrated, they
+/// are brought to one length (else long rows win everywhere) at which logits have a standard deviation of 1. With
+/// options.target_probability it is that which decides the factor of all of them.
+InitialRouter router_of_directions(at::Tensor rows_ED, const RouterRequest& request, Communicator& world) {
+  const bool is_calibrated = request.scaling != "raw";
+  const CalibrationFeatures& features = *request.features;
+  const double length = number_or_zero(request.options, kRowLength),
+               target = number_or_zero(request.options, kTargetProbability);
+  if (is_calibrated || length > 0) rows_ED = unit_rows(rows_ED);
+  if (target > 0) {
+    rows_ED =
+        rows_ED * factor_to_top_probability(router_logits(features.local_TD, {rows_ED}, RouterGate::kLinear), target,
+                                            concat(request.section, "router.options.", kTargetProbability), world);
+  } else if (is_calibrated) {
+    rows_ED = rows_ED / std::max(router_logit_deviation({rows_ED}, RouterGate::kLinear, features, world), 1e-12);
+  } else if (length > 0) {
+    rows_ED = rows_ED * length;
+  }
+  return {router_of_rows(rows_ED, request.gate)};
+}
+
+/// A router of points of the features' space. Calibrated, they are centred: else every expert's logit mostly measures
+/// the common direction of all tokens.
+InitialRouter router_of_points(const at::Tensor& rows_ED, const RouterRequest& request, Communicator& world) {
+  const bool is_raw = request.scaling == "raw";
+  return router_of_directions(is_raw ? rows_ED : rows_ED - mean_feature(*request.features, world), request, world);
 }
 
 /// The part's inputs of random calibration tokens are the router's rows.
 InitialRouter random_selection(const RouterRequest& request, Communicator& world) {
-  return router_of_features(select_rows(request, world), request, world);
+  return router_of_points(select_rows(request, world), request, world);
 }
 
 KMeansDistance distance_of(const MethodOptions& options) {
@@ -122,7 +159,21 @@ InitialRouter hidden_clustering(const RouterRequest& request, Communicator& worl
     how.layer = request.layer;
     rows_ED = feature_centroids(*request.features, how, request.section + "router.init hidden_clustering", world);
   }
-  return router_of_features(rows_ED, request, world);
+  return router_of_points(rows_ED, request, world);
+}
+
+/// Of a long text evenly spread tokens. Calibrated, directions are across the mean of the tokens, and their logits
+/// about 0 as those of centred rows are.
+InitialRouter pca(const RouterRequest& request, Communicator& world) {
+  constexpr int64_t kMostTokens = 8192;
+  const int64_t total = request.features->total, count = std::min(kMostTokens, total);
+  std::vector<int64_t> tokens(count);
+  for (int64_t i = 0; i < count; ++i) tokens[i] = i * total / count;
+  const at::Tensor rows_ED = principal_directions(gather_features(*request.features, tokens, world), request.experts,
+                                                  /*across_mean=*/request.scaling != "raw", world);
+  const std::string problem = too_few_to_span(request.experts, rows_ED.size(0), count);
+  if (!problem.empty()) throw_agreed<InvalidArgument>("convert: " + request.section + problem);
+  return router_of_directions(rows_ED, request, world);
 }
 
 /// Every matrix of the gate drawn, one after the other.
@@ -175,6 +226,46 @@ const std::vector<MethodOption>& clustering_options() {
   return options;
 }
 
+/// `own`, and what becomes of the rows that an init takes from text.
+std::vector<MethodOption> with_row_options(std::vector<MethodOption> own) {
+  own.push_back({.name = kRowLength,
+                 .help = "length of every row with scaling raw (tau); 0: rows are as long as they are",
+                 .fallback = "0",
+                 .most = 1e6});
+  own.push_back({.name = kTargetProbability,
+                 .help = "mean softmax probability of a token's likeliest expert on the calibration text, to which one "
+                         "factor brings all rows; 0: no such factor",
+                 .fallback = "0",
+                 .most = 0.999});
+  return own;
+}
+
+/// Options of rows that the router's other settings leave without effect.
+void check_row_options(const v1::RouterSpec& router, const MethodOptions& options, const std::string& section) {
+  const auto require = [&](bool has_effect, const char* option, const std::string& with, const std::string& instead) {
+    if (has_effect) return;
+    throw InvalidArgument(concat("convert: ", section, "router.options.", option, " (", options.choice(option),
+                                 ") has no effect with ", section, "router.", with, "; set ", section, "router.",
+                                 instead, " or remove it"));
+  };
+  const bool has_target = number_or_zero(options, kTargetProbability) > 0;
+  if (number_or_zero(options, kRowLength) > 0) {
+    require(router.scaling() == "raw", kRowLength, "scaling 'calibrated', which decides the length of rows",
+            "scaling: raw");
+    require(router_gate(router) != RouterGate::kProduct, kRowLength, "gate 'product', whose rows have length 1",
+            "gate: linear");
+    require(!has_target, kRowLength, concat("options.", kTargetProbability, ", which decides the length of rows"),
+            concat("options.", kTargetProbability, ": 0"));
+  }
+  if (!has_target) return;
+  // Tanh is bounded, and rows of a product have length 1.
+  require(router_gate(router) == RouterGate::kLinear, kTargetProbability,
+          concat("gate '", router.gate(), "', whose logits no factor of its rows brings to a probability"),
+          "gate: linear");
+  require(router_score(router) == "softmax", kTargetProbability, concat("score '", router.score(), "'"),
+          "score: softmax");
+}
+
 /// Of hidden_clustering, by the spec's settings where that is its init.
 MethodOptions clustering_options_of(const v1::ConvertSpec& spec) {
   v1::RouterSpec router = spec.router();
@@ -202,7 +293,11 @@ const Registry<RouterInit>& router_inits() {
           {"zero", {"all experts equally likely; ties go to the lowest", false, zero}},
           {"hidden_clustering",
            {"centroids of balanced clusters of the layer's inputs (LLaMA-MoE v2)", true, hidden_clustering,
-            too_few_to_cluster, clustering_options()}},
+            too_few_to_cluster, with_row_options(clustering_options())}},
+          {"pca",
+           {"principal directions of the layer's inputs", true, pca,
+            [](int64_t experts, int64_t tokens) { return too_few_to_span(experts, tokens - 1, tokens); },
+            with_row_options({})}},
           {"distilled",
            {"trained to choose the experts whose neurons are most active on the calibration text (MoEfication)", true,
             distilled_router, too_few_to_distil, distillation_options(), /*needs_experts=*/true}},
@@ -211,8 +306,10 @@ const Registry<RouterInit>& router_inits() {
 }
 
 MethodOptions router_init_options(const v1::RouterSpec& router, const std::string& preset, const std::string& section) {
-  return {router_inits().at(router.init()).options, router.options(), preset == "published", section + "router.options",
-          section + "router.init " + router.init()};
+  MethodOptions options(router_inits().at(router.init()).options, router.options(), preset == "published",
+                        section + "router.options", section + "router.init " + router.init());
+  check_row_options(router, options, section);
+  return options;
 }
 
 TokenClustering token_clustering(const v1::ConvertSpec& spec) {

@@ -238,9 +238,13 @@ TEST_F(AttentionConversionTest, RanksDoNotChangeTheResult) {
     spec.mutable_calibration()->set_tokens(250);
     const fs::path alone = folder_ / concat(init, "-one");
     const json one = convert(spec, 1, dense(), alone);
-    EXPECT_EQ(one["attention"].value("router_options", json()),
-              std::string(init) == "hidden_clustering" ? json({{"jitter", "0"}, {"metric", "l2sq"}, {"restarts", "3"}})
-                                                       : json());
+    EXPECT_EQ(one["attention"].value("router_options", json()), std::string(init) == "hidden_clustering"
+                                                                    ? json({{"jitter", "0"},
+                                                                            {"metric", "l2sq"},
+                                                                            {"restarts", "3"},
+                                                                            {"row_length", "0"},
+                                                                            {"target_probability", "0"}})
+                                                                    : json());
     for (const int ranks : {2, 4, 5}) {
       const fs::path output = folder_ / concat(init, ranks);
       testing::run_ranks(ranks, [&](Communicator& world) { EXPECT_EQ(convert(spec, 1, dense(), output, world), one); });

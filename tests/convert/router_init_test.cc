@@ -31,9 +31,11 @@ at::Tensor features() {
 }
 
 /// The init's own, at their defaults but for `given`.
-MethodOptions options_of(const std::string& init, const std::map<std::string, std::string>& given = {}) {
+MethodOptions options_of(const std::string& init, const std::map<std::string, std::string>& given = {},
+                         const std::string& scaling = "calibrated") {
   v1::RouterSpec router;
   router.set_init(init);
+  router.set_scaling(scaling);
   for (const auto& [name, value] : given) (*router.mutable_options())[name] = value;
   return router_init_options(router, "ours");
 }
@@ -309,10 +311,141 @@ TEST(HiddenClusteringTest, SettingsThatAreNotDefaultsNameTheClustering) {
   (*spec.mutable_router()->mutable_options())["metric"] = "cos";
   EXPECT_EQ(clustering_name(spec), " metric=cos jitter=0.5");
   EXPECT_EQ(token_clustering(spec).jitter, 0.5);
+  (*spec.mutable_router()->mutable_options())["target_probability"] = "0.5";
+  EXPECT_EQ(clustering_name(spec), " metric=cos jitter=0.5") << "what becomes of centroids is the router's";
   spec.mutable_router()->clear_options();
   spec.mutable_router()->set_init("zero");
   (*spec.mutable_router()->mutable_options())["jitter"] = "0.5";
   EXPECT_EQ(clustering_name(spec), "") << "they are another init's";
+}
+
+at::Tensor rows_with(const std::string& init, const std::string& scaling,
+                     const std::map<std::string, std::string>& given, int ranks = 1) {
+  return make_weights(init, scaling, ranks, RouterGate::kLinear, 0, 21, options_of(init, given, scaling)).weight_ED;
+}
+
+at::Tensor unit(const at::Tensor& rows) {
+  return rows.to(at::kDouble) / rows.to(at::kDouble).norm(2, {1}, true);
+}
+
+TEST(PcaTest, RawRowsAreTheFirstSingularVectorsOfTheCentredInputs) {
+  const at::Tensor x = features().to(at::kDouble), router = make_router("pca", "raw", 2);
+  at::Tensor expected = std::get<2>(at::linalg_svd(x - x.mean(0), /*full_matrices=*/false)).slice(0, 0, kExperts);
+  expected = expected * (expected * router.to(at::kDouble)).sum(1, true).sign();
+  EXPECT_TRUE(testing::near(router, expected, 1e-6));
+  for (const at::Tensor& row : router.unbind(0))
+    EXPECT_EQ(row.max().item<float>(), testing::max_abs(row)) << "the largest component is positive";
+}
+
+TEST(PcaTest, CalibratedLogitsAreAboutZeroAndDeviateByOne) {
+  const at::Tensor router = make_router("pca", "calibrated", 2);
+  EXPECT_NEAR(logit_deviation(router), 1, 1e-3);
+  EXPECT_LT(testing::max_abs(at::matmul(features().to(at::kDouble), router.to(at::kDouble).t()).mean(0)), 1e-5);
+  EXPECT_TRUE(testing::near(at::matmul(unit(router), unit(router).t()), at::eye(kExperts, at::kDouble), 1e-6));
+  const at::Tensor lengths = router.norm(2, {1});
+  EXPECT_LT((lengths.max() / lengths.min()).item<double>(), 1 + 1e-5);
+}
+
+TEST(PcaTest, MoreExpertsThanDirectionsAreRefused) {
+  at::Tensor few = features();
+  few.slice(1, 5).zero_();
+  for (const auto& [scaling, directions] :
+       {std::pair("raw", "vary in 5 for"), std::pair("calibrated", "vary in 4 for")}) {
+    const CalibrationFeatures mine{few, 0, kTokens};
+    try {
+      router_inits().at("pca").make({.experts = kExperts,
+                                     .hidden_size = kHidden,
+                                     .scaling = scaling,
+                                     .features = &mine,
+                                     .section = "attention.",
+                                     .options = options_of("pca")},
+                                    *make_self_communicator());
+      ADD_FAILURE() << "not refused";
+    } catch (const InvalidArgument& error) {
+      EXPECT_THAT(error.what(), ::testing::AllOf(::testing::HasSubstr("convert: attention.router.init pca"),
+                                                 ::testing::HasSubstr(directions), ::testing::HasSubstr("experts 7")));
+    }
+  }
+  EXPECT_EQ(router_inits().at("pca").text_problem(4, 5), "");
+  EXPECT_THAT(router_inits().at("pca").text_problem(4, 4), ::testing::HasSubstr("4 tokens vary in 3 for experts 4"));
+}
+
+TEST(RouterRowsTest, RowLengthIsThatOfEveryRow) {
+  for (const char* init : {"hidden_clustering", "pca"}) {
+    const at::Tensor rows = rows_with(init, "raw", {{"row_length", "2.5"}});
+    EXPECT_TRUE(testing::near(rows.norm(2, {1}), at::full({kExperts}, 2.5), 1e-5)) << init;
+    EXPECT_TRUE(testing::near(unit(rows), unit(rows_with(init, "raw", {})), 1e-5)) << init;
+  }
+}
+
+/// One factor of all rows does it: no choice is another.
+TEST(RouterRowsTest, TargetProbabilityIsReachedOnTheCalibrationTokens) {
+  for (const char* init : {"hidden_clustering", "pca"}) {
+    for (const char* scaling : {"raw", "calibrated"}) {
+      const at::Tensor without = rows_with(init, scaling, {});
+      for (const char* target : {"0.3", "0.8"}) {
+        const at::Tensor rows = rows_with(init, scaling, {{"target_probability", target}});
+        const at::Tensor p_TE = at::softmax(at::matmul(features().to(at::kDouble), rows.to(at::kDouble).t()), 1);
+        EXPECT_NEAR(std::get<0>(p_TE.max(1)).mean().item<double>(), std::stod(target), 1e-5) << init << " " << scaling;
+        EXPECT_TRUE(testing::near(rows / rows.norm(), without / without.norm(), 1e-5)) << init << " " << scaling;
+        EXPECT_TRUE(at::equal(rows_with(init, scaling, {{"target_probability", target}}, 3), rows))
+            << init << " " << scaling << ": to the last bit";
+      }
+    }
+  }
+}
+
+TEST(RouterRowsTest, ATargetThatNoFactorReachesIsRefused) {
+  const CalibrationFeatures mine{features(), 0, kTokens};
+  try {
+    router_inits().at("pca").make({.experts = kExperts,
+                                   .hidden_size = kHidden,
+                                   .features = &mine,
+                                   .options = options_of("pca", {{"target_probability", "0.14"}})},
+                                  *make_self_communicator());
+    ADD_FAILURE() << "not refused";
+  } catch (const InvalidArgument& error) {
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("router.options.target_probability is 0.14, and on these tokens the "
+                                                   "likeliest of experts 7"));
+  }
+}
+
+/// What a router with the settings is refused for; empty if it is not.
+std::string refusal_of(const std::map<std::string, std::string>& given, const std::string& scaling,
+                       const std::string& gate, const std::string& score, const std::string& section = "") {
+  v1::RouterSpec router;
+  router.set_init("hidden_clustering");
+  router.set_scaling(scaling);
+  router.set_gate(gate);
+  router.set_score(score);
+  for (const auto& [name, value] : given) (*router.mutable_options())[name] = value;
+  try {
+    router_init_options(router, "ours", section);
+  } catch (const InvalidArgument& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(RouterInitOptionsTest, ThoseOfRowsAreRefusedWhereTheyHaveNoEffect) {
+  using ::testing::HasSubstr;
+  const std::map<std::string, std::string> length{{"row_length", "1"}}, target{{"target_probability", "0.5"}},
+      both{{"row_length", "1"}, {"target_probability", "0.5"}},
+      neither{{"row_length", "0"}, {"target_probability", "0"}};
+  EXPECT_THAT(refusal_of(length, "calibrated", "linear", "softmax"),
+              HasSubstr("convert: router.options.row_length (1) has no effect with router.scaling 'calibrated', which "
+                        "decides the length of rows; set router.scaling: raw or remove it"));
+  EXPECT_THAT(refusal_of(length, "calibrated", "linear", "softmax", "attention."),
+              HasSubstr("attention.router.options.row_length (1) has no effect with attention.router.scaling"));
+  EXPECT_THAT(refusal_of(length, "raw", "product", "softmax"), HasSubstr("no effect with router.gate 'product'"));
+  EXPECT_THAT(refusal_of(both, "raw", "linear", "softmax"),
+              HasSubstr("row_length (1) has no effect with router.options.target_probability"));
+  EXPECT_THAT(refusal_of(target, "calibrated", "mlp", "softmax"),
+              HasSubstr("target_probability (0.5) has no effect with router.gate 'mlp'"));
+  EXPECT_THAT(refusal_of(target, "raw", "linear", "sigmoid"), HasSubstr("no effect with router.score 'sigmoid'"));
+  EXPECT_EQ(refusal_of(length, "raw", "mlp", "sigmoid"), "");
+  for (const char* scaling : {"raw", "calibrated"}) EXPECT_EQ(refusal_of(target, scaling, "linear", "softmax"), "");
+  EXPECT_EQ(refusal_of(neither, "calibrated", "product", "sigmoid"), "");
 }
 
 TEST(RouterInitOptionsTest, UnknownOnesAndBadValuesAreRefused) {
@@ -328,6 +461,9 @@ TEST(RouterInitOptionsTest, UnknownOnesAndBadValuesAreRefused) {
               ::testing::HasSubstr("router.options.deviation (1) is no option of router.init zero; it has none"));
   EXPECT_THAT(refusal("hidden_clustering", {{"metric", "l1"}}),
               ::testing::HasSubstr("router.options.metric is 'l1'; use l2sq, l2 or cos"));
+  EXPECT_THAT(refusal("random_selection", {{"row_length", "1"}}),
+              ::testing::HasSubstr("router.options.row_length (1) is no option of router.init random_selection"));
+  EXPECT_THAT(refusal("pca", {{"target_probability", "1"}}), ::testing::HasSubstr("use 0 .. 0.999"));
   EXPECT_THAT(refusal("distilled", {{"epochs", "0"}}), ::testing::HasSubstr("a whole number 1 .. 10000"));
 }
 

@@ -81,8 +81,8 @@ TEST(ValidateTest, ARouterOfAttentionIsNotDistilled) {
   EXPECT_THAT(problems_of(convert("attention: {experts: 4, top_k: 2, router: {init: distilled}}, calibration: {data: "
                                   "[{path: b.jsonl}]}")),
               ElementsAre("a.yaml:7: stages.convert.convert.attention.router.init: is 'distilled', which learns from "
-                          "experts of a feed-forward layer; use random_selection, hidden_clustering, kaiming, normal "
-                          "or zero"));
+                          "experts of a feed-forward layer; use random_selection, hidden_clustering, pca, kaiming, "
+                          "normal or zero"));
 }
 
 TEST(ValidateTest, NamesOfStages) {

@@ -158,8 +158,8 @@ void check_calibration(const v1::CalibrationSpec& calibration, const v1::Convert
   const v1::FfnExpertsSpec& ffn = effective.ffn();
   const auto readers = [&](const std::string& prefix, const v1::RouterSpec& router, const v1::ScaleSpec& scale,
                            bool is_router_made) {
-    if (is_router_made &&
-        (router.init() == "random_selection" || router.init() == "hidden_clustering" || router.init() == "distilled")) {
+    if (is_router_made && (router.init() == "random_selection" || router.init() == "hidden_clustering" ||
+                           router.init() == "pca" || router.init() == "distilled")) {
       checks.add("calibration.data",
                  concat("missing; ", prefix, "router.init '", router.init(),
                         "' needs calibration text: list JSONL files, or set ", prefix, "router.init: kaiming"));

@@ -16,7 +16,7 @@ void check_ffn_only(const v1::AttentionExpertsSpec& attention, const FieldChecks
   if (router.init() == "distilled") {
     checks.add("router.init",
                "is 'distilled', which learns from experts of a feed-forward layer; use random_selection, "
-               "hidden_clustering, kaiming, normal or zero");
+               "hidden_clustering, pca, kaiming, normal or zero");
   }
   if (router.has_gate() && router.gate() != "linear") refuse("router.gate", router.gate(), "linear");
   if (router.has_noise() && router.noise() != "none") refuse("router.noise", router.noise(), "none");
