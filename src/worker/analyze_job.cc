@@ -18,7 +18,8 @@
 #include "pipeline/problem.h"
 #include "report/analysis_page.h"
 #include "report/text.h"
-#include "worker/job_context.h"
+#include "worker/jobs.h"
+#include "worker/row_length_check.h"
 
 namespace moe {
 namespace {
@@ -85,8 +86,6 @@ void write_analysis(const std::filesystem::path& path, const AnalysisPage& page,
   output.commit();
 }
 
-}  // namespace
-
 std::optional<JobOutcome> run_analyze_job(const JobContext& context) {
   const v1::AnalyzeSpec& spec = context.stage.analyze();
   const AnalyzeRequest request{
@@ -106,6 +105,16 @@ std::optional<JobOutcome> run_analyze_job(const JobContext& context) {
       write_analysis(context.output_path, page_of(context.stage.name(), request, result), result);
   });
   return outcome;
+}
+
+void check_analyze_models(const v1::Stage& stage, PipelineModels& models, const FieldChecks& checks) {
+  check_row_length(stage, stage.analyze().sequence_length(), models, checks);
+}
+
+}  // namespace
+
+JobRunner analyze_runner() {
+  return {.run = run_analyze_job, .check_models = check_analyze_models};
 }
 
 }  // namespace moe

@@ -15,12 +15,14 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/peak_memory.h"
+#include "common/work_monitor.h"
 #include "convert/calibration_overlap.h"
 #include "convert/converter.h"
+#include "convert/request_check.h"
 #include "data/word_ngrams.h"
 #include "model/model_config.h"
 #include "runtime/opened_model.h"
-#include "worker/job_context.h"
+#include "worker/jobs.h"
 #include "worker/receipt_metrics.h"
 #include "worker/reconstruction_tasks.h"
 
@@ -89,8 +91,6 @@ void add_part(const nlohmann::json& layers, const std::string& part, bool has_te
   outcome.details[part + "expert_load"] = load;
 }
 
-}  // namespace
-
 std::optional<JobOutcome> run_convert_job(const JobContext& context) {
   const auto begun = std::chrono::steady_clock::now();
   const PeakMemory memory;
@@ -138,6 +138,23 @@ std::optional<JobOutcome> run_convert_job(const JobContext& context) {
     outcome.details["calibration_overlap"] = to_json(*overlap);
   }
   return outcome;
+}
+
+void check_convert_models(const v1::Stage& stage, PipelineModels& models, const FieldChecks& checks) {
+  const v1::ConvertSpec& spec = stage.convert();
+  const OpenedModel* const source = models.model(spec.input());
+  if (source == nullptr) return;
+  ConvertRequest request{
+      .spec = spec, .source = source->directory, .text = source->text, .output = {}, .monitor = unwatched()};
+  for (const OpenedModel* other : models.models({spec.ffn().others().begin(), spec.ffn().others().end()}))
+    request.others.push_back(&other->directory);
+  for (const RequestProblem& problem : request_problems(request)) checks.add(problem.field, problem.message);
+}
+
+}  // namespace
+
+JobRunner convert_runner() {
+  return {.run = run_convert_job, .check_models = check_convert_models};
 }
 
 }  // namespace moe

@@ -6,7 +6,8 @@
 #include "eval/eval_tasks.h"
 #include "eval/evaluator.h"
 #include "model/model_config.h"
-#include "worker/job_context.h"
+#include "worker/jobs.h"
+#include "worker/row_length_check.h"
 
 namespace moe {
 namespace {
@@ -58,8 +59,6 @@ Metrics flat_metrics(const json& evaluation) {
   return metrics;
 }
 
-}  // namespace
-
 std::optional<JobOutcome> run_evaluate_job(const JobContext& context) {
   const v1::EvaluateSpec& spec = context.stage.evaluate();
   const std::filesystem::path model = context.model_path(spec.input());
@@ -81,6 +80,24 @@ std::optional<JobOutcome> run_evaluate_job(const JobContext& context) {
     output.commit();
   });
   return JobOutcome{flat_metrics(result), result};
+}
+
+void check_evaluate_models(const v1::Stage& stage, PipelineModels& models, const FieldChecks& checks) {
+  const v1::EvaluateSpec& spec = stage.evaluate();
+  check_row_length(stage, spec.sequence_length(), models, checks);
+  const OpenedModel* const model = models.before_training(spec.input());
+  if (!spec.has_top_k() || model == nullptr) return;
+  try {
+    ModelDirectory(model->directory).use_top_k(spec.top_k());
+  } catch (const InvalidArgument& error) {
+    checks.add("top_k", error.what());
+  }
+}
+
+}  // namespace
+
+JobRunner evaluate_runner() {
+  return {.run = run_evaluate_job, .check_models = check_evaluate_models};
 }
 
 }  // namespace moe

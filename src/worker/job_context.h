@@ -43,7 +43,4 @@ struct JobOutcome {
   std::string history = {};  ///< as digest_of() takes it: how the result differs from a run without a break
 };
 
-/// Runs one kind of job to its end; nullopt if it was asked to stop and saved a checkpoint. Collective over the world.
-using JobRunner = std::function<std::optional<JobOutcome>(const JobContext& context)>;
-
 }  // namespace moe

@@ -8,26 +8,26 @@
 namespace moe {
 
 // One file each: convert_job.cc, train_job.cc, evaluate_job.cc, export_job.cc, analyze_job.cc.
-std::optional<JobOutcome> run_convert_job(const JobContext& context);
-std::optional<JobOutcome> run_train_job(const JobContext& context);
-std::optional<JobOutcome> run_evaluate_job(const JobContext& context);
-std::optional<JobOutcome> run_export_job(const JobContext& context);
-std::optional<JobOutcome> run_analyze_job(const JobContext& context);
+JobRunner convert_runner();
+JobRunner train_runner();
+JobRunner evaluate_runner();
+JobRunner export_runner();
+JobRunner analyze_runner();
 
 const Registry<JobRunner>& job_runners() {
   static const Registry<JobRunner> runners("job kind", {
-                                                           {"convert", run_convert_job},
-                                                           {"train", run_train_job},
-                                                           {"evaluate", run_evaluate_job},
-                                                           {"export", run_export_job},
-                                                           {"analyze", run_analyze_job},
+                                                           {"convert", convert_runner()},
+                                                           {"train", train_runner()},
+                                                           {"evaluate", evaluate_runner()},
+                                                           {"export", export_runner()},
+                                                           {"analyze", analyze_runner()},
                                                        });
   return runners;
 }
 
 std::optional<JobOutcome> run_job(const JobContext& context) {
   try {
-    return job_runners().at(stage_kind(context.stage))(context);
+    return job_runners().at(stage_kind(context.stage)).run(context);
   } catch (const StopRequested&) {
     return std::nullopt;
   }

@@ -258,6 +258,45 @@ TEST_F(RunTest, AConversionThatItsModelDoesNotAllowIsToldBeforeTheFirstStage) {
   EXPECT_FALSE(fs::exists(out_ / "fits-convert"));
 }
 
+// What is asked of experts is held against models that are there, through trainings too; a conversion makes others.
+TEST_F(RunTest, ExpertsThatAModelHasNotAreToldBeforeTheFirstStage) {
+  const std::string root = MOE_SOURCE_DIR, dense = root + "/examples/base-7m";
+  const std::string ffn = "ffn: {method: sequential, experts: 4, top_k: 2}, router: {init: kaiming}, scale: {mode: k}}";
+  const testing::ProcessResult converted =
+      run("apiVersion: moe/v1\nkind: Job\nname: made\nconvert: {input: " + dense + ", " + ffn + "\n");
+  ASSERT_EQ(converted.exit_code, 0) << converted.err;
+  const std::string moe = out_ / "made/output-t0001";
+  out_ = folder_ / "refused";
+  const std::string data = ", data: [{path: " + root + "/examples/data/maths.train.jsonl}]}}\n";
+  const testing::ProcessResult refused =
+      run("apiVersion: moe/v1\nkind: Pipeline\nname: small\ninputs: {dense: {path: " + dense + "}, moe: {path: " + moe +
+          "}}\nstages:\n"
+          "  - {name: convert, convert: {input: dense, " +
+          ffn + "}\n  - {name: five, evaluate: {input: moe, top_k: 5" + data +
+          "  - {name: four, evaluate: {input: moe, baseline: dense, top_k: 4" + data +
+          "  - {name: later, evaluate: {input: convert.model, top_k: 5" + data +
+          "  - {name: train, train: {input: dense, steps: 1, routing: random, capacity_factor: 1.25" + data +
+          "  - {name: trained, evaluate: {input: train.model, top_k: 2" + data +
+          "  - {name: capacity, train: {input: moe, steps: 1, capacity_factor: 1.5" + data);
+  EXPECT_EQ(refused.exit_code, 65) << refused.err;
+  EXPECT_THAT(
+      refused.err,
+      AllOf(
+          HasSubstr("small.yaml:7: stages.five.evaluate.top_k: " + moe +
+                    ": top_k 5 of the model's 4 experts; use 1 to 4"),
+          HasSubstr("small.yaml:10: stages.train.train.routing: routing 'random' chooses experts"),
+          HasSubstr("it is dense; remove it (" + dense + ")"),
+          HasSubstr(
+              "small.yaml:10: stages.train.train.capacity_factor: capacity_factor 1.25 is of feed-forward experts"),
+          HasSubstr("layers are dense; remove it (" + dense + ")"),
+          HasSubstr("small.yaml:11: stages.trained.evaluate.top_k: " + dense + ": top_k 2 is of feed-forward experts"),
+          HasSubstr(
+              "small.yaml:12: stages.capacity.train.capacity_factor: capacity_factor 1.5 is of models with top_k 1"),
+          HasSubstr("has top_k 2, whose experts take every token; remove it (" + moe + ")"),
+          Not(HasSubstr("stages.four")), Not(HasSubstr("stages.later"))));
+  EXPECT_FALSE(fs::exists(out_ / "convert"));
+}
+
 // Two inputs and a stage's model as experts; each is told apart by what it holds, and the merge by all of them.
 TEST_F(RunTest, AMergeOfInputsAndOfAStagesModelNamesItsParents) {
   const std::string root = MOE_SOURCE_DIR, dense = root + "/examples/base-7m";
