@@ -14,9 +14,6 @@ struct JobRunner {
   std::optional<JobOutcome> (*run)(const JobContext& context);
   /// Before the first stage of a pipeline, on one rank.
   ModelCheck check_models;
-
-  /// Whether it has both.
-  explicit operator bool() const { return run != nullptr && check_models != nullptr; }
 };
 
 /// THE list of runners, under the names of the job kinds (src/pipeline/kinds/kinds.h).

@@ -33,7 +33,10 @@ namespace {
 
 TEST(JobRunnersTest, EveryKindHasARunnerAndEveryRunnerAKind) {
   EXPECT_EQ(job_runners().names(), job_kinds().names());
-  for (const std::string& name : job_runners().names()) EXPECT_TRUE(job_runners().at(name)) << name;
+  for (const std::string& name : job_runners().names()) {
+    EXPECT_NE(job_runners().at(name).run, nullptr) << name;
+    EXPECT_NE(job_runners().at(name).check_models, nullptr) << name;
+  }
 }
 
 // Checks ask for lists by name, and what is not known is not checked: a list that is spelt otherwise on the two sides

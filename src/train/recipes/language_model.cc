@@ -11,6 +11,7 @@
 #include "eval/load_statistics.h"
 #include "model/fresh_weights.h"
 #include "runtime/model_settings.h"
+#include "train/router_problems.h"
 #include "train/train_step.h"
 
 namespace moe {
@@ -108,29 +109,9 @@ ExpertChoice choice_of(const v1::TrainSpec& spec) {
   return spec.has_routing() ? parse_expert_choice(spec.routing()) : ExpertChoice::kRouter;
 }
 
-/// What the smooth load cannot be of: a choice that sees more than logits; a choice where there is none; a capacity of
-/// experts where a token has several.
 void check_routers(const v1::TrainSpec& spec, const ModelConfig& config) {
-  if (!config.moe && choice_of(spec) != ExpertChoice::kRouter) {
-    throw InvalidArgument(concat("train: routing '", spec.routing(),
-                                 "' chooses experts, and this model has none: it is dense; remove it"));
-  }
-  if (spec.capacity_factor() > 0 && (!config.moe || config.moe->num_experts == 0)) {
-    throw InvalidArgument(concat("train: capacity_factor ", spec.capacity_factor(),
-                                 " is of feed-forward experts, and this model has none: its feed-forward layers are "
-                                 "dense; remove it"));
-  }
-  if (spec.capacity_factor() > 0 && config.moe->top_k != 1) {
-    throw InvalidArgument(concat("train: capacity_factor ", spec.capacity_factor(),
-                                 " is of models with top_k 1, and this one has top_k ", config.moe->top_k,
-                                 ", whose experts take every token; remove it"));
-  }
-  if (spec.balance() != "importance_load" || !config.moe) return;
-  const MoeConfig& moe = *config.moe;
-  if (!moe.has_selection_bias && !(moe.attention && moe.attention->has_selection_bias)) return;
-  throw InvalidArgument(
-      "train: balance importance_load measures the load by the routers' logits, and this model's routers choose by "
-      "selection biases besides; train it with balance selection_bias, quantile or auxiliary");
+  const std::vector<RouterProblem> problems = router_problems(spec, config);
+  if (!problems.empty()) throw InvalidArgument("train: " + problems.front().message);
 }
 
 }  // namespace
