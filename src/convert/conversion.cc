@@ -27,6 +27,11 @@ ModelConfig converted_config(const ConvertRequest& request, const std::string& s
     moe.topk_norm = spec.router().topk_norm();
     if (spec.router().has_gate()) moe.router = spec.router().gate();
     if (spec.router().has_noise()) moe.router_noise = spec.router().noise();
+    if (const SharedGateOptions gate = shared_gate_of(spec.ffn()); gate.gate != SharedGate::kNone) {
+      moe.shared_gate = spec.ffn().shared_gate();
+      moe.shared_gate_rows = gate.gate == SharedGate::kSoftmax ? spec.ffn().shared_experts() : 1;
+      moe.shared_gate_scale = gate.scale;
+    }
     moe.conversion.update({{"method", spec.ffn().method()},
                            {"router_init", spec.router().init()},
                            {"router_scaling", spec.router().scaling()},

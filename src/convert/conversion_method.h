@@ -61,8 +61,11 @@ struct ConversionMethod {
   MethodNeeds needs{};
   std::vector<MethodOption> options{};  ///< settings of its own: LayerInputs::options
   bool has_shared = false;              ///< ffn.shared_experts may be given
-  bool has_free_width = false;          ///< ffn.expert_width may be given
-  bool has_others = false;              ///< ffn.others may be given: plans take from several models
+  /// Whether, with these options, layers have a shared part, of a width of their own, though ffn.shared_experts is 0.
+  /// Absent: they have none.
+  std::function<bool(const MethodOptions& options)> shares_by_layer{};
+  bool has_free_width = false;  ///< ffn.expert_width may be given
+  bool has_others = false;      ///< ffn.others may be given: plans take from several models
   /// Why these sizes, or options with them, cannot be, as the end of an error, with what to use instead; empty if they
   /// can. Absent: experts and shared experts together divide the FFN's width.
   std::function<std::string(const ModelConfig& config, const v1::FfnExpertsSpec& ffn)> size_problem{};

@@ -209,6 +209,8 @@ class Converter {
                      {"topk_norm", spec.router().topk_norm()}});
       if (moe.router != "linear") report["router_gate"] = moe.router;
       if (moe.router_noise != "none") report["router_noise"] = moe.router_noise;
+      if (moe.shared_gate != "none")
+        report.update({{"shared_gate", moe.shared_gate}, {"shared_gate_scale", moe.shared_gate_scale}});
       const MethodOptions init = router_init_options(spec.router(), spec.preset());
       if (!conversion_.method.has_router && !init.values().empty()) report["router_options"] = init.values();
     }

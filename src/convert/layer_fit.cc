@@ -1,6 +1,7 @@
 #include "convert/layer_fit.h"
 
 #include <cmath>
+#include <functional>
 #include <optional>
 #include <utility>
 
@@ -62,12 +63,12 @@ namespace {
 
 /// Of mode gap alone: the dense layer and the shared part once more, on the dense stream. Collective.
 std::optional<StreamGap> gap_of(const FitRequest& request, const FeedForwardWeights& dense,
-                                const std::optional<FeedForwardWeights>& shared_part, const at::Tensor& routed_TD,
-                                Communicator& world) {
+                                const std::function<at::Tensor(const at::Tensor&)>& shared_part,
+                                const at::Tensor& routed_TD, Communicator& world) {
   if (request.spec.scale().mode() != "gap") return std::nullopt;
   const at::Tensor& x = request.features.ffn_inputs.local_TD;
   at::Tensor wanted = feed_forward(dense, x);
-  if (shared_part) wanted = wanted - feed_forward(*shared_part, x);
+  if (shared_part) wanted = wanted - shared_part(x);
   return stream_gap({.dense_stream_TD = request.features.hidden_TD,
                      .dense_output_TD = wanted,
                      .stream_TD = request.features.converted_hidden_TD,
@@ -83,7 +84,13 @@ LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& 
   // scaled either, and is taken from what is wanted of the experts.
   FeedForwardWeights dense = request.dense;
   dense.down_bias = weights.output_bias = at::Tensor();
-  const std::optional<FeedForwardWeights> shared_part = std::exchange(weights.shared, std::nullopt);
+  std::function<at::Tensor(const at::Tensor&)> shared_part;
+  if (weights.shared) {
+    shared_part = [shared = *std::exchange(weights.shared, std::nullopt), gate_RD = weights.shared_gate_RD,
+                   options = shared_gate_of(spec.ffn())](const at::Tensor& x_TD) {
+      return shared_output(shared, gate_RD, options, x_TD);
+    };
+  }
   const MoeOptions options{.num_experts = spec.ffn().experts(),
                            .router = {.top_k = spec.ffn().top_k(),
                                       .topk_norm = parse_topk_norm(spec.router().topk_norm()),
@@ -100,7 +107,7 @@ LayerFit fit_layer(const FitRequest& request, MoeWeights weights, Communicator& 
                   {"the experts' outputs", out.y_TD}},
                  world);
   if (shared_part) {
-    shared = feed_forward(*shared_part, x);
+    shared = shared_part(x);
     require_finite(request, {{"the shared part's outputs", shared}}, world);
     wanted = wanted - shared;
   }

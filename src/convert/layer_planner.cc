@@ -170,6 +170,8 @@ double LayerPlanner::fit(ConvertedLayer& made, int64_t layer, const Layer& dense
   agree(world_, concat("make the experts of layer ", layer),
         [&] { weights = made.planned->mixture(float_models(layer, std::get<FeedForwardWeights>(dense.ffn))); });
   weights.router = in_type(made.router, at::kFloat);
+  if (const MoeConfig& moe = *conversion_.config.moe; weights.shared && moe.shared_gate != "none")
+    weights.shared_gate_RD = at::zeros({moe.shared_gate_rows, conversion_.config.hidden_size});
   const LayerFit fitted = fit_layer(fit_request(layer, dense), std::move(weights), world_);
   made.report["relative_ffn_error"] = fitted.relative_error;
   made.report["router_logit_deviation"] = fitted.router_logit_deviation;

@@ -61,7 +61,7 @@ at::Tensor LayerTensors::unaligned(const TensorSpec& spec, at::ScalarType type) 
   if (made_.planned && made_.planned->makes(spec.name)) return made_.planned->tensor(spec.name, type, models_);
   if (made_.attention && made_.attention->makes(spec.name)) return made_.attention->tensor(spec.name, type, models_);
   if (const at::Tensor router = router_tensor(made_, spec.id); router.defined()) return router.to(type);
-  // Gains and noise of routers begin at 0.
+  // Gains and noise of routers and gates of shared experts begin at 0.
   const bool is_new =
       is_of_router(spec.id.part) || (spec.id.part == TensorPart::kOutputBias && !conversion_.source.config().mlp_bias);
   if (is_new) return at::zeros(spec.shape, type);

@@ -41,6 +41,38 @@ void check_shared_experts(const ConvertRequest& request) {
   }
 }
 
+/// Whether some layer has one, of as many experts as ffn.shared_experts says or of a width of its own.
+bool has_shared_part(const ConvertRequest& request) {
+  const ConversionMethod& method = method_of(request);
+  const MethodOptions options(method.options, request.spec);
+  return request.spec.ffn().shared_experts() > 0 || (method.shares_by_layer && method.shares_by_layer(options));
+}
+
+void check_shared_gate(const ConvertRequest& request) {
+  const v1::FfnExpertsSpec& ffn = request.spec.ffn();
+  const SharedGateOptions gate = shared_gate_of(ffn);
+  if (gate.gate == SharedGate::kNone) {
+    if (!ffn.has_shared_gate_scale()) return;
+    throw InvalidArgument(concat("convert: ffn.shared_gate_scale has no effect (", ffn.shared_gate_scale(),
+                                 ") with ffn.shared_gate none; remove it"));
+  }
+  const std::string given = concat("convert: ffn.shared_gate is '", ffn.shared_gate(), "', and ");
+  if (!has_shared_part(request)) {
+    throw InvalidArgument(concat(given,
+                                 method_of(request).has_shared
+                                     ? "ffn.shared_experts is 0, so that it weighs nothing; use 1 or more"
+                                     : concat("ffn.method ", ffn.method(), " has no shared part"),
+                                 ", or remove it"));
+  }
+  if (gate.gate == SharedGate::kSoftmax && ffn.shared_experts() < 2) {
+    throw InvalidArgument(concat(given, "ffn.shared_experts is ", ffn.shared_experts(),
+                                 ": it weighs shared experts against each other; use 2 or more, or sigmoid"));
+  }
+  if (!(std::isfinite(gate.scale) && gate.scale > 0)) {
+    throw InvalidArgument(concat("convert: ffn.shared_gate_scale is ", gate.scale, "; use a number greater than 0"));
+  }
+}
+
 void check_expert_width(const ConvertRequest& request) {
   const ConversionMethod& method = method_of(request);
   const v1::FfnExpertsSpec& ffn = request.spec.ffn();
@@ -257,6 +289,7 @@ const std::vector<RequestCheck>& ffn_request_checks() {
       {"ffn.options", [](const Request& request) { MethodOptions(method_of(request).options, request.spec); }},
       {"ffn.options", check_idle_options},
       {"ffn.shared_experts", check_shared_experts},
+      {"ffn.shared_gate", check_shared_gate},
       {"ffn.expert_width", check_expert_width},
       {"ffn.others", check_takes_others},
       {"ffn.experts", check_experts},
@@ -310,6 +343,11 @@ RouterGate router_gate(const v1::RouterSpec& router) {
 
 std::string router_score(const v1::RouterSpec& router) {
   return router.has_score() ? router.score() : "softmax";
+}
+
+SharedGateOptions shared_gate_of(const v1::FfnExpertsSpec& ffn) {
+  if (!ffn.has_shared_gate()) return {};
+  return {parse_shared_gate(ffn.shared_gate()), ffn.shared_gate_scale()};
 }
 
 std::string alignment_of(const v1::ConvertSpec& spec) {

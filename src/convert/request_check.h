@@ -7,6 +7,7 @@
 #include "convert/conversion_method.h"
 #include "convert/converter.h"
 #include "model/moe/router.h"
+#include "model/moe/shared_gate.h"
 
 namespace moe {
 
@@ -55,6 +56,9 @@ bool needs_calibration(const ConversionMethod& method, const v1::ConvertSpec& sp
 std::string router_score(const v1::RouterSpec& router);
 /// router.gate; linear likewise.
 RouterGate router_gate(const v1::RouterSpec& router);
+
+/// The gate of ffn.shared_gate; none likewise.
+SharedGateOptions shared_gate_of(const v1::FfnExpertsSpec& ffn);
 
 /// scale.alignment of a conversion; none where the spec is of a version that knew no other.
 std::string alignment_of(const v1::ConvertSpec& spec);

@@ -39,6 +39,7 @@ MoeOptions with_all_experts(MoeOptions options, bool is_partition) {
   if (is_partition) {
     options.output_scale = 1;
     options.router.topk_norm = TopkNorm::kUnit;
+    options.shared_gate = {};
   }
   return options;
 }

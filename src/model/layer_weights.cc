@@ -60,13 +60,15 @@ MoeFeedForward moe_feed_forward(const ModelConfig& config, int64_t layer, const 
   weights.gate_up = get(in);
   weights.down = get({TensorPart::kDown, layer, kStack});
   if (moe.shared_widths[layer] > 0) weights.shared = ffn_weights(config, layer, kSharedExpert, get);
+  if (moe.has_shared_gate(layer)) weights.shared_gate_RD = get({TensorPart::kSharedGate, layer});
   if (config.mlp_bias) weights.gate_up_bias = get(in.bias());
   if (config.has_output_bias()) weights.output_bias = get({TensorPart::kOutputBias, layer, kNoExpert, true});
   return {std::move(weights),
           {.num_experts = moe.num_experts,
            .router = router_options(moe),
            .output_scale = moe.output_scale[layer],
-           .is_gated = config.is_gated}};
+           .is_gated = config.is_gated,
+           .shared_gate = {parse_shared_gate(moe.shared_gate), moe.shared_gate_scale}}};
 }
 
 MoeFeedForward mixture_of(const ModelConfig& config, int64_t layer, const std::vector<Parameter>& parameters) {

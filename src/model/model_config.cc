@@ -55,6 +55,24 @@ void read_shared_widths(const JsonFields& fields, int64_t layers, MoeConfig& moe
   }
 }
 
+/// After the shared widths.
+void read_shared_gate(const JsonFields& fields, MoeConfig& moe) {
+  constexpr char kGate[] = "shared_gate", kRows[] = "shared_gate_rows";
+  moe.shared_gate = fields.text_or(kGate, "none");
+  if (moe.shared_gate == "none") return;
+  const bool is_softmax = moe.shared_gate == "softmax";
+  if (!is_softmax && moe.shared_gate != "sigmoid") fields.fail(kGate, "\"none\", \"softmax\" or \"sigmoid\"");
+  if (std::all_of(moe.shared_widths.begin(), moe.shared_widths.end(), [](int64_t width) { return width == 0; }))
+    fields.fail(kGate, "\"none\": `shared_widths` is 0 in every layer");
+  moe.shared_gate_rows = fields.integer(kRows, is_softmax ? 2 : 1);
+  if (!is_softmax && moe.shared_gate_rows != 1) fields.fail(kRows, "1 with `shared_gate` \"sigmoid\"");
+  for (const int64_t width : moe.shared_widths) {
+    if (width % moe.shared_gate_rows != 0)
+      fields.fail(kRows, concat("a divisor of every shared width; one is ", width));
+  }
+  moe.shared_gate_scale = fields.positive("shared_gate_scale");
+}
+
 MoeConfig read_moe(const JsonFields& fields, const ModelConfig& config) {
   MoeConfig moe;
   moe.base_model_type = fields.text("base_model_type");
@@ -69,6 +87,7 @@ MoeConfig read_moe(const JsonFields& fields, const ModelConfig& config) {
   if (moe.top_k > moe.num_experts) fields.fail("top_k", concat("at most num_experts ", moe.num_experts));
   read_expert_widths(fields, config.num_layers, moe);
   read_shared_widths(fields, config.num_layers, moe);
+  read_shared_gate(fields, moe);
   moe.output_scale = fields.numbers("output_scale", config.num_layers);
   moe.score = read_router_score(fields);
   moe.topk_norm = read_topk_norm(fields);
@@ -161,6 +180,11 @@ nlohmann::json to_json(const ModelConfig& config) {
   if (moe.has_selection_bias) json["moe"]["selection_bias"] = true;
   if (moe.router_noise != "none") json["moe"]["router_noise"] = moe.router_noise;
   if (moe.has_output_bias) json["moe"]["output_bias"] = true;
+  if (moe.shared_gate != "none") {
+    json["moe"].update({{"shared_gate", moe.shared_gate},
+                        {"shared_gate_rows", moe.shared_gate_rows},
+                        {"shared_gate_scale", moe.shared_gate_scale}});
+  }
   if (moe.attention) json["moe"]["attention"] = to_json(*moe.attention);
   return json;
 }

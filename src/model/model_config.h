@@ -20,8 +20,11 @@ struct MoeConfig {
   std::vector<int64_t> expert_widths;
   std::map<int64_t, std::vector<int64_t>> uneven_widths{};  ///< of layers whose experts differ: [num_experts]
   std::vector<int64_t> shared_widths;                       ///< [layers]: neurons of the shared expert, 0 for none
-  std::vector<double> output_scale;                         ///< [layers]: factor of the routed sum; 1 in a dense layer
-  std::string score = "softmax";                            ///< "softmax" | "sigmoid"
+  std::string shared_gate = "none";   ///< what weighs shared experts: "none" | "softmax" | "sigmoid"
+  int64_t shared_gate_rows = 1;       ///< softmax: one for each of the shared experts; sigmoid: 1
+  double shared_gate_scale = 1;       ///< factor of the gate's weights
+  std::vector<double> output_scale;   ///< [layers]: factor of the routed sum; 1 in a dense layer
+  std::string score = "softmax";      ///< "softmax" | "sigmoid"
   std::string topk_norm = "renorm";   ///< "renorm" | "straight_through" | "raw" | "unit" | "one_plus"
   bool has_selection_bias = false;    ///< routers add a bias to the scores for the choice (balance of a training)
   std::string router = "linear";      ///< its gate: "linear" | "mlp" | "product"
@@ -32,6 +35,7 @@ struct MoeConfig {
       nlohmann::json::object();  ///< how it was made: method, seed, router_init, scale_mode, ...
 
   bool is_mixture(int64_t layer) const { return expert_widths.at(layer) > 0; }
+  bool has_shared_gate(int64_t layer) const { return shared_gate != "none" && shared_widths.at(layer) > 0; }
   /// By number, ascending: those that are mixtures, and those that have the dense FFN.
   std::vector<int64_t> mixture_layers() const;
   std::vector<int64_t> dense_layers() const;

@@ -39,6 +39,7 @@ std::string layer_part(const TensorNames& names, const TensorId& id) {
     case TensorPart::kRouterOut: return "mlp.router.out";
     case TensorPart::kRouterGate: return "mlp.router.gate";
     case TensorPart::kRouterNoise: return "mlp.router.noise";
+    case TensorPart::kSharedGate: return "mlp.shared_expert_gate";
     case TensorPart::kGate: return names.gate;
     case TensorPart::kUp: return names.up;
     case TensorPart::kDown: return names.down;

@@ -28,6 +28,7 @@ enum class TensorPart {
   kRouterNoise,    ///< of learned noise: what its width comes from; of use in training alone
   kSelectionBias,  ///< of a router: one an expert, for the choice alone; moved by the balance of a training
   kRouterGain,     ///< of topk_norm one_plus: one an expert
+  kSharedGate,     ///< what weighs the shared expert, token by token
   kGate,           ///< of a gated FFN: the dense one, an expert or the shared expert
   kUp,             ///< the same
   kDown,           ///< the same
@@ -66,10 +67,11 @@ struct TensorId {
   auto operator<=>(const TensorId&) const = default;
 };
 
-/// The trained tensors of routers: all but selection biases, which their load moves.
+/// The trained tensors of routers: all but selection biases, which their load moves. The gate of the shared expert is
+/// one of them: a conversion leaves it at 0, and it is trained and frozen together with the router.
 constexpr bool is_of_router(TensorPart part) {
   return part == TensorPart::kRouter || part == TensorPart::kRouterOut || part == TensorPart::kRouterGate ||
-         part == TensorPart::kRouterNoise || part == TensorPart::kRouterGain;
+         part == TensorPart::kRouterNoise || part == TensorPart::kRouterGain || part == TensorPart::kSharedGate;
 }
 
 /// The tensor's name in model directories and checkpoints, whose family-dependent parts are those of the config's

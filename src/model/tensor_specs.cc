@@ -61,6 +61,8 @@ class SpecList {
     for (int64_t expert = 0; expert < moe.num_experts; ++expert)
       feed_forward(layer, expert, moe.expert_width(layer, expert), false);
     if (moe.shared_widths[layer] > 0) feed_forward(layer, kSharedExpert, moe.shared_widths[layer], false);
+    if (moe.has_shared_gate(layer))
+      tensor({TensorPart::kSharedGate, layer}, {moe.shared_gate_rows, config_.hidden_size});
     if (config_.has_output_bias()) tensor({TensorPart::kOutputBias, layer, kNoExpert, true}, {config_.hidden_size});
   }
 

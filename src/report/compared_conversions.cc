@@ -138,9 +138,10 @@ std::string experts_text(const v1::ConvertSpec& convert) {
   const v1::AttentionExpertsSpec& attention = convert.attention();
   std::string text;
   if (convert.has_ffn()) {
-    text =
-        concat(ffn.experts(), ffn.shared_experts() > 0 ? concat(" + ", ffn.shared_experts(), " shared") : std::string(),
-               ", top-", ffn.top_k());
+    text = concat(
+        ffn.experts(), ffn.shared_experts() > 0 ? concat(" + ", ffn.shared_experts(), " shared") : std::string(),
+        ffn.has_shared_gate() && ffn.shared_gate() != "none" ? concat(" (", ffn.shared_gate(), ")") : std::string(),
+        ", top-", ffn.top_k());
   }
   if (!convert.has_attention()) return text;
   return concat(text, text.empty() ? "" : "; ", "attention ", attention.experts(), ", top-", attention.top_k());

@@ -43,6 +43,10 @@ nlohmann::json describe(const ModelDirectory& directory, bool with_tensors) {
                      {"router", config.moe->router},
                      {"router_noise", config.moe->router_noise},
                      {"conversion", config.moe->conversion}};
+    if (config.moe->shared_gate != "none") {
+      result["moe"].update(
+          {{"shared_gate", config.moe->shared_gate}, {"shared_gate_scale", config.moe->shared_gate_scale}});
+    }
     if (config.moe->attention) result["moe"]["attention"] = to_json(*config.moe->attention);
   }
   if (with_tensors) {

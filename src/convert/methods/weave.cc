@@ -206,6 +206,7 @@ ConversionMethod weave() {
           .needs = {.weights = true, .hidden_states = true},
           .options = weave_options(),
           .has_shared = true,
+          .shares_by_layer = is_adaptive,
           .size_problem = weave_size_problem,
           .text_problem = [](const v1::FfnExpertsSpec&, const MethodOptions&,
                              const TextSize& text) { return too_few_for_weave(text.documents); },

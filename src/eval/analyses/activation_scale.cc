@@ -28,8 +28,8 @@ struct LayerPlace {
   size_t tokens() const { return begin; }
   size_t output() const { return begin + 1; }  ///< L1, L2
   size_t stream() const { return begin + 3; }  ///< L1, L2
-  size_t shared() const { return begin + 5; }  ///< L2
-  size_t expert(int64_t e) const { return begin + 6 + 4 * static_cast<size_t>(e); }
+  size_t shared() const { return begin + 5; }  ///< L2 of what it gives, and of what reaches the output of it
+  size_t expert(int64_t e) const { return begin + 7 + 4 * static_cast<size_t>(e); }
   size_t end() const { return expert(experts); }
 };
 /// Sums of an expert: tokens, L1 and L2 of its output, L2 of what reaches the layer's output of it.
@@ -79,8 +79,13 @@ class ActivationScaleAnalysis final : public TextAnalysis {
     const at::Tensor outputs_TKD = host_rows(chosen_expert_outputs(view)),
                      ids_TK = view.routing.expert_ids_TK.to(at::kCPU).contiguous(),
                      weights_TK = host_rows(view.routing.weights_TK);
-    const at::Tensor shared_TD =
-        view.weights.shared ? host_rows(feed_forward(*view.weights.shared, view.x_TD)) : at::Tensor();
+    const MoeWeights& weights = view.weights;
+    at::Tensor shared_TD, shared_given_TD;
+    if (weights.shared) {
+      shared_TD = host_rows(feed_forward(*weights.shared, view.x_TD));
+      shared_given_TD =
+          host_rows(shared_output(*weights.shared, weights.shared_gate_RD, view.options.shared_gate, view.x_TD));
+    }
     const int64_t width = outputs_TKD.size(2), top_k = outputs_TKD.size(1);
     const LayerPlace& at = layers_[view.layer];
     for (const TextPiece& piece : pieces) {
@@ -93,8 +98,10 @@ class ActivationScaleAnalysis final : public TextAnalysis {
         expert[kL2] += given.l2;
         expert[kGiven] += given.l2 * std::abs(weights_TK.const_data_ptr<double>()[slot] * view.options.output_scale);
       }
-      for (int64_t t = piece.first; shared_TD.defined() && t < piece.last; ++t)
+      for (int64_t t = piece.first; shared_TD.defined() && t < piece.last; ++t) {
         sums[at.shared()] += norms_of(shared_TD.const_data_ptr<double>() + t * width, width).l2;
+        sums[at.shared() + 1] += norms_of(shared_given_TD.const_data_ptr<double>() + t * width, width).l2;
+      }
     }
   }
 
@@ -132,7 +139,7 @@ class ActivationScaleAnalysis final : public TextAnalysis {
         {"output_l2", mean(sums[at.output() + 1], tokens)}, {"stream_l1", mean(sums[at.stream()], tokens)},
         {"stream_l2", mean(sums[at.stream() + 1], tokens)}, {"gap", mean(sums[at.stream()], sums[at.output()])}};
     if (at.experts == 0) return result;
-    double given = sums[at.shared()], chosen = 0;
+    double given = sums[at.shared() + 1], chosen = 0;
     for (int64_t e = 0; e < at.experts; ++e) {
       given += sums[at.expert(e) + kGiven];
       chosen += sums[at.expert(e) + kTokens];
@@ -147,7 +154,7 @@ class ActivationScaleAnalysis final : public TextAnalysis {
     }
     if (at.has_shared)
       result["shared_expert"] = {{"l2", mean(sums[at.shared()], tokens)},
-                                 {"output_share", mean(sums[at.shared()], given)}};
+                                 {"output_share", mean(sums[at.shared() + 1], given)}};
     return result;
   }
 

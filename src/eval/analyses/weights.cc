@@ -81,6 +81,7 @@ std::string part_of(const TensorId& id) {
     case TensorPart::kRouterOut:
     case TensorPart::kRouterGate:
     case TensorPart::kRouterNoise:
+    case TensorPart::kSharedGate:
     case TensorPart::kRouterGain: return id.routes_attention ? "attention_router" : "router";
     case TensorPart::kSelectionBias: return id.routes_attention ? "attention_selection_bias" : "selection_bias";
     case TensorPart::kGate:

@@ -68,7 +68,7 @@ MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const 
   at::Tensor y = pass.limit != nullptr && pass.limit->kept
                      ? limited_sum(weights, options, x_TD, ids_TK, weights_TK, dispatcher, layer, *pass.limit)
                      : weighted_sum(weights, options, x_TD, ids_TK, weights_TK, dispatcher, layer);
-  if (weights.shared) y = feed_forward(*weights.shared, x_TD).add_(y);
+  if (weights.shared) y = shared_output(*weights.shared, weights.shared_gate_RD, options.shared_gate, x_TD).add_(y);
   if (weights.output_bias.defined()) y = ops::add_bias(y, weights.output_bias);
   return {y, stats_of(routing, pass.keeps_routing)};
 }

@@ -11,19 +11,22 @@
 #include "model/moe/router.h"
 #include "model/moe/router_noise.h"
 #include "model/moe/router_stats.h"
+#include "model/moe/shared_gate.h"
 #include "model/moe/token_dispatcher.h"
 #include "model/moe/token_limit.h"
 
-// T tokens, D hidden, E experts, K top-k, R rows in expert order, I width of an expert.
+// T tokens, D hidden, E experts, K top-k, R rows in expert order, I width of an expert; of a
+// shared gate, R rows.
 namespace moe {
 
 struct MoeWeights {
   RouterWeights router;
   at::Tensor gate_up;  ///< [owned experts, 2I, D], the gate's rows first; without a gate [owned experts, I, D]
   at::Tensor down;     ///< [owned experts, D, I]
-  std::optional<FeedForwardWeights> shared;  ///< sees every token, weight 1, not scaled
+  std::optional<FeedForwardWeights> shared;  ///< sees every token, not scaled; weight 1 but for its gate
   at::Tensor gate_up_bias{};                 ///< of the rows of gate_up; undefined where there is none
   at::Tensor output_bias{};                  ///< [D]: added once per token, not scaled; undefined where there is none
+  at::Tensor shared_gate_RD{};               ///< undefined where there is none
 };
 
 struct MoeOptions {
@@ -31,6 +34,7 @@ struct MoeOptions {
   RouterOptions router{};
   double output_scale = 1;
   bool is_gated = true;  ///< down(silu(gate x) * up x); otherwise down(gelu_new(up x))
+  SharedGateOptions shared_gate{};
 };
 
 struct MoeOutput {

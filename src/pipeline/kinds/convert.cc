@@ -12,6 +12,7 @@
 #include "pipeline/kinds/convert_own_router.h"
 #include "pipeline/kinds/convert_presets.h"
 #include "pipeline/kinds/convert_reconstruction.h"
+#include "pipeline/kinds/convert_shared_gate.h"
 #include "pipeline/kinds/kinds.h"
 
 /// convert: a dense model becomes a mixture of experts.
@@ -33,6 +34,7 @@ v1::ConvertSpec filled_convert(const v1::ConvertSpec& convert) {
     if (!ffn.has_shared_experts()) ffn.set_shared_experts(0);
     ffn.set_experts(expert_count(ffn));
     fill_ffn_options(ffn, is_published);
+    fill_shared_gate(ffn);
     fill_ffn_router(*filled.mutable_router(), ffn, is_published);
     fill_ffn_scale(*filled.mutable_scale(), ffn, is_published);
   }
@@ -85,6 +87,7 @@ void check_ffn(const v1::FfnExpertsSpec& ffn, const FieldChecks& checks) {
                                    "; choose at most as many experts as there are"));
   }
   checks.at_least("ffn.shared_experts", ffn.has_shared_experts(), ffn.shared_experts(), 0);
+  check_shared_gate(ffn, checks);
   checks.at_least("ffn.expert_width", ffn.has_expert_width(), ffn.expert_width(), 1);
   for (const LayerRangeProblem& problem : layer_range_problems({ffn.layers().begin(), ffn.layers().end()}))
     checks.add(concat("ffn.layers.", problem.item), problem.message);
@@ -308,6 +311,8 @@ JobKind convert_kind() {
               {"FfnExpertsSpec.experts", kResult},
               {"FfnExpertsSpec.top_k", kResult},
               {"FfnExpertsSpec.shared_experts", kResult},
+              {"FfnExpertsSpec.shared_gate", kResult},
+              {"FfnExpertsSpec.shared_gate_scale", kResult},
               {"FfnExpertsSpec.layers", kResult},
               {"FfnExpertsSpec.expert_width", kResult},
               {"FfnExpertsSpec.options", kResult},
