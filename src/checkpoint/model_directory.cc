@@ -45,6 +45,7 @@ void ModelDirectory::adapt_stock() {
   if (stock_->is_shared_expert_zero(read)) {
     stock_->drop_shared_expert(config_);
   } else {
+    if (stock_->is_shared_gate_constant(read)) stock_->drop_shared_gate(config_);
     stock_->check_constants(read, path_.string());
   }
   if (stock_->is_selection_bias_zero(read)) stock_->drop_selection_bias(config_);

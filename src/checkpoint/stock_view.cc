@@ -13,6 +13,11 @@ namespace {
 /// A gate smaller than this is constant: sigmoid(gate . x) is 0.5 in fp32.
 constexpr double kNothing = 1e-12;
 
+/// NaN is not.
+bool is_within(const at::Tensor& values, double largest) {
+  return values.numel() == 0 || values.abs().max().item<double>() <= largest;
+}
+
 }  // namespace
 
 StockView::StockView(const ModelConfig& config)
@@ -44,32 +49,35 @@ at::Tensor StockView::native_part(const std::string& native, const at::Tensor& s
 void StockView::check_constants(const Reader& read, const std::string& where) const {
   for (const PiecedTensor& tensor : tensors_) {
     if (!tensor.pieces.empty()) continue;
-    const at::Tensor stored = read(tensor.name);
-    if (stored.numel() > 0 && !(stored.abs().max().item<double>() <= kNothing)) {
+    if (!is_within(read(tensor.name), kNothing)) {
       throw InvalidArgument(concat(where, ": ", tensor.name, " was learned; only a ", layout_,
                                    " model in which it is constant (at most 1e-12) is supported"));
     }
   }
 }
 
-bool StockView::are_zero(const Reader& read, TensorPart part, int64_t expert) const {
+bool StockView::are_within(const Reader& read, TensorPart part, int64_t expert, double largest) const {
   bool is_seen = false;
   for (const PiecedTensor& tensor : tensors_) {
     if (tensor.pieces.empty()) continue;
     const TensorId& id = logical_.at(tensor.pieces.front().source).id;
     if (id.part != part || id.expert != expert) continue;
     is_seen = true;
-    if (read(tensor.name).count_nonzero().item<int64_t>() > 0) return false;
+    if (!is_within(read(tensor.name), largest)) return false;
   }
   return is_seen;
 }
 
 bool StockView::is_shared_expert_zero(const Reader& read) const {
-  return are_zero(read, TensorPart::kDown, kSharedExpert);
+  return are_within(read, TensorPart::kDown, kSharedExpert, 0);
+}
+
+bool StockView::is_shared_gate_constant(const Reader& read) const {
+  return are_within(read, TensorPart::kSharedGate, kNoExpert, kNothing);
 }
 
 bool StockView::is_selection_bias_zero(const Reader& read) const {
-  return are_zero(read, TensorPart::kSelectionBias, kNoExpert);
+  return are_within(read, TensorPart::kSelectionBias, kNoExpert, 0);
 }
 
 void StockView::lay_out(const ModelConfig& config) {
@@ -79,6 +87,11 @@ void StockView::lay_out(const ModelConfig& config) {
 
 void StockView::drop_shared_expert(ModelConfig& config) {
   std::fill(config.moe->shared_widths.begin(), config.moe->shared_widths.end(), 0);
+  drop_shared_gate(config);
+}
+
+void StockView::drop_shared_gate(ModelConfig& config) {
+  config.moe->shared_gate = "none";
   lay_out(config);
 }
 

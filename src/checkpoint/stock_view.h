@@ -28,13 +28,16 @@ class StockView {
 
   /// Tensors by stored name.
   using Reader = std::function<at::Tensor(const std::string& stored)>;
-  /// Tensors that the architecture has and we do not, such as the gate of a shared expert, must hold what makes them do
-  /// nothing. Throws InvalidArgument that names the first that does not; `where` starts the message.
+  /// Tensors that the architecture has and we do not, such as biases, must hold what makes them do nothing. Throws InvalidArgument that names the first that does not; `where` starts the message.
   void check_constants(const Reader& read, const std::string& where) const;
   /// Whether the shared expert of every layer gives zero: a dummy.
   bool is_shared_expert_zero(const Reader& read) const;
-  /// The model is one without a shared expert from here on.
+  /// The model is one without a shared expert, and without a gate of one, from here on.
   void drop_shared_expert(ModelConfig& config);
+  /// Whether the gate of every shared expert is so small that its sigmoid is 1/2 whatever the token.
+  bool is_shared_gate_constant(const Reader& read) const;
+  /// The shared experts have no gate from here on.
+  void drop_shared_gate(ModelConfig& config);
   /// Whether the routers have selection biases, all of them zero.
   bool is_selection_bias_zero(const Reader& read) const;
   /// The model is one without selection biases from here on.
@@ -48,8 +51,9 @@ class StockView {
   void index_pieces();
   /// The stored tensors again, of a config that has less.
   void lay_out(const ModelConfig& config);
-  /// Whether there are logical tensors of the part (of the expert), and every stored one that holds such is zero.
-  bool are_zero(const Reader& read, TensorPart part, int64_t expert) const;
+  /// Whether there are logical tensors of the part (of the expert), and no value of a stored one that holds such is
+  /// larger.
+  bool are_within(const Reader& read, TensorPart part, int64_t expert, double largest) const;
 
   StockForm form_;
   std::string layout_;

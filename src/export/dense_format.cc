@@ -213,7 +213,8 @@ ExportContents contents_of(const ModelDirectory& model, const v1::ExportSpec&) {
     }
   }
   contents.notes.emplace_back(
-      "routers and output scales are left out: every expert counts with weight 1, as before the conversion");
+      "routers, output scales and gates of shared experts are left out: every expert counts with weight 1, as before "
+      "the conversion");
   return contents;
 }
 

@@ -119,6 +119,18 @@ void add_dense_layer_reasons(const std::string& layout, const ModelConfig& confi
   }
 }
 
+void add_shared_reasons(const std::string& layout, const ModelConfig& config, Reasons& reasons) {
+  if (layout == kMixtral && has_shared_expert(config)) reasons.emplace_back("mixtral has no shared expert");
+  const MoeConfig& moe = *config.moe;
+  if (moe.shared_gate == "none" || layout == kMixtral) return;
+  const std::string gate = concat("a learned gate on shared experts (shared_gate ", moe.shared_gate, "): ");
+  if (layout != kQwen) {
+    reasons.push_back(concat(gate, "those of ", layout, " count in full"));
+  } else if (moe.shared_gate != "sigmoid") {
+    reasons.push_back(concat(gate, "qwen2_moe's is one sigmoid"));
+  }
+}
+
 void add_attention_reasons(const std::string& layout, const ModelConfig& config, Reasons& reasons) {
   if (layout == kMixtral && (config.qkv_bias || config.o_bias))
     reasons.emplace_back("mixtral's attention has no biases");
@@ -143,10 +155,11 @@ std::vector<std::string> stock_reasons_against(const std::string& layout, const 
   add_score_reasons(layout, *config.moe, reasons);
   add_weight_reasons(layout, model, spec, reasons);
   add_dense_layer_reasons(layout, config, reasons);
-  if (layout == kMixtral && has_shared_expert(config)) reasons.emplace_back("mixtral has no shared expert");
+  add_shared_reasons(layout, config, reasons);
   add_attention_reasons(layout, config, reasons);
-  // The gate has no tensor of ours: it takes the embedding's type.
-  if (layout == kQwen && written_type(model, spec, tensor_name(config, TensorPart::kEmbedding)) == at::kHalf) {
+  // Such a gate has no tensor of ours: it takes the embedding's type.
+  if (layout == kQwen && !has_gates_everywhere(*config.moe) &&
+      written_type(model, spec, tensor_name(config, TensorPart::kEmbedding)) == at::kHalf) {
     reasons.emplace_back(
         "its weights are float16, in which qwen2_moe's gate of 1e-20 is 0: choose dtype float32 or bfloat16");
   }

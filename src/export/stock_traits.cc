@@ -26,4 +26,9 @@ bool has_shared_expert(const ModelConfig& config) {
   return std::any_of(widths.begin(), widths.end(), [](int64_t width) { return width > 0; });
 }
 
+bool has_gates_everywhere(const MoeConfig& moe) {
+  const std::vector<int64_t> layers = moe.mixture_layers();
+  return std::all_of(layers.begin(), layers.end(), [&](int64_t layer) { return moe.has_shared_gate(layer); });
+}
+
 }  // namespace moe

@@ -29,6 +29,9 @@ bool needs_sigmoids(const MoeConfig& moe);
 
 bool has_shared_expert(const ModelConfig& config);
 
+/// Whether every mixture has a shared expert with a gate of its own, so that qwen2_moe's 1e-20 stands nowhere.
+bool has_gates_everywhere(const MoeConfig& moe);
+
 /// Several experts of weight 1 in granitemoeshared, which takes the largest logits and then their softmax: routers
 /// times 2^-40 choose the same and give each of k experts 1 / k, to 1e-6 as long as logits differ by less than a
 /// million; down projections times k make up for it.

@@ -31,6 +31,7 @@ void set_mixtures(const JsonFields& fields, int64_t expert_width, int64_t shared
                "dense model that it is"));
   }
   for (const int64_t layer : config.moe->mixture_layers()) config.moe->shared_widths[layer] = shared_width;
+  if (shared_width > 0) config.moe->shared_gate = "sigmoid";
 }
 
 void refuse_unsupported(const JsonFields& fields) {
@@ -97,8 +98,12 @@ std::vector<PiecedTensor> qwen2_moe_tensors(const ModelConfig& config, const Sto
           add_expert(concat(mlp, "experts.", expert, "."), form.expert_width, moe.output_scale[layer], false);
         }
         if (form.shared_width == 0) return;
-        add_expert(mlp + "shared_expert.", form.shared_width, kSharedFactor, moe.shared_widths[layer] == 0);
-        all.push_back({mlp + "shared_expert_gate.weight", {1, hidden}, {}, kEpsilonGate});
+        const std::string gate = mlp + "shared_expert_gate.weight";
+        const bool has_gate = moe.has_shared_gate(layer);
+        add_expert(mlp + "shared_expert.", form.shared_width, has_gate ? moe.shared_gate_scale : kSharedFactor,
+                   moe.shared_widths[layer] == 0);
+        all.push_back({gate, {1, hidden}, {}, kEpsilonGate});
+        if (has_gate) all.back().pieces.push_back({gate});
       });
 }
 
