@@ -28,7 +28,8 @@ class StockView {
 
   /// Tensors by stored name.
   using Reader = std::function<at::Tensor(const std::string& stored)>;
-  /// Tensors that the architecture has and we do not, such as biases, must hold what makes them do nothing. Throws InvalidArgument that names the first that does not; `where` starts the message.
+  /// Tensors that the architecture has and we do not, such as biases, must hold what makes them do nothing. Throws
+  /// InvalidArgument that names the first that does not; `where` starts the message.
   void check_constants(const Reader& read, const std::string& where) const;
   /// Whether the shared expert of every layer gives zero: a dummy.
   bool is_shared_expert_zero(const Reader& read) const;

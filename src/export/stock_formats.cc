@@ -71,9 +71,9 @@ void add_shared_notes(const std::string& layout, const ModelConfig& config, cons
                       std::vector<std::string>& notes) {
   const bool has_shared = has_shared_expert(config);
   if (const MoeConfig& moe = *config.moe; moe.shared_gate != "none") {
-    notes.push_back(concat("the shared expert's gate is the model's, its scale ", moe.shared_gate_scale,
-                           " stands in the down projection",
-                           is_power_of_two(moe.shared_gate_scale) ? ", which is exact" : ", whose products are rounded once"));
+    notes.push_back(concat(
+        "the shared expert's gate is the model's, its scale ", moe.shared_gate_scale, " stands in the down projection",
+        is_power_of_two(moe.shared_gate_scale) ? ", which is exact" : ", whose products are rounded once"));
   } else if (layout == kQwen) {
     notes.emplace_back(has_shared
                            ? "the shared expert's gate is constant 1/2 and its down projection doubled, which is exact"

@@ -164,6 +164,26 @@ void add_mixtures(std::vector<BadFile>& files) {
   with_moe("scale_missing", [](json& m) { m.erase("output_scale"); }, {"`output_scale` is missing"});
   with_moe("score_relu", [](json& m) { m["score"] = "relu"; }, {"`score` is \"relu\"", "softmax"});
   with_moe("topk_norm_unknown", [](json& m) { m["topk_norm"] = "max"; }, {"`topk_norm` is \"max\"", "renorm"});
+  const auto with_gate = [&](const std::string& name, const json& gate, std::vector<std::string> says) {
+    with_moe(
+        "shared_gate_" + name,
+        [&](json& m) {
+          m["shared_widths"] = {8, 8};
+          m.update(gate);
+        },
+        std::move(says));
+  };
+  with_moe("shared_gate_of_nothing", [](json& m) { m["shared_gate"] = "sigmoid"; },
+           {"`shared_gate` is \"sigmoid\"", "`shared_widths` is 0 in every layer"});
+  with_gate("relu", {{"shared_gate", "relu"}}, {"`shared_gate` is \"relu\"", "sigmoid"});
+  with_gate("of_one_row", {{"shared_gate", "softmax"}, {"shared_gate_rows", 1}},
+            {"`shared_gate_rows` is 1", "at least 2"});
+  with_gate("of_two_sigmoids", {{"shared_gate", "sigmoid"}, {"shared_gate_rows", 2}}, {"`shared_gate_rows` is 2"});
+  with_gate("that_does_not_divide", {{"shared_gate", "softmax"}, {"shared_gate_rows", 3}},
+            {"`shared_gate_rows` is 3", "one is 8"});
+  with_gate("without_scale", {{"shared_gate", "sigmoid"}, {"shared_gate_rows", 1}}, {"`shared_gate_scale` is missing"});
+  with_gate("scaled_by_0", {{"shared_gate", "sigmoid"}, {"shared_gate_rows", 1}, {"shared_gate_scale", 0}},
+            {"`shared_gate_scale` is 0", "above 0"});
   with_moe("router_gated", [](json& m) { m["router"] = "gated"; }, {"`router` is \"gated\"", "product"});
 }
 

@@ -29,8 +29,10 @@ constexpr int64_t kRows = 8;
 constexpr int64_t kFloatSteps = 10;
 
 ModelConfig small_config(const std::string& kind) {
-  return tiny_moe_config(/*num_experts=*/8, /*top_k=*/2, /*expert_width=*/32, /*shared_width=*/kind == "llama" ? 0 : 16,
-                         kind);
+  const ModelConfig config = tiny_moe_config(/*num_experts=*/8, /*top_k=*/2, /*expert_width=*/32,
+                                             /*shared_width=*/kind == "llama" ? 0 : 16, kind);
+  if (kind == "qwen2") return with_shared_gate(config, "sigmoid", 1, 2);
+  return kind == "phi" ? with_shared_gate(config, "softmax", 2, 2) : config;
 }
 
 /// Documents of random ids, of several lengths.

@@ -57,15 +57,15 @@ TEST_P(LayoutsTest, AgreeWithOneRank) {
 INSTANTIATE_TEST_SUITE_P(Types, LayoutsTest, ::testing::Values(at::kDouble, at::kFloat),
                          [](const auto& test) { return std::string(c10::toString(test.param)); });
 
-/// Biases of experts and the output bias, an FFN without a gate, a shared expert: trained alike at 1 and 2 ranks, and
-/// their checkpoint is one thing.
+/// Biases of experts and the output bias, an FFN without a gate, a shared expert and a gate of it: trained alike at 1,
+/// 2 and 4 ranks, and their checkpoint is one thing.
 class FamilyLayoutsTest : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(FamilyLayoutsTest, AgreeWithOneRank) {
   for (const at::ScalarType dtype : {at::kDouble, at::kFloat}) {
     const testing::LayoutRun single = run({1, 1}, dtype, 25, {}, GetParam());
     EXPECT_LT(single.losses.back(), single.losses.front()) << "it must learn something";
-    for (const Layout& layout : {Layout{2, 2}, Layout{2, 1}}) {
+    for (const Layout& layout : {Layout{2, 2}, Layout{2, 1}, Layout{4, 4}}) {
       testing::expect_equal_runs(single, run(layout, dtype, 25, {}, GetParam()), dtype,
                                  concat(GetParam(), ", threads, ", layout.name()));
     }

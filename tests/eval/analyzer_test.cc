@@ -24,9 +24,10 @@ using ::testing::UnorderedElementsAre;
 class AnalyzerTest : public ::testing::Test {
  protected:
   AnalyzerTest() {
-    testing::write_tiny_model(folder_ / "moe", testing::tiny_moe_config(4, 2, 12, 8), 1, at::kFloat);
+    const ModelConfig moe = testing::with_shared_gate(testing::tiny_moe_config(4, 2, 12, 8), "softmax", 2, 2);
+    testing::write_tiny_model(folder_ / "moe", moe, 1, at::kFloat);
     testing::write_neurons(folder_ / "moe", {{{0, 1}, {2, 3}, {4, 5}, {6, 7}}, {{0, 1}, {0, 1}, {0, 1}, {0, 1}}});
-    testing::write_tiny_model(folder_ / "moe2", testing::tiny_moe_config(4, 2, 12, 8), 2, at::kFloat);
+    testing::write_tiny_model(folder_ / "moe2", moe, 2, at::kFloat);
     testing::write_tiny_model(folder_ / "dense", testing::tiny_config(), 1, at::kFloat);
     testing::write_random_documents(folder_ / "a.jsonl", 20, 3, 40, 61, 1);
     testing::write_random_documents(folder_ / "b.jsonl", 9, 3, 30, 61, 2);

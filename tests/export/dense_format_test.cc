@@ -143,6 +143,24 @@ TEST(DenseFormatOfSharedTest, SharedAndUnequalPartsAreTheSourceBitForBit) {
   }
 }
 
+/// Of shared experts with a gate, trained or not: it is left out as the routers are.
+TEST(DenseFormatOfSharedTest, GatesAreLeftOut) {
+  const testing::TempDir folder;
+  testing::write_dense_model(folder / "dense", testing::tiny_config(), 11);
+  testing::write_calibration(folder / "ids.jsonl", 20, testing::tiny_config().vocab_size, 12);
+  v1::ConvertSpec spec = testing::convert_spec("residual", 4, 2, folder / "ids.jsonl");
+  spec.mutable_calibration()->set_tokens(300);
+  spec.mutable_ffn()->set_shared_experts(2);
+  spec.mutable_ffn()->set_shared_gate("softmax");
+  spec.mutable_ffn()->set_shared_gate_scale(2);
+  testing::convert(spec, 7, folder / "dense", folder / "converted");
+  const nlohmann::json report = testing::export_to(folder / "converted", folder / "back", dense_spec());
+  EXPECT_THAT(report["notes"].dump(), HasSubstr("gates of shared experts are left out"));
+  const ModelDirectory before(folder / "dense"), after(folder / "back");
+  for (const TensorSpec& tensor : logical_tensor_specs(before.config()))
+    EXPECT_TRUE(before.tensor(tensor.name).equal(after.tensor(tensor.name))) << tensor.name;
+}
+
 /// What one expert alone is: the converted model's logits, scale included, in a dense model as narrow as it.
 TEST(DenseFormatOfOneExpertTest, IsANarrowerDenseModel) {
   for (const char* family : {"llama", "phi"}) {

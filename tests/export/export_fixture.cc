@@ -20,6 +20,9 @@ ModelConfig mixture_config(const MixtureSpec& spec) {
   moe.top_k = spec.top_k;
   moe.expert_widths = spec.widths;
   moe.shared_widths = spec.shared;
+  moe.shared_gate = spec.shared_gate;
+  moe.shared_gate_rows = spec.gate_rows;
+  moe.shared_gate_scale = spec.gate_scale;
   moe.output_scale = spec.scales;
   moe.topk_norm = spec.topk_norm;
   moe.score = spec.score;

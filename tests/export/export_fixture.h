@@ -29,6 +29,9 @@ struct MixtureSpec {
   bool output_bias = false;
   std::vector<int64_t> widths{12, 12};
   std::vector<int64_t> shared{0, 0};
+  std::string shared_gate = "none";
+  int64_t gate_rows = 1;
+  double gate_scale = 1;
   std::vector<double> scales{1, 1};
   std::optional<AttentionExperts> attention{};
   nlohmann::json keys = nlohmann::json::object();  ///< put over those of config.json

@@ -44,43 +44,49 @@ const nlohmann::json kLlama3 = {{"rope_scaling",
 
 /// The rows of docs/export.md.
 std::vector<Case> cases() {
-  return {{"RowA", {}, "mixtral"},
-          {"RowAScaled", {.scales = {4, 0.5}}, "mixtral"},
-          {"RowALlama3Rope", {.keys = kLlama3}, "mixtral"},
-          {"RowATied", {.keys = {{"tie_word_embeddings", true}}}, "mixtral"},
-          {"RowAWideHeads", {.keys = {{"head_dim", 12}}}, "mixtral"},
-          {"RowA2", {.family = "qwen2", .scales = {2, 2}}, "qwen2_moe"},
-          {"RowA2Tied", {.family = "qwen2", .keys = {{"tie_word_embeddings", true}}}, "qwen2_moe"},
-          {"RowB", {.shared = {8, 8}, .scales = {2, 1}}, "granitemoeshared"},
-          {"RowBBiases", {.shared = {8, 8}, .keys = {{"attention_bias", true}}}, "granitemoeshared"},
-          {"RowB2", {.family = "qwen2", .shared = {8, 8}}, "qwen2_moe"},
-          {"RowCLlama", {.topk_norm = "raw"}, "qwen2_moe"},
-          {"RowCQwenShared", {.family = "qwen2", .topk_norm = "raw", .shared = {8, 8}}, "qwen2_moe"},
-          {"RowDLlama", {.top_k = 1, .topk_norm = "straight_through"}, "mixtral"},
-          {"RowDUnit", {.top_k = 1, .topk_norm = "unit"}, "mixtral"},
-          {"RowDQwen", {.family = "qwen2", .top_k = 1, .topk_norm = "straight_through"}, "qwen2_moe"},
-          {"RowFLlamaFirst", {.widths = {0, 12}, .scales = {1, 2}}, "qwen2_moe"},
-          {"RowFQwenLast", {.family = "qwen2", .widths = {12, 0}}, "qwen2_moe"},
-          {"RowFShared", {.widths = {0, 12}, .shared = {0, 8}}, "qwen2_moe"},
-          {"RowFRaw", {.topk_norm = "raw", .widths = {12, 0}, .shared = {8, 0}}, "qwen2_moe"},
-          {"RowE", {.score = "sigmoid"}, "glm4_moe"},
-          {"RowERaw", {.topk_norm = "raw", .score = "sigmoid", .scales = {3.3, 3.3}}, "glm4_moe"},
-          {"RowEBias", {.score = "sigmoid", .selection_bias = true, .scales = {4, 0.5}}, "glm4_moe"},
-          {"RowEShared", {.score = "sigmoid", .selection_bias = true, .shared = {24, 24}}, "glm4_moe"},
-          {"RowEWideHeads", {.score = "sigmoid", .keys = {{"head_dim", 12}}}, "glm4_moe"},
-          {"RowEQwen", {.family = "qwen2", .score = "sigmoid", .selection_bias = true}, "glm4_moe"},
-          {"RowEFirstDense", {.score = "sigmoid", .widths = {0, 12}, .shared = {0, 12}, .scales = {1, 2}}, "glm4_moe"},
-          {"RowETop1",
-           {.top_k = 1, .topk_norm = "straight_through", .score = "sigmoid", .selection_bias = true},
-           "glm4_moe"},
-          {"RowESolar",
-           {.topk_norm = "raw", .score = "sigmoid", .selection_bias = true, .shared = {12, 12}, .scales = {2, 2}},
-           "solar_open",
-           "solar_open"},
-          {"RowESolarQwen", {.family = "qwen2", .score = "sigmoid"}, "solar_open", "solar_open"},
-          // Without biases the largest sigmoid is that of the largest logit.
-          {"RowDSigmoid", {.top_k = 1, .topk_norm = "unit", .score = "sigmoid"}, "mixtral"},
-          {"RowBQwenAsGranite", {.family = "qwen2", .shared = {8, 8}}, "granitemoeshared", "granitemoeshared"}};
+  return {
+      {"RowA", {}, "mixtral"},
+      {"RowAScaled", {.scales = {4, 0.5}}, "mixtral"},
+      {"RowALlama3Rope", {.keys = kLlama3}, "mixtral"},
+      {"RowATied", {.keys = {{"tie_word_embeddings", true}}}, "mixtral"},
+      {"RowAWideHeads", {.keys = {{"head_dim", 12}}}, "mixtral"},
+      {"RowA2", {.family = "qwen2", .scales = {2, 2}}, "qwen2_moe"},
+      {"RowA2Tied", {.family = "qwen2", .keys = {{"tie_word_embeddings", true}}}, "qwen2_moe"},
+      {"RowB", {.shared = {8, 8}, .scales = {2, 1}}, "granitemoeshared"},
+      {"RowBBiases", {.shared = {8, 8}, .keys = {{"attention_bias", true}}}, "granitemoeshared"},
+      {"RowB2", {.family = "qwen2", .shared = {8, 8}}, "qwen2_moe"},
+      {"RowCLlama", {.topk_norm = "raw"}, "qwen2_moe"},
+      {"RowCQwenShared", {.family = "qwen2", .topk_norm = "raw", .shared = {8, 8}}, "qwen2_moe"},
+      {"RowDLlama", {.top_k = 1, .topk_norm = "straight_through"}, "mixtral"},
+      {"RowDUnit", {.top_k = 1, .topk_norm = "unit"}, "mixtral"},
+      {"RowDQwen", {.family = "qwen2", .top_k = 1, .topk_norm = "straight_through"}, "qwen2_moe"},
+      {"RowFLlamaFirst", {.widths = {0, 12}, .scales = {1, 2}}, "qwen2_moe"},
+      {"RowFQwenLast", {.family = "qwen2", .widths = {12, 0}}, "qwen2_moe"},
+      {"RowFShared", {.widths = {0, 12}, .shared = {0, 8}}, "qwen2_moe"},
+      {"RowFRaw", {.topk_norm = "raw", .widths = {12, 0}, .shared = {8, 0}}, "qwen2_moe"},
+      {"RowGLlama", {.shared = {8, 8}, .shared_gate = "sigmoid", .gate_scale = 2}, "qwen2_moe"},
+      {"RowGQwenRaw",
+       {.family = "qwen2", .topk_norm = "raw", .shared = {8, 8}, .shared_gate = "sigmoid", .gate_scale = 0.5},
+       "qwen2_moe"},
+      {"RowGDenseLayer", {.widths = {12, 0}, .shared = {8, 0}, .shared_gate = "sigmoid", .gate_scale = 4}, "qwen2_moe"},
+      {"RowE", {.score = "sigmoid"}, "glm4_moe"},
+      {"RowERaw", {.topk_norm = "raw", .score = "sigmoid", .scales = {3.3, 3.3}}, "glm4_moe"},
+      {"RowEBias", {.score = "sigmoid", .selection_bias = true, .scales = {4, 0.5}}, "glm4_moe"},
+      {"RowEShared", {.score = "sigmoid", .selection_bias = true, .shared = {24, 24}}, "glm4_moe"},
+      {"RowEWideHeads", {.score = "sigmoid", .keys = {{"head_dim", 12}}}, "glm4_moe"},
+      {"RowEQwen", {.family = "qwen2", .score = "sigmoid", .selection_bias = true}, "glm4_moe"},
+      {"RowEFirstDense", {.score = "sigmoid", .widths = {0, 12}, .shared = {0, 12}, .scales = {1, 2}}, "glm4_moe"},
+      {"RowETop1",
+       {.top_k = 1, .topk_norm = "straight_through", .score = "sigmoid", .selection_bias = true},
+       "glm4_moe"},
+      {"RowESolar",
+       {.topk_norm = "raw", .score = "sigmoid", .selection_bias = true, .shared = {12, 12}, .scales = {2, 2}},
+       "solar_open",
+       "solar_open"},
+      {"RowESolarQwen", {.family = "qwen2", .score = "sigmoid"}, "solar_open", "solar_open"},
+      // Without biases the largest sigmoid is that of the largest logit.
+      {"RowDSigmoid", {.top_k = 1, .topk_norm = "unit", .score = "sigmoid"}, "mixtral"},
+      {"RowBQwenAsGranite", {.family = "qwen2", .shared = {8, 8}}, "granitemoeshared", "granitemoeshared"}};
 }
 
 class RoundTripTest : public ExportTest, public ::testing::WithParamInterface<Case> {};
@@ -101,6 +107,45 @@ TEST_P(RoundTripTest, TheExportHasTheSameLogitsBitForBit) {
   // And back into our own form.
   export_to(out(), folder_ / "again", export_spec("native"));
   EXPECT_EQ(testing::rows_that_differ(before, logits_of_directory(folder_ / "again")), 0);
+}
+
+/// Our rows, and the scale in the down projection; where a layer has no shared expert, the dummy and its gate.
+TEST_F(ExportTest, TheGateOfQwen2MoeIsOurs) {
+  write_mixture(native(), {.shared = {0, 8}, .shared_gate = "sigmoid", .gate_scale = 4});
+  const nlohmann::json report = export_to(native(), out());
+  EXPECT_EQ(report["format"], "qwen2_moe");
+  EXPECT_THAT(report["notes"].dump(), HasSubstr("its scale 4 stands in the down projection, which is exact"));
+  const SafetensorsFile stored(out() / "model.safetensors"), ours(native() / "model.safetensors");
+  const std::string gate = "mlp.shared_expert_gate.weight", down = "model.layers.1.mlp.shared_expert.down_proj.weight";
+  EXPECT_TRUE(stored.tensor("model.layers.1." + gate).equal(ours.tensor("model.layers.1." + gate)));
+  EXPECT_TRUE(stored.tensor("model.layers.0." + gate).eq(1e-20f).all().item<bool>());
+  EXPECT_TRUE(stored.tensor(down).equal(ours.tensor(down) * 4));
+  EXPECT_TRUE(testing::near(logits_of_directory(out()), logits_of_directory(native()), 1e-6));
+  const ModelDirectory imported(out());
+  EXPECT_EQ(imported.config().moe->shared_gate, "sigmoid");
+  EXPECT_EQ(imported.config().moe->shared_gate_scale, 1);
+}
+
+/// Of zeros, as a conversion leaves it: half of everything, whatever the token, so that it is read as none.
+TEST_F(ExportTest, AGateThatWasNotTrainedIsReadAsNone) {
+  write_mixture(native(), {.shared = {8, 8}, .shared_gate = "sigmoid", .gate_scale = 2});
+  const std::string gate = "shared_expert_gate";
+  {
+    const SafetensorsFile file(native() / "model.safetensors");
+    std::vector<SafetensorsWriter::Spec> specs;
+    for (const SafetensorsEntry& entry : file.header().entries) specs.push_back({entry.name, at::kFloat, entry.shape});
+    SafetensorsWriter writer(native() / "changed", specs);
+    for (const auto& spec : specs) {
+      const at::Tensor tensor = file.tensor(spec.name);
+      writer.write(spec.name, spec.name.find(gate) == std::string::npos ? tensor : at::zeros_like(tensor));
+    }
+    writer.finish();
+  }
+  std::filesystem::rename(native() / "changed", native() / "model.safetensors");
+  export_to(native(), out());
+  const ModelDirectory imported(out());
+  EXPECT_EQ(imported.config().moe->shared_gate, "none");
+  EXPECT_EQ(testing::rows_that_differ(logits_of_directory(out()), logits_of_directory(native())), 0);
 }
 
 TEST_F(ExportTest, WidthsThatDifferAreFilledWithZeros) {

@@ -49,6 +49,18 @@ TEST_F(ExportTest, ANamedFormatIsHeldToItsOwnReasons) {
               HasSubstr("known: mixtral, granitemoeshared, qwen2_moe, glm4_moe, solar_open, native, dense"));
 }
 
+TEST_F(ExportTest, GatesOfSharedExperts) {
+  write_mixture(native(), {.shared = {8, 8}, .shared_gate = "softmax", .gate_rows = 2});
+  EXPECT_THAT(refusal(native(), export_spec()),
+              AllOf(HasSubstr("no stock architecture holds"), HasSubstr("mixtral has no shared expert"),
+                    HasSubstr("(shared_gate softmax): those of granitemoeshared count in full"),
+                    HasSubstr("(shared_gate softmax): qwen2_moe's is one sigmoid"),
+                    HasSubstr("(shared_gate softmax): those of glm4_moe count in full")));
+  testing::export_to(native(), out(), export_spec("native"));
+  EXPECT_EQ(ModelDirectory(out()).config().moe->shared_gate_rows, 2);
+  EXPECT_TRUE(at::equal(testing::logits_of_directory(native()), testing::logits_of_directory(out())));
+}
+
 TEST_F(ExportTest, DenseLayersAmongTheMixtures) {
   write_mixture(native(), {.widths = {12, 0}});
   EXPECT_THAT(refusal(native(), export_spec("mixtral")),
@@ -146,6 +158,9 @@ TEST_F(ExportTest, Float16HasNoRoomForTheGate) {
   auto spec = export_spec("qwen2_moe");
   spec.set_dtype("source");
   EXPECT_THAT(refusal(native(), spec), HasSubstr("float16"));
+  // A learned one is there.
+  write_mixture(folder_ / "learned", {.family = "qwen2", .shared = {8, 8}, .shared_gate = "sigmoid"}, at::kHalf);
+  EXPECT_EQ(refusal(folder_ / "learned", spec), "");
 }
 
 /// Also where the scale is a power of two, whose products need no rounding.

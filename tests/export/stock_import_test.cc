@@ -7,6 +7,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "export/export_fixture.h"
+#include "testing/compare.h"
 #include "testing/tiny_model.h"
 
 namespace moe {
@@ -121,11 +122,28 @@ TEST_F(StockImportTest, Qwen2MoeThatWeCannotHold) {
   EXPECT_THAT(problem_with({{"mlp_only_layers", {"0"}}}), HasSubstr("`mlp_only_layers`"));
   EXPECT_THAT(problem_with({{"qkv_bias", false}, {"use_sliding_window", true}}),
               HasSubstr("`use_sliding_window` is true"));
-  const std::string gate = "model.layers.1.mlp.shared_expert_gate.weight";
-  replace(gate, at::full({1, 32}, 0.01));
-  EXPECT_THAT(problem_with(nlohmann::json::object()), AllOf(HasSubstr(gate), HasSubstr("was learned")));
+}
+
+/// Where any layer's gate is not constant.
+TEST_F(StockImportTest, ALearnedGateOfQwen2Moe) {
+  make({.family = "qwen2", .shared = {8, 8}}, "qwen2_moe");
+  EXPECT_EQ(ModelDirectory(out()).config().moe->shared_gate, "none");
+  const std::string gate = "model.layers.1.mlp.shared_expert_gate.weight",
+                    down = "model.layers.1.mlp.shared_expert.down_proj.weight";
+  const at::Tensor before = testing::logits_of_directory(out()), learned = at::full({1, 32}, 0.01);
+  replace(gate, learned);
+  const ModelDirectory model(out());
+  EXPECT_EQ(model.config().moe->shared_gate, "sigmoid");
+  EXPECT_EQ(model.config().moe->shared_gate_rows, 1);
+  EXPECT_EQ(model.config().moe->shared_gate_scale, 1);
+  EXPECT_TRUE(at::equal(model.tensor(gate), learned));
+  EXPECT_TRUE(at::equal(model.tensor(down), SafetensorsFile(out() / "model.safetensors").tensor(down)));
+  EXPECT_FALSE(testing::near(testing::logits_of_directory(out()), before, 1e-6));
+  testing::export_to(out(), folder_ / "ours", testing::export_spec("native"));
+  EXPECT_TRUE(at::equal(testing::logits_of_directory(folder_ / "ours"), testing::logits_of_directory(out())));
   replace(gate, at::zeros({1, 32}));
-  EXPECT_EQ(problem_with(nlohmann::json::object()), "");
+  EXPECT_EQ(ModelDirectory(out()).config().moe->shared_gate, "none");
+  EXPECT_TRUE(at::equal(testing::logits_of_directory(out()), before));
 }
 
 TEST_F(StockImportTest, Glm4MoeAndSolarOpenThatWeCannotHold) {

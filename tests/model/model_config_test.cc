@@ -123,6 +123,12 @@ TEST(ModelConfigTest, NativeConfigSurvivesWritingAndReading) {
   json["moe"].erase("output_bias");
   EXPECT_FALSE(to_json(parse(json))["moe"].contains("selection_bias"));
   EXPECT_FALSE(to_json(parse(json))["moe"].contains("output_bias"));
+  EXPECT_FALSE(to_json(parse(json))["moe"].contains("shared_gate"));
+  json["moe"].update({{"shared_gate", "softmax"}, {"shared_gate_rows", 2}, {"shared_gate_scale", 1.5}});
+  const ModelConfig gated = parse(to_json(parse(json)));
+  EXPECT_EQ(gated.moe->shared_gate, "softmax");
+  EXPECT_EQ(gated.moe->shared_gate_rows, 2);
+  EXPECT_EQ(gated.moe->shared_gate_scale, 1.5);
   EXPECT_EQ(parse(json).moe->score, "softmax") << "of models of before there was another";
   EXPECT_EQ(second.moe->conversion, json["moe"]["conversion"]);
   EXPECT_EQ(to_json(second), written);
@@ -221,7 +227,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"moe_score", "/moe/score", "relu", {"`score`", "relu", "softmax", "sigmoid"}},
         BadConfig{"moe_norm", "/moe/topk_norm", "none", {"`topk_norm`", "none", "straight_through"}},
         BadConfig{"moe_router", "/moe/router", "tanh", {"`router`", "tanh", "linear", "mlp", "product"}},
-        BadConfig{"moe_router_noise", "/moe/router_noise", "normal", {"`router_noise`", "normal", "learned"}}),
+        BadConfig{"moe_router_noise", "/moe/router_noise", "normal", {"`router_noise`", "normal", "learned"}},
+        BadConfig{"moe_shared_gate", "/moe/shared_gate", "tanh", {"`shared_gate`", "tanh", "softmax", "sigmoid"}},
+        BadConfig{"moe_shared_gate_rows", "/moe/shared_gate", "softmax", {"`shared_gate_rows`", "missing"}}),
     [](const auto& test) { return test.param.name; });
 
 TEST(ModelConfigTest, SaysWhereJsonIsBroken) {

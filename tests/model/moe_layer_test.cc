@@ -23,6 +23,8 @@ struct Case {
   bool is_gated = true, has_biases = false;
   TopkNorm norm = TopkNorm::kRenorm;
   RouterScore score = RouterScore::kSoftmax;
+  SharedGate shared_gate = SharedGate::kNone;
+  int64_t gate_rows = 0;
 };
 void PrintTo(const Case& c, std::ostream* out) {
   *out << c.name;
@@ -56,6 +58,25 @@ FeedForwardWeights expert(const MoeWeights& weights, bool is_gated, int64_t e) {
   return one;
 }
 
+/// Of one token: one shared expert after the other, each an FFN of its own.
+at::Tensor naive_shared(const at::Tensor& x, const MoeWeights& weights, const SharedGateOptions& options) {
+  const FeedForwardWeights& all = *weights.shared;
+  if (options.gate == SharedGate::kNone) return naive_ffn(x, all);
+  const at::Tensor z = at::matmul(weights.shared_gate_RD, x);
+  const at::Tensor w = options.gate == SharedGate::kSoftmax ? z.exp() / z.exp().sum() : 1 / (1 + (-z).exp());
+  const int64_t width = all.down.size(1) / z.size(0);
+  at::Tensor y = at::zeros({kHidden}, at::kDouble);
+  for (int64_t r = 0; r < z.size(0); ++r) {
+    const auto part = [&](const at::Tensor& of) {
+      return of.defined() ? of.slice(0, r * width, (r + 1) * width) : at::Tensor();
+    };
+    const FeedForwardWeights one{part(all.gate), part(all.up), all.down.slice(1, r * width, (r + 1) * width),
+                                 part(all.gate_bias), part(all.up_bias)};
+    y = y + options.scale * w[r] * naive_ffn(x, one);
+  }
+  return y;
+}
+
 /// y of every token, one (token, slot) at a time.
 at::Tensor naive_moe(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x) {
   std::vector<at::Tensor> rows;
@@ -75,7 +96,7 @@ at::Tensor naive_moe(const MoeWeights& weights, const MoeOptions& options, const
       const int64_t e = ids[k].item<int64_t>();
       y = y + options.output_scale * w[k] * naive_ffn(x[t], expert(weights, options.is_gated, e));
     }
-    if (weights.shared) y = y + naive_ffn(x[t], *weights.shared);
+    if (weights.shared) y = y + naive_shared(x[t], weights, options.shared_gate);
     if (weights.output_bias.defined()) y = y + weights.output_bias;
     rows.push_back(y);
   }
@@ -100,6 +121,7 @@ class MoeLayerTest : public ::testing::TestWithParam<Case> {
                                           leaf(random_normal({c.shared_width, kHidden}, 5) * 0.2),
                                           leaf(random_normal({kHidden, c.shared_width}, 6) * 0.2)};
       if (!c.is_gated) weights.shared->gate = at::Tensor();
+      if (c.gate_rows > 0) weights.shared_gate_RD = leaf(random_normal({c.gate_rows, kHidden}, 14) * 0.3);
     }
     if (!c.has_biases) return weights;
     weights.gate_up_bias = leaf(random_normal({c.experts, rows}, 9));
@@ -111,7 +133,8 @@ class MoeLayerTest : public ::testing::TestWithParam<Case> {
   }
   static std::vector<at::Tensor> leaves(const MoeWeights& weights) {
     std::vector<at::Tensor> all{weights.router.weight_ED, weights.gate_up,     weights.down,
-                                weights.gate_up_bias,     weights.output_bias, weights.router.gain_E};
+                                weights.gate_up_bias,     weights.output_bias, weights.router.gain_E,
+                                weights.shared_gate_RD};
     if (weights.shared) {
       const FeedForwardWeights& shared = *weights.shared;
       all.insert(all.end(), {shared.gate, shared.up, shared.down, shared.gate_bias, shared.up_bias});
@@ -145,13 +168,24 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"biases", 40, 4, 2, 43, 0, 0, true, true}, Case{"biases_shared", 40, 4, 2, 16, 11, 0, true, true},
         Case{"no_gate", 40, 4, 2, 43, 0, 0, false, false}, Case{"no_gate_biases", 40, 4, 2, 16, 11, 0, false, true},
         Case{"no_gate_biases_no_tokens", 0, 4, 2, 16, 11, 0, false, true},
-        Case{"biases_one_without_tokens", 40, 4, 2, 16, 0, -100, false, true}),
+        Case{"biases_one_without_tokens", 40, 4, 2, 16, 0, -100, false, true},
+        Case{"shared_softmax", 40, 4, 2, 16, 12, 0, true, false, TopkNorm::kRenorm, RouterScore::kSoftmax,
+             SharedGate::kSoftmax, 3},
+        Case{"shared_sigmoid", 40, 4, 2, 16, 11, 0, true, false, TopkNorm::kRenorm, RouterScore::kSoftmax,
+             SharedGate::kSigmoid, 1},
+        Case{"shared_softmax_no_gate_biases", 40, 4, 2, 16, 12, 0, false, true, TopkNorm::kRenorm,
+             RouterScore::kSoftmax, SharedGate::kSoftmax, 2},
+        Case{"shared_softmax_no_tokens", 0, 4, 2, 16, 12, 0, true, true, TopkNorm::kRenorm, RouterScore::kSoftmax,
+             SharedGate::kSoftmax, 2}),
     [](const auto& test) { return test.param.name; });
 
 TEST_P(MoeLayerTest, ValueAndGradientsEqualANaiveLoop) {
   const Case& c = GetParam();
-  const MoeOptions options{
-      c.experts, {c.top_k, c.top_k == 1 ? TopkNorm::kStraightThrough : c.norm, c.score}, 1.75, c.is_gated};
+  const MoeOptions options{c.experts,
+                           {c.top_k, c.top_k == 1 ? TopkNorm::kStraightThrough : c.norm, c.score},
+                           1.75,
+                           c.is_gated,
+                           {c.shared_gate, 2.5}};
   const MoeWeights ours = random_weights(c), theirs = random_weights(c);
   const at::Tensor x_ours = tokens(c), x_theirs = tokens(c), dy = random_normal({c.tokens, kHidden}, 8);
   LocalDispatcher dispatcher;

@@ -48,6 +48,20 @@ TEST(LogicalTensorSpecsTest, NamesOfAMixture) {
   EXPECT_EQ(specs.count("model.layers.0.mlp.gate_proj.weight"), 0u);
 }
 
+/// Where there is a shared expert; a token uses it, and its rank owns all of it.
+TEST(LogicalTensorSpecsTest, TheGateOfSharedExperts) {
+  ModelConfig config = tiny_moe_config(3, 2, 12);
+  config.moe->shared_widths = {0, 6};
+  const ParameterCount without = count_parameters(config);
+  const ModelConfig gated = testing::with_shared_gate(config, "softmax", 2, 2);
+  const auto specs = as_map(logical_tensor_specs(gated));
+  EXPECT_EQ(specs.at("model.layers.1.mlp.shared_expert_gate.weight"), (std::vector<int64_t>{2, 32}));
+  EXPECT_EQ(specs.count("model.layers.0.mlp.shared_expert_gate.weight"), 0u);
+  EXPECT_EQ(specs.size(), as_map(logical_tensor_specs(config)).size() + 1);
+  EXPECT_EQ(count_parameters(gated).total, without.total + 2 * 32);
+  EXPECT_EQ(count_parameters(gated).active, without.active + 2 * 32);
+}
+
 TEST(LogicalTensorSpecsTest, NamesOfQwen2) {
   const auto specs = as_map(logical_tensor_specs(tiny_config("qwen2")));
   EXPECT_EQ(specs.size(), 3u + 2 * (9 + 3));

@@ -247,6 +247,14 @@ TEST_P(ExportPeerTest, EveryRowLoadsAndGivesOurLogits) {
   add_made("rowF_llama_first_dense", mixed("llama", "renorm", {0, 88, 88}, 0), "qwen2_moe");
   add_made("rowF_qwen2_ends_dense", mixed("qwen2", "renorm", {0, 88, 0}, 48), "qwen2_moe");
   add_made("rowF_qwen2_middle_dense_raw", mixed("qwen2", "raw", {88, 0, 80}, 0), "qwen2_moe");
+  const auto gated = [&](testing::MixtureSpec spec) {
+    spec.shared_gate = "sigmoid";
+    spec.gate_scale = 1.7;
+    return spec;
+  };
+  add_made("rowG_llama_gate", gated(made("llama", kNoKeys, "renorm", 48)), "qwen2_moe");
+  add_made("rowG_llama3rope_gate_raw", gated(made("llama", kLlama3, "raw", 48)), "qwen2_moe");
+  add_made("rowG_qwen2_gate_ends_dense", gated(mixed("qwen2", "renorm", {0, 88, 0}, 48)), "qwen2_moe");
   const auto sigmoid = [&](testing::MixtureSpec spec) {
     spec.score = "sigmoid";
     spec.selection_bias = true;

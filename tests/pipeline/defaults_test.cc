@@ -241,6 +241,21 @@ TEST(DefaultsTest, ThePublishedPresetOfEachMethod) {
   }
 }
 
+/// At which a gate of zeros lets shared experts count in full.
+TEST(DefaultsTest, TheScaleOfAGateOfSharedExperts) {
+  v1::Stage stage;
+  v1::FfnExpertsSpec& ffn = *stage.mutable_convert()->mutable_ffn();
+  ffn.set_shared_experts(3);
+  EXPECT_EQ(filled(stage).convert().ffn().shared_gate(), "none");
+  EXPECT_FALSE(filled(stage).convert().ffn().has_shared_gate_scale());
+  ffn.set_shared_gate("softmax");
+  EXPECT_EQ(filled(stage).convert().ffn().shared_gate_scale(), 3);
+  ffn.set_shared_gate("sigmoid");
+  EXPECT_EQ(filled(stage).convert().ffn().shared_gate_scale(), 2);
+  ffn.set_shared_gate_scale(0.5);
+  EXPECT_EQ(filled(stage).convert().ffn().shared_gate_scale(), 0.5);
+}
+
 TEST(DefaultsTest, ThePublishedPresetOfOptions) {
   v1::Stage stage;
   v1::ConvertSpec& convert = *stage.mutable_convert();
@@ -267,7 +282,8 @@ TEST(DefaultsTest, ThePublishedPresetOfOptions) {
 // so does a section.
 TEST(DefaultsTest, NoOptionalFieldIsForgotten) {
   const std::set<std::string> by_the_model{
-      "sequence_length", "template", "expert_width", "moe.v1.ScaleSpec.value", "moe.v1.EvaluateSpec.top_k", "baseline"};
+      "sequence_length",           "template", "expert_width", "shared_gate_scale", "moe.v1.ScaleSpec.value",
+      "moe.v1.EvaluateSpec.top_k", "baseline"};
   const std::set<std::string> by_choice{"moe.v1.ConvertSpec.attention", "moe.v1.ConvertSpec.reconstruction"};
   int checked = 0;
   const std::function<void(const google::protobuf::Message&)> check = [&](const google::protobuf::Message& message) {

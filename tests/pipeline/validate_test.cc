@@ -579,6 +579,28 @@ TEST(ValidateTest, OptionsAreThoseOfTheMethod) {
                           "sequential; it has none"));
 }
 
+TEST(ValidateTest, AGateOfSharedExpertsHasSomethingToWeigh) {
+  const auto problems_with = [](const std::string& fields) {
+    return problems_of("  - {name: convert, convert: {input: dense, ffn: {method: residual, experts: 4, top_k: 2" +
+                       fields +
+                       "}, router: {init: kaiming}, scale: {mode: k}, calibration: {data: [{path: a.jsonl}]}}}\n");
+  };
+  const std::string at = "a.yaml:7: stages.convert.convert.ffn.shared_gate";
+  EXPECT_THAT(problems_with(", shared_experts: 2, shared_gate: softmax"), IsEmpty());
+  EXPECT_THAT(problems_with(", shared_experts: 2, shared_gate: sigmoid, shared_gate_scale: 1"), IsEmpty());
+  EXPECT_THAT(problems_with(", shared_gate: sigmoid, options: {shared: adaptive}"), IsEmpty());
+  EXPECT_THAT(problems_with(", shared_experts: 2, shared_gate: tanh"),
+              ElementsAre(HasSubstr(at + ": unknown value (tanh)")));
+  EXPECT_THAT(problems_with(", shared_experts: 1, shared_gate: softmax"),
+              ElementsAre(HasSubstr(at + ": softmax weighs shared experts against each other")));
+  EXPECT_THAT(problems_with(", shared_gate: sigmoid"),
+              ElementsAre(HasSubstr(at + ": has no effect (sigmoid) with ffn.shared_experts 0")));
+  EXPECT_THAT(problems_with(", shared_experts: 2, shared_gate_scale: 2"),
+              ElementsAre(HasSubstr(at + "_scale: has no effect (2) with ffn.shared_gate 'none'")));
+  EXPECT_THAT(problems_with(", shared_experts: 2, shared_gate: sigmoid, shared_gate_scale: 0"),
+              ElementsAre(HasSubstr(at + "_scale: ")));
+}
+
 TEST(ValidateTest, AnExportIsAModelForLaterStagesAndItsFieldsAreChecked) {
   EXPECT_THAT(problems_of(std::string(kConvert) +
                           "  - {name: x, export: {input: convert.model, dtype: float32}}\n"

@@ -153,6 +153,25 @@ TEST(WarningsTest, ScoresAndTheFormatsThatHaveThem) {
   EXPECT_THAT(export_warned(", score: sigmoid", "quantile", "mixtral", 1), ElementsAre(HasSubstr("sigmoid scores")));
 }
 
+/// One sigmoid for all shared experts is qwen2_moe's.
+TEST(WarningsTest, GatesOfSharedExpertsAndTheFormatThatHasOne) {
+  const auto warned = [](const std::string& gate, const std::string& format) {
+    return warnings_of(effective_spec(load_pipeline_or_throw(
+        "apiVersion: moe/v1\nkind: Pipeline\nname: a\ninputs: {dense: {path: m}}\nstages:\n"
+        "  - {name: c, convert: {input: dense, ffn: {method: residual, experts: 6, top_k: 2, shared_experts: 2, "
+        "shared_gate: " +
+            gate + "}, calibration: {data: [{path: a.jsonl}]}}}\n  - {name: x, export: {input: c.model, format: " +
+            format + "}}\n",
+        "a.yaml", {}, {})));
+  };
+  for (const char* format : {"auto", "qwen2_moe", "native", "dense"}) EXPECT_THAT(warned("sigmoid", format), IsEmpty());
+  EXPECT_THAT(warned("sigmoid", "granitemoeshared"),
+              ElementsAre(AllOf(HasSubstr("stage c gives shared experts a gate (convert.ffn.shared_gate sigmoid)"),
+                                HasSubstr("granitemoeshared does not hold that"))));
+  for (const char* format : {"auto", "qwen2_moe"})
+    EXPECT_THAT(warned("softmax", format), ElementsAre(HasSubstr("convert.ffn.shared_gate softmax")));
+}
+
 TEST(WarningsTest, WeightsOfOneExportAsGraniteInFloat32) {
   const std::string granite = "granitemoeshared, dtype: float32";
   EXPECT_THAT(export_warned(", topk_norm: straight_through", "auxiliary", granite, 3), IsEmpty());

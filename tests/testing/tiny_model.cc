@@ -79,6 +79,13 @@ ModelConfig with_dense_layer(ModelConfig config, int64_t layer) {
   return config;
 }
 
+ModelConfig with_shared_gate(ModelConfig config, const std::string& gate, int64_t rows, double scale) {
+  config.moe->shared_gate = gate;
+  config.moe->shared_gate_rows = rows;
+  config.moe->shared_gate_scale = scale;
+  return config;
+}
+
 ModelConfig with_attention_experts(ModelConfig config, int64_t num_experts, int64_t top_k, int64_t always_on) {
   if (!config.moe) {
     config.moe = MoeConfig();

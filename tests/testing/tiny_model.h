@@ -24,6 +24,9 @@ ModelConfig tiny_moe_config(int64_t num_experts, int64_t top_k, int64_t expert_w
 /// The mixture with the FFN of one layer left dense.
 ModelConfig with_dense_layer(ModelConfig config, int64_t layer);
 
+/// The mixture with a learned gate on its shared experts.
+ModelConfig with_shared_gate(ModelConfig config, const std::string& gate, int64_t rows, double scale);
+
 /// The model with attention of this shape in every layer as contiguous experts, whether its FFNs are mixtures or not.
 ModelConfig with_attention_experts(ModelConfig config, int64_t num_experts, int64_t top_k, int64_t always_on = 0);
 

@@ -17,7 +17,9 @@ void check_reconstruction(const v1::ConvertSpec& effective, const FieldChecks& c
   checks.positive("learning_rate", true, reconstruction.learning_rate());
   checks.at_least("batch_tokens", true, reconstruction.batch_tokens(), 1);
   checks.choice("parameters", true, reconstruction.parameters(), {"all", "experts", "router"});
-  if (reconstruction.parameters() == "router" && is_weightless(effective.router(), effective.ffn().top_k())) {
+  const bool has_gate = effective.ffn().shared_gate() != "none";
+  if (reconstruction.parameters() == "router" && !has_gate &&
+      is_weightless(effective.router(), effective.ffn().top_k())) {
     checks.add("parameters", concat("router trains nothing: with router.topk_norm ", effective.router().topk_norm(),
                                     " and ffn.top_k ", effective.ffn().top_k(),
                                     " every chosen expert has the weight 1 whatever the router says; use experts, or "

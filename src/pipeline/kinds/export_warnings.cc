@@ -85,7 +85,8 @@ Causes causes_against(const std::string& format, const std::string& dtype, const
   Causes causes = causes_everywhere(making);
   const std::string& gate = making.convert().ffn().shared_gate();
   if (gate == "softmax" || (gate == "sigmoid" && format != "qwen2_moe"))
-    causes.push_back(given_by(*making.conversion, concat("shared experts a gate (convert.ffn.shared_gate ", gate, ")")));
+    causes.push_back(
+        given_by(*making.conversion, concat("shared experts a gate (convert.ffn.shared_gate ", gate, ")")));
   if (format == "glm4_moe" || format == "solar_open") {
     add_sigmoid_causes(making, causes);
   } else {
