@@ -157,7 +157,7 @@ std::vector<std::string> stock_reasons_against(const std::string& layout, const 
   add_dense_layer_reasons(layout, config, reasons);
   add_shared_reasons(layout, config, reasons);
   add_attention_reasons(layout, config, reasons);
-  // Such a gate has no tensor of ours: it takes the embedding's type.
+  // Where we have no gate, qwen2_moe's has no tensor of ours: it takes the embedding's type.
   if (layout == kQwen && !has_gates_everywhere(*config.moe) &&
       written_type(model, spec, tensor_name(config, TensorPart::kEmbedding)) == at::kHalf) {
     reasons.emplace_back(

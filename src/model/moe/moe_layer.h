@@ -15,8 +15,7 @@
 #include "model/moe/token_dispatcher.h"
 #include "model/moe/token_limit.h"
 
-// T tokens, D hidden, E experts, K top-k, R rows in expert order, I width of an expert; of a
-// shared gate, R rows.
+// T tokens, D hidden, E experts, K top-k, R rows in expert order, I width of an expert; of a shared gate R rows.
 namespace moe {
 
 struct MoeWeights {
@@ -59,8 +58,9 @@ at::Tensor expert_activations(const MoeWeights& weights, const MoeOptions& optio
 at::Tensor run_experts(const MoeWeights& weights, const MoeOptions& options, const DispatchedTokens& dispatched);
 
 /// y = output_scale * sum over the chosen experts of weight * expert(x), + shared(x) + output_bias: route, dispatch,
-/// experts, combine. `layer` names the collectives of the dispatcher, and the noise. Of a token that `pass.limit`
-/// drops, zero or x stands for expert(x); the stats count what was chosen. A limit is of top-1 alone.
+/// experts, combine; shared(x) as its gate weighs it (shared_gate.h). `layer` names the collectives of the dispatcher,
+/// and the noise. Of a token that `pass.limit` drops, zero or x stands for expert(x); the stats count what was chosen.
+/// A limit is of top-1 alone.
 MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const at::Tensor& x_TD,
                     TokenDispatcher& dispatcher, int64_t layer, const MoePass& pass = {});
 
