@@ -240,18 +240,7 @@ TEST(AnalyticSizeTest, NineThousandNeuronsTakeSeconds) {
   EXPECT_LT(seconds, 60);
 }
 
-class AnalyticConversionTest : public testing::ConversionTest {
- protected:
-  std::string refusal(const v1::ConvertSpec& spec, const std::filesystem::path& source) {
-    try {
-      testing::convert(spec, 1, source, out());
-    } catch (const InvalidArgument& error) {
-      EXPECT_FALSE(std::filesystem::exists(out()));
-      return error.what();
-    }
-    return "nothing was refused";
-  }
-};
+using AnalyticConversionTest = testing::ConversionTest;
 
 TEST_F(AnalyticConversionTest, SharedAndRoutedPartsAtWeightOneAreTheDenseModel) {
   v1::ConvertSpec spec = testing::convert_spec("analytic", 5, 5, ids());
@@ -304,10 +293,10 @@ TEST_F(AnalyticConversionTest, Refusals) {
   EXPECT_THAT(refusal(spec, folder_ / "phi"),
               AllOf(HasSubstr("analytic does not apply"), HasSubstr("phi has no gate")));
   (*spec.mutable_ffn()->mutable_options())["marks"] = "49";
-  EXPECT_THAT(refusal(spec, dense()), AllOf(HasSubstr("ffn.options.marks 49"), HasSubstr("48 neurons")));
+  EXPECT_THAT(refusal(spec), AllOf(HasSubstr("ffn.options.marks 49"), HasSubstr("48 neurons")));
   (*spec.mutable_ffn()->mutable_options())["marks"] = "10";
   spec.mutable_router()->set_gate("mlp");
-  EXPECT_THAT(refusal(spec, dense()), AllOf(HasSubstr("router.gate is 'mlp'"), HasSubstr("use linear or product")));
+  EXPECT_THAT(refusal(spec), AllOf(HasSubstr("router.gate is 'mlp'"), HasSubstr("use linear or product")));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <deque>
 
 #include "checkpoint/model_writer.h"
+#include "common/error.h"
 #include "common/file_io.h"
 #include "common/rng.h"
 #include "convert/conversion_methods.h"
@@ -172,6 +173,18 @@ at::Tensor logits_of(const fs::path& model, const TokenBatch& batch, at::ScalarT
   const Decoder decoder = load_decoder(directory, dtype, all_experts(directory.config()));
   LocalDispatcher dispatcher;
   return decoder.logits(decoder.forward(batch, dispatcher).hidden_TD);
+}
+
+std::string ConversionTest::refusal(const v1::ConvertSpec& spec, const fs::path& source) const {
+  std::string message = "nothing was refused";
+  try {
+    convert(spec, /*seed=*/1, source, out());
+  } catch (const InvalidArgument& error) {
+    message = error.what();
+  }
+  EXPECT_FALSE(fs::exists(out()));
+  EXPECT_FALSE(fs::exists(out().string() + ".partial"));
+  return message;
 }
 
 void ConversionTest::expect_same_files_at_any_ranks(const v1::ConvertSpec& spec, const std::vector<std::string>& files,

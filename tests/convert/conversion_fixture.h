@@ -72,6 +72,11 @@ class ConversionTest : public ::testing::Test {
   std::filesystem::path ids() const { return folder_ / "ids.jsonl"; }
   std::filesystem::path out() const { return folder_ / "out"; }
 
+  /// What the InvalidArgument says with which a conversion of the dense model, or of another, to out() is refused;
+  /// nothing may be left of it.
+  std::string refusal(const v1::ConvertSpec& spec) const { return refusal(spec, dense()); }
+  std::string refusal(const v1::ConvertSpec& spec, const std::filesystem::path& source) const;
+
   /// Converts the dense model on 1, 2 and 4 ranks, below `name`: these files are the same bytes.
   void expect_same_files_at_any_ranks(const v1::ConvertSpec& spec, const std::vector<std::string>& files,
                                       const std::string& name = "ranks") const;

@@ -230,14 +230,10 @@ INSTANTIATE_TEST_SUITE_P(Methods, EveryMethodTest, ::testing::ValuesIn(conversio
                          [](const auto& each) { return each.param; });
 
 TEST(ConversionMethodsTest, UnknownNameListsTheKnown) {
-  try {
-    conversion_methods().at("clusterd");
-    FAIL();
-  } catch (const InvalidArgument& error) {
-    EXPECT_THAT(error.what(),
-                ::testing::AllOf(::testing::HasSubstr("clusterd"), ::testing::HasSubstr("independent_random"),
-                                 ::testing::HasSubstr("sequential")));
-  }
+  EXPECT_THAT([] { conversion_methods().at("clusterd"); },
+              ::testing::ThrowsMessage<InvalidArgument>(::testing::AllOf(::testing::HasSubstr("clusterd"),
+                                                                         ::testing::HasSubstr("independent_random"),
+                                                                         ::testing::HasSubstr("sequential"))));
 }
 
 /// The methods of this list that make parts of one size.

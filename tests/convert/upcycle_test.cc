@@ -5,7 +5,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <functional>
 #include <set>
 #include <string>
 #include <vector>
@@ -295,15 +294,6 @@ TEST_F(RandomUpcycleTest, DropOfNoneAndOfAll) {
 }
 
 TEST_F(RandomUpcycleTest, OptionsAndSizesThatDoNotFit) {
-  const auto refusal = [&](const v1::ConvertSpec& spec) {
-    try {
-      convert(spec, 1, dense(), out());
-    } catch (const InvalidArgument& error) {
-      EXPECT_FALSE(std::filesystem::exists(out()));
-      return std::string(error.what());
-    }
-    return std::string("nothing was refused");
-  };
   EXPECT_THAT(refusal(granular_spec(5, 10, 5)),
               AllOf(HasSubstr("ffn.options.groups 5"), HasSubstr("FFN width 48"), HasSubstr("1, 2, 3, 4, 6, 8")));
   EXPECT_THAT(refusal(granular_spec(4, 6, 4)),
