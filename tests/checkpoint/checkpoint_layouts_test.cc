@@ -28,6 +28,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 constexpr int64_t kExperts = 8;
 
@@ -203,14 +204,12 @@ TEST(CheckpointLayoutsTest, TheReasonNamesFileAndTensorWhenNoneIsLeft) {
     file.seekp(-3, std::ios::end);
     file.put('\x77');
   }
-  try {
-    load(root.path(), {4, 1});
-    FAIL() << "loaded";
-  } catch (const NoReadableCheckpoint& error) {
-    EXPECT_THAT(error.what(), HasSubstr(shard.string()));
-    EXPECT_THAT(error.what(), HasSubstr("mlp.experts."));
-    EXPECT_THAT(error.what(), HasSubstr("does not match its digest"));
-  }
+  EXPECT_THAT(
+      [&] {
+        load(root.path(), {4, 1});
+      },
+      ThrowsMessage<NoReadableCheckpoint>(
+          AllOf(HasSubstr(shard.string()), HasSubstr("mlp.experts."), HasSubstr("does not match its digest"))));
 }
 
 TEST(CheckpointLayoutsTest, OneRankThatCannotWriteFailsAllAndLeavesTheOldOnes) {
@@ -240,13 +239,9 @@ TEST(CheckpointLayoutsTest, NoCheckpointOfNumbersThatAreNotFinite) {
   testing::run_ranks(1, [&](Communicator& world) {
     RankState state(0, {1, 1}, 2);
     state.second[3].view({-1})[0] = std::nanf("");
-    try {
-      save_checkpoint(root.path(), 2, 1, state.ranges(), {}, world, 5);
-      ADD_FAILURE() << "saved";
-    } catch (const Diverged& error) {
-      EXPECT_THAT(error.what(), AllOf(HasSubstr(state.decoder.parameters()[3].name + ".v' holds 1 values of "),
-                                      HasSubstr("no checkpoint is written of it")));
-    }
+    EXPECT_THAT([&] { save_checkpoint(root.path(), 2, 1, state.ranges(), {}, world, 5); },
+                ThrowsMessage<Diverged>(AllOf(HasSubstr(state.decoder.parameters()[3].name + ".v' holds 1 values of "),
+                                              HasSubstr("no checkpoint is written of it"))));
   });
   EXPECT_TRUE(fs::is_empty(root.path()));
 }
@@ -351,12 +346,8 @@ TEST(CheckpointRangesTest, ADamagedPartIsFoundByWhoReadsIt) {
   std::ofstream(shard, std::ios::binary) << bytes;
   testing::run_ranks(1, [&](Communicator& world) {
     ShardedState state(0, 1, 1000);
-    try {
-      load_newest_checkpoint(root.path(), state.ranges, world);
-      ADD_FAILURE() << "loaded";
-    } catch (const NoReadableCheckpoint& error) {
-      EXPECT_THAT(error.what(), HasSubstr("tensor 'weight.v' does not match its digest"));
-    }
+    EXPECT_THAT([&] { load_newest_checkpoint(root.path(), state.ranges, world); },
+                ThrowsMessage<NoReadableCheckpoint>(HasSubstr("tensor 'weight.v' does not match its digest")));
   });
 }
 
@@ -375,12 +366,7 @@ TEST(CheckpointRangesTest, ElementsThatNobodyOrTwoWroteAreNoCheckpoint) {
       {4, 7, "'w.m': elements from 4 to 11 of 10"}};
   for (const auto& [first, count, message] : cases) {
     const testing::TempDir root;
-    try {
-      save_parts(root.path(), first, count);
-      ADD_FAILURE() << message;
-    } catch (const Internal& error) {
-      EXPECT_THAT(error.what(), HasSubstr(message));
-    }
+    EXPECT_THAT([&] { save_parts(root.path(), first, count); }, ThrowsMessage<Internal>(HasSubstr(message)));
     EXPECT_FALSE(fs::exists(root / "s00000001-t0001"));
   }
   const testing::TempDir root;

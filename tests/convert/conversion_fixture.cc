@@ -4,12 +4,12 @@
 #include <deque>
 
 #include "checkpoint/model_writer.h"
-#include "common/error.h"
 #include "common/file_io.h"
 #include "common/rng.h"
 #include "convert/conversion_methods.h"
 #include "convert/converter.h"
 #include "convert/fixture_methods.h"
+#include "testing/message_of.h"
 #include "testing/run_ranks.h"
 #include "testing/tiny_model.h"
 
@@ -176,12 +176,7 @@ at::Tensor logits_of(const fs::path& model, const TokenBatch& batch, at::ScalarT
 }
 
 std::string ConversionTest::refusal(const v1::ConvertSpec& spec, const fs::path& source) const {
-  std::string message = "nothing was refused";
-  try {
-    convert(spec, /*seed=*/1, source, out());
-  } catch (const InvalidArgument& error) {
-    message = error.what();
-  }
+  const std::string message = message_of([&] { convert(spec, /*seed=*/1, source, out()); });
   EXPECT_FALSE(fs::exists(out()));
   EXPECT_FALSE(fs::exists(out().string() + ".partial"));
   return message;

@@ -15,6 +15,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::ThrowsMessage;
 using ::testing::UnorderedElementsAre;
 
 std::vector<std::string> texts(const LoadedPipeline& loaded) {
@@ -125,12 +126,8 @@ stages:
 }
 
 TEST(SpecTest, OneProblemHasNoHeading) {
-  try {
-    load_pipeline_or_throw("apiVersion: moe/v1\nkind: Pipeline\nname: a\n", "a.yaml", {}, {});
-    FAIL() << "no exception";
-  } catch (const InvalidArgument& error) {
-    EXPECT_STREQ(error.what(), "a.yaml:1: stages: missing; a Pipeline needs at least one stage");
-  }
+  EXPECT_THAT([&] { load_pipeline_or_throw("apiVersion: moe/v1\nkind: Pipeline\nname: a\n", "a.yaml", {}, {}); },
+              ThrowsMessage<InvalidArgument>("a.yaml:1: stages: missing; a Pipeline needs at least one stage"));
 }
 
 TEST(SpecTest, EveryShippedConfigLoads) {

@@ -2,6 +2,7 @@
 
 #include "train/train_step.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -313,13 +314,9 @@ TEST_F(TrainStepTest, AnAttentionExpertWithoutTokensHasNoGradient) {
 
 TEST_F(TrainStepTest, AttentionExpertsThatCannotBeSpreadAreRefused) {
   const ModelConfig config = testing::with_attention_experts(kMoe, 2, 1);
-  try {
-    run(config, 4, 4, {.micro_batch_rows = 4, .micro_steps = 1});
-    FAIL() << "2 experts over 4 ranks";
-  } catch (const InvalidArgument& error) {
-    EXPECT_STREQ(error.what(),
-                 "expert_parallel 4 does not divide attention.num_experts 2; with 4 ranks use one of 1, 2");
-  }
+  EXPECT_THAT([&] { run(config, 4, 4, {.micro_batch_rows = 4, .micro_steps = 1}); },
+              ::testing::ThrowsMessage<InvalidArgument>(
+                  "expert_parallel 4 does not divide attention.num_experts 2; with 4 ranks use one of 1, 2"));
 }
 
 /// By loops, from what the routers said.
