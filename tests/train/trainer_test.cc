@@ -24,14 +24,6 @@ using nlohmann::json;
 using testing::TinyTraining;
 using Options = TinyTraining::Options;
 
-void add_validation(TinyTraining& training, int64_t every) {
-  v1::DataSource* held = training.spec.add_validation();
-  held->set_path(training.folder() / "held.jsonl");
-  held->set_weight(1);
-  held->set_domain("held");
-  training.spec.set_validate_every(every);
-}
-
 double squares(const std::map<std::string, at::Tensor>& tensors, const std::string& suffix) {
   double sum = 0;
   for (const auto& [name, tensor] : tensors) {
@@ -42,7 +34,7 @@ double squares(const std::map<std::string, at::Tensor>& tensors, const std::stri
 
 TEST(TrainerTest, LearnsAndTellsWhatItDid) {
   TinyTraining training;
-  add_validation(training, 4);
+  training.validate(4);
   std::vector<int64_t> steps_reported;
   std::set<std::string> measured;
   const Options options{.progress = [&](const StepRecord& at) {
@@ -96,7 +88,7 @@ TEST(TrainerTest, LearnsAndTellsWhatItDid) {
 
 TEST(TrainerTest, TheWrittenModelIsTheTrainedOne) {
   TinyTraining training;
-  add_validation(training, 0);
+  training.validate(0);
   const Options options;
   const std::optional<TrainOutcome> outcome = training.run(options);
   ASSERT_TRUE(outcome);
@@ -117,17 +109,13 @@ TEST(TrainerTest, TheWrittenModelIsTheTrainedOne) {
 
 TEST(TrainerTest, KilledAtAnyStepItResumesBitForBit) {
   TinyTraining training;
-  add_validation(training, 4);
+  training.validate(4);
   const Options undisturbed{.job = "undisturbed"};
   ASSERT_TRUE(training.run(undisturbed));
   // Before the first checkpoint, at one, between two, after the last; then the same job killed four times.
   for (const int64_t step : {1, 3, 5, 10}) {
     SCOPED_TRACE(step);
-    Options killed{.job = "killed-" + std::to_string(step)};
-    training.run_and_kill(killed, step);
-    killed.attempt = 2;
-    ASSERT_TRUE(training.run(killed));
-    training.expect_same(killed, undisturbed);
+    training.expect_same(training.kill_and_resume({.job = concat("killed-", step)}, step), undisturbed);
   }
   Options often{.job = "often"};
   for (const int64_t step : {2, 4, 7, 8}) {
@@ -146,12 +134,7 @@ Options undisturbed_on_two_ranks(const TinyTraining& training) {
 
 TEST(TrainerTest, KilledOnTwoRanksItResumesBitForBit) {
   const TinyTraining training;
-  const Options undisturbed = undisturbed_on_two_ranks(training);
-  Options killed{.job = "killed", .ranks = 2, .expert_parallel = 2};
-  training.run_and_kill(killed, 5);
-  killed.attempt = 2;
-  ASSERT_TRUE(training.run(killed));
-  training.expect_same(killed, undisturbed);
+  training.expect_resumes_bit_for_bit();
 }
 
 TEST(TrainerTest, ResumesAtAnotherLayout) {
@@ -170,13 +153,7 @@ TEST(TrainerTest, ResumesAtAnotherLayout) {
   moved.ranks = 2;
   moved.expert_parallel = 1;
   ASSERT_TRUE(training.run(moved));
-  const std::vector<json> expected = training.lines(undisturbed), lines = training.lines(moved);
-  ASSERT_EQ(lines.size(), expected.size());
-  for (size_t i = 0; i < lines.size(); ++i) {
-    EXPECT_NEAR(lines[i]["loss"].get<double>() / expected[i]["loss"].get<double>(), 1, 1e-9) << "step " << i + 1;
-    EXPECT_EQ(lines[i]["expert_load"], expected[i]["expert_load"]) << "step " << i + 1;
-    EXPECT_EQ(lines[i]["tokens"], expected[i]["tokens"]);
-  }
+  training.expect_alike_steps(moved, undisturbed);
 }
 
 TEST(TrainerTest, ACheckpointOfAnotherConfigIsNotResumedFrom) {
@@ -215,7 +192,7 @@ TEST(TrainerTest, ValidationAndCheckpointsDoNotTouchTraining) {
   ASSERT_TRUE(training.run(plain));
   EXPECT_FALSE(std::filesystem::exists(training.job(plain) / "checkpoints"));
   training.spec.set_checkpoint_every(1);
-  add_validation(training, 1);
+  training.validate(1);
   ASSERT_TRUE(training.run(watched));
   std::vector<json> lines = training.lines(watched);
   for (json& line : lines) {
