@@ -104,7 +104,7 @@ TEST_F(BadRequestTest, AllProblemsAreToldAtOnce) {
 TEST_F(BadRequestTest, AnOptionOfTheFitOfARouterThatIsNotFitted) {
   v1::ConvertSpec spec = convert_spec("analytic", 4, 2, ids());
   spec.mutable_router()->set_gate("product");
-  (*spec.mutable_ffn()->mutable_options())["ridge"] = "0.5";
+  testing::set_option(spec, "ridge", "0.5");
   EXPECT_THAT(refusal(spec), HasSubstr("convert: ffn.options.ridge has no effect (0.5) with router.gate product"));
 }
 

@@ -102,7 +102,7 @@ TEST_P(EveryMethodTest, PlansOfMadeUpNumbersAreWhatTheMethodSays) {
   if (needs.weights || needs.hidden_states || !needs.text()) GTEST_SKIP() << GetParam() << " looks at other things";
   for (const Size& size : kPapers) {
     v1::ConvertSpec spec = spec_of(GetParam(), size);
-    if (GetParam() == "sharing_inter") (*spec.mutable_ffn()->mutable_options())["routed"] = "disjoint";
+    if (GetParam() == "sharing_inter") testing::set_option(spec, "routed", "disjoint");
     const ModelConfig config = config_of(size.width);
     const MethodOptions options(method().options, spec);
     const int64_t groups = spec.ffn().experts() + (GetParam() == "sharing_inter" ? spec.ffn().shared_experts() : 0);

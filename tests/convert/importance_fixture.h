@@ -26,9 +26,6 @@ class ImportanceMethodsTest : public ConversionTest {
     if (width > 0) spec.mutable_ffn()->set_expert_width(width);
     return spec;
   }
-  static void set_option(v1::ConvertSpec& spec, const std::string& name, const std::string& value) {
-    (*spec.mutable_ffn()->mutable_options())[name] = value;
-  }
 
   /// The importance that a conversion of this spec sees, groups by text or router.
   std::vector<Importance> measured(const v1::ConvertSpec& spec, bool is_text, int64_t groups) {

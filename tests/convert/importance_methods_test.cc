@@ -26,6 +26,7 @@ using testing::convert;
 using ::testing::HasSubstr;
 using testing::ImportanceMethodsTest;
 using testing::Neurons;
+using testing::set_option;
 
 constexpr int64_t kWidth = 48;
 

@@ -17,6 +17,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::ImportanceMethodsTest;
+using testing::set_option;
 
 TEST_F(ImportanceMethodsTest, SizesThatCannotBeSayWhatCan) {
   EXPECT_THAT(refusal(request("residual", 4, 0)),
@@ -82,7 +83,7 @@ TEST(TextProblemTest, AsManyAsTheGroupsOrRowsWill) {
     spec.mutable_ffn()->set_method(method);
     spec.mutable_ffn()->set_experts(4);
     spec.mutable_ffn()->set_shared_experts(2);
-    if (!clusters.empty()) (*spec.mutable_ffn()->mutable_options())["clusters"] = clusters;
+    if (!clusters.empty()) set_option(spec, "clusters", clusters);
     const ConversionMethod& row = conversion_methods().at(method);
     return row.text_problem(spec.ffn(), MethodOptions(row.options, spec), {documents, tokens});
   };
@@ -108,7 +109,7 @@ class GatelessTest : public testing::ConversionTest {
 
 TEST_F(GatelessTest, ClustersOfGateRowsNeedAGate) {
   v1::ConvertSpec spec = testing::convert_spec("independent_clustering", 4, 2);
-  (*spec.mutable_ffn()->mutable_options())["weights"] = "gate";
+  set_option(spec, "weights", "gate");
   EXPECT_THAT(refusal(spec), AllOf(HasSubstr("ffn.options.weights is 'gate'"), HasSubstr("phi has no gate")));
 }
 

@@ -48,9 +48,6 @@ class MergeTest : public ConversionTest {
     spec.mutable_scale()->set_value(1);
     return spec;
   }
-  static void set_option(v1::ConvertSpec& spec, const std::string& name, const std::string& value) {
-    (*spec.mutable_ffn()->mutable_options())[name] = value;
-  }
   /// Three experts: one for "abc" and "de" but not "x", one for "fghij", one for "kk" and "l".
   static void add_prompts(v1::ConvertSpec& spec, const std::string& router) {
     set_option(spec, "router", router);

@@ -17,6 +17,7 @@ using ::testing::AllOf;
 using testing::convert;
 using ::testing::HasSubstr;
 using testing::MergeTest;
+using testing::set_option;
 
 TEST_F(MergeTest, RefusesModelsThatAreNotOfOneShape) {
   json narrow = testing::tiny_json();

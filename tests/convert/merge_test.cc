@@ -23,6 +23,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::convert;
 using testing::MergeTest;
+using testing::set_option;
 
 constexpr int64_t kLayers = 2;
 
@@ -135,9 +136,7 @@ TEST_F(MergeTest, CalibrationSeesTheMeanAttention) {
   v1::ConvertSpec spec = merge_spec({maths()}, 2);
   spec.mutable_scale()->set_mode("least_squares");
   spec.mutable_scale()->clear_value();
-  v1::DataSource& text = *spec.mutable_calibration()->add_data();
-  text.set_path(ids());
-  text.set_weight(1);
+  testing::add_text(spec, ids());
   const json base = convert(spec, 3, dense(), out());
   set_option(spec, "attention", "mean");
   const json mean = convert(spec, 3, dense(), folder_ / "mean");

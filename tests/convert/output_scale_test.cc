@@ -10,7 +10,6 @@
 #include "common/error.h"
 #include "common/rng.h"
 #include "convert/conversion_fixture.h"
-#include "data/data_loader.h"
 #include "model/moe/moe_layer.h"
 #include "testing/compare.h"
 #include "testing/run_ranks.h"
@@ -182,15 +181,7 @@ TEST_P(SharedScaleTest, LeastSquaresFitsWhatTheSharedExpertLeaves) {
   spec.mutable_calibration()->set_tokens(500);
   const double scale = testing::convert(spec, 3, dense(), out())["layers"][0]["output_scale"];
   const ModelDirectory source(dense()), written(out());
-  PackingOptions packing;
-  packing.sequence_length = source.config().max_positions;
-  packing.seed = 3;
-  packing.vocab_size = source.config().vocab_size;
-  packing.one_pass = true;
-  DataLoader loader({{ids().string(), 1, "calibration", 0}}, nullptr, packing);
-  int64_t rows = 0;
-  for (int64_t tokens = 0; tokens < 500;) tokens += loader.tokens(rows++, 1);
-  const PackedBatch batch = loader.batch(0, rows);
+  const PackedBatch batch = testing::calibration_rows(source.config(), ids(), 3, 500);
   LocalDispatcher dispatcher;
   at::Tensor x;
   load_decoder(source, at::kFloat, {})
