@@ -4,53 +4,37 @@
 
 #include <fstream>
 
+#include "checkpoint/checkpoint_fixture.h"
 #include "common/error.h"
 #include "testing/temp_dir.h"
-#include "testing/tiny_model.h"
 
 namespace moe {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::RankState;
 
 /// A tiny model and its moments on one rank.
-struct State {
-  explicit State(uint64_t seed) : decoder(testing::tiny_moe_config(4, 2, 16), at::kFloat, {0, 4}) {
-    testing::fill_random(decoder, seed);
-    for (const Parameter& parameter : decoder.parameters()) {
-      first.push_back(parameter.value * 0.5);
-      second.push_back(parameter.value.square());
-    }
+RankState state_of(uint64_t seed) {
+  return RankState(0, {1, 1}, seed);
+}
+
+bool are_equal(const RankState& a, const RankState& b) {
+  for (size_t i = 0; i < a.first.size(); ++i) {
+    if (!a.decoder.parameters()[i].value.equal(b.decoder.parameters()[i].value) || !a.first[i].equal(b.first[i]) ||
+        !a.second[i].equal(b.second[i]))
+      return false;
   }
-  std::vector<TensorRange> ranges() {
-    std::vector<TensorRange> all;
-    for (size_t i = 0; i < first.size(); ++i) {
-      const Parameter& parameter = decoder.parameters()[i];
-      append_logical(all, parameter, parameter.value, "", true);
-      append_logical(all, parameter, first[i], ".m", true);
-      append_logical(all, parameter, second[i], ".v", true);
-    }
-    return all;
-  }
-  bool equals(const State& other) const {
-    for (size_t i = 0; i < first.size(); ++i) {
-      if (!decoder.parameters()[i].value.equal(other.decoder.parameters()[i].value) ||
-          !first[i].equal(other.first[i]) || !second[i].equal(other.second[i]))
-        return false;
-    }
-    return true;
-  }
-  Decoder decoder;
-  std::vector<at::Tensor> first, second;
-};
+  return true;
+}
 
 class CheckpointerTest : public ::testing::Test {
  protected:
   void save(int64_t step, uint64_t seed, int keep = 5) {
-    State state(seed);
+    RankState state = state_of(seed);
     save_checkpoint(root_.path(), step, 1, state.ranges(), {{"step", step}}, *self_, keep);
   }
-  std::optional<nlohmann::json> load(State& state) {
+  std::optional<nlohmann::json> load(RankState& state) {
     return load_newest_checkpoint(root_.path(), state.ranges(), *self_);
   }
   fs::path shard(int64_t step) {
@@ -62,12 +46,12 @@ class CheckpointerTest : public ::testing::Test {
 };
 
 TEST_F(CheckpointerTest, TheNewestComesBackWhole) {
-  State state(99);
+  RankState state = state_of(99);
   EXPECT_FALSE(load(state)) << "no checkpoint yet";
   save(1, 1);
   save(2, 2);
   EXPECT_EQ((*load(state))["step"], 2);
-  EXPECT_TRUE(state.equals(State(2)));
+  EXPECT_TRUE(are_equal(state, state_of(2)));
 }
 
 TEST_F(CheckpointerTest, OldOnesAreRemovedButTheNewest) {
@@ -94,22 +78,22 @@ TEST_F(CheckpointerTest, ADamagedOneIsPassedOver) {
     save(1, 1);
     save(2, 2);
     damage();
-    State state(99);
+    RankState state = state_of(99);
     EXPECT_EQ((*load(state))["step"], 1);
-    EXPECT_TRUE(state.equals(State(1)));
+    EXPECT_TRUE(are_equal(state, state_of(1)));
   }
 }
 
 TEST_F(CheckpointerTest, NoneReadableIsItsOwnError) {
   save(1, 1);
   fs::resize_file(shard(1), 100);
-  State state(99);
+  RankState state = state_of(99);
   EXPECT_THROW(load(state), NoReadableCheckpoint);
 }
 
 TEST_F(CheckpointerTest, ThoseOfAnotherConfigAreNotTaken) {
   save(1, 1);
-  State state(99);
+  RankState state = state_of(99);
   CheckpointAuthority authority;
   authority.is_ours = [](const nlohmann::json& scalars) { return scalars["step"] == 7; };
   EXPECT_FALSE(load_newest_checkpoint(root_.path(), state.ranges(), *self_, authority));
@@ -121,7 +105,7 @@ TEST_F(CheckpointerTest, ThoseOfAnotherConfigAreNeverRemoved) {
   CheckpointAuthority authority;
   authority.is_ours = [](const nlohmann::json& scalars) { return scalars["step"] > 3; };
   for (const int64_t step : {4, 5, 6}) {
-    State state(step);
+    RankState state = state_of(step);
     save_checkpoint(root_.path(), step, 1, state.ranges(), {{"step", step}}, *self_, /*keep=*/1, authority);
   }
   for (const int64_t step : {1, 2, 3, 6}) EXPECT_TRUE(fs::exists(shard(step))) << step;

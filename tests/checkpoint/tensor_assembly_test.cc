@@ -14,6 +14,7 @@ namespace moe {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 class TensorAssemblyTest : public ::testing::Test {
  protected:
@@ -137,12 +138,11 @@ TEST_F(TensorAssemblyTest, RoundingIsMeasuredWhereAsked) {
   const at::Tensor exact = sources_["a"].to(at::kDouble);
   EXPECT_DOUBLE_EQ(measured.max_relative_rounding(),
                    ((written.to(at::kDouble) - exact) / exact).abs().max().item<double>());
-  try {
-    make({"t", {6, 5}, {{"a", -1, 0, 1e39}}});
-    FAIL() << "accepted";
-  } catch (const InvalidArgument& error) {
-    EXPECT_THAT(error.what(), HasSubstr("test: a value of up to"));
-  }
+  EXPECT_THAT(
+      [&] {
+        make({"t", {6, 5}, {{"a", -1, 0, 1e39}}});
+      },
+      ThrowsMessage<InvalidArgument>(HasSubstr("test: a value of up to")));
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "checkpoint/model_directory.h"
 #include "common/error.h"
 #include "common/file_io.h"
+#include "testing/message_of.h"
 #include "testing/temp_dir.h"
 
 namespace moe {
@@ -83,12 +84,7 @@ class WeightFilesTest : public ::testing::Test {
   }
 
   std::string refusal() const {
-    try {
-      load_decoder(ModelDirectory(model()), at::kFloat, {0, 0});
-    } catch (const InvalidArgument& error) {
-      return error.what();
-    }
-    return "accepted";
+    return testing::message_of([&] { load_decoder(ModelDirectory(model()), at::kFloat, {0, 0}); });
   }
 
   testing::TempDir folder_;

@@ -14,6 +14,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 constexpr std::chrono::seconds kPatience{30};
 
@@ -33,13 +34,9 @@ TEST(MpiCommunicatorTest, AMissingRankIsATimeoutThatNamesTheOperation) {
   const auto hasty = make_mpi_world(std::chrono::milliseconds(1000))->split(0, "hasty");
   if (world.rank() == 0) {
     const auto started = std::chrono::steady_clock::now();
-    try {
-      hasty->barrier("layer 3 dispatch");
-      ADD_FAILURE();
-    } catch (const Timeout& error) {
-      EXPECT_THAT(error.what(), AllOf(HasSubstr("within 1000 ms"), HasSubstr("layer 3 dispatch"),
-                                      HasSubstr(concat("operation 2 of rank 0 of ", world.size()))));
-    }
+    EXPECT_THAT([&] { hasty->barrier("layer 3 dispatch"); },
+                ThrowsMessage<Timeout>(AllOf(HasSubstr("within 1000 ms"), HasSubstr("layer 3 dispatch"),
+                                             HasSubstr(concat("operation 2 of rank 0 of ", world.size())))));
     EXPECT_LT(std::chrono::steady_clock::now() - started, kPatience);
   }
   world.barrier("after the timeout");
@@ -75,13 +72,10 @@ TEST(MpiCommunicatorTest, AWorkThatNobodyElseBeginsTimesOutAtItsWaitAndMayBeForg
     const std::vector<int64_t> rows(world.size(), 1);
     std::unique_ptr<Work> sums = hasty->start_reduce_scatter_sum(at::ones({world.size()}), rows, "step 7 gradients");
     const std::unique_ptr<Work> other = hasty->start_all_gather(at::ones({1}), rows, "parameters");
-    try {
-      sums->wait(std::chrono::milliseconds(200));
-      ADD_FAILURE();
-    } catch (const Timeout& error) {
-      EXPECT_THAT(error.what(), AllOf(HasSubstr("within 200 ms"), HasSubstr("step 7 gradients (operation 2 of rank 0"),
-                                      HasSubstr("parameters")));
-    }
+    EXPECT_THAT(
+        [&] { sums->wait(std::chrono::milliseconds(200)); },
+        ThrowsMessage<Timeout>(AllOf(HasSubstr("within 200 ms"), HasSubstr("step 7 gradients (operation 2 of rank 0"),
+                                     HasSubstr("parameters"))));
     sums.reset();
   }
   world.barrier("after the timeout");
@@ -100,12 +94,8 @@ TEST(MpiCommunicatorTest, AWorkOfAnotherSizeIsInternalAtItsWait) {
   if (world.rank() == 0) {
     EXPECT_EQ(rows->wait().size(0), n + 1);
   } else {
-    try {
-      rows->wait();
-      ADD_FAILURE();
-    } catch (const Internal& error) {
-      EXPECT_THAT(error.what(), HasSubstr("rank 0 sent more bytes than were expected in rows"));
-    }
+    EXPECT_THAT([&] { rows->wait(); },
+                ThrowsMessage<Internal>(HasSubstr("rank 0 sent more bytes than were expected in rows")));
   }
   world.barrier("after the error");
 }

@@ -29,6 +29,7 @@ namespace moe {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 TEST(FileIoTest, AtomicWriteReplacesAndLeavesNoTemporary) {
   const testing::TempDir folder;
@@ -252,12 +253,8 @@ TEST(FileIoTest, AModeThatWouldWidenAccessIsNotKept) {
 }
 
 TEST(FileIoTest, FullDiskIsAStorageErrorThatNamesTheFile) {
-  try {
-    AtomicFile file("/dev/full_does_not_exist/a");
-    FAIL();
-  } catch (const StorageError& error) {
-    EXPECT_THAT(error.what(), HasSubstr("/dev/full_does_not_exist/a"));
-  }
+  EXPECT_THAT([&] { AtomicFile file("/dev/full_does_not_exist/a"); },
+              ThrowsMessage<StorageError>(HasSubstr("/dev/full_does_not_exist/a")));
 }
 
 TEST(FileIoTest, OfAnAbsolutePathOnlyTheLastFolderIsMade) {
@@ -268,13 +265,9 @@ TEST(FileIoTest, OfAnAbsolutePathOnlyTheLastFolderIsMade) {
   write_file_atomically(folder / "file", "x");
   for (const auto& [below, what] : std::map<std::string, std::string>{{"no/such/place", "no is not there"},
                                                                       {"file/below", "file is not a folder"}}) {
-    try {
-      make_last_directory(folder / below, "--out");
-      ADD_FAILURE() << below;
-    } catch (const InvalidArgument& error) {
-      EXPECT_THAT(error.what(), ::testing::AllOf(HasSubstr("--out " + (folder / below).string()),
-                                                 HasSubstr((folder.path().string() + "/" + what))));
-    }
+    EXPECT_THAT([&] { make_last_directory(folder / below, "--out"); },
+                ThrowsMessage<InvalidArgument>(::testing::AllOf(HasSubstr("--out " + (folder / below).string()),
+                                                                HasSubstr((folder.path().string() + "/" + what)))));
   }
   EXPECT_FALSE(std::filesystem::exists(folder / "no"));
 }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "common/error.h"
+#include "testing/message_of.h"
 
 namespace moe {
 namespace {
@@ -19,12 +20,7 @@ std::vector<std::string> messages_of(const std::vector<std::string>& items) {
 }
 
 std::string refusal_of_layers(const std::vector<std::string>& items, int64_t layers) {
-  try {
-    chosen_layers(items, layers, "ffn.layers");
-  } catch (const InvalidArgument& error) {
-    return error.what();
-  }
-  return "";
+  return testing::message_of([&] { chosen_layers(items, layers, "ffn.layers"); });
 }
 
 TEST(LayerRangesTest, NumbersAndRangesChooseTheirLayers) {
@@ -64,7 +60,7 @@ TEST(LayerRangesTest, LayersThatTheModelHasNot) {
   EXPECT_EQ(refusal_of_layers({"4"}, 4), "ffn.layers: '4' names layer 4, and the model has layers 0 to 3");
   EXPECT_EQ(refusal_of_layers({"9-"}, 4), "ffn.layers: '9-' names layer 9, and the model has layers 0 to 3");
   EXPECT_EQ(refusal_of_layers({"0", "x"}, 4).substr(0, 20), "ffn.layers: 'x' is n");
-  EXPECT_EQ(refusal_of_layers({"0-3"}, 4), "");
+  EXPECT_EQ(refusal_of_layers({"0-3"}, 4), "nothing was thrown");
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "common/error.h"
 #include "common/json_text.h"
+#include "testing/message_of.h"
 
 namespace moe {
 namespace {
@@ -14,12 +15,7 @@ namespace {
 using ::testing::HasSubstr;
 
 std::string refusal(const std::string& text) {
-  try {
-    parse_python_json(text, "config.json");
-  } catch (const Corruption& error) {
-    return error.what();
-  }
-  return "accepted";
+  return testing::message_of<Corruption>([&] { parse_python_json(text, "config.json"); });
 }
 
 TEST(PythonJsonTest, ReadsThreeLiteralsAsNumbersAndWritesThemBack) {

@@ -15,12 +15,8 @@ TEST(RegistryTest, UnknownNameListsTheKnownOnes) {
   const Registry<int> numbers("number", {{"one", 1}, {"two", 2}});
   EXPECT_EQ(numbers.at("two"), 2);
   EXPECT_THAT(numbers.names(), testing::ElementsAre("one", "two"));
-  try {
-    numbers.at("three");
-    FAIL() << "no exception";
-  } catch (const InvalidArgument& error) {
-    EXPECT_STREQ(error.what(), "unknown number 'three'; known: one, two");
-  }
+  EXPECT_THAT([&] { numbers.at("three"); },
+              ::testing::ThrowsMessage<InvalidArgument>("unknown number 'three'; known: one, two"));
 }
 
 TEST(ExitCodeTest, EveryExceptionHasItsCode) {

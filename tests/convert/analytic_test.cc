@@ -28,6 +28,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::neurons_of;
 using testing::PlannedAlone;
+using testing::set_option;
 
 at::Tensor random_matrix(int64_t rows, int64_t columns, uint32_t stream) {
   CounterRng rng(5, kStreamTest, stream);
@@ -58,7 +59,7 @@ void choose_analytic(PlannedAlone& layer, int experts, int shared, int marks) {
   layer.spec.mutable_ffn()->set_method("analytic");
   layer.spec.mutable_ffn()->set_experts(experts);
   layer.spec.mutable_ffn()->set_shared_experts(shared);
-  (*layer.spec.mutable_ffn()->mutable_options())["marks"] = std::to_string(marks);
+  set_option(layer.spec, "marks", std::to_string(marks));
 }
 
 at::Tensor silu64(const at::Tensor& x) {
@@ -240,18 +241,7 @@ TEST(AnalyticSizeTest, NineThousandNeuronsTakeSeconds) {
   EXPECT_LT(seconds, 60);
 }
 
-class AnalyticConversionTest : public testing::ConversionTest {
- protected:
-  std::string refusal(const v1::ConvertSpec& spec, const std::filesystem::path& source) {
-    try {
-      testing::convert(spec, 1, source, out());
-    } catch (const InvalidArgument& error) {
-      EXPECT_FALSE(std::filesystem::exists(out()));
-      return error.what();
-    }
-    return "nothing was refused";
-  }
-};
+using AnalyticConversionTest = testing::ConversionTest;
 
 TEST_F(AnalyticConversionTest, SharedAndRoutedPartsAtWeightOneAreTheDenseModel) {
   v1::ConvertSpec spec = testing::convert_spec("analytic", 5, 5, ids());
@@ -303,11 +293,11 @@ TEST_F(AnalyticConversionTest, Refusals) {
   testing::write_dense_model(folder_ / "phi", testing::tiny_config("phi"), 11);
   EXPECT_THAT(refusal(spec, folder_ / "phi"),
               AllOf(HasSubstr("analytic does not apply"), HasSubstr("phi has no gate")));
-  (*spec.mutable_ffn()->mutable_options())["marks"] = "49";
-  EXPECT_THAT(refusal(spec, dense()), AllOf(HasSubstr("ffn.options.marks 49"), HasSubstr("48 neurons")));
-  (*spec.mutable_ffn()->mutable_options())["marks"] = "10";
+  set_option(spec, "marks", "49");
+  EXPECT_THAT(refusal(spec), AllOf(HasSubstr("ffn.options.marks 49"), HasSubstr("48 neurons")));
+  set_option(spec, "marks", "10");
   spec.mutable_router()->set_gate("mlp");
-  EXPECT_THAT(refusal(spec, dense()), AllOf(HasSubstr("router.gate is 'mlp'"), HasSubstr("use linear or product")));
+  EXPECT_THAT(refusal(spec), AllOf(HasSubstr("router.gate is 'mlp'"), HasSubstr("use linear or product")));
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <filesystem>
 #include <string>
 
 #include "moe/v1/job.pb.h"
@@ -25,13 +24,6 @@ inline v1::ConvertSpec attention_spec(int experts, int top_k, const std::string&
   attention.mutable_scale()->set_mode("n_over_k");
   spec.mutable_calibration()->set_tokens(1024);
   return spec;
-}
-
-inline void add_text(v1::ConvertSpec& spec, const std::filesystem::path& path) {
-  v1::DataSource& source = *spec.mutable_calibration()->add_data();
-  source.set_path(path);
-  source.set_weight(1);
-  source.set_domain("calibration");
 }
 
 inline void set_fixed_scale(v1::ScaleSpec& scale, double value) {

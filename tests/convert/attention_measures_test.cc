@@ -12,7 +12,6 @@
 #include "convert/attention_fixture.h"
 #include "convert/conversion_fixture.h"
 #include "convert/output_scale.h"
-#include "data/data_loader.h"
 #include "model/layer_weights.h"
 #include "model/norm.h"
 #include "model/rope.h"
@@ -62,24 +61,6 @@ class AttentionMeasuresTest : public testing::ConversionTest {
   explicit AttentionMeasuresTest(const std::string& kind = "llama")
       : ConversionTest(kind), config_(testing::tiny_config(kind)) {}
 
-  /// The rows that a conversion with this seed is fitted to, or those that follow.
-  TokenBatch rows(uint64_t seed, int64_t calibration, bool held_out) const {
-    PackingOptions packing;
-    packing.sequence_length = 64;
-    packing.seed = seed;
-    packing.vocab_size = 61;
-    packing.one_pass = true;
-    DataLoader loader({{ids().string(), 1, "calibration", 0}}, nullptr, packing);
-    int64_t fitted = 0;
-    for (int64_t tokens = 0; tokens < calibration;) tokens += loader.tokens(fitted++, 1);
-    int64_t count = fitted;
-    if (held_out) {
-      for (count = 0; loader.has_row(fitted + count);) ++count;
-    }
-    const PackedBatch batch = loader.batch(held_out ? fitted : 0, count);
-    return {batch.tokens_T, batch.cu_seqlens};
-  }
-
   /// What the dense attention and the dense FFN make of what a layer of another model read.
   at::Tensor dense_attention(int64_t layer, const at::Tensor& input, const TokenBatch& batch) const {
     const at::NoGradGuard no_grad;
@@ -114,7 +95,8 @@ TEST_F(AttentionMeasuresTest, ScalesAreFittedInTheStreamOfTheConvertedModel) {
     const fs::path output = folder_ / concat("of-", kv_mode);
     const json report = convert(spec, 3, dense(), output);
     const AttentionExperts experts = *ModelDirectory(output).config().moe->attention;
-    const TokenBatch batch = rows(3, 1024, false);
+    const PackedBatch text = testing::calibration_rows(config_, ids(), 3, 1024);
+    const TokenBatch batch{text.tokens_T, text.cu_seqlens};
     const WatchedModel converted = watch(output, batch), of_dense = watch(dense(), batch);
     for (int64_t layer = 0; layer < 2; ++layer) {
       SCOPED_TRACE(concat("layer ", layer));
@@ -160,7 +142,8 @@ TEST_F(AttentionMeasuresTest, GapScalesAddToTheStreamWhatTheDenseLayerDoes) {
     spec.mutable_scale()->set_mode("gap");
     const fs::path output = folder_ / (has_shared ? "shared" : "routed");
     const json report = convert(spec, 3, dense(), output);
-    const TokenBatch batch = rows(3, 1024, false);
+    const PackedBatch text = testing::calibration_rows(config_, ids(), 3, 1024);
+    const TokenBatch batch{text.tokens_T, text.cu_seqlens};
     const WatchedModel converted = watch(output, batch), of_dense = watch(dense(), batch);
     const at::NoGradGuard no_grad;
     const auto share = [](const at::Tensor& added, const at::Tensor& stream) {
@@ -240,7 +223,8 @@ TEST_P(AttentionReceiptTest, IsWhatTheWrittenModelGives) {
     EXPECT_EQ(of_attention["experts"], 2);
     EXPECT_EQ(of_attention["always_on"], 0);
     ASSERT_EQ(of_attention["layers"].size(), 2U);
-    const TokenBatch batch = rows(1, 1024, true);
+    const PackedBatch text = testing::held_out_rows(config_, ids(), 1, 1024);
+    const TokenBatch batch{text.tokens_T, text.cu_seqlens};
     const WatchedModel converted = watch(output, batch);
     for (int64_t layer = 0; layer < 2; ++layer) {
       SCOPED_TRACE(concat("layer ", layer));

@@ -225,12 +225,8 @@ TEST(BalancedKMeansTest, TwinsAndSingles) {
   const at::Tensor few = testing::random_normal({5, 8}, 2, at::kFloat);
   EXPECT_EQ(on_one(few, {.clusters = 5}).cluster_of, (std::vector<int32_t>{0, 1, 2, 3, 4}));
   EXPECT_EQ(on_one(few, {.clusters = 1}).cluster_of, (std::vector<int32_t>{0, 0, 0, 0, 0}));
-  try {
-    on_one(few, {.clusters = 6});
-    FAIL();
-  } catch (const InvalidArgument& error) {
-    EXPECT_THAT(error.what(), HasSubstr("5 points cannot be 6 clusters"));
-  }
+  EXPECT_THAT([&] { on_one(few, {.clusters = 6}); },
+              ::testing::ThrowsMessage<InvalidArgument>(HasSubstr("5 points cannot be 6 clusters")));
 }
 
 }  // namespace

@@ -6,7 +6,6 @@
 #include <map>
 
 #include "convert/conversion_fixture.h"
-#include "data/data_loader.h"
 #include "model/layer_weights.h"
 #include "testing/compare.h"
 #include "testing/tiny_model.h"
@@ -60,15 +59,7 @@ TEST_P(CalibrationPassTest, SecondLayersFfnInputIsTheFirstLayersOutputNormalised
   pass.attend(layers[1]);
   pass.attend_converted(layers[1]);
 
-  PackingOptions packing;
-  packing.sequence_length = config.max_positions;
-  packing.seed = 3;
-  packing.vocab_size = config.vocab_size;
-  packing.one_pass = true;
-  DataLoader loader({{ids().string(), 1, "calibration", 0}}, nullptr, packing);
-  int64_t rows = 0;
-  for (int64_t tokens = 0; tokens < spec.calibration().tokens();) tokens += loader.tokens(rows++, 1);
-  const PackedBatch batch = loader.batch(0, rows);
+  const PackedBatch batch = testing::calibration_rows(config, ids(), 3, spec.calibration().tokens());
   LocalDispatcher dispatcher;
   const at::Tensor expected = first.forward({batch.tokens_T, batch.cu_seqlens}, dispatcher).hidden_TD;
   EXPECT_GE(expected.size(0), 1024);

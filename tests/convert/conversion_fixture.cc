@@ -9,6 +9,7 @@
 #include "convert/conversion_methods.h"
 #include "convert/converter.h"
 #include "convert/fixture_methods.h"
+#include "testing/message_of.h"
 #include "testing/run_ranks.h"
 #include "testing/tiny_model.h"
 
@@ -20,13 +21,6 @@ namespace {
 
 /// In ffn.others, for tests of every method: the model that is converted once more.
 constexpr char kSourceItself[] = "source";
-
-void add_calibration(v1::ConvertSpec& spec, const fs::path& path) {
-  v1::DataSource& source = *spec.mutable_calibration()->add_data();
-  source.set_path(path);
-  source.set_weight(1);
-  source.set_domain("calibration");
-}
 
 }  // namespace
 
@@ -41,7 +35,7 @@ v1::ConvertSpec convert_spec(const std::string& method, int experts, int top_k, 
   spec.mutable_calibration()->set_tokens(1024);
   spec.mutable_router()->set_topk_norm(top_k == 1 ? "straight_through" : "renorm");
   spec.set_dtype("source");
-  if (!calibration.empty()) add_calibration(spec, calibration);
+  if (!calibration.empty()) add_text(spec, calibration);
   return spec;
 }
 
@@ -76,9 +70,20 @@ v1::ConvertSpec method_spec(const std::string& method, int units, int top_k, con
   return spec;
 }
 
+void set_option(v1::ConvertSpec& spec, const std::string& name, const std::string& value) {
+  (*spec.mutable_ffn()->mutable_options())[name] = value;
+}
+
+void add_text(v1::ConvertSpec& spec, const fs::path& path) {
+  v1::DataSource& source = *spec.mutable_calibration()->add_data();
+  source.set_path(path);
+  source.set_weight(1);
+  source.set_domain("calibration");
+}
+
 void give_needed_text(v1::ConvertSpec& spec, const fs::path& calibration) {
   if (conversion_methods().at(spec.ffn().method()).needs.text() && spec.calibration().data().empty())
-    add_calibration(spec, calibration);
+    add_text(spec, calibration);
 }
 
 bool writes_neurons(const std::string& method) {
@@ -129,6 +134,39 @@ void write_calibration(const fs::path& path, int documents, int64_t vocab_size, 
   write_file_atomically(path, lines);
 }
 
+namespace {
+
+DataLoader calibration_loader(const ModelConfig& config, const fs::path& text, uint64_t seed) {
+  PackingOptions packing;
+  packing.sequence_length = config.max_positions;
+  packing.seed = seed;
+  packing.vocab_size = config.vocab_size;
+  packing.one_pass = true;
+  return DataLoader({{text.string(), 1, "calibration", 0}}, nullptr, packing);
+}
+
+/// How many rows hold so many tokens.
+int64_t rows_of(DataLoader& loader, int64_t tokens) {
+  int64_t rows = 0;
+  for (int64_t taken = 0; taken < tokens;) taken += loader.tokens(rows++, 1);
+  return rows;
+}
+
+}  // namespace
+
+PackedBatch calibration_rows(const ModelConfig& config, const fs::path& text, uint64_t seed, int64_t tokens) {
+  DataLoader loader = calibration_loader(config, text, seed);
+  return loader.batch(0, rows_of(loader, tokens));
+}
+
+PackedBatch held_out_rows(const ModelConfig& config, const fs::path& text, uint64_t seed, int64_t tokens) {
+  DataLoader loader = calibration_loader(config, text, seed);
+  const int64_t first = rows_of(loader, tokens);
+  int64_t count = 0;
+  while (loader.has_row(first + count)) ++count;
+  return loader.batch(first, count);
+}
+
 nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const fs::path& source, const fs::path& output) {
   return convert(spec, seed, source, output, *make_self_communicator());
 }
@@ -172,6 +210,13 @@ at::Tensor logits_of(const fs::path& model, const TokenBatch& batch, at::ScalarT
   const Decoder decoder = load_decoder(directory, dtype, all_experts(directory.config()));
   LocalDispatcher dispatcher;
   return decoder.logits(decoder.forward(batch, dispatcher).hidden_TD);
+}
+
+std::string ConversionTest::refusal(const v1::ConvertSpec& spec, const fs::path& source) const {
+  const std::string message = message_of([&] { convert(spec, /*seed=*/1, source, out()); });
+  EXPECT_FALSE(fs::exists(out()));
+  EXPECT_FALSE(fs::exists(out().string() + ".partial"));
+  return message;
 }
 
 void ConversionTest::expect_same_files_at_any_ranks(const v1::ConvertSpec& spec, const std::vector<std::string>& files,

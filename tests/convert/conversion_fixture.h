@@ -12,6 +12,7 @@
 
 #include "checkpoint/model_directory.h"
 #include "comm/communicator.h"
+#include "data/data_loader.h"
 #include "moe/v1/job.pb.h"
 #include "testing/temp_dir.h"
 
@@ -29,6 +30,10 @@ std::optional<v1::FfnExpertsSpec> sizes_of(const std::string& method, int64_t wi
 v1::ConvertSpec method_spec(const std::string& method, int units, int top_k,
                             const std::filesystem::path& calibration = {});
 
+/// An option of the method, ffn.options.
+void set_option(v1::ConvertSpec& spec, const std::string& name, const std::string& value);
+/// A file of calibration text.
+void add_text(v1::ConvertSpec& spec, const std::filesystem::path& path);
 /// Calibration text for a method that cannot do without.
 void give_needed_text(v1::ConvertSpec& spec, const std::filesystem::path& calibration);
 /// Whether experts are neurons of the model, whose numbers conversion.safetensors holds.
@@ -47,6 +52,12 @@ void write_dense_model(const std::filesystem::path& path, const ModelConfig& con
 
 /// Writes a JSONL file of {"ids"} documents of 20 to 60 random tokens.
 void write_calibration(const std::filesystem::path& path, int documents, int64_t vocab_size, uint64_t seed);
+
+/// The rows of a text to which a conversion of a model with this config is fitted, by a job with this seed and so many
+/// tokens of calibration; and those that follow, of which its receipt is.
+PackedBatch calibration_rows(const ModelConfig& config, const std::filesystem::path& text, uint64_t seed,
+                             int64_t tokens);
+PackedBatch held_out_rows(const ModelConfig& config, const std::filesystem::path& text, uint64_t seed, int64_t tokens);
 
 /// Converts on one rank; the tokenizer is that of the source, if it has one.
 nlohmann::json convert(const v1::ConvertSpec& spec, uint64_t seed, const std::filesystem::path& source,
@@ -71,6 +82,11 @@ class ConversionTest : public ::testing::Test {
   std::filesystem::path dense() const { return folder_ / "dense"; }
   std::filesystem::path ids() const { return folder_ / "ids.jsonl"; }
   std::filesystem::path out() const { return folder_ / "out"; }
+
+  /// What the InvalidArgument says with which a conversion of the dense model, or of another, to out() is refused;
+  /// nothing may be left of it.
+  std::string refusal(const v1::ConvertSpec& spec) const { return refusal(spec, dense()); }
+  std::string refusal(const v1::ConvertSpec& spec, const std::filesystem::path& source) const;
 
   /// Converts the dense model on 1, 2 and 4 ranks, below `name`: these files are the same bytes.
   void expect_same_files_at_any_ranks(const v1::ConvertSpec& spec, const std::vector<std::string>& files,

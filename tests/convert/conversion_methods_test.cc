@@ -102,7 +102,7 @@ TEST_P(EveryMethodTest, PlansOfMadeUpNumbersAreWhatTheMethodSays) {
   if (needs.weights || needs.hidden_states || !needs.text()) GTEST_SKIP() << GetParam() << " looks at other things";
   for (const Size& size : kPapers) {
     v1::ConvertSpec spec = spec_of(GetParam(), size);
-    if (GetParam() == "sharing_inter") (*spec.mutable_ffn()->mutable_options())["routed"] = "disjoint";
+    if (GetParam() == "sharing_inter") testing::set_option(spec, "routed", "disjoint");
     const ModelConfig config = config_of(size.width);
     const MethodOptions options(method().options, spec);
     const int64_t groups = spec.ffn().experts() + (GetParam() == "sharing_inter" ? spec.ffn().shared_experts() : 0);
@@ -230,14 +230,10 @@ INSTANTIATE_TEST_SUITE_P(Methods, EveryMethodTest, ::testing::ValuesIn(conversio
                          [](const auto& each) { return each.param; });
 
 TEST(ConversionMethodsTest, UnknownNameListsTheKnown) {
-  try {
-    conversion_methods().at("clusterd");
-    FAIL();
-  } catch (const InvalidArgument& error) {
-    EXPECT_THAT(error.what(),
-                ::testing::AllOf(::testing::HasSubstr("clusterd"), ::testing::HasSubstr("independent_random"),
-                                 ::testing::HasSubstr("sequential")));
-  }
+  EXPECT_THAT([] { conversion_methods().at("clusterd"); },
+              ::testing::ThrowsMessage<InvalidArgument>(::testing::AllOf(::testing::HasSubstr("clusterd"),
+                                                                         ::testing::HasSubstr("independent_random"),
+                                                                         ::testing::HasSubstr("sequential"))));
 }
 
 /// The methods of this list that make parts of one size.

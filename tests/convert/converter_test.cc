@@ -5,7 +5,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -31,6 +30,7 @@ using nlohmann::json;
 using testing::ConversionTest;
 using testing::convert;
 using testing::convert_spec;
+using ::testing::ThrowsMessage;
 
 /// A part of a converted layer, and the neurons that it was cut out of.
 struct Part {
@@ -228,15 +228,6 @@ void write_overflowing_model(const std::filesystem::path& path, const std::strin
   write_model(path, path, decoder, testing::tiny_config(), at::kFloat, *make_self_communicator(), true);
 }
 
-std::string refusal_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const InvalidArgument& error) {
-    return error.what();
-  }
-  return "nothing was refused";
-}
-
 /// Whatever is fitted and whatever scale is asked for: the layer and the numbers, on every rank, and no output.
 TEST_F(ConversionTest, CalibrationThatIsNotFiniteIsRefusedWithLayerAndNumbers) {
   const struct {
@@ -253,16 +244,15 @@ TEST_F(ConversionTest, CalibrationThatIsNotFiniteIsRefusedWithLayerAndNumbers) {
     for (const char* mode : {"least_squares", "n_over_k"}) {
       v1::ConvertSpec spec = convert_spec("independent_random", 4, 2, ids());
       spec.mutable_scale()->set_mode(mode);
-      const std::string message = refusal_of([&] { convert(spec, 1, source, out()); });
-      EXPECT_THAT(message, ::testing::ContainsRegex(says));
-      EXPECT_THAT(message, ::testing::HasSubstr("NaN or infinite"));
-      EXPECT_FALSE(std::filesystem::exists(out()));
+      EXPECT_THAT(refusal(spec, source),
+                  ::testing::AllOf(::testing::ContainsRegex(says), ::testing::HasSubstr("NaN or infinite")));
     }
     const std::string pattern = says;
     testing::run_ranks(2, [&](Communicator& world) {
       v1::ConvertSpec spec = convert_spec("sequential", 4, 1, ids());
       spec.mutable_router()->set_init("kaiming");
-      EXPECT_THAT(refusal_of([&] { convert(spec, 1, source, out(), world); }), ::testing::ContainsRegex(pattern))
+      EXPECT_THAT([&] { convert(spec, 1, source, out(), world); },
+                  ThrowsMessage<InvalidArgument>(::testing::ContainsRegex(pattern)))
           << "rank " << world.rank();
     });
   }
@@ -278,10 +268,11 @@ TEST_F(ConversionTest, TooLittleCalibrationTextIsRefusedWithItsNumbers) {
   EXPECT_EQ(convert(spec, 1, dense(), folder_ / "all")["calibration"]["tokens"], inputs) << "enough is enough";
   spec.mutable_calibration()->set_tokens(inputs + 1);
   testing::run_ranks(2, [&](Communicator& world) {
-    EXPECT_THAT(refusal_of([&] { convert(spec, 1, dense(), out(), world); }),
-                ::testing::AllOf(::testing::HasSubstr(concat("calibration.tokens is ", inputs + 1)),
-                                 ::testing::HasSubstr(concat("hold ", inputs, " tokens")),
-                                 ::testing::HasSubstr(concat("set calibration.tokens to ", inputs, " or less"))));
+    EXPECT_THAT([&] { convert(spec, 1, dense(), out(), world); },
+                ThrowsMessage<InvalidArgument>(
+                    ::testing::AllOf(::testing::HasSubstr(concat("calibration.tokens is ", inputs + 1)),
+                                     ::testing::HasSubstr(concat("hold ", inputs, " tokens")),
+                                     ::testing::HasSubstr(concat("set calibration.tokens to ", inputs, " or less")))));
   });
   EXPECT_FALSE(std::filesystem::exists(out()));
   EXPECT_FALSE(std::filesystem::exists(out().string() + ".partial"));

@@ -183,19 +183,12 @@ TEST_F(FixtureTest, ImportanceSplitsByTheTextOfEachExpert) {
 
 TEST_F(FixtureTest, WhatNeedsTextOrAnAbsentFolderSaysSo) {
   v1::ConvertSpec spec = convert_spec("by_importance", kExperts, 2);
-  const auto world = make_self_communicator();
-  const auto refusal = [&] {
-    try {
-      convert_by_fixture(spec, 1, dense(), out(), *world);
-    } catch (const InvalidArgument& error) {
-      return std::string(error.what());
-    }
-    return std::string("nothing was refused");
-  };
-  EXPECT_THAT(refusal(), ::testing::HasSubstr("calibration.data is empty, and ffn.method by_importance needs text"));
+  const auto work = [&] { convert_by_fixture(spec, 1, dense(), out(), *make_self_communicator()); };
+  EXPECT_THAT(work, ::testing::ThrowsMessage<InvalidArgument>(
+                        ::testing::HasSubstr("calibration.data is empty, and ffn.method by_importance needs text")));
   spec = convert_spec("by_importance", kExperts, 2, ids());
   std::filesystem::create_directory(out());
-  EXPECT_THAT(refusal(), ::testing::HasSubstr("exists already"));
+  EXPECT_THAT(work, ::testing::ThrowsMessage<InvalidArgument>(::testing::HasSubstr("exists already")));
 }
 
 /// Averages, factors, another model's neurons, new values, a router and a norm: each tensor by its definition.

@@ -19,6 +19,7 @@ namespace moe {
 namespace {
 
 using ::testing::ElementsAre;
+using testing::set_option;
 using Lists = std::vector<std::vector<int32_t>>;
 
 at::Tensor scores_of(const std::vector<std::vector<double>>& rows) {
@@ -108,7 +109,7 @@ TEST(SharedSelectionTest, RoutedExpertsOfTheV1Case) {
   spec.mutable_ffn()->set_experts(3);
   spec.mutable_ffn()->set_shared_experts(1);
   spec.mutable_ffn()->set_expert_width(2);
-  (*spec.mutable_ffn()->mutable_options())["normalise"] = "none";
+  set_option(spec, "normalise", "none");
   ModelConfig config;
   config.intermediate_size = 8;
   const MethodOptions options(method.options, spec);
@@ -140,7 +141,7 @@ TEST(GreedyAssignmentTest, TheLeastFirstWhereCriterionIsMin) {
   const Importance importance{.scores_GF = scores_of({{9, 8, 7, 6, 1, 2, 3, 4}, {9, 1, 8, 2, 7, 3, 6, 4}}),
                               .tokens_G = at::ones({2}, at::kLong)};
   const auto plan = [&](const char* criterion) {
-    (*spec.mutable_ffn()->mutable_options())["criterion"] = criterion;
+    set_option(spec, "criterion", criterion);
     const MethodOptions options(method.options, spec);
     Lists experts;
     for (const ExpertPlan& expert :
@@ -151,7 +152,7 @@ TEST(GreedyAssignmentTest, TheLeastFirstWhereCriterionIsMin) {
       experts.push_back(neurons_in(expert));
     return experts;
   };
-  (*spec.mutable_ffn()->mutable_options())["normalise"] = "none";
+  set_option(spec, "normalise", "none");
   EXPECT_EQ(plan("max"), (Lists{{1, 3, 5, 7}, {0, 2, 4, 6}}));
   EXPECT_EQ(plan("min"), (Lists{{2, 4, 5, 6}, {0, 1, 3, 7}}));
 }

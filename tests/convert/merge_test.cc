@@ -7,14 +7,12 @@
 
 #include <cmath>
 #include <filesystem>
-#include <functional>
 #include <string>
 #include <vector>
 
-#include "common/error.h"
 #include "common/file_io.h"
 #include "convert/condition_number.h"
-#include "convert/conversion_fixture.h"
+#include "convert/merge_fixture.h"
 #include "testing/compare.h"
 #include "testing/tiny_model.h"
 
@@ -23,26 +21,11 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-using ::testing::AllOf;
 using testing::convert;
-using ::testing::HasSubstr;
+using testing::MergeTest;
+using testing::set_option;
 
 constexpr int64_t kLayers = 2;
-
-/// A letter is a token: a is 0, z is 25.
-void write_letters(const fs::path& model) {
-  json vocab;
-  for (int letter = 0; letter < 26; ++letter) vocab[std::string(1, static_cast<char>('a' + letter))] = letter;
-  const json tokenizer = {
-      {"added_tokens", json::array()},
-      {"normalizer", nullptr},
-      {"pre_tokenizer",
-       {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}}},
-      {"post_processor", nullptr},
-      {"decoder", {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}}},
-      {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", json::array()}}}};
-  write_file_atomically(model / "tokenizer.json", tokenizer.dump());
-}
 
 at::Tensor tensor_of(const fs::path& model, const std::string& name) {
   return ModelDirectory(model).tensor(name).clone();
@@ -51,60 +34,6 @@ at::Tensor tensor_of(const fs::path& model, const std::string& name) {
 std::string layer_name(int64_t layer, const std::string& part) {
   return concat("model.layers.", layer, ".", part);
 }
-
-class MergeTest : public testing::ConversionTest {
- protected:
-  MergeTest() {
-    testing::write_dense_model(maths(), testing::tiny_config(), 21);
-    testing::write_dense_model(code(), testing::tiny_config(), 22);
-    write_letters(dense());
-  }
-  fs::path maths() const { return folder_ / "maths"; }
-  fs::path code() const { return folder_ / "code"; }
-
-  /// Of the input and these, with random routers.
-  static v1::ConvertSpec merge_spec(const std::vector<fs::path>& others, int top_k) {
-    v1::ConvertSpec spec = testing::convert_spec("merge", static_cast<int>(others.size()) + 1, top_k);
-    for (const fs::path& other : others) spec.mutable_ffn()->add_others(other);
-    set_option(spec, "router", "random");
-    spec.mutable_router()->set_topk_norm("renorm");
-    spec.mutable_scale()->set_mode("fixed");
-    spec.mutable_scale()->set_value(1);
-    return spec;
-  }
-  static void set_option(v1::ConvertSpec& spec, const std::string& name, const std::string& value) {
-    (*spec.mutable_ffn()->mutable_options())[name] = value;
-  }
-  /// Three experts: one for "abc" and "de" but not "x", one for "fghij", one for "kk" and "l".
-  static void add_prompts(v1::ConvertSpec& spec, const std::string& router) {
-    set_option(spec, "router", router);
-    v1::ExpertPrompts* prompts = spec.mutable_ffn()->add_prompts();
-    prompts->add_positive("abc");
-    prompts->add_positive("de");
-    prompts->add_negative("x");
-    spec.mutable_ffn()->add_prompts()->add_positive("fghij");
-    prompts = spec.mutable_ffn()->add_prompts();
-    prompts->add_positive("kk");
-    prompts->add_positive("l");
-  }
-
-  std::string refusal(const v1::ConvertSpec& spec) {
-    std::string message = "nothing was refused";
-    try {
-      convert(spec, 1, dense(), out());
-    } catch (const InvalidArgument& error) {
-      message = error.what();
-    }
-    EXPECT_FALSE(fs::exists(out()));
-    EXPECT_FALSE(fs::exists(out().string() + ".partial"));
-    return message;
-  }
-  std::string refusal(const std::function<void(v1::ConvertSpec&)>& spoil) {
-    v1::ConvertSpec spec = merge_spec({maths(), code()}, 2);
-    spoil(spec);
-    return refusal(spec);
-  }
-};
 
 TEST_F(MergeTest, ExpertsAreTheFfnsOfTheModelsBitForBitAndTheRestIsTheInputs) {
   const json report = convert(merge_spec({maths(), code()}, 2), 3, dense(), out());
@@ -207,9 +136,7 @@ TEST_F(MergeTest, CalibrationSeesTheMeanAttention) {
   v1::ConvertSpec spec = merge_spec({maths()}, 2);
   spec.mutable_scale()->set_mode("least_squares");
   spec.mutable_scale()->clear_value();
-  v1::DataSource& text = *spec.mutable_calibration()->add_data();
-  text.set_path(ids());
-  text.set_weight(1);
+  testing::add_text(spec, ids());
   const json base = convert(spec, 3, dense(), out());
   set_option(spec, "attention", "mean");
   const json mean = convert(spec, 3, dense(), folder_ / "mean");
@@ -334,92 +261,6 @@ TEST_F(MergeTest, OnlyTheChosenLayersAreMerged) {
   EXPECT_TRUE(at::equal(tensor_of(out(), up), tensor_of(dense(), up)));
   EXPECT_TRUE(at::equal(tensor_of(out(), router), tensor_of(folder_ / "all", router)))
       << "prompts go through the dense model";
-}
-
-TEST_F(MergeTest, RefusesModelsThatAreNotOfOneShape) {
-  json narrow = testing::tiny_json();
-  narrow["intermediate_size"] = 40;
-  testing::write_dense_model(folder_ / "narrow", parse_model_config(narrow.dump(), "narrow"), 5);
-  EXPECT_THAT(refusal(merge_spec({maths(), folder_ / "narrow"}, 2)),
-              AllOf(HasSubstr("intermediate_size is 40 in " + (folder_ / "narrow").string()),
-                    HasSubstr("and 48 in " + dense().string()), HasSubstr("give models of one shape")));
-  json other_words = testing::tiny_json();
-  other_words["vocab_size"] = 64;
-  testing::write_dense_model(folder_ / "words", parse_model_config(other_words.dump(), "words"), 5);
-  EXPECT_THAT(refusal(merge_spec({folder_ / "words"}, 1)),
-              AllOf(HasSubstr("vocab_size is 64 in"), HasSubstr("and 61 in")));
-  convert(testing::convert_spec("sequential", 4, 2), 1, dense(), folder_ / "mixture");
-  EXPECT_THAT(refusal(merge_spec({folder_ / "mixture"}, 1)), HasSubstr("is a mixture of experts already (4 experts)"));
-  json turned = testing::tiny_json();
-  turned["rope_theta"] = 12345.0;
-  testing::write_dense_model(folder_ / "turned", parse_model_config(turned.dump(), "turned"), 5);
-  v1::ConvertSpec averaged = merge_spec({folder_ / "turned"}, 1);
-  set_option(averaged, "attention", "mean");
-  EXPECT_THAT(refusal(averaged), HasSubstr("rope_theta is 12345 in"));
-  EXPECT_NO_THROW(convert(merge_spec({folder_ / "turned"}, 1), 1, dense(), folder_ / "base"));
-}
-
-TEST_F(MergeTest, RefusesCountsPromptsAndFamiliesThatCannotBe) {
-  EXPECT_THAT(refusal([](auto& s) { s.mutable_ffn()->set_experts(2); }),
-              AllOf(HasSubstr("ffn.experts is 2"), HasSubstr("3 models"), HasSubstr("set 3 or leave it out")));
-  EXPECT_THAT(refusal([](auto& s) {
-                s.mutable_ffn()->clear_others();
-                s.mutable_ffn()->set_experts(1);
-                s.mutable_ffn()->set_top_k(1);
-              }),
-              HasSubstr("list the others as ffn.others"));
-  EXPECT_THAT(refusal([](auto& s) { s.mutable_ffn()->mutable_options()->erase("router"); }),
-              AllOf(HasSubstr("ffn.prompts has 0 entries for 3 experts"), HasSubstr("ffn.options.router: random")));
-  EXPECT_THAT(refusal([](auto& s) {
-                add_prompts(s, "hidden");
-                s.mutable_ffn()->mutable_prompts()->RemoveLast();
-              }),
-              HasSubstr("ffn.prompts has 2 entries for 3 experts"));
-  EXPECT_THAT(refusal([](auto& s) { add_prompts(s, "random"); }), HasSubstr("ffn.prompts has no effect"));
-  EXPECT_THAT(refusal([](auto& s) {
-                add_prompts(s, "hidden");
-                s.mutable_ffn()->mutable_prompts(1)->clear_positive();
-              }),
-              HasSubstr("ffn.prompts.1.positive is empty"));
-  EXPECT_THAT(refusal([](auto& s) {
-                add_prompts(s, "hidden");
-                s.mutable_ffn()->mutable_prompts(0)->set_negative(0, " \n");
-              }),
-              HasSubstr("ffn.prompts.0.negative.0 is empty"));
-  EXPECT_THAT(refusal([](auto& s) {
-                add_prompts(s, "hidden");
-                s.mutable_ffn()->mutable_prompts(2)->set_positive(1, std::string(3000, 'a'));
-              }),
-              AllOf(HasSubstr("ffn.prompts.2.positive.1 has 3000 tokens"), HasSubstr("give a shorter text")));
-  EXPECT_THAT(refusal([](auto& s) {
-                add_prompts(s, "hidden");
-                s.mutable_ffn()->mutable_prompts(1)->add_negative("fghij");
-              }),
-              HasSubstr("ffn.prompts.1 cancel out"));
-  EXPECT_THAT(refusal([](auto& s) { set_option(s, "router", "magic"); }), HasSubstr("magic"));
-  EXPECT_THAT(
-      refusal([](auto& s) { s.mutable_scale()->set_alignment("variance"); }),
-      HasSubstr("convert: scale.alignment variance scales every expert towards what the input's own FFNs give, and "
-                "experts of ffn.method merge are FFNs of other models; remove it"));
-  EXPECT_THAT(
-      refusal([](auto& s) { s.mutable_reconstruction()->set_steps(5); }),
-      HasSubstr("convert: reconstruction trains every expert to give what the input's own FFNs give, and experts of "
-                "ffn.method merge are FFNs of other models; remove it"));
-  v1::ConvertSpec other = testing::convert_spec("sequential", 4, 2);
-  other.mutable_ffn()->add_others(maths());
-  EXPECT_THAT(refusal(other), AllOf(HasSubstr("ffn.others names 1 models"), HasSubstr("ffn.method: merge")));
-
-  v1::ConvertSpec with_prompts = merge_spec({maths(), code()}, 2);
-  add_prompts(with_prompts, "hidden");
-  fs::remove(dense() / "tokenizer.json");
-  EXPECT_THAT(refusal(with_prompts), AllOf(HasSubstr("has no tokenizer"), HasSubstr(dense().string())));
-  testing::write_dense_model(folder_ / "biased", testing::tiny_config("llama_biases"), 5);
-  try {
-    convert(merge_spec({folder_ / "biased"}, 1), 1, folder_ / "biased", out());
-    FAIL() << "accepted";
-  } catch (const InvalidArgument& error) {
-    EXPECT_THAT(error.what(), AllOf(HasSubstr("merge does not apply"), HasSubstr("have a bias")));
-  }
 }
 
 }  // namespace

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "common/error.h"
 #include "convert/conversion_methods.h"
+#include "testing/message_of.h"
 
 namespace moe {
 namespace {
@@ -31,12 +31,7 @@ v1::ConvertSpec spec_with(const std::string& name, const std::string& value) {
 }
 
 std::string error_of(const std::string& name, const std::string& value) {
-  try {
-    MethodOptions(known_options(), spec_with(name, value));
-  } catch (const InvalidArgument& error) {
-    return error.what();
-  }
-  return "";
+  return testing::message_of([&] { MethodOptions(known_options(), spec_with(name, value)); });
 }
 
 TEST(MethodOptionsTest, FillsDefaultsAndReadsWhatIsGiven) {

@@ -14,7 +14,6 @@
 #include "common/file_io.h"
 #include "convert/conversion_fixture.h"
 #include "convert/conversion_methods.h"
-#include "data/data_loader.h"
 #include "model/feed_forward.h"
 #include "testing/compare.h"
 #include "testing/run_ranks.h"
@@ -254,15 +253,7 @@ TEST_F(MixedConversionTest, TextReachesAMixtureThroughDenseLayersInBothStreams) 
   for (const Choice& choice : {kChoices[1], kChoices[3]}) {
     fs::remove_all(out());
     const json report = convert(spec_of("independent_random", 4, 2, choice.items, ids()), 3, dense(), out());
-    PackingOptions packing;
-    packing.sequence_length = 64;
-    packing.seed = 3;
-    packing.vocab_size = 61;
-    packing.one_pass = true;
-    DataLoader loader({{ids().string(), 1, "calibration", 0}}, nullptr, packing);
-    int64_t rows = 0;
-    for (int64_t tokens = 0; tokens < 1024;) tokens += loader.tokens(rows++, 1);
-    const PackedBatch text = loader.batch(0, rows);
+    const PackedBatch text = testing::calibration_rows(four_layers("llama"), ids(), 3, 1024);
     const TokenBatch batch{text.tokens_T, text.cu_seqlens};
     const ModelDirectory source(dense()), converted(out());
     const Decoder before = load_decoder(source, at::kDouble, {}),

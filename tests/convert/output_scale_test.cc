@@ -4,14 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <functional>
 #include <map>
 #include <string>
 
 #include "common/error.h"
 #include "common/rng.h"
 #include "convert/conversion_fixture.h"
-#include "data/data_loader.h"
 #include "model/moe/moe_layer.h"
 #include "testing/compare.h"
 #include "testing/run_ranks.h"
@@ -19,6 +17,9 @@
 
 namespace moe {
 namespace {
+
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 at::Tensor normal(at::IntArrayRef shape, double deviation, uint32_t stream) {
   at::Tensor values = at::empty(shape, at::kFloat);
@@ -86,13 +87,9 @@ INSTANTIATE_TEST_SUITE_P(Table, ScaleCellTest, ::testing::ValuesIn(kCells), [](c
 
 TEST(ClosedFormScaleTest, FixedAndUnknown) {
   EXPECT_EQ(closed_form_scale("fixed", 8, 2, 2.5), 2.5);
-  try {
-    closed_form_scale("enrgy", 8, 2, 0);
-    FAIL();
-  } catch (const InvalidArgument& error) {
-    EXPECT_THAT(error.what(), ::testing::AllOf(::testing::HasSubstr("enrgy"), ::testing::HasSubstr("energy"),
-                                               ::testing::HasSubstr("fixed"), ::testing::HasSubstr("per_layer")));
-  }
+  EXPECT_THAT([] { closed_form_scale("enrgy", 8, 2, 0); },
+              ThrowsMessage<InvalidArgument>(::testing::AllOf(HasSubstr("enrgy"), HasSubstr("energy"),
+                                                              HasSubstr("fixed"), HasSubstr("per_layer"))));
 }
 
 /// The third converted layer takes the third value.
@@ -184,15 +181,7 @@ TEST_P(SharedScaleTest, LeastSquaresFitsWhatTheSharedExpertLeaves) {
   spec.mutable_calibration()->set_tokens(500);
   const double scale = testing::convert(spec, 3, dense(), out())["layers"][0]["output_scale"];
   const ModelDirectory source(dense()), written(out());
-  PackingOptions packing;
-  packing.sequence_length = source.config().max_positions;
-  packing.seed = 3;
-  packing.vocab_size = source.config().vocab_size;
-  packing.one_pass = true;
-  DataLoader loader({{ids().string(), 1, "calibration", 0}}, nullptr, packing);
-  int64_t rows = 0;
-  for (int64_t tokens = 0; tokens < 500;) tokens += loader.tokens(rows++, 1);
-  const PackedBatch batch = loader.batch(0, rows);
+  const PackedBatch batch = testing::calibration_rows(source.config(), ids(), 3, 500);
   LocalDispatcher dispatcher;
   at::Tensor x;
   load_decoder(source, at::kFloat, {})
@@ -215,15 +204,6 @@ TEST_P(SharedScaleTest, LeastSquaresFitsWhatTheSharedExpertLeaves) {
 }
 
 using ScaleModesTest = testing::ConversionTest;
-
-std::string refusal_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const InvalidArgument& error) {
-    return error.what();
-  }
-  return "nothing was refused";
-}
 
 /// The first layer sees the same inputs whatever its scale, so the fitted scale must have the smallest error of all
 /// modes there.
@@ -250,18 +230,15 @@ TEST_F(ScaleModesTest, ScalesOfEachLayerStandInTheirOrder) {
   testing::convert(spec, 1, dense(), folder_ / "both");
   EXPECT_EQ(ModelDirectory(folder_ / "both").config().moe->output_scale, (std::vector<double>{1.9, 2.3}));
   spec.mutable_ffn()->add_layers("1");
-  EXPECT_THAT(refusal_of([&] { testing::convert(spec, 1, dense(), out()); }),
-              ::testing::HasSubstr("scale.values has 2 numbers for 1 layers that become experts"));
+  EXPECT_THAT(refusal(spec), HasSubstr("scale.values has 2 numbers for 1 layers that become experts"));
   spec.mutable_scale()->clear_values();
   spec.mutable_scale()->add_values(1.25);
-  testing::convert(spec, 1, dense(), out());
-  EXPECT_EQ(ModelDirectory(out()).config().moe->output_scale[1], 1.25);
+  testing::convert(spec, 1, dense(), folder_ / "one");
+  EXPECT_EQ(ModelDirectory(folder_ / "one").config().moe->output_scale[1], 1.25);
   spec.mutable_scale()->set_values(0, INFINITY);
-  EXPECT_THAT(refusal_of([&] { testing::convert(spec, 1, dense(), folder_ / "infinite"); }),
-              ::testing::HasSubstr("scale.values.0 is inf"));
+  EXPECT_THAT(refusal(spec), HasSubstr("scale.values.0 is inf"));
   spec.mutable_scale()->set_mode("k");
-  EXPECT_THAT(refusal_of([&] { testing::convert(spec, 1, dense(), folder_ / "k"); }),
-              ::testing::HasSubstr("scale.values has no effect with scale.mode 'k'"));
+  EXPECT_THAT(refusal(spec), HasSubstr("scale.values has no effect with scale.mode 'k'"));
 }
 
 }  // namespace

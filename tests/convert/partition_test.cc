@@ -54,7 +54,7 @@ TEST_P(PartitionByOptionTest, AllPartsAreTheDenseModel) {
     GTEST_SKIP() << method.refusal(testing::tiny_config(kind));
   v1::ConvertSpec spec = testing::convert_spec(with.method, with.experts, with.experts, ids());
   if (with.shared > 0) spec.mutable_ffn()->set_shared_experts(with.shared);
-  (*spec.mutable_ffn()->mutable_options())[with.option] = with.value;
+  testing::set_option(spec, with.option, with.value);
   EXPECT_TRUE(makes_partition(method, spec.ffn()));
   testing::count_all_alike(spec);
   testing::convert(spec, 3, dense(), out());

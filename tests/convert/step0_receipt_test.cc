@@ -18,7 +18,6 @@
 #include "convert/conversion_methods.h"
 #include "convert/converter.h"
 #include "convert/fixture_methods.h"
-#include "data/data_loader.h"
 #include "data/documents.h"
 #include "testing/compare.h"
 #include "testing/run_ranks.h"
@@ -38,19 +37,6 @@ struct ModelRun {
   std::map<int64_t, at::Tensor> ffn_inputs, attended, outputs;  ///< by layer
   std::vector<RouterStats> routers;
 };
-
-PackedBatch held_out_rows(const std::string& file, uint64_t seed, const ModelConfig& config, int64_t calibration) {
-  PackingOptions packing;
-  packing.sequence_length = config.max_positions;
-  packing.seed = seed;
-  packing.vocab_size = config.vocab_size;
-  packing.one_pass = true;
-  DataLoader loader({{file, 1, "calibration", 0}}, nullptr, packing);
-  int64_t fitted = 0, rows = 0;
-  for (int64_t tokens = 0; tokens < calibration;) tokens += loader.tokens(fitted++, 1);
-  while (loader.has_row(fitted + rows)) ++rows;
-  return loader.batch(fitted, rows);
-}
 
 ModelRun run_model(const std::filesystem::path& model, const PackedBatch& batch) {
   const at::NoGradGuard no_grad;
@@ -91,7 +77,7 @@ class ReceiptTest : public testing::ConversionTest, public ::testing::WithParamI
   /// The receipt against a run of the written model; of k = all against `all`.
   void expect_measured(const json& receipt, const std::filesystem::path& output, const std::filesystem::path& all,
                        int64_t calibration) const {
-    const PackedBatch batch = held_out_rows(ids(), 1, testing::tiny_config(GetParam()), calibration);
+    const PackedBatch batch = testing::held_out_rows(testing::tiny_config(GetParam()), ids(), 1, calibration);
     const ModelRun of_dense = run_model(dense(), batch), chosen = run_model(output, batch),
                    of_all = run_model(all, batch);
     const int64_t targets = batch.labels_T.ge(0).sum().item<int64_t>();
@@ -197,7 +183,7 @@ TEST_F(ReceiptsTest, WithoutAPartitionTheRouterWeighsAllExperts) {
   json config = json::parse(read_file(out() / "config.json"));
   config["moe"]["top_k"] = 4;
   write_file_atomically(folder_ / "all" / "config.json", config.dump());
-  const PackedBatch batch = held_out_rows(ids(), 1, testing::tiny_config(), 1024);
+  const PackedBatch batch = testing::held_out_rows(testing::tiny_config(), ids(), 1, 1024);
   const ModelRun of_dense = run_model(dense(), batch), of_all = run_model(folder_ / "all", batch);
   EXPECT_NEAR(all["loss"].get<double>(),
               of_all.losses_T.sum().item<double>() / batch.labels_T.ge(0).sum().item<double>(), 1e-5);

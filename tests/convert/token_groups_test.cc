@@ -22,6 +22,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 constexpr int64_t kHidden = 16;
 
@@ -106,14 +107,13 @@ TEST(TokenGroupsTest, DocumentsOfASubjectAreAGroupInTheOrderOfTheText) {
 }
 
 TEST(TokenGroupsTest, FewerDocumentsThanGroupsAreRefused) {
-  try {
-    group(text_of_subjects({0, 1, 2}), 1, by_text(4), [](const TokenGroups&, int64_t) {});
-    FAIL();
-  } catch (const InvalidArgument& error) {
-    EXPECT_THAT(error.what(),
-                ::testing::AllOf(HasSubstr("ffn.method importance"), HasSubstr("there are 3 for 4 groups"),
-                                 HasSubstr("calibration.tokens"), HasSubstr("clusters: router")));
-  }
+  EXPECT_THAT(
+      [] {
+        group(text_of_subjects({0, 1, 2}), 1, by_text(4), [](const TokenGroups&, int64_t) {});
+      },
+      ThrowsMessage<InvalidArgument>(::testing::AllOf(HasSubstr("ffn.method importance"),
+                                                      HasSubstr("there are 3 for 4 groups"),
+                                                      HasSubstr("calibration.tokens"), HasSubstr("clusters: router"))));
 }
 
 /// Rows are the means of three planted groups of equal size, and a token goes where the product is largest: not to the
@@ -185,14 +185,13 @@ TEST(FeatureCentroidsTest, LooksAtAPartOfALongText) {
       EXPECT_TRUE(at::equal(found, at::tensor({1.F, 1.F, -3.F, -3.F}).view({2, 2}))) << found;
     });
   }
-  try {
-    feature_centroids({rows.slice(0, 0, 3), 0, 3}, {.clusters = 4, .seed = 1}, "router.init x",
-                      *make_self_communicator());
-    FAIL();
-  } catch (const InvalidArgument& error) {
-    EXPECT_THAT(error.what(),
-                HasSubstr("router.init x clusters the calibration tokens, and there are 3 for experts 4"));
-  }
+  EXPECT_THAT(
+      [&] {
+        feature_centroids({rows.slice(0, 0, 3), 0, 3}, {.clusters = 4, .seed = 1}, "router.init x",
+                          *make_self_communicator());
+      },
+      ThrowsMessage<InvalidArgument>(
+          HasSubstr("router.init x clusters the calibration tokens, and there are 3 for experts 4")));
 }
 
 }  // namespace

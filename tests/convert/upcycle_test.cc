@@ -5,7 +5,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <functional>
 #include <set>
 #include <string>
 #include <vector>
@@ -25,17 +24,18 @@ using nlohmann::json;
 using ::testing::AllOf;
 using testing::convert;
 using ::testing::HasSubstr;
+using testing::set_option;
 
 v1::ConvertSpec upcycle_spec(const std::string& variant, int experts, int top_k,
                              const std::filesystem::path& calibration = {}) {
   v1::ConvertSpec spec = testing::convert_spec("upcycle", experts, top_k, calibration);
-  (*spec.mutable_ffn()->mutable_options())["variant"] = variant;
+  set_option(spec, "variant", variant);
   return spec;
 }
 
 v1::ConvertSpec granular_spec(int groups, int experts, int top_k, const std::filesystem::path& calibration = {}) {
   v1::ConvertSpec spec = upcycle_spec("granular", experts, top_k, calibration);
-  (*spec.mutable_ffn()->mutable_options())["groups"] = std::to_string(groups);
+  set_option(spec, "groups", std::to_string(groups));
   spec.mutable_router()->set_topk_norm("renorm");
   return spec;
 }
@@ -115,7 +115,7 @@ TEST_P(UpcycleTest, TheScaleMayStandInTheWeights) {
     EXPECT_TRUE(testing::near(made.tensor(tensor_name(made.config(), {part, 0, 3})), shard * factor, 1e-6));
   }
   EXPECT_EQ(made.config().moe->output_scale[0], 1);
-  (*spec.mutable_ffn()->mutable_options())["scaled"] = "output";
+  set_option(spec, "scaled", "output");
   set_scale(spec, 2);
   convert(spec, 3, dense(), folder_ / "exact");
   EXPECT_TRUE(is_dense(folder_ / "exact"));
@@ -209,7 +209,7 @@ class RandomUpcycleTest : public testing::ConversionTest {
 
 TEST_F(RandomUpcycleTest, NoiseIsNormalAndAsStrongAsAsked) {
   v1::ConvertSpec spec = upcycle_spec("noise", 3, 2);
-  (*spec.mutable_ffn()->mutable_options())["noise"] = "0.25";
+  set_option(spec, "noise", "0.25");
   convert(spec, 1, biased(), out());
   std::vector<at::Tensor> all;
   for (const int64_t layer : {0, 1}) {
@@ -249,7 +249,7 @@ std::set<int64_t> known_neurons(const at::Tensor& expert, const at::Tensor& whol
 /// floor(0.3 * 48) = 14 neurons of each expert are new, in all three matrices, as their block was.
 TEST_F(RandomUpcycleTest, DropDrawsAShareOfTheNeuronsAnew) {
   v1::ConvertSpec spec = upcycle_spec("drop", 4, 2);
-  (*spec.mutable_ffn()->mutable_options())["rate"] = "0.3";
+  set_option(spec, "rate", "0.3");
   convert(spec, 1, biased(), out());
   EXPECT_EQ(ModelDirectory(out()).config().moe->expert_widths, (std::vector<int64_t>{48, 48}));
   std::set<std::set<int64_t>> choices;
@@ -285,7 +285,7 @@ TEST_F(RandomUpcycleTest, DropDrawsAShareOfTheNeuronsAnew) {
 TEST_F(RandomUpcycleTest, DropOfNoneAndOfAll) {
   for (const char* rate : {"0", "0.02", "1"}) {
     v1::ConvertSpec spec = upcycle_spec("drop", 2, 2);
-    (*spec.mutable_ffn()->mutable_options())["rate"] = rate;
+    set_option(spec, "rate", rate);
     convert(spec, 1, biased(), folder_ / rate);
     const size_t kept = known_neurons(neurons(folder_ / rate, TensorPart::kGate, 0, 1),
                                       neurons(biased(), TensorPart::kGate, 0, kNoExpert))
@@ -295,15 +295,6 @@ TEST_F(RandomUpcycleTest, DropOfNoneAndOfAll) {
 }
 
 TEST_F(RandomUpcycleTest, OptionsAndSizesThatDoNotFit) {
-  const auto refusal = [&](const v1::ConvertSpec& spec) {
-    try {
-      convert(spec, 1, dense(), out());
-    } catch (const InvalidArgument& error) {
-      EXPECT_FALSE(std::filesystem::exists(out()));
-      return std::string(error.what());
-    }
-    return std::string("nothing was refused");
-  };
   EXPECT_THAT(refusal(granular_spec(5, 10, 5)),
               AllOf(HasSubstr("ffn.options.groups 5"), HasSubstr("FFN width 48"), HasSubstr("1, 2, 3, 4, 6, 8")));
   EXPECT_THAT(refusal(granular_spec(4, 6, 4)),
@@ -311,11 +302,11 @@ TEST_F(RandomUpcycleTest, OptionsAndSizesThatDoNotFit) {
   EXPECT_THAT(refusal(granular_spec(4, 8, 2)),
               AllOf(HasSubstr("ffn.top_k 2"), HasSubstr("groups 4"), HasSubstr("use 4, 8")));
   v1::ConvertSpec spec = upcycle_spec("drop", 2, 2);
-  (*spec.mutable_ffn()->mutable_options())["noise"] = "0.1";
+  set_option(spec, "noise", "0.1");
   EXPECT_THAT(refusal(spec), AllOf(HasSubstr("ffn.options.noise has no effect"), HasSubstr("variant drop"),
                                    HasSubstr("set variant: noise")));
   spec = testing::convert_spec("upcycle", 2, 2);
-  (*spec.mutable_ffn()->mutable_options())["groups"] = "2";
+  set_option(spec, "groups", "2");
   EXPECT_THAT(refusal(spec), AllOf(HasSubstr("ffn.options.groups has no effect"), HasSubstr("variant copy")));
   spec = upcycle_spec("copy", 2, 2);
   spec.mutable_ffn()->set_shared_experts(1);

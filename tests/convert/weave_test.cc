@@ -11,7 +11,6 @@
 #include <set>
 #include <vector>
 
-#include "common/error.h"
 #include "common/file_io.h"
 #include "common/rng.h"
 #include "convert/conversion_fixture.h"
@@ -27,6 +26,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::neurons_of;
 using testing::PlannedAlone;
+using testing::set_option;
 
 constexpr int64_t kHidden = 4;
 
@@ -68,9 +68,7 @@ TEST(WeaveTest, LoudestNeuronsAreSharedAndSubjectsAreExperts) {
 TEST(WeaveTest, AdaptiveSharesLessTheMoreNeuronsVary) {
   PlannedAlone layer = three_subjects();
   choose_weave(layer, 3, 0);
-  const auto set = [&layer](const char* option, const char* value) {
-    (*layer.spec.mutable_ffn()->mutable_options())[option] = value;
-  };
+  const auto set = [&layer](const char* option, const char* value) { set_option(layer.spec, option, value); };
   set("shared", "adaptive");
   // All vary: 0.2 of 12 is 2.4, and 3 leaves three experts 3 each.
   EXPECT_THAT(neurons_of(layer.plan().shared), ElementsAre(9, 10, 11));
@@ -105,7 +103,7 @@ TEST(WeaveTest, RowsAreDirectionsOrTakenAsTheyAre) {
   PlannedAlone layer({gate, at::ones({4, 2}), at::ones({2, 4})}, at::eye(2) * 2, {0, 1, 2});
   choose_weave(layer, 2, 0);
   EXPECT_THAT(neurons_of(layer.plan().experts[0]), ElementsAre(0, 1));
-  (*layer.spec.mutable_ffn()->mutable_options())["rows"] = "plain";
+  set_option(layer.spec, "rows", "plain");
   EXPECT_THAT(neurons_of(layer.plan().experts[0]), ElementsAre(0, 2));
 }
 
@@ -160,18 +158,7 @@ TEST(WeaveTest, RanksDoNotChangeABit) {
   }
 }
 
-class WeaveConversionTest : public testing::ConversionTest {
- protected:
-  std::string refusal(const v1::ConvertSpec& spec, const std::filesystem::path& source) {
-    try {
-      testing::convert(spec, 1, source, out());
-    } catch (const InvalidArgument& error) {
-      EXPECT_FALSE(std::filesystem::exists(out()));
-      return error.what();
-    }
-    return "nothing was refused";
-  }
-};
+using WeaveConversionTest = testing::ConversionTest;
 
 /// All chosen at weight 1 and scale 1, and the shared part: the dense function.
 TEST_F(WeaveConversionTest, SharedAndRoutedPartsAtWeightOneAreTheDenseModel) {
@@ -188,7 +175,7 @@ TEST_F(WeaveConversionTest, SharedAndRoutedPartsAtWeightOneAreTheDenseModel) {
 /// Each layer its own widths: still a partition.
 TEST_F(WeaveConversionTest, AdaptivePartsAtWeightOneAreTheDenseModel) {
   v1::ConvertSpec spec = testing::convert_spec("weave", 5, 5, ids());
-  (*spec.mutable_ffn()->mutable_options())["shared"] = "adaptive";
+  set_option(spec, "shared", "adaptive");
   testing::count_all_alike(spec);
   const nlohmann::json report = testing::convert(spec, 1, dense(), out());
   for (int64_t layer = 0; layer < 2; ++layer) {
@@ -214,21 +201,21 @@ TEST_F(WeaveConversionTest, Refusals) {
   testing::write_dense_model(folder_ / "phi", testing::tiny_config("phi"), 11);
   EXPECT_THAT(refusal(spec, folder_ / "phi"), AllOf(HasSubstr("weave does not apply"), HasSubstr("phi has no gate")));
   spec.mutable_ffn()->set_shared_experts(3);
-  EXPECT_THAT(refusal(spec, dense()), AllOf(HasSubstr("ffn.experts 4 and ffn.shared_experts 3 together do not divide"),
-                                            HasSubstr("width 48"), HasSubstr("let their sum be one of 1, 2, 3")));
-  (*spec.mutable_ffn()->mutable_options())["shared"] = "adaptive";
-  EXPECT_THAT(refusal(spec, dense()), AllOf(HasSubstr("ffn.shared_experts is 3"), HasSubstr("remove it")));
+  EXPECT_THAT(refusal(spec), AllOf(HasSubstr("ffn.experts 4 and ffn.shared_experts 3 together do not divide"),
+                                   HasSubstr("width 48"), HasSubstr("let their sum be one of 1, 2, 3")));
+  set_option(spec, "shared", "adaptive");
+  EXPECT_THAT(refusal(spec), AllOf(HasSubstr("ffn.shared_experts is 3"), HasSubstr("remove it")));
   spec.mutable_ffn()->set_shared_experts(0);
-  (*spec.mutable_ffn()->mutable_options())["alpha_max"] = "0.95";
-  EXPECT_THAT(refusal(spec, dense()), AllOf(HasSubstr("ffn.experts 4 share as few as 2 neurons"), HasSubstr("0.95")));
-  (*spec.mutable_ffn()->mutable_options())["shared"] = "fixed";
-  EXPECT_THAT(refusal(spec, dense()), HasSubstr("ffn.options.alpha_max has no effect with ffn.options.shared fixed"));
+  set_option(spec, "alpha_max", "0.95");
+  EXPECT_THAT(refusal(spec), AllOf(HasSubstr("ffn.experts 4 share as few as 2 neurons"), HasSubstr("0.95")));
+  set_option(spec, "shared", "fixed");
+  EXPECT_THAT(refusal(spec), HasSubstr("ffn.options.alpha_max has no effect with ffn.options.shared fixed"));
   spec.mutable_ffn()->clear_options();
   write_file_atomically(folder_ / "one.jsonl", "{\"ids\": [1, 2, 3, 4]}\n");
   spec.mutable_calibration()->mutable_data(0)->set_path(folder_ / "one.jsonl");
   spec.mutable_calibration()->set_tokens(3);
-  EXPECT_THAT(refusal(spec, dense()), AllOf(HasSubstr("weave"), HasSubstr("1 document"), HasSubstr("more documents")));
-  EXPECT_THAT(refusal(testing::convert_spec("weave", 4, 2), dense()),
+  EXPECT_THAT(refusal(spec), AllOf(HasSubstr("weave"), HasSubstr("1 document"), HasSubstr("more documents")));
+  EXPECT_THAT(refusal(testing::convert_spec("weave", 4, 2)),
               HasSubstr("calibration.data is empty, and ffn.method weave needs text"));
 }
 

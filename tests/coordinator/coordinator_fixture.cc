@@ -189,6 +189,13 @@ void CoordinatorFixture::register_gang(const std::string& id, int ranks, const s
   if (!response.ok()) throw InvalidArgument(concat("register: ", response.status().ToString()));
 }
 
+absl::Status CoordinatorFixture::deregister_gang(const std::string& id, const std::string& reason) {
+  v1::DeregisterGangRequest request;
+  request.set_gang_id(id);
+  request.set_reason(reason);
+  return coordinator_->deregister_gang(request).status();
+}
+
 std::optional<v1::Lease> CoordinatorFixture::acquire(const std::string& gang) {
   v1::AcquireLeaseRequest request;
   request.set_gang_id(gang);

@@ -73,6 +73,7 @@ class CoordinatorFixture {
   // Gangs.
   void register_gang(const std::string& id, int ranks = 1, const std::string& launcher = "",
                      std::optional<int> previous_exit_code = std::nullopt);
+  absl::Status deregister_gang(const std::string& id, const std::string& reason = "");
   std::optional<v1::Lease> acquire(const std::string& gang);
   /// acquire() of a gang that must get one.
   v1::Lease must_acquire(const std::string& gang);

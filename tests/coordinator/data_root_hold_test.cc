@@ -8,6 +8,7 @@
 #include "common/data_root.h"
 #include "common/error.h"
 #include "coordinator/store.h"
+#include "testing/message_of.h"
 #include "testing/temp_dir.h"
 
 // Which folder a store takes for its data root. The program itself is tried in process_test.cc.
@@ -36,12 +37,7 @@ void write_old_store(const fs::path& file) {
 
 template <typename E>
 std::string refusal(const fs::path& root, Store& store) {
-  try {
-    const DataRootHold hold(root, store);
-  } catch (const E& error) {
-    return error.what();
-  }
-  return "accepted";
+  return testing::message_of<E>([&] { const DataRootHold hold(root, store); });
 }
 
 TEST(DataRootHoldTest, AnOldStoreTakesNoEmptyFolderForTheOneWithItsWork) {

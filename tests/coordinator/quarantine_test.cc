@@ -1,60 +1,28 @@
+// A gang that cannot do its work costs nobody else's: its jobs go elsewhere uncharged, it is known by its record, and
+// what no gang can do still ends.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <iostream>
 
-#include "common/error.h"
 #include "common/rng.h"
-#include "coordinator/coordinator_fixture.h"
+#include "coordinator/gang_faults.h"
 
-// A gang that cannot do its work costs nobody else's: its jobs go elsewhere uncharged, it is known by its record, and
-// what no gang can do still ends.
 namespace moe {
 namespace {
 
 using namespace std::chrono_literals;
 using ::testing::AllOf;
 using testing::CoordinatorFixture;
+using testing::fail;
+using testing::gang;
 using ::testing::HasSubstr;
-using testing::one_stage;
-
-constexpr int kInternal = 70, kHardware = 71, kStorage = 74, kHang = 86;
-
-absl::Status fail(CoordinatorFixture& fixture, const std::string& gang, const v1::Lease& lease, int exit_code,
-                  const std::string& message = "the machine") {
-  return fixture.complete(gang, lease, v1::ATTEMPT_OUTCOME_RETRYABLE, {}, message, exit_code);
-}
-
-absl::Status refuse(CoordinatorFixture& fixture, const std::string& gang, const v1::Lease& lease, v1::RefusalKind kind,
-                    const std::string& file = "") {
-  v1::CompleteAttemptRequest request = fixture.complete_request(gang, lease, v1::ATTEMPT_OUTCOME_RETRYABLE);
-  request.set_exit_code(kind == v1::REFUSAL_KIND_INPUTS ? 65 : kStorage);
-  request.set_message("data file " + file + " is missing");
-  request.mutable_refusal()->set_kind(kind);
-  if (!file.empty()) request.mutable_refusal()->add_unreadable(file);
-  const absl::Status status = fixture.coordinator().complete_attempt(request).status();
-  EXPECT_EQ(fixture.coordinator().complete_attempt(request).status(), status)
-      << "a repeated call is answered as before";
-  return status;
-}
-
-v1::Gang gang(CoordinatorFixture& fixture, const std::string& id) {
-  const auto listed = fixture.coordinator().list_gangs({});
-  for (const v1::Gang& shown : listed->gangs()) {
-    if (shown.id() == id) return shown;
-  }
-  return {};
-}
-
-std::vector<std::string> submit_many(CoordinatorFixture& fixture, int count) {
-  std::vector<std::string> jobs;
-  for (int i = 0; i < count; ++i) {
-    fixture.clock().advance(1us);
-    jobs.push_back(fixture.submit(one_stage(concat("p", i))) + "-work");
-  }
-  return jobs;
-}
+using testing::kHang;
+using testing::kHardware;
+using testing::kInternal;
+using testing::kStorage;
+using testing::refuse;
+using testing::submit_many;
 
 TEST(QuarantineTest, ABadGangGetsNoThirdJobAndNobodyPays) {
   CoordinatorFixture fixture;
@@ -96,141 +64,6 @@ TEST(QuarantineTest, ABadGangGetsNoThirdJobAndNobodyPays) {
   EXPECT_EQ(fixture.snapshot(), fixture.snapshot_of_fresh_load());
 }
 
-TEST(QuarantineTest, AMissingInputIsTriedElsewhereAndThenIsPermanent) {
-  CoordinatorFixture fixture;
-  for (const char* id : {"a", "b", "c"}) fixture.register_gang(id);
-  const std::string job = submit_many(fixture, 1)[0];
-  fixture.clock().advance(1us);
-  const std::string next = fixture.submit(one_stage("next")) + "-work";
-  ASSERT_TRUE(refuse(fixture, "a", fixture.must_acquire("a"), v1::REFUSAL_KIND_INPUTS, "/not/there").ok());
-  EXPECT_EQ(fixture.state(job), "QUEUED");
-  EXPECT_EQ(fixture.job(job).reason(), "INPUTS_UNREADABLE");
-  EXPECT_EQ(fixture.must_acquire("a").job_id(), next) << "others come first";
-  ASSERT_TRUE(refuse(fixture, "b", fixture.must_acquire("b"), v1::REFUSAL_KIND_INPUTS, "/not/there").ok());
-  EXPECT_EQ(fixture.state(job), "QUEUED");
-  ASSERT_TRUE(refuse(fixture, "c", fixture.must_acquire("c"), v1::REFUSAL_KIND_INPUTS, "/not/there").ok());
-  EXPECT_EQ(fixture.state(job), "FAILED") << "nobody has it";
-  EXPECT_THAT(fixture.job(job).message(), HasSubstr("/not/there"));
-  for (const char* id : {"a", "b", "c"}) EXPECT_NE(gang(fixture, id).state(), "quarantined");
-  // A retry is tried everywhere again.
-  ASSERT_TRUE(fixture.coordinator().retry(fixture.control(job)).ok());
-  ASSERT_TRUE(fixture.complete("c", fixture.must_acquire("c")).ok());
-  EXPECT_EQ(fixture.state(job), "SUCCEEDED");
-}
-
-TEST(QuarantineTest, AnInputThatTheCoordinatorSeesToBeMissingFailsAtOnce) {
-  CoordinatorFixture fixture;
-  fixture.register_gang("only");
-  // The coordinator's machine has the folders; the data root is all gangs'.
-  for (const std::string& file : {std::string("/etc/no-such.jsonl"), std::string("/etc/no-such-model/config.json"),
-                                  (fixture.root() / "no" / "such.jsonl").string()}) {
-    const std::string job = submit_many(fixture, 1)[0];
-    ASSERT_TRUE(refuse(fixture, "only", fixture.must_acquire("only"), v1::REFUSAL_KIND_INPUTS, file).ok());
-    EXPECT_EQ(fixture.state(job), "FAILED") << file;
-    EXPECT_EQ(fixture.job(job).reason(), "INPUTS_UNREADABLE");
-  }
-  EXPECT_EQ(fixture.observed().restarted.size(), 0u);
-}
-
-TEST(QuarantineTest, AnInputThatNobodySeesWaitsForAGangThatIsAwayForAMoment) {
-  CoordinatorFixture fixture;
-  fixture.register_gang("no-mount");
-  const std::string file = "/only/on/good/gangs.jsonl";
-  const std::string job = submit_many(fixture, 1)[0];
-  for (int looks = 1; looks <= 2; ++looks) {
-    ASSERT_TRUE(refuse(fixture, "no-mount", fixture.must_acquire("no-mount"), v1::REFUSAL_KIND_INPUTS, file).ok());
-    EXPECT_EQ(fixture.state(job), "QUEUED");
-    EXPECT_EQ(fixture.job(job).reason(), "INPUTS_UNREADABLE");
-    EXPECT_EQ(fixture.job(job).failures(), 0);
-    EXPECT_EQ(fixture.job(job).attempts(looks - 1).fault(), v1::ATTEMPT_FAULT_UNSEEN);
-    EXPECT_THAT(fixture.job(job).pending_explanation(),
-                AllOf(HasSubstr("waits 31 s"), HasSubstr("no gang that is there sees what it reads"),
-                      HasSubstr("ends FAILED in ")));
-    EXPECT_FALSE(fixture.acquire("no-mount"));
-    fixture.pass(31s);
-  }
-  fixture.clock().advance(5min);
-  fixture.restart();
-  EXPECT_THAT(fixture.job(job).pending_explanation(), HasSubstr("ends FAILED in 121 s")) << "nobody could come";
-  fixture.register_gang("no-mount");
-  fixture.register_gang("good");
-  EXPECT_FALSE(fixture.acquire("no-mount")) << "whoever comes has it first";
-  const v1::Lease lease = fixture.must_acquire("good");
-  ASSERT_TRUE(fixture.heartbeat("good", lease).ok());
-  EXPECT_FALSE(fixture.job(job).has_inputs_missing_since());
-  ASSERT_TRUE(fixture.complete("good", lease).ok());
-  EXPECT_EQ(fixture.state(job), "SUCCEEDED");
-  EXPECT_NE(gang(fixture, "no-mount").state(), "quarantined");
-}
-
-TEST(QuarantineTest, AnInputThatNobodySeesFailsWhenTheGraceIsOverOrTwoRefusedIt) {
-  CoordinatorFixture fixture;
-  fixture.register_gang("a");
-  const std::string job = submit_many(fixture, 1)[0];
-  const auto refuse_for = [&](std::chrono::seconds time) {
-    int looks = 0;
-    for (std::chrono::seconds passed{0}; passed <= time; passed += 1s) {
-      if (const std::optional<v1::Lease> lease = fixture.acquire("a")) {
-        EXPECT_TRUE(refuse(fixture, "a", *lease, v1::REFUSAL_KIND_INPUTS, "/no/such/file.jsonl").ok());
-        ++looks;
-      }
-      if (passed < time) fixture.pass(1s);
-    }
-    return looks;
-  };
-  for (const char* round : {"submitted", "retried"}) {
-    EXPECT_EQ(refuse_for(119s), 4) << round;
-    EXPECT_EQ(fixture.state(job), "QUEUED") << round;
-    fixture.pass(1s);
-    EXPECT_EQ(refuse_for(0s), 1);
-    EXPECT_EQ(fixture.state(job), "FAILED") << round;
-    EXPECT_EQ(fixture.job(job).reason(), "INPUTS_UNREADABLE");
-    ASSERT_TRUE(fixture.coordinator().retry(fixture.control(job)).ok());
-  }
-  EXPECT_EQ(refuse_for(0s), 1);
-  EXPECT_EQ(fixture.state(job), "QUEUED");
-  v1::DeregisterGangRequest leave;
-  leave.set_gang_id("a");
-  ASSERT_TRUE(fixture.coordinator().deregister_gang(leave).ok());
-  fixture.register_gang("b");
-  fixture.pass(30s);
-  ASSERT_TRUE(refuse(fixture, "b", fixture.must_acquire("b"), v1::REFUSAL_KIND_INPUTS, "/no/such/file.jsonl").ok());
-  EXPECT_EQ(fixture.state(job), "FAILED") << "two gangs do not have it";
-}
-
-TEST(QuarantineTest, TheGraceRunsWhileNobodyIsThereWhoMightSeeTheInputs) {
-  CoordinatorFixture fixture;
-  fixture.register_gang("no-mount");
-  const std::string job = submit_many(fixture, 1)[0];
-  const auto refuse_it = [&] {
-    std::optional<v1::Lease> lease;
-    for (int i = 0; i < 20 && !(lease = fixture.acquire("no-mount")); ++i) fixture.pass(10s);
-    ASSERT_TRUE(lease);
-    ASSERT_TRUE(refuse(fixture, "no-mount", *lease, v1::REFUSAL_KIND_INPUTS, "/only/on/good/gangs.jsonl").ok());
-    EXPECT_EQ(fixture.state(job), "QUEUED");
-  };
-  refuse_it();
-  // Another gang comes, has older work for longer than the grace, and is away for a moment.
-  fixture.register_gang("good");
-  for (int i = 0; i < 30; ++i) {
-    fixture.pass(10s);
-    EXPECT_FALSE(fixture.acquire("no-mount"));
-    fixture.register_gang("good");  // heard
-  }
-  v1::DeregisterGangRequest leave;
-  leave.set_gang_id("good");
-  ASSERT_TRUE(fixture.coordinator().deregister_gang(leave).ok());
-  refuse_it();
-  // A user holds the job, to mount the storage.
-  ASSERT_TRUE(fixture.coordinator().pause(fixture.control(job)).ok());
-  for (int i = 0; i < 30; ++i) {
-    fixture.pass(10s);
-    EXPECT_FALSE(fixture.acquire("no-mount"));
-  }
-  ASSERT_TRUE(fixture.coordinator().resume(fixture.control(job)).ok());
-  refuse_it();
-}
-
 TEST(QuarantineTest, AMilderFailureElsewhereDoesNotBringAJobBackToTheGangThatItBroke) {
   CoordinatorFixture fixture;
   for (const char* id : {"a", "b", "c"}) fixture.register_gang(id);
@@ -253,9 +86,7 @@ TEST(QuarantineTest, GangsThatWereToldToEndDoNotLengthenTheWaitOfOneThatAJobBrok
     fixture.register_gang("ended");
     if (i == 0) submit_many(fixture, 1);
     fixture.must_acquire("ended");
-    v1::DeregisterGangRequest leave;
-    leave.set_gang_id("ended");
-    ASSERT_TRUE(fixture.coordinator().deregister_gang(leave).ok());
+    ASSERT_TRUE(fixture.deregister_gang("ended").ok());
   }
   fixture.register_gang("bad");
   fixture.register_gang("busy");
@@ -301,9 +132,7 @@ TEST(QuarantineTest, AJobThatBrokeAGangWaitsForABusyOneThatItDidNotBreak) {
     EXPECT_EQ(attempts, 1);
     EXPECT_THAT(fixture.job(job).pending_explanation(), HasSubstr("1 idle failed it and may try again in "));
     if (other_leaves) {
-      v1::DeregisterGangRequest leave;
-      leave.set_gang_id("busy");
-      ASSERT_TRUE(fixture.coordinator().deregister_gang(leave).ok());
+      ASSERT_TRUE(fixture.deregister_gang("busy").ok());
       EXPECT_TRUE(fixture.acquire("bad")) << "there is no other any more";
       continue;
     }
@@ -346,9 +175,7 @@ TEST(QuarantineTest, WaitsForRoomDoNotUseUpWhatOtherReasonsMayCost) {
   }
   std::optional<v1::Lease> lease;
   while (!(lease = fixture.acquire("a"))) fixture.pass(10s);
-  v1::DeregisterGangRequest leave;
-  leave.set_gang_id("a");
-  ASSERT_TRUE(fixture.coordinator().deregister_gang(leave).ok());
+  ASSERT_TRUE(fixture.deregister_gang("a").ok());
   EXPECT_EQ(fixture.job(job).attempts().rbegin()->fault(), v1::ATTEMPT_FAULT_NOBODY);
   EXPECT_EQ(fixture.job(job).failures(), 0);
 }
@@ -412,35 +239,6 @@ TEST(QuarantineTest, AnOperatorEndsIt) {
     return event.type() == "GANG_READMITTED" && event.actor() == "user ada" &&
            event.message() == "gang bad-gang readmitted by ada: new cable";
   }));
-}
-
-TEST(QuarantineTest, AFileThatTheCoordinatorSeesIsTheGangsFault) {
-  CoordinatorFixture fixture;
-  fixture.register_gang("no-mount");
-  std::ofstream(fixture.root() / "data.jsonl") << "{}";
-  const std::vector<std::string> jobs = submit_many(fixture, 7);
-  const std::string file = fixture.root() / "data.jsonl";
-  int taken = 0;
-  for (int i = 0; i < 200; ++i) {  // a long time, however it waits
-    fixture.pass(10s);
-    if (const std::optional<v1::Lease> lease = fixture.acquire("no-mount")) {
-      ASSERT_TRUE(refuse(fixture, "no-mount", *lease, v1::REFUSAL_KIND_INPUTS, file).ok());
-      ++taken;
-    }
-  }
-  EXPECT_EQ(gang(fixture, "no-mount").state(), "quarantined");
-  EXPECT_LE(taken, 4) << "two, and one more when the quarantine had ended";
-  for (const std::string& job : jobs) {
-    EXPECT_EQ(fixture.state(job), "QUEUED");
-    EXPECT_EQ(fixture.job(job).failures(), 0);
-  }
-  EXPECT_THAT(fixture.job(jobs[6]).pending_explanation(), HasSubstr("1 connected, 0 idle, 1 quarantined"));
-  fixture.register_gang("good");
-  for (size_t i = 0; i < jobs.size(); ++i) {
-    for (int tries = 0; tries < 5 && !fixture.acquire("good"); ++tries) fixture.pass(1min);
-    ASSERT_TRUE(fixture.complete("good", fixture.must_acquire("good")).ok());
-  }
-  for (const std::string& job : jobs) EXPECT_EQ(fixture.state(job), "SUCCEEDED");
 }
 
 TEST(QuarantineTest, AFullDataRootIsWaitedFor) {

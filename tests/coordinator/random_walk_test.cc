@@ -41,9 +41,7 @@ class Walk {
     } else if (kind < 98) {
       new_gang(static_cast<int>(rng_.below(3)));
     } else if (kind < 99) {
-      v1::DeregisterGangRequest request;
-      request.set_gang_id(gangs_[rng_.below(3)]);
-      EXPECT_TRUE(fixture_.coordinator().deregister_gang(request).ok());
+      EXPECT_TRUE(fixture_.deregister_gang(gangs_[rng_.below(3)]).ok());
     } else {
       const auto before = fixture_.snapshot();
       fixture_.restart();

@@ -12,6 +12,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "common/rng.h"
+#include "testing/message_of.h"
 #include "testing/temp_dir.h"
 
 namespace moe {
@@ -338,12 +339,7 @@ TEST_F(DataLoaderTest, RefusesOptionsThatMakeNoSense) {
     std::vector<DataFile> files{file};
     PackingOptions packing = options(8, true);
     change(files, packing);
-    try {
-      DataLoader(files, nullptr, packing);
-    } catch (const InvalidArgument& refused) {
-      return std::string(refused.what());
-    }
-    return std::string("accepted");
+    return testing::message_of([&] { DataLoader(files, nullptr, packing); });
   };
   EXPECT_THAT(error([](auto& files, auto&) { files.clear(); }), HasSubstr("no data file"));
   EXPECT_THAT(error([](auto& files, auto&) { files[0].weight = 0; }),

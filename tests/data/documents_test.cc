@@ -8,8 +8,8 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "common/error.h"
 #include "common/file_io.h"
+#include "testing/message_of.h"
 #include "testing/read_documents.h"
 #include "testing/temp_dir.h"
 
@@ -29,13 +29,7 @@ class DocumentsTest : public ::testing::Test {
     return testing::read_documents(folder_ / "d.jsonl", tokenizer_.get(), options);
   }
   std::string error_of(const std::string& lines, const DocumentOptions& options = {}) {
-    try {
-      read(lines, options);
-    } catch (const InvalidArgument& error) {
-      return error.what();
-    }
-    ADD_FAILURE() << "accepted: " << lines;
-    return "";
+    return testing::message_of([&] { read(lines, options); });
   }
   testing::TempDir folder_;
   std::shared_ptr<const Tokenizer> tokenizer_ = Tokenizer::from_directory(kRoot + "/examples/base-7m");
@@ -356,13 +350,8 @@ TEST_F(DocumentsTest, NamesWhatIsWrongWithTheFile) {
               ::testing::AllOf(HasSubstr("d.jsonl:5"), Not(HasSubstr("d.jsonl:6")), HasSubstr("and 2 more bad lines")));
   EXPECT_THAT(error_of("{\"ids\": [1]}", {.chat_template = {"nope"}}),
               HasSubstr("unknown chat template 'nope'; known: plain_markers"));
-  const auto message = [this](const std::string& path, const Tokenizer* tokenizer) {
-    try {
-      testing::read_documents(path, tokenizer, {.vocab_size = 9});
-    } catch (const InvalidArgument& error) {
-      return std::string(error.what());
-    }
-    return std::string("accepted");
+  const auto message = [](const std::string& path, const Tokenizer* tokenizer) {
+    return testing::message_of([&] { testing::read_documents(path, tokenizer, {.vocab_size = 9}); });
   };
   EXPECT_THAT(message(folder_ / "absent.jsonl", nullptr), HasSubstr("absent.jsonl: No such file"));
   EXPECT_THAT(message(folder_.path(), nullptr), HasSubstr("a folder; expected a JSONL file"));

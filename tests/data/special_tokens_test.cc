@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "data/data_loader.h"
 #include "data/documents.h"
+#include "testing/message_of.h"
 #include "testing/read_documents.h"
 #include "testing/temp_dir.h"
 
@@ -95,16 +96,9 @@ TEST_F(SpecialTokensTest, AreTokensWhereTheDataSourceSaysSo) {
   EXPECT_THAT(documents[0].supervised, ::testing::Each(1));
   const std::vector<IdLine> scored = read_text_documents(path, *tokenizer_, options);
   EXPECT_EQ(scored[0].ids, Ids(documents[0].ids.begin(), documents[0].ids.end() - 1));
-  const auto message = [&](const std::string& lines) -> std::string {
-    try {
-      testing::read_documents(write(lines), tokenizer_.get(), options);
-    } catch (const InvalidArgument& error) {
-      return error.what();
-    }
-    return "accepted";
-  };
-  EXPECT_THAT(message(R"({"ids": [1, 2]})"),
-              HasSubstr("has `ids`, and special_tokens: parse is for files of {\"text\"}"));
+  EXPECT_THAT([&] { testing::read_documents(write(R"({"ids": [1, 2]})"), tokenizer_.get(), options); },
+              ::testing::ThrowsMessage<InvalidArgument>(
+                  HasSubstr("has `ids`, and special_tokens: parse is for files of {\"text\"}")));
 }
 
 TEST_F(SpecialTokensTest, TheFingerprintOfTheDataKnows) {
@@ -119,17 +113,14 @@ TEST_F(SpecialTokensTest, TheFingerprintOfTheDataKnows) {
 
 // A pad token that was added to the tokenizer, and not to the embedding, is never met.
 TEST_F(SpecialTokensTest, ATokenWithoutARowIsRefusedWhereItOccurs) {
-  const auto message = [&](const std::string& lines, int64_t rows) -> std::string {
-    try {
+  const auto message = [&](const std::string& lines, int64_t rows) {
+    return testing::message_of([&] {
       const DocumentOptions options{.special_tokens = SpecialTokens::kParse, .vocab_size = rows};
       testing::read_documents(write(lines), tokenizer_.get(), options);
       read_text_documents(write(lines), *tokenizer_, options);
-    } catch (const InvalidArgument& error) {
-      return error.what();
-    }
-    return "accepted";
+    });
   };
-  EXPECT_EQ(message("{\"text\": \"a b <|im_end|>\"}\n", kPad), "accepted");
+  EXPECT_EQ(message("{\"text\": \"a b <|im_end|>\"}\n", kPad), "nothing was thrown");
   EXPECT_THAT(message("{\"text\": \"a\"}\n{\"text\": \"a <pad>\"}\n", kPad),
               AllOf(HasSubstr("d.jsonl:2: the token \"<pad>\" has the id 514, and the model has 514"),
                     HasSubstr("`vocab_size` of config.json")));
@@ -137,13 +128,8 @@ TEST_F(SpecialTokensTest, ATokenWithoutARowIsRefusedWhereItOccurs) {
 }
 
 TEST_F(SpecialTokensTest, DataThatIsNotThereIsCalledThat) {
-  const auto message = [&](const std::string& path) -> std::string {
-    try {
-      testing::read_documents(path, tokenizer_.get(), {});
-    } catch (const InvalidArgument& error) {
-      return error.what();
-    }
-    return "accepted";
+  const auto message = [&](const std::string& path) {
+    return testing::message_of([&] { testing::read_documents(path, tokenizer_.get(), {}); });
   };
   EXPECT_THAT(message(write("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 13644312\n")),
               AllOf(HasSubstr("d.jsonl: it is a Git LFS pointer"), HasSubstr("git lfs pull")));

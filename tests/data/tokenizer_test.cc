@@ -6,6 +6,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "data/tokenizer/sentencepiece_tokenizer.h"
+#include "testing/message_of.h"
 #include "testing/oracle_vectors.h"
 #include "testing/sentencepiece_writer.h"
 #include "testing/temp_dir.h"
@@ -17,6 +18,7 @@ namespace fs = std::filesystem;
 using Ids = std::vector<int32_t>;
 using Offsets = std::vector<std::pair<int64_t, int64_t>>;
 using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 const fs::path kFixtures = fs::path(MOE_SOURCE_DIR) / "tests/testing/fixtures";
 const fs::path kBase = fs::path(MOE_SOURCE_DIR) / "examples/base-7m";
 
@@ -84,12 +86,7 @@ TEST(TokenizerTest, ControlTokensNeverComeFromText) {
 TEST(TokenizerTest, RefusesTextThatIsNotUtf8WithTheByte) {
   const auto tokenizer = Tokenizer::from_directory(kBase);
   for (const char* bad : {"ab\xFFyz", "ab\xC0\x80", "ab\xED\xA0\x80", "ab\xF5\x80\x80\x80", "ab\xE2\x82", "ab\x80"}) {
-    try {
-      tokenizer->encode(bad);
-      ADD_FAILURE() << "accepted";
-    } catch (const InvalidArgument& error) {
-      EXPECT_THAT(error.what(), HasSubstr("byte 2"));
-    }
+    EXPECT_THAT([&] { tokenizer->encode(bad); }, ThrowsMessage<InvalidArgument>(HasSubstr("byte 2")));
   }
 }
 
@@ -107,14 +104,7 @@ TEST(TokenizerTest, IdsBeyondTheVocabularyAreNothing) {
 
 TEST(TokenizerTest, NamesTheFolderWithoutATokenizer) {
   const testing::TempDir folder;
-  const auto message = [&] {
-    try {
-      Tokenizer::from_directory(folder.path());
-    } catch (const InvalidArgument& error) {
-      return std::string(error.what());
-    }
-    return std::string("accepted");
-  };
+  const auto message = [&] { return testing::message_of([&] { Tokenizer::from_directory(folder.path()); }); };
   EXPECT_THAT(message(), HasSubstr(folder.path().string() + ": there is no tokenizer.json and no tokenizer.model"));
   write_file_atomically(folder / "tokenizer.json", "{}");
   fs::copy_file(kBase / "tokenizer.model", folder / "tokenizer.model");
@@ -155,12 +145,8 @@ TEST(TokenizerTest, BatchesKeepTheirOrderOnAnyNumberOfThreads) {
   EXPECT_THROW(tokenizer->encode_batch(views, 0), InvalidArgument);
   views[250] = "ab\xFF";
   views[270] = "\xFF";
-  try {
-    tokenizer->encode_batch(views, 3);
-    ADD_FAILURE() << "accepted";
-  } catch (const InvalidArgument& error) {
-    EXPECT_THAT(error.what(), HasSubstr("text 250 of the batch: text is not UTF-8 at byte 2"));
-  }
+  EXPECT_THAT([&] { tokenizer->encode_batch(views, 3); },
+              ThrowsMessage<InvalidArgument>(HasSubstr("text 250 of the batch: text is not UTF-8 at byte 2")));
 }
 
 TEST(TokenizerTest, DigestIsOfTheFile) {

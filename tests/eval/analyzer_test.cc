@@ -7,8 +7,8 @@
 
 #include <mutex>
 
-#include "common/error.h"
 #include "eval/analyses.h"
+#include "testing/message_of.h"
 #include "testing/run_ranks.h"
 #include "testing/temp_dir.h"
 #include "testing/tiny_files.h"
@@ -63,12 +63,7 @@ class AnalyzerTest : public ::testing::Test {
   }
 
   std::string error_of(const std::string& model) const {
-    try {
-      run(model);
-    } catch (const InvalidArgument& error) {
-      return error.what();
-    }
-    return "";
+    return testing::message_of([&] { run(model); });
   }
 
   static std::vector<std::string> names_of(const json& analyses) {

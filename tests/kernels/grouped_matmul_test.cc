@@ -13,6 +13,7 @@
 #include "kernels/matmul.h"
 #include "kernels/rows.h"
 #include "kernels/test_matrix.h"
+#include "testing/message_of.h"
 
 namespace moe::kernels::testing {
 namespace {
@@ -73,13 +74,10 @@ TEST_P(GroupedLinearTest, EqualsTheProductsOfEachGroup) {
 TEST(GroupedLinearTest, RefusesCountsThatDisagree) {
   TestMatrix x(DeviceType::kCpu, DType::kFloat32, 4, 6, 0), w(DeviceType::kCpu, DType::kFloat32, 6, 6, 0),
       y(DeviceType::kCpu, DType::kFloat32, 4, 3, 0);
-  const auto refusal_of = [&](const std::vector<int64_t>& groups) -> std::string {
-    try {
+  const auto refusal_of = [&](const std::vector<int64_t>& groups) {
+    return moe::testing::message_of([&] {
       grouped_linear_forward(x.view(), w.view(), y.view(), {groups.data(), static_cast<int64_t>(groups.size())});
-    } catch (const InvalidArgument& error) {
-      return error.what();
-    }
-    return "nothing was thrown";
+    });
   };
   EXPECT_THAT(refusal_of({4, 1}), ::testing::HasSubstr("2 groups of 5 rows in all, with 4 rows"));
   EXPECT_THAT(refusal_of({5, -1}), ::testing::HasSubstr("2 groups of 4 rows in all, some below 0, with 4 rows"));

@@ -16,6 +16,7 @@
 #include "common/error.h"
 #include "metrics/http_client.h"
 #include "metrics/metrics.h"
+#include "testing/message_of.h"
 
 namespace moe {
 namespace {
@@ -26,12 +27,7 @@ using testing::http_request;
 using testing::HttpReply;
 
 std::string why_not(const std::string& address, int port) {
-  try {
-    HttpServer server(address, port);
-  } catch (const UsageError& error) {
-    return error.what();
-  }
-  return "listens";
+  return testing::message_of<UsageError>([&] { HttpServer server(address, port); });
 }
 
 double cpu_seconds() {

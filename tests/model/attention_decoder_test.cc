@@ -9,6 +9,7 @@
 #include "common/error.h"
 #include "model/decoder.h"
 #include "testing/compare.h"
+#include "testing/message_of.h"
 #include "testing/tiny_model.h"
 
 namespace moe {
@@ -272,15 +273,10 @@ TEST(AttentionConfigTest, IsWrittenAndReadBack) {
 
 TEST(AttentionConfigTest, WhatCannotWorkIsRefusedWithKeyAndValue) {
   const nlohmann::json good = to_json(with_attention_experts(testing::tiny_config(), 4, 2, 1));
-  const auto message = [&](const char* key, const nlohmann::json& value) -> std::string {
+  const auto message = [&](const char* key, const nlohmann::json& value) {
     nlohmann::json bad = good;
     bad["moe"]["attention"][key] = value;
-    try {
-      parse_model_config(bad.dump(), "config.json");
-    } catch (const InvalidArgument& error) {
-      return error.what();
-    }
-    return "";
+    return testing::message_of([&] { parse_model_config(bad.dump(), "config.json"); });
   };
   EXPECT_EQ(message("top_k", 4),
             "config.json: moe.attention: `top_k` is 4; expected at most 3: num_experts 4 without the 1 that are always "

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "common/error.h"
+#include "testing/message_of.h"
 #include "testing/tiny_model.h"
 
 namespace moe {
@@ -13,6 +14,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 using Json = nlohmann::json;
 
 Json dense_json() {
@@ -41,15 +43,6 @@ Json moe_json() {
 
 ModelConfig parse(const Json& json) {
   return parse_model_config(json.dump(), "dir/config.json");
-}
-
-std::string message_of(const Json& json) {
-  try {
-    parse(json);
-  } catch (const InvalidArgument& error) {
-    return error.what();
-  }
-  return "accepted";
 }
 
 TEST(ModelConfigTest, ReadsDenseModelWithDefaults) {
@@ -166,7 +159,7 @@ TEST_P(ModelConfigErrorTest, NamesFileKeyAndValue) {
   } else {
     json[pointer] = bad.value;
   }
-  const std::string message = message_of(json);
+  const std::string message = testing::message_of([&] { parse(json); });
   EXPECT_THAT(message, HasSubstr("dir/config.json"));
   for (const std::string& part : bad.says) EXPECT_THAT(message, HasSubstr(part));
 }
@@ -233,12 +226,8 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& test) { return test.param.name; });
 
 TEST(ModelConfigTest, SaysWhereJsonIsBroken) {
-  try {
-    parse_model_config("{\"model_type\": ", "dir/config.json");
-    FAIL() << "accepted";
-  } catch (const Corruption& error) {
-    EXPECT_THAT(error.what(), AllOf(HasSubstr("dir/config.json"), HasSubstr("JSON")));
-  }
+  EXPECT_THAT([&] { parse_model_config("{\"model_type\": ", "dir/config.json"); },
+              ThrowsMessage<Corruption>(AllOf(HasSubstr("dir/config.json"), HasSubstr("JSON"))));
   EXPECT_THROW(parse_model_config("[1]", "dir/config.json"), InvalidArgument);
 }
 

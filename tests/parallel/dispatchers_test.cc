@@ -2,6 +2,7 @@
 
 #include "parallel/dispatchers.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <mutex>
@@ -148,12 +149,8 @@ TEST(AllToAllDispatcherTest, SendsOneRowPerTokenAndDestination) {
 
 TEST(MeshTest, RefusesWhatDoesNotDivide) {
   testing::run_ranks(4, [](Communicator& world) {
-    try {
-      Mesh(world, 3);
-      ADD_FAILURE();
-    } catch (const InvalidArgument& error) {
-      EXPECT_STREQ(error.what(), "expert_parallel 3 does not divide the 4 ranks; use one of 1, 2, 4");
-    }
+    EXPECT_THAT([&] { Mesh(world, 3); }, ::testing::ThrowsMessage<InvalidArgument>(
+                                             "expert_parallel 3 does not divide the 4 ranks; use one of 1, 2, 4"));
     Mesh mesh(world, 2);
     EXPECT_EQ(mesh.expert_group().rank(), world.rank() % 2);
     EXPECT_EQ(mesh.replica_group().rank(), world.rank() / 2);

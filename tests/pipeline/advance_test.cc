@@ -6,6 +6,7 @@
 #include "common/error.h"
 #include "pipeline/defaults.h"
 #include "pipeline/spec.h"
+#include "testing/message_of.h"
 
 namespace moe {
 namespace {
@@ -176,13 +177,8 @@ TEST(AdvanceTest, CancelEndsAndALateResultIsKept) {
 }
 
 TEST(AdvanceTest, EventsThatMakeNoSenseSayWhyAndChangeNothing) {
-  const auto refusal = [](PipelineState& state, const Event& event) -> std::string {
-    try {
-      advance(state, event);
-    } catch (const InvalidArgument& error) {
-      return error.what();
-    }
-    return "";
+  const auto refusal = [](PipelineState& state, const Event& event) {
+    return testing::message_of([&] { advance(state, event); });
   };
   PipelineState state = sample();
   EXPECT_EQ(refusal(state, Pause{}),

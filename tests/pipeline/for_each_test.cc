@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "pipeline/problem_texts.h"
 #include "pipeline/spec.h"
 
 namespace moe {
@@ -13,6 +14,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::texts;
 
 constexpr char kHead[] = "apiVersion: moe/v1\nkind: Pipeline\nname: compare\ninputs: {dense: {path: m}}\nstages:\n";
 
@@ -29,12 +31,6 @@ constexpr char kGroup[] = R"(  - for_each:
 
 LoadedPipeline load(const std::string& stages, const std::vector<std::string>& assignments = {}) {
   return load_pipeline(kHead + stages, "a.yaml", assignments, {});
-}
-
-std::vector<std::string> texts(const LoadedPipeline& loaded) {
-  std::vector<std::string> all;
-  for (const Problem& problem : loaded.problems) all.push_back(problem.text());
-  return all;
 }
 
 std::vector<std::string> names(const v1::PipelineSpec& spec) {

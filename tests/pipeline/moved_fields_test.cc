@@ -14,6 +14,7 @@
 #include "pipeline/configuration.h"
 #include "pipeline/defaults.h"
 #include "pipeline/kinds/kinds.h"
+#include "pipeline/problem_texts.h"
 #include "pipeline/spec.h"
 
 namespace moe {
@@ -26,12 +27,7 @@ using google::protobuf::util::MessageDifferencer;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-std::vector<std::string> texts(const LoadedPipeline& loaded) {
-  std::vector<std::string> all;
-  for (const Problem& problem : loaded.problems) all.push_back(problem.text());
-  return all;
-}
+using testing::texts;
 
 constexpr char kHead[] = "apiVersion: moe/v1\nkind: Pipeline\nname: a\ninputs: {dense: {path: m}}\nstages:\n";
 

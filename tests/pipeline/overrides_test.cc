@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "pipeline/problem_texts.h"
 #include "pipeline/spec.h"
 
 namespace moe {
@@ -10,6 +11,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::texts;
 
 constexpr char kPipeline[] = R"(apiVersion: moe/v1
 kind: Pipeline
@@ -23,12 +25,6 @@ stages:
 
 LoadedPipeline load(const std::vector<std::string>& assignments) {
   return load_pipeline(kPipeline, "a.yaml", assignments, {});
-}
-
-std::vector<std::string> texts(const LoadedPipeline& loaded) {
-  std::vector<std::string> all;
-  for (const Problem& problem : loaded.problems) all.push_back(problem.text());
-  return all;
 }
 
 TEST(OverridesTest, ByNameByIndexInGatesInMapsAndAsLists) {

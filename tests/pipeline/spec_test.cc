@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "common/file_io.h"
+#include "pipeline/problem_texts.h"
 
 namespace moe {
 namespace {
@@ -15,13 +16,9 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::texts;
+using ::testing::ThrowsMessage;
 using ::testing::UnorderedElementsAre;
-
-std::vector<std::string> texts(const LoadedPipeline& loaded) {
-  std::vector<std::string> all;
-  for (const Problem& problem : loaded.problems) all.push_back(problem.text());
-  return all;
-}
 
 TEST(SpecTest, AJobBecomesAPipelineOfOneStage) {
   const v1::PipelineSpec spec = load_pipeline_or_throw(R"(apiVersion: moe/v1
@@ -125,12 +122,8 @@ stages:
 }
 
 TEST(SpecTest, OneProblemHasNoHeading) {
-  try {
-    load_pipeline_or_throw("apiVersion: moe/v1\nkind: Pipeline\nname: a\n", "a.yaml", {}, {});
-    FAIL() << "no exception";
-  } catch (const InvalidArgument& error) {
-    EXPECT_STREQ(error.what(), "a.yaml:1: stages: missing; a Pipeline needs at least one stage");
-  }
+  EXPECT_THAT([&] { load_pipeline_or_throw("apiVersion: moe/v1\nkind: Pipeline\nname: a\n", "a.yaml", {}, {}); },
+              ThrowsMessage<InvalidArgument>("a.yaml:1: stages: missing; a Pipeline needs at least one stage"));
 }
 
 TEST(SpecTest, EveryShippedConfigLoads) {

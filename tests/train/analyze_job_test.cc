@@ -27,6 +27,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 struct Sums {
   double count = 0, squares = 0, largest = 0, changed = 0, before = 0;
@@ -160,13 +161,9 @@ TEST_F(AnalyzeJobTest, IsTheSameOnAnyRanksAndWithoutABaseline) {
 TEST_F(AnalyzeJobTest, AModelOfOtherTensorsIsNoBaselineAndNothingIsWritten) {
   fs::remove_all(folder_ / "before");
   testing::write_tiny_model(folder_ / "before", testing::tiny_config(), 1, at::kFloat);
-  try {
-    run(2, "none");
-    FAIL();
-  } catch (const InvalidArgument& error) {
-    EXPECT_THAT(error.what(), HasSubstr("analyze: baseline " + (folder_ / "before").string()));
-    EXPECT_THAT(error.what(), HasSubstr("leave baseline out"));
-  }
+  EXPECT_THAT([&] { run(2, "none"); },
+              ThrowsMessage<InvalidArgument>(::testing::AllOf(
+                  HasSubstr("analyze: baseline " + (folder_ / "before").string()), HasSubstr("leave baseline out"))));
   EXPECT_FALSE(fs::exists(folder_ / "none"));
 }
 

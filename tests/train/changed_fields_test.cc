@@ -18,6 +18,7 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::ProtoField;
+using ::testing::ThrowsMessage;
 
 class ChangedFieldsTest : public testing::StageRuns {};
 
@@ -51,13 +52,9 @@ TEST_F(ChangedFieldsTest, EveryFieldOfAKilledTraining) {
       message.GetReflection()->SetString(&message, field.descriptor, is);
     });
     if (effect == FieldEffect::kResult) {
-      try {
-        run(changed, job);
-        ADD_FAILURE() << "it did not stop";
-      } catch (const InvalidArgument& error) {
-        EXPECT_THAT(error.what(),
-                    AllOf(HasSubstr(field.path + " was "), HasSubstr("s00000003-t0001"), HasSubstr("--fresh")));
-      }
+      EXPECT_THAT([&] { run(changed, job); },
+                  ThrowsMessage<InvalidArgument>(
+                      AllOf(HasSubstr(field.path + " was "), HasSubstr("s00000003-t0001"), HasSubstr("--fresh"))));
       EXPECT_EQ(checkpoints(job), saved) << "a checkpoint was touched";
       EXPECT_FALSE(fs::exists(folder(job) / "attempts/0002"));
       continue;

@@ -9,6 +9,7 @@
 #include "checkpoint/manifest.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "testing/message_of.h"
 #include "train/stage_runs.h"
 
 namespace moe {
@@ -21,20 +22,14 @@ using testing::contents;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::ThrowsMessage;
 
 class EarlierWorkTest : public testing::StageRuns {};
 
 TEST_F(EarlierWorkTest, ContentsThatChangedStopAndAreNamed) {
   run(stage_, "killed", false, 5);
   const auto saved = checkpoints("killed");
-  const auto refusal = [&]() -> std::string {
-    try {
-      run(stage_, "killed");
-    } catch (const InvalidArgument& error) {
-      return error.what();
-    }
-    return "";
-  };
+  const auto refusal = [&] { return testing::message_of([&] { run(stage_, "killed"); }); };
   const std::string data = training_.folder() / "train.jsonl", text = read_file(data);
   write_file_atomically(data, text + "{\"ids\": [1, 2, 3]}\n");
   EXPECT_THAT(refusal(), HasSubstr("train.data.0.path: file " + data + " does not hold what it held"));
@@ -214,12 +209,9 @@ TEST_F(EarlierWorkTest, DataThatIsChangedAfterItWasRecordedIsNotTrainedOn) {
   for (const int ranks : {1, 2}) {
     stage_.mutable_gang()->set_ranks(ranks);
     const std::string job = concat("job-", ranks);
-    try {
-      run(stage_, job, false, 0, edit);
-      ADD_FAILURE() << "trained on what the configuration does not record";
-    } catch (const InvalidArgument& error) {
-      EXPECT_THAT(error.what(), AllOf(HasSubstr("train.data.0.path: file " + data + " held "), HasSubstr("Put back")));
-    }
+    EXPECT_THAT([&] { run(stage_, job, false, 0, edit); },
+                ThrowsMessage<InvalidArgument>(
+                    AllOf(HasSubstr("train.data.0.path: file " + data + " held "), HasSubstr("Put back"))));
     EXPECT_THAT(contents(folder(job)), ::testing::SizeIs(2)) << "half-written";  // stage.json, inputs.json
     write_file_atomically(data, text);
     EXPECT_EQ(run(stage_, job).first_step(), 1);
@@ -247,13 +239,9 @@ TEST_F(EarlierWorkTest, ACheckpointOfAnotherHeightOfTheLearningRateIsRefused) {
   Manifest manifest = Manifest::read(checkpoint);
   manifest.scalars["schedule"]["peak"] = 0.5;
   write_file_atomically(checkpoint / "MANIFEST.json", manifest.to_text());
-  try {
-    run(stage_, "job");
-    ADD_FAILURE();
-  } catch (const InvalidArgument& error) {
-    EXPECT_THAT(error.what(),
-                AllOf(HasSubstr("checkpoint of step 3"), HasSubstr("peak 0.5"), HasSubstr("learning_rate 0.01")));
-  }
+  EXPECT_THAT([&] { run(stage_, "job"); },
+              ThrowsMessage<InvalidArgument>(
+                  AllOf(HasSubstr("checkpoint of step 3"), HasSubstr("peak 0.5"), HasSubstr("learning_rate 0.01"))));
 }
 
 TEST_F(EarlierWorkTest, AFinishedTrainingIsNotRunAgainForBookkeeping) {
@@ -288,13 +276,9 @@ TEST_F(EarlierWorkTest, ALeasedJobNamesTheInputThatChangedAndGoesOnWhenItIsBack)
   EXPECT_TRUE(resumable_of(job, {}, configuration_of(stage_)).empty());
   const std::string data = training_.folder() / "train.jsonl", text = read_file(data);
   write_file_atomically(data, text + "{\"ids\": [1, 2, 3]}\n");
-  try {
-    resumable_of(job, committed, configuration_of(stage_));
-    FAIL() << "resumed on other data";
-  } catch (const InvalidArgument& error) {
-    EXPECT_THAT(error.what(),
-                AllOf(HasSubstr("file " + data + " does not hold what it held"), HasSubstr("moectl retry")));
-  }
+  EXPECT_THAT([&] { resumable_of(job, committed, configuration_of(stage_)); },
+              ThrowsMessage<InvalidArgument>(
+                  AllOf(HasSubstr("file " + data + " does not hold what it held"), HasSubstr("moectl retry"))));
   write_file_atomically(data, text);
   EXPECT_EQ(resumable_of(job, committed, configuration_of(stage_)), committed);
 

@@ -2,15 +2,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <iostream>
 #include <map>
 #include <string>
 
 #include "checkpoint/model_directory.h"
 #include "common/error.h"
-#include "testing/compare.h"
-#include "testing/tiny_files.h"
 #include "testing/tiny_model.h"
 #include "train/train_fixture.h"
 #include "train/trainer.h"
@@ -18,7 +15,6 @@
 namespace moe {
 namespace {
 
-namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::TinyTraining;
 using Options = TinyTraining::Options;
@@ -30,12 +26,11 @@ struct Router {
   int64_t top_k = 2;
 };
 
-void give_router(TinyTraining& training, const Router& router, at::ScalarType dtype) {
+void give_router(TinyTraining& training, const Router& router) {
   ModelConfig config = testing::tiny_moe_config(4, router.top_k, 12, 0);
   config.moe->router = router.gate;
   config.moe->router_noise = router.noise;
-  fs::remove_all(training.folder() / "model");
-  testing::write_tiny_model(training.folder() / "model", config, 5, dtype);
+  training.set_model(config);
   training.spec.set_balance(router.balance);
 }
 
@@ -50,29 +45,11 @@ INSTANTIATE_TEST_SUITE_P(
 /// Noise is that of the token wherever the token lies.
 TEST_P(NoisyTrainingTest, IsTheSameOnOneRankAndOnMoreWithExpertsSpread) {
   TinyTraining training("float64");
-  give_router(training, GetParam(), at::kDouble);
+  give_router(training, GetParam());
   training.spec.set_micro_steps(2);
-  const Options one{.job = "one"};
-  ASSERT_TRUE(training.run(one));
-  const std::vector<json> expected = training.lines(one);
-  const ModelDirectory source(training.folder() / "model"), a(training.output(one));
-  for (const auto& [ranks, expert_parallel] : {std::pair{2, 1}, {2, 2}, {4, 2}}) {
-    SCOPED_TRACE(concat(ranks, " ranks, expert parallelism ", expert_parallel));
-    const Options many{
-        .job = concat("many", ranks, expert_parallel), .ranks = ranks, .expert_parallel = expert_parallel};
-    ASSERT_TRUE(training.run(many));
-    const std::vector<json> lines = training.lines(many);
-    ASSERT_EQ(lines.size(), expected.size());
-    for (size_t i = 0; i < lines.size(); ++i) {
-      EXPECT_NEAR(lines[i]["loss"].get<double>() / expected[i]["loss"].get<double>(), 1, 1e-9) << "step " << i + 1;
-      EXPECT_EQ(lines[i]["expert_load"], expected[i]["expert_load"]) << "step " << i + 1;
-      EXPECT_NEAR(lines[i]["balance_loss"], expected[i]["balance_loss"], 1e-7) << "step " << i + 1;
-    }
-    const ModelDirectory b(training.output(many));
-    for (const TensorSpec& spec : logical_tensor_specs(a.config()))
-      EXPECT_TRUE(testing::near(b.tensor(spec.name), a.tensor(spec.name), 1e-6)) << spec.name;
-  }
+  training.expect_alike_on({{2, 1}, {2, 2}, {4, 2}});
   // Every tensor of the routers is trained.
+  const ModelDirectory source(training.folder() / "model"), a(training.output({.job = "one"}));
   for (const TensorSpec& spec : logical_tensor_specs(source.config())) {
     if (!is_of_router(spec.id.part)) continue;
     EXPECT_FALSE(at::equal(a.tensor(spec.name), source.tensor(spec.name))) << spec.name;
@@ -81,7 +58,7 @@ TEST_P(NoisyTrainingTest, IsTheSameOnOneRankAndOnMoreWithExpertsSpread) {
 
 TEST_P(NoisyTrainingTest, ResumesBitForBit) {
   TinyTraining training;
-  give_router(training, GetParam(), at::kFloat);
+  give_router(training, GetParam());
   training.expect_resumes_bit_for_bit();
 }
 
@@ -90,7 +67,7 @@ TEST(NoisyTrainingTest, NoiseChangesTheTrainingAndNotTheModel) {
   std::map<std::string, json> first_losses;
   for (const char* noise : {"none", "learned", "gumbel"}) {
     TinyTraining training;
-    give_router(training, {"linear", noise, "none"}, at::kFloat);
+    give_router(training, {"linear", noise, "none"});
     const Options run{.job = "run"};
     ASSERT_TRUE(training.run(run));
     first_losses[noise] = training.lines(run).front()["loss"];
@@ -103,7 +80,7 @@ TEST(NoisyTrainingTest, NoiseChangesTheTrainingAndNotTheModel) {
 // llama-moe-v2 D4.
 TEST(BalanceFormsTest, TheConstantIsExpertsOverTopKAndTrainsNothing) {
   TinyTraining training;
-  give_router(training, {"linear", "none", "constant"}, at::kFloat);
+  give_router(training, {"linear", "none", "constant"});
   training.spec.set_micro_steps(2);
   training.spec.set_balance_loss(0.5);
   Options constant{.job = "constant", .ranks = 2};
@@ -124,9 +101,7 @@ TEST(BalanceFormsTest, TheConstantOfThePublishedSizes) {
   };
   for (const Sizes& sizes : {Sizes{8, 2, 4}, {7, 1, 7}, {8, 7, 1.142857142857}}) {
     TinyTraining training;
-    fs::remove_all(training.folder() / "model");
-    testing::write_tiny_model(training.folder() / "model", testing::tiny_moe_config(sizes.experts, sizes.top_k, 6), 5,
-                              at::kFloat);
+    training.set_model(testing::tiny_moe_config(sizes.experts, sizes.top_k, 6));
     training.spec.set_balance("constant");
     training.spec.set_steps(1);
     training.spec.set_checkpoint_every(0);
@@ -140,7 +115,7 @@ TEST(BalanceFormsTest, TheConstantOfThePublishedSizes) {
 TEST(BalanceFormsTest, ImportanceLoadEvensTheLoad) {
   const auto last_variation = [](double coefficient) {
     TinyTraining training;
-    give_router(training, {"mlp", "learned", "importance_load"}, at::kFloat);
+    give_router(training, {"mlp", "learned", "importance_load"});
     training.spec.set_balance_loss(coefficient);
     training.spec.set_steps(40);
     training.spec.set_learning_rate(3e-3);
@@ -159,7 +134,7 @@ TEST(BalanceFormsTest, ImportanceLoadEvensTheLoad) {
 
 TEST(BalanceFormsTest, TheEstimatorsDiffer) {
   TinyTraining training;
-  give_router(training, {"mlp", "learned", "importance_load"}, at::kFloat);
+  give_router(training, {"mlp", "learned", "importance_load"});
   const Options exact{.job = "exact"}, reference{.job = "reference"};
   ASSERT_TRUE(training.run(exact));
   training.spec.set_load_estimator("reference_v1");
@@ -172,15 +147,10 @@ TEST(BalanceFormsTest, ImportanceLoadRefusesAModelWhoseChoiceSeesABias) {
   TinyTraining training;
   ModelConfig config = testing::tiny_moe_config(4, 2, 12, 0);
   config.moe->has_selection_bias = true;
-  fs::remove_all(training.folder() / "model");
-  testing::write_tiny_model(training.folder() / "model", config, 5, at::kFloat);
+  training.set_model(config);
   training.spec.set_balance("importance_load");
-  try {
-    training.run({.ranks = 2});
-    FAIL();
-  } catch (const InvalidArgument& error) {
-    EXPECT_THAT(error.what(), ::testing::HasSubstr("selection biases"));
-  }
+  EXPECT_THAT([&] { training.run({.ranks = 2}); },
+              ::testing::ThrowsMessage<InvalidArgument>(::testing::HasSubstr("selection biases")));
 }
 
 }  // namespace

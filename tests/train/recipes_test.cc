@@ -42,12 +42,8 @@ TEST(RecipesTest, EachResumesBitForBit) {
     SCOPED_TRACE(name);
     const TinyTraining training;
     const Options whole{.job = "whole", .recipe = recipes().at(name)};
-    Options killed{.job = "killed", .recipe = recipes().at(name)};
     ASSERT_TRUE(training.run(whole));
-    training.run_and_kill(killed, 5);
-    killed.attempt = 2;
-    ASSERT_TRUE(training.run(killed));
-    training.expect_same(killed, whole);
+    training.expect_same(training.kill_and_resume({.job = "killed", .recipe = recipes().at(name)}, 5), whole);
   }
 }
 
@@ -78,12 +74,9 @@ TEST(RecipesTest, WhatIsNotTrainedKeepsItsBytesAndHasNoMoments) {
     }
     EXPECT_EQ(moments, 4) << "two routers, two moments";
 
-    Options killed{
-        .job = "killed" + layout, .ranks = ranks, .expert_parallel = expert_parallel, .recipe = routers_alone()};
-    training.run_and_kill(killed, 5);
-    killed.attempt = 2;
-    ASSERT_TRUE(training.run(killed));
-    training.expect_same(killed, whole);
+    Options killed = whole;
+    killed.job = "killed" + layout;
+    training.expect_same(training.kill_and_resume(killed, 5), whole);
   }
 }
 
@@ -205,11 +198,9 @@ TEST(RecipesTest, ARecipeHasStateMeasuresAndOutputOfItsOwn) {
   EXPECT_EQ(training.checkpoint(whole, 9, 1).count("mean_loss"), 1U);
   Options killed = whole;
   killed.job = "killed";
-  training.run_and_kill(killed, 5);
-  killed.attempt = 2;
-  ASSERT_TRUE(training.run(killed));
-  training.expect_same(killed, whole);
-  EXPECT_EQ(training.lines(killed).back()["seen"], 10);
+  const Options resumed = training.kill_and_resume(killed, 5);
+  training.expect_same(resumed, whole);
+  EXPECT_EQ(training.lines(resumed).back()["seen"], 10);
 }
 
 }  // namespace

@@ -7,10 +7,13 @@
 #include <thread>
 
 #include "checkpoint/checkpointer.h"
+#include "checkpoint/model_directory.h"
 #include "checkpoint/safetensors.h"
+#include "common/error.h"
 #include "common/file_io.h"
 #include "common/json_lines.h"
 #include "common/log.h"
+#include "testing/compare.h"
 #include "testing/run_ranks.h"
 #include "testing/tiny_files.h"
 #include "testing/tiny_model.h"
@@ -24,7 +27,7 @@ TinyTraining::TinyTraining(const std::string& dtype, const std::string& kind, st
   set_log_level(LogLevel::kError);
   ModelConfig config = tiny_moe_config(/*num_experts=*/4, /*top_k=*/2, /*expert_width=*/12, /*shared_width=*/0, kind);
   if (dense_layer) config = with_dense_layer(config, *dense_layer);
-  write_tiny_model(folder_ / "model", config, 5, dtype == "float64" ? at::kDouble : at::kFloat);
+  set_model(config);
   write_random_documents(folder_ / "train.jsonl", 60, 3, 40, 61, 1);
   write_random_documents(folder_ / "held.jsonl", 20, 3, 40, 61, 2);
   v1::DataSource* source = spec.add_data();
@@ -150,6 +153,13 @@ void TinyTraining::run_and_kill(Options options, int64_t step) const {
   EXPECT_THROW(run(options), KilledError);
 }
 
+TinyTraining::Options TinyTraining::kill_and_resume(Options options, int64_t step) const {
+  run_and_kill(options, step);
+  ++options.attempt;
+  EXPECT_TRUE(run(options));
+  return options;
+}
+
 std::vector<nlohmann::json> TinyTraining::lines(const Options& options) const {
   std::vector<nlohmann::json> lines = read_json_lines(attempt_path(options) / "metrics.jsonl");
   for (nlohmann::json& line : lines) {
@@ -177,11 +187,54 @@ void TinyTraining::expect_same(const Options& job, const Options& expected) cons
 void TinyTraining::expect_resumes_bit_for_bit() const {
   const Options whole{.job = "whole", .ranks = 2, .expert_parallel = 2};
   ASSERT_TRUE(run(whole));
-  Options killed{.job = "killed", .ranks = 2, .expert_parallel = 2};
-  run_and_kill(killed, 5);
-  killed.attempt = 2;
-  ASSERT_TRUE(run(killed));
-  expect_same(killed, whole);
+  expect_same(kill_and_resume({.job = "killed", .ranks = 2, .expert_parallel = 2}, 5), whole);
+}
+
+void TinyTraining::expect_alike_steps(const Options& job, const Options& expected) const {
+  const std::vector<nlohmann::json> found = lines(job), wanted = lines(expected);
+  ASSERT_EQ(found.size(), wanted.size()) << job.job;
+  for (size_t i = 0; i < found.size(); ++i) {
+    SCOPED_TRACE(concat(job.job, ", step ", i + 1));
+    for (const char* count : {"tokens", "expert_load", "attention_expert_load", "dropped_tokens"})
+      EXPECT_EQ(found[i].value(count, nlohmann::json()), wanted[i].value(count, nlohmann::json())) << count;
+    for (const char* loss : {"loss", "validation_loss"}) {
+      ASSERT_EQ(found[i].contains(loss), wanted[i].contains(loss)) << loss;
+      if (!wanted[i].contains(loss)) continue;
+      EXPECT_NEAR(found[i][loss].get<double>() / wanted[i][loss].get<double>(), 1, 1e-9) << loss;
+    }
+    EXPECT_NEAR(found[i]["balance_loss"], wanted[i]["balance_loss"], 1e-7);
+  }
+}
+
+void TinyTraining::expect_alike_model(const Options& job, const Options& expected) const {
+  const ModelDirectory found(output(job)), wanted(output(expected));
+  for (const TensorSpec& tensor : logical_tensor_specs(wanted.config()))
+    EXPECT_TRUE(near(found.tensor(tensor.name), wanted.tensor(tensor.name), 1e-6)) << job.job << " " << tensor.name;
+}
+
+void TinyTraining::expect_alike_on(const std::vector<std::pair<int, int>>& layouts) const {
+  const Options one{.job = "one"};
+  ASSERT_TRUE(run(one));
+  for (const auto& [ranks, expert_parallel] : layouts) {
+    const Options many{
+        .job = concat("many-", ranks, "-", expert_parallel), .ranks = ranks, .expert_parallel = expert_parallel};
+    ASSERT_TRUE(run(many));
+    expect_alike_steps(many, one);
+    expect_alike_model(many, one);
+  }
+}
+
+void TinyTraining::set_model(const ModelConfig& config) const {
+  fs::remove_all(folder_ / "model");
+  write_tiny_model(folder_ / "model", config, 5, dtype_ == "float64" ? at::kDouble : at::kFloat);
+}
+
+void TinyTraining::validate(int64_t every) {
+  v1::DataSource* held = spec.add_validation();
+  held->set_path(folder_ / "held.jsonl");
+  held->set_weight(1);
+  held->set_domain("held");
+  spec.set_validate_every(every);
 }
 
 std::map<std::string, at::Tensor> TinyTraining::checkpoint(const Options& options, int64_t step, int attempt) const {

@@ -6,9 +6,11 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "comm/communicator.h"
+#include "model/model_config.h"
 #include "testing/temp_dir.h"
 #include "train/trainer.h"
 
@@ -43,6 +45,8 @@ class TinyTraining {
   std::optional<TrainOutcome> run(const Options& options) const;
   /// Runs until the progress call of `step` and "kills" it there.
   void run_and_kill(Options options, int64_t step) const;
+  /// Kills it so and runs its next attempt to the end, whose options these are.
+  Options kill_and_resume(Options options, int64_t step) const;
 
   std::filesystem::path job(const Options& options) const { return folder_ / options.job; }
   std::filesystem::path output(const Options& options) const {
@@ -57,8 +61,20 @@ class TinyTraining {
   void expect_same(const Options& job, const Options& expected) const;
   /// Two ranks with experts spread, killed in step 5 and run again, do what an uninterrupted job "whole" does.
   void expect_resumes_bit_for_bit() const;
+  /// Two jobs of float64, on ranks laid out otherwise, made the same steps up to rounding: equal counts, losses nearly.
+  void expect_alike_steps(const Options& job, const Options& expected) const;
+  /// And the same model.
+  void expect_alike_model(const Options& job, const Options& expected) const;
+  /// The job "one" runs on one rank; on each of these numbers of ranks, by its expert parallelism, steps and model are
+  /// alike.
+  void expect_alike_on(const std::vector<std::pair<int, int>>& layouts) const;
   /// Every tensor of a checkpoint.
   std::map<std::string, at::Tensor> checkpoint(const Options& options, int64_t step, int attempt) const;
+
+  /// Trains another model.
+  void set_model(const ModelConfig& config) const;
+  /// Has the loss on held-out documents after every so many steps.
+  void validate(int64_t every);
 
   v1::TrainSpec spec;  ///< effective; change before run()
 
