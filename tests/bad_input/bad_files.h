@@ -41,9 +41,6 @@ std::vector<BadFile> bad_tokenizer_configs();
 enum class Json { kStrict, kOfPython };
 std::vector<BadFile> broken_json(const std::string& file, const std::string& good, Json kind);
 
-/// A safetensors file: the length, the header, the data.
-std::string safetensors_bytes(const std::string& header, const std::string& data);
-
 /// What stands in the good directories.
 nlohmann::json good_config();
 nlohmann::json good_tokenizer_json();

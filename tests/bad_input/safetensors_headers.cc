@@ -1,6 +1,7 @@
 #include <cstring>
 
 #include "bad_input/bad_files.h"
+#include "testing/safetensors_bytes.h"
 
 namespace moe::testing {
 namespace {
@@ -13,10 +14,6 @@ std::string with_length(std::string bytes, uint64_t length) {
 }
 
 }  // namespace
-
-std::string safetensors_bytes(const std::string& header, const std::string& data) {
-  return with_length(std::string(8, '\0'), header.size()) + header + data;
-}
 
 std::vector<BadFile> bad_safetensors_headers() {
   const std::string four(4, 'x'), eight(8, 'x');

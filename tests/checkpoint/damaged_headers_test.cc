@@ -10,20 +10,15 @@
 #include "checkpoint/safetensors_header.h"
 #include "common/error.h"
 #include "common/rng.h"
+#include "testing/safetensors_bytes.h"
 
 namespace moe {
 namespace {
 
 using ::testing::HasSubstr;
+using testing::safetensors_bytes;
 
 constexpr char kWhere[] = "some/file.safetensors";
-
-std::string file_of(const std::string& header, const std::string& data) {
-  const uint64_t length = header.size();
-  std::string bytes(8, '\0');
-  std::memcpy(bytes.data(), &length, 8);
-  return bytes + header + data;
-}
 
 /// Whether it is refused (with the file's name, on one screen); what is accepted must tile the file.
 bool is_refused(const std::string& bytes) {
@@ -51,11 +46,11 @@ const std::string kGood =
 const std::string kData(15, 'd');
 
 TEST(DamagedHeadersTest, TheUndamagedOneIsRead) {
-  EXPECT_FALSE(is_refused(file_of(kGood, kData)));
+  EXPECT_FALSE(is_refused(safetensors_bytes(kGood, kData)));
 }
 
 TEST(DamagedHeadersTest, EveryShorterFileIsRefused) {
-  const std::string whole = file_of(kGood, kData);
+  const std::string whole = safetensors_bytes(kGood, kData);
   for (size_t length = 0; length < whole.size(); ++length)
     EXPECT_TRUE(is_refused(whole.substr(0, length))) << length << " bytes";
   EXPECT_TRUE(is_refused(whole + "x"));
@@ -66,7 +61,7 @@ TEST(DamagedHeadersTest, EveryRemovedPieceOfSyntaxIsRefused) {
   for (size_t at = 0; at < kGood.size(); ++at) {
     if (std::strchr("{}[]:,\"", kGood[at]) == nullptr) continue;
     std::string header = kGood;
-    EXPECT_TRUE(is_refused(file_of(header.erase(at, 1), kData))) << "without byte " << at << ": " << header;
+    EXPECT_TRUE(is_refused(safetensors_bytes(header.erase(at, 1), kData))) << "without byte " << at << ": " << header;
     ++cases;
   }
   std::cout << cases << " headers without one bracket, quote, colon or comma refused\n";
@@ -74,23 +69,24 @@ TEST(DamagedHeadersTest, EveryRemovedPieceOfSyntaxIsRefused) {
 }
 
 TEST(DamagedHeadersTest, WhatStandsBehindANulIsSeen) {
-  EXPECT_TRUE(is_refused(file_of(kGood + std::string("\0hidden", 7), kData)));
-  EXPECT_TRUE(is_refused(file_of(kGood + std::string(3, '\0'), kData)));
-  EXPECT_TRUE(is_refused(file_of(kGood + " x", kData)));
-  EXPECT_FALSE(is_refused(file_of(kGood + "   ", kData)));
+  EXPECT_TRUE(is_refused(safetensors_bytes(kGood + std::string("\0hidden", 7), kData)));
+  EXPECT_TRUE(is_refused(safetensors_bytes(kGood + std::string(3, '\0'), kData)));
+  EXPECT_TRUE(is_refused(safetensors_bytes(kGood + " x", kData)));
+  EXPECT_FALSE(is_refused(safetensors_bytes(kGood + "   ", kData)));
 }
 
 TEST(DamagedHeadersTest, HostileSizesEndQuickly) {
   std::string numbers = "0";
   for (int i = 0; i < 2'000'000; ++i) numbers += ",0";
-  EXPECT_TRUE(is_refused(file_of(R"({"a":{"dtype":"U8","shape":[)" + numbers + R"(],"data_offsets":[0,0]}})", "")));
-  EXPECT_TRUE(is_refused(file_of("{\"a\":" + std::string(4'000'000, '['), "")));
-  EXPECT_TRUE(is_refused(file_of("{" + std::string(4'000'000, '"'), "")));
-  EXPECT_TRUE(is_refused(file_of("{\"" + std::string(4'000'000, 'n'), "")));
+  EXPECT_TRUE(
+      is_refused(safetensors_bytes(R"({"a":{"dtype":"U8","shape":[)" + numbers + R"(],"data_offsets":[0,0]}})", "")));
+  EXPECT_TRUE(is_refused(safetensors_bytes("{\"a\":" + std::string(4'000'000, '['), "")));
+  EXPECT_TRUE(is_refused(safetensors_bytes("{" + std::string(4'000'000, '"'), "")));
+  EXPECT_TRUE(is_refused(safetensors_bytes("{\"" + std::string(4'000'000, 'n'), "")));
 }
 
 TEST(DamagedHeadersTest, RandomDamageNeverGetsThroughUnchecked) {
-  const std::string whole = file_of(kGood, kData);
+  const std::string whole = safetensors_bytes(kGood, kData);
   CounterRng rng(20261124, kStreamTest, 3);
   int refused = 0;
   constexpr int kTrials = 50'000;

@@ -6,20 +6,15 @@
 #include <cstring>
 
 #include "common/error.h"
+#include "testing/safetensors_bytes.h"
 #include "testing/temp_dir.h"
 
 namespace moe {
 namespace {
 
 using ::testing::HasSubstr;
+using testing::safetensors_bytes;
 using ::testing::ThrowsMessage;
-
-std::string file_of(const std::string& header, const std::string& data) {
-  const uint64_t length = header.size();
-  std::string bytes(8, '\0');
-  std::memcpy(bytes.data(), &length, 8);
-  return bytes + header + data;
-}
 
 TEST(SafetensorsTest, WhatIsWrittenIsReadBack) {
   const testing::TempDir folder;
@@ -74,7 +69,7 @@ TEST(SafetensorsTest, TypesThatWeDoNotLoadAreReadAndRefusedByName) {
                            Type{"U64", 64}, Type{"C64", 64}, Type{"F4", 4}, Type{"F6_E2M3", 6}, Type{"F6_E3M2", 6}}) {
     const std::string header =
         concat(R"({"x":{"dtype":")", type.name, R"(","shape":[8],"data_offsets":[0,)", type.bytes, "]}}");
-    write_file_atomically(folder / "a.safetensors", file_of(header, std::string(type.bytes, 'x')));
+    write_file_atomically(folder / "a.safetensors", safetensors_bytes(header, std::string(type.bytes, 'x')));
     const SafetensorsFile file(folder / "a.safetensors");
     EXPECT_EQ(file.header().entries.at(0).dtype, type.name);
     EXPECT_THAT([&] { file.tensor("x"); },
@@ -90,7 +85,7 @@ TEST(SafetensorsTest, SpacesBehindTheHeaderAndMisalignedTensorsAreLegal) {
   const float value = 2.5F;
   std::string data = "z" + std::string(4, '\0');
   std::memcpy(data.data() + 1, &value, 4);
-  write_file_atomically(folder / "a.safetensors", file_of(header, data));
+  write_file_atomically(folder / "a.safetensors", safetensors_bytes(header, data));
   EXPECT_EQ(SafetensorsFile(folder / "a.safetensors").tensor("x").item<float>(), 2.5F);
 }
 

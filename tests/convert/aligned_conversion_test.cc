@@ -7,7 +7,6 @@
 #include <tuple>
 #include <vector>
 
-#include "checkpoint/model_writer.h"
 #include "checkpoint/safetensors.h"
 #include "common/error.h"
 #include "common/file_io.h"
@@ -155,13 +154,9 @@ class AlignmentTest : public testing::ConversionTest {};
 
 /// A channel that no neuron reaches gives nothing that could vary.
 TEST_F(AlignmentTest, AChannelOfZerosStaysFinite) {
-  Decoder decoder(testing::tiny_config(), at::kFloat, {});
-  testing::fill_random(decoder, 3);
-  for (const Parameter& parameter : decoder.parameters()) {
-    if (parameter.id.part == TensorPart::kDown) parameter.value.detach()[7].zero_();
-  }
-  write_model(folder_ / "dead", folder_ / "dead", decoder, testing::tiny_config(), at::kFloat,
-              *make_self_communicator(), true);
+  testing::write_dense_model(folder_ / "dead", testing::tiny_config(), 3, [](const Parameter& parameter) {
+    if (parameter.id.part == TensorPart::kDown) parameter.value[7].zero_();
+  });
   const json report =
       convert(aligned_spec("independent_random", "mean_variance", ids()), kSeed, folder_ / "dead", out());
   for (const json& layer : report["layers"]) EXPECT_EQ(layer["alignment"]["kept_channels"], 1);

@@ -15,10 +15,10 @@
 #include <vector>
 
 #include "common/error.h"
-#include "common/rng.h"
 #include "convert/conversion_fixture.h"
 #include "convert/planned_by.h"
 #include "testing/compare.h"
+#include "testing/random_tensor.h"
 #include "testing/tiny_model.h"
 
 namespace moe {
@@ -31,10 +31,7 @@ using testing::PlannedAlone;
 using testing::set_option;
 
 at::Tensor random_matrix(int64_t rows, int64_t columns, uint32_t stream) {
-  CounterRng rng(5, kStreamTest, stream);
-  at::Tensor matrix = at::empty({rows, columns}, at::kFloat);
-  for (int64_t i = 0; i < matrix.numel(); ++i) matrix.mutable_data_ptr<float>()[i] = static_cast<float>(rng.normal());
-  return matrix;
+  return testing::random_normal({rows, columns}, 5, at::kFloat, stream);
 }
 
 /// Rows of unlike lengths, so that unit rows are others.

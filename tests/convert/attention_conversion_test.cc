@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "checkpoint/model_directory.h"
-#include "checkpoint/model_writer.h"
 #include "checkpoint/safetensors.h"
 #include "common/error.h"
 #include "common/file_io.h"
@@ -202,19 +201,15 @@ TEST_F(AttentionConversionTest, RandomGroupsDependOnSeedAndLayerAlone) {
 
 /// Heads 0 and 2 are one function, and so are 1 and 3.
 TEST_F(AttentionConversionTest, ClusteredGroupsHoldHeadsThatAgree) {
-  const at::NoGradGuard no_grad;
-  Decoder decoder(testing::tiny_config(), at::kFloat, {});
-  testing::fill_random(decoder, 11);
-  for (const Parameter& parameter : decoder.parameters()) {
+  const fs::path source = folder_ / "twins";
+  testing::write_dense_model(source, testing::tiny_config(), 11, [](const Parameter& parameter) {
     at::Tensor value = parameter.value;
     const TensorPart part = parameter.id.part;
     if (part == TensorPart::kQuery) value.narrow(0, 16, 16).copy_(value.narrow(0, 0, 16).clone());
     if (part == TensorPart::kKey || part == TensorPart::kValue)
       value.narrow(0, 8, 8).copy_(value.narrow(0, 0, 8).clone());
     if (part == TensorPart::kAttentionOut) value.narrow(1, 16, 16).copy_(value.narrow(1, 0, 16).clone());
-  }
-  const fs::path source = folder_ / "twins";
-  write_model(source, source, decoder, testing::tiny_config(), at::kFloat, *make_self_communicator(), true);
+  });
   v1::ConvertSpec spec = attention_spec(2, 1, "clustered");
   add_text(spec, ids());
   convert(spec, 1, source, out());

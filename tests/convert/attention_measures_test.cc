@@ -1,6 +1,5 @@
 // What is fitted to attention experts on text, and what the receipt says of them, against whole models in double.
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <map>
@@ -15,8 +14,6 @@
 #include "model/layer_weights.h"
 #include "model/norm.h"
 #include "model/rope.h"
-#include "testing/compare.h"
-#include "testing/run_ranks.h"
 #include "testing/tiny_model.h"
 
 namespace moe {

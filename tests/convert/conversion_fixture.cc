@@ -123,6 +123,15 @@ void write_dense_model(const fs::path& path, const ModelConfig& config, uint64_t
   write_model(path, /*source=*/path, decoder, config, dtype, *make_self_communicator(), true);
 }
 
+void write_dense_model(const fs::path& path, const ModelConfig& config, uint64_t seed,
+                       const std::function<void(const Parameter&)>& change) {
+  const at::NoGradGuard no_grad;
+  Decoder decoder(config, at::kFloat, {});
+  fill_random(decoder, seed);
+  for (const Parameter& parameter : decoder.parameters()) change(parameter);
+  write_model(path, /*source=*/path, decoder, config, at::kFloat, *make_self_communicator(), true);
+}
+
 void write_calibration(const fs::path& path, int documents, int64_t vocab_size, uint64_t seed) {
   CounterRng rng(seed, kStreamTest, 2);
   std::string lines;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -49,6 +50,10 @@ double count_all_alike(v1::ConvertSpec& spec);
 /// Writes a dense model with random weights, depending on `seed` alone.
 void write_dense_model(const std::filesystem::path& path, const ModelConfig& config, uint64_t seed,
                        at::ScalarType dtype = at::kFloat);
+
+/// The same with something changed in its parameters.
+void write_dense_model(const std::filesystem::path& path, const ModelConfig& config, uint64_t seed,
+                       const std::function<void(const Parameter&)>& change);
 
 /// Writes a JSONL file of {"ids"} documents of 20 to 60 random tokens.
 void write_calibration(const std::filesystem::path& path, int documents, int64_t vocab_size, uint64_t seed);

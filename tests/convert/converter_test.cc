@@ -11,7 +11,6 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/model_writer.h"
 #include "checkpoint/safetensors.h"
 #include "common/error.h"
 #include "common/file_io.h"
@@ -219,13 +218,9 @@ TEST_F(ConversionTest, ReportAndConfigSayHowItWasMade) {
 
 /// Writes the tiny dense model with a row of one tensor near the end of float's range: finite, but not what it gives.
 void write_overflowing_model(const std::filesystem::path& path, const std::string& tensor) {
-  const at::NoGradGuard no_grad;
-  Decoder decoder(testing::tiny_config(), at::kFloat, {});
-  testing::fill_random(decoder, 11);
-  for (const Parameter& parameter : decoder.parameters()) {
+  testing::write_dense_model(path, testing::tiny_config(), 11, [&](const Parameter& parameter) {
     if (parameter.name == tensor) parameter.value.select(0, 3).fill_(3e38);
-  }
-  write_model(path, path, decoder, testing::tiny_config(), at::kFloat, *make_self_communicator(), true);
+  });
 }
 
 /// Whatever is fitted and whatever scale is asked for: the layer and the numbers, on every rank, and no output.

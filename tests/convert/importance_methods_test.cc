@@ -8,7 +8,6 @@
 #include <map>
 #include <set>
 
-#include "checkpoint/model_writer.h"
 #include "checkpoint/safetensors.h"
 #include "common/error.h"
 #include "convert/conversion_methods.h"
@@ -294,15 +293,10 @@ TEST_F(ImportanceMethodsTest, PrunedKeepsTheNeuronsAskedFor) {
 
 /// Rows of gates in four planted directions, of up rows in none: the option finds them, and cosines do.
 TEST_F(ImportanceMethodsTest, ClusteringLooksAtTheMatrixAskedFor) {
-  const at::NoGradGuard no_grad;
-  Decoder decoder(testing::tiny_config(), at::kFloat, {});
-  testing::fill_random(decoder, 11);
-  for (const Parameter& parameter : decoder.parameters()) {
-    if (parameter.name.find("mlp.gate_proj.weight") == std::string::npos) continue;
+  testing::write_dense_model(folder_ / "planted", testing::tiny_config(), 11, [](const Parameter& parameter) {
+    if (parameter.name.find("mlp.gate_proj.weight") == std::string::npos) return;
     for (int64_t j = 0; j < kWidth; ++j) parameter.value[j][j % 4] += 50;
-  }
-  write_model(folder_ / "planted", folder_ / "planted", decoder, testing::tiny_config(), at::kFloat,
-              *make_self_communicator(), true);
+  });
   for (const char* metric : {"l2", "cos"}) {
     v1::ConvertSpec spec = testing::convert_spec("independent_clustering", 4, 2);
     set_option(spec, "weights", "gate");

@@ -10,6 +10,7 @@
 
 #include "common/error.h"
 #include "common/rng.h"
+#include "convert/conversion_fixture.h"
 #include "convert/conversion_methods.h"
 #include "convert/greedy_assignment.h"
 #include "convert/neuron_scores.h"

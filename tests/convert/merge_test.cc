@@ -2,7 +2,6 @@
 
 #include "convert/methods/merge.h"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -6,12 +6,12 @@
 #include <cmath>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "common/error.h"
-#include "common/rng.h"
 #include "convert/conversion_fixture.h"
 #include "model/moe/moe_layer.h"
-#include "testing/compare.h"
+#include "testing/random_tensor.h"
 #include "testing/run_ranks.h"
 #include "testing/tiny_model.h"
 
@@ -21,12 +21,8 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
-at::Tensor normal(at::IntArrayRef shape, double deviation, uint32_t stream) {
-  at::Tensor values = at::empty(shape, at::kFloat);
-  CounterRng rng(8, kStreamTest, stream);
-  float* data = values.mutable_data_ptr<float>();
-  for (int64_t i = 0; i < values.numel(); ++i) data[i] = static_cast<float>(deviation * rng.normal());
-  return values;
+at::Tensor normal(const std::vector<int64_t>& shape, double deviation, uint32_t stream) {
+  return (testing::random_normal(shape, 8, at::kDouble, stream) * deviation).to(at::kFloat);
 }
 
 struct Cell {

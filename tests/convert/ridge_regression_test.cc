@@ -5,17 +5,14 @@
 
 #include <tuple>
 
-#include "common/rng.h"
 #include "testing/compare.h"
+#include "testing/random_tensor.h"
 
 namespace moe {
 namespace {
 
 at::Tensor random_matrix(int64_t rows, int64_t columns, uint32_t stream) {
-  CounterRng rng(5, kStreamTest, stream);
-  at::Tensor matrix = at::empty({rows, columns}, at::kFloat);
-  for (int64_t i = 0; i < matrix.numel(); ++i) matrix.mutable_data_ptr<float>()[i] = static_cast<float>(rng.normal());
-  return matrix;
+  return testing::random_normal({rows, columns}, 5, at::kFloat, stream);
 }
 
 /// Samples, coordinates, outputs: more and fewer samples than coordinates, sizes around those of tiles and panels.

@@ -19,7 +19,6 @@
 #include "convert/converter.h"
 #include "convert/fixture_methods.h"
 #include "data/documents.h"
-#include "testing/compare.h"
 #include "testing/run_ranks.h"
 #include "testing/tiny_model.h"
 

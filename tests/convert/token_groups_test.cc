@@ -9,7 +9,6 @@
 #include <mutex>
 
 #include "common/error.h"
-#include "common/rng.h"
 #include "convert/feature_clusters.h"
 #include "convert/router_init.h"
 #include "testing/compare.h"

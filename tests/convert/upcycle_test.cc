@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/model_writer.h"
 #include "common/error.h"
 #include "common/file_io.h"
 #include "convert/conversion_fixture.h"
@@ -177,18 +176,14 @@ TEST_P(UpcycleTest, RanksDoNotChangeAByte) {
 class RandomUpcycleTest : public testing::ConversionTest {
  protected:
   RandomUpcycleTest() {
-    const at::NoGradGuard no_grad;
-    Decoder decoder(config_, at::kFloat, {});
-    testing::fill_random(decoder, 11);
-    for (const Parameter& parameter : decoder.parameters()) {
+    testing::write_dense_model(biased(), config_, 11, [](const Parameter& parameter) {
       for (const LogicalView& logical : logical_views(parameter, parameter.value)) {
         at::Tensor view = logical.view;
         if (logical.name.ends_with("gate_proj.weight")) view.add_(1);
         if (logical.name.ends_with("up_proj.weight")) view.mul_(4);
         if (logical.name.ends_with("down_proj.weight")) view.sub_(0.2).mul_(0.5);
       }
-    }
-    write_model(biased(), biased(), decoder, config_, at::kFloat, *make_self_communicator(), true);
+    });
   }
   std::filesystem::path biased() const { return folder_ / "biased"; }
 

@@ -252,10 +252,7 @@ TEST(ControlsTest, ADecisionSaidTwiceIsNoErrorAndAnotherOneIs) {
     CoordinatorFixture fixture;
     fixture.register_gang("g");
     const std::string id = fixture.submit(chain());
-    ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
-    ASSERT_TRUE(
-        fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_SUCCEEDED, {{"loss_ratio_to_baseline", 9}})
-            .ok());
+    fixture.run_chain_to_its_gate("g");
     ASSERT_TRUE(fixture.decide(id, approve, "parity").ok());
     const std::string story = fixture.story(id);
     const auto again = fixture.decide(id, approve, "parity");

@@ -210,6 +210,11 @@ v1::Lease CoordinatorFixture::must_acquire(const std::string& gang) {
   return *lease;
 }
 
+void CoordinatorFixture::run_chain_to_its_gate(const std::string& gang) {
+  EXPECT_TRUE(complete(gang, must_acquire(gang)).ok());
+  EXPECT_TRUE(complete(gang, must_acquire(gang), v1::ATTEMPT_OUTCOME_SUCCEEDED, {{"loss_ratio_to_baseline", 9}}).ok());
+}
+
 absl::StatusOr<v1::HeartbeatResponse> CoordinatorFixture::heartbeat(const std::string& gang, const v1::Lease& lease,
                                                                     const std::string& phase, int64_t step) {
   v1::HeartbeatRequest request;

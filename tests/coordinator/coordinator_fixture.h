@@ -77,6 +77,8 @@ class CoordinatorFixture {
   std::optional<v1::Lease> acquire(const std::string& gang);
   /// acquire() of a gang that must get one.
   v1::Lease must_acquire(const std::string& gang);
+  /// The gang does what comes before the gate of chain(), which then holds it.
+  void run_chain_to_its_gate(const std::string& gang);
   absl::StatusOr<v1::HeartbeatResponse> heartbeat(const std::string& gang, const v1::Lease& lease,
                                                   const std::string& phase = "training", int64_t step = 0);
   absl::Status report(const std::string& gang, const v1::Lease& lease, const std::vector<int64_t>& steps);

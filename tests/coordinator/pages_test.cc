@@ -84,10 +84,7 @@ TEST(PagesTest, TheSnapshotHasJobsQueueGangsAndGates) {
   EXPECT_EQ(shown.gangs.at(0).job_id, "");
   EXPECT_TRUE(shown.gates.empty());
 
-  ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
-  ASSERT_TRUE(
-      fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_SUCCEEDED, {{"loss_ratio_to_baseline", 9}})
-          .ok());
+  fixture.run_chain_to_its_gate("g");
   shown = snapshot(fixture);
   ASSERT_EQ(shown.gates.size(), 1u);
   EXPECT_EQ(shown.gates[0].gate, "parity");
@@ -198,10 +195,7 @@ TEST(PagesTest, AGateIsShownWhileItsPipelineLives) {
     CoordinatorFixture fixture;
     fixture.register_gang("g");
     const std::string id = fixture.submit(testing::chain());
-    ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
-    ASSERT_TRUE(
-        fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_SUCCEEDED, {{"loss_ratio_to_baseline", 9}})
-            .ok());
+    fixture.run_chain_to_its_gate("g");
     ASSERT_EQ(snapshot(fixture).gates.size(), 1u);
     EXPECT_FALSE(snapshot(fixture).gates[0].passed);
     if (end == std::string("cancel")) {
@@ -240,10 +234,7 @@ TEST(PagesTest, TheSummaryFollowsAnApproval) {
   CoordinatorFixture fixture;
   fixture.register_gang("g");
   const std::string id = fixture.submit(testing::chain());
-  ASSERT_TRUE(fixture.complete("g", fixture.must_acquire("g")).ok());
-  ASSERT_TRUE(
-      fixture.complete("g", fixture.must_acquire("g"), v1::ATTEMPT_OUTCOME_SUCCEEDED, {{"loss_ratio_to_baseline", 9}})
-          .ok());
+  fixture.run_chain_to_its_gate("g");
   for (const char* stage : {"convert", "parity-eval"}) {
     write_file_atomically(
         fixture.root() / (id + "-" + stage) / "output-t0001" / "STAGE.json",

@@ -3,25 +3,21 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
 
-#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <map>
 #include <string>
-#include <thread>
-#include <vector>
 
 #include "common/file_io.h"
-#include "testing/rank_processes.h"
-#include "testing/subprocess.h"
+#include "e2e/killed_conversion.h"
 #include "testing/temp_dir.h"
 
 namespace moe {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::made;
 
 constexpr int kRanks = 2;
 
@@ -37,21 +33,6 @@ stages:
       router: {init: hidden_clustering}
       calibration: {tokens: 16384, data: [{path: examples/data/maths.train.jsonl}, {path: examples/data/books.train.jsonl}]}
 )";
-
-/// Everything that a conversion wrote, without the record of how it went.
-std::map<std::string, std::string> made(const fs::path& out) {
-  std::map<std::string, std::string> files;
-  std::error_code missing;
-  for (const auto& folder : fs::directory_iterator(out / "convert", missing)) {
-    const std::string name = folder.path().filename();
-    if (!name.starts_with("output-t") || !fs::exists(folder.path() / "STAGE.json")) continue;
-    EXPECT_TRUE(files.empty()) << "two outputs";
-    for (const auto& entry : fs::directory_iterator(folder)) {
-      if (entry.path().filename() != "STAGE.json") files[entry.path().filename()] = xxh3_hex_of_file(entry.path());
-    }
-  }
-  return files;
-}
 
 /// The calibration's files, those of an interrupted write apart, which have other names than what is read.
 std::map<std::string, std::string> kept(const fs::path& out) {
@@ -87,29 +68,12 @@ class CalibrationKillTest : public ::testing::Test {
   static fs::path undisturbed() { return *folder_ / "undisturbed"; }
 
   static testing::ProcessResult run(const fs::path& out) {
-    return testing::run_process(testing::worker_command(kRanks, {"run", *folder_ / "calibrated.yaml", "--out", out}),
-                                {}, MOE_SOURCE_DIR);
+    return testing::run_conversion(*folder_ / "calibrated.yaml", out, kRanks);
   }
 
   /// Runs, and kills one rank as soon as `moment` holds.
   static void run_and_kill(const fs::path& out, const std::function<bool()>& moment) {
-    bool killed = false;
-    std::thread killer([&] {
-      const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(3);
-      while (std::chrono::steady_clock::now() < deadline && made(out).empty()) {
-        const std::vector<pid_t> ranks = testing::rank_processes(out);
-        if (static_cast<int>(ranks.size()) == kRanks && moment()) {
-          killed = kill(ranks.back(), SIGKILL) == 0;
-          return;
-        }
-        std::this_thread::yield();
-      }
-    });
-    const testing::ProcessResult result = run(out);
-    killer.join();
-    ASSERT_TRUE(killed) << "it ended before the moment came: " << result.err;
-    EXPECT_NE(result.exit_code, 0) << "mpirun must fail when a rank is killed";
-    EXPECT_TRUE(made(out).empty()) << "there is an output";
+    testing::run_and_kill(*folder_ / "calibrated.yaml", out, kRanks, moment);
     for (const auto& [name, digest] : kept(out)) EXPECT_EQ(digest, kept(undisturbed()).at(name)) << name;
   }
 

@@ -2,26 +2,20 @@
 // the layers that were done and makes the bytes of a conversion that was never stopped, also with another number of
 // ranks.
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
 
-#include <chrono>
 #include <filesystem>
-#include <map>
 #include <string>
-#include <thread>
-#include <vector>
 
 #include "common/file_io.h"
-#include "testing/rank_processes.h"
-#include "testing/subprocess.h"
+#include "e2e/killed_conversion.h"
 #include "testing/temp_dir.h"
 
 namespace moe {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::made;
 
 constexpr int kRanks = 2;
 
@@ -43,22 +37,7 @@ class ReconstructionKillTest : public ::testing::Test {
   void SetUp() override { write_file_atomically(folder_ / "p.yaml", kPipeline); }
 
   testing::ProcessResult run(const fs::path& out, int ranks) const {
-    return testing::run_process(testing::worker_command(ranks, {"run", folder_ / "p.yaml", "--out", out}), {},
-                                MOE_SOURCE_DIR);
-  }
-
-  /// Everything that a conversion wrote, without the record of how it went.
-  static std::map<std::string, std::string> made(const fs::path& out) {
-    std::map<std::string, std::string> files;
-    std::error_code missing;
-    for (const auto& folder : fs::directory_iterator(out / "convert", missing)) {
-      if (!folder.path().filename().string().starts_with("output-t") || !fs::exists(folder.path() / "STAGE.json"))
-        continue;
-      for (const auto& entry : fs::directory_iterator(folder)) {
-        if (entry.path().filename() != "STAGE.json") files[entry.path().filename()] = xxh3_hex_of_file(entry.path());
-      }
-    }
-    return files;
+    return testing::run_conversion(folder_ / "p.yaml", out, ranks);
   }
 
   /// Layers that are kept, those that are being written apart.
@@ -79,23 +58,8 @@ TEST_F(ReconstructionKillTest, GoesOnAtTheNextLayerToTheSameBytes) {
   ASSERT_EQ(whole.exit_code, 0) << whole.err;
   EXPECT_FALSE(fs::exists(undisturbed / "convert/reconstruction"));
 
-  bool killed = false;
-  std::thread killer([&] {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(3);
-    while (std::chrono::steady_clock::now() < deadline && made(out).empty()) {
-      const std::vector<pid_t> ranks = testing::rank_processes(out);
-      if (ranks.size() == kRanks && kept(out) > 0) {
-        killed = kill(ranks.back(), SIGKILL) == 0;
-        return;
-      }
-      std::this_thread::yield();
-    }
-  });
-  const testing::ProcessResult broken = run(out, kRanks);
-  killer.join();
-  ASSERT_TRUE(killed) << "it ended before the moment came: " << broken.err;
-  EXPECT_NE(broken.exit_code, 0) << "mpirun must fail when a rank is killed";
-  EXPECT_TRUE(made(out).empty()) << "there is an output";
+  testing::run_and_kill(folder_ / "p.yaml", out, kRanks, [&] { return kept(out) > 0; });
+  if (HasFatalFailure()) return;
   const size_t before = kept(out);
   EXPECT_GT(before, 0U);
   EXPECT_LT(before, 6U) << "of six layers some are to be trained";

@@ -1,7 +1,6 @@
 // What the analyses of routing make of choices written down by hand.
 
 #include <ATen/ATen.h>
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>

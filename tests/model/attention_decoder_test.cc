@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "model/decoder.h"
+#include "model/decoder_fixture.h"
 #include "testing/compare.h"
 #include "testing/message_of.h"
 #include "testing/tiny_model.h"
@@ -15,34 +16,18 @@
 namespace moe {
 namespace {
 
+using testing::by_name;
 using ::testing::HasSubstr;
+using testing::logits_of;
 using testing::near;
 using testing::random_batch;
+using testing::random_decoder;
 using testing::with_attention_experts;
 
-std::map<std::string, at::Tensor> by_name(const Decoder& decoder) {
-  std::map<std::string, at::Tensor> map;
-  for (const Parameter& parameter : decoder.parameters()) {
-    for (const LogicalView& logical : logical_views(parameter, parameter.value)) map[logical.name] = logical.view;
-  }
-  return map;
-}
-
-Decoder decoder_of(const ModelConfig& config, at::ScalarType dtype = at::kDouble, uint64_t seed = 7) {
-  Decoder decoder(config, dtype, all_experts(config));
-  testing::fill_random(decoder, seed);
-  return decoder;
-}
-
-DecoderOutput forward(const Decoder& decoder, const TokenBatch& batch, KvCache* cache = nullptr) {
+DecoderOutput forward(const Decoder& decoder, const TokenBatch& batch) {
   const at::NoGradGuard no_grad;
   LocalDispatcher dispatcher;
-  return decoder.forward(batch, dispatcher, {.cache = cache});
-}
-
-at::Tensor logits_of(const Decoder& decoder, const TokenBatch& batch, KvCache* cache = nullptr) {
-  const at::NoGradGuard no_grad;
-  return decoder.logits(forward(decoder, batch, cache).hidden_TD);
+  return decoder.forward(batch, dispatcher);
 }
 
 /// The weights of `dense` in the experts of `split`: query heads as they lie, with copies of their key-value heads.
@@ -78,16 +63,16 @@ TEST(AttentionDecoderTest, APartitionWithAllChosenGivesTheDenseLogits) {
   for (const char* kind : testing::kTinyKinds) {
     for (const int64_t experts : {1, 2, 4}) {
       SCOPED_TRACE(concat(kind, ", ", experts, " experts"));
-      const Decoder dense = decoder_of(testing::tiny_config(kind));
+      const Decoder dense = random_decoder(testing::tiny_config(kind), at::kDouble);
       ModelConfig config = with_attention_experts(testing::tiny_config(kind), experts, experts);
       config.moe->attention->topk_norm = "unit";
-      Decoder split = decoder_of(config, at::kDouble, 8);
+      Decoder split = random_decoder(config, at::kDouble, 8);
       cut(dense, split);
       const TokenBatch batch = random_batch({9, 1, 14}, 61, 3);
       EXPECT_TRUE(near(logits_of(split, batch), logits_of(dense, batch), 1e-12));
       config.moe->attention->always_on = experts - 1;
       config.moe->attention->top_k = 1;
-      Decoder mostly_on = decoder_of(config, at::kDouble, 9);
+      Decoder mostly_on = random_decoder(config, at::kDouble, 9);
       cut(dense, mostly_on);
       EXPECT_TRUE(near(logits_of(mostly_on, batch), logits_of(dense, batch), 1e-12)) << "all but one always on";
     }
@@ -100,7 +85,7 @@ TEST(AttentionDecoderTest, CachedLogitsAreThoseOfTheWholeAndCachesHoldWhatWasRou
     ModelConfig config = with_attention_experts(testing::tiny_moe_config(4, 2, 12), 4, 1, 1);
     config.moe->attention->topk_norm = "raw";
     config.moe->attention->kv_mode = kv_mode;
-    const Decoder model = decoder_of(config);
+    const Decoder model = random_decoder(config, at::kDouble);
     const std::vector<int64_t> prompts{1, 7, 0, 3}, lengths{9, 15, 8, 11};
     const TokenBatch whole = random_batch(lengths, 61, 4);
     const at::Tensor expected = logits_of(model, whole);
@@ -160,7 +145,7 @@ TEST(AttentionDecoderTest, PromptsInChunksGiveTheLogitsOfTheWhole) {
     for (const int64_t always_on : {0, 1}) {
       ModelConfig config = with_attention_experts(testing::tiny_moe_config(4, 2, 12), 4, 2, always_on);
       config.moe->attention->kv_mode = kv_mode;
-      const Decoder model = decoder_of(config);
+      const Decoder model = random_decoder(config, at::kDouble);
       const TokenBatch whole = random_batch({19, 11}, 61, 6);
       const at::Tensor expected = logits_of(model, whole);
       for (const Chunks& chunks : splits) {
@@ -188,7 +173,7 @@ TEST(AttentionDecoderTest, PromptsInChunksGiveTheLogitsOfTheWhole) {
 }
 
 TEST(AttentionDecoderTest, SequencesOfACacheAreCopiedTakenOutAndReordered) {
-  const Decoder model = decoder_of(with_attention_experts(testing::tiny_config(), 4, 2));
+  const Decoder model = random_decoder(with_attention_experts(testing::tiny_config(), 4, 2), at::kDouble);
   const TokenBatch prompts = random_batch({5, 6}, 61, 5);
   KvCache cache;
   logits_of(model, prompts, &cache);

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <map>
 #include <ostream>
+#include <string>
 
 #include "model/decoder.h"
 #include "testing/tiny_model.h"
@@ -25,6 +27,15 @@ inline ModelConfig config_of(const Kind& kind) {
   if (!kind.is_moe) return tiny_config(kind.kind);
   const ModelConfig moe = tiny_moe_config(4, 2, 12, 8, kind.kind);
   return kind.dense_layer < 0 ? moe : with_dense_layer(moe, kind.dense_layer);
+}
+
+/// The weights under the names of their files.
+inline std::map<std::string, at::Tensor> by_name(const Decoder& decoder) {
+  std::map<std::string, at::Tensor> map;
+  for (const Parameter& parameter : decoder.parameters()) {
+    for (const LogicalView& logical : logical_views(parameter, parameter.value)) map[logical.name] = logical.view;
+  }
+  return map;
 }
 
 inline at::Tensor logits_of(const Decoder& decoder, const TokenBatch& batch, KvCache* cache = nullptr) {

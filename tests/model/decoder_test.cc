@@ -15,6 +15,7 @@
 namespace moe {
 namespace {
 
+using testing::by_name;
 using testing::config_of;
 using testing::DecoderTest;
 using testing::fill_random;
@@ -25,14 +26,6 @@ using testing::random_batch;
 using testing::require_all_gradients;
 using testing::tiny_config;
 using testing::tiny_moe_config;
-
-std::map<std::string, at::Tensor> by_name(Decoder& decoder) {
-  std::map<std::string, at::Tensor> map;
-  for (Parameter& parameter : decoder.parameters()) {
-    for (const LogicalView& logical : logical_views(parameter, parameter.value)) map[logical.name] = logical.view;
-  }
-  return map;
-}
 
 /// Labels: the next token of each sequence, none for its last.
 at::Tensor next_tokens(const TokenBatch& batch) {

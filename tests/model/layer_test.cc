@@ -18,16 +18,11 @@ namespace moe {
 namespace {
 
 using testing::near;
+using testing::random_decoder;
 using testing::random_normal;
 
 const std::vector<int64_t> kLengths{9, 1, 6};
 constexpr int64_t kTokens = 16;
-
-Decoder decoder_of(const ModelConfig& config, at::ScalarType dtype) {
-  Decoder decoder(config, dtype, all_experts(config));
-  testing::fill_random(decoder, 7);
-  return decoder;
-}
 
 at::Tensor parameter(const Decoder& decoder, const TensorId& id) {
   for (const Parameter& parameter : decoder.parameters()) {
@@ -54,7 +49,7 @@ INSTANTIATE_TEST_SUITE_P(Kinds, LayerTest, ::testing::ValuesIn(testing::kTinyKin
 TEST_P(LayerTest, AnObserverSeesEveryPointOnceAndChangesNoBit) {
   const at::NoGradGuard no_grad;
   for (const ModelConfig& config : {dense(), mixture()}) {
-    const Decoder decoder = decoder_of(config, at::kFloat);
+    const Decoder decoder = random_decoder(config, at::kFloat);
     Seen seen;
     std::vector<std::pair<int64_t, LayerPoint>> order;
     const at::Tensor hidden =
@@ -89,7 +84,7 @@ TEST_P(LayerTest, AnObserverSeesEveryPointOnceAndChangesNoBit) {
 
 TEST_P(LayerTest, AMaskOfOnesChangesNoBitAndOneOfZerosLeavesTheBias) {
   const at::NoGradGuard no_grad;
-  const Decoder decoder = decoder_of(dense(), at::kFloat);
+  const Decoder decoder = random_decoder(dense(), at::kFloat);
   const at::Tensor plain = hidden_of(decoder);
   const auto with = [&](const at::Tensor& mask) {
     return hidden_of(decoder, {.neuron_mask = [&](int64_t layer, const at::Tensor& x) {
@@ -104,7 +99,7 @@ TEST_P(LayerTest, AMaskOfOnesChangesNoBitAndOneOfZerosLeavesTheBias) {
   const at::Tensor masked = with(one_token);
   EXPECT_EQ(testing::rows_that_differ(masked, plain), 1) << "a token's mask is its own";
 
-  Decoder without = decoder_of(dense(), at::kFloat);
+  Decoder without = random_decoder(dense(), at::kFloat);
   parameter(without, {TensorPart::kDown, 1}).zero_();
   EXPECT_TRUE(near(with(at::zeros({48})), hidden_of(without), 1e-6));
   EXPECT_TRUE(near(masked[4], hidden_of(without)[4], 1e-6));
@@ -113,7 +108,7 @@ TEST_P(LayerTest, AMaskOfOnesChangesNoBitAndOneOfZerosLeavesTheBias) {
 // The gradient of masks of both layers, in float64: against differences of the loss, and against what an observer
 // finds at the activations that were masked.
 TEST_P(LayerTest, GradientsReachMasksAndObservedActivations) {
-  const Decoder decoder = decoder_of(dense(), at::kDouble);
+  const Decoder decoder = random_decoder(dense(), at::kDouble);
   const at::Tensor weights = random_normal({kTokens, 32}, 11);
   std::vector<at::Tensor> masks;
   for (uint64_t layer = 0; layer < 2; ++layer)
@@ -152,14 +147,14 @@ TEST_P(LayerTest, GradientsReachMasksAndObservedActivations) {
 }
 
 TEST_P(LayerTest, AMixtureHasNoNeuronsToMask) {
-  const Decoder decoder = decoder_of(mixture(), at::kFloat);
+  const Decoder decoder = random_decoder(mixture(), at::kFloat);
   EXPECT_THROW(hidden_of(decoder, {.neuron_mask = [](int64_t, const at::Tensor&) { return at::Tensor(); }}), Internal);
 }
 
 // Entropy by loops, from what the routers read.
 TEST_P(LayerTest, AMixtureMeasuresTheEntropyOfItsRouters) {
   const at::NoGradGuard no_grad;
-  const Decoder decoder = decoder_of(mixture(), at::kDouble);
+  const Decoder decoder = random_decoder(mixture(), at::kDouble);
   double entropy = 0;
   LayerStatistics statistics;
   ForwardOptions options{.statistics = &statistics};
@@ -177,7 +172,7 @@ TEST_P(LayerTest, AMixtureMeasuresTheEntropyOfItsRouters) {
   EXPECT_NEAR(means.at("router_entropy"), entropy / (2 * 2 * kTokens), 1e-12);
   EXPECT_TRUE(near(statistics.totals()[0], at::tensor({entropy, 2.0 * 2 * kTokens}, at::kDouble), 1e-12));
   LayerStatistics none;
-  hidden_of(decoder_of(dense(), at::kFloat), {.statistics = &none});
+  hidden_of(random_decoder(dense(), at::kFloat), {.statistics = &none});
   EXPECT_EQ(none.totals().sizes(), (std::vector<int64_t>{0, 2}));
 }
 

@@ -20,6 +20,7 @@ using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using testing::near;
 using testing::random_batch;
+using testing::random_decoder;
 using testing::tiny_config;
 using testing::tiny_moe_config;
 using testing::with_dense_layer;
@@ -104,12 +105,6 @@ std::map<int64_t, at::Tensor> outputs_of(const Decoder& decoder, const TokenBatc
                     if (point == LayerPoint::kOutput) outputs[layer] = values.clone();
                   }});
   return outputs;
-}
-
-Decoder random_decoder(const ModelConfig& config, at::ScalarType dtype) {
-  Decoder decoder(config, dtype, all_experts(config));
-  testing::fill_random(decoder, 7);
-  return decoder;
 }
 
 /// Of the mixtures alone, and of each token once, shared expert or not.

@@ -9,22 +9,18 @@
 
 #include "common/error.h"
 #include "common/file_io.h"
+#include "report/count_parts.h"
 #include "report/html_page.h"
 #include "report/sample_status.h"
 
 namespace moe {
 namespace {
 
+using testing::count;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
 namespace fs = std::filesystem;
-
-size_t count(const std::string& text, const std::string& part) {
-  size_t n = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
-  return n;
-}
 
 // The document of a pipeline of one stage or gate.
 std::string page_of(const std::string& status, bool is_gate, v1::JobState job_state = v1::JOB_STATE_UNSPECIFIED) {

@@ -7,6 +7,7 @@
 
 #include "common/error.h"
 #include "report/axis_ticks.h"
+#include "report/count_parts.h"
 #include "report/svg_gap_chart.h"
 #include "report/svg_heatmap.h"
 #include "report/svg_line_chart.h"
@@ -14,17 +15,12 @@
 namespace moe {
 namespace {
 
+using testing::count;
 using ::testing::DoubleEq;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::Pointwise;
-
-size_t count(const std::string& text, const std::string& part) {
-  size_t n = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
-  return n;
-}
 
 TEST(AxisTest, TicksAreRoundAndCoverTheData) {
   const Axis axis = linear_axis(1.87, 5.61, 5);

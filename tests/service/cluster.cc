@@ -109,6 +109,14 @@ std::string Cluster::wait_for(const std::string& pipeline, int timeout_seconds) 
   return moectl_json({"describe", pipeline}).value("phase", "?");
 }
 
+bool reaches_step(const Cluster& cluster, const std::string& job, int64_t step, std::chrono::seconds within) {
+  return eventually(within, [&] {
+    const nlohmann::json shown = cluster.job(job);
+    return shown["state"] == "JOB_STATE_RUNNING" &&
+           std::stoll(shown["progress"].value("step", std::string("0"))) >= step;
+  });
+}
+
 std::string small_pipeline(const std::string& name, int steps, int ranks, int seed, bool evaluates) {
   std::string text = "apiVersion: moe/v1\nkind: Pipeline\nname: " + name +
                      "\ninputs: {dense: {path: examples/base-7m}}\ndefaults: {gang: {ranks: " + std::to_string(ranks) +

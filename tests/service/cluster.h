@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -62,6 +64,9 @@ class Cluster {
   int files_ = 0;
   std::unique_ptr<BackgroundProcess> coordinator_;
 };
+
+/// Waits until the job, which runs, has reported this step.
+bool reaches_step(const Cluster& cluster, const std::string& job, int64_t step, std::chrono::seconds within);
 
 /// A conversion, a training of `steps` steps with a checkpoint every 5, and (with `evaluates`) an evaluation: seconds
 /// on two ranks.

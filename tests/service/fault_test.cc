@@ -64,10 +64,7 @@ class GangFaultTest : public ::testing::Test {
 
   /// Waits until the training has reported at least this step.
   static bool reaches_step(const Cluster& cluster, const std::string& pipeline, int64_t step) {
-    return eventually(seconds(kEndWithin), [&] {
-      const json job = cluster.job(train_job(pipeline));
-      return job["state"] == "JOB_STATE_RUNNING" && std::stoll(job["progress"].value("step", std::string("0"))) >= step;
-    });
+    return testing::reaches_step(cluster, train_job(pipeline), step, seconds(kEndWithin));
   }
 
   /// Every step once in what the coordinator keeps.

@@ -32,12 +32,4 @@ inline bool is_installed(const std::string& program) {
   return std::system(("command -v " + program + " >/dev/null 2>&1").c_str()) == 0;
 }
 
-/// Waits until the stage's job has reported this step.
-inline bool reaches_step(const Cluster& cluster, const std::string& job_id, int64_t step, std::chrono::seconds within) {
-  return eventually(within, [&] {
-    const nlohmann::json job = cluster.job(job_id);
-    return job["state"] == "JOB_STATE_RUNNING" && std::stoll(job["progress"].value("step", std::string("0"))) >= step;
-  });
-}
-
 }  // namespace moe::testing

@@ -118,6 +118,12 @@ void fill_random(Decoder& decoder, uint64_t seed) {
   }
 }
 
+Decoder random_decoder(const ModelConfig& config, at::ScalarType dtype, uint64_t seed) {
+  Decoder decoder(config, dtype, all_experts(config));
+  fill_random(decoder, seed);
+  return decoder;
+}
+
 void require_all_gradients(Decoder& decoder) {
   for (Parameter& parameter : decoder.parameters()) parameter.value.set_requires_grad(true);
 }

@@ -34,6 +34,9 @@ ModelConfig with_attention_experts(ModelConfig config, int64_t num_experts, int6
 /// the same model: matrices normal with variance 1 / columns, norms around 1, biases around 0.
 void fill_random(Decoder& decoder, uint64_t seed);
 
+/// A decoder with all experts, filled so.
+Decoder random_decoder(const ModelConfig& config, at::ScalarType dtype, uint64_t seed = 7);
+
 /// Asks the gradients of all weights.
 void require_all_gradients(Decoder& decoder);
 

@@ -28,22 +28,8 @@ TEST(AttentionTrainingTest, KilledOnTwoRanksItResumesBitForBit) {
 TEST(AttentionTrainingTest, ResumesAtAnotherLayout) {
   const TinyTraining training("float64");
   training.set_model(testing::with_attention_experts(testing::tiny_config(), 4, 2, 1));
-  const Options undisturbed{.job = "undisturbed"};
-  ASSERT_TRUE(training.run(undisturbed));
-  Options moved{.job = "moved"};
-  training.run_and_kill(moved, 4);
-  for (const auto& [ranks, expert_parallel, step] : {std::tuple{2, 2, 7}, {4, 4, 9}}) {
-    moved.attempt += 1;
-    moved.ranks = ranks;
-    moved.expert_parallel = expert_parallel;
-    training.run_and_kill(moved, step);
-  }
-  moved.attempt = 4;
-  moved.ranks = 2;
-  moved.expert_parallel = 1;
-  ASSERT_TRUE(training.run(moved));
-  training.expect_alike_steps(moved, undisturbed);
-  for (const json& line : training.lines(moved)) {
+  training.expect_moves_between_layouts(4);
+  for (const json& line : training.lines({.job = "moved", .attempt = 4})) {
     EXPECT_TRUE(line.contains("attention_expert_load"));
     EXPECT_FALSE(line.contains("expert_load")) << "its FFNs are dense";
   }

@@ -42,11 +42,6 @@ class OverfitTest : public ::testing::Test {
     config.vocab_size = kVocabulary;
     return config;
   }
-  static Decoder random_decoder(const ModelConfig& config) {
-    Decoder decoder(config, at::kFloat, all_experts(config));
-    testing::fill_random(decoder, 7);
-    return decoder;
-  }
 
   /// Losses before each step, until they are below `least` or 200 steps are made.
   std::vector<double> train(Decoder& decoder, double least) const {
@@ -83,16 +78,16 @@ TEST_F(OverfitTest, ConversationsAreLearnedByHeart) {
   const ModelConfig dense_config = with_vocabulary(testing::tiny_config());
   ModelConfig config = with_vocabulary(testing::tiny_moe_config(/*num_experts=*/4, /*top_k=*/2, /*expert_width=*/12));
   config.moe->output_scale.assign(2, 2);  // each of the two chosen at a weight of about 1
-  Decoder random = random_decoder(config);
+  Decoder random = testing::random_decoder(config, at::kFloat);
   const std::vector<double> losses = train(random, 0.1);
   EXPECT_GT(losses.front(), 5);
   EXPECT_LT(losses.back(), 0.1);
 
-  Decoder dense = random_decoder(dense_config);
+  Decoder dense = testing::random_decoder(dense_config, at::kFloat);
   EXPECT_LT(train(dense, 0.1).back(), 0.1);
   std::map<TensorId, at::Tensor> learned;
   for (const Parameter& parameter : dense.parameters()) learned[parameter.id] = parameter.value.detach();
-  Decoder cut = random_decoder(config);
+  Decoder cut = testing::random_decoder(config, at::kFloat);
   {
     const at::NoGradGuard no_grad;
     for (const Parameter& parameter : cut.parameters()) {

@@ -1,5 +1,4 @@
 // Trainings whose routers are balanced by a bias, or stand still at first: resumed, spread over ranks, written.
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -11,7 +10,6 @@
 #include "checkpoint/model_directory.h"
 #include "common/error.h"
 #include "common/file_io.h"
-#include "testing/compare.h"
 #include "testing/tiny_files.h"
 #include "testing/tiny_model.h"
 #include "train/optimizer.h"

@@ -10,13 +10,13 @@
 #include "checkpoint/model_directory.h"
 #include "checkpoint/safetensors.h"
 #include "common/error.h"
-#include "common/file_io.h"
 #include "common/json_lines.h"
 #include "common/log.h"
 #include "testing/compare.h"
 #include "testing/run_ranks.h"
 #include "testing/tiny_files.h"
 #include "testing/tiny_model.h"
+#include "testing/training_results.h"
 
 namespace moe::testing {
 
@@ -172,11 +172,7 @@ std::vector<nlohmann::json> TinyTraining::lines(const Options& options) const {
 }
 
 std::map<std::string, std::string> TinyTraining::weights(const Options& options) const {
-  std::map<std::string, std::string> digests;
-  for (const auto& entry : fs::directory_iterator(output(options))) {
-    if (entry.path().extension() == ".safetensors") digests[entry.path().filename()] = xxh3_hex_of_file(entry.path());
-  }
-  return digests;
+  return weights_of(output(options));
 }
 
 void TinyTraining::expect_same(const Options& job, const Options& expected) const {
@@ -222,6 +218,20 @@ void TinyTraining::expect_alike_on(const std::vector<std::pair<int, int>>& layou
     expect_alike_steps(many, one);
     expect_alike_model(many, one);
   }
+}
+
+void TinyTraining::expect_moves_between_layouts(int expert_parallel) const {
+  const Options undisturbed{.job = "undisturbed"};
+  ASSERT_TRUE(run(undisturbed));
+  Options moved{.job = "moved"};
+  run_and_kill(moved, 4);
+  moved = {.job = "moved", .attempt = 2, .ranks = 2, .expert_parallel = 2};
+  run_and_kill(moved, 7);
+  moved = {.job = "moved", .attempt = 3, .ranks = 4, .expert_parallel = expert_parallel};
+  run_and_kill(moved, 9);
+  moved = {.job = "moved", .attempt = 4, .ranks = 2, .expert_parallel = 1};
+  ASSERT_TRUE(run(moved));
+  expect_alike_steps(moved, undisturbed);
 }
 
 void TinyTraining::set_model(const ModelConfig& config) const {

@@ -71,6 +71,9 @@ class TinyTraining {
   /// Every tensor of a checkpoint.
   std::map<std::string, at::Tensor> checkpoint(const Options& options, int64_t step, int attempt) const;
 
+  /// The job "undisturbed" runs on one rank; "moved" is killed there, on two ranks, on four by this expert parallelism,
+  /// and ends on two: their steps are alike.
+  void expect_moves_between_layouts(int expert_parallel) const;
   /// Trains another model.
   void set_model(const ModelConfig& config) const;
   /// Has the loss on held-out documents after every so many steps.

@@ -132,21 +132,7 @@ TEST(TrainerTest, KilledOnTwoRanksItResumesBitForBit) {
 
 TEST(TrainerTest, ResumesAtAnotherLayout) {
   const TinyTraining training("float64");
-  const Options undisturbed{.job = "undisturbed"};
-  ASSERT_TRUE(training.run(undisturbed));
-  Options moved{.job = "moved"};
-  training.run_and_kill(moved, 4);
-  for (const auto& [ranks, expert_parallel, step] : {std::tuple{2, 2, 7}, {4, 2, 9}}) {
-    moved.attempt += 1;
-    moved.ranks = ranks;
-    moved.expert_parallel = expert_parallel;
-    training.run_and_kill(moved, step);
-  }
-  moved.attempt = 4;
-  moved.ranks = 2;
-  moved.expert_parallel = 1;
-  ASSERT_TRUE(training.run(moved));
-  training.expect_alike_steps(moved, undisturbed);
+  training.expect_moves_between_layouts(2);
 }
 
 TEST(TrainerTest, ACheckpointOfAnotherConfigIsNotResumedFrom) {
