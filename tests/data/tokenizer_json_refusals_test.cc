@@ -137,7 +137,7 @@ TEST(JsonTokenizerTest, RefusesDamageByFileKeyAndValue) {
       {"added_tokens[0] has no `id`", node("added_tokens", json::array({{{"content", "<x>"}}}))},
   };
   const json good = byte_level_file({"a", "b", "ab"}, {"a b"});
-  EXPECT_EQ(encode(good, "ab").ids, (Ids{2}));
+  EXPECT_EQ(JsonTokenizer(good.dump(), "test").encode("ab", SpecialTokens::kParse).ids, (Ids{2}));
   for (const Damage& damage : all) {
     json file = good;
     damage.apply(file);
