@@ -103,7 +103,11 @@ void add_notes(const std::string& layout, const ModelConfig& config, const Stock
   if (layout == kGranite && config.qkv_bias && !config.o_bias)
     notes.emplace_back("the attention's output gets biases of zero, as granitemoeshared has all biases or none");
   if (config.tie_word_embeddings && !form.is_tied) notes.emplace_back("the tied head is written out as lm_head.weight");
-  if (form.expert_width % 256 != 0) {
+  if (form.expert_width % 8 != 0) {
+    notes.push_back(concat("experts are ", form.expert_width,
+                           " wide; transformers 5 multiplies them in groups, which it does for rows of whole 16 bytes "
+                           "alone: --pad-experts-to 8 lets it"));
+  } else if (form.expert_width % 256 != 0) {
     notes.push_back(concat("experts are ", form.expert_width,
                            " wide; --pad-experts-to 256 suits tensor parallelism in vLLM and llama.cpp's k-quants"));
   }

@@ -191,7 +191,7 @@ class ExportPeerTest : public ::testing::TestWithParam<Peer> {
     const double positions = verdict["positions"], difference = verdict["max_difference"],
                  largest = verdict["max_logit"];
     EXPECT_EQ(positions, trial_.sequences * kLength) << name;
-    EXPECT_LE(verdict["ties"].get<double>(), kMostTies * positions) << name;
+    EXPECT_LE(verdict["ties"].get<double>(), std::max(1.0, kMostTies * positions)) << name;
     EXPECT_LE(difference, kAbsolute) << name;
     EXPECT_LE(difference, kRelative * largest) << name;
     EXPECT_GT(largest, 0.1) << name;
@@ -301,7 +301,9 @@ TEST_P(ExportPeerTest, EveryMethodInEveryFormat) {
         std::istringstream names(formats);
         for (std::string format; names >> format;) {
           if (format == "solar_open" && !has_solar_open()) continue;
-          add(concat(name, "_", router, "_", format), native, format, testing::export_spec(format));
+          v1::ExportSpec spec = testing::export_spec(format);
+          spec.set_pad_experts_to(4);  // transformers 5 multiplies rows of whole 16 bytes alone; here they are float32
+          add(concat(name, "_", router, "_", format), native, format, spec);
         }
       };
       add_all("renormalised", testing::formats_of_base(family, row.renormalised));

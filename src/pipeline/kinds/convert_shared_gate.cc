@@ -8,8 +8,9 @@ namespace moe {
 
 void fill_shared_gate(v1::FfnExpertsSpec& ffn) {
   if (!ffn.has_shared_gate()) ffn.set_shared_gate("none");
-  if (ffn.shared_gate() == "none" || ffn.has_shared_gate_scale()) return;
-  ffn.set_shared_gate_scale(ffn.shared_gate() == "sigmoid" ? 2 : std::max(1, ffn.shared_experts()));
+  if (ffn.has_shared_gate_scale()) return;
+  if (ffn.shared_gate() == "softmax") ffn.set_shared_gate_scale(std::max(1, ffn.shared_experts()));
+  if (ffn.shared_gate() == "sigmoid") ffn.set_shared_gate_scale(2);
 }
 
 void check_shared_gate(const v1::FfnExpertsSpec& ffn, const FieldChecks& checks) {
