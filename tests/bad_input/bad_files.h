@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "testing/safetensors_bytes.h"  // of which files are made
+
 /// The corpus of wrong input: for each format, files made from a good one by a named change, each with what its refusal
 /// must say. tests/bad_input/corpus_test.cc opens every one in the process (the sanitizers watch), cli_test.cc a sample
 /// by the program.

@@ -1,7 +1,6 @@
 #include <cstring>
 
 #include "bad_input/bad_files.h"
-#include "testing/safetensors_bytes.h"
 
 namespace moe::testing {
 namespace {

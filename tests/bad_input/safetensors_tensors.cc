@@ -5,7 +5,6 @@
 #include "bad_input/bad_files.h"
 #include "checkpoint/safetensors.h"
 #include "common/file_io.h"
-#include "testing/safetensors_bytes.h"
 
 namespace moe::testing {
 namespace {
