@@ -18,6 +18,11 @@ TEST(LoadStatisticsTest, MaxOverMeanIsOfTheWorstLayer) {
   EXPECT_EQ(load_max_over_mean({{0, 0}}), 0);
   EXPECT_EQ(load_max_over_mean({{}, {2, 6, 0, 0}}), 3);
   EXPECT_EQ(load_max_over_mean({}), 0);
+  EXPECT_EQ(load_min_over_mean({{5, 5, 5, 5}}), 1);
+  EXPECT_EQ(load_min_over_mean({{5, 5, 5, 5}, {2, 6, 3, 1}}), 1.0 / 3);
+  EXPECT_EQ(load_min_over_mean({{}, {2, 6, 0, 0}}), 0);
+  EXPECT_EQ(load_min_over_mean({{0, 0}}), 1);
+  EXPECT_EQ(load_min_over_mean({}), 1);
 }
 
 }  // namespace

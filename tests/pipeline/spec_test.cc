@@ -116,7 +116,8 @@ stages:
         "configs/bad.yaml:11: stages.good.gate.metric: stage 'stage1' produces no metric 'perplexity' "
         "(stage1.perplexity); it produces: "
         "loss, loss_first, balance_loss, attention_balance_loss, dead_expert_fraction, load_max_over_mean, "
-        "attention_dead_expert_fraction, attention_load_max_over_mean, steps, tokens, tokens_per_second\n"
+        "load_min_over_mean, attention_dead_expert_fraction, attention_load_max_over_mean, "
+        "attention_load_min_over_mean, steps, tokens, tokens_per_second\n"
         "--set stages.stage1.train.learning_rate=-1: stages.stage1.train.learning_rate: must be greater than 0 (-1)");
   }
 }

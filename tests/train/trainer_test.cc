@@ -79,6 +79,7 @@ TEST(TrainerTest, LearnsAndTellsWhatItDid) {
   EXPECT_EQ(metrics.at("validation_loss.held"), metrics.at("validation_loss"));
   EXPECT_GT(metrics.at("tokens_per_second"), 0);
   EXPECT_GE(metrics.at("load_max_over_mean"), 1);
+  EXPECT_LE(metrics.at("load_min_over_mean"), 1);
   EXPECT_EQ(metrics.at("dead_expert_fraction"), 0);
   EXPECT_EQ(outcome->details["curve"].size(), 10U);
   EXPECT_EQ(outcome->details["validation"].size(), 3U);

@@ -23,11 +23,13 @@ nlohmann::json perplexity(const EvalSubject& subject) {
     result["expert_load"] = report.expert_load;
     result["dead_expert_fraction"] = dead_expert_fraction(report.expert_load);
     result["load_max_over_mean"] = load_max_over_mean(report.expert_load);
+    result["load_min_over_mean"] = load_min_over_mean(report.expert_load);
   }
   if (!report.attention_expert_load.empty()) {
     result["attention_expert_load"] = report.attention_expert_load;
     result["attention_dead_expert_fraction"] = dead_expert_fraction(report.attention_expert_load);
     result["attention_load_max_over_mean"] = load_max_over_mean(report.attention_expert_load);
+    result["attention_load_min_over_mean"] = load_min_over_mean(report.attention_expert_load);
   }
   return result;
 }

@@ -72,6 +72,7 @@ class LanguageModelSummary final : public RunSummary {
     metrics["balance_loss"] = balance_loss_;
     metrics["dead_expert_fraction"] = dead_expert_fraction(load);
     metrics["load_max_over_mean"] = load_max_over_mean(load);
+    metrics["load_min_over_mean"] = load_min_over_mean(load);
     if (!last_validation_.is_null()) {
       metrics["validation_loss"] = last_validation_["loss"];
       for (const auto& [domain, loss] : last_validation_["domains"].items())
@@ -84,6 +85,7 @@ class LanguageModelSummary final : public RunSummary {
     metrics["attention_balance_loss"] = attention_balance_loss_;
     metrics["attention_dead_expert_fraction"] = dead_expert_fraction(attention_load);
     metrics["attention_load_max_over_mean"] = load_max_over_mean(attention_load);
+    metrics["attention_load_min_over_mean"] = load_min_over_mean(attention_load);
     details["attention_expert_load"] = attention_load;
   }
 
