@@ -1,13 +1,21 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "export/export_plan.h"
-#include "export/export_report.h"
 #include "export/exporter.h"
 #include "runtime/opened_model.h"
 #include "worker/jobs.h"
 
 namespace moe {
 namespace {
+
+/// A record for each thing to know; export.json has the whole.
+void log_export(const std::filesystem::path& output, const nlohmann::json& report) {
+  log_info(concat("event=exported format=", report["format"].get<std::string>(), " output=", output.string()));
+  for (const nlohmann::json& note : report["notes"])
+    log_info(concat("event=export_note note=\"", note.get<std::string>(), "\""));
+  for (const nlohmann::json& warning : report["warnings"])
+    log_warning(concat("event=export_inexact reason=\"", warning.get<std::string>(), "\""));
+}
 
 std::optional<JobOutcome> run_export_job(const JobContext& context) {
   const std::filesystem::path input = context.model_path(context.stage.export_().input());
@@ -17,8 +25,7 @@ std::optional<JobOutcome> run_export_job(const JobContext& context) {
                               .output = context.output_path,
                               .monitor = context.monitor};
   const nlohmann::json report = export_model(request, context.world);
-  if (context.world.rank() == 0)
-    log_info("event=exported output=" + context.output_path.string() + "\n" + export_text(report));
+  if (context.world.rank() == 0) log_export(context.output_path, report);
   JobOutcome outcome;
   for (const char* metric : {"bytes", "shards", "padded_size_ratio", "max_relative_rounding"})
     outcome.metrics[metric] = report[metric];
