@@ -91,8 +91,7 @@ void measure(bench::Runner& runner, const Shape& shape, int64_t experts, int64_t
 
 int run(int argc, const char* const* argv) {
   const at::NoGradGuard no_grad;
-  bench::Runner runner("The forward pass of a mixture against the dense FFN that it was made of",
-                       "dense FFN, our kernels", argc, argv);
+  bench::Runner runner("The forward pass of mixtures", "the dense FFN that they were made of", argc, argv);
   at::set_num_threads(runner.threads());
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     for (const Shape& shape : {Shape{256, 768}, Shape{576, 1536}, Shape{2048, 5632}}) {
