@@ -32,10 +32,9 @@ double mean(const std::vector<double>& values) {
 void add_load(const json& layers, const std::string& part, Metrics& metrics) {
   std::vector<std::vector<int64_t>> load;
   for (const json& layer : layers) load.push_back(layer["expert_load"]);
-  const std::vector<double> least = of_layers(layers, "least_load");
   metrics["step0_" + part + "router_logit_deviation"] = mean(of_layers(layers, "router_logit_deviation"));
   metrics["step0_" + part + "load_max_over_mean"] = load_max_over_mean(load);
-  metrics["step0_" + part + "load_min_over_mean"] = *std::min_element(least.begin(), least.end());
+  metrics["step0_" + part + "load_min_over_mean"] = load_min_over_mean(load);
   metrics["step0_" + part + "dead_expert_fraction"] = dead_expert_fraction(load);
 }
 

@@ -28,6 +28,15 @@ v1::ExportSpec dense_spec() {
   return spec;
 }
 
+/// A conversion of a dense model on text, both of which are written into the folder.
+v1::ConvertSpec conversion_in(const testing::TempDir& folder, const std::string& method, int experts, int top_k) {
+  testing::write_dense_model(folder / "dense", testing::tiny_config(), 11);
+  testing::write_calibration(folder / "ids.jsonl", 20, testing::tiny_config().vocab_size, 12);
+  v1::ConvertSpec spec = testing::convert_spec(method, experts, top_k, folder / "ids.jsonl");
+  spec.mutable_calibration()->set_tokens(300);
+  return spec;
+}
+
 struct Case {
   std::string method;
   std::string family;
@@ -146,10 +155,7 @@ TEST(DenseFormatOfSharedTest, SharedAndUnequalPartsAreTheSourceBitForBit) {
 /// Of shared experts with a gate, trained or not: it is left out as the routers are.
 TEST(DenseFormatOfSharedTest, GatesAreLeftOut) {
   const testing::TempDir folder;
-  testing::write_dense_model(folder / "dense", testing::tiny_config(), 11);
-  testing::write_calibration(folder / "ids.jsonl", 20, testing::tiny_config().vocab_size, 12);
-  v1::ConvertSpec spec = testing::convert_spec("residual", 4, 2, folder / "ids.jsonl");
-  spec.mutable_calibration()->set_tokens(300);
+  v1::ConvertSpec spec = conversion_in(folder, "residual", 4, 2);
   spec.mutable_ffn()->set_shared_experts(2);
   spec.mutable_ffn()->set_shared_gate("softmax");
   spec.mutable_ffn()->set_shared_gate_scale(2);
@@ -211,10 +217,7 @@ TEST(DenseFormatOfOneExpertTest, WhateverRouterWeighsItWithOne) {
 
 TEST(DenseFormatOfOneExpertTest, OfSeveralOverlappingExpertsTheReasonIsSaid) {
   const testing::TempDir folder;
-  testing::write_dense_model(folder / "dense", testing::tiny_config(), 11);
-  testing::write_calibration(folder / "ids.jsonl", 20, testing::tiny_config().vocab_size, 12);
-  v1::ConvertSpec spec = testing::convert_spec("sharing_inner", 2, 1, folder / "ids.jsonl");
-  spec.mutable_calibration()->set_tokens(300);
+  v1::ConvertSpec spec = conversion_in(folder, "sharing_inner", 2, 1);
   spec.mutable_ffn()->set_expert_width(40);
   testing::convert(spec, 7, folder / "dense", folder / "converted");
   EXPECT_THAT(refusal(folder / "converted", dense_spec()), HasSubstr("do not partition its FFN"));
