@@ -14,8 +14,14 @@ namespace {
 
 constexpr int64_t kMostTokens = 8192;
 
-/// The inputs of evenly spread tokens of all ranks, in the order of the text.
-at::Tensor gather_tokens(const CalibrationFeatures& features, Communicator& world) {
+/// Rows less their mean, which is that of one cluster of all.
+at::Tensor centred(const at::Tensor& rows_nD) {
+  return rows_nD - cluster_means(rows_nD, std::vector<int32_t>(rows_nD.size(0), 0), 1);
+}
+
+}  // namespace
+
+at::Tensor spread_features(const CalibrationFeatures& features, Communicator& world) {
   const int64_t wanted = std::min(kMostTokens, features.total);
   std::vector<int64_t> mine;
   for (int64_t i = 0; i < wanted; ++i) {
@@ -25,13 +31,6 @@ at::Tensor gather_tokens(const CalibrationFeatures& features, Communicator& worl
   return world.all_gather(features.local_TD.to(at::kFloat).index_select(0, at::tensor(mine, at::kLong)),
                           "inputs to cluster");
 }
-
-/// Rows less their mean, which is that of one cluster of all.
-at::Tensor centred(const at::Tensor& rows_nD) {
-  return rows_nD - cluster_means(rows_nD, std::vector<int32_t>(rows_nD.size(0), 0), 1);
-}
-
-}  // namespace
 
 std::string too_few_tokens(const std::string& wanted_by, int64_t tokens, int64_t clusters) {
   if (tokens >= clusters) return "";
@@ -43,7 +42,7 @@ at::Tensor feature_centroids(const CalibrationFeatures& features, const TokenClu
                              const std::string& wanted_by, Communicator& world) {
   if (const std::string problem = too_few_tokens(wanted_by, features.total, how.clusters); !problem.empty())
     throw_agreed<InvalidArgument>("convert: " + problem);
-  const at::Tensor tokens_nD = gather_tokens(features, world);
+  const at::Tensor tokens_nD = spread_features(features, world);
   const bool is_cosine = how.distance == KMeansDistance::kCosine;
   const KMeansResult found = balanced_kmeans(is_cosine ? centred(tokens_nD) : tokens_nD,
                                              {.clusters = how.clusters,

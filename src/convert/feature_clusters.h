@@ -24,9 +24,13 @@ struct TokenClustering {
   int64_t restarts = 3;
 };
 
+/// A layer's FFN inputs of evenly spread tokens of all ranks, 8192 at most, in the order of the text. Collective. [n,
+/// D] float
+at::Tensor spread_features(const CalibrationFeatures& features, Communicator& world);
+
 /// Centroids of balanced clusters of a layer's FFN inputs, by their least tokens: the means of the members as they are,
 /// neither centred nor of one length. The same bits for the same seed and layer, on every rank and at any number of
-/// them. Looks at 8192 tokens at most, evenly spread. Collective. [clusters, D] float
+/// them. Looks at spread_features() alone. Collective. [clusters, D] float
 /// Source   LLaMA-MoE v2 (hidden_feature_clustering.py); the assignment is exact, by default of squared distances.
 /// Throws   InvalidArgument on every rank if there are fewer tokens than clusters; `wanted_by` begins the message.
 at::Tensor feature_centroids(const CalibrationFeatures& features, const TokenClustering& how,

@@ -165,13 +165,10 @@ InitialRouter hidden_clustering(const RouterRequest& request, Communicator& worl
 /// Of a long text evenly spread tokens. Calibrated, directions are across the mean of the tokens, and their logits
 /// about 0 as those of centred rows are.
 InitialRouter pca(const RouterRequest& request, Communicator& world) {
-  constexpr int64_t kMostTokens = 8192;
-  const int64_t total = request.features->total, count = std::min(kMostTokens, total);
-  std::vector<int64_t> tokens(count);
-  for (int64_t i = 0; i < count; ++i) tokens[i] = i * total / count;
-  const at::Tensor rows_ED = principal_directions(gather_features(*request.features, tokens, world), request.experts,
-                                                  /*across_mean=*/request.scaling != "raw", world);
-  const std::string problem = too_few_to_span(request.experts, rows_ED.size(0), count);
+  const at::Tensor tokens_nD = spread_features(*request.features, world);
+  const at::Tensor rows_ED =
+      principal_directions(tokens_nD, request.experts, /*across_mean=*/request.scaling != "raw", world);
+  const std::string problem = too_few_to_span(request.experts, rows_ED.size(0), tokens_nD.size(0));
   if (!problem.empty()) throw_agreed<InvalidArgument>("convert: " + request.section + problem);
   return router_of_directions(rows_ED, request, world);
 }
