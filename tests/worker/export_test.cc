@@ -53,7 +53,7 @@ TEST_F(ExportStageTest, AStageGivesAModelMetricsAndAPlaceInTheReport) {
   const testing::ProcessResult result = worker({"run", folder_ / "ship.yaml", "--out", folder_ / "out"}, 2);
   ASSERT_EQ(result.exit_code, 0) << result.out << result.err;
   EXPECT_THAT(result.out, HasSubstr("export  " + (folder_ / "out/export/output-t0001").string()));
-  EXPECT_THAT(result.err, HasSubstr("format        mixtral (exact for the most clients)"));
+  EXPECT_THAT(result.err, HasSubstr("event=exported format=mixtral output="));
   const json evaluation = json::parse(read_file(folder_ / "out/evaluate/output-t0001/evaluation.json"));
   EXPECT_NEAR(evaluation["tasks"]["perplexity"]["loss"].get<double>(),
               evaluation["baseline"]["tasks"]["perplexity"]["loss"].get<double>(), 1e-6);
