@@ -23,7 +23,7 @@ readonly packages=(
 # libFuzzer for the fuzz targets, clang-format for the form of the sources.
 readonly peer_packages=(chromium clang clang-format libclang-rt-dev prometheus)
 readonly torch_wheels=(torch==2.11.0 nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96)
-readonly tool_wheels=(cmake==3.31.10)
+readonly tool_wheels=(cmake==4.4.5)
 readonly peer_wheels=(transformers==5.23.0 tokenizers==0.23.3 safetensors==0.8.0 sentencepiece==0.2.3 protobuf numpy scipy==1.17.1)
 readonly peer4_wheels=(transformers==4.57.3 tokenizers==0.22.2 huggingface_hub==0.36.2)
 

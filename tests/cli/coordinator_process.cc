@@ -12,6 +12,7 @@
 
 #include "common/data_root.h"
 #include "testing/free_port.h"
+#include "testing/paths.h"
 
 namespace moe::testing {
 namespace {
@@ -31,7 +32,7 @@ void CoordinatorProcess::kill() {
 
 void CoordinatorProcess::start() {
   process_ = std::make_unique<BackgroundProcess>(
-      std::vector<std::string>{std::string(MOE_BINARY_DIR) + "/bin/moe-coordinator", "--data-root",
+      std::vector<std::string>{build_dir() + "/bin/moe-coordinator", "--data-root",
                                data_root().string(), "--store", (folder_ / "store.db").string(), "--port",
                                std::to_string(port_), "--http-port", "0"},
       folder_ / ("log-" + std::to_string(++starts_)));

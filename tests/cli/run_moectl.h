@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cli/scripted_coordinator.h"
+#include "testing/paths.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
@@ -19,7 +20,7 @@
 namespace moe::testing {
 
 inline std::string moectl_path() {
-  return std::string(MOE_BINARY_DIR) + "/bin/moectl";
+  return build_dir() + "/bin/moectl";
 }
 
 inline ProcessResult run_moectl(const std::string& address, std::vector<std::string> arguments,

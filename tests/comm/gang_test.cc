@@ -7,6 +7,7 @@
 #include <map>
 
 #include "common/file_io.h"
+#include "testing/paths.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
@@ -17,7 +18,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::ProcessResult;
 
-const std::string kGang = std::string(MOE_SOURCE_DIR) + "/deploy/gang.sh";
+const std::string kGang = testing::source_dir() + "/deploy/gang.sh";
 
 ProcessResult gang(std::vector<std::string> arguments) {
   std::vector<std::string> command{"bash", kGang};
@@ -113,7 +114,7 @@ class GangProgramTest : public ::testing::Test {
  protected:
   static ProcessResult run(int ranks, const std::string& how) {
     return gang(
-        {"--ranks", std::to_string(ranks), "--once", "--", std::string(MOE_BINARY_DIR) + "/bin/moe_gang_program", how});
+        {"--ranks", std::to_string(ranks), "--once", "--", testing::build_dir() + "/bin/moe_gang_program", how});
   }
 };
 
@@ -126,7 +127,7 @@ TEST_F(GangProgramTest, EndsInOrder) {
 }
 
 TEST_F(GangProgramTest, NeedsNoMpirunForOneRank) {
-  const ProcessResult result = testing::run_process({std::string(MOE_BINARY_DIR) + "/bin/moe_gang_program", "agree"});
+  const ProcessResult result = testing::run_process({testing::build_dir() + "/bin/moe_gang_program", "agree"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
 }
 
@@ -157,7 +158,7 @@ TEST_F(GangProgramTest, ARankThatHangsIsExit86AndTheOperationIsNamed) {
 
 TEST(MpiSessionTest, ManyWorldsOfOneAreRefused) {
   const auto lone = [](const std::map<std::string, std::string>& environment) {
-    return testing::run_process({std::string(MOE_BINARY_DIR) + "/bin/moe_gang_program", "lone"}, environment);
+    return testing::run_process({testing::build_dir() + "/bin/moe_gang_program", "lone"}, environment);
   };
   const std::pair<std::map<std::string, std::string>, std::string> refused[] = {
       {{{"SLURM_STEP_NUM_TASKS", "4"}, {"SLURM_NTASKS", "4"}, {"SLURM_PROCID", "0"}},

@@ -13,6 +13,7 @@
 #include "convert/conversion_fixture.h"
 #include "data/tokenizer/tokenizer.h"
 #include "runtime/opened_model.h"
+#include "testing/paths.h"
 #include "testing/run_ranks.h"
 
 namespace moe {
@@ -44,7 +45,7 @@ class CalibrationOverlapTest : public ::testing::Test {
   CalibrationOverlap overlap(const std::vector<std::string>& files, int ranks = 1, bool has_tokenizer = true,
                              int64_t tokens = 1) {
     v1::ConvertSpec spec = testing::convert_spec("independent_random", 4, 2, path("calibration"));
-    const OpenedModel model = open_model(fs::path(MOE_SOURCE_DIR) / "examples/base-7m", text_of_job(""));
+    const OpenedModel model = open_model(fs::path(testing::source_dir()) / "examples/base-7m", text_of_job(""));
     spec.mutable_calibration()->set_tokens(tokens);
     CalibrationOverlap first;
     testing::run_ranks(ranks, [&](Communicator& world) {

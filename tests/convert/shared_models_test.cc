@@ -8,6 +8,7 @@
 #include "convert/conversion_fixture.h"
 #include "convert/conversion_methods.h"
 #include "testing/compare.h"
+#include "testing/paths.h"
 #include "testing/tiny_model.h"
 
 namespace moe {
@@ -16,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::convert;
 
-const fs::path kModels = fs::path(MOE_SOURCE_DIR) / ".." / "shared" / "models";
+const fs::path kModels = fs::path(testing::source_dir()) / ".." / "shared" / "models";
 
 class RealModelTest : public ::testing::TestWithParam<std::tuple<const char*, int, std::string>> {
  protected:

@@ -7,11 +7,12 @@
 #include <stdexcept>
 
 #include "common/error.h"
+#include "testing/paths.h"
 
 namespace moe::testing {
 
 std::string coordinator_path() {
-  return std::string(MOE_BINARY_DIR) + "/bin/moe-coordinator";
+  return build_dir() + "/bin/moe-coordinator";
 }
 
 ServerProcess::ServerProcess(const std::filesystem::path& folder, const std::string& setup) {

@@ -13,13 +13,14 @@
 #include "common/file_io.h"
 #include "common/rng.h"
 #include "testing/message_of.h"
+#include "testing/paths.h"
 #include "testing/temp_dir.h"
 
 namespace moe {
 namespace {
 
 using ::testing::HasSubstr;
-const std::string kRoot = MOE_SOURCE_DIR;
+const std::string kRoot = testing::source_dir();
 
 class DataLoaderTest : public ::testing::Test {
  protected:

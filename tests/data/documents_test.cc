@@ -10,6 +10,7 @@
 
 #include "common/file_io.h"
 #include "testing/message_of.h"
+#include "testing/paths.h"
 #include "testing/read_documents.h"
 #include "testing/temp_dir.h"
 
@@ -19,7 +20,7 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 using Ids = std::vector<int32_t>;
-const std::string kRoot = MOE_SOURCE_DIR;
+const std::string kRoot = testing::source_dir();
 
 class DocumentsTest : public ::testing::Test {
  protected:

@@ -11,6 +11,7 @@
 #include "common/file_io.h"
 #include "common/rng.h"
 #include "data/tokenizer/sentencepiece_tokenizer.h"
+#include "testing/paths.h"
 #include "testing/sentencepiece_writer.h"
 
 namespace moe {
@@ -18,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
-const fs::path kRoot = MOE_SOURCE_DIR;
+const fs::path kRoot = testing::source_dir();
 const fs::path kModels[] = {kRoot / "tests/testing/fixtures/stories260k/tokenizer.model",
                             kRoot / "tests/testing/fixtures/babyllama-105/tokenizer.model",
                             kRoot / "examples/base-7m/tokenizer.model"};

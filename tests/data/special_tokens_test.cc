@@ -10,6 +10,7 @@
 #include "data/data_loader.h"
 #include "data/documents.h"
 #include "testing/message_of.h"
+#include "testing/paths.h"
 #include "testing/read_documents.h"
 #include "testing/temp_dir.h"
 
@@ -32,7 +33,7 @@ constexpr int32_t kStart = 512, kEnd = 513, kPad = 514;
 class SpecialTokensTest : public ::testing::Test {
  protected:
   SpecialTokensTest() {
-    fs::copy_file(fs::path(MOE_SOURCE_DIR) / "tests/testing/fixtures/stories260k/tokenizer.model",
+    fs::copy_file(fs::path(testing::source_dir()) / "tests/testing/fixtures/stories260k/tokenizer.model",
                   folder_ / "tokenizer.model");
     write_file_atomically(
         folder_ / "tokenizer_config.json",

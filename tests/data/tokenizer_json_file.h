@@ -5,12 +5,14 @@
 #include <string>
 #include <vector>
 
+#include "testing/paths.h"
+
 /// Files of the kind tokenizer.json, made by tests.
 namespace moe::testing {
 
 /// Small real ones, by family.
 inline const std::filesystem::path kFamilies =
-    std::filesystem::path(MOE_SOURCE_DIR) / "tests/testing/fixtures/tokenizers";
+    std::filesystem::path(source_dir()) / "tests/testing/fixtures/tokenizers";
 
 inline const nlohmann::json kByteLevel = {
     {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", false}, {"use_regex", true}};

@@ -11,6 +11,7 @@
 #include "common/file_io.h"
 #include "data/tokenizer/tokenizer.h"
 #include "testing/message_of.h"
+#include "testing/paths.h"
 #include "testing/temp_dir.h"
 
 namespace moe {
@@ -21,7 +22,7 @@ using Ids = std::vector<int32_t>;
 using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-const fs::path kFixtures = fs::path(MOE_SOURCE_DIR) / "tests/testing/fixtures";
+const fs::path kFixtures = fs::path(testing::source_dir()) / "tests/testing/fixtures";
 
 class TokenizerSettingsTest : public ::testing::Test {
  protected:

@@ -8,6 +8,7 @@
 #include "data/tokenizer/sentencepiece_tokenizer.h"
 #include "testing/message_of.h"
 #include "testing/oracle_vectors.h"
+#include "testing/paths.h"
 #include "testing/sentencepiece_writer.h"
 #include "testing/temp_dir.h"
 
@@ -19,8 +20,8 @@ using Ids = std::vector<int32_t>;
 using Offsets = std::vector<std::pair<int64_t, int64_t>>;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
-const fs::path kFixtures = fs::path(MOE_SOURCE_DIR) / "tests/testing/fixtures";
-const fs::path kBase = fs::path(MOE_SOURCE_DIR) / "examples/base-7m";
+const fs::path kFixtures = fs::path(testing::source_dir()) / "tests/testing/fixtures";
+const fs::path kBase = fs::path(testing::source_dir()) / "examples/base-7m";
 
 TEST(TokenizerTest, MatchesRecordedSentencePiece) {
   for (const std::string name : {"stories260k", "babyllama-105", "base-7m"}) {

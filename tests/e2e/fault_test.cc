@@ -16,6 +16,7 @@
 
 #include "common/file_io.h"
 #include "common/rng.h"
+#include "testing/paths.h"
 #include "testing/rank_processes.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
@@ -83,7 +84,7 @@ bool run_and_kill(const fs::path& config, const fs::path& out, int victim, const
       std::this_thread::yield();
     }
   });
-  const testing::ProcessResult result = testing::run_process(command_for(config, out), {}, MOE_SOURCE_DIR);
+  const testing::ProcessResult result = testing::run_process(command_for(config, out), {}, testing::source_dir());
   killer.join();
   if (killed) {
     EXPECT_NE(result.exit_code, 0) << "mpirun must fail when a rank is killed";
@@ -97,7 +98,7 @@ class FaultTest : public ::testing::Test {
     folder_ = new testing::TempDir;
     config_ = *folder_ / "fault.yaml";
     write_file_atomically(config_, kPipeline);
-    const testing::ProcessResult result = testing::run_process(command_for(config_, undisturbed()), {}, MOE_SOURCE_DIR);
+    const testing::ProcessResult result = testing::run_process(command_for(config_, undisturbed()), {}, testing::source_dir());
     ASSERT_EQ(result.exit_code, 0) << result.err;
   }
   static void TearDownTestSuite() { delete folder_; }
@@ -105,7 +106,7 @@ class FaultTest : public ::testing::Test {
   static fs::path undisturbed() { return *folder_ / "undisturbed"; }
 
   static void finish_and_compare(const fs::path& out) {
-    const testing::ProcessResult result = testing::run_process(command_for(config_, out), {}, MOE_SOURCE_DIR);
+    const testing::ProcessResult result = testing::run_process(command_for(config_, out), {}, testing::source_dir());
     ASSERT_EQ(result.exit_code, 0) << result.err;
     const auto expected = testing::losses_of(newest(undisturbed() / "train" / "attempts", "") / "metrics.jsonl");
     const auto actual = testing::losses_of(newest(out / "train" / "attempts", "") / "metrics.jsonl");
@@ -160,7 +161,7 @@ TEST_F(FaultTest, KilledInsideACheckpointItTakesTheOneBefore) {
 
 TEST(CollectiveTimeoutTest, ARankThatStandsStillEndsARunWithoutACoordinator) {
   const testing::TempDir folder;
-  const std::string root = MOE_SOURCE_DIR;
+  const std::string root = testing::source_dir();
   write_file_atomically(folder / "job.yaml",
                         "apiVersion: moe/v1\nkind: Job\nname: train\n"
                         "train: {input: " +

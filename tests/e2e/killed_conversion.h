@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/file_io.h"
+#include "testing/paths.h"
 #include "testing/rank_processes.h"
 #include "testing/subprocess.h"
 
@@ -34,7 +35,7 @@ inline std::map<std::string, std::string> made(const std::filesystem::path& out)
 }
 
 inline ProcessResult run_conversion(const std::filesystem::path& config, const std::filesystem::path& out, int ranks) {
-  return run_process(worker_command(ranks, {"run", config, "--out", out}), {}, MOE_SOURCE_DIR);
+  return run_process(worker_command(ranks, {"run", config, "--out", out}), {}, source_dir());
 }
 
 /// Runs, and kills one rank as soon as `moment` holds, which must be before there is an output.

@@ -10,6 +10,7 @@
 
 #include "common/file_io.h"
 #include "testing/full_run.h"
+#include "testing/paths.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
@@ -19,7 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-const fs::path kRoot = MOE_SOURCE_DIR;
+const fs::path kRoot = testing::source_dir();
 const fs::path kShared = kRoot / ".." / "shared";
 
 /// Runs a pipeline in one process on two threads and returns the details of each stage's record.

@@ -18,6 +18,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "testing/full_run.h"
+#include "testing/paths.h"
 #include "testing/peer_python.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
@@ -28,7 +29,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-const fs::path kRoot = MOE_SOURCE_DIR;
+const fs::path kRoot = testing::source_dir();
 const fs::path kShared = kRoot / "../shared/data";
 const fs::path kConfig = kRoot / "configs/smollm2-135m_independent-random_cpu.yaml";
 constexpr const char* kPrompt = "Name three colours and say where each can be seen.";

@@ -4,13 +4,14 @@
 #include "checkpoint/model_directory.h"
 #include "checkpoint/safetensors.h"
 #include "testing/compare.h"
+#include "testing/paths.h"
 
 namespace moe {
 namespace {
 
 TEST(GoldenLogitsTest, Base7mEqualsTheRecording) {
-  const SafetensorsFile golden(MOE_SOURCE_DIR "/tests/testing/fixtures/logits_base-7m.safetensors");
-  const ModelDirectory directory(MOE_SOURCE_DIR "/examples/base-7m");
+  const SafetensorsFile golden(testing::source_dir() + "/tests/testing/fixtures/logits_base-7m.safetensors");
+  const ModelDirectory directory(testing::source_dir() + "/examples/base-7m");
   const at::Tensor ids = golden.tensor("ids");
   const int64_t tokens = ids.size(0);
   for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {

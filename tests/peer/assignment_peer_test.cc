@@ -12,6 +12,7 @@
 #include "checkpoint/safetensors.h"
 #include "common/error.h"
 #include "convert/planned_by.h"
+#include "testing/paths.h"
 #include "testing/peer_python.h"
 #include "testing/random_tensor.h"
 #include "testing/subprocess.h"
@@ -66,7 +67,7 @@ class AssignmentPeerTest : public ::testing::TestWithParam<Sizes> {
     for (const auto& [name, tensor] : tensors) writer.write(name, tensor);
     writer.finish();
     const testing::ProcessResult result =
-        testing::run_process({testing::peer_python().string(), MOE_SOURCE_DIR "/tests/peer/assignment_oracle.py",
+        testing::run_process({testing::peer_python().string(), testing::source_dir() + "/tests/peer/assignment_oracle.py",
                               (folder_ / "problem.safetensors").string(), std::to_string(GetParam().marks)});
     EXPECT_EQ(result.exit_code, 0) << result.out << result.err;
     return nlohmann::json::parse(result.out);

@@ -14,6 +14,7 @@
 #include "data/chat/directory_template.h"
 #include "data/documents.h"
 #include "testing/full_run.h"
+#include "testing/paths.h"
 #include "testing/peer_python.h"
 #include "testing/read_documents.h"
 #include "testing/subprocess.h"
@@ -25,7 +26,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-const fs::path kRoot = MOE_SOURCE_DIR;
+const fs::path kRoot = testing::source_dir();
 const int kConversations = testing::sized(400, 2000);
 constexpr int kSeed = 20261124;
 const ChatTokens kTokens{"<s>", "</s>", true};

@@ -11,6 +11,7 @@
 #include "common/error.h"
 #include "peer/transformers_oracle.h"
 #include "testing/compare.h"
+#include "testing/paths.h"
 #include "testing/peer_python.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
@@ -24,7 +25,7 @@ constexpr double kSameModel = 1e-4;  ///< logits are of size 1 to 10; different 
 
 void run_script(const fs::path& python, const std::string& command, const fs::path& folder) {
   const testing::ProcessResult result = testing::run_process(
-      {python.string(), MOE_SOURCE_DIR "/tests/peer/checkpoints_oracle.py", command, folder.string()});
+      {python.string(), testing::source_dir() + "/tests/peer/checkpoints_oracle.py", command, folder.string()});
   ASSERT_EQ(result.exit_code, 0) << result.out << result.err;
 }
 

@@ -15,6 +15,7 @@
 #include "convert/conversion_fixture.h"
 #include "export/export_fixture.h"
 #include "export/stock_table.h"
+#include "testing/paths.h"
 #include "testing/peer_python.h"
 #include "testing/subprocess.h"
 #include "testing/tiny_model.h"
@@ -164,7 +165,7 @@ class ExportPeerTest : public ::testing::TestWithParam<Peer> {
 
   void judge() {
     const testing::ProcessResult result = testing::run_process(
-        {GetParam().python.string(), MOE_SOURCE_DIR "/tests/peer/export_oracle.py", cases_.string()});
+        {GetParam().python.string(), testing::source_dir() + "/tests/peer/export_oracle.py", cases_.string()});
     ASSERT_EQ(result.exit_code, 0) << result.out << result.err;
     int judged = 0;
     std::vector<std::filesystem::path> folders;

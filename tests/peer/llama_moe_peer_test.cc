@@ -16,6 +16,7 @@
 #include "convert/conversion_fixture.h"
 #include "export/export_fixture.h"
 #include "testing/compare.h"
+#include "testing/paths.h"
 #include "testing/peer_python.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
@@ -35,7 +36,7 @@ class LlamaMoePeerTest : public ::testing::Test {
     if (!fs::exists(testing::peer_python()))
       GTEST_SKIP() << "no numpy here: " << testing::peer_python() << " is missing (deploy/install_deps.sh --peers)";
     const testing::ProcessResult result = testing::run_process(
-        {testing::peer_python().string(), MOE_SOURCE_DIR "/tests/peer/llama_moe_oracle.py", folder_.path().string()});
+        {testing::peer_python().string(), testing::source_dir() + "/tests/peer/llama_moe_oracle.py", folder_.path().string()});
     ASSERT_EQ(result.exit_code, 0) << result.out << result.err;
   }
 

@@ -13,6 +13,7 @@
 #include "peer/transformers_oracle.h"
 #include "testing/compare.h"
 #include "testing/full_run.h"
+#include "testing/paths.h"
 #include "testing/peer_python.h"
 #include "testing/temp_dir.h"
 
@@ -56,8 +57,8 @@ INSTANTIATE_TEST_SUITE_P(Models, TransformersLogitsTest, ::testing::Values("stor
 
 TEST_P(TransformersLogitsTest, TrainedModel) {
   if (const std::string why = missing_oracle(); !why.empty()) GTEST_SKIP() << why;
-  std::filesystem::path model = std::filesystem::path(MOE_SOURCE_DIR "/examples") / GetParam();
-  if (!std::filesystem::exists(model)) model = std::filesystem::path(MOE_SOURCE_DIR "/../shared/models") / GetParam();
+  std::filesystem::path model = std::filesystem::path(testing::source_dir() + "/examples") / GetParam();
+  if (!std::filesystem::exists(model)) model = std::filesystem::path(testing::source_dir() + "/../shared/models") / GetParam();
   if (!std::filesystem::exists(model)) GTEST_SKIP() << "the shared models folder has no " << GetParam();
   const TempDir out;
   run_oracle({"logits", model.string(), out.path().string(), "256"});
@@ -104,7 +105,7 @@ class SmolLm2Test : public ::testing::Test {
 };
 
 TEST_F(SmolLm2Test, IsAsExactAsTransformersOnText) {
-  std::ifstream passages(MOE_SOURCE_DIR "/tests/testing/fixtures/smollm2_ids.txt");
+  std::ifstream passages(testing::source_dir() + "/tests/testing/fixtures/smollm2_ids.txt");
   const int count = testing::sized(1, 3);
   std::string ids;
   for (int i = 0; i < count && std::getline(passages, ids); ++i) {

@@ -12,6 +12,7 @@
 #include "common/rng.h"
 #include "testing/full_run.h"
 #include "testing/oracle_vectors.h"
+#include "testing/paths.h"
 #include "testing/peer_python.h"
 #include "testing/sentencepiece_writer.h"
 #include "testing/subprocess.h"
@@ -21,7 +22,7 @@ namespace moe {
 namespace {
 
 namespace fs = std::filesystem;
-const fs::path kRoot = MOE_SOURCE_DIR;
+const fs::path kRoot = testing::source_dir();
 
 /// How much a tokenizer is compared on.
 const char* strings() {

@@ -17,6 +17,7 @@
 #include "parallel/gradient_sync.h"
 #include "peer/transformers_oracle.h"
 #include "testing/compare.h"
+#include "testing/paths.h"
 #include "testing/peer_python.h"
 #include "testing/run_ranks.h"
 #include "testing/subprocess.h"
@@ -49,7 +50,7 @@ constexpr Case kCases[] = {{"renorm", "renorm", 2, 12},
                            {"raw", "raw", 3, 0}};
 
 DataLoader loader() {
-  const std::string root = MOE_SOURCE_DIR;
+  const std::string root = testing::source_dir();
   PackingOptions packing;
   packing.sequence_length = 40;
   packing.seed = 5;
@@ -142,7 +143,7 @@ void expect_oracle(const std::filesystem::path& folder, Communicator& world, int
 TEST(TrainStepPeerTest, EqualsPyTorch) {
   if (const std::string why = testing::missing_oracle(); !why.empty()) GTEST_SKIP() << why;
   const testing::TempDir folder;
-  std::vector<std::string> command{testing::peer_python().string(), MOE_SOURCE_DIR "/tests/peer/train_step_oracle.py"};
+  std::vector<std::string> command{testing::peer_python().string(), testing::source_dir() + "/tests/peer/train_step_oracle.py"};
   for (const Case& c : kCases) {
     write_case(folder / c.name, c);
     if (HasFatalFailure()) return;

@@ -6,6 +6,7 @@
 
 #include "checkpoint/model_directory.h"
 #include "common/error.h"
+#include "testing/paths.h"
 #include "testing/peer_python.h"
 #include "testing/subprocess.h"
 
@@ -18,7 +19,7 @@ std::string missing_oracle() {
 }
 
 void run_oracle(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), {peer_python().string(), MOE_SOURCE_DIR "/tests/peer/transformers_oracle.py"});
+  arguments.insert(arguments.begin(), {peer_python().string(), source_dir() + "/tests/peer/transformers_oracle.py"});
   const ProcessResult result = run_process(arguments);
   ASSERT_EQ(result.exit_code, 0) << result.out << result.err;
 }

@@ -9,6 +9,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "pipeline/problem_texts.h"
+#include "testing/paths.h"
 
 namespace moe {
 namespace {
@@ -129,7 +130,7 @@ TEST(SpecTest, OneProblemHasNoHeading) {
 
 TEST(SpecTest, EveryShippedConfigLoads) {
   int loaded = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(MOE_SOURCE_DIR "/configs")) {
+  for (const auto& entry : std::filesystem::directory_iterator(testing::source_dir() + "/configs")) {
     if (entry.path().extension() != ".yaml") continue;
     EXPECT_THAT(texts(load_pipeline(read_file(entry.path()), entry.path().filename().string(), {}, {})), IsEmpty());
     ++loaded;
@@ -140,7 +141,7 @@ TEST(SpecTest, EveryShippedConfigLoads) {
 
 // No cut of a file and no changed byte may do anything but load or give problems.
 TEST(SpecTest, CutAndDamagedFilesNeverCrash) {
-  const std::string text = read_file(MOE_SOURCE_DIR "/configs/base-7m_independent-random_cpu.yaml");
+  const std::string text = read_file(testing::source_dir() + "/configs/base-7m_independent-random_cpu.yaml");
   int with_problems = 0, tried = 0;
   for (size_t length = 0; length < text.size(); length += 7, ++tried) {
     with_problems += load_pipeline(text.substr(0, length), "a.yaml", {}, {}).problems.empty() ? 0 : 1;

@@ -8,6 +8,7 @@
 
 #include "common/file_io.h"
 #include "report/sample_analysis.h"
+#include "testing/paths.h"
 
 namespace moe {
 namespace {
@@ -78,14 +79,14 @@ TEST(AnalysisPageTest, APointANumberAndAColourARow) {
 
 TEST(AnalysisPageTest, PagesAreWellFormedAndSelfContained) {
   if (std::system("python3 -c pass") != 0) GTEST_SKIP() << "python3 is not installed";
-  const std::filesystem::path folder = MOE_BINARY_DIR "/report_samples";
+  const std::filesystem::path folder = testing::build_dir() + "/report_samples";
   std::filesystem::create_directories(folder);
   write_file_atomically(folder / "analysis.html", render_analysis_page(testing::sample_analysis()));
   write_file_atomically(folder / "analysis_hostile.html",
                         render_analysis_page(testing::sample_analysis("<script>\"&'\n\x01 <b>\xff")));
   write_file_atomically(folder / "analysis_empty.html",
                         render_analysis_page({.title = "x", .facts = {}, .sections = {}}));
-  const std::string command = "python3 " MOE_SOURCE_DIR "/tests/report/check_page.py " +
+  const std::string command = "python3 " + testing::source_dir() + "/tests/report/check_page.py " +
                               (folder / "analysis.html").string() + " " + (folder / "analysis_hostile.html").string() +
                               " " + (folder / "analysis_empty.html").string();
   EXPECT_EQ(std::system(command.c_str()), 0) << command;

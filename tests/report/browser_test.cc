@@ -11,6 +11,7 @@
 #include "report/sample_analysis.h"
 #include "report/sample_report.h"
 #include "report/sample_status.h"
+#include "testing/paths.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
@@ -33,7 +34,7 @@ class BrowserTest : public ::testing::TestWithParam<Width> {
     fs::create_directories(screenshots());
   }
 
-  static fs::path screenshots() { return MOE_BINARY_DIR "/screenshots"; }
+  static fs::path screenshots() { return testing::build_dir() + "/screenshots"; }
 
   // Chromium's windows are at least 500 px wide, headless too; a frame is as narrow as it is told.
   testing::ProcessResult open(const std::string& name, const std::string& html,

@@ -12,6 +12,7 @@
 #include "report/conversion_report.h"
 #include "report/sample_report.h"
 #include "report/text.h"
+#include "testing/paths.h"
 
 namespace moe {
 namespace {
@@ -167,20 +168,20 @@ TEST(PipelineReportTest, EmptyAndHostileReportsRender) {
 // The pages stay in the build folder for a look in a browser.
 TEST(PipelineReportTest, PagesAreWellFormedAndSelfContained) {
   if (std::system("python3 -c pass") != 0) GTEST_SKIP() << "python3 is not installed";
-  const std::filesystem::path folder = MOE_BINARY_DIR "/report_samples";
+  const std::filesystem::path folder = testing::build_dir() + "/report_samples";
   std::filesystem::create_directories(folder);
   write_file_atomically(folder / "sample.html", render_html(testing::sample_report()));
   write_file_atomically(folder / "comparison.html", render_html(testing::sample_comparison()));
   write_file_atomically(folder / "hostile.html", render_html(testing::hostile_report()));
   write_file_atomically(folder / "empty.html", render_html(bare("FAILED")));
-  const std::string command = "python3 " MOE_SOURCE_DIR "/tests/report/check_page.py " +
+  const std::string command = "python3 " + testing::source_dir() + "/tests/report/check_page.py " +
                               (folder / "sample.html").string() + " " + (folder / "comparison.html").string() + " " +
                               (folder / "hostile.html").string() + " " + (folder / "empty.html").string();
   EXPECT_EQ(std::system(command.c_str()), 0) << command;
   // A broken page must not pass the checker.
   write_file_atomically(folder / "broken.html",
                         "<!DOCTYPE html><html><body><h1>x</h1><img src=\"http://example.org/x.png\"><p></body></html>");
-  EXPECT_NE(std::system(("python3 " MOE_SOURCE_DIR "/tests/report/check_page.py " + (folder / "broken.html").string() +
+  EXPECT_NE(std::system(("python3 " + testing::source_dir() + "/tests/report/check_page.py " + (folder / "broken.html").string() +
                          " > /dev/null")
                             .c_str()),
             0);

@@ -12,6 +12,7 @@
 #include "report/count_parts.h"
 #include "report/html_page.h"
 #include "report/sample_status.h"
+#include "testing/paths.h"
 
 namespace moe {
 namespace {
@@ -189,9 +190,9 @@ TEST(StatusPageTest, HostileTextsAreEscaped) {
 
 TEST(StatusPageTest, PagesAreWellFormedAndSelfContained) {
   if (std::system("python3 -c pass") != 0) GTEST_SKIP() << "python3 is not installed";
-  const fs::path folder = MOE_BINARY_DIR "/report_samples";
+  const fs::path folder = testing::build_dir() + "/report_samples";
   fs::create_directories(folder);
-  std::string command = "python3 " MOE_SOURCE_DIR "/tests/report/check_page.py";
+  std::string command = "python3 " + testing::source_dir() + "/tests/report/check_page.py";
   for (const auto& [name, page] : std::map<std::string, StatusPage>{
            {"status", testing::sample_status()}, {"status_hostile", testing::hostile_status()}, {"status_empty", {}}}) {
     const fs::path path = folder / (name + ".html");

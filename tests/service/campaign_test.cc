@@ -17,6 +17,7 @@
 #include "moe/v1/job_service.grpc.pb.h"
 #include "service/web.h"
 #include "testing/free_port.h"
+#include "testing/paths.h"
 
 namespace moe {
 namespace {
@@ -37,7 +38,7 @@ constexpr int kBad = 10;
 
 /// What a gang runs in: a folder below which examples/ is, or is not, and limits of its shell.
 struct Machine {
-  std::string folder = MOE_SOURCE_DIR;
+  std::string folder = testing::source_dir();
   std::string setup{};
   std::string launcher_id{};
   fs::path data_root{};
@@ -151,7 +152,7 @@ TEST_F(CampaignTest, NoInnocentJobFails) {
 
   phase("a second coordinator");
   const testing::ProcessResult second = testing::run_process(
-      {"timeout", "20", std::string(MOE_BINARY_DIR) + "/bin/moe-coordinator", "--data-root", cluster_.data_root(),
+      {"timeout", "20", testing::build_dir() + "/bin/moe-coordinator", "--data-root", cluster_.data_root(),
        "--store", cluster_.folder() / "second.db", "--port", "0", "--http-port", "0"});
   EXPECT_EQ(second.exit_code, 65);
   EXPECT_THAT(second.err, AllOf(HasSubstr("in use by another moe-coordinator"),

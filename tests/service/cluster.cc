@@ -8,6 +8,7 @@
 
 #include "common/file_io.h"
 #include "testing/free_port.h"
+#include "testing/paths.h"
 #include "testing/process_file.h"
 
 namespace moe::testing {
@@ -18,7 +19,7 @@ using nlohmann::json;
 using std::chrono::seconds;
 
 std::string program(const char* name) {
-  return std::string(MOE_BINARY_DIR) + "/bin/" + name;
+  return build_dir() + "/bin/" + name;
 }
 
 }  // namespace
@@ -36,7 +37,7 @@ void Cluster::start_coordinator() {
                                std::to_string(options_.heartbeat_seconds), "--retry-backoff",
                                std::to_string(options_.retry_backoff_seconds)},
       folder_ / ("coordinator-" + std::to_string(++starts_) + ".log"), std::map<std::string, std::string>{},
-      MOE_SOURCE_DIR);
+      source_dir());
   const bool serves = eventually(seconds(20), [this] {
     return coordinator_->output().find("event=serving") != std::string::npos || !coordinator_->is_running();
   });
@@ -52,7 +53,7 @@ void Cluster::kill_coordinator() {
 std::unique_ptr<BackgroundProcess> Cluster::start_gang(int ranks, const std::string& name, bool restarting,
                                                        const std::string& coordinator) {
   std::vector<std::string> command{
-      "bash", std::string(MOE_SOURCE_DIR) + "/deploy/gang.sh", "--ranks", std::to_string(ranks), "--threads", "1"};
+      "bash", source_dir() + "/deploy/gang.sh", "--ranks", std::to_string(ranks), "--threads", "1"};
   if (!restarting) command.emplace_back("--once");
   for (const std::string& word : std::vector<std::string>{
            "--", worker_path(), "serve", "--coordinator", coordinator.empty() ? address() : coordinator, "--data-root",
@@ -61,7 +62,7 @@ std::unique_ptr<BackgroundProcess> Cluster::start_gang(int ranks, const std::str
     command.push_back(word);
   }
   return std::make_unique<BackgroundProcess>(command, folder_ / ("gang-" + name + ".log"),
-                                             std::map<std::string, std::string>{}, MOE_SOURCE_DIR);
+                                             std::map<std::string, std::string>{}, source_dir());
 }
 
 std::vector<pid_t> Cluster::ranks_of(const BackgroundProcess& gang, int ranks) {
@@ -83,7 +84,7 @@ std::vector<pid_t> Cluster::ranks_of(const BackgroundProcess& gang, int ranks) {
 
 ProcessResult Cluster::moectl(std::vector<std::string> arguments) const {
   arguments.insert(arguments.begin(), {program("moectl"), "--coordinator", address()});
-  return run_process(arguments, {{"NO_COLOR", "1"}}, MOE_SOURCE_DIR);
+  return run_process(arguments, {{"NO_COLOR", "1"}}, source_dir());
 }
 
 json Cluster::moectl_json(std::vector<std::string> arguments) const {

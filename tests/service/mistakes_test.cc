@@ -10,6 +10,7 @@
 #include "common/file_io.h"
 #include "service/web.h"
 #include "testing/free_port.h"
+#include "testing/paths.h"
 
 namespace moe {
 namespace {
@@ -27,7 +28,7 @@ using testing::ProcessResult;
 constexpr int kRanks = 2;
 
 std::string program(const char* name) {
-  return std::string(MOE_BINARY_DIR) + "/bin/" + name;
+  return testing::build_dir() + "/bin/" + name;
 }
 
 std::string replaced(std::string text, const std::string& from, const std::string& to) {
@@ -259,7 +260,7 @@ TEST_F(MistakesTest, ADataPathThatIsNotOnTheWorkerFailsTheJobForGood) {
   EXPECT_THAT(cluster_.moectl({"describe", pipeline}).out, HasSubstr(missing));
   EXPECT_TRUE(gang->is_running()) << "the gang is not to blame";
   // The file is brought, the job retried: the same gang goes on.
-  std::filesystem::copy_file(std::string(MOE_SOURCE_DIR) + "/examples/data/maths.train.jsonl", missing);
+  std::filesystem::copy_file(testing::source_dir() + "/examples/data/maths.train.jsonl", missing);
   EXPECT_EQ(cluster_.moectl({"retry", pipeline}).exit_code, 0);
   EXPECT_EQ(cluster_.wait_for(pipeline, 60), "SUCCEEDED") << gang->output();
 }
@@ -268,7 +269,7 @@ TEST_F(MistakesTest, ADataPathThatIsNotOnTheWorkerFailsTheJobForGood) {
 /// words, and the gang goes on to the next.
 TEST_F(MistakesTest, BytesThatAreNoUtf8FailTheJobAndNotTheGang) {
   const auto gang = cluster_.start_gang(kRanks, "a");
-  const std::string model = std::string(MOE_SOURCE_DIR) + "/examples/base-7m";
+  const std::string model = testing::source_dir() + "/examples/base-7m";
   const std::string latin = write("latin.jsonl", "{\"text\": \"fine\"}\n{\"text\": \"caf\xE9\"}\n");
   const std::string cut = write("cut.jsonl", "{\"text\": \"" + std::string(6'000'000, 'x'));
   const std::string spoilt = (cluster_.folder() / "spoilt").string();

@@ -12,6 +12,7 @@
 #include "metrics/promtool.h"
 #include "service/web.h"
 #include "testing/free_port.h"
+#include "testing/paths.h"
 
 namespace moe {
 namespace {
@@ -38,7 +39,7 @@ std::string replaced(std::string text, const std::string& from, const std::strin
 class Prometheus {
  public:
   explicit Prometheus(const Cluster& cluster) : url_("http://127.0.0.1:" + std::to_string(port_)) {
-    std::string config = read_file(std::string(MOE_SOURCE_DIR) + "/deploy/prometheus.yaml");
+    std::string config = read_file(testing::source_dir() + "/deploy/prometheus.yaml");
     config = replaced(config, "127.0.0.1:9090", cluster.http().substr(std::string("http://").size()));
     config = replaced(config, "scrape_interval: 5s", "scrape_interval: 1s");
     config = replaced(config, "scrape_timeout: 4s", "scrape_timeout: 1s");
@@ -128,7 +129,7 @@ class PrometheusTest : public ::testing::Test {
 
 TEST_F(PrometheusTest, TheShippedConfigIsValid) {
   const testing::ProcessResult result =
-      testing::run_process({"promtool", "check", "config", std::string(MOE_SOURCE_DIR) + "/deploy/prometheus.yaml"});
+      testing::run_process({"promtool", "check", "config", testing::source_dir() + "/deploy/prometheus.yaml"});
   EXPECT_EQ(result.exit_code, 0) << result.out << result.err;
 }
 

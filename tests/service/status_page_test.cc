@@ -7,6 +7,7 @@
 #include <regex>
 
 #include "service/web.h"
+#include "testing/paths.h"
 
 namespace moe {
 namespace {
@@ -71,7 +72,7 @@ TEST(StatusPageTest, ARunningAndAFinishedPipelineInABrowser) {
   ASSERT_EQ(cluster.wait_for(finished, 60), "SUCCEEDED") << gang->output();
   ASSERT_TRUE(testing::reaches_step(cluster, running + "-train", 3, seconds(60))) << gang->output();
 
-  const std::filesystem::path screenshots = MOE_BINARY_DIR "/screenshots";
+  const std::filesystem::path screenshots = testing::build_dir() + "/screenshots";
   std::filesystem::create_directories(screenshots);
   for (const int width : {500, 1200}) {
     const std::filesystem::path image = screenshots / ("live_status_" + std::to_string(width) + ".png");

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "common/file_io.h"
+#include "testing/paths.h"
 #include "testing/temp_dir.h"
 
 namespace moe::testing {
@@ -41,13 +42,13 @@ ProcessResult run_process(const std::vector<std::string>& arguments,
 }
 
 std::string worker_path() {
-  return std::string(MOE_BINARY_DIR) + "/bin/moe-worker";
+  return build_dir() + "/bin/moe-worker";
 }
 
 std::vector<std::string> worker_command(int ranks, std::vector<std::string> arguments) {
   std::vector<std::string> command;
   if (ranks > 1) {
-    command = {"bash",      std::string(MOE_SOURCE_DIR) + "/deploy/gang.sh",
+    command = {"bash",      source_dir() + "/deploy/gang.sh",
                "--ranks",   std::to_string(ranks),
                "--threads", "1",
                "--once",    "--"};

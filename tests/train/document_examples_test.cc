@@ -16,6 +16,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "pipeline/spec.h"
+#include "testing/paths.h"
 #include "worker/known_names.h"
 
 namespace moe {
@@ -118,7 +119,7 @@ std::string problems_of(const std::string& text, const std::string& file) {
 }
 
 TEST(DocumentExamplesTest, EveryBlockOfYamlInTheDocumentsIsValid) {
-  const fs::path root = MOE_SOURCE_DIR;
+  const fs::path root = testing::source_dir();
   std::vector<fs::path> files = files_of(root / "docs", ".md");
   files.push_back(root / "README.md");
   size_t checked = 0, fences = 0;
@@ -136,7 +137,7 @@ TEST(DocumentExamplesTest, EveryBlockOfYamlInTheDocumentsIsValid) {
 }
 
 TEST(DocumentExamplesTest, EveryConfigurationIsValid) {
-  const std::vector<fs::path> files = files_of(fs::path(MOE_SOURCE_DIR) / "configs", ".yaml");
+  const std::vector<fs::path> files = files_of(fs::path(testing::source_dir()) / "configs", ".yaml");
   for (const fs::path& file : files) EXPECT_EQ(problems_of(read_file(file), file.filename()), "");
   EXPECT_GE(files.size(), 10U);
   std::cout << files.size() << " configurations\n";

@@ -10,6 +10,7 @@
 #include "common/file_io.h"
 #include "data/tokenizer/tokenizer.h"
 #include "model/moe/token_dispatcher.h"
+#include "testing/paths.h"
 #include "testing/temp_dir.h"
 #include "testing/tiny_model.h"
 #include "train/optimizer.h"
@@ -50,7 +51,7 @@ class OverfitTest : public ::testing::Test {
     packing.shuffle = false;
     packing.vocab_size = kVocabulary;
     DataLoader loader({{(folder_ / "chats.jsonl").string(), 1, "chats", 0}},
-                      Tokenizer::from_directory(MOE_SOURCE_DIR "/examples/base-7m"), packing);
+                      Tokenizer::from_directory(testing::source_dir() + "/examples/base-7m"), packing);
     EXPECT_GT(loader.target_tokens(0, loader.rows()), 12);
     testing::require_all_gradients(decoder);
     const auto self = make_self_communicator();

@@ -11,6 +11,7 @@
 #include "data/tokenizer/tokenizer.h"
 #include "model/moe/token_dispatcher.h"
 #include "testing/compare.h"
+#include "testing/paths.h"
 #include "testing/temp_dir.h"
 #include "testing/tiny_files.h"
 #include "testing/tiny_model.h"
@@ -80,14 +81,14 @@ class ChatTargetsTest : public ::testing::Test {
   static constexpr int64_t kVocabulary = 4096;
 
   static DataLoader loader(const char* supervise, const char* long_chats, int64_t sequence_length) {
-    static const auto tokenizer = Tokenizer::from_directory(MOE_SOURCE_DIR "/examples/base-7m");
+    static const auto tokenizer = Tokenizer::from_directory(testing::source_dir() + "/examples/base-7m");
     PackingOptions packing;
     packing.sequence_length = sequence_length;
     packing.shuffle = false;
     packing.vocab_size = kVocabulary;
     packing.long_chats = long_chats;
     packing.chat.supervise = supervise;
-    return DataLoader({{MOE_SOURCE_DIR "/examples/data/maths.valid.jsonl", 1, "chats", 30}}, tokenizer, packing);
+    return DataLoader({{testing::source_dir() + "/examples/data/maths.valid.jsonl", 1, "chats", 30}}, tokenizer, packing);
   }
 };
 

@@ -9,6 +9,7 @@
 #include "parallel/dispatchers.h"
 #include "parallel/gradient_sync.h"
 #include "testing/compare.h"
+#include "testing/paths.h"
 #include "testing/run_ranks.h"
 #include "testing/tiny_files.h"
 #include "train/parameter_groups.h"
@@ -16,7 +17,7 @@
 namespace moe::testing {
 namespace {
 
-const std::string kRoot = MOE_SOURCE_DIR;
+const std::string kRoot = source_dir();
 
 }  // namespace
 

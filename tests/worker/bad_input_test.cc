@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "common/file_io.h"
+#include "testing/paths.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
@@ -25,7 +26,7 @@ namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-const fs::path kModel = fs::path(MOE_SOURCE_DIR) / "examples" / "base-7m";
+const fs::path kModel = fs::path(testing::source_dir()) / "examples" / "base-7m";
 
 /// A small pipeline; each test spoils one line of it.
 std::string pipeline(const fs::path& model, const fs::path& data) {

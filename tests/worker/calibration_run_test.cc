@@ -11,6 +11,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "common/rng.h"
+#include "testing/paths.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
@@ -59,7 +60,7 @@ class CalibrationRunTest : public ::testing::Test {
   testing::ProcessResult run(const std::string& stages, const std::string& out, int ranks = 1) const {
     const fs::path file = folder_ / (out + ".yaml");
     write_file_atomically(file, concat("apiVersion: moe/v1\nkind: Pipeline\nname: small\ninputs: {dense: {path: ",
-                                       MOE_SOURCE_DIR, "/examples/base-7m}}\nstages:\n", stages));
+                                       testing::source_dir(), "/examples/base-7m}}\nstages:\n", stages));
     testing::ProcessResult result =
         testing::run_process(testing::worker_command(ranks, {"run", file, "--out", folder_ / out}));
     EXPECT_EQ(result.exit_code, 0) << result.err;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/file_io.h"
+#include "testing/paths.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
@@ -19,7 +20,7 @@ using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-const fs::path kRoot = MOE_SOURCE_DIR;
+const fs::path kRoot = testing::source_dir();
 const fs::path kModel = kRoot / "examples/base-7m";
 
 testing::ProcessResult worker(std::vector<std::string> arguments) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/file_io.h"
+#include "testing/paths.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
@@ -19,7 +20,7 @@ namespace {
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-const std::string kModel = std::string(MOE_SOURCE_DIR) + "/examples/base-7m";
+const std::string kModel = testing::source_dir() + "/examples/base-7m";
 
 testing::ProcessResult worker(std::vector<std::string> arguments) {
   return testing::run_process(testing::worker_command(1, std::move(arguments)));
@@ -180,7 +181,7 @@ void lay_out(const std::filesystem::path& folder, const std::string& tokenizer) 
 // Most ids that the model draws are beyond this tokenizer: 512 tokens, 4096 rows.
 TEST(GenerateCommandTest, GoesOnOverRowsBeyondTheTokenizer) {
   const testing::TempDir folder;
-  lay_out(folder.path(), MOE_SOURCE_DIR "/tests/testing/fixtures/stories260k/tokenizer.model");
+  lay_out(folder.path(), testing::source_dir() + "/tests/testing/fixtures/stories260k/tokenizer.model");
   const testing::ProcessResult result =
       worker({"generate", folder.path().string(), "--prompt", "Once", "--max-tokens", "12", "--temperature", "1"});
   EXPECT_EQ(result.exit_code, 0) << result.err;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/file_io.h"
+#include "testing/paths.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
@@ -42,7 +43,7 @@ class ExportStageTest : public ::testing::Test {
   static std::string pipeline() {
     std::string text = kPipeline;
     for (size_t at = text.find("ROOT"); at != std::string::npos; at = text.find("ROOT"))
-      text.replace(at, 4, MOE_SOURCE_DIR);
+      text.replace(at, 4, testing::source_dir());
     return text;
   }
   testing::TempDir folder_;
@@ -84,7 +85,7 @@ TEST_F(ExportStageTest, AStageGivesAModelMetricsAndAPlaceInTheReport) {
 }
 
 TEST_F(ExportStageTest, WhatIsRefusedAndHow) {
-  const std::string dense = MOE_SOURCE_DIR "/examples/base-7m";
+  const std::string dense = testing::source_dir() + "/examples/base-7m";
   const testing::ProcessResult refused = worker({"export", dense, "-o", folder_ / "x"});
   EXPECT_EQ(refused.exit_code, 65);
   EXPECT_THAT(refused.err, AllOf(HasSubstr("no stock architecture holds"), HasSubstr("it is a dense model"),

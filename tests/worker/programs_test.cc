@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "testing/paths.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
@@ -29,7 +30,7 @@ using ::testing::Not;
 /// Names of what was built into bin/; test binaries, whose help is GoogleTest's, aside.
 std::vector<std::string> programs() {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(fs::path(MOE_BINARY_DIR) / "bin")) {
+  for (const auto& entry : fs::directory_iterator(fs::path(testing::build_dir()) / "bin")) {
     const std::string name = entry.path().filename();
     const bool is_program =
         entry.is_regular_file() && access(entry.path().c_str(), X_OK) == 0 && name.find(".so") == std::string::npos;
@@ -40,7 +41,7 @@ std::vector<std::string> programs() {
 }
 
 std::string path_of(const std::string& program) {
-  return std::string(MOE_BINARY_DIR) + "/bin/" + program;
+  return testing::build_dir() + "/bin/" + program;
 }
 
 TEST(ProgramsTest, EveryProgramHasHelpAndDoesNothingElse) {

@@ -14,6 +14,7 @@
 
 #include "common/file_io.h"
 #include "testing/background_process.h"
+#include "testing/paths.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
 
@@ -28,7 +29,7 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 std::string pipeline(const std::string& gate) {
-  const std::string root = MOE_SOURCE_DIR;
+  const std::string root = testing::source_dir();
   return "apiVersion: moe/v1\n"
          "kind: Pipeline\n"
          "name: small\n"
@@ -138,7 +139,7 @@ TEST_F(RunTest, LeavesSummaryReportAndMetricsAndDoesNothingTwice) {
 
   // How often to save and where a file lies decide nothing.
   const std::string copied = folder_ / "maths.train.jsonl";
-  fs::copy(std::string(MOE_SOURCE_DIR) + "/examples/data/maths.train.jsonl", copied);
+  fs::copy(testing::source_dir() + "/examples/data/maths.train.jsonl", copied);
   const testing::ProcessResult kept = run(pipeline(kOpenGate), {"--set", "stages.train.train.keep_checkpoints=3",
                                                                 "--set", "stages.train.train.data.0.path=" + copied});
   ASSERT_EQ(kept.exit_code, 0) << kept.err;
@@ -173,7 +174,7 @@ TEST_F(RunTest, LeavesSummaryReportAndMetricsAndDoesNothingTwice) {
 }
 
 TEST_F(RunTest, StepsThatWereRaisedMakeAnotherModelThanTheSameStepsAtOnce) {
-  const std::string root = MOE_SOURCE_DIR;
+  const std::string root = testing::source_dir();
   const std::string stages = "apiVersion: moe/v1\nkind: Pipeline\nname: small\ninputs: {dense: {path: " + root +
                              "/examples/base-7m}}\nstages:\n"
                              "  - name: train\n"
@@ -224,7 +225,7 @@ TEST_F(RunTest, AFailingGateExitsWithOne) {
 }
 
 TEST_F(RunTest, AJobFileIsAPipelineOfOneStage) {
-  const std::string root = MOE_SOURCE_DIR;
+  const std::string root = testing::source_dir();
   const std::string job =
       "apiVersion: moe/v1\nkind: Job\nname: just-evaluate\n"
       "evaluate: {input: " +
@@ -240,7 +241,7 @@ TEST_F(RunTest, AJobFileIsAPipelineOfOneStage) {
 
 // The last of the variants does not fit the model: nothing runs before that is told.
 TEST_F(RunTest, AConversionThatItsModelDoesNotAllowIsToldBeforeTheFirstStage) {
-  const std::string root = MOE_SOURCE_DIR;
+  const std::string root = testing::source_dir();
   const testing::ProcessResult refused =
       run("apiVersion: moe/v1\nkind: Pipeline\nname: small\ninputs: {dense: {path: " + root +
               "/examples/base-7m}}\nstages:\n"
@@ -260,7 +261,7 @@ TEST_F(RunTest, AConversionThatItsModelDoesNotAllowIsToldBeforeTheFirstStage) {
 
 // What is asked of experts is held against models that are there, through trainings too; a conversion makes others.
 TEST_F(RunTest, ExpertsThatAModelHasNotAreToldBeforeTheFirstStage) {
-  const std::string root = MOE_SOURCE_DIR, dense = root + "/examples/base-7m";
+  const std::string root = testing::source_dir(), dense = root + "/examples/base-7m";
   const std::string ffn = "ffn: {method: sequential, experts: 4, top_k: 2}, router: {init: kaiming}, scale: {mode: k}}";
   const testing::ProcessResult converted =
       run("apiVersion: moe/v1\nkind: Job\nname: made\nconvert: {input: " + dense + ", " + ffn + "\n");
@@ -299,7 +300,7 @@ TEST_F(RunTest, ExpertsThatAModelHasNotAreToldBeforeTheFirstStage) {
 
 // Two inputs and a stage's model as experts; each is told apart by what it holds, and the merge by all of them.
 TEST_F(RunTest, AMergeOfInputsAndOfAStagesModelNamesItsParents) {
-  const std::string root = MOE_SOURCE_DIR, dense = root + "/examples/base-7m";
+  const std::string root = testing::source_dir(), dense = root + "/examples/base-7m";
   fs::copy(dense, folder_ / "copy");
   const std::string stages =
       "apiVersion: moe/v1\nkind: Pipeline\nname: small\ninputs: {dense: {path: " + dense +
@@ -335,7 +336,7 @@ TEST_F(RunTest, AMergeOfInputsAndOfAStagesModelNamesItsParents) {
 
 // A kind that makes no model: its JSON is what is left, and what the run ends with.
 TEST_F(RunTest, AnAnalysisLeavesItsJsonAndNumbersForGates) {
-  const std::string root = MOE_SOURCE_DIR;
+  const std::string root = testing::source_dir();
   const std::string stages = "apiVersion: moe/v1\nkind: Pipeline\nname: small\ninputs: {dense: {path: " + root +
                              "/examples/base-7m}}\nstages:\n"
                              "  - {name: look, analyze: {input: dense, baseline: dense}}\n"
@@ -354,7 +355,7 @@ TEST_F(RunTest, AnAnalysisLeavesItsJsonAndNumbersForGates) {
 
 // Gates may name what was measured of a conversion before any training; its numbers are those of an evaluation.
 TEST_F(RunTest, GatesAndReportHaveWhatWasMeasuredOfAConversion) {
-  const std::string root = MOE_SOURCE_DIR;
+  const std::string root = testing::source_dir();
   const std::string convert =
       "apiVersion: moe/v1\nkind: Pipeline\nname: small\ninputs: {dense: {path: " + root +
       "/examples/base-7m}}\nstages:\n"
@@ -391,7 +392,7 @@ TEST_F(RunTest, TwoRunsInOneFolderAreRefused) {
 class UnlikeRanksTest : public RunTest {
  protected:
   UnlikeRanksTest() {
-    const std::string root = MOE_SOURCE_DIR;
+    const std::string root = testing::source_dir();
     text_ = read_file(root + "/examples/data/maths.train.jsonl");
     text_.resize(text_.find('\n', 4000) + 1);
     for (const char* rank : {"0", "1"}) {
@@ -424,7 +425,7 @@ class UnlikeRanksTest : public RunTest {
                                 testing::worker_path() + " run " + folder_.path().string() + "/job.yaml --out " +
                                 out_.string() + " --collective-timeout 15";
     return testing::run_process(
-        {"bash", std::string(MOE_SOURCE_DIR) + "/deploy/gang.sh", "--ranks", "2", "--once", "--", "sh", "-c", command});
+        {"bash", testing::source_dir() + "/deploy/gang.sh", "--ranks", "2", "--once", "--", "sh", "-c", command});
   }
   void expect_refusal(const testing::ProcessResult& result, const std::string& where, const std::string& what) {
     EXPECT_EQ(result.exit_code, 74) << result.err;
@@ -482,7 +483,7 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& kind) { return std::string(kind.param).substr(0, std::string(kind.param).find(':')); });
 
 TEST_P(EditedDataTest, IsNamedAndNothingIsMadeOfIt) {
-  const std::string root = MOE_SOURCE_DIR, data = folder_ / "edited.jsonl";
+  const std::string root = testing::source_dir(), data = folder_ / "edited.jsonl";
   fs::copy(root + "/examples/data/maths.valid.jsonl", data);
   std::string second = GetParam();
   second.replace(second.find("DATA"), 4, "[{path: " + data + "}]");
