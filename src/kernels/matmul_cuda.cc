@@ -9,6 +9,7 @@
 #include "common/error.h"
 #include "kernels/cuda_check.h"
 #include "kernels/cuda_kernels.h"
+#include "kernels/cuda_workspace.h"
 #include "kernels/lru_cache.h"
 #include "kernels/view_checks.h"
 
@@ -156,28 +157,6 @@ Algorithm algorithm_for(const Call& call, int device) {
       [&call] { return pick_algorithm(call); });
 }
 
-/// Memory in the order of the stream: whoever uses it later on this stream waits for this call, nobody else does.
-class Workspace {
- public:
-  Workspace(size_t bytes, cudaStream_t stream) : stream_(stream) {
-    if (bytes > 0) {
-      MOE_CUDA_CHECK(cudaMallocAsync(&data_, bytes, stream));
-    }
-  }
-  Workspace(const Workspace&) = delete;
-  Workspace& operator=(const Workspace&) = delete;
-  ~Workspace() {
-    if (data_ != nullptr) {
-      cudaFreeAsync(data_, stream_);
-    }
-  }
-  void* data() const { return data_; }
-
- private:
-  cudaStream_t stream_;
-  void* data_ = nullptr;
-};
-
 }  // namespace
 
 void matmul_cuda(const Product& p, cudaStream_t stream) {
@@ -196,7 +175,7 @@ void matmul_cuda(const Product& p, cudaStream_t stream) {
                   make_layout(p.dtype, a.rows, a.cols, a.stride),
                   make_layout(p.dtype, p.n, p.m, p.c_stride)};
   const Algorithm algorithm = algorithm_for(call, device);
-  const Workspace workspace(algorithm.workspace_bytes, stream);
+  const CudaWorkspace workspace(algorithm.workspace_bytes, stream);
   const float one_float = 1, zero_float = 0;
   const double one_double = 1, zero_double = 0;
   const bool is_double = p.dtype == DType::kFloat64;

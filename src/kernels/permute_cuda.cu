@@ -1,53 +1,18 @@
 // Tokens to expert order and back on CUDA. T tokens, D hidden, K slots, R rows. All three kernels are bound by memory:
 // they move 16 bytes per thread and load where the rows allow it. Compiled with --fmad=false: a product is rounded
 // before it is added, so a sum of two terms has the same bits in either order.
-#include <cuda_bf16.h>
-
 #include <cstdint>
 
-#include "common/error.h"
-#include "kernels/cuda_check.h"
+#include "kernels/cuda_elements.h"
 #include "kernels/cuda_kernels.h"
+#include "kernels/cuda_reduce.h"
 
 namespace moe::kernels {
 namespace {
 
-constexpr int kWarp = 32;
+using namespace cuda;  // NOLINT: what the kernels share
+
 constexpr int kThreads = 128;
-
-/// The type in which elements are summed.
-template <typename T>
-struct SumOf {
-  using Type = T;
-};
-template <>
-struct SumOf<__nv_bfloat16> {
-  using Type = float;
-};
-
-template <typename T>
-__device__ typename SumOf<T>::Type widen(T value) {
-  return value;
-}
-template <>
-__device__ float widen<__nv_bfloat16>(__nv_bfloat16 value) {
-  return __bfloat162float(value);
-}
-
-template <typename T>
-__device__ T narrow(typename SumOf<T>::Type value) {
-  return value;
-}
-template <>
-__device__ __nv_bfloat16 narrow<__nv_bfloat16>(float value) {
-  return __float2bfloat16_rn(value);
-}
-
-/// V elements that are loaded and stored at once.
-template <typename T, int V>
-struct alignas(sizeof(T) * V) Pack {
-  T items[V];
-};
 
 /// One warp per row; Unit is the widest word that divides rows, strides and addresses.
 template <typename Unit>
@@ -67,8 +32,8 @@ __global__ void permute_kernel(const Unit* x, int64_t x_stride, const int64_t* r
 /// One block per token.
 template <typename T, int V>
 __global__ void unpermute_kernel(const T* rows, int64_t row_stride, const int64_t* slot_rows, int64_t slots,
-                                 const typename SumOf<T>::Type* weights, T* y, int64_t y_stride, int64_t D) {
-  using Sum = typename SumOf<T>::Type;
+                                 const SumOf<T>* weights, T* y, int64_t y_stride, int64_t D) {
+  using Sum = SumOf<T>;
   const int64_t t = blockIdx.x;
   for (int64_t c = static_cast<int64_t>(threadIdx.x) * V; c < D; c += kThreads * V) {
     Sum sum[V] = {};
@@ -93,31 +58,12 @@ __global__ void unpermute_kernel(const T* rows, int64_t row_stride, const int64_
   }
 }
 
-/// Sum over the block, in a fixed order; the result is right in thread 0.
-template <typename Sum>
-__device__ Sum block_sum(Sum value) {
-  __shared__ Sum warp_sums[kThreads / kWarp];
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-    value += __shfl_down_sync(0xffffffffu, value, offset);
-  }
-  if (threadIdx.x % kWarp == 0) {
-    warp_sums[threadIdx.x / kWarp] = value;
-  }
-  __syncthreads();
-  Sum total = 0;
-  for (int warp = 0; warp < kThreads / kWarp; ++warp) {
-    total += warp_sums[warp];
-  }
-  return total;
-}
-
 /// One block per (token, slot).
 template <typename T, int V>
 __global__ void unpermute_gradient_kernel(const T* dy, int64_t dy_stride, const T* rows, int64_t row_stride,
-                                          const int64_t* slot_rows, int64_t slots,
-                                          const typename SumOf<T>::Type* weights, T* drows, int64_t drow_stride,
-                                          typename SumOf<T>::Type* dweights, int64_t D) {
-  using Sum = typename SumOf<T>::Type;
+                                          const int64_t* slot_rows, int64_t slots, const SumOf<T>* weights, T* drows,
+                                          int64_t drow_stride, SumOf<T>* dweights, int64_t D) {
+  using Sum = SumOf<T>;
   const int64_t slot = blockIdx.x;
   const int64_t r = slot_rows[slot];
   Sum product = 0;
@@ -142,26 +88,11 @@ __global__ void unpermute_gradient_kernel(const T* dy, int64_t dy_stride, const 
     }
   }
   if (dweights != nullptr) {
-    product = block_sum(product);
+    product = block_sum<kThreads>(product);
     if (threadIdx.x == 0) {
       dweights[slot] = product;
     }
   }
-}
-
-/// Whether words of `bytes` divide the view's address, rows and stride.
-bool divides(int64_t bytes, const ConstMatrixView& view) {
-  const int64_t size = dtype_size(view.dtype);
-  return reinterpret_cast<uintptr_t>(view.data) % bytes == 0 && view.cols * size % bytes == 0 &&
-         view.stride * size % bytes == 0;
-}
-
-/// Blocks of a grid's x axis; CUDA's limit is 2^31 - 1.
-unsigned grid(int64_t blocks, const char* op) {
-  if (blocks > INT32_MAX) {
-    throw InvalidArgument(concat(op, ": ", blocks, " blocks exceed what one launch can take (2^31 - 1)"));
-  }
-  return static_cast<unsigned>(blocks);
 }
 
 template <typename Unit>
@@ -178,7 +109,7 @@ void launch_permute(const PermuteArgs& args, cudaStream_t stream) {
 
 template <typename T, int V>
 void launch_unpermute(const UnpermuteArgs& args, cudaStream_t stream) {
-  using Sum = typename SumOf<T>::Type;
+  using Sum = SumOf<T>;
   unpermute_kernel<T, V><<<grid(args.y.rows, "unpermute"), kThreads, 0, stream>>>(
       static_cast<const T*>(args.rows.data), args.rows.stride, args.slot_rows, args.slots,
       static_cast<const Sum*>(args.weights), static_cast<T*>(args.y.data), args.y.stride, args.y.cols);
@@ -187,7 +118,7 @@ void launch_unpermute(const UnpermuteArgs& args, cudaStream_t stream) {
 
 template <typename T, int V>
 void launch_unpermute_gradient(const UnpermuteGradientArgs& args, cudaStream_t stream) {
-  using Sum = typename SumOf<T>::Type;
+  using Sum = SumOf<T>;
   const unsigned blocks = grid(args.dy.rows * args.slots, "unpermute_gradient");
   unpermute_gradient_kernel<T, V><<<blocks, kThreads, 0, stream>>>(
       static_cast<const T*>(args.dy.data), args.dy.stride, static_cast<const T*>(args.rows.data), args.rows.stride,
@@ -195,15 +126,6 @@ void launch_unpermute_gradient(const UnpermuteGradientArgs& args, cudaStream_t s
       args.drows.stride, static_cast<Sum*>(args.dweights), args.dy.cols);
   MOE_CUDA_CHECK(cudaGetLastError());
 }
-
-/// Calls launch<T, V>(args, stream) with V elements of 16 bytes, or 1 where the views do not allow it.
-#define MOE_LAUNCH(launch, dtype, is_wide)                                                                    \
-  switch (dtype) {                                                                                            \
-    case DType::kFloat32: return is_wide ? launch<float, 4>(args, stream) : launch<float, 1>(args, stream);   \
-    case DType::kFloat64: return is_wide ? launch<double, 2>(args, stream) : launch<double, 1>(args, stream); \
-    case DType::kBFloat16:                                                                                    \
-      return is_wide ? launch<__nv_bfloat16, 8>(args, stream) : launch<__nv_bfloat16, 1>(args, stream);       \
-  }
 
 }  // namespace
 
@@ -221,13 +143,17 @@ void permute_cuda(const PermuteArgs& args, cudaStream_t stream) {
 }
 
 void unpermute_cuda(const UnpermuteArgs& args, cudaStream_t stream) {
-  const bool is_wide = divides(16, args.rows) && divides(16, args.y);
-  MOE_LAUNCH(launch_unpermute, args.y.dtype, is_wide)
+  with_type(args.y.dtype, [&]<typename T>(T) {
+    with_pack<T>(are_wide(args.rows, args.y),
+                 [&]<int V>(std::integral_constant<int, V>) { launch_unpermute<T, V>(args, stream); });
+  });
 }
 
 void unpermute_gradient_cuda(const UnpermuteGradientArgs& args, cudaStream_t stream) {
-  const bool is_wide = divides(16, args.dy) && divides(16, args.rows) && divides(16, args.drows);
-  MOE_LAUNCH(launch_unpermute_gradient, args.dy.dtype, is_wide)
+  with_type(args.dy.dtype, [&]<typename T>(T) {
+    with_pack<T>(are_wide(args.dy, args.rows, args.drows),
+                 [&]<int V>(std::integral_constant<int, V>) { launch_unpermute_gradient<T, V>(args, stream); });
+  });
 }
 
 }  // namespace moe::kernels

@@ -100,6 +100,7 @@ class AttentionTest : public ::testing::TestWithParam<Case> {};
 
 TEST_P(AttentionTest, ResultsAndGradientsEqualAttentionWrittenOut) {
   const auto& [device, dtype, shape] = GetParam();
+  MOE_SKIP_WITHOUT(device);
   const auto [heads, kv_heads, d, window] = shape;
   const int64_t T = kSequences.back();
   const std::vector<double> q_TW = random_values(T * heads * d, dtype, 1),
@@ -124,10 +125,10 @@ TEST_P(AttentionTest, ResultsAndGradientsEqualAttentionWrittenOut) {
   expect_close("dv", dv.values(), expected.dv, dtype);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, AttentionTest,
-                         Combine(Values(DeviceType::kCpu), Values(DType::kFloat32, DType::kBFloat16, DType::kFloat64),
-                                 Values(Heads{2, 2, 8, 0}, Heads{6, 2, 10, 0}, Heads{3, 1, 16, 33})),
-                         case_name);
+const auto kDtypes = Values(DType::kFloat32, DType::kBFloat16, DType::kFloat64);
+const auto kHeads = Values(Heads{2, 2, 8, 0}, Heads{6, 2, 10, 0}, Heads{3, 1, 16, 33});
+INSTANTIATE_TEST_SUITE_P(Cpu, AttentionTest, Combine(Values(DeviceType::kCpu), kDtypes, kHeads), case_name);
+INSTANTIATE_TEST_SUITE_P(Cuda, AttentionTest, Combine(Values(DeviceType::kCuda), kDtypes, kHeads), case_name);
 
 TEST(AttentionTest, RefusesShapesAndSequencesThatDisagree) {
   const auto attend = [](DType dtype, int64_t tokens, int64_t heads, std::vector<int64_t> cu_seqlens, int64_t lengths) {

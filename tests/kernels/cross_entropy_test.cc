@@ -16,9 +16,11 @@ constexpr int64_t kIgnored = -100;
 
 class CrossEntropyTest : public RowCaseTest {};
 INSTANTIATE_TEST_SUITE_P(Cpu, CrossEntropyTest, row_cases(DeviceType::kCpu), row_case_name);
+INSTANTIATE_TEST_SUITE_P(Cuda, CrossEntropyTest, row_cases(DeviceType::kCuda), row_case_name);
 
 TEST_P(CrossEntropyTest, LossesAndTheirGradientsEqualTheFormula) {
   const auto& [device, dtype, shape] = GetParam();
+  MOE_SKIP_WITHOUT(device);
   const auto [T, V] = shape;
   const DType sums = sum_dtype(dtype);
   const std::vector<double> logits_TV = scaled_values(T * V, dtype, 1, 16), dlosses_T = random_values(T, sums, 2);

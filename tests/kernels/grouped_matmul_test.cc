@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "common/error.h"
@@ -69,6 +70,61 @@ TEST_P(GroupedLinearTest, EqualsTheProductsOfEachGroup) {
     }
   }
   omp_set_num_threads(threads);
+}
+
+using DeviceCase = std::tuple<DeviceType, DType>;
+class GroupedFormulaTest : public ::testing::TestWithParam<DeviceCase> {};
+std::string device_case_name(const ::testing::TestParamInfo<DeviceCase>& info) {
+  return name_of(std::get<0>(info.param)) + name_of(std::get<1>(info.param));
+}
+const auto kDtypes = ::testing::Values(DType::kFloat32, DType::kBFloat16, DType::kFloat64);
+INSTANTIATE_TEST_SUITE_P(Cpu, GroupedFormulaTest, ::testing::Combine(::testing::Values(DeviceType::kCpu), kDtypes),
+                         device_case_name);
+INSTANTIATE_TEST_SUITE_P(Cuda, GroupedFormulaTest, ::testing::Combine(::testing::Values(DeviceType::kCuda), kDtypes),
+                         device_case_name);
+
+TEST_P(GroupedFormulaTest, ProductsBiasesAndSumsEqualTheFormula) {
+  const auto& [device, dtype] = GetParam();
+  MOE_SKIP_WITHOUT(device);
+  const std::vector<int64_t> rows_G{17, 0, 1, 40, 3};  // below, at and above a tile, and none
+  constexpr int64_t G = 5, R = 61, I = 37, O = 19;
+  const std::vector<double> x_RI = random_values(R * I, dtype, 1), w_OI = random_values(G * O * I, dtype, 2),
+                            dy_RO = random_values(R * O, dtype, 3), bias_GO = random_values(G * O, dtype, 4);
+  std::vector<Expected> y_RO(R * O), dx_RI(R * I), dw_OI(G * O * I), biased_RO(R * O), sums_GO(G * O);
+  for (int64_t g = 0, r = 0; g < G; ++g) {
+    for (const int64_t end = r + rows_G[g]; r < end; ++r) {
+      for (int64_t o = 0; o < O; ++o) {
+        for (int64_t i = 0; i < I; ++i) {
+          const int64_t weight = (g * O + o) * I + i;
+          add(y_RO[r * O + o], x_RI[r * I + i] * w_OI[weight]);
+          add(dx_RI[r * I + i], dy_RO[r * O + o] * w_OI[weight]);
+          add(dw_OI[weight], dy_RO[r * O + o] * x_RI[r * I + i]);
+        }
+        add(biased_RO[r * O + o], dy_RO[r * O + o]);
+        add(biased_RO[r * O + o], bias_GO[g * O + o]);
+        add(sums_GO[g * O + o], dy_RO[r * O + o]);
+      }
+    }
+  }
+  TestMatrix x(device, dtype, R, I, 3, x_RI), w(device, dtype, G * O, I, 1, w_OI), dy(device, dtype, R, O, 2, dy_RO),
+      bias(device, dtype, G, O, 1, bias_GO);
+  TestMatrix y(device, dtype, R, O, 1), dx(device, dtype, R, I, 0), dw(device, dtype, G * O, I, 5),
+      biased(device, dtype, R, O, 3, dy_RO), sums(device, dtype, G, O, 2);
+  TestArray<int64_t> counts(device, rows_G);
+  const RowGroups groups{counts.data(), G};
+  const Queue queue{device, nullptr};
+
+  grouped_linear_forward(x.view(), w.view(), y.view(), groups, queue);
+  grouped_linear_input_gradient(dy.view(), w.view(), dx.view(), groups, queue);
+  grouped_linear_weight_gradient(dy.view(), x.view(), dw.view(), groups, queue);
+  grouped_add_bias(bias.view(), biased.view(), groups, queue);
+  grouped_sum_rows(dy.view(), sums.view(), groups, queue);
+
+  expect_close("y", y.values(), y_RO, dtype);
+  expect_close("dx", dx.values(), dx_RI, dtype);
+  expect_close("dw", dw.values(), dw_OI, dtype);
+  expect_close("biased", biased.values(), biased_RO, dtype);
+  expect_close("sums", sums.values(), sums_GO, dtype);
 }
 
 TEST(GroupedLinearTest, RefusesCountsThatDisagree) {

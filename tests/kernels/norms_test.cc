@@ -8,6 +8,7 @@ namespace {
 
 class NormsTest : public RowCaseTest {};
 INSTANTIATE_TEST_SUITE_P(Cpu, NormsTest, row_cases(DeviceType::kCpu), row_case_name);
+INSTANTIATE_TEST_SUITE_P(Cuda, NormsTest, row_cases(DeviceType::kCuda), row_case_name);
 
 constexpr double kEps = 0.0078125;
 
@@ -74,6 +75,7 @@ NormResults in_double(const RowShape& shape, bool is_centred, const std::vector<
 
 TEST_P(NormsTest, RmsNormAndItsGradientsEqualTheFormula) {
   const auto& [device, dtype, shape] = GetParam();
+  MOE_SKIP_WITHOUT(device);
   const auto [T, D] = shape;
   const DType sums = sum_dtype(dtype);
   const std::vector<double> x_TD = scaled_values(T * D, dtype, 1, 2), weight_D = random_values(D, dtype, 2),
@@ -98,6 +100,7 @@ TEST_P(NormsTest, RmsNormAndItsGradientsEqualTheFormula) {
 
 TEST_P(NormsTest, LayerNormAndItsGradientsEqualTheFormula) {
   const auto& [device, dtype, shape] = GetParam();
+  MOE_SKIP_WITHOUT(device);
   const auto [T, D] = shape;
   const DType sums = sum_dtype(dtype);
   const std::vector<double> x_TD = scaled_values(T * D, dtype, 1, 2), weight_D = random_values(D, dtype, 2),

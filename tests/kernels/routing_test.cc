@@ -14,9 +14,11 @@ namespace {
 
 class RoutingTest : public RowCaseTest {};
 INSTANTIATE_TEST_SUITE_P(Cpu, RoutingTest, row_cases(DeviceType::kCpu), row_case_name);
+INSTANTIATE_TEST_SUITE_P(Cuda, RoutingTest, row_cases(DeviceType::kCuda), row_case_name);
 
 TEST_P(RoutingTest, TheLargestAreChosenAndTheLowerIdWinsATie) {
   const auto& [device, dtype, shape] = GetParam();
+  MOE_SKIP_WITHOUT(device);
   const auto [T, E] = shape;
   std::vector<double> logits_TE = random_values(T * E, dtype, 1);
   for (double& logit : logits_TE) logit = std::floor(logit * 4);  // many ties
@@ -38,6 +40,7 @@ TEST_P(RoutingTest, TheLargestAreChosenAndTheLowerIdWinsATie) {
 
 TEST_P(RoutingTest, RowsStandByExpertThenToken) {
   const auto& [device, dtype, shape] = GetParam();
+  MOE_SKIP_WITHOUT(device);
   const int64_t T = shape.rows, K = 3, E = 8;
   const std::vector<double> random = random_values(T * K, DType::kFloat64, 7);
   std::vector<int64_t> ids_TK;
@@ -67,6 +70,7 @@ TEST_P(RoutingTest, RowsStandByExpertThenToken) {
 
 TEST_P(RoutingTest, SendsStandByRankThenToken) {
   const auto& [device, dtype, shape] = GetParam();
+  MOE_SKIP_WITHOUT(device);
   const int64_t T = shape.rows, K = 3, E = 8;
   const std::vector<double> random = random_values(T * K, DType::kFloat64, 7);
   std::vector<int64_t> ids_TK;

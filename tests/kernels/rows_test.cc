@@ -14,6 +14,7 @@ using ::testing::ThrowsMessage;
 
 class RowsTest : public RowCaseTest {};
 INSTANTIATE_TEST_SUITE_P(Cpu, RowsTest, row_cases(DeviceType::kCpu), row_case_name);
+INSTANTIATE_TEST_SUITE_P(Cuda, RowsTest, row_cases(DeviceType::kCuda), row_case_name);
 
 double sigmoid(double x) {
   return 1 / (1 + std::exp(-x));
@@ -21,6 +22,7 @@ double sigmoid(double x) {
 
 TEST_P(RowsTest, SwigluAndItsGradientsEqualTheFormula) {
   const auto& [device, dtype, shape] = GetParam();
+  MOE_SKIP_WITHOUT(device);
   const auto [R, I] = shape;
   const std::vector<double> gate_RI = scaled_values(R * I, dtype, 1, 8), up_RI = random_values(R * I, dtype, 2),
                             dy_RI = random_values(R * I, dtype, 3);
@@ -46,6 +48,7 @@ TEST_P(RowsTest, SwigluAndItsGradientsEqualTheFormula) {
 
 TEST_P(RowsTest, GeluNewAndItsGradientEqualTheFormula) {
   const auto& [device, dtype, shape] = GetParam();
+  MOE_SKIP_WITHOUT(device);
   const auto [R, I] = shape;
   const std::vector<double> x_RI = scaled_values(R * I, dtype, 1, 4), dy_RI = random_values(R * I, dtype, 2);
   TestMatrix x(device, dtype, R, I, 3, x_RI), dy(device, dtype, R, I, 0, dy_RI);
@@ -72,6 +75,7 @@ TEST_P(RowsTest, GeluNewAndItsGradientEqualTheFormula) {
 
 TEST_P(RowsTest, BiasesAreAddedAndRowsSummed) {
   const auto& [device, dtype, shape] = GetParam();
+  MOE_SKIP_WITHOUT(device);
   const auto [R, I] = shape;
   const std::vector<double> y_RI = random_values(R * I, dtype, 1), bias_I = random_values(I, dtype, 2);
   TestMatrix y(device, dtype, R, I, 3, y_RI), bias(device, dtype, 1, I, 0, bias_I), sum(device, dtype, 1, I, 0);
@@ -92,6 +96,7 @@ TEST_P(RowsTest, BiasesAreAddedAndRowsSummed) {
 
 TEST_P(RowsTest, RopeTurnsPairsAndPassesTheRest) {
   const auto& [device, dtype, shape] = GetParam();
+  MOE_SKIP_WITHOUT(device);
   const auto [T, d] = shape;
   const int64_t heads = 2, half = d / 3;
   const std::vector<double> x_TW = random_values(T * heads * d, dtype, 1),
@@ -126,6 +131,7 @@ TEST_P(RowsTest, RopeTurnsPairsAndPassesTheRest) {
 
 TEST_P(RowsTest, SquaresAreSummedInDouble) {
   const auto& [device, dtype, shape] = GetParam();
+  MOE_SKIP_WITHOUT(device);
   // More than one block of 2^15 elements.
   const int64_t count = shape.rows * shape.cols * 3;
   const std::vector<double> values = random_values(count, dtype, 1);
