@@ -8,8 +8,9 @@
 ///
 /// Dtypes   one for all matrices and the bias; computed in sum_dtype, results rounded once.
 /// Numerics a row's bits depend on the row alone: not on the rows beside it, the number of threads or the processor's
-///          vectors. The exponential of fp32 is our own (error below 2 units in the last place), std::exp for float64.
-///          Sums over rows go block by block of 64 rows.
+///          vectors. On CPU the exponential of fp32 is our own (error below 2 units in the last place), std::exp for
+///          float64, and sums over rows go block by block of 64 rows; on CUDA it is CUDA's, and 16 lanes take every
+///          16th row. The two devices' bits differ.
 /// Threads  any number of threads may call at once. On CPU OpenMP over rows, above a size where it pays.
 /// Async    on kCuda enqueued on queue.stream; on kCpu done on return.
 /// Throws   InvalidArgument if shapes or dtypes disagree, or where the device has no version.
@@ -39,8 +40,8 @@ void sum_rows(ConstMatrixView x, VectorView sum, Queue queue = {});
 void rope(ConstMatrixView x, ConstMatrixView cos, ConstMatrixView sin, int64_t heads, int direction, MatrixView y,
           Queue queue = {});
 
-/// *sum = sum of x^2 in float64; `sum` lies on the device. Of memory as it lies: nothing is copied. Lanes, then blocks
-/// of 2^15 elements, in a fixed order.
+/// *sum = sum of x^2 in float64; `sum` lies on the device. Of memory as it lies: nothing is copied. Lanes (on CUDA the
+/// threads of a block), then blocks of 2^15 elements, in a fixed order.
 void sum_of_squares(ConstVectorView x, double* sum, Queue queue = {});
 
 }  // namespace moe::kernels
