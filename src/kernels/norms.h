@@ -3,8 +3,8 @@
 #include "kernels/views.h"
 
 /// Norms of rows and their gradients. T rows (may be 0), D hidden. Dtypes, threads, async and errors as in rows.h: one
-/// dtype for x, weights and results, mean and inverse [T] in sum_dtype; sums within a row run over 16 lanes (on CUDA over
-/// the threads of a block) in a fixed order, those over rows (of the weights' gradients) as in rows.h.
+/// dtype for x, weights and results, mean and inverse [T] in sum_dtype; sums within a row run over 16 lanes (on CUDA
+/// over the threads of a block) in a fixed order, those over rows (of the weights' gradients) as in rows.h.
 namespace moe::kernels {
 
 /// y = weight * (x * inverse), inverse = 1 / sqrt(mean(x^2) + eps) of each row. x, y [T, D]; weight [D]; inverse [T].

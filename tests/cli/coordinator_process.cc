@@ -32,9 +32,8 @@ void CoordinatorProcess::kill() {
 
 void CoordinatorProcess::start() {
   process_ = std::make_unique<BackgroundProcess>(
-      std::vector<std::string>{build_dir() + "/bin/moe-coordinator", "--data-root",
-                               data_root().string(), "--store", (folder_ / "store.db").string(), "--port",
-                               std::to_string(port_), "--http-port", "0"},
+      std::vector<std::string>{build_dir() + "/bin/moe-coordinator", "--data-root", data_root().string(), "--store",
+                               (folder_ / "store.db").string(), "--port", std::to_string(port_), "--http-port", "0"},
       folder_ / ("log-" + std::to_string(++starts_)));
   const auto serves = [&] { return process_->output().find("event=serving") != std::string::npos; };
   if (!eventually(std::chrono::seconds(20), serves)) {

@@ -98,7 +98,8 @@ class FaultTest : public ::testing::Test {
     folder_ = new testing::TempDir;
     config_ = *folder_ / "fault.yaml";
     write_file_atomically(config_, kPipeline);
-    const testing::ProcessResult result = testing::run_process(command_for(config_, undisturbed()), {}, testing::source_dir());
+    const testing::ProcessResult result =
+        testing::run_process(command_for(config_, undisturbed()), {}, testing::source_dir());
     ASSERT_EQ(result.exit_code, 0) << result.err;
   }
   static void TearDownTestSuite() { delete folder_; }

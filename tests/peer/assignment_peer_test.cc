@@ -66,9 +66,9 @@ class AssignmentPeerTest : public ::testing::TestWithParam<Sizes> {
     SafetensorsWriter writer(folder_ / "problem.safetensors", specs);
     for (const auto& [name, tensor] : tensors) writer.write(name, tensor);
     writer.finish();
-    const testing::ProcessResult result =
-        testing::run_process({testing::peer_python().string(), testing::source_dir() + "/tests/peer/assignment_oracle.py",
-                              (folder_ / "problem.safetensors").string(), std::to_string(GetParam().marks)});
+    const testing::ProcessResult result = testing::run_process(
+        {testing::peer_python().string(), testing::source_dir() + "/tests/peer/assignment_oracle.py",
+         (folder_ / "problem.safetensors").string(), std::to_string(GetParam().marks)});
     EXPECT_EQ(result.exit_code, 0) << result.out << result.err;
     return nlohmann::json::parse(result.out);
   }

@@ -35,8 +35,9 @@ class LlamaMoePeerTest : public ::testing::Test {
   void SetUp() override {
     if (!fs::exists(testing::peer_python()))
       GTEST_SKIP() << "no numpy here: " << testing::peer_python() << " is missing (deploy/install_deps.sh --peers)";
-    const testing::ProcessResult result = testing::run_process(
-        {testing::peer_python().string(), testing::source_dir() + "/tests/peer/llama_moe_oracle.py", folder_.path().string()});
+    const testing::ProcessResult result =
+        testing::run_process({testing::peer_python().string(),
+                              testing::source_dir() + "/tests/peer/llama_moe_oracle.py", folder_.path().string()});
     ASSERT_EQ(result.exit_code, 0) << result.out << result.err;
   }
 

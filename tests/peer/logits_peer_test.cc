@@ -58,7 +58,8 @@ INSTANTIATE_TEST_SUITE_P(Models, TransformersLogitsTest, ::testing::Values("stor
 TEST_P(TransformersLogitsTest, TrainedModel) {
   if (const std::string why = missing_oracle(); !why.empty()) GTEST_SKIP() << why;
   std::filesystem::path model = std::filesystem::path(testing::source_dir() + "/examples") / GetParam();
-  if (!std::filesystem::exists(model)) model = std::filesystem::path(testing::source_dir() + "/../shared/models") / GetParam();
+  if (!std::filesystem::exists(model))
+    model = std::filesystem::path(testing::source_dir() + "/../shared/models") / GetParam();
   if (!std::filesystem::exists(model)) GTEST_SKIP() << "the shared models folder has no " << GetParam();
   const TempDir out;
   run_oracle({"logits", model.string(), out.path().string(), "256"});

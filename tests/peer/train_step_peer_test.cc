@@ -143,7 +143,8 @@ void expect_oracle(const std::filesystem::path& folder, Communicator& world, int
 TEST(TrainStepPeerTest, EqualsPyTorch) {
   if (const std::string why = testing::missing_oracle(); !why.empty()) GTEST_SKIP() << why;
   const testing::TempDir folder;
-  std::vector<std::string> command{testing::peer_python().string(), testing::source_dir() + "/tests/peer/train_step_oracle.py"};
+  std::vector<std::string> command{testing::peer_python().string(),
+                                   testing::source_dir() + "/tests/peer/train_step_oracle.py"};
   for (const Case& c : kCases) {
     write_case(folder / c.name, c);
     if (HasFatalFailure()) return;

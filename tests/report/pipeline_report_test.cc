@@ -181,8 +181,8 @@ TEST(PipelineReportTest, PagesAreWellFormedAndSelfContained) {
   // A broken page must not pass the checker.
   write_file_atomically(folder / "broken.html",
                         "<!DOCTYPE html><html><body><h1>x</h1><img src=\"http://example.org/x.png\"><p></body></html>");
-  EXPECT_NE(std::system(("python3 " + testing::source_dir() + "/tests/report/check_page.py " + (folder / "broken.html").string() +
-                         " > /dev/null")
+  EXPECT_NE(std::system(("python3 " + testing::source_dir() + "/tests/report/check_page.py " +
+                         (folder / "broken.html").string() + " > /dev/null")
                             .c_str()),
             0);
 }

@@ -152,8 +152,8 @@ TEST_F(CampaignTest, NoInnocentJobFails) {
 
   phase("a second coordinator");
   const testing::ProcessResult second = testing::run_process(
-      {"timeout", "20", testing::build_dir() + "/bin/moe-coordinator", "--data-root", cluster_.data_root(),
-       "--store", cluster_.folder() / "second.db", "--port", "0", "--http-port", "0"});
+      {"timeout", "20", testing::build_dir() + "/bin/moe-coordinator", "--data-root", cluster_.data_root(), "--store",
+       cluster_.folder() / "second.db", "--port", "0", "--http-port", "0"});
   EXPECT_EQ(second.exit_code, 65);
   EXPECT_THAT(second.err, AllOf(HasSubstr("in use by another moe-coordinator"),
                                 HasSubstr("process " + std::to_string(cluster_.coordinator().pid())),

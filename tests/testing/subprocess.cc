@@ -48,10 +48,8 @@ std::string worker_path() {
 std::vector<std::string> worker_command(int ranks, std::vector<std::string> arguments) {
   std::vector<std::string> command;
   if (ranks > 1) {
-    command = {"bash",      source_dir() + "/deploy/gang.sh",
-               "--ranks",   std::to_string(ranks),
-               "--threads", "1",
-               "--once",    "--"};
+    command = {"bash", source_dir() + "/deploy/gang.sh", "--ranks", std::to_string(ranks), "--threads", "1", "--once",
+               "--"};
   }
   command.push_back(worker_path());
   for (std::string& argument : arguments) command.push_back(std::move(argument));

@@ -88,7 +88,8 @@ class ChatTargetsTest : public ::testing::Test {
     packing.vocab_size = kVocabulary;
     packing.long_chats = long_chats;
     packing.chat.supervise = supervise;
-    return DataLoader({{testing::source_dir() + "/examples/data/maths.valid.jsonl", 1, "chats", 30}}, tokenizer, packing);
+    return DataLoader({{testing::source_dir() + "/examples/data/maths.valid.jsonl", 1, "chats", 30}}, tokenizer,
+                      packing);
   }
 };
 
