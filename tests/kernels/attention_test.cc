@@ -112,7 +112,7 @@ TEST_P(AttentionTest, ResultsAndGradientsEqualAttentionWrittenOut) {
   TestMatrix out(device, dtype, T, heads * d, 1), log_sums(device, sum_dtype(dtype), heads, T, 0),
       dq(device, dtype, T, heads * d, 0), dk(device, dtype, T, kv_heads * d, 2), dv(device, dtype, T, kv_heads * d, 1);
   const AttentionShape attention{heads, kv_heads, d, kSequences, window};
-  const Queue queue{device, nullptr};
+  const Queue queue = queue_on(device);
 
   causal_attention(attention, q.view(), k.view(), v.view(), out.view(), log_sums.view(), queue);
   causal_attention_gradient(attention, dout.view(), q.view(), k.view(), v.view(), out.view(), log_sums.view(),

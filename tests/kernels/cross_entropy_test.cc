@@ -29,7 +29,7 @@ TEST_P(CrossEntropyTest, LossesAndTheirGradientsEqualTheFormula) {
   TestMatrix logits(device, dtype, T, V, 3, logits_TV), dlosses(device, sums, 1, T, 0, dlosses_T);
   TestMatrix losses(device, sums, 1, T, 0), log_sums(device, sums, 1, T, 0), dlogits(device, dtype, T, V, 1);
   TestArray<int64_t> labels(device, labels_T);
-  const Queue queue{device, nullptr};
+  const Queue queue = queue_on(device);
 
   cross_entropy(logits.view(), labels.data(), kIgnored, losses.vector(), log_sums.vector(), queue);
   cross_entropy_gradient(dlosses.vector(), logits.view(), log_sums.vector(), labels.data(), kIgnored, dlogits.view(),

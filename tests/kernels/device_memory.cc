@@ -31,6 +31,10 @@ int device_count(DeviceType device) {
   return device == DeviceType::kCpu ? 1 : cuda_device_count();
 }
 
+Queue queue_on(DeviceType device) {
+  return {device, device == DeviceType::kCpu ? nullptr : cuda_stream()};
+}
+
 std::unique_ptr<DeviceMemory> allocate(DeviceType device, size_t bytes) {
   return device == DeviceType::kCpu ? std::make_unique<CpuMemory>(bytes) : allocate_cuda(bytes);
 }

@@ -112,7 +112,7 @@ TEST_P(GroupedFormulaTest, ProductsBiasesAndSumsEqualTheFormula) {
       biased(device, dtype, R, O, 3, dy_RO), sums(device, dtype, G, O, 2);
   TestArray<int64_t> counts(device, rows_G);
   const RowGroups groups{counts.data(), G};
-  const Queue queue{device, nullptr};
+  const Queue queue = queue_on(device);
 
   grouped_linear_forward(x.view(), w.view(), y.view(), groups, queue);
   grouped_linear_input_gradient(dy.view(), w.view(), dx.view(), groups, queue);

@@ -67,7 +67,7 @@ TEST_P(LinearTest, ThreeProductsMatchTripleLoopInDouble) {
   const std::vector<double> dy_TO = random_values(T * O, dtype, 3);
   TestMatrix x(device, dtype, T, I, 3, x_TI), w(device, dtype, O, I, 5, w_OI), dy(device, dtype, T, O, 1, dy_TO);
   TestMatrix y(device, dtype, T, O, 2), dx(device, dtype, T, I, 7), dw(device, dtype, O, I, 4);
-  const Queue queue{device, nullptr};
+  const Queue queue = queue_on(device);
 
   linear_forward(x.view(), w.view(), y.view(), queue);
   linear_input_gradient(dy.view(), w.view(), dx.view(), queue);

@@ -85,7 +85,7 @@ TEST_P(NormsTest, RmsNormAndItsGradientsEqualTheFormula) {
       dy(device, dtype, T, D, 1, dy_TD);
   TestMatrix y(device, dtype, T, D, 2), inverse(device, sums, 1, T, 0), dx(device, dtype, T, D, 5),
       dweight(device, dtype, 1, D, 0);
-  const Queue queue{device, nullptr};
+  const Queue queue = queue_on(device);
 
   rms_norm(x.view(), weight.vector(), kEps, y.view(), inverse.vector(), queue);
   expect_close("y", y.values(), expected.y, dtype);
@@ -110,7 +110,7 @@ TEST_P(NormsTest, LayerNormAndItsGradientsEqualTheFormula) {
       bias(device, dtype, 1, D, 0, bias_D), dy(device, dtype, T, D, 1, dy_TD);
   TestMatrix y(device, dtype, T, D, 2), mean(device, sums, 1, T, 0), inverse(device, sums, 1, T, 0),
       dx(device, dtype, T, D, 5), dboth(device, dtype, 2, D, 0);
-  const Queue queue{device, nullptr};
+  const Queue queue = queue_on(device);
 
   layer_norm(x.view(), weight.vector(), bias.vector(), kEps, y.view(), mean.vector(), inverse.vector(), queue);
   expect_close("y", y.values(), expected.y, dtype);

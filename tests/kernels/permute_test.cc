@@ -79,7 +79,7 @@ TEST_P(PermuteTest, RowsAreCopiesOfTheirTokens) {
   TestMatrix x(device, dtype, T, D, 3, x_TD), rows(device, dtype, routing.R, D, 1);
   TestArray<int64_t> row_tokens(device, routing.row_tokens);
 
-  permute(x.view(), row_tokens.data(), rows.view(), {device, nullptr});
+  permute(x.view(), row_tokens.data(), rows.view(), queue_on(device));
 
   std::vector<double> expected;
   for (const int64_t token : routing.row_tokens) {
@@ -103,7 +103,7 @@ TEST_P(PermuteTest, TokensAreWeightedSumsOfTheirRows) {
     for (const bool has_weights : {true, false}) {
       TestMatrix y(device, dtype, T, D, padding);
       unpermute(rows.view(), slot_rows.data(), K, has_weights ? weights.view() : MatrixView{}, y.view(),
-                {device, nullptr});
+                queue_on(device));
       const std::vector<double> got = y.values();
       const Tolerance limit = tolerance(dtype);
       double worst = 0;
@@ -142,7 +142,7 @@ TEST_P(PermuteTest, GradientsMatchTheirFormula) {
     TestArray<int64_t> slot_rows(device, routing.slot_rows);
 
     unpermute_gradient(dy.view(), rows.view(), slot_rows.data(), K, weights.view(), drows.view(), dweights.view(),
-                       {device, nullptr});
+                       queue_on(device));
 
     const Tolerance limit = tolerance(dtype);
     const std::vector<double> got_drows = drows.values(), got_dweights = dweights.values();

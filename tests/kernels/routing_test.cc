@@ -25,7 +25,7 @@ TEST_P(RoutingTest, TheLargestAreChosenAndTheLowerIdWinsATie) {
   TestMatrix logits(device, dtype, T, E, 3, logits_TE);
   for (const int64_t k : {int64_t{1}, std::min<int64_t>(2, E), E}) {
     TestArray<int64_t> ids(device, std::vector<int64_t>(static_cast<size_t>(T * k), -1));
-    top_k(logits.view(), k, ids.data(), {device, nullptr});
+    top_k(logits.view(), k, ids.data(), queue_on(device));
     std::vector<int64_t> expected;
     for (int64_t t = 0; t < T; ++t) {
       std::vector<int64_t> order(static_cast<size_t>(E));
@@ -56,7 +56,7 @@ TEST_P(RoutingTest, RowsStandByExpertThenToken) {
         slot_rows(device, ids_TK), rows_per_expert(device, std::vector<int64_t>(static_cast<size_t>(count), -7));
     sort_slots({ids.data(), T, K, first, count, static_cast<int64_t>(here.size()), row_tokens.data(), slot_rows.data(),
                 rows_per_expert.data()},
-               {device, nullptr});
+               queue_on(device));
     for (size_t row = 0; row < here.size(); ++row) {
       expected_rows[here[row]] = static_cast<int64_t>(row);
       expected_tokens[row] = here[row] / K;
@@ -104,7 +104,7 @@ TEST_P(RoutingTest, SendsStandByRankThenToken) {
         local_ids(device, std::vector<int64_t>(room * K, -7)),
         counts(device, std::vector<int64_t>(static_cast<size_t>(2 * P), -7));
     sort_sends({ids.data(), T, K, P, own, row_tokens.data(), slot_rows.data(), local_ids.data(), counts.data()},
-               {device, nullptr});
+               queue_on(device));
     EXPECT_EQ(row_tokens.values(), expected_tokens) << P << " ranks";
     EXPECT_EQ(slot_rows.values(), expected_rows) << P << " ranks";
     EXPECT_EQ(local_ids.values(), expected_ids) << P << " ranks";

@@ -29,7 +29,7 @@ TEST_P(RowsTest, SwigluAndItsGradientsEqualTheFormula) {
   TestMatrix gate(device, dtype, R, I, 3, gate_RI), up(device, dtype, R, I, 0, up_RI),
       dy(device, dtype, R, I, 1, dy_RI);
   TestMatrix y(device, dtype, R, I, 2), dgate(device, dtype, R, I, 5), dup(device, dtype, R, I, 0);
-  const Queue queue{device, nullptr};
+  const Queue queue = queue_on(device);
 
   swiglu(gate.view(), up.view(), y.view(), queue);
   swiglu_gradient(dy.view(), gate.view(), up.view(), dgate.view(), dup.view(), queue);
@@ -53,7 +53,7 @@ TEST_P(RowsTest, GeluNewAndItsGradientEqualTheFormula) {
   const std::vector<double> x_RI = scaled_values(R * I, dtype, 1, 4), dy_RI = random_values(R * I, dtype, 2);
   TestMatrix x(device, dtype, R, I, 3, x_RI), dy(device, dtype, R, I, 0, dy_RI);
   TestMatrix y(device, dtype, R, I, 0), dx(device, dtype, R, I, 2);
-  const Queue queue{device, nullptr};
+  const Queue queue = queue_on(device);
 
   gelu_new(x.view(), y.view(), queue);
   gelu_new_gradient(dy.view(), x.view(), dx.view(), queue);
@@ -79,7 +79,7 @@ TEST_P(RowsTest, BiasesAreAddedAndRowsSummed) {
   const auto [R, I] = shape;
   const std::vector<double> y_RI = random_values(R * I, dtype, 1), bias_I = random_values(I, dtype, 2);
   TestMatrix y(device, dtype, R, I, 3, y_RI), bias(device, dtype, 1, I, 0, bias_I), sum(device, dtype, 1, I, 0);
-  const Queue queue{device, nullptr};
+  const Queue queue = queue_on(device);
 
   sum_rows(y.view(), sum.vector(), queue);
   add_bias(bias.vector(), y.view(), queue);
@@ -110,7 +110,7 @@ TEST_P(RowsTest, RopeTurnsPairsAndPassesTheRest) {
       sin(device, sum_dtype(dtype), T, half, 2, sin_TH);
   for (const int direction : {1, -1}) {
     TestMatrix y(device, dtype, T, heads * d, 4);
-    rope(x.view(), cos.view(), sin.view(), heads, direction, y.view(), {device, nullptr});
+    rope(x.view(), cos.view(), sin.view(), heads, direction, y.view(), queue_on(device));
     std::vector<Expected> expected(x_TW.size());
     for (int64_t t = 0; t < T; ++t) {
       for (int64_t head = 0; head < heads; ++head) {
@@ -137,7 +137,7 @@ TEST_P(RowsTest, SquaresAreSummedInDouble) {
   const std::vector<double> values = random_values(count, dtype, 1);
   TestMatrix x(device, dtype, 1, count, 0, values);
   TestArray<double> sum(device, {-1});
-  sum_of_squares(x.vector(), sum.data(), {device, nullptr});
+  sum_of_squares(x.vector(), sum.data(), queue_on(device));
   long double expected = 0;
   for (const long double value : values) expected += value * value;
   const auto exact = static_cast<double>(expected);
