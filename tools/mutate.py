@@ -168,6 +168,24 @@ MUTATIONS = [
              "OpsTest.TensorsOfDifferentDevices*", "an operation refuses tensors of different devices"),
     Mutation("another-device", "src/model/op_queue.cc", "current != device) {", "false) {", "moe_model_tests", "OpsTest.TheQueueOfATensor*",
              "a thread runs operations on its current device alone"),
+    # CUDA, on the simulation.
+    Mutation("barrier-dropped", "src/kernels/cuda_reduce.h", "  __syncthreads();\n  S total = of_warp[0];", "  S total = of_warp[0];", "moe_kernels_on_cuda_host_tests",
+             "Cuda/PermuteTest.GradientsMatchTheir*", "a warp's part is read when it is written"),
+    Mutation("second-barrier-dropped", "src/kernels/cuda_reduce.h", "  __syncthreads();  // nobody writes the next reduction's parts before all have read these\n", "",
+             "moe_kernels_on_cuda_host_tests", "Cuda/AttentionTest.*", "a warp's part is written when all have read the last"),
+    Mutation("half-a-reduction", "src/kernels/cuda_reduce.h", "offset = kWarp / 2; offset > 0", "offset = kWarp / 4; offset > 0", "moe_kernels_on_cuda_host_tests",
+             "Cuda/PermuteTest.GradientsMatchTheir*", "a sum is of all lanes"),
+    Mutation("column-overrun", "src/kernels/permute_cuda.cu", "c < units; c += kWarp", "c <= units; c += kWarp", "moe_kernels_on_cuda_host_tests",
+             "Cuda/PermuteTest.RowsAreCopies*", "a row's copy ends with the row"),
+    Mutation("wider-than-aligned", "src/kernels/permute_cuda.cu", "  if (fits(16)) {\n    launch_permute<uint4>", "  if (fits(4)) {\n    launch_permute<uint4>",
+             "moe_kernels_on_cuda_host_tests", "Cuda/PermuteTest.RowsAreCopies*", "a wide load needs an address that it divides"),
+    Mutation("another-stream", "src/kernels/permute_cuda.cu", "permute_kernel<Unit><<<blocks, kThreads, 0, stream>>>(",
+             "permute_kernel<Unit><<<blocks, kThreads, 0, nullptr>>>(", "moe_kernels_on_cuda_host_tests", "Cuda/PermuteTest.RowsAreCopies*",
+             "an op is enqueued on the stream it was given"),
+    Mutation("host-reads-the-device", "src/kernels/permute_cuda.cu", "  if (fits(16)) {", "  if (fits(16) || args.row_tokens[0] < 0) {", "moe_kernels_on_cuda_host_tests",
+             "Cuda/PermuteTest.RowsAreCopies*", "a launcher knows addresses, not what lies there"),
+    Mutation("read-too-early", "tests/kernels/device_memory_cuda.cc", "    require(cudaStreamSynchronize(test_stream()));\n", "", "moe_kernels_on_cuda_host_tests",
+             "Cuda/PermuteTest.RowsAreCopies*", "a copy is there when its stream was waited for"),
     # Plans.
     Mutation("router-without-gradient-untold", "src/pipeline/kinds/convert.cc", "top_k != 1 || router.topk_norm()", "top_k >= 1 || router.topk_norm()", "moe_pipeline_tests",
              "WarningsTest.*", "renorm at top_k 1 teaches the router nothing"),
@@ -231,7 +249,7 @@ def tests_pass(mutation, options):
     built = run(options.build.format(target=mutation.target), options.limit)
     if built.code != 0:
         return None, built.said + (f"\nthe build took over {options.limit:g} s" if built.code is None else "")
-    binary = f"build/release/bin/{mutation.target.split()[0]}"
+    binary = next((ROOT / "build/release/bin").rglob(mutation.target.split()[0])).relative_to(ROOT)   # some lie beside a library of theirs
     ran = run(options.run.format(command=shlex.quote(f"{binary} --gtest_brief=1 --gtest_fail_fast --gtest_filter={shlex.quote(mutation.test)}")), options.limit)
     if ran.code is None:
         return False, None
