@@ -24,7 +24,11 @@
 #define __global__
 #define __device__
 #define __host__
+#ifdef __SANITIZE_THREAD__
+#define __shared__ static  // kernels on one OS thread alone: a thread_local is zeroed by who touches it first, a race
+#else
 #define __shared__ thread_local  // in a function: static, and one for each OS thread, which runs one block at a time
+#endif
 #define __constant__
 #define __forceinline__ inline
 #define __launch_bounds__(...)

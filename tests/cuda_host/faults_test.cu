@@ -37,7 +37,7 @@ __global__ void use_shared(char* out, int bytes) {
   out[0] = buffer[bytes - 1];
 }
 
-TEST(LimitsTest, OfGridsAndBlocks) {
+TEST(DeviceLimitsTest, OfGridsAndBlocks) {
   const auto error_of = [](dim3 grid, dim3 block) {
     nothing<<<grid, block>>>();
     return cudaGetLastError();
@@ -55,7 +55,7 @@ TEST(LimitsTest, OfGridsAndBlocks) {
   EXPECT_EQ(cudaGetLastError(), cudaSuccess) << "an error is reported once";
 }
 
-TEST(LimitsTest, MoreThan48KilobytesOfSharedMemoryAreAskedFor) {
+TEST(DeviceLimitsTest, MoreThan48KilobytesOfSharedMemoryAreAskedFor) {
   const DeviceArray<char> out(1);
   const auto error_of = [&](int bytes) {
     use_shared<<<1, 1, bytes>>>(out.data(), bytes);
@@ -74,7 +74,7 @@ TEST(LimitsTest, MoreThan48KilobytesOfSharedMemoryAreAskedFor) {
   EXPECT_EQ(out.values()[0], 7);
 }
 
-TEST(LimitsTest, AStreamIsOfOneDevice) {
+TEST(DeviceLimitsTest, AStreamIsOfOneDevice) {
   setenv("MOE_CUDA_HOST_DEVICES", "2", 1);
   cudaStream_t stream = nullptr;
   EXPECT_EQ(cudaStreamCreate(&stream), cudaSuccess);
@@ -105,7 +105,7 @@ __global__ void wait_for_a_lane() {
   }
 }
 
-TEST(FaultTest, AWaitForWhatCannotComeIsNamed) {
+TEST(DeviceFaultTest, AWaitForWhatCannotComeIsNamed) {
   const DeviceArray<int> out(1);
   const Lost at_block = after([&] { part_at_a_barrier<<<2, 96>>>(out.data()); });
   EXPECT_EQ(at_block.error, cudaErrorLaunchTimeout);
@@ -119,7 +119,7 @@ __global__ void shuffle_outside_the_mask(int* out) {
   out[threadIdx.x] = __shfl_sync(0xffffu, 1, 0);
 }
 
-TEST(FaultTest, ALaneOutsideItsMaskIsNamed) {
+TEST(DeviceFaultTest, ALaneOutsideItsMaskIsNamed) {
   const DeviceArray<int> out(32);
   const Lost lost = after([&] { shuffle_outside_the_mask<<<1, 32>>>(out.data()); });
   EXPECT_EQ(lost.error, cudaErrorLaunchFailure);
@@ -147,7 +147,7 @@ struct alignas(16) Pack {
   float items[4];
 };
 
-TEST(FaultTest, AMisalignedVectorAccessIsNamed) {
+TEST(DeviceFaultTest, AMisalignedVectorAccessIsNamed) {
   expect_misaligned<float4>("16");
   expect_misaligned<uint4>("16");
   expect_misaligned<float2>("8");
@@ -160,7 +160,7 @@ __global__ void store(int* out, int at) {
   out[at] = 1;
 }
 
-TEST(FaultTest, WritingAroundAPieceOfMemoryIsFoundWhenItIsFreed) {
+TEST(DeviceFaultTest, WritingAroundAPieceOfMemoryIsFoundWhenItIsFreed) {
   for (const int at : {-1, 64}) {
     const Lost lost = after([&] {
       const DeviceArray<int> out(64);
@@ -171,7 +171,7 @@ TEST(FaultTest, WritingAroundAPieceOfMemoryIsFoundWhenItIsFreed) {
   }
 }
 
-TEST(FaultTest, ADeviceThatIsLostRunsNothingMore) {
+TEST(DeviceFaultTest, ADeviceThatIsLostRunsNothingMore) {
   const DeviceArray<int> out(1);
   const Lost lost = after([&] {
     wait_for_a_lane<<<1, 32>>>();
@@ -183,13 +183,13 @@ TEST(FaultTest, ADeviceThatIsLostRunsNothingMore) {
   EXPECT_EQ(out.values()[0], 1) << "after a reset";
 }
 
-TEST(FaultDeathTest, TheHostCannotTouchDeviceMemory) {
+TEST(DeviceFaultDeathTest, TheHostCannotTouchDeviceMemory) {
   const DeviceArray<int> out(1);
   EXPECT_EXIT(out.data()[0] = 1, ::testing::KilledBySignal(SIGSEGV), "");
   EXPECT_EXIT(std::printf("%d", *static_cast<volatile int*>(out.data())), ::testing::KilledBySignal(SIGSEGV), "");
 }
 
-TEST(FaultDeathTest, DynamicSharedMemoryEndsWhereItWasAskedTo) {
+TEST(DeviceFaultDeathTest, DynamicSharedMemoryEndsWhereItWasAskedTo) {
   const DeviceArray<char> out(1);
   EXPECT_EXIT(
       {

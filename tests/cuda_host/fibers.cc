@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <optional>
 #include <random>
 #include <utility>
@@ -88,6 +89,7 @@ struct Multiprocessor {
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
   std::vector<Stack> free_stacks;
+  std::vector<Stack> left_stacks;  // by threads of this block; another of the same block on one would look like a race
   Context scheduler;
   Fiber* current = nullptr;
   const std::function<void()>* body = nullptr;
@@ -139,7 +141,7 @@ void resume(Fiber& fiber) {
   m.current = nullptr;
   if (fiber.state == State::kDone) {
     end(fiber.context);
-    m.free_stacks.push_back(std::move(*fiber.stack));
+    m.left_stacks.push_back(std::move(*fiber.stack));
     fiber.stack.reset();
   }
 }
@@ -246,6 +248,8 @@ void run_block(const Order& order, size_t shared_bytes) {
     m.fibers[i].index = {i % m.block.x, i / m.block.x % m.block.y, i / m.block.x / m.block.y};
     m.fibers[i].state = State::kNew;
   }
+  std::move(m.left_stacks.begin(), m.left_stacks.end(), std::back_inserter(m.free_stacks));
+  m.left_stacks.clear();
   std::fill(m.warps.begin(), m.warps.end(), Warp{});
   m.shared_begin = m.shared.last(shared_bytes);
   std::memset(m.shared_begin, 0xff, shared_bytes);
