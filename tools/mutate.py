@@ -180,7 +180,7 @@ MUTATIONS = [
     Mutation("wider-than-aligned", "src/kernels/permute_cuda.cu", "  if (fits(16)) {\n    launch_permute<uint4>", "  if (fits(4)) {\n    launch_permute<uint4>",
              "moe_kernels_on_cuda_host_tests", "Cuda/PermuteTest.RowsAreCopies*", "a wide load needs an address that it divides"),
     Mutation("another-stream", "src/kernels/permute_cuda.cu", "permute_kernel<Unit><<<blocks, kThreads, 0, stream>>>(",
-             "permute_kernel<Unit><<<blocks, kThreads, 0, nullptr>>>(", "moe_kernels_on_cuda_host_tests", "Cuda/PermuteTest.RowsAreCopies*",
+             "permute_kernel<Unit><<<blocks, kThreads, 0, stream == nullptr ? stream : nullptr>>>(", "moe_kernels_on_cuda_host_tests", "Cuda/PermuteTest.RowsAreCopies*",
              "an op is enqueued on the stream it was given"),
     Mutation("host-reads-the-device", "src/kernels/permute_cuda.cu", "  if (fits(16)) {", "  if (fits(16) || args.row_tokens[0] < 0) {", "moe_kernels_on_cuda_host_tests",
              "Cuda/PermuteTest.RowsAreCopies*", "a launcher knows addresses, not what lies there"),
