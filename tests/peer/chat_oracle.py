@@ -8,7 +8,7 @@
   chat_oracle.py masks TOKENIZER_DIR TEMPLATES.json NAME CHATS.jsonl OUT.jsonl COUNT
       The first COUNT chats ({"messages"}) as tokens with what is learned (of answers of "weight" 0 nothing), a line each: {"ids",
       "supervised"}. Independent of the C++
-      code: jinja2 renders, marks of our own around every answer say where it stands, and transformers' tokenizer (tokenizer.json) or
+      code: jinja2 renders, marks of our own around every answer say where it stands, and the library tokenizers (tokenizer.json) or
       sentencepiece (tokenizer.model, cut at control pieces) gives ids and offsets.
   chat_oracle.py markers TOKENIZER_DIR CHATS.jsonl OUT.jsonl COUNT
       The same for the template plain_markers on a SentencePiece model.
@@ -132,17 +132,18 @@ def sentencepiece_encoder(directory):
     return encode
 
 
-def transformers_encoder(directory):
-    """Text -> ids and byte offsets."""
-    from transformers import AutoTokenizer
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+def tokenizers_encoder(directory):
+    """Text -> ids and byte offsets, as tokenizer.json says. Not by transformers, whose GPT2Tokenizer (5.23, SmolLM2's class) puts GPT-2's
+    own pre-tokenizer in the place of the file's: two spaces before a digit become other tokens."""
+    from tokenizers import Tokenizer
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
 
     def encode(text):
-        encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        encoding = tokenizer.encode(text, add_special_tokens=False)
         at = [0]
         for character in text:
             at.append(at[-1] + len(character.encode()))
-        return encoding["input_ids"], [(at[first], at[last]) for first, last in encoding["offset_mapping"]]
+        return encoding.ids, [(at[first], at[last]) for first, last in encoding.offsets]
 
     return encode
 
@@ -151,7 +152,7 @@ def masks(args):
     entry = json.load(open(args.templates))[args.name]
     template = compile_template(entry["jinja"])
     directory = pathlib.Path(args.tokenizer)
-    encode = transformers_encoder(directory) if (directory / "tokenizer.json").exists() else sentencepiece_encoder(directory)
+    encode = tokenizers_encoder(directory) if (directory / "tokenizer.json").exists() else sentencepiece_encoder(directory)
     values = {"add_generation_prompt": False, "bos_token": entry["bos"], "eos_token": entry["eos"]}
     with open(args.out, "w") as out:
         for messages in chats(args.chats, args.count):
