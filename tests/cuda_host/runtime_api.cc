@@ -152,6 +152,12 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   mark_of(event) = host::end_of(host::stream_of(stream));
   return host::device_status();
 }
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  const host::Mark mark = mark_of(event);
+  host::advance(mark);
+  if (host::device_status() != cudaSuccess) return host::device_status();
+  return host::is_done(mark) ? cudaSuccess : cudaErrorNotReady;
+}
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   host::wait_for(mark_of(event));
   return host::device_status();

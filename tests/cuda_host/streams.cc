@@ -97,6 +97,19 @@ void wait_for(const Mark& mark) {
   }
 }
 
+bool is_done(const Mark& mark) {
+  if (mark.stream == nullptr) return true;
+  const std::lock_guard<std::mutex> lock(mark.stream->mutex);
+  return mark.stream->done >= mark.count;
+}
+
+void advance(const Mark& mark) {
+  if (mark.stream == nullptr) return;
+  Stream& stream = *mark.stream;
+  std::unique_lock<std::mutex> lock(stream.mutex);
+  if (stream.done < mark.count && !stream.is_running) run_next(stream, lock);
+}
+
 void synchronize() {
   for (Stream* const stream : copy_of_streams()) wait_for(end_of(*stream));
 }

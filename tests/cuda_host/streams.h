@@ -47,6 +47,13 @@ Mark end_of(Stream& stream);
 /// Runs work, or waits for a thread that does, until the mark is reached.
 void wait_for(const Mark& mark);
 
+/// Whether it is reached. Runs nothing.
+bool is_done(const Mark& mark);
+
+/// Runs the next piece of work before the mark, if there is one that nobody runs: who asks again and again sees a
+/// stream go on.
+void advance(const Mark& mark);
+
 /// Waits for every stream of the current device.
 void synchronize();
 
