@@ -1,7 +1,7 @@
-// What a conversion that is calibrated costs, by method: seconds and peak of resident memory (VmHWM, mapped files
+// What a conversion that is calibrated costs: seconds and peak of resident memory (VmHWM, mapped files
 // included) on a bf16 stack of LLaMA-3-8B's layers, each in a process of its own.
 //
-//   moe_calibration_bench [--layers N] [--tokens N] [METHOD...]     MOE_BENCH_DIR: folder to work in
+//   moe_calibration_bench [--layers N] [--tokens N] [CONVERSION...]     MOE_BENCH_DIR: folder to work in
 //
 // 4 layers (default) are 1.8 GB, and as much again is written.
 
@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -26,6 +27,8 @@
 #include "common/rng.h"
 #include "convert/conversion_methods.h"
 #include "convert/converter.h"
+#include "model/tensor_specs.h"
+#include "pipeline/defaults.h"
 #include "synthetic_model.h"
 
 extern char** environ;
@@ -37,6 +40,7 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kHidden = 4096, kWidth = 14336, kVocab = 1024, kHead = 128;
 constexpr int kUnits = 8;
+constexpr char kAttention[] = "attention";
 
 /// Documents of 200 random ids: half as many again as are asked for.
 void write_ids(const fs::path& path, int64_t tokens) {
@@ -50,20 +54,54 @@ void write_ids(const fs::path& path, int64_t tokens) {
   write_file_atomically(path, lines);
 }
 
-v1::ConvertSpec calibrated(const std::string& method, const fs::path& ids, int64_t tokens) {
-  v1::ConvertSpec spec = bench::slicing(method, kUnits, 2, "random_selection");
-  const bool has_shared = conversion_methods().at(method).has_shared;
-  if (has_shared) {
-    spec.mutable_ffn()->set_experts(kUnits - 1);
-    spec.mutable_ffn()->set_shared_experts(1);
+/// A conversion with the defaults of a job file: METHOD, METHOD/ROUTER_INIT, or "attention" for attention's experts.
+v1::ConvertSpec calibrated(const std::string& what, const fs::path& ids, int64_t tokens) {
+  const size_t slash = what.find('/');
+  const std::string method = what.substr(0, slash), init = slash == std::string::npos ? "" : what.substr(slash + 1);
+  v1::PipelineSpec pipeline;
+  v1::ConvertSpec& spec = *pipeline.add_stages()->mutable_convert();
+  if (method == kAttention) {
+    spec.mutable_attention()->set_experts(kUnits);
+    spec.mutable_attention()->set_top_k(kUnits / 2);
+    spec.mutable_attention()->set_grouping("clustered");
+    if (!init.empty()) spec.mutable_attention()->mutable_router()->set_init(init);
+  } else {
+    v1::FfnExpertsSpec& ffn = *spec.mutable_ffn();
+    ffn.set_method(method);
+    ffn.set_experts(kUnits);
+    ffn.set_top_k(2);
+    if (conversion_methods().at(method).has_shared) {
+      ffn.set_experts(kUnits - 1);
+      ffn.set_shared_experts(1);
+    }
+    if (method == "upcycle") {  // as much again as is read
+      ffn.set_experts(2);
+      ffn.set_top_k(1);
+    }
+    if (method.starts_with("pruned")) {
+      ffn.set_experts(1);
+      ffn.set_top_k(1);
+      ffn.set_expert_width(kWidth / 2);
+    }
+    if (!init.empty()) spec.mutable_router()->set_init(init);
   }
-  spec.mutable_scale()->set_mode("least_squares");
-  spec.mutable_scale()->clear_value();
   spec.mutable_calibration()->set_tokens(tokens);
-  v1::DataSource& source = *spec.mutable_calibration()->add_data();
-  source.set_path(ids);
-  source.set_weight(1);
-  return spec;
+  spec.mutable_calibration()->add_data()->set_path(ids);
+  return effective_spec(pipeline).stages(0).convert();
+}
+
+bool needs_gradients(const std::string& what) {
+  const std::string method = what.substr(0, what.find('/'));
+  return method != kAttention && conversion_methods().at(method).needs.gradients;
+}
+
+/// Bytes of a layer in float.
+double layer_bytes(const ModelConfig& config) {
+  double bytes = 0;
+  for (const TensorSpec& spec : logical_tensor_specs(config)) {
+    if (spec.id.layer == 0) bytes += 4.0 * static_cast<double>(c10::multiply_integers(spec.shape));
+  }
+  return bytes;
 }
 
 /// As the child process.
@@ -98,20 +136,22 @@ std::pair<double, double> in_a_process(const std::string& method, const fs::path
   return found;
 }
 
-void measure_methods(const std::vector<std::string>& methods, int64_t layers, int64_t tokens) {
+void measure_all(const std::vector<std::string>& conversions, int64_t layers, int64_t tokens) {
   const bench::WorkFolder folder;
   bench::write_synthetic_llama(folder / "dense", {"", layers, kHidden, kWidth, kVocab, kHead});
   write_ids(folder / "ids.jsonl", tokens);
-  constexpr double kLayer = 4.0 * (2.5 * kHidden * kHidden + 3.0 * kHidden * kWidth);
   const double features = 4.0 * static_cast<double>(tokens) * (8 * kHidden + 3 * kWidth),
                states = 4.0 * static_cast<double>(tokens * layers) * kHidden;
-  std::printf("| method | seconds | peak GB | layers in float | beyond the features |\n|---|---|---|---|---|\n");
-  for (const std::string& method : methods) {
-    const auto [seconds, bytes] = in_a_process(method, folder / "", tokens);
+  std::printf(
+      "| conversion | seconds | peak GB | layer GB | layers | beyond the features |\n|---|---|---|---|---|---|\n");
+  for (const std::string& what : conversions) {
+    const auto [seconds, bytes] = in_a_process(what, folder / "", tokens);
+    // In float, the larger of the dense one and of what is made of it.
+    const double layer = std::max(layer_bytes(ModelDirectory(folder / "dense").config()),
+                                  layer_bytes(ModelDirectory(folder / "moe").config()));
     fs::remove_all(folder / "moe");
-    const bool has_gradients = conversion_methods().at(method).needs.gradients;
-    std::printf("| %s | %.0f | %.2f | %.2f | %.2f |\n", method.c_str(), seconds, bytes / 1e9, bytes / kLayer,
-                (bytes - features - (has_gradients ? states : 0)) / kLayer);
+    std::printf("| %s | %.0f | %.2f | %.2f | %.2f | %.2f |\n", what.c_str(), seconds, bytes / 1e9, layer / 1e9,
+                bytes / layer, (bytes - features - (needs_gradients(what) ? states : 0)) / layer);
     std::fflush(stdout);
   }
 }
@@ -125,14 +165,28 @@ int main(int argc, char** argv) {
     return 0;
   }
   int64_t layers = 4, tokens = 4096;
-  std::vector<std::string> methods{
-      "independent_random",   "independent_clustering", "coactivation",  "weave",      "analytic",
-      "independent_gradient", "sharing_inner",          "sharing_inter", "importance", "residual"};
+  std::vector<std::string> conversions{"sequential",
+                                       "independent_random",
+                                       "independent_random/hidden_clustering",
+                                       "independent_random/distilled",
+                                       "independent_clustering",
+                                       "coactivation",
+                                       "weave",
+                                       "analytic",
+                                       "independent_gradient",
+                                       "sharing_inner",
+                                       "sharing_inter",
+                                       "importance",
+                                       "residual",
+                                       "pruned_random",
+                                       "pruned_gradient",
+                                       "upcycle",
+                                       "attention"};
   CLI::App app("Seconds and peak memory of calibrated conversions of LLaMA-3-8B's layers");
-  app.add_option("METHOD", methods, "Methods")->capture_default_str();
+  app.add_option("CONVERSION", conversions, "METHOD, METHOD/ROUTER_INIT or attention")->capture_default_str();
   app.add_option("--layers", layers, "Layers; 4 are 1.8 GB")->capture_default_str()->check(CLI::Range(1, 200));
   app.add_option("--tokens", tokens, "Calibration tokens")->capture_default_str()->check(CLI::Range(512, 1 << 20));
   CLI11_PARSE(app, argc, argv);
-  moe::measure_methods(methods, layers, tokens);
+  moe::measure_all(conversions, layers, tokens);
   return 0;
 }

@@ -3,7 +3,7 @@
 include(GoogleTest)
 
 # The precompiled set of Torch headers, built once; every Torch module reuses it.
-file(WRITE "${CMAKE_BINARY_DIR}/moe_torch_pch.cc" "")
+file(CONFIGURE OUTPUT "${CMAKE_BINARY_DIR}/moe_torch_pch.cc" CONTENT "")
 add_library(moe_torch_pch STATIC "${CMAKE_BINARY_DIR}/moe_torch_pch.cc")
 target_link_libraries(moe_torch_pch PUBLIC moe::torch PRIVATE moe_warnings)
 target_compile_options(moe_torch_pch PUBLIC -fpch-preprocess -Winvalid-pch)

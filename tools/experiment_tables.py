@@ -10,6 +10,7 @@ mean loss after training (`converted`: before; `in DOMAIN`: in that domain alone
 
     A < B    reproduced: lower in every seed; not reproduced: higher in every seed; undecided: the seeds disagree
     A ~ B    reproduced: the means differ by less than 1 %; not reproduced: by more, with one sign in every seed; else undecided
+    A = B    the same, by no more than the larger standard deviation over the seeds
 
 Times are left out: those of a shared machine say nothing. What stands between the markers is replaced, nothing else. A run that is
 not finished, a pipeline without a place in the page and a claim about a variant that was not run are errors, and the page stays as it
@@ -18,6 +19,7 @@ was.
 import argparse
 import json
 import re
+import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -106,9 +108,9 @@ def seed_losses(rows, variant, state, domain, claim):
 
 
 def verdict(claim, rows):
-    parts = re.fullmatch(r"(\S+) ([<~]) (\S+)( converted)?( in (\S+))?", claim)
+    parts = re.fullmatch(r"(\S+) ([<~=]) (\S+)( converted)?( in (\S+))?", claim)
     if not parts:
-        raise Problem(f"claim '{claim}': expected 'A < B [converted] [in DOMAIN]' or 'A ~ B ...'")
+        raise Problem(f"claim '{claim}': expected 'A < B [converted] [in DOMAIN]', 'A ~ B ...' or 'A = B ...'")
     state = "converted" if parts[4] else "trained"
     first, second = (seed_losses(rows, name, state, parts[6], claim) for name in (parts[1], parts[3]))
     # A variant that draws nothing, such as a dense model, may have been measured once.
@@ -121,7 +123,9 @@ def verdict(claim, rows):
     lower, higher = sum(value < 0 for value in differences), sum(value > 0 for value in differences)
     if parts[2] == "<":
         word = "reproduced" if lower == count else "not reproduced" if higher == count else "undecided"
-    elif abs(mean) < ALIKE * sum(second) / count:
+    elif parts[2] == "=" and count == 1:
+        raise Problem(f"claim '{claim}': one seed has no deviation; use ~")
+    elif abs(mean) <= (ALIKE * sum(second) / count if parts[2] == "~" else max(map(statistics.stdev, (first, second)))):
         word = "reproduced"
     else:
         word = "not reproduced" if count in (lower, higher) else "undecided"
@@ -161,7 +165,8 @@ def self_test():
     summary = {"name": "p", "state": "SUCCEEDED", "comparison": rows}
     verdicts = {"a < b": "**reproduced**: a less b is -0.400 (-0.500, -0.300)", "b < a": "**not reproduced**",
                 "a < b converted": "**undecided**", "a < b in web": "**reproduced**", "dense < a converted": "**reproduced**",
-                "a ~ b": "**not reproduced**", "a ~ a": "**reproduced**: a less a is +0.000", "a ~ b converted": "**reproduced**"}
+                "a ~ b": "**not reproduced**", "a ~ a": "**reproduced**: a less a is +0.000", "a ~ b converted": "**reproduced**",
+                "a = b": "**not reproduced**", "a = b converted": "**reproduced**", "a = a in web": "**reproduced**"}
     for claim, expected in verdicts.items():
         text = written(f"x<!-- table: p -->\nold<!-- end --> <!-- claim: p {claim} -->old<!-- end -->y", [("s", summary)])
         assert expected in text and "old" not in text and text.startswith("x") and text.endswith("<!-- end -->y"), (claim, text)
@@ -170,6 +175,7 @@ def self_test():
     page = "<!-- table: p -->\n<!-- end -->"
     for reason, text, changed in [("no variant 'c'", page + "<!-- claim: p c < a --><!-- end -->", {}),
                                   ("CANCELLED", page, {"state": "CANCELLED"}), ("no place", "", {}), ("expected", page + "<!-- claim: p a > b --><!-- end -->", {}),
+                                  ("use ~", page + "<!-- claim: p dense = dense converted --><!-- end -->", {}),
                                   ("has no trained loss", page + "<!-- claim: p a < dense --><!-- end -->", {})]:
         try:
             written(text, [("s", {**summary, **changed})])
@@ -183,7 +189,7 @@ def self_test():
                                                             for stage, steps in stages.items() for load in steps))
         assert training_load(Path(folder), "a") == (0.5, 1.5)
         assert training_load(Path(folder), "b") is None
-    print("experiment_tables: tables and claims as expected, 5 refusals")
+    print("experiment_tables: tables and claims as expected, 6 refusals")
 
 
 def main():

@@ -86,6 +86,16 @@ TEST_F(BadRequestTest, NamesFieldValueAndWhatWouldDo) {
               HasSubstr("/no/such/file.jsonl"));
 }
 
+TEST_F(BadRequestTest, AFileWithoutText) {
+  for (const char* content : {"", "\n\n"}) {
+    write_file_atomically(folder_ / "empty.jsonl", content);
+    const std::string message =
+        refusal([&](auto& s) { s.mutable_calibration()->mutable_data(0)->set_path(folder_ / "empty.jsonl"); });
+    EXPECT_THAT(message, HasSubstr("empty.jsonl"));
+    EXPECT_THAT(message, HasSubstr("document"));
+  }
+}
+
 TEST_F(BadRequestTest, AllProblemsAreToldAtOnce) {
   const std::string message = refusal([](auto& s) {
     s.mutable_ffn()->set_experts(5);

@@ -133,6 +133,9 @@ TEST_P(EveryConversionTest, AllExpertsAtScaleNAreTheDenseModel) {
     EXPECT_TRUE(testing::near(testing::logits_of(output, batch, at::kDouble),
                               testing::logits_of(dense(), batch, at::kDouble), 1e-12))
         << units;
+    EXPECT_TRUE(testing::near(testing::logits_of(output, batch, at::kBFloat16),
+                              testing::logits_of(dense(), batch, at::kBFloat16), 2e-2))
+        << units;
   }
 }
 

@@ -5,10 +5,12 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "checkpoint/model_directory.h"
 #include "checkpoint/safetensors.h"
 #include "common/error.h"
 #include "convert/conversion_fixture.h"
@@ -68,6 +70,32 @@ TEST_P(PartitionByOptionTest, AllPartsAreTheDenseModel) {
   const TokenBatch batch = testing::random_batch({20, 7, 33}, testing::tiny_config().vocab_size, 4);
   EXPECT_TRUE(near(logits_of(out(), batch), logits_of(dense(), batch), 1e-5));
   EXPECT_TRUE(near(logits_of(out(), batch, at::kDouble), logits_of(dense(), batch, at::kDouble), 1e-12));
+}
+
+/// As many experts as are supported, of 4 neurons each.
+class PartitionIn128Test : public testing::ConversionTest, public ::testing::WithParamInterface<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Methods, PartitionIn128Test, ::testing::ValuesIn(conversion_methods().names()),
+                         [](const auto& each) { return each.param; });
+
+TEST_P(PartitionIn128Test, AllPartsAreTheDenseModel) {
+  constexpr int kUnits = 128;
+  ModelConfig wide = testing::tiny_config();
+  wide.intermediate_size = 4 * kUnits;
+  if (const std::string reason = testing::no_partition_of(GetParam(), wide); !reason.empty()) GTEST_SKIP() << reason;
+  const std::optional<v1::FfnExpertsSpec> sizes = testing::sizes_of(GetParam(), wide.intermediate_size, kUnits, kUnits);
+  ASSERT_TRUE(sizes.has_value());
+  const std::filesystem::path source = folder_ / "wide";
+  testing::write_dense_model(source, wide, 5);
+  v1::ConvertSpec spec = testing::convert_spec(GetParam(), kUnits, kUnits);
+  *spec.mutable_ffn() = *sizes;
+  testing::give_needed_text(spec, ids());
+  testing::count_all_alike(spec);
+  testing::convert(spec, 3, source, out());
+  EXPECT_EQ(ModelDirectory(out()).config().moe->num_experts, sizes->experts());
+  EXPECT_GE(sizes->experts(), kUnits - 1);
+  const TokenBatch batch = testing::random_batch({20, 7, 33}, wide.vocab_size, 4);
+  EXPECT_TRUE(near(logits_of(out(), batch), logits_of(source, batch), 1e-5));
+  EXPECT_TRUE(near(logits_of(out(), batch, at::kDouble), logits_of(source, batch, at::kDouble), 1e-12));
 }
 
 class ScaleOfPartitionTest : public testing::ConversionTest, public ::testing::WithParamInterface<const char*> {

@@ -99,7 +99,7 @@ TEST_P(EveryRouterInitTest, SameOnEveryNumberOfRanksAndEveryTime) {
   const at::Tensor one = make_router(GetParam(), "calibrated", 1);
   EXPECT_EQ(one.sizes(), at::IntArrayRef({kExperts, kHidden}));
   EXPECT_EQ(one.scalar_type(), at::kFloat);
-  for (const int ranks : {1, 2, 3})
+  for (const int ranks : {1, 2, 3, 4})
     EXPECT_TRUE(at::equal(make_router(GetParam(), "calibrated", ranks), one)) << ranks << " ranks: to the last bit";
 }
 
@@ -265,6 +265,48 @@ TEST(DistilledTest, ChoosesTheMostActiveExpertsMoreOftenThanRandomRows) {
       const double found = recall(
           make_weights("distilled", "calibrated", 1, kind, 0, 21, options_of("distilled", {{"loss", loss}})), kind);
       EXPECT_GT(found, of_random + 0.1) << loss;
+    }
+  }
+}
+
+/// What an expert is wanted by, and from which activations, by its definition.
+TEST(DistilledTest, LearnsWhatItsOptionsSay) {
+  RouterRequest request{.experts = kExperts, .hidden_size = kHidden};
+  FeedForwardWeights dense;
+  give_experts(request, dense);
+  const at::Tensor x = features(), gate = at::matmul(x, dense.gate.t()).to(at::kDouble),
+                   silu = gate / (1 + (-gate).exp());
+  const std::map<std::string, at::Tensor> activations{{"product", silu * at::matmul(x, dense.up.t()).to(at::kDouble)},
+                                                      {"gate", silu}};
+  const std::map<std::string, std::function<at::Tensor(const at::Tensor&)>> measures{
+      {"l1", [](const at::Tensor& a) { return a.abs().sum(2); }},
+      {"l2", [](const at::Tensor& a) { return a.square().sum(2); }},
+      {"positive", [](const at::Tensor& a) { return a.clamp_min(0).sum(2); }},
+      {"plain", [](const at::Tensor& a) { return a.sum(2).abs(); }}};
+  const auto recall = [&](const RouterWeights& router, const at::Tensor& wanted_TE) {
+    const auto chosen = [](const at::Tensor& values) { return std::get<1>(at::topk(values, 2, 1)); };
+    return chosen(router_logits(x, router, RouterGate::kLinear))
+               .unsqueeze(2)
+               .eq(chosen(wanted_TE).unsqueeze(1))
+               .sum()
+               .item<double>() /
+           (2. * kTokens);
+  };
+  for (const auto& [activation, a] : activations) {
+    for (const auto& [measure, of] : measures) {
+      const at::Tensor wanted = of(a.view({kTokens, kExperts, 10}));
+      const RouterWeights learned =
+          make_weights("distilled", "raw", 1, RouterGate::kLinear, 0, 21,
+                       options_of("distilled", {{"activation", activation}, {"measure", measure}}));
+      const RouterWeights drawn = make_weights("random_selection", "raw", 1, RouterGate::kLinear);
+      EXPECT_GT(recall(learned, wanted), recall(drawn, wanted) + 0.1) << activation << " " << measure;
+      for (const auto& [other, of_other] : measures) {
+        if (other == measure) continue;
+        const RouterWeights of_another =
+            make_weights("distilled", "raw", 1, RouterGate::kLinear, 0, 21,
+                         options_of("distilled", {{"activation", activation}, {"measure", other}}));
+        EXPECT_FALSE(at::equal(of_another.weight_ED, learned.weight_ED)) << measure << " " << other;
+      }
     }
   }
 }

@@ -59,11 +59,12 @@ class TestMonitor final : public JobMonitor {
   int units_ = 0, questions_ = 0;
 };
 
-class ReconstructionTest : public ::testing::TestWithParam<const char*> {
+class ReconstructionRuns : public ::testing::Test {
  protected:
-  void SetUp() override {
+  /// `kind`: of the dense model, testing/tiny_model.h.
+  explicit ReconstructionRuns(const char* kind) {
     set_log_level(LogLevel::kError);
-    json model = testing::tiny_json(GetParam());
+    json model = testing::tiny_json(kind);
     model["num_hidden_layers"] = 4;
     testing::write_tiny_model(folder_ / "dense", parse_model_config(model.dump(), "tiny"), 1, at::kFloat);
     testing::write_random_documents(folder_ / "text.jsonl", 60, 20, 40, 61, 1);
@@ -145,7 +146,12 @@ class ReconstructionTest : public ::testing::TestWithParam<const char*> {
 
   testing::TempDir folder_;
 };
-INSTANTIATE_TEST_SUITE_P(Kinds, ReconstructionTest, ::testing::Values("llama", "llama_biases", "phi"),
+
+class ReconstructionTest : public ReconstructionRuns, public ::testing::WithParamInterface<const char*> {
+ protected:
+  ReconstructionTest() : ReconstructionRuns(GetParam()) {}
+};
+INSTANTIATE_TEST_SUITE_P(Kinds, ReconstructionTest, ::testing::ValuesIn(testing::kTinyKinds),
                          [](const auto& test) { return std::string(test.param); });
 
 TEST_P(ReconstructionTest, EveryLayerIsNearerToTheDenseOneAndTheModelToTheDenseModel) {
@@ -171,6 +177,44 @@ TEST_P(ReconstructionTest, EveryLayerIsNearerToTheDenseOneAndTheModelToTheDenseM
   EXPECT_EQ(found["receipt"]["all"]["weights"], "router");
   EXPECT_THAT(kept("trained"), IsEmpty()) << "what was kept goes when the conversion is committed";
   EXPECT_FALSE(fs::exists(folder_ / "trained/reconstruction"));
+}
+
+/// What a mixture may be made of, as a change of section().
+struct Mixture {
+  const char* name;
+  const char* change;
+};
+
+class ReconstructionOfMixturesTest : public ReconstructionRuns, public ::testing::WithParamInterface<Mixture> {
+ protected:
+  ReconstructionOfMixturesTest() : ReconstructionRuns("llama") {}
+};
+INSTANTIATE_TEST_SUITE_P(
+    Mixtures, ReconstructionOfMixturesTest,
+    ::testing::Values(
+        Mixture{"residual", R"({"ffn": {"method": "residual", "experts": 5, "shared_experts": 1}})"},
+        Mixture{"shared_gate",
+                R"({"ffn": {"method": "residual", "experts": 4, "shared_experts": 2, "shared_gate": "softmax"}})"},
+        Mixture{"shared_of_each_layer",
+                R"({"ffn": {"method": "weave", "experts": 5, "options": {"shared": "adaptive"}}})"},
+        Mixture{"product_of_rows",
+                R"({"ffn": {"method": "analytic", "experts": 5, "shared_experts": 1}, "preset": "published"})"},
+        Mixture{"two_layers_of_a_gate", R"({"router": {"gate": "mlp", "noise": "learned"}})"},
+        Mixture{"sigmoids", R"({"router": {"score": "sigmoid", "topk_norm": "raw"}})"},
+        Mixture{"copies", R"({"ffn": {"method": "upcycle", "options": {"variant": "drop"}}})"},
+        Mixture{"attention_beside", R"({"attention": {"experts": 2, "top_k": 1}})"}),
+    [](const auto& test) { return std::string(test.param.name); });
+
+TEST_P(ReconstructionOfMixturesTest, IsNearerToTheDenseOneAtAnyNumberOfRanks) {
+  json convert = section();
+  convert.merge_patch(json::parse(GetParam().change));
+  const Ran one = run(convert, "one");
+  ASSERT_TRUE(one.outcome) << one.error;
+  const json rows = report("one")["receipt"]["reconstruction"];
+  ASSERT_EQ(rows.size(), 4U);
+  for (const json& row : rows) EXPECT_LT(row["after"].get<double>(), row["before"].get<double>()) << row;
+  ASSERT_TRUE(run(convert, "two", 2).outcome);
+  expect_same_output("two", "one");
 }
 
 TEST_P(ReconstructionTest, RanksDoNotChangeTheResult) {

@@ -100,6 +100,17 @@ TEST_F(TrainStepTest, SameForEveryLayoutOfRanks) {
   }
 }
 
+/// Many more experts than tokens of a row: most get nothing in a step, on some ranks all of them.
+TEST_F(TrainStepTest, Of128ExpertsIsTheSameForEveryLayoutOfRanks) {
+  const ModelConfig config = testing::tiny_moe_config(/*num_experts=*/128, /*top_k=*/16, /*expert_width=*/2);
+  const StepOptions options{.micro_batch_rows = 2, .micro_steps = 2, .balance_loss = 0.1};
+  const StepRun single = run(config, 1, 1, options);
+  for (const auto& [ranks, expert_parallel] : {std::pair{2, 2}, {4, 2}, {4, 4}}) {
+    SCOPED_TRACE(concat(ranks, " ranks, expert parallelism ", expert_parallel));
+    expect_equal(run(config, ranks, expert_parallel, options), single);
+  }
+}
+
 // The balance loss belongs to a micro-step, so it is left out here.
 /// Attention experts alone and beside a mixture; with one that every token uses; with keys of all tokens. More ranks
 /// than rows: some have none.
