@@ -122,8 +122,9 @@ std::string ModelDirectory::digest() const {
 
 namespace {
 
-void read_parameters(const std::vector<Parameter>& parameters, const ModelDirectory& directory, at::ScalarType dtype) {
+void read_parameters(const std::vector<Parameter>& parameters, const ModelDirectory& directory) {
   for (const Parameter& parameter : parameters) {
+    const at::ScalarType dtype = parameter.value.scalar_type();
     for (const LogicalView& logical : logical_views(parameter, parameter.value)) {
       at::Tensor view = logical.view;
       const at::Tensor stored = directory.tensor(logical.name);
@@ -139,7 +140,7 @@ void read_parameters(const std::vector<Parameter>& parameters, const ModelDirect
 
 }  // namespace
 
-Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, const OwnedExperts& experts,
+Decoder load_decoder(const ModelDirectory& directory, const at::TensorOptions& options, const OwnedExperts& experts,
                      bool with_selection_bias) {
   const at::NoGradGuard no_grad;
   ModelConfig config = directory.config();
@@ -149,7 +150,7 @@ Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, cons
   const bool adds_to_attention =
       with_selection_bias && config.moe && config.moe->attention && !config.moe->attention->has_selection_bias;
   if (adds_to_attention) config.moe->attention->has_selection_bias = true;
-  Decoder decoder(std::move(config), dtype, experts);
+  Decoder decoder(std::move(config), options, experts);
   std::vector<Parameter> stored;
   for (const Parameter& parameter : decoder.parameters()) {
     const bool is_added = parameter.id.is_of_attention() ? adds_to_attention : adds_bias;
@@ -159,7 +160,7 @@ Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, cons
       stored.push_back(parameter);
     }
   }
-  read_parameters(stored, directory, dtype);
+  read_parameters(stored, directory);
   return decoder;
 }
 
@@ -167,7 +168,7 @@ Layer load_layer(const ModelDirectory& directory, int64_t layer, at::ScalarType 
   const at::NoGradGuard no_grad;
   const ModelConfig& config = directory.config();
   const std::vector<Parameter> parameters = allocate_layer(config, layer, dtype, all_experts(config));
-  read_parameters(parameters, directory, dtype);
+  read_parameters(parameters, directory);
   std::map<TensorId, at::Tensor> by_id;
   for (const Parameter& parameter : parameters) by_id[parameter.id] = parameter.value;
   return layer_weights(config, layer, [&by_id](const TensorId& id) { return by_id.at(id); });

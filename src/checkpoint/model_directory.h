@@ -54,7 +54,7 @@ class ModelDirectory {
 
 /// Loads `experts` of every layer (ignored for a dense model) into aligned tensors of `dtype`. The routers of a mixture
 /// that has no selection biases get some of zero where `with_selection_bias`.
-Decoder load_decoder(const ModelDirectory& directory, at::ScalarType dtype, const OwnedExperts& experts,
+Decoder load_decoder(const ModelDirectory& directory, const at::TensorOptions& options, const OwnedExperts& experts,
                      bool with_selection_bias = false);
 
 /// One layer with all its experts, as load_decoder() would have it; its pages are released.

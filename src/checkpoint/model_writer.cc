@@ -216,7 +216,7 @@ void write_model(const fs::path& path, const fs::path& source, const Decoder& de
     for (size_t shard = 0; shard < my_shards.size(); ++shard) {
       SafetensorsWriter writer(folder / shard_name(my_first + shard, by_shard.size()), my_shards[shard]);
       for (size_t i = 0; i < my_shards[shard].size(); ++i, ++next)
-        writer.write(mine[next].name, mine[next].view.to(dtype));
+        writer.write(mine[next].name, mine[next].view.to(at::kCPU, dtype));
       writer.finish();
       my_digests.push_back(writer.digest());
     }

@@ -40,6 +40,18 @@ std::string foreign_launcher() {
   return "";
 }
 
+int local_rank() {
+  int initialized = 0;
+  MPI_Initialized(&initialized);
+  if (initialized == 0) return 0;
+  MPI_Comm node = MPI_COMM_NULL;
+  MOE_MPI_CHECK(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, /*key=*/0, MPI_INFO_NULL, &node));
+  int rank = 0;
+  MOE_MPI_CHECK(MPI_Comm_rank(node, &rank));
+  MOE_MPI_CHECK(MPI_Comm_free(&node));
+  return rank;
+}
+
 void require_thread_support(int provided) {
   if (provided >= MPI_THREAD_SERIALIZED) return;
   throw HardwareError(concat(

@@ -30,6 +30,9 @@ class MpiSession {
   bool under_mpirun_;
 };
 
+/// This process's number among those of its world on the same node, from 0 on; 0 without mpirun. Collective.
+int local_rank();
+
 /// What several processes were started by that are no ranks of one world: "srun started 4 of (SLURM_STEP_NUM_TASKS=4)";
 /// empty if none. Reads the environment.
 std::string foreign_launcher();

@@ -32,7 +32,7 @@ LoadedModel load_for(const std::filesystem::path& path, const v1::GangSpec& gang
       throw InvalidArgument(concat(path.string(), ": routing '", spec.routing(),
                                    "' chooses experts, and this model has none: it is dense"));
   };
-  LoadedModel model = load_model(path, mesh, compute_type(gang), spec.template_(), check,
+  LoadedModel model = load_model(path, mesh, compute_options(gang), spec.template_(), check,
                                  /*with_selection_bias=*/false, manner.top_k);
   spec.set_template_(model.text.chat_template.name);
   return model;

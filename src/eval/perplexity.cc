@@ -12,7 +12,7 @@ constexpr int64_t kRowsPerRank = 4;
 
 void add_values(const at::Tensor& values_T, const PackedBatch& batch, const std::vector<std::string>& names,
                 TokenReport& report) {
-  const at::Tensor values = values_T.to(at::kDouble).contiguous();
+  const at::Tensor values = values_T.to(at::kCPU, at::kDouble).contiguous();
   const double* value = values.const_data_ptr<double>();
   const int64_t* label = batch.labels_T.const_data_ptr<int64_t>();
   for (size_t sample = 0; sample < batch.domains.size(); ++sample) {

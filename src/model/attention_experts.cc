@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "model/attention.h"
+#include "model/device.h"
 #include "model/ops.h"
 
 // S slots of a token, P pairs of a token and a slot, R rows in expert order.
@@ -41,7 +42,7 @@ at::Tensor sequence_numbers(const std::vector<int64_t>& cu_seqlens, const at::De
   std::vector<int64_t> numbers;
   for (size_t s = 0; s + 1 < cu_seqlens.size(); ++s)
     numbers.resize(static_cast<size_t>(cu_seqlens[s + 1]), static_cast<int64_t>(s));
-  return at::tensor(numbers, at::kLong).to(device);
+  return on_device(at::tensor(numbers, at::kLong), device);
 }
 
 /// Heads of rows of qkv: queries and keys turned to their positions.
@@ -144,7 +145,7 @@ at::Tensor attend_by_expert(const Heads& heads, const at::Tensor& ids_TS, int64_
       bounds.push_back(static_cast<int64_t>(pairs.size()));
     }
     if (pairs.empty()) continue;
-    const at::Tensor of_expert = at::tensor(pairs, at::kLong).to(ids_TS.device());
+    const at::Tensor of_expert = on_device(at::tensor(pairs, at::kLong), ids_TS.device());
     const auto rows = [&](const at::Tensor& all) { return all.index_select(0, of_expert); };
     attended.index_copy_(0, of_expert,
                          attend_with_caches(rows(heads.q), rows(heads.k), rows(heads.v), bounds, /*window=*/0, caches));

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/error.h"
+#include "model/device.h"
 #include "model/kernel_views.h"
 #include "model/layer.h"
 #include "model/layer_weights.h"
@@ -64,11 +65,11 @@ void count_tokens(KvCache& cache, const std::vector<int64_t>& cu_seqlens) {
 }  // namespace
 
 struct Decoder::State {
-  State(ModelConfig config_in, at::ScalarType dtype, const OwnedExperts& experts_in)
+  State(ModelConfig config_in, const at::TensorOptions& options, const OwnedExperts& experts_in)
       : config(std::move(config_in)),
         experts(experts_in),
-        parameters(allocate_parameters(config, dtype, experts)),
-        rope(config, dtype) {}
+        parameters(allocate_parameters(config, options, experts)),
+        rope(config, options) {}
 
   ModelConfig config;
   OwnedExperts experts;
@@ -79,8 +80,8 @@ struct Decoder::State {
   RopeTable rope;
 };
 
-Decoder::Decoder(ModelConfig config, at::ScalarType dtype, const OwnedExperts& experts)
-    : state_(std::make_unique<State>(std::move(config), dtype, experts)) {
+Decoder::Decoder(ModelConfig config, const at::TensorOptions& options, const OwnedExperts& experts)
+    : state_(std::make_unique<State>(std::move(config), options, experts)) {
   State& s = *state_;
   std::map<TensorId, at::Tensor> by_id;
   for (const Parameter& parameter : s.parameters) by_id[parameter.id] = parameter.value;
@@ -106,6 +107,10 @@ const std::vector<Parameter>& Decoder::parameters() const {
   return state_->parameters;
 }
 
+at::Device Decoder::device() const {
+  return state_->embedding.device();
+}
+
 DecoderOutput Decoder::forward(const TokenBatch& batch, TokenDispatcher& dispatcher,
                                const ForwardOptions& options) const {
   State& s = *state_;
@@ -115,7 +120,7 @@ DecoderOutput Decoder::forward(const TokenBatch& batch, TokenDispatcher& dispatc
   const LayerContext context{s.config, rope, batch.cu_seqlens, dispatcher, options};
   DecoderOutput output;
   check_tokens(batch.tokens_T, s.config.vocab_size);
-  at::Tensor x = at::embedding(s.embedding, batch.tokens_T);
+  at::Tensor x = at::embedding(s.embedding, on_device(batch.tokens_T, device()));
   for (const Layer& layer : s.layers) {
     LayerOutput ran = run_layer(layer, x, context);
     x = std::move(ran.x_TD);
@@ -131,8 +136,9 @@ at::Tensor Decoder::logits(const at::Tensor& hidden_TD) const {
   return ops::linear(hidden_TD, state_->head, state_->head_bias);
 }
 
-at::Tensor Decoder::token_losses(const at::Tensor& hidden_TD, const at::Tensor& labels_T) const {
+at::Tensor Decoder::token_losses(const at::Tensor& hidden_TD, const at::Tensor& given_T) const {
   const int64_t tokens = hidden_TD.size(0);
+  const at::Tensor labels_T = on_device(given_T, device());
   const bool needs_gradient = at::GradMode::is_enabled() && (hidden_TD.requires_grad() || state_->head.requires_grad());
   if (needs_gradient) return ops::linear_cross_entropy(hidden_TD, state_->head, labels_T, state_->head_bias);
   const int64_t chunk = std::max<int64_t>(1, kLogitElements / state_->config.vocab_size);

@@ -32,22 +32,26 @@ struct DecoderOutput {
 /// of ranks beyond the dispatcher it is handed. Not for concurrent use.
 class Decoder {
  public:
-  /// Allocates the parameters, contents undefined, of `dtype` (kFloat or kDouble); with `experts` of each layer.
-  Decoder(ModelConfig config, at::ScalarType dtype, const OwnedExperts& experts);
+  /// Allocates the parameters, contents undefined, of the options' type (kFloat or kDouble) on their device; with
+  /// `experts` of each layer.
+  Decoder(ModelConfig config, const at::TensorOptions& options, const OwnedExperts& experts);
   ~Decoder();
   Decoder(Decoder&&) noexcept;
 
   const ModelConfig& config() const;
   std::vector<Parameter>& parameters();
   const std::vector<Parameter>& parameters() const;
+  at::Device device() const;
 
-  /// `dispatcher.owned_experts` must be those given at construction; else Internal.
+  /// Of tokens that lie on the host or on the device. `dispatcher.owned_experts` must be those given at construction;
+  /// else Internal.
   DecoderOutput forward(const TokenBatch& batch, TokenDispatcher& dispatcher, const ForwardOptions& options = {}) const;
 
   /// [T, V]; chunked by the caller where T*V is large.
   at::Tensor logits(const at::Tensor& hidden_TD) const;
 
-  /// -log p(label) per token in max(fp32, dtype), 0 where the label is -100. [T]; never holds more than a chunk of
+  /// -log p(label) per token in max(fp32, dtype), 0 where the label is -100; labels on the host or on the device. [T];
+  /// never holds more than a chunk of
   /// logits where no gradient is asked.
   at::Tensor token_losses(const at::Tensor& hidden_TD, const at::Tensor& labels_T) const;
 

@@ -8,9 +8,9 @@ namespace {
 /// Allocates parameters in the order of logical tensors; the experts of a layer become a few stacked tensors.
 class ParameterBuilder {
  public:
-  ParameterBuilder(const ModelConfig& config, at::ScalarType dtype, const OwnedExperts& experts,
+  ParameterBuilder(const ModelConfig& config, const at::TensorOptions& options, const OwnedExperts& experts,
                    std::optional<int64_t> only_layer = std::nullopt)
-      : config_(config), options_(at::TensorOptions(dtype)), experts_(experts) {
+      : config_(config), options_(options), experts_(experts) {
     for (const TensorSpec& spec : logical_tensor_specs(config)) {
       if (!only_layer || spec.id.layer == *only_layer) add(spec);
     }
@@ -97,14 +97,14 @@ class ParameterBuilder {
 
 }  // namespace
 
-std::vector<Parameter> allocate_parameters(const ModelConfig& config, at::ScalarType dtype,
+std::vector<Parameter> allocate_parameters(const ModelConfig& config, const at::TensorOptions& options,
                                            const OwnedExperts& experts) {
-  return ParameterBuilder(config, dtype, experts).take();
+  return ParameterBuilder(config, options, experts).take();
 }
 
-std::vector<Parameter> allocate_layer(const ModelConfig& config, int64_t layer, at::ScalarType dtype,
+std::vector<Parameter> allocate_layer(const ModelConfig& config, int64_t layer, const at::TensorOptions& options,
                                       const OwnedExperts& experts) {
-  return ParameterBuilder(config, dtype, experts, layer).take();
+  return ParameterBuilder(config, options, experts, layer).take();
 }
 
 std::vector<LogicalView> logical_views(const Parameter& parameter, const at::Tensor& storage) {

@@ -38,13 +38,13 @@ struct Parameter {
   std::vector<StackedTensor> stacked{};  ///< the logical tensors within, if is_expert
 };
 
-/// The parameters of a model that owns `experts` of each layer, in the order of the logical tensors. Contents
-/// undefined, but zero in stacked experts.
-std::vector<Parameter> allocate_parameters(const ModelConfig& config, at::ScalarType dtype,
+/// The parameters of a model that owns `experts` of each layer, in the order of the logical tensors; of the options'
+/// type, on their device. Contents undefined, but zero in stacked experts.
+std::vector<Parameter> allocate_parameters(const ModelConfig& config, const at::TensorOptions& options,
                                            const OwnedExperts& experts);
 
 /// Those of one layer alone, for what runs a model layer by layer.
-std::vector<Parameter> allocate_layer(const ModelConfig& config, int64_t layer, at::ScalarType dtype,
+std::vector<Parameter> allocate_layer(const ModelConfig& config, int64_t layer, const at::TensorOptions& options,
                                       const OwnedExperts& experts);
 
 /// A logical tensor and where it lies inside a parameter (or inside a tensor of the same shape, such as a moment).

@@ -77,10 +77,10 @@ double rope_output_factor(const RopeConfig& rope) {
   return yarn_scale(rope.factor, 1);
 }
 
-RopeTable::RopeTable(const ModelConfig& config, at::ScalarType dtype)
+RopeTable::RopeTable(const ModelConfig& config, const at::TensorOptions& options)
     : rope_(config.rope),
       max_positions_(config.max_positions),
-      dtype_(sum_type(dtype)),
+      options_(options.dtype(sum_type(c10::typeMetaToScalarType(options.dtype())))),
       frequencies_(rope_frequencies(config.rope, config.max_positions, 0)) {
   grow(1);
 }
@@ -88,7 +88,7 @@ RopeTable::RopeTable(const ModelConfig& config, at::ScalarType dtype)
 RopeAngles RopeTable::compute(const at::Tensor& positions, const at::Tensor& frequencies) const {
   const at::Tensor angles = positions.to(at::kFloat).unsqueeze(1) * frequencies.unsqueeze(0);
   const double factor = rope_output_factor(rope_);
-  const auto finished = [&](const at::Tensor& values) { return (factor == 1 ? values : values * factor).to(dtype_); };
+  const auto finished = [&](const at::Tensor& values) { return (factor == 1 ? values : values * factor).to(options_); };
   return {finished(angles.cos()), finished(angles.sin())};
 }
 

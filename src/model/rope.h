@@ -32,7 +32,8 @@ double rope_output_factor(const RopeConfig& rope);
 /// Not for concurrent use.
 class RopeTable {
  public:
-  RopeTable(const ModelConfig& config, at::ScalarType dtype);
+  /// `options`: type and device of a model; angles are in max(fp32, that type).
+  RopeTable(const ModelConfig& config, const at::TensorOptions& options);
 
   /// Of the tokens of the sequences [cu_seqlens[s], cu_seqlens[s + 1]), each of which goes on from first_positions[s];
   /// none given: from 0. Both stand on the host, so that no device is read to know how far the table must reach.
@@ -44,7 +45,7 @@ class RopeTable {
 
   RopeConfig rope_;
   int64_t max_positions_;
-  at::ScalarType dtype_;
+  at::TensorOptions options_;
   at::Tensor frequencies_;
   RopeAngles table_;
 };

@@ -11,7 +11,7 @@ namespace moe {
 std::map<std::string, std::string> replica_digests(const std::vector<Parameter>& parameters) {
   std::map<std::string, std::string> digests;
   for (const Parameter& parameter : parameters) {
-    const at::Tensor value = parameter.value.detach().contiguous();
+    const at::Tensor value = parameter.value.detach().cpu().contiguous();
     std::string name = parameter.name;
     if (parameter.is_expert) {
       name += concat(" (experts ", parameter.experts.first, " to ",

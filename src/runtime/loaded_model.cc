@@ -13,7 +13,7 @@
 
 namespace moe {
 
-LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, at::ScalarType dtype,
+LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, const at::TensorOptions& options,
                        const std::string& chat_template, const std::function<void(const ModelConfig&)>& check,
                        bool with_selection_bias, int64_t top_k) {
   std::optional<LoadedModel> model;
@@ -24,7 +24,7 @@ LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, at::Scalar
     const ModelConfig& config = opened.directory.config();
     if (check) check(config);
     model.emplace(
-        LoadedModel{path, load_decoder(opened.directory, dtype, mesh.owned_experts(config), with_selection_bias),
+        LoadedModel{path, load_decoder(opened.directory, options, mesh.owned_experts(config), with_selection_bias),
                     config.moe ? make_dispatcher(mesh) : std::make_unique<LocalDispatcher>(), std::move(opened.text)});
     if (mesh.world().size() == 1) return;
     facts[(path / "config.json").string()] = xxh3_hex_of_file(path / "config.json");
@@ -36,8 +36,8 @@ LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, at::Scalar
   return *std::move(model);
 }
 
-LoadedModel load_model(const OpenedModel& model, at::ScalarType dtype) {
-  return {model.directory.path(), load_decoder(model.directory, dtype, all_experts(model.directory.config())),
+LoadedModel load_model(const OpenedModel& model, const at::TensorOptions& options) {
+  return {model.directory.path(), load_decoder(model.directory, options, all_experts(model.directory.config())),
           std::make_unique<LocalDispatcher>(), model.text};
 }
 

@@ -26,17 +26,18 @@ struct LoadedModel {
   const ModelConfig& config() const { return decoder.config(); }
 };
 
-/// Loads the experts that `mesh` gives this rank, in `dtype` (kFloat or kDouble). Collective; the mesh must outlive the
-/// result. Throws, on every rank, what opening the directory throws on one, and StorageError if the ranks read unlike
-/// weights, config.json or tokenizer. `chat_template` is what the job names, empty for the model's own. `check` may
-/// throw, before the weights are read, what speaks against the model. `with_selection_bias`: load_decoder. `top_k`:
-/// other than 0, of feed-forward experts, whatever the model's is (ModelDirectory::use_top_k).
-LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, at::ScalarType dtype,
+/// Loads the experts that `mesh` gives this rank, in the options' type (kFloat or kDouble), on their device.
+/// Collective; the mesh must outlive the result. Throws, on every rank, what opening the directory throws on one, and
+/// StorageError if the ranks read unlike weights, config.json or tokenizer. `chat_template` is what the job names,
+/// empty for the model's own. `check` may throw, before the weights are read, what speaks against the model.
+/// `with_selection_bias`: load_decoder. `top_k`: other than 0, of feed-forward experts, whatever the model's is
+/// (ModelDirectory::use_top_k).
+LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, const at::TensorOptions& options,
                        const std::string& chat_template = "", const std::function<void(const ModelConfig&)>& check = {},
                        bool with_selection_bias = false, int64_t top_k = 0);
 
 /// All of it, for one process. The caller has opened it, and can find what speaks against the text before the weights
 /// are read.
-LoadedModel load_model(const OpenedModel& model, at::ScalarType dtype = at::kFloat);
+LoadedModel load_model(const OpenedModel& model, const at::TensorOptions& options = at::kFloat);
 
 }  // namespace moe

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/error.h"
+#include "model/device.h"
 
 namespace moe {
 namespace {
@@ -21,6 +22,10 @@ int64_t sequence_length_for(const ModelConfig& config, int64_t given) {
 
 at::ScalarType compute_type(const v1::GangSpec& gang) {
   return gang.dtype() == "float64" ? at::kDouble : at::kFloat;
+}
+
+at::TensorOptions compute_options(const v1::GangSpec& gang) {
+  return at::TensorOptions(compute_type(gang)).device(device_of(gang.device()));
 }
 
 }  // namespace moe

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 
 #include "data/data_loader.h"
@@ -12,7 +14,9 @@ namespace moe {
 /// `given` if set, else min(512, the model's maximum). Throws InvalidArgument if it is longer than the model allows.
 int64_t sequence_length_for(const ModelConfig& config, int64_t given);
 
-/// kFloat or kDouble.
+/// Of the weights that are written: kFloat or kDouble.
 at::ScalarType compute_type(const v1::GangSpec& gang);
+/// That type, on the device that a rank of the gang computes on (model/device.h).
+at::TensorOptions compute_options(const v1::GangSpec& gang);
 
 }  // namespace moe

@@ -46,7 +46,8 @@ void AdamW::update_alike(const ParameterGroup& group, bool decays, double learni
     if (gradient_scale != 1) gradients.back().mul_(gradient_scale);
     first.push_back(first_moments_[i]);
     second.push_back(second_moments_[i]);
-    steps.push_back(at::full({}, static_cast<double>(missed.empty() ? step : step - missed[i]), at::kFloat));
+    steps.push_back(at::full({}, static_cast<double>(missed.empty() ? step : step - missed[i]),
+                             at::device(values.back().device()).dtype(at::kFloat)));
   }
   if (values.empty()) return;
   at::_fused_adamw_(values, gradients, first, second, /*max_exp_avg_sqs=*/{}, steps,

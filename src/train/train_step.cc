@@ -185,7 +185,7 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
       options.on_attention_routing(out.attention_router);
     loss.backward();
   }
-  const at::Tensor measured_N2 = statistics.totals();
+  const at::Tensor measured_N2 = statistics.totals().to(like.device());
   at::Tensor sums = at::cat({loss_share, routers.shares(), measured_N2.flatten()});
   mesh.world().all_reduce_sum(sums, "step losses");
   // The reads of a step, for its record: these, and the expert counts.

@@ -32,12 +32,12 @@ std::string kind_of_operation(std::string_view op) {
   return "";
 }
 
-v1::Gang describe_gang(const std::vector<std::string>& ranks) {
+v1::Gang describe_gang(const std::vector<std::string>& ranks, const std::string& device) {
   v1::Gang gang;
   gang.set_id(random_hex(8));
   if (const char* launcher = std::getenv("MOE_LAUNCHER_ID")) gang.set_launcher_id(excerpt(launcher));
   if (const char* code = std::getenv("MOE_LAUNCHER_LAST_EXIT")) gang.set_previous_exit_code(std::atoi(code));
-  gang.set_device("cpu");
+  gang.set_device(device);
   gang.set_version(kVersion);
   for (size_t rank = 0; rank < ranks.size(); ++rank) {
     const json told = json::parse(ranks[rank]);
@@ -127,7 +127,7 @@ ExitCode serve(const GangSettings& settings, Communicator& world) {
 
   ExitCode code = ExitCode::kDone;
   if (is_leader) {
-    code = GangLeader(settings, world, metrics, *control, describe_gang(all)).run();
+    code = GangLeader(settings, world, metrics, *control, describe_gang(all, settings.device)).run();
   } else {
     code = GangMember(settings, world, metrics, meeting["target"], meeting["secret"]).run();
   }

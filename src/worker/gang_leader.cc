@@ -67,14 +67,14 @@ std::optional<v1::Lease> GangLeader::next_lease() {
 }
 
 v1::Refusal GangLeader::look_at(const v1::Lease& lease) {
-  v1::Refusal mine = preflight(lease, settings_.data_root, world_.size());
+  v1::Refusal mine = preflight(lease, settings_.data_root, world_.size(), settings_.device);
   std::optional<v1::Refusal> others = control_.prepare(lease.SerializeAsString(), kPrepareTimeout);
   // A rank of the same node misses the same.
   return mine.kind() == v1::REFUSAL_KIND_UNSPECIFIED && others ? *std::move(others) : mine;
 }
 
 void GangLeader::look_again(const v1::Lease& lease, v1::CompleteAttemptRequest& end) const {
-  const v1::Refusal now = preflight(lease, settings_.data_root, world_.size());
+  const v1::Refusal now = preflight(lease, settings_.data_root, world_.size(), settings_.device);
   if (now.kind() != v1::REFUSAL_KIND_INPUTS && now.kind() != v1::REFUSAL_KIND_DATA_ROOT) return;
   const std::string message = end.message();
   end = refused_attempt(now);

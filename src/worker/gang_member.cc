@@ -80,7 +80,7 @@ ExitCode GangMember::run() {
         lease = order.lease();
         v1::Lease parsed;
         MOE_CHECK(parsed.ParseFromString(lease), "the lease cannot be read");
-        refusal = preflight(parsed, settings_.data_root, world_.size());
+        refusal = preflight(parsed, settings_.data_root, world_.size(), settings_.device);
         break;
       }
       case v1::ORDER_KIND_START: run_job(order, lease); [[fallthrough]];

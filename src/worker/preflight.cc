@@ -45,7 +45,7 @@ std::map<std::string, fs::path> model_paths(const v1::Lease& lease, const fs::pa
   return paths;
 }
 
-v1::Refusal preflight(const v1::Lease& lease, const fs::path& data_root, int ranks) {
+v1::Refusal preflight(const v1::Lease& lease, const fs::path& data_root, int ranks, const std::string& device) {
   v1::Refusal found;
   const std::string here = concat(" (on ", node_name(), ")");
   // Kinds are numbered by what decides.
@@ -66,8 +66,8 @@ v1::Refusal preflight(const v1::Lease& lease, const fs::path& data_root, int ran
   }
   if (found.kind() != v1::REFUSAL_KIND_UNSPECIFIED) return found;  // nothing may be made below it
   const v1::GangSpec& gang = lease.stage().gang();
-  if (gang.device() == "cuda")
-    refuse(v1::REFUSAL_KIND_JOB, "gang.device cuda: training on GPUs is not part of this version; use cpu");
+  if (const std::string wanted = gang.device().empty() ? "cpu" : gang.device(); wanted != device)
+    refuse(v1::REFUSAL_KIND_JOB, concat("gang.device is ", wanted, " and this gang computes on ", device));
   if (gang.ranks() > 0 && gang.ranks() != ranks)
     refuse(v1::REFUSAL_KIND_JOB, concat("gang.ranks is ", gang.ranks(), " and this gang has ", ranks));
   if (gang.expert_parallel() > 0 && ranks % gang.expert_parallel() != 0) {

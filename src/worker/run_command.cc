@@ -1,4 +1,5 @@
 #include <CLI/App.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "comm/agreement.h"
+#include "comm/staged_communicator.h"
 #include "common/error.h"
 #include "common/file_io.h"
 #include "common/log.h"
@@ -16,6 +18,7 @@
 #include "pipeline/spec.h"
 #include "pipeline/warnings.h"
 #include "worker/commands.h"
+#include "worker/devices.h"
 #include "worker/known_names.h"
 #include "worker/model_check.h"
 #include "worker/pipeline_runner.h"
@@ -26,6 +29,7 @@ namespace {
 struct RunOptions {
   std::string file;
   std::string out;
+  std::string cuda_library;
   std::vector<std::string> assignments;
   std::vector<std::string> approved;
   bool fresh = false;
@@ -48,12 +52,13 @@ void check_ranks(const v1::PipelineSpec& spec, int ranks, const std::string& fil
       problems += concat("\n", file, ": stage ", stage.name(), ": gang.expert_parallel ", gang.expert_parallel(),
                          " does not divide the ", ranks, " ranks of this run; use a divisor of ", ranks);
     }
-    if (gang.device() == "cuda") {
-      problems += concat("\n", file, ": stage ", stage.name(),
-                         ": gang.device cuda: training on GPUs is not part of this version; use cpu");
-    }
   }
   if (!problems.empty()) throw InvalidArgument("the pipeline cannot run here:" + problems);
+}
+
+bool uses_cuda(const v1::PipelineSpec& spec) {
+  return std::any_of(spec.stages().begin(), spec.stages().end(),
+                     [](const v1::Stage& stage) { return stage.gang().device() == "cuda"; });
 }
 
 /// deploy/gang.sh starts the same flags again after the gang ended: what --fresh began is to be gone on with then.
@@ -82,11 +87,12 @@ ExitCode run(const RunOptions& options, Communicator& world) {
   });
   v1::PipelineSpec spec;
   MOE_CHECK(spec.ParseFromString(bytes), "the pipeline did not survive the broadcast");
+  if (uses_cuda(spec)) open_cuda_on_ranks(options.cuda_library, world);
   const RunSettings settings{.root = options.out.empty() ? "runs/" + spec.name() : options.out,
                              .approved_gates = {options.approved.begin(), options.approved.end()},
                              .fresh = options.fresh,
                              .launcher = launcher()};
-  return run_pipeline(spec, settings, world);
+  return run_pipeline(spec, settings, *make_staged(world));
 }
 
 }  // namespace
@@ -118,6 +124,8 @@ Subcommand add_run_command(CLI::App& app) {
                     "Run finished stages again and train from step 1; deletes nothing. Started again, with or without "
                     "it, by the same launcher (MOE_LAUNCHER_ID), or without it by hand, the run goes on with what it "
                     "began");
+  command->add_option("--cuda-library", options->cuda_library,
+                      "libmoe_cuda.so, for stages with gang.device cuda (default: beside this program)");
   const std::shared_ptr<double> timeout = add_collective_timeout(*command);
   command->footer(
       "A finished stage is not run again as long as what decides its result is the same; an interrupted training goes "

@@ -1,9 +1,11 @@
 #include <CLI/App.hpp>
 #include <memory>
 
+#include "comm/staged_communicator.h"
 #include "common/command_line.h"
 #include "common/error.h"
 #include "worker/commands.h"
+#include "worker/devices.h"
 #include "worker/gang.h"
 
 namespace moe {
@@ -13,6 +15,7 @@ Subcommand add_serve_command(CLI::App& app) {
   auto root = std::make_shared<std::string>();
   auto orphan = std::make_shared<double>(900);
   auto hang = std::make_shared<double>(30);
+  auto cuda_library = std::make_shared<std::string>();
   CLI::App* command = app.add_subcommand(
       "serve", "Lease jobs from a coordinator and run them, one after the other (the default command)");
   command->add_option("--coordinator", settings->coordinator, "host:port of moe-coordinator")
@@ -31,6 +34,13 @@ Subcommand add_serve_command(CLI::App& app) {
   command->add_option("--hang-timeout", *hang, "Seconds without a sign of life after which a rank counts as hung")
       ->capture_default_str()
       ->check(CLI::Range(1.0, 3600.0));
+  command
+      ->add_option("--device", settings->device,
+                   "What the gang's jobs compute on: it takes those with this gang.device")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"cpu", "cuda"}));
+  command->add_option("--cuda-library", *cuda_library,
+                      "libmoe_cuda.so, for --device cuda (default: beside this program)");
   const std::shared_ptr<double> timeout = add_collective_timeout(*command);
   command
       ->add_option("--metrics-address", settings->metrics_address,
@@ -42,13 +52,16 @@ Subcommand add_serve_command(CLI::App& app) {
       "SIGUSR1 asks the gang to save a checkpoint and leave (exit code 75).\n\n"
       "Examples:\n"
       "  bash deploy/gang.sh --ranks 2 -- moe-worker serve --coordinator 127.0.0.1:7070 --data-root /shared/moe\n"
-      "  MOE_COORDINATOR=127.0.0.1:7070 MOE_DATA_ROOT=/shared/moe mpirun -n 4 moe-worker");
+      "  MOE_COORDINATOR=127.0.0.1:7070 MOE_DATA_ROOT=/shared/moe mpirun -n 4 moe-worker"
+      "\n  bash deploy/gang.sh --ranks 8 -- moe-worker serve --device cuda --coordinator 127.0.0.1:7070 --data-root "
+      "/shared/moe");
   return {command,
           [=](Communicator& world) {
             settings->data_root = absolute_path(*root);
             settings->orphan_limit = std::chrono::milliseconds(static_cast<int64_t>(*orphan * 1000));
             settings->hang_timeout = std::chrono::milliseconds(static_cast<int64_t>(*hang * 1000));
-            return serve(*settings, world);
+            if (settings->device == "cuda") open_cuda_on_ranks(*cuda_library, world);
+            return serve(*settings, *make_staged(world));
           },
           /*uses_all_ranks=*/true, timeout};
 }

@@ -8,6 +8,7 @@
 #include "model/ops.h"
 #include "testing/compare.h"
 #include "testing/random_tensor.h"
+#include "testing/test_device.h"
 
 namespace moe {
 namespace {
@@ -31,11 +32,12 @@ struct Results {
 };
 
 Results attend(const Inputs& in, const std::vector<int64_t>& cu_seqlens, at::ScalarType type, int64_t window = 0) {
-  const auto leaf = [type](const at::Tensor& x) { return x.to(type).clone().requires_grad_(true); };
+  const at::Device device = testing::test_device();
+  const auto leaf = [&](const at::Tensor& x) { return x.to(device, type, false, /*copy=*/true).requires_grad_(true); };
   const at::Tensor q = leaf(in.q), k = leaf(in.k), v = leaf(in.v);
   const at::Tensor out = ops::causal_attention(q, k, v, cu_seqlens, window);
-  out.backward(in.dout.to(type));
-  return {out.detach(), q.grad(), k.grad(), v.grad()};
+  out.backward(in.dout.to(device, type));
+  return {out.detach().cpu(), q.grad().cpu(), k.grad().cpu(), v.grad().cpu()};
 }
 
 /// With every score in memory.

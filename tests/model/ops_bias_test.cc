@@ -13,6 +13,7 @@
 namespace moe {
 namespace {
 
+using testing::beside;
 using testing::expect_same_function;
 using testing::random_normal;
 
@@ -59,41 +60,43 @@ TEST_P(BiasTest, GeluNewEqualsReference) {
 
 TEST_P(BiasTest, RopeTurnsThePartAndPassesTheRest) {
   const at::Tensor angles = random_normal({GetParam(), 3}, 3);
-  expect_same_function([&](const auto& in) { return ops::rope(in[0], angles.cos(), angles.sin()); },
-                       [&](const auto& in) {
-                         const at::Tensor pairs = at::complex(in[0].slice(2, 0, 3), in[0].slice(2, 3, 6));
-                         const at::Tensor turned = pairs * at::polar(at::ones_like(angles), angles).unsqueeze(1);
-                         return at::cat({at::real(turned), at::imag(turned), in[0].slice(2, 6)}, 2);
-                       },
-                       {random_normal({GetParam(), 2, 10}, 1)});
+  expect_same_function(
+      [&](const auto& in) { return ops::rope(in[0], beside(in[0], angles.cos()), beside(in[0], angles.sin())); },
+      [&](const auto& in) {
+        const at::Tensor pairs = at::complex(in[0].slice(2, 0, 3), in[0].slice(2, 3, 6));
+        const at::Tensor turned = pairs * at::polar(at::ones_like(angles), angles).unsqueeze(1);
+        return at::cat({at::real(turned), at::imag(turned), in[0].slice(2, 6)}, 2);
+      },
+      {random_normal({GetParam(), 2, 10}, 1)});
 }
 
 TEST_P(BiasTest, LinearCrossEntropyWithBiasEqualsReference) {
   const int64_t rows = GetParam();
   at::Tensor labels = at::arange(rows, at::kLong).remainder(7);
   labels.masked_fill_(labels.eq(2), -100);
-  expect_same_function([&](const auto& in) { return ops::linear_cross_entropy(in[0], in[1], labels, in[2]); },
-                       [&](const auto& in) {
-                         const at::Tensor logits = at::matmul(in[0], in[1].t()) + in[2];
-                         const at::Tensor kept = labels.ne(-100).to(at::kDouble),
-                                          index = labels.clamp_min(0).unsqueeze(1);
-                         return (at::logsumexp(logits, 1) - logits.gather(1, index).squeeze(1)) * kept;
-                       },
-                       {random_normal({rows, 5}, 1) * 3, random_normal({7, 5}, 2), random_normal({7}, 3)});
+  expect_same_function(
+      [&](const auto& in) { return ops::linear_cross_entropy(in[0], in[1], beside(in[0], labels), in[2]); },
+      [&](const auto& in) {
+        const at::Tensor logits = at::matmul(in[0], in[1].t()) + in[2];
+        const at::Tensor kept = labels.ne(-100).to(at::kDouble), index = labels.clamp_min(0).unsqueeze(1);
+        return (at::logsumexp(logits, 1) - logits.gather(1, index).squeeze(1)) * kept;
+      },
+      {random_normal({rows, 5}, 1) * 3, random_normal({7, 5}, 2), random_normal({7}, 3)});
 }
 
 TEST(GroupedBiasTest, EveryExpertAddsItsOwnAlsoWhenOneHasNoRows) {
   for (const std::vector<int64_t>& counts : {std::vector<int64_t>{5, 3, 90}, {5, 0, 9}, {0, 0, 0}}) {
     const int64_t rows = counts[0] + counts[1] + counts[2];
-    expect_same_function([&](const auto& in) { return ops::grouped_linear(in[0], in[1], at::tensor(counts), in[2]); },
-                         [&](const auto& in) {
-                           std::vector<at::Tensor> parts;
-                           const std::vector<at::Tensor> split = in[0].split_with_sizes(counts, 0);
-                           for (int64_t e = 0; e < 3; ++e)
-                             parts.push_back(at::matmul(split[static_cast<size_t>(e)], in[1][e].t()) + in[2][e]);
-                           return at::cat(parts);
-                         },
-                         {random_normal({rows, 11}, 1), random_normal({3, 7, 11}, 2), random_normal({3, 7}, 3)});
+    expect_same_function(
+        [&](const auto& in) { return ops::grouped_linear(in[0], in[1], beside(in[0], at::tensor(counts)), in[2]); },
+        [&](const auto& in) {
+          std::vector<at::Tensor> parts;
+          const std::vector<at::Tensor> split = in[0].split_with_sizes(counts, 0);
+          for (int64_t e = 0; e < 3; ++e)
+            parts.push_back(at::matmul(split[static_cast<size_t>(e)], in[1][e].t()) + in[2][e]);
+          return at::cat(parts);
+        },
+        {random_normal({rows, 11}, 1), random_normal({3, 7, 11}, 2), random_normal({3, 7}, 3)});
   }
 }
 

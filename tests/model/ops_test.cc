@@ -24,6 +24,7 @@
 namespace moe {
 namespace {
 
+using testing::beside;
 using testing::expect_same_function;
 using testing::near;
 using testing::random_normal;
@@ -54,13 +55,14 @@ TEST_P(RowsTest, RmsNormEqualsReference) {
 
 TEST_P(RowsTest, RopeEqualsComplexMultiplication) {
   const at::Tensor angles = random_normal({GetParam(), 4}, 3);
-  expect_same_function([&](const auto& in) { return ops::rope(in[0], angles.cos(), angles.sin()); },
-                       [&](const auto& in) {
-                         const at::Tensor pairs = at::complex(in[0].slice(2, 0, 4), in[0].slice(2, 4));
-                         const at::Tensor turned = pairs * at::polar(at::ones_like(angles), angles).unsqueeze(1);
-                         return at::cat({at::real(turned), at::imag(turned)}, 2);
-                       },
-                       {random_normal({GetParam(), 3, 8}, 1)});
+  expect_same_function(
+      [&](const auto& in) { return ops::rope(in[0], beside(in[0], angles.cos()), beside(in[0], angles.sin())); },
+      [&](const auto& in) {
+        const at::Tensor pairs = at::complex(in[0].slice(2, 0, 4), in[0].slice(2, 4));
+        const at::Tensor turned = pairs * at::polar(at::ones_like(angles), angles).unsqueeze(1);
+        return at::cat({at::real(turned), at::imag(turned)}, 2);
+      },
+      {random_normal({GetParam(), 3, 8}, 1)});
 }
 
 TEST_P(RowsTest, SwigluOfTwoTensorsEqualsThePackedOne) {
@@ -75,7 +77,7 @@ TEST_P(RowsTest, LinearCrossEntropyEqualsReference) {
   const int64_t rows = GetParam();
   at::Tensor labels = at::arange(rows, at::kLong).remainder(7);
   labels.masked_fill_(labels.eq(2), -100);
-  expect_same_function([&](const auto& in) { return ops::linear_cross_entropy(in[0], in[1], labels); },
+  expect_same_function([&](const auto& in) { return ops::linear_cross_entropy(in[0], in[1], beside(in[0], labels)); },
                        [&](const auto& in) {
                          const at::Tensor logits = at::matmul(in[0], in[1].t());
                          const at::Tensor kept = labels.ne(-100).to(at::kDouble),
@@ -122,16 +124,17 @@ TEST_P(GroupedLinearTest, EqualsOneProductPerExpert) {
   const std::vector<int64_t>& counts = GetParam().rows_per_expert;
   int64_t rows = 0;
   for (const int64_t count : counts) rows += count;
-  expect_same_function([&](const auto& in) { return ops::grouped_linear(in[0], in[1], at::tensor(counts)); },
-                       [&](const auto& in) {
-                         std::vector<at::Tensor> parts;
-                         const std::vector<at::Tensor> split = in[0].split_with_sizes(counts, 0);
-                         for (size_t e = 0; e < counts.size(); ++e) {
-                           parts.push_back(at::matmul(split[e], in[1][static_cast<int64_t>(e)].t()));
-                         }
-                         return at::cat(parts);
-                       },
-                       {random_normal({rows, 43}, 1), random_normal({3, 29, 43}, 2)});
+  expect_same_function(
+      [&](const auto& in) { return ops::grouped_linear(in[0], in[1], beside(in[0], at::tensor(counts))); },
+      [&](const auto& in) {
+        std::vector<at::Tensor> parts;
+        const std::vector<at::Tensor> split = in[0].split_with_sizes(counts, 0);
+        for (size_t e = 0; e < counts.size(); ++e) {
+          parts.push_back(at::matmul(split[e], in[1][static_cast<int64_t>(e)].t()));
+        }
+        return at::cat(parts);
+      },
+      {random_normal({rows, 43}, 1), random_normal({3, 29, 43}, 2)});
 }
 
 TEST(PermuteTest, ThereAndBackEqualIndexing) {
@@ -141,10 +144,11 @@ TEST(PermuteTest, ThereAndBackEqualIndexing) {
           .view({4, 2});
   const at::Tensor row_tokens =
       at::tensor({int64_t{0}, int64_t{1}, int64_t{2}, int64_t{0}, int64_t{1}, int64_t{3}, int64_t{3}});
-  expect_same_function([&](const auto& in) { return ops::permute(in[0], row_tokens, slot_rows); },
-                       [&](const auto& in) { return in[0].index_select(0, row_tokens); }, {random_normal({4, 19}, 1)});
   expect_same_function(
-      [&](const auto& in) { return ops::unpermute(in[0], slot_rows, in[1]); },
+      [&](const auto& in) { return ops::permute(in[0], beside(in[0], row_tokens), beside(in[0], slot_rows)); },
+      [&](const auto& in) { return in[0].index_select(0, row_tokens); }, {random_normal({4, 19}, 1)});
+  expect_same_function(
+      [&](const auto& in) { return ops::unpermute(in[0], beside(in[0], slot_rows), in[1]); },
       [&](const auto& in) {
         const at::Tensor here = slot_rows.ge(0).to(at::kDouble);
         const at::Tensor rows = in[0].index_select(0, slot_rows.clamp_min(0).flatten()).view({4, 2, 19});
@@ -178,24 +182,25 @@ TEST(OpsTest, UnpermuteInBf16TakesWeightsOfEitherType) {
   }
 }
 
-/// Value and gradients in bf16 are those of float64 on the same numbers, rounded once; `roundings` 2 where a bf16
-/// result in between is rounded too (a product before its bias, logits before their gradient).
+/// Value and gradients in bf16, on the test's device, are those of float64 on the same numbers, rounded once;
+/// `roundings` 2 where a bf16 result in between is rounded too (a product before its bias, logits before their
+/// gradient).
 void expect_same_in_bfloat16(const testing::TensorFunction& function, const std::vector<at::Tensor>& inputs,
                              int roundings = 1, at::ScalarType result_type = at::kBFloat16) {
   std::vector<at::Tensor> rounded, exact;
   for (const at::Tensor& input : inputs) {
-    rounded.push_back(input.to(at::kBFloat16).requires_grad_(true));
-    exact.push_back(rounded.back().detach().to(at::kDouble).requires_grad_(true));
+    rounded.push_back(input.to(at::kBFloat16).to(testing::test_device()).requires_grad_(true));
+    exact.push_back(rounded.back().detach().to(at::kCPU, at::kDouble).requires_grad_(true));
   }
   const at::Tensor ours = function(rounded), expected = function(exact);
   EXPECT_EQ(ours.scalar_type(), result_type);
-  EXPECT_TRUE(near(ours.detach(), expected.detach(), roundings / 256.0));
+  EXPECT_TRUE(near(ours.detach().cpu(), expected.detach(), roundings / 256.0));
   const at::Tensor dy = random_normal(ours.sizes().vec(), 99).to(at::kBFloat16).to(result_type);
-  ours.backward(dy);
+  ours.backward(dy.to(testing::test_device()));
   expected.backward(dy.to(at::kDouble));
   for (size_t i = 0; i < inputs.size(); ++i) {
     EXPECT_EQ(rounded[i].grad().scalar_type(), at::kBFloat16);
-    EXPECT_TRUE(near(rounded[i].grad(), exact[i].grad(), roundings / 128.0)) << "gradient of input " << i;
+    EXPECT_TRUE(near(rounded[i].grad().cpu(), exact[i].grad(), roundings / 128.0)) << "gradient of input " << i;
   }
 }
 
@@ -204,15 +209,17 @@ TEST(BFloat16Test, ProductsAndMovesOfRowsAreThoseOfFloat64Rounded) {
                           {random_normal({37, 43}, 1), random_normal({17, 43}, 2)});
   expect_same_in_bfloat16(
       [](const auto& in) {
-        return ops::grouped_linear(in[0], in[1], at::tensor({5, 0, 70}, at::kLong));
+        return ops::grouped_linear(in[0], in[1], beside(in[0], at::tensor({5, 0, 70}, at::kLong)));
       },
       {random_normal({75, 43}, 1), random_normal({3, 29, 43}, 2)});
   const at::Tensor row_tokens = at::tensor({0, 1, 2, 0, 1, 3, 3}, at::kLong),
                    slot_rows = at::tensor({3, 0, 1, 4, -1, 2, 6, 5}, at::kLong).view({4, 2});
-  expect_same_in_bfloat16([&](const auto& in) { return ops::permute(in[0], row_tokens, slot_rows); },
-                          {random_normal({4, 19}, 1)});
-  expect_same_in_bfloat16([&](const auto& in) { return ops::sum_slots(in[0], row_tokens, slot_rows); },
-                          {random_normal({7, 19}, 1)});
+  expect_same_in_bfloat16(
+      [&](const auto& in) { return ops::permute(in[0], beside(in[0], row_tokens), beside(in[0], slot_rows)); },
+      {random_normal({4, 19}, 1)});
+  expect_same_in_bfloat16(
+      [&](const auto& in) { return ops::sum_slots(in[0], beside(in[0], row_tokens), beside(in[0], slot_rows)); },
+      {random_normal({7, 19}, 1)});
 }
 
 TEST(BFloat16Test, OperationsOnRowsAreThoseOfFloat64Rounded) {
@@ -221,7 +228,7 @@ TEST(BFloat16Test, OperationsOnRowsAreThoseOfFloat64Rounded) {
                           {x, random_normal({86, 86}, 4), bias}, 2);
   expect_same_in_bfloat16(
       [](const auto& in) {
-        return ops::grouped_linear(in[0], in[1], at::tensor({5, 0, 32}, at::kLong), in[2]);
+        return ops::grouped_linear(in[0], in[1], beside(in[0], at::tensor({5, 0, 32}, at::kLong)), in[2]);
       },
       {x, random_normal({3, 29, 86}, 4), random_normal({3, 29}, 5)}, 2);
   expect_same_in_bfloat16([](const auto& in) { return ops::add_bias(in[0], in[1]); }, {x, bias});
@@ -230,7 +237,9 @@ TEST(BFloat16Test, OperationsOnRowsAreThoseOfFloat64Rounded) {
   expect_same_in_bfloat16([](const auto& in) { return ops::rms_norm(in[0], in[1], 1e-5); }, {x, norm});
   expect_same_in_bfloat16([](const auto& in) { return ops::layer_norm(in[0], in[1], in[2], 1e-5); }, {x, norm, bias});
   const at::Tensor angles = random_normal({37, 4}, 6, at::kFloat), heads = random_normal({37, 4, 8}, 7);
-  expect_same_in_bfloat16([&](const auto& in) { return ops::rope(in[0], angles.cos(), angles.sin()); }, {heads});
+  expect_same_in_bfloat16(
+      [&](const auto& in) { return ops::rope(in[0], beside(in[0], angles.cos()), beside(in[0], angles.sin())); },
+      {heads});
   expect_same_in_bfloat16(
       [](const auto& in) {
         return ops::causal_attention(in[0], in[1], in[2], {0, 1, 37});
@@ -241,9 +250,9 @@ TEST(BFloat16Test, OperationsOnRowsAreThoseOfFloat64Rounded) {
 // What is summed over a row stays in fp32: losses, and what the router decides by.
 TEST(BFloat16Test, LossesAndRoutingAreInFloat32) {
   const at::Tensor labels = at::arange(37, at::kLong).remainder(11);
-  expect_same_in_bfloat16([&](const auto& in) { return ops::linear_cross_entropy(in[0], in[1], labels, in[2]); },
-                          {random_normal({37, 43}, 1), random_normal({11, 43}, 2), random_normal({11}, 3)}, 2,
-                          at::kFloat);
+  expect_same_in_bfloat16(
+      [&](const auto& in) { return ops::linear_cross_entropy(in[0], in[1], beside(in[0], labels), in[2]); },
+      {random_normal({37, 43}, 1), random_normal({11, 43}, 2), random_normal({11}, 3)}, 2, at::kFloat);
   const at::Tensor x = random_normal({200, 43}, 4, at::kBFloat16), weight = random_normal({8, 43}, 5, at::kBFloat16);
   const Routing narrow = route(x, {weight}, {2}), wide = route(x.to(at::kFloat), {weight.to(at::kFloat)}, {2});
   EXPECT_TRUE(narrow.expert_ids_TK.equal(wide.expert_ids_TK));

@@ -9,9 +9,11 @@
 #include "checkpoint/checkpointer.h"
 #include "checkpoint/model_directory.h"
 #include "checkpoint/safetensors.h"
+#include "comm/staged_communicator.h"
 #include "common/error.h"
 #include "common/json_lines.h"
 #include "common/log.h"
+#include "model/device.h"
 #include "testing/compare.h"
 #include "testing/run_ranks.h"
 #include "testing/tiny_files.h"
@@ -104,7 +106,7 @@ fs::path TinyTraining::attempt_path(const Options& options) const {
 std::optional<TrainOutcome> TinyTraining::run(const Options& options) const {
   v1::GangSpec gang;
   gang.set_dtype(dtype_);
-  gang.set_device("cpu");
+  gang.set_device(options.device);
   gang.set_expert_parallel(options.expert_parallel);
   std::optional<TrainOutcome> result;
   nlohmann::json configuration = options.configuration;
@@ -117,6 +119,7 @@ std::optional<TrainOutcome> TinyTraining::run(const Options& options) const {
   std::mutex mutex, calls;
   run_ranks(options.ranks, [&](Communicator& world) {
     OptionsMonitor monitor(options, world.rank(), calls);
+    if (options.device == "cuda") open_cuda("", world.rank());
     const TrainRequest request{.spec = spec,
                                .gang = gang,
                                .seed = 3,
@@ -129,7 +132,7 @@ std::optional<TrainOutcome> TinyTraining::run(const Options& options) const {
                                .checkpoints = checkpoints,
                                .monitor = monitor,
                                .recipe = options.recipe};
-    std::optional<TrainOutcome> mine = train(request, world);
+    std::optional<TrainOutcome> mine = train(request, *make_staged(world));
     const std::lock_guard<std::mutex> lock(mutex);
     if (!is_first) {
       EXPECT_EQ(result.has_value(), mine.has_value());

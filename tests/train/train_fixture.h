@@ -30,6 +30,7 @@ class TinyTraining {
     int attempt = 1;
     int ranks = 1;
     int expert_parallel = 1;
+    std::string device = "cpu";              ///< "cuda": of each rank the GPU of its number
     std::string digest = "config";           ///< stands for a configuration
     nlohmann::json configuration = nullptr;  ///< a real one; then `checkpoints` says what counts
     CheckpointAuthority checkpoints = {};

@@ -19,8 +19,9 @@ nlohmann::json share_json(const TokenSum& hits) {
 nlohmann::json next_token_accuracy(const EvalSubject& subject) {
   HeldOutData& data = subject.data();
   const Decoder& decoder = subject.model.decoder;
-  const TokenValues hits = [&decoder](const at::Tensor& hidden_TD, const at::Tensor& labels_T) {
-    at::Tensor hits_T = at::empty({labels_T.size(0)}, at::kDouble);
+  const TokenValues hits = [&decoder](const at::Tensor& hidden_TD, const at::Tensor& given_T) {
+    const at::Tensor labels_T = given_T.to(hidden_TD.device());
+    at::Tensor hits_T = at::empty(labels_T.sizes(), labels_T.options().dtype(at::kDouble));
     for (int64_t first = 0; first < labels_T.size(0); first += kChunk) {
       const int64_t count = std::min(kChunk, labels_T.size(0) - first);
       const at::Tensor best_T = decoder.logits(hidden_TD.narrow(0, first, count)).argmax(1);

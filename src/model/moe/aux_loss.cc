@@ -1,6 +1,7 @@
 #include "model/moe/aux_loss.h"
 
 #include "common/error.h"
+#include "model/device.h"
 
 namespace moe {
 
@@ -38,8 +39,11 @@ at::Tensor sequence_balance_loss(const std::vector<RouterStats>& local, const st
   MOE_CHECK(!local.empty(), "no MoE layer");
   // To the device once for all layers.
   const at::TensorOptions options = local.front().routing.probabilities_TE.options().requires_grad(false);
-  const at::Tensor of_T = at::tensor(sequence_of, at::kLong).to(options.device());
-  const at::Tensor slots_S1 = (at::tensor(lengths, at::kDouble) * static_cast<double>(top_k)).to(options).unsqueeze(1);
+  const at::Tensor of_T = on_device(at::tensor(sequence_of, at::kLong), options.device());
+  const at::Tensor slots_S1 = on_device((at::tensor(lengths, at::kDouble) * static_cast<double>(top_k))
+                                            .to(c10::typeMetaToScalarType(options.dtype())),
+                                        options.device())
+                                  .unsqueeze(1);
   std::vector<at::Tensor> sums;
   at::Tensor fractions_TE, probabilities_TE;  // of concatenated layers: summed over them
   const auto sum_of = [](const at::Tensor& f_TE, const at::Tensor& p_TE) {

@@ -2,6 +2,7 @@
 
 #include "common/error.h"
 #include "common/rng.h"
+#include "model/device.h"
 
 namespace moe {
 
@@ -23,7 +24,7 @@ at::Tensor chosen_ids(const PassChoice& pass, int64_t router, int64_t tokens, in
   // The order of numbers drawn alike is a random permutation, of which the first K are any K.
   const at::Tensor draws_TE = uniform_draws(pass.source, kStreamRandomRouting, router, tokens, experts);
   const at::Tensor order_TE = std::get<1>(at::sort(draws_TE, /*stable=*/true, 1, /*descending=*/true));
-  return order_TE.narrow(1, 0, top_k).contiguous().to(device);
+  return on_device(order_TE.narrow(1, 0, top_k).contiguous(), device);
 }
 
 }  // namespace moe

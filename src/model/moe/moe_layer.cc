@@ -3,6 +3,7 @@
 #include <string>
 
 #include "common/error.h"
+#include "model/device.h"
 #include "model/ops.h"
 
 namespace moe {
@@ -36,7 +37,9 @@ at::Tensor limited_sum(const MoeWeights& weights, const MoeOptions& options, con
                        int64_t layer, const TokenLimit& limit) {
   MOE_CHECK(ids_T1.size(1) == 1, "a limit of tokens is of top-1, not of top-", ids_T1.size(1));
   const at::Tensor kept_T = limit.kept(ids_T1.flatten(), options.num_experts, layer);
-  const auto places = [&](const at::Tensor& where_T) { return at::nonzero(where_T).squeeze(1).to(x_TD.device()); };
+  const auto places = [&](const at::Tensor& where_T) {
+    return on_device(at::nonzero(where_T).squeeze(1), x_TD.device());
+  };
   const at::Tensor kept_C = places(kept_T), dropped_C = places(kept_T.logical_not());
   if (dropped_C.size(0) == 0) return weighted_sum(weights, options, x_TD, ids_T1, weights_T1, dispatcher, layer);
   const at::Tensor taken_CD =
@@ -54,8 +57,8 @@ MoeOutput moe_layer(const MoeWeights& weights, const MoeOptions& options, const 
                     TokenDispatcher& dispatcher, int64_t layer, const MoePass& pass) {
   at::Tensor draws_TE;
   if (pass.noise != nullptr && options.router.noise != RouterNoise::kNone) {
-    draws_TE =
-        noise_draws(*pass.noise, options.router.noise, layer, x_TD.size(0), options.num_experts).to(x_TD.device());
+    draws_TE = on_device(noise_draws(*pass.noise, options.router.noise, layer, x_TD.size(0), options.num_experts),
+                         x_TD.device());
   }
   const Routing routing =
       route(x_TD, weights.router, options.router, draws_TE,

@@ -123,7 +123,7 @@ LanguageModel::LanguageModel(const TrainRequest& request, Mesh& mesh, const Grou
       spec_(request.spec),
       mesh_(mesh),
       model_(load_model(
-          request.model, mesh, compute_type(request.gang), spec_.template_(),
+          request.model, mesh, compute_options(request.gang), spec_.template_(),
           [this](const ModelConfig& config) { check_routers(spec_, config); },
           /*with_selection_bias=*/bias_rule(spec_).has_value())),
       parameters_(in_groups(model_.decoder.parameters(), group_of)) {

@@ -1,0 +1,93 @@
+// A training on the simulated GPUs is the one on the CPU: the same steps up to the rounding of sums, the same tokens to
+// the same experts, and checkpoints that go on on the other device.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <set>
+#include <string>
+
+#include "cuda_host/torch/record.h"
+#include "testing/full_run.h"
+#include "testing/paths.h"
+#include "train/train_fixture.h"
+
+namespace moe {
+namespace {
+
+using nlohmann::json;
+using testing::TinyTraining;
+
+constexpr double kTolerance = 1e-5;
+
+class DeviceTrainingTest : public ::testing::Test {
+ protected:
+  DeviceTrainingTest() { ::setenv("MOE_CUDA_HOST_DEVICES", "4", 1); }
+
+  static void expect_same_steps(const std::vector<json>& steps, const std::vector<json>& expected) {
+    ASSERT_EQ(steps.size(), expected.size());
+    for (size_t i = 0; i < steps.size(); ++i) {
+      SCOPED_TRACE(expected[i]["step"]);
+      EXPECT_EQ(steps[i]["expert_load"], expected[i]["expert_load"]);
+      for (const char* number : {"loss", "gradient_norm", "balance_loss"}) {
+        const auto value = expected[i][number].get<double>();
+        EXPECT_NEAR(steps[i][number].get<double>(), value, kTolerance * value) << number;
+      }
+    }
+  }
+
+  TinyTraining training_;
+};
+
+TEST_F(DeviceTrainingTest, StepsAreThoseOfTheCpu) {
+  training_.spec.set_steps(testing::sized(4, 20));  // a simulated step takes a second or two
+  training_.spec.set_micro_steps(1);
+  training_.validate(4);
+  for (const auto& [ranks, expert_parallel] : {std::pair{1, 1}, {2, 1}, {2, 2}, {4, 2}}) {
+    SCOPED_TRACE(concat(ranks, " ranks, expert parallelism ", expert_parallel));
+    const std::string layout = concat(ranks, "-", expert_parallel);
+    const TinyTraining::Options cpu{.job = "cpu-" + layout, .ranks = ranks, .expert_parallel = expert_parallel},
+        cuda{.job = "cuda-" + layout, .ranks = ranks, .expert_parallel = expert_parallel, .device = "cuda"};
+    ASSERT_TRUE(training_.run(cpu));
+    ASSERT_TRUE(training_.run(cuda));
+    expect_same_steps(training_.lines(cuda), training_.lines(cpu));
+  }
+}
+
+TEST_F(DeviceTrainingTest, ACheckpointGoesOnOnTheOtherDevice) {
+  const TinyTraining::Options whole{.job = "whole"};
+  ASSERT_TRUE(training_.run(whole));
+  for (const auto& [first, second] : {std::pair{"cpu", "cuda"}, {"cuda", "cpu"}}) {
+    SCOPED_TRACE(first);
+    TinyTraining::Options job{.job = concat("from ", first), .device = first};
+    training_.run_and_kill(job, 5);
+    job.attempt = 2;
+    job.device = second;
+    ASSERT_TRUE(training_.run(job));
+    std::vector<json> expected = training_.lines(whole);
+    expected.erase(expected.begin(), expected.begin() + 3);  // goes on after the third step
+    std::vector<json> found = training_.lines(job);
+    found.erase(found.begin(), found.end() - static_cast<std::ptrdiff_t>(expected.size()));
+    expect_same_steps(found, expected);
+  }
+}
+
+/// What a training asks of LibTorch is written down, so that a new one is noticed: it must have a kernel for GPUs
+/// (cuda_operators_peer_test.cc asks).
+TEST_F(DeviceTrainingTest, OperatorsOfATrainingAreOnTheList) {
+  training_.spec.set_steps(2);
+  training_.validate(2);
+  ASSERT_TRUE(training_.run({.job = "cuda", .device = "cuda"}));
+  std::set<std::string> listed, ran;
+  std::ifstream file(testing::source_dir() + "/tests/cuda_host/torch/operators.txt");
+  for (std::string line; std::getline(file, line);) {
+    if (!line.empty() && line[0] != '#') listed.insert(line);
+  }
+  for (const auto& [name, count] : cuda_host::operators_run()) ran.insert(name);
+  for (const std::string& name : ran)
+    EXPECT_TRUE(listed.count(name) > 0) << name << " is not in tests/cuda_host/torch/operators.txt";
+}
+
+}  // namespace
+}  // namespace moe
