@@ -11,7 +11,8 @@
 namespace moe::testing {
 
 std::string name_of(const MethodRow& row) {
-  return concat(row.method, "_", row.experts, row.value == nullptr ? "" : concat("_", row.value));
+  return concat(row.method, "_", row.experts, row.value == nullptr ? "" : concat("_", row.value),
+                row.layers == nullptr ? "" : concat("_layers_", row.layers));
 }
 
 std::string formats_of_base(const std::string& family, const std::string& formats) {
@@ -28,6 +29,7 @@ v1::ConvertSpec spec_of(const MethodRow& row, int width, const std::filesystem::
   if (conversion_methods().at(row.method).has_others)
     *spec.mutable_ffn() = sizes_of(row.method, 4 * width, row.experts, 2).value();
   if (row.option != nullptr) (*spec.mutable_ffn()->mutable_options())[row.option] = row.value;
+  if (row.layers != nullptr) spec.mutable_ffn()->add_layers(row.layers);
   return spec;
 }
 

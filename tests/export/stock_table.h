@@ -12,7 +12,8 @@ namespace moe::testing {
 inline constexpr char kNoFormat[] = "", kSoftmaxFormats[] = "mixtral granitemoeshared qwen2_moe",
                       kRawFormats[] = "qwen2_moe", kSigmoidFormats[] = "glm4_moe solar_open",
                       kSharedFormats[] = "granitemoeshared qwen2_moe", kOnesFormats[] = "granitemoeshared",
-                      kAnyRouter[] = "mixtral granitemoeshared qwen2_moe glm4_moe solar_open";
+                      kAnyRouter[] = "mixtral granitemoeshared qwen2_moe glm4_moe solar_open",
+                      kDenseLayerFormats[] = "qwen2_moe", kFirstDenseFormats[] = "glm4_moe";
 
 /// Of a LLaMA, two experts chosen where there are several.
 struct MethodRow {
@@ -24,6 +25,7 @@ struct MethodRow {
   const char* ones;      ///< with weights of 1
   const char* option = nullptr;
   const char* value = nullptr;
+  const char* layers = nullptr;  ///< of two those that become mixtures
 };
 
 inline constexpr MethodRow kMethodRows[] = {
@@ -33,6 +35,7 @@ inline constexpr MethodRow kMethodRows[] = {
     {"independent_gradient", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
     {"sharing_inner", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
     {"sharing_inter", 3, kSharedFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
+    {"sharing_inter", 3, kSharedFormats, kRawFormats, kSigmoidFormats, kOnesFormats, "routed", "disjoint"},
     {"importance", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
     {"residual", 3, kSharedFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
     {"coactivation", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
@@ -46,12 +49,14 @@ inline constexpr MethodRow kMethodRows[] = {
     {"weave", 4, kSharedFormats, kRawFormats, kSigmoidFormats, kOnesFormats, "shared", "adaptive"},
     {"analytic", 4, kSoftmaxFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
     {"analytic", 3, kSharedFormats, kRawFormats, kSigmoidFormats, kOnesFormats},
+    {"sequential", 4, kDenseLayerFormats, kRawFormats, kFirstDenseFormats, kNoFormat, nullptr, nullptr, "1"},
+    {"residual", 3, kDenseLayerFormats, kRawFormats, kNoFormat, kNoFormat, nullptr, nullptr, "0"},
     // One narrower expert is no mixture.
     {"pruned_random", 1, kNoFormat, kNoFormat, kNoFormat, kNoFormat},
     {"pruned_gradient", 1, kNoFormat, kNoFormat, kNoFormat, kNoFormat},
 };
 
-/// "weave_4_adaptive"
+/// "weave_4_adaptive", "sequential_4_layers_1"
 std::string name_of(const MethodRow& row);
 
 /// Of `formats` those that hold the same experts of a base of another family: a Mixtral has no biases of a Qwen2's

@@ -15,6 +15,7 @@
 #include "convert/conversion_fixture.h"
 #include "export/export_fixture.h"
 #include "export/stock_table.h"
+#include "testing/full_run.h"
 #include "testing/paths.h"
 #include "testing/peer_python.h"
 #include "testing/subprocess.h"
@@ -287,7 +288,7 @@ TEST_P(ExportPeerTest, EveryRowLoadsAndGivesOurLogits) {
 
 /// Every method in every format that holds what it makes of a LLaMA and of a Qwen2.
 TEST_P(ExportPeerTest, EveryMethodInEveryFormat) {
-  trial_ = kShort;
+  trial_ = testing::sized(kShort, kWhole);
   const json keys = {{"hidden_size", 64}, {"intermediate_size", 176}, {"num_hidden_layers", 2}, {"vocab_size", 128}};
   const std::filesystem::path ids = folder_ / "ids.jsonl";
   testing::write_calibration(ids, 20, 128, 12);
