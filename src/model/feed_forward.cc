@@ -4,10 +4,13 @@
 
 namespace moe {
 
-at::Tensor neuron_activations(const FeedForwardWeights& weights, const at::Tensor& x_TD) {
+at::Tensor neuron_activations(const FeedForwardWeights& weights, const at::Tensor& x_TD,
+                              const GateObserver& see_gates) {
   const at::Tensor up = ops::linear(x_TD, weights.up, weights.up_bias);
-  return weights.gate.defined() ? ops::swiglu(ops::linear(x_TD, weights.gate, weights.gate_bias), up)
-                                : ops::gelu_new(up);
+  if (!weights.gate.defined()) return ops::gelu_new(up);
+  const at::Tensor gates = ops::linear(x_TD, weights.gate, weights.gate_bias);
+  if (see_gates) see_gates(gates);
+  return ops::swiglu(gates, up);
 }
 
 at::Tensor feed_forward(const FeedForwardWeights& weights, const at::Tensor& x_TD) {

@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
+
 namespace moe {
 
 struct FeedForwardWeights {
@@ -9,8 +11,12 @@ struct FeedForwardWeights {
   at::Tensor gate_bias{}, up_bias{}, down_bias{};  ///< [I], [I], [D]; undefined where there is none
 };
 
+/// Sees what gates give for each token, before silu. Not called where there are none.
+using GateObserver = std::function<void(const at::Tensor& gates_TI)>;
+
 /// What a neuron gives for each token: silu(gate x) * up x, without a gate gelu_new(up x). x [T, D] -> [T, I].
-at::Tensor neuron_activations(const FeedForwardWeights& weights, const at::Tensor& x_TD);
+at::Tensor neuron_activations(const FeedForwardWeights& weights, const at::Tensor& x_TD,
+                              const GateObserver& see_gates = {});
 
 /// down(silu(gate x) * up x), without a gate down(gelu_new(up x)), for a dense layer or a shared expert. x [T, D] ->
 /// [T, D].

@@ -33,7 +33,8 @@ void attend(const MoeAttention& experts, int64_t layer, const at::Tensor& x_TD, 
 /// An FFN's result leaves in `output.x_TD`, without the stream.
 void feed(const FeedForwardWeights& weights, int64_t layer, const at::Tensor& x_TD, const LayerContext& context,
           LayerOutput& output) {
-  at::Tensor activations = neuron_activations(weights, x_TD);
+  at::Tensor activations = neuron_activations(
+      weights, x_TD, [&](const at::Tensor& gates_TI) { context.observe(layer, LayerPoint::kFfnGates, gates_TI); });
   if (context.options.neuron_mask) {
     const at::Tensor mask = context.options.neuron_mask(layer, x_TD);
     if (mask.defined()) activations = activations * mask.to(activations.scalar_type());

@@ -24,6 +24,7 @@ enum class LayerPoint {
   kInput,           ///< [T, D] the stream that enters
   kAttended,        ///< [T, D] the stream with the attention added
   kFfnInput,        ///< [T, D] what the FFN reads, and the router of a mixture
+  kFfnGates,        ///< [T, I] what the gate projection of a dense FFN gives, before silu; not where there is none
   kFfnActivations,  ///< [T, I] what the down projection of a dense FFN reads; a mixture has no such point
   kOutput,          ///< [T, D] the stream that leaves
 };

@@ -148,6 +148,52 @@ TEST(ActivationHistogramsTest, CountsNeuronsOfChosenExpertsAndOfDenseLayers) {
   EXPECT_DOUBLE_EQ(analyses().at("activation_histograms").metrics(result).at("near_zero_activations"), (4.0 / 6) / 2);
 }
 
+// Experts of one neuron and a shared one, whose gate reads the second input, beside a dense layer.
+TEST(ActivationHistogramsTest, CountsWhatGatesLetThrough) {
+  const ModelConfig config = testing::with_dense_layer(testing::tiny_moe_config(3, 2, 1, 1), 1);
+  const auto analysis = analyses().at("activation_histograms").of_text({config, {"a"}});
+  HandMadeExperts experts({{3, 4}, {0, 0}, {0, -5}});
+  experts.options.is_gated = true;
+  experts.weights.gate_up = at::tensor({0.0, 1.0, 1.0, 0.0}, at::kDouble).view({1, 2, 2}).repeat({3, 1, 1});
+  experts.weights.shared = FeedForwardWeights{.gate = at::tensor({0.0, 1.0}, at::kDouble).view({1, 2}),
+                                              .up = at::tensor({1.0, 0.0}, at::kDouble).view({1, 2}),
+                                              .down = at::tensor({1.0, 0.0}, at::kDouble).view({2, 1})};
+  const at::Tensor x_TD = at::tensor({10.0, 0.5, 0.0, -2.0, 3.0, 0.0, 0.0, 9.0}, at::kDouble).view({4, 2});
+  Routing routing;
+  routing.expert_ids_TK = at::tensor({0, 1, 1, 2, 2, 0, 0, 1}, at::kLong).view({4, 2});
+  routing.weights_TK = at::full({4, 2}, 0.5, at::kDouble);
+  const TextPieces pieces{{.row = 0, .domain = 0, .first = 0, .last = 4}};
+  analysis->see_mixture({0, experts.weights, experts.options, x_TD, routing, x_TD, experts.dispatcher}, pieces);
+  analysis->see_stream(1, LayerPoint::kFfnGates, at::tensor({0.5, -2.0}, at::kDouble).view({1, 2}), pieces);
+  const json result = result_of(*analysis), mixture = result["layers"][0], dense = result["layers"][1];
+  // Each token's two experts and the shared one: silu(0.5) = 0.3112, silu(-2) = -0.2384.
+  EXPECT_EQ(mixture["gates"]["plain"]["counts"][811], 3);
+  EXPECT_EQ(mixture["gates"]["plain"]["counts"][261], 3);
+  EXPECT_EQ(mixture["gates"]["plain"]["counts"][500], 3);
+  EXPECT_EQ(mixture["gates"]["plain"]["above"], 3);
+  EXPECT_EQ(mixture["neurons"]["plain"]["above"], 3) << "10 silu(0.5)";
+  EXPECT_EQ(mixture["neurons"]["plain"]["counts"][500], 9);
+  EXPECT_EQ(dense["gates"]["plain"]["counts"][811], 1);
+  EXPECT_EQ(dense["gates"]["absolute"]["counts"][476], 1);
+  EXPECT_EQ(dense["gates"]["absolute"]["counts"][622], 1);
+  EXPECT_EQ(dense["gates"]["squared"]["counts"][568], 1);
+  EXPECT_EQ(dense["gates"]["squared"]["counts"][968], 1);
+  EXPECT_EQ(dense["neurons"]["plain"]["counts"][500], 0);
+
+  std::vector<std::string> names;
+  for (const Figure& figure : analyses().at("activation_histograms").figures(result)) names.push_back(figure.name);
+  EXPECT_THAT(names, ::testing::IsSupersetOf({"gates", "gates-absolute", "gates-squared"}));
+}
+
+TEST(ActivationHistogramsTest, FfnsWithoutGatesHaveNoneOfThem) {
+  const ModelConfig config = testing::tiny_config("phi");
+  const auto analysis = analyses().at("activation_histograms").of_text({config, {"a"}});
+  const json result = result_of(*analysis);
+  EXPECT_FALSE(result["layers"][0].contains("gates"));
+  for (const Figure& figure : analyses().at("activation_histograms").figures(result))
+    EXPECT_EQ(figure.name.find("gates"), std::string::npos) << figure.name;
+}
+
 // Balanced by distance is not balanced by product: the longer row takes the token of the other.
 TEST(HiddenClustersTest, TheNearestRowNeedNotHaveTheLargestProduct) {
   const ModelConfig config = one_mixture(2, 1);

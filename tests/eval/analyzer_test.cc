@@ -118,10 +118,12 @@ TEST_F(AnalyzerTest, CountsEveryTokenOfEveryDomainOnce) {
       for (const json& size : clusters["nearest_row"]) nearest += size.get<int64_t>();
       EXPECT_EQ(nearest, routing["tokens"]);
       // Two experts of 12 neurons and a shared one of 8.
-      const json& neurons = analyses["activation_histograms"]["layers"][layer]["neurons"]["plain"];
-      int64_t activations = neurons["below"].get<int64_t>() + neurons["above"].get<int64_t>();
-      for (const json& count : neurons["counts"]) activations += count.get<int64_t>();
-      EXPECT_EQ(activations, 32 * routing["tokens"].get<int64_t>());
+      for (const char* values : {"neurons", "gates"}) {
+        const json& neurons = analyses["activation_histograms"]["layers"][layer][values]["plain"];
+        int64_t activations = neurons["below"].get<int64_t>() + neurons["above"].get<int64_t>();
+        for (const json& count : neurons["counts"]) activations += count.get<int64_t>();
+        EXPECT_EQ(activations, 32 * routing["tokens"].get<int64_t>()) << values;
+      }
     }
   }
   const json same = run("moe", "moe", 2, 1)["baseline"]["analyses"]["routing"]["routers"];

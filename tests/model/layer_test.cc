@@ -59,7 +59,8 @@ TEST_P(LayerTest, AnObserverSeesEveryPointOnceAndChangesNoBit) {
                   }});
     EXPECT_TRUE(at::equal(hidden, hidden_of(decoder)));
     EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
-    EXPECT_EQ(order.size(), config.moe ? 8u : 10u) << "two layers; a mixture has no activations of all tokens";
+    const size_t points = config.moe ? 4 : config.is_gated ? 6 : 5;
+    EXPECT_EQ(order.size(), 2 * points) << "two layers; a mixture has no gates and activations of all tokens";
     EXPECT_EQ(seen.size(), order.size());
 
     const at::Tensor tokens = testing::random_batch(kLengths, 61, 3).tokens_T;
@@ -75,7 +76,14 @@ TEST_P(LayerTest, AnObserverSeesEveryPointOnceAndChangesNoBit) {
           at::equal(seen.at({layer, LayerPoint::kFfnInput}), normalize(config, weights, seen.at({layer, read}))));
       if (config.moe) continue;
       const TensorId down{TensorPart::kDown, layer};
-      at::Tensor output = at::matmul(seen.at({layer, LayerPoint::kFfnActivations}), parameter(decoder, down).t());
+      const at::Tensor& activations = seen.at({layer, LayerPoint::kFfnActivations});
+      if (config.is_gated) {
+        const at::Tensor &gates = seen.at({layer, LayerPoint::kFfnGates}), &x = seen.at({layer, LayerPoint::kFfnInput});
+        at::Tensor up = at::matmul(x, parameter(decoder, {TensorPart::kUp, layer}).t());
+        if (config.mlp_bias) up = up + parameter(decoder, TensorId{TensorPart::kUp, layer}.bias());
+        EXPECT_TRUE(near(at::silu(gates) * up, activations, 1e-5));
+      }
+      at::Tensor output = at::matmul(activations, parameter(decoder, down).t());
       if (config.mlp_bias) output = output + parameter(decoder, down.bias());
       EXPECT_TRUE(near(seen.at({layer, LayerPoint::kAttended}) + output, seen.at({layer, LayerPoint::kOutput}), 1e-5));
     }

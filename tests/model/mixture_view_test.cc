@@ -64,6 +64,8 @@ TEST_F(MixtureViewTest, ActivationsOfTheChosenExpertsAreThoseOfTheirNeurons) {
       EXPECT_TRUE(testing::near(rows, neuron_activations(expert, view.x_TD.index_select(0, tokens)), 1e-12));
       const int64_t width = uneven.moe->expert_width(1, e);
       EXPECT_EQ(rows.narrow(1, width, 12 - width).abs().sum().item<double>(), 0);
+      const at::Tensor gates = ops::linear(view.x_TD.index_select(0, tokens), expert.gate);
+      EXPECT_TRUE(testing::near(chosen.gates_RI.narrow(0, first, tokens.size(0)), gates, 1e-12));
       first += tokens.size(0);
     }
     ++seen;

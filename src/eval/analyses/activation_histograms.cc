@@ -10,16 +10,30 @@
 #include "eval/analyses.h"
 #include "eval/histogram.h"
 
-/// activation_histograms: how large what the neurons of FFNs give is, and what FFNs read.
+/// activation_histograms: how large what the neurons of FFNs give is, what their gates let through, and what FFNs read.
 /// Source: LLaMA-MoE (arXiv:2406.16554) and LLaMA-MoE v2 (arXiv:2411.15708), their bins.
 namespace moe {
 namespace {
 
 using nlohmann::json;
 
-/// Of what the neurons of a layer give, h, and of what its FFN reads by domain.
-struct LayerHistograms {
+/// Of one value of each neuron, its size and its square.
+struct NeuronHistograms {
   Histogram plain{-0.5, 0.5, 1000}, absolute{0, 0.5, 1000}, squared{0, 0.1, 1000};
+
+  void add(double value) {
+    plain.add(value);
+    absolute.add(std::abs(value));
+    squared.add(value * value);
+  }
+  json to_json() const {
+    return {{"plain", plain.to_json()}, {"absolute", absolute.to_json()}, {"squared", squared.to_json()}};
+  }
+};
+
+/// Of what the neurons of a layer give, h, of silu of their gates, and of what its FFN reads by domain.
+struct LayerHistograms {
+  NeuronHistograms neurons, gates;
   std::vector<Histogram> inputs;
 };
 
@@ -34,6 +48,7 @@ class ActivationHistogramsAnalysis final : public TextAnalysis {
   }
 
   void see_stream(int64_t layer, LayerPoint point, const at::Tensor& values, const TextPieces& pieces) override {
+    if (point == LayerPoint::kFfnGates) add_gates(layers_[layer], values, values.size(1));
     if (point == LayerPoint::kFfnActivations) add_activations(layers_[layer], values, values.size(1));
     if (point != LayerPoint::kFfnInput) return;
     const at::Tensor input_TD = host_rows(values);
@@ -52,20 +67,23 @@ class ActivationHistogramsAnalysis final : public TextAnalysis {
     int64_t first = 0;
     for (int64_t e = 0; e < chosen.experts.count; ++e) {
       const auto rows = rows_per_expert[e].item<int64_t>();
-      add_activations(layer, chosen.rows_RI.narrow(0, first, rows),
-                      config_.moe->expert_width(view.layer, chosen.experts.first + e));
+      const int64_t width = config_.moe->expert_width(view.layer, chosen.experts.first + e);
+      if (chosen.gates_RI.defined()) add_gates(layer, chosen.gates_RI.narrow(0, first, rows), width);
+      add_activations(layer, chosen.rows_RI.narrow(0, first, rows), width);
       first += rows;
     }
-    if (view.weights.shared)
-      add_activations(layer, neuron_activations(*view.weights.shared, view.x_TD),
-                      config_.moe->shared_widths.at(view.layer));
+    if (!view.weights.shared) return;
+    const int64_t width = config_.moe->shared_widths.at(view.layer);
+    const at::Tensor activations_TI = neuron_activations(
+        *view.weights.shared, view.x_TD, [&](const at::Tensor& gates_TI) { add_gates(layer, gates_TI, width); });
+    add_activations(layer, activations_TI, width);
   }
 
   json result(Communicator& world) override {
     std::vector<Histogram*> histograms;
     for (LayerHistograms& layer : layers_) {
-      for (Histogram* const of_neurons : {&layer.plain, &layer.absolute, &layer.squared})
-        histograms.push_back(of_neurons);
+      for (NeuronHistograms* const of_neurons : {&layer.neurons, &layer.gates})
+        histograms.insert(histograms.end(), {&of_neurons->plain, &of_neurons->absolute, &of_neurons->squared});
       for (Histogram& of_domain : layer.inputs) histograms.push_back(&of_domain);
     }
     Histogram::sum_over_ranks(histograms, world);
@@ -76,11 +94,9 @@ class ActivationHistogramsAnalysis final : public TextAnalysis {
       for (size_t d = 0; d < domains_.size(); ++d) inputs[domains_[d]] = layer.inputs[d].to_json();
       layers.push_back({{"layer", l},
                         {"part", "ffn"},
-                        {"neurons",
-                         {{"plain", layer.plain.to_json()},
-                          {"absolute", layer.absolute.to_json()},
-                          {"squared", layer.squared.to_json()}}},
+                        {"neurons", layer.neurons.to_json()},
                         {"inputs", {{"domains", std::move(inputs)}}}});
+      if (config_.is_gated) layers.back()["gates"] = layer.gates.to_json();
     }
     return {{"domains", domains_}, {"layers", std::move(layers)}};
   }
@@ -90,12 +106,14 @@ class ActivationHistogramsAnalysis final : public TextAnalysis {
   static void add_activations(LayerHistograms& layer, const at::Tensor& values_RI, int64_t width) {
     const at::Tensor h_RI = host_rows(values_RI.narrow(1, 0, width));
     const auto* const value = h_RI.const_data_ptr<double>();
-    for (int64_t i = 0; i < h_RI.numel(); ++i) {
-      const double h = value[i];
-      layer.plain.add(h);
-      layer.absolute.add(std::abs(h));
-      layer.squared.add(h * h);
-    }
+    for (int64_t i = 0; i < h_RI.numel(); ++i) layer.neurons.add(value[i]);
+  }
+
+  /// The same of silu of their gates: one by one, so that a value falls into one bin wherever it stands among the rows.
+  static void add_gates(LayerHistograms& layer, const at::Tensor& values_RI, int64_t width) {
+    const at::Tensor gates_RI = host_rows(values_RI.narrow(1, 0, width));
+    const auto* const value = gates_RI.const_data_ptr<double>();
+    for (int64_t i = 0; i < gates_RI.numel(); ++i) layer.gates.add(value[i] / (1 + std::exp(-value[i])));
   }
 
   ModelConfig config_;
@@ -147,18 +165,24 @@ std::vector<Figure> histogram_figures(const json& result) {
   const std::vector<size_t> shown = shown_layers(layers.size());
   std::vector<Figure> figures;
   struct Kind {
-    const char *key, *name, *title, *axis;
+    const char *values, *key, *name, *title, *axis;
   };
-  for (const Kind& kind : {Kind{"plain", "neurons", "Activations of neurons", "h"},
-                           Kind{"absolute", "neurons-absolute", "Absolute activations of neurons", "|h|"},
-                           Kind{"squared", "neurons-squared", "Squared activations of neurons", "h²"}}) {
+  for (const Kind& kind : {Kind{"neurons", "plain", "neurons", "Activations of neurons", "h"},
+                           Kind{"neurons", "absolute", "neurons-absolute", "Absolute activations of neurons", "|h|"},
+                           Kind{"neurons", "squared", "neurons-squared", "Squared activations of neurons", "h²"},
+                           Kind{"gates", "plain", "gates", "Gates of neurons", "silu(g)"},
+                           Kind{"gates", "absolute", "gates-absolute", "Absolute gates of neurons", "|silu(g)|"},
+                           Kind{"gates", "squared", "gates-squared", "Squared gates of neurons", "silu(g)²"}}) {
+    if (!layers.front().contains(kind.values)) continue;
+    const bool is_of_gates = std::string(kind.values) == "gates";
     Figure figure{.name = kind.name,
                   .title = kind.title,
-                  .note = "Share of what the neurons of an FFN give, of chosen experts alone, in each of 1000 bins.",
+                  .note = concat("Share of ", is_of_gates ? "silu of what the gates" : "what the neurons",
+                                 " of an FFN give, of chosen experts alone, in each of 1000 bins."),
                   .form = Figure::Form::kLines,
                   .is_log = true,
                   .column_title = kind.axis};
-    for (const size_t l : shown) add_line(figure, concat("layer ", l), layers[l]["neurons"][kind.key]);
+    for (const size_t l : shown) add_line(figure, concat("layer ", l), layers[l][kind.values][kind.key]);
     figures.push_back(std::move(figure));
   }
   for (const size_t l : shown) {
@@ -178,8 +202,8 @@ std::vector<Figure> histogram_figures(const json& result) {
 Analysis activation_histograms() {
   return {.title = "Activation histograms",
           .summary =
-              "How large what the neurons of each FFN give is, which tells how sparse they are, and what the FFN "
-              "reads, by domain.",
+              "How large what the neurons of each FFN give is, and what their gates let through, which tell how sparse "
+              "they are, and what the FFN reads, by domain.",
           .refusal = [](const ModelDirectory&) { return std::string(); },
           .of_text = [](const TextSetting& setting) { return std::make_unique<ActivationHistogramsAnalysis>(setting); },
           .metrics = histogram_metrics,

@@ -26,8 +26,12 @@ ExpertActivations chosen_expert_activations(const MixtureView& view) {
   const DispatchedTokens dispatched =
       view.dispatcher.dispatch({view.x_TD, view.routing.expert_ids_TK, at::ones_like(view.routing.weights_TK),
                                 view.options.num_experts, "layer " + std::to_string(view.layer)});
-  return {expert_activations(view.weights, view.options, dispatched), dispatched.rows_per_expert,
-          view.dispatcher.owned_experts(view.options.num_experts)};
+  ExpertActivations activations{.rows_RI = {},
+                                .rows_per_expert = dispatched.rows_per_expert,
+                                .experts = view.dispatcher.owned_experts(view.options.num_experts)};
+  activations.rows_RI = expert_activations(view.weights, view.options, dispatched,
+                                           [&](const at::Tensor& gates_RI) { activations.gates_RI = gates_RI; });
+  return activations;
 }
 
 }  // namespace moe

@@ -31,6 +31,7 @@ struct ExpertActivations {
   at::Tensor rows_RI;          ///< by expert; beyond an expert's own width there are zeros
   at::Tensor rows_per_expert;  ///< int64 [owned experts]
   ExpertRange experts;         ///< global ids
+  at::Tensor gates_RI{};       ///< what their gates give before silu, as rows_RI; undefined where there are none
 };
 
 /// Computed a second time too. Collective as above. No gradient.

@@ -8,10 +8,11 @@
 
 namespace moe {
 
-at::Tensor expert_activations(const MoeWeights& weights, const MoeOptions& options,
-                              const DispatchedTokens& dispatched) {
+at::Tensor expert_activations(const MoeWeights& weights, const MoeOptions& options, const DispatchedTokens& dispatched,
+                              const GateObserver& see_gates) {
   const at::Tensor in =
       ops::grouped_linear(dispatched.rows_RD, weights.gate_up, dispatched.rows_per_expert, weights.gate_up_bias);
+  if (see_gates && options.is_gated) see_gates(in.narrow(1, 0, in.size(1) / 2));
   return options.is_gated ? ops::swiglu(in) : ops::gelu_new(in);
 }
 

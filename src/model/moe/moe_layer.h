@@ -51,8 +51,9 @@ struct MoePass {
 };
 
 /// What the neurons of this rank's experts give for the rows that were sent to them: [R, I]. Beyond an expert's own
-/// width there are zeros.
-at::Tensor expert_activations(const MoeWeights& weights, const MoeOptions& options, const DispatchedTokens& dispatched);
+/// width there are zeros, which `see_gates` sees too.
+at::Tensor expert_activations(const MoeWeights& weights, const MoeOptions& options, const DispatchedTokens& dispatched,
+                              const GateObserver& see_gates = {});
 
 /// What this rank's experts give for the rows that were sent to them, before any weight. [R, D]
 at::Tensor run_experts(const MoeWeights& weights, const MoeOptions& options, const DispatchedTokens& dispatched);
