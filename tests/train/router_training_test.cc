@@ -77,6 +77,33 @@ TEST_P(BiasedTrainingTest, IsTheSameOnEveryLayout) {
   for (const char* name : kBiasNames) EXPECT_TRUE(at::allclose(a.tensor(name), b.tensor(name), 1e-9, 1e-12));
 }
 
+/// Biases are made of forward passes alone, which give the same bits on every layout where a token adds up two experts.
+/// Gradients of experts are sums over the ranks that have them, so that weights may part in their last bits once they
+/// moved: after a step, or never where the rate is 0.
+TEST_P(BiasedTrainingTest, InFloat32TheBiasesAreTheSameBitsOnEveryLayoutUntilWeightsMoved) {
+  TinyTraining training;
+  balance_by(GetParam(), training);
+  for (const auto& [rate, steps] : {std::pair{1e-2, 1}, {0., 10}}) {
+    training.spec.set_learning_rate(rate);
+    training.spec.set_steps(steps);
+    const Options one{.job = concat("one-", steps)};
+    ASSERT_TRUE(training.run(one));
+    const ModelDirectory expected(training.output(one));
+    for (const auto& [ranks, expert_parallel] : {std::pair{2, 1}, {2, 2}, {4, 2}, {4, 4}}) {
+      SCOPED_TRACE(concat(steps, " steps, ", ranks, " ranks, expert parallelism ", expert_parallel));
+      const Options many{.job = concat("many-", steps, "-", ranks, "-", expert_parallel),
+                         .ranks = ranks,
+                         .expert_parallel = expert_parallel};
+      ASSERT_TRUE(training.run(many));
+      const ModelDirectory found(training.output(many));
+      for (const char* name : kBiasNames) {
+        EXPECT_GT(expected.tensor(name).abs().max().item<double>(), 1e-3);
+        EXPECT_TRUE(at::equal(found.tensor(name), expected.tensor(name))) << name;
+      }
+    }
+  }
+}
+
 TEST_P(BiasedTrainingTest, BalancesBetterThanNothing) {
   const auto worst_load = [](const char* balance) {
     TinyTraining training;
