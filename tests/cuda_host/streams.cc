@@ -1,6 +1,7 @@
 #include "cuda_host/streams.h"
 
 #include <map>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -29,6 +30,7 @@ void push(Stream& stream, std::function<void()> work) {
   const std::lock_guard<std::mutex> lock(stream.mutex);
   stream.work.push_back(std::move(work));
   ++stream.queued;
+  if (stream.has_worker) stream.moved.notify_all();
 }
 
 /// Does the next piece of work, which is there and which nobody does; `lock` is of the stream.
@@ -89,7 +91,7 @@ void wait_for(const Mark& mark) {
   Stream& stream = *mark.stream;
   std::unique_lock<std::mutex> lock(stream.mutex);
   while (stream.done < mark.count) {
-    if (stream.is_running) {
+    if (stream.is_running || stream.has_worker) {
       stream.moved.wait(lock);
     } else {
       run_next(stream, lock);
@@ -107,7 +109,22 @@ void advance(const Mark& mark) {
   if (mark.stream == nullptr) return;
   Stream& stream = *mark.stream;
   std::unique_lock<std::mutex> lock(stream.mutex);
-  if (stream.done < mark.count && !stream.is_running) run_next(stream, lock);
+  if (stream.done < mark.count && !stream.is_running && !stream.has_worker) run_next(stream, lock);
+}
+
+void give_worker(Stream& stream) {
+  {
+    const std::lock_guard<std::mutex> lock(stream.mutex);
+    if (std::exchange(stream.has_worker, true)) return;
+  }
+  std::thread([&stream] {
+    current_device() = stream.device;
+    std::unique_lock<std::mutex> lock(stream.mutex);
+    while (true) {
+      stream.moved.wait(lock, [&] { return !stream.work.empty() && !stream.is_running; });
+      run_next(stream, lock);
+    }
+  }).detach();
 }
 
 void synchronize() {

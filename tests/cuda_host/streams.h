@@ -9,8 +9,9 @@
 #include <mutex>
 
 /// Streams that are lazy: work runs when somebody waits for it, on the thread that waits, which is the latest moment
-/// that CUDA allows: a missing wait shows as stale data. The default stream is the legacy one: its work waits for the
-/// earlier work of every blocking stream of the device, and theirs for its. Thread-safe.
+/// that CUDA allows: a missing wait shows as stale data. But where work waits for other processes, as that of NCCL
+/// does, a thread of the stream's own runs it. The default stream is the legacy one: its work waits for the earlier
+/// work of every blocking stream of the device, and theirs for its. Thread-safe.
 namespace moe::cuda_host {
 
 /// What cudaStream_t points to; never freed, so that an event may outlive it.
@@ -24,6 +25,7 @@ struct Stream {
   std::deque<std::function<void()>> work;
   uint64_t queued = 0, done = 0;
   bool is_running = false;  // some thread does a piece of its work
+  bool has_worker = false;  // its own thread does, and nobody else
 };
 
 /// A position in a stream. Waited for when all work before it is done.
@@ -53,6 +55,9 @@ bool is_done(const Mark& mark);
 /// Runs the next piece of work before the mark, if there is one that nobody runs: who asks again and again sees a
 /// stream go on.
 void advance(const Mark& mark);
+
+/// From now on a thread of the stream's own does its work, as soon as it can.
+void give_worker(Stream& stream);
 
 /// Waits for every stream of the current device.
 void synchronize();
