@@ -9,6 +9,7 @@
 #   bash deploy/quickstart.sh --keep                leave coordinator and gang running at the end, and say how to stop them
 #   bash deploy/quickstart.sh --standalone          without a coordinator: one mpirun runs the file
 #   bash deploy/quickstart.sh --fresh               run finished stages again
+#   bash deploy/quickstart.sh --device cuda         train and evaluate on GPUs, one a rank: --ranks N (docs/gpu.md)
 #
 # Run it again at any time: what is installed, built or finished is not done twice, and an interrupted job goes on.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -16,6 +17,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 config="configs/base-7m_independent-random_cpu.yaml"
 out="runs/quickstart"
 ranks=2
+device=cpu
 standalone=0
 keep=0
 fresh=0
@@ -25,19 +27,26 @@ while (($#)); do
     --config) config="${2:?--config needs a file}"; shift 2 ;;
     --out) out="${2:?--out needs a folder}"; shift 2 ;;
     --ranks) ranks="${2:?--ranks needs a number}"; shift 2 ;;
+    --device) device="${2:?--device needs cpu or cuda}"; shift 2 ;;
     --set) assignments+=(--set "${2:?--set needs path=value}"); shift 2 ;;
     --keep) keep=1; shift ;;
     --standalone) standalone=1; shift ;;
     --fresh) fresh=1; shift ;;
-    -h | --help) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) echo "quickstart: unknown argument '$1'; try --help" >&2; exit 64 ;;
   esac
 done
 
+case "$device" in
+  cpu) wanted=() ;;
+  cuda) wanted=(--cuda); assignments+=(--set defaults.gang.device=cuda) ;;
+  *) echo "quickstart: --device is '$device'; expected cpu or cuda" >&2; exit 64 ;;
+esac
+
 cd "$moe_root"
 bin="build/release/bin"
 announce "1/4 dependencies"
-bash deploy/install_deps.sh || give_up "installing dependencies failed; the reason is above"
+bash deploy/install_deps.sh "${wanted[@]}" || give_up "installing dependencies failed; the reason is above"
 announce "2/4 build (first time: several minutes on two cores)"
 build_preset release moe-worker moe-coordinator moectl
 
@@ -80,7 +89,7 @@ done
 [[ "$serving" =~ grpc=([^ ]+)\ http=([^ ]+) ]] || give_up "the coordinator does not say where it serves; see $out/logs/coordinator.log"
 export MOE_COORDINATOR="${BASH_REMATCH[1]}"
 page="${BASH_REMATCH[2]}"
-bash deploy/gang.sh --ranks "$ranks" --threads 1 --once -- "$bin/moe-worker" serve --data-root "$out" 2>"$out/logs/gang.log" &
+bash deploy/gang.sh --ranks "$ranks" --threads 1 --once -- "$bin/moe-worker" serve --data-root "$out" --device "$device" 2>"$out/logs/gang.log" &
 gang_pid=$!
 echo "status page   $page"
 echo "coordinator   MOE_COORDINATOR=$MOE_COORDINATOR"

@@ -1,0 +1,109 @@
+// `moe-worker run` under mpirun on simulated GPUs, one a rank: what the CPU's ranks make of the same file, up to the
+// rounding of sums. It is the program itself, linked again.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "common/error.h"
+#include "common/file_io.h"
+#include "common/json_lines.h"
+#include "testing/paths.h"
+#include "testing/subprocess.h"
+#include "testing/temp_dir.h"
+#include "testing/tiny_files.h"
+#include "testing/tiny_model.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr double kTolerance = 1e-5;
+
+class DeviceRunTest : public ::testing::Test {
+ protected:
+  DeviceRunTest() {
+    testing::write_tiny_model(folder_ / "dense", testing::tiny_config(), 1, at::kFloat);
+    testing::write_random_documents(folder_ / "text.jsonl", 60, 10, 40, 61, 1);
+    const std::string data = concat("data: [{path: ", (folder_ / "text.jsonl").string(), "}]");
+    write_file_atomically(
+        folder_ / "run.yaml",
+        concat("apiVersion: moe/v1\nkind: Pipeline\nname: small\ninputs: {dense: {path: ", (folder_ / "dense").string(),
+               "}}\nstages:\n"
+               "  - name: convert\n    convert: {input: dense, ffn: {method: independent_random, "
+               "experts: 4, top_k: 2}, calibration: {tokens: 256, ",
+               data,
+               "}}\n  - name: train\n    train: {input: convert.model, steps: 2, sequence_length: "
+               "24, micro_batch_rows: 4, checkpoint_every: 1, ",
+               data,
+               "}\n  - name: evaluate\n    evaluate: {input: train.model, max_tokens: 60, "
+               "sequence_length: 24, ",
+               data, "}\n"));
+  }
+
+  fs::path run(const std::string& device, int ranks, int expert_parallel) const {
+    const fs::path out = folder_ / concat(device, ranks, expert_parallel);
+    const fs::path program =
+        fs::path(testing::build_dir()) / (device == "cuda" ? "bin/cuda_torch" : "bin") / "moe-worker";
+    const testing::ProcessResult ran = testing::run_process(
+        {"bash", testing::source_dir() + "/deploy/gang.sh", "--ranks", std::to_string(ranks), "--threads", "1",
+         "--once", "--", program, "run", folder_ / "run.yaml", "--out", out, "--set",
+         concat("defaults.gang.expert_parallel=", expert_parallel), "--set", "defaults.gang.device=" + device},
+        {{"MOE_CUDA_HOST_DEVICES", std::to_string(ranks)}});
+    EXPECT_EQ(ran.exit_code, 0) << ran.err;
+    return out;
+  }
+
+  testing::TempDir folder_;
+};
+
+TEST_F(DeviceRunTest, APipelineGivesWhatItGivesOnTheCpu) {
+  for (const auto& [ranks, expert_parallel] : {std::pair{1, 1}, {2, 1}, {2, 2}, {4, 2}}) {
+    SCOPED_TRACE(concat(ranks, " ranks, expert parallelism ", expert_parallel));
+    const fs::path cpu = run("cpu", ranks, expert_parallel), cuda = run("cuda", ranks, expert_parallel);
+    if (HasFailure()) return;
+    const std::vector<json> expected = read_json_lines(cpu / "metrics.jsonl"),
+                            found = read_json_lines(cuda / "metrics.jsonl");
+    ASSERT_EQ(found.size(), expected.size());
+    int steps = 0;
+    for (size_t i = 0; i < expected.size(); ++i) {
+      if (!expected[i].contains("loss")) continue;
+      ++steps;
+      EXPECT_EQ(found[i]["expert_load"], expected[i]["expert_load"]);
+      const auto loss = expected[i]["loss"].get<double>();
+      EXPECT_NEAR(found[i]["loss"].get<double>(), loss, kTolerance * loss);
+    }
+    EXPECT_EQ(steps, 2);
+    const auto evaluated = [](const fs::path& out) {
+      return json::parse(read_file(out / "summary.json"))["stages"][2]["metrics"]["loss"].get<double>();
+    };
+    EXPECT_NEAR(evaluated(cuda), evaluated(cpu), kTolerance * evaluated(cpu));
+  }
+}
+
+TEST_F(DeviceRunTest, WithoutAGpuOneErrorSaysWhatIsMissing) {
+  const testing::ProcessResult ran =
+      testing::run_process({testing::build_dir() + "/bin/cuda_torch/moe-worker", "run", folder_ / "run.yaml", "--out",
+                            folder_ / "none", "--set", "defaults.gang.device=cuda"},
+                           {{"MOE_CUDA_HOST_DEVICES", "0"}});
+  EXPECT_EQ(ran.exit_code, 71);
+  EXPECT_THAT(ran.err, ::testing::HasSubstr("this machine shows no CUDA device"));
+  EXPECT_FALSE(fs::exists(folder_ / "none"));
+}
+
+TEST_F(DeviceRunTest, ALibraryThatIsNotThereIsNamed) {
+  const testing::ProcessResult ran =
+      testing::run_process({testing::worker_path(), "run", folder_ / "run.yaml", "--out", folder_ / "none", "--set",
+                            "defaults.gang.device=cuda", "--cuda-library", folder_ / "no.so"});
+  EXPECT_EQ(ran.exit_code, 71);
+  EXPECT_THAT(ran.err, ::testing::HasSubstr((folder_ / "no.so").string()));
+  EXPECT_FALSE(fs::exists(folder_ / "none"));
+}
+
+}  // namespace
+}  // namespace moe
