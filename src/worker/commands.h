@@ -1,6 +1,8 @@
 #pragma once
 
 #include <CLI/App.hpp>
+#include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 
@@ -23,6 +25,9 @@ struct Subcommand {
 
 /// For a command whose ranks work together.
 std::shared_ptr<double> add_collective_timeout(CLI::App& command);
+inline std::chrono::milliseconds to_milliseconds(double seconds) {
+  return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
+}
 
 Subcommand add_run_command(CLI::App& app);
 Subcommand add_serve_command(CLI::App& app);

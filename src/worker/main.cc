@@ -87,8 +87,7 @@ ExitCode run(int argc, char** argv) {
       const double seconds = command.collective_timeout
                                  ? *command.collective_timeout
                                  : std::chrono::duration<double>(kDefaultCollectiveTimeout).count();
-      const std::unique_ptr<Communicator> world =
-          session.make_world(std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000)));
+      const std::unique_ptr<Communicator> world = session.make_world(to_milliseconds(seconds));
       if (!command.uses_all_ranks && world->size() > 1) {
         throw_agreed<UsageError>(concat("`", command.app->get_name(), "` runs in one process; mpirun started ",
                                         world->size(), ": call it without mpirun"));

@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "comm/agreement.h"
-#include "comm/staged_communicator.h"
 #include "common/error.h"
 #include "common/file_io.h"
 #include "common/log.h"
@@ -29,7 +28,8 @@ namespace {
 struct RunOptions {
   std::string file;
   std::string out;
-  std::string cuda_library;
+  std::shared_ptr<DeviceOptions> devices;
+  std::shared_ptr<double> timeout;  ///< of collectives, in seconds
   std::vector<std::string> assignments;
   std::vector<std::string> approved;
   bool fresh = false;
@@ -87,12 +87,13 @@ ExitCode run(const RunOptions& options, Communicator& world) {
   });
   v1::PipelineSpec spec;
   MOE_CHECK(spec.ParseFromString(bytes), "the pipeline did not survive the broadcast");
-  if (uses_cuda(spec)) open_cuda_on_ranks(options.cuda_library, world);
+  std::unique_ptr<Communicator> of_devices;
+  if (uses_cuda(spec)) of_devices = open_devices(*options.devices, world, to_milliseconds(*options.timeout));
   const RunSettings settings{.root = options.out.empty() ? "runs/" + spec.name() : options.out,
                              .approved_gates = {options.approved.begin(), options.approved.end()},
                              .fresh = options.fresh,
                              .launcher = launcher()};
-  return run_pipeline(spec, settings, *make_staged(world));
+  return run_pipeline(spec, settings, of_devices ? *of_devices : world);
 }
 
 }  // namespace
@@ -124,9 +125,8 @@ Subcommand add_run_command(CLI::App& app) {
                     "Run finished stages again and train from step 1; deletes nothing. Started again, with or without "
                     "it, by the same launcher (MOE_LAUNCHER_ID), or without it by hand, the run goes on with what it "
                     "began");
-  command->add_option("--cuda-library", options->cuda_library,
-                      "libmoe_cuda.so, for stages with gang.device cuda (default: beside this program)");
-  const std::shared_ptr<double> timeout = add_collective_timeout(*command);
+  options->devices = add_device_options(*command);
+  options->timeout = add_collective_timeout(*command);
   command->footer(
       "A finished stage is not run again as long as what decides its result is the same; an interrupted training goes "
       "on at its\n"
@@ -140,7 +140,8 @@ Subcommand add_run_command(CLI::App& app) {
       "  bash deploy/gang.sh --ranks 2 --once -- moe-worker run pipeline.yaml --out runs/a --set "
       "stages.stage1.train.steps=50\n"
       "  moe-worker run pipeline.yaml --out runs/a --approve recovered");
-  return {command, [options](Communicator& world) { return run(*options, world); }, /*uses_all_ranks=*/true, timeout};
+  return {command, [options](Communicator& world) { return run(*options, world); }, /*uses_all_ranks=*/true,
+          options->timeout};
 }
 
 }  // namespace moe

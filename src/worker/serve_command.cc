@@ -1,7 +1,6 @@
 #include <CLI/App.hpp>
 #include <memory>
 
-#include "comm/staged_communicator.h"
 #include "common/command_line.h"
 #include "common/error.h"
 #include "worker/commands.h"
@@ -15,7 +14,6 @@ Subcommand add_serve_command(CLI::App& app) {
   auto root = std::make_shared<std::string>();
   auto orphan = std::make_shared<double>(900);
   auto hang = std::make_shared<double>(30);
-  auto cuda_library = std::make_shared<std::string>();
   CLI::App* command = app.add_subcommand(
       "serve", "Lease jobs from a coordinator and run them, one after the other (the default command)");
   command->add_option("--coordinator", settings->coordinator, "host:port of moe-coordinator")
@@ -39,8 +37,7 @@ Subcommand add_serve_command(CLI::App& app) {
                    "What the gang's jobs compute on: it takes those with this gang.device")
       ->capture_default_str()
       ->check(CLI::IsMember({"cpu", "cuda"}));
-  command->add_option("--cuda-library", *cuda_library,
-                      "libmoe_cuda.so, for --device cuda (default: beside this program)");
+  const std::shared_ptr<DeviceOptions> devices = add_device_options(*command);
   const std::shared_ptr<double> timeout = add_collective_timeout(*command);
   command
       ->add_option("--metrics-address", settings->metrics_address,
@@ -58,10 +55,10 @@ Subcommand add_serve_command(CLI::App& app) {
   return {command,
           [=](Communicator& world) {
             settings->data_root = absolute_path(*root);
-            settings->orphan_limit = std::chrono::milliseconds(static_cast<int64_t>(*orphan * 1000));
-            settings->hang_timeout = std::chrono::milliseconds(static_cast<int64_t>(*hang * 1000));
-            if (settings->device == "cuda") open_cuda_on_ranks(*cuda_library, world);
-            return serve(*settings, *make_staged(world));
+            settings->orphan_limit = to_milliseconds(*orphan);
+            settings->hang_timeout = to_milliseconds(*hang);
+            if (settings->device == "cpu") return serve(*settings, world);
+            return serve(*settings, *open_devices(*devices, world, to_milliseconds(*timeout)));
           },
           /*uses_all_ranks=*/true, timeout};
 }

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "common/error.h"
@@ -46,15 +47,30 @@ class DeviceRunTest : public ::testing::Test {
                data, "}\n"));
   }
 
-  fs::path run(const std::string& device, int ranks, int expert_parallel) const {
-    const fs::path out = folder_ / concat(device, ranks, expert_parallel);
+  static std::vector<std::string> words(const std::string& program, const fs::path& file, const fs::path& out,
+                                        int ranks, std::vector<std::string> more) {
+    std::vector<std::string> words{"bash",      testing::source_dir() + "/deploy/gang.sh",
+                                   "--ranks",   std::to_string(ranks),
+                                   "--threads", "1",
+                                   "--once",    "--",
+                                   program,     "run",
+                                   file,        "--out",
+                                   out};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  }
+
+  /// `collectives`: of GPUs.
+  fs::path run(const std::string& device, int ranks, int expert_parallel,
+               const std::string& collectives = "nccl") const {
+    const fs::path out = folder_ / concat(device, ranks, expert_parallel, collectives);
     const fs::path program =
         fs::path(testing::build_dir()) / (device == "cuda" ? "bin/cuda_torch" : "bin") / "moe-worker";
-    const testing::ProcessResult ran = testing::run_process(
-        {"bash", testing::source_dir() + "/deploy/gang.sh", "--ranks", std::to_string(ranks), "--threads", "1",
-         "--once", "--", program, "run", folder_ / "run.yaml", "--out", out, "--set",
-         concat("defaults.gang.expert_parallel=", expert_parallel), "--set", "defaults.gang.device=" + device},
-        {{"MOE_CUDA_HOST_DEVICES", std::to_string(ranks)}});
+    const testing::ProcessResult ran =
+        testing::run_process(words(program, folder_ / "run.yaml", out, ranks,
+                                   {"--set", concat("defaults.gang.expert_parallel=", expert_parallel), "--set",
+                                    "defaults.gang.device=" + device, "--collectives", collectives}),
+                             {{"MOE_CUDA_HOST_DEVICES", collectives == "nccl" ? std::to_string(ranks) : "1"}});
     EXPECT_EQ(ran.exit_code, 0) << ran.err;
     return out;
   }
@@ -63,9 +79,11 @@ class DeviceRunTest : public ::testing::Test {
 };
 
 TEST_F(DeviceRunTest, APipelineGivesWhatItGivesOnTheCpu) {
-  for (const auto& [ranks, expert_parallel] : {std::pair{1, 1}, {2, 1}, {2, 2}, {4, 2}}) {
-    SCOPED_TRACE(concat(ranks, " ranks, expert parallelism ", expert_parallel));
-    const fs::path cpu = run("cpu", ranks, expert_parallel), cuda = run("cuda", ranks, expert_parallel);
+  for (const auto& [ranks, expert_parallel, collectives] :
+       {std::tuple{1, 1, "nccl"}, {2, 1, "nccl"}, {2, 2, "nccl"}, {2, 2, "staged"}, {4, 2, "nccl"}}) {
+    SCOPED_TRACE(concat(ranks, " ranks, expert parallelism ", expert_parallel, ", ", collectives));
+    const fs::path cpu = run("cpu", ranks, expert_parallel, collectives),
+                   cuda = run("cuda", ranks, expert_parallel, collectives);
     if (HasFailure()) return;
     const std::vector<json> expected = read_json_lines(cpu / "metrics.jsonl"),
                             found = read_json_lines(cuda / "metrics.jsonl");
@@ -84,6 +102,16 @@ TEST_F(DeviceRunTest, APipelineGivesWhatItGivesOnTheCpu) {
     };
     EXPECT_NEAR(evaluated(cuda), evaluated(cpu), kTolerance * evaluated(cpu));
   }
+}
+
+TEST_F(DeviceRunTest, MoreRanksThanGpusAreRefusedWithNccl) {
+  const testing::ProcessResult ran =
+      testing::run_process(words(testing::build_dir() + "/bin/cuda_torch/moe-worker", folder_ / "run.yaml",
+                                 folder_ / "none", 2, {"--set", "defaults.gang.device=cuda"}),
+                           {{"MOE_CUDA_HOST_DEVICES", "1"}});
+  EXPECT_EQ(ran.exit_code, 65);
+  EXPECT_THAT(ran.err, ::testing::HasSubstr("2 or more ranks and 1 GPU, and NCCL gives each rank one of its own"));
+  EXPECT_FALSE(fs::exists(folder_ / "none"));
 }
 
 TEST_F(DeviceRunTest, WithoutAGpuOneErrorSaysWhatIsMissing) {

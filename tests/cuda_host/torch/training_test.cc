@@ -8,6 +8,7 @@
 #include <set>
 #include <string>
 
+#include "cuda_host/torch/allocator.h"
 #include "cuda_host/torch/record.h"
 #include "testing/full_run.h"
 #include "testing/paths.h"
@@ -71,6 +72,20 @@ TEST_F(DeviceTrainingTest, ACheckpointGoesOnOnTheOtherDevice) {
     found.erase(found.begin(), found.end() - static_cast<std::ptrdiff_t>(expected.size()));
     expect_same_steps(found, expected);
   }
+}
+
+TEST_F(DeviceTrainingTest, AStepTakesNoNewMemory) {
+  training_.spec.set_steps(5);
+  training_.spec.set_micro_steps(1);
+  training_.spec.set_checkpoint_every(0);
+  std::vector<int64_t> waits{cuda_host::host_waits()}, taken{cuda_host::device_allocations()};
+  TinyTraining::Options job{.device = "cuda"};
+  job.progress = [&](const StepRecord&) {
+    waits.push_back(cuda_host::host_waits());
+    taken.push_back(cuda_host::device_allocations());
+    std::cout << waits.back() - waits[waits.size()-2] << " waits " << taken.back() - taken[taken.size()-2] << " taken, last " << cuda_host::last_host_wait() << "\n";
+  };
+  ASSERT_TRUE(training_.run(job));
 }
 
 /// What a training asks of LibTorch is written down, so that a new one is noticed: it must have a kernel for GPUs
