@@ -26,10 +26,10 @@ class StagedCommunicator final : public Communicator {
   int size() const override { return host_.size(); }
 
   void all_reduce_sum(at::Tensor& tensor, std::string_view op) override {
-    on_host(tensor, [&](at::Tensor& values) { host_.all_reduce_sum(values, op); });
+    if (tensor.is_cpu() || size() > 1) on_host(tensor, [&](at::Tensor& values) { host_.all_reduce_sum(values, op); });
   }
   void broadcast(at::Tensor& tensor, int root, std::string_view op) override {
-    on_host(tensor, [&](at::Tensor& values) { host_.broadcast(values, root, op); });
+    if (tensor.is_cpu() || size() > 1) on_host(tensor, [&](at::Tensor& values) { host_.broadcast(values, root, op); });
   }
   std::unique_ptr<Work> start_reduce_scatter_sum(const at::Tensor& tensor, std::span<const int64_t> rows,
                                                  std::string_view op) override {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "model/device.h"
+
 namespace moe {
 
 void LayerStatistics::add(std::string_view name, const at::Tensor& sum, int64_t count) {
@@ -25,7 +27,7 @@ at::Tensor LayerStatistics::totals() const {
     counts.push_back(static_cast<double>(total.count));
   }
   const at::Tensor sums_N = at::stack(sums);
-  return at::stack({sums_N, at::tensor(counts, sums_N.options())}, 1);
+  return at::stack({sums_N, on_device(at::tensor(counts, at::kDouble), sums_N.device())}, 1);
 }
 
 std::map<std::string, double> LayerStatistics::means(const at::Tensor& totals_N2) const {

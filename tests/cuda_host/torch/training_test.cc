@@ -7,6 +7,8 @@
 #include <fstream>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "cuda_host/torch/allocator.h"
 #include "cuda_host/torch/record.h"
@@ -57,12 +59,14 @@ TEST_F(DeviceTrainingTest, StepsAreThoseOfTheCpu) {
 }
 
 TEST_F(DeviceTrainingTest, ACheckpointGoesOnOnTheOtherDevice) {
+  training_.spec.set_steps(5);
+  training_.spec.set_micro_steps(1);
   const TinyTraining::Options whole{.job = "whole"};
   ASSERT_TRUE(training_.run(whole));
   for (const auto& [first, second] : {std::pair{"cpu", "cuda"}, {"cuda", "cpu"}}) {
     SCOPED_TRACE(first);
     TinyTraining::Options job{.job = concat("from ", first), .device = first};
-    training_.run_and_kill(job, 5);
+    training_.run_and_kill(job, 4);
     job.attempt = 2;
     job.device = second;
     ASSERT_TRUE(training_.run(job));
@@ -74,18 +78,21 @@ TEST_F(DeviceTrainingTest, ACheckpointGoesOnOnTheOtherDevice) {
   }
 }
 
-TEST_F(DeviceTrainingTest, AStepTakesNoNewMemory) {
-  training_.spec.set_steps(5);
-  training_.spec.set_micro_steps(1);
+/// Once it is warm. What it reads is for its record: losses and statistics, the gradients' norm, the experts' load.
+TEST_F(DeviceTrainingTest, AStepOfOneRankTakesNoNewMemoryAndReadsItsRecordAlone) {
+  training_.spec.set_steps(4);
   training_.spec.set_checkpoint_every(0);
-  std::vector<int64_t> waits{cuda_host::host_waits()}, taken{cuda_host::device_allocations()};
+  std::vector<std::pair<int64_t, int64_t>> seen;
   TinyTraining::Options job{.device = "cuda"};
   job.progress = [&](const StepRecord&) {
-    waits.push_back(cuda_host::host_waits());
-    taken.push_back(cuda_host::device_allocations());
-    std::cout << waits.back() - waits[waits.size()-2] << " waits " << taken.back() - taken[taken.size()-2] << " taken, last " << cuda_host::last_host_wait() << "\n";
+    seen.emplace_back(cuda_host::host_waits(), cuda_host::device_allocations());
   };
   ASSERT_TRUE(training_.run(job));
+  ASSERT_EQ(seen.size(), 4U);
+  for (size_t step : {2, 3}) {
+    EXPECT_LE(seen[step].first - seen[step - 1].first, 3) << cuda_host::last_host_wait();
+    EXPECT_EQ(seen[step].second, seen[step - 1].second);
+  }
 }
 
 /// What a training asks of LibTorch is written down, so that a new one is noticed: it must have a kernel for GPUs
