@@ -9,7 +9,7 @@
 #   bash deploy/quickstart.sh --keep                leave coordinator and gang running at the end, and say how to stop them
 #   bash deploy/quickstart.sh --standalone          without a coordinator: one mpirun runs the file
 #   bash deploy/quickstart.sh --fresh               run finished stages again
-#   bash deploy/quickstart.sh --device cuda         train and evaluate on GPUs, one a rank: --ranks N (docs/gpu.md)
+#   bash deploy/quickstart.sh --device cuda         train and evaluate on GPUs, one a rank: two (docs/gpu.md)
 #
 # Run it again at any time: what is installed, built or finished is not done twice, and an interrupted job goes on.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

@@ -52,8 +52,8 @@ class ModelDirectory {
   void adapt_stock();
 };
 
-/// Loads `experts` of every layer (ignored for a dense model) into aligned tensors of `dtype`. The routers of a mixture
-/// that has no selection biases get some of zero where `with_selection_bias`.
+/// Loads `experts` of every layer (ignored for a dense model) into aligned tensors of the options' type, on their
+/// device. The routers of a mixture that has no selection biases get some of zero where `with_selection_bias`.
 Decoder load_decoder(const ModelDirectory& directory, const at::TensorOptions& options, const OwnedExperts& experts,
                      bool with_selection_bias = false);
 

@@ -4,12 +4,14 @@
 
 namespace moe {
 
-std::unique_ptr<Communicator> make_nccl(Communicator& /*host*/, std::chrono::milliseconds /*timeout*/) {
-  throw Internal("this build knows no NCCL: its header was not there");
+void require_nccl() {
+  throw InvalidArgument(
+      "this build knows no NCCL (its header was not there): add --collectives staged, or build where nccl.h is");
 }
 
-bool has_nccl() {
-  return false;
+std::unique_ptr<Communicator> make_nccl(Communicator& /*host*/, std::chrono::milliseconds /*timeout*/) {
+  require_nccl();
+  return nullptr;
 }
 
 }  // namespace moe

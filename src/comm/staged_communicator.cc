@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "comm/hosted_communicator.h"
+
 namespace moe {
 namespace {
 
@@ -17,46 +19,35 @@ class StagedWork final : public Work {
   at::Device device_;
 };
 
-class StagedCommunicator final : public Communicator {
+class StagedCommunicator final : public HostedCommunicator {
  public:
-  explicit StagedCommunicator(Communicator& host) : host_(host) {}
-  explicit StagedCommunicator(std::unique_ptr<Communicator> host) : owned_(std::move(host)), host_(*owned_) {}
-
-  int rank() const override { return host_.rank(); }
-  int size() const override { return host_.size(); }
+  explicit StagedCommunicator(Communicator& host) : HostedCommunicator(host) {}
+  explicit StagedCommunicator(std::unique_ptr<Communicator> host) : HostedCommunicator(std::move(host)) {}
 
   void all_reduce_sum(at::Tensor& tensor, std::string_view op) override {
-    if (tensor.is_cpu() || size() > 1) on_host(tensor, [&](at::Tensor& values) { host_.all_reduce_sum(values, op); });
+    if (tensor.is_cpu() || size() > 1) on_host(tensor, [&](at::Tensor& values) { host().all_reduce_sum(values, op); });
   }
   void broadcast(at::Tensor& tensor, int root, std::string_view op) override {
-    if (tensor.is_cpu() || size() > 1) on_host(tensor, [&](at::Tensor& values) { host_.broadcast(values, root, op); });
+    if (tensor.is_cpu() || size() > 1) on_host(tensor, [&](at::Tensor& values) { host().broadcast(values, root, op); });
   }
   std::unique_ptr<Work> start_reduce_scatter_sum(const at::Tensor& tensor, std::span<const int64_t> rows,
                                                  std::string_view op) override {
-    return staged(host_.start_reduce_scatter_sum(tensor.cpu(), rows, op), tensor);
+    return staged(host().start_reduce_scatter_sum(tensor.cpu(), rows, op), tensor);
   }
   std::unique_ptr<Work> start_all_gather(const at::Tensor& tensor, std::span<const int64_t> rows,
                                          std::string_view op) override {
-    return staged(host_.start_all_gather(tensor.cpu(), rows, op), tensor);
+    return staged(host().start_all_gather(tensor.cpu(), rows, op), tensor);
   }
   at::Tensor all_gather(const at::Tensor& tensor, std::string_view op) override {
-    return host_.all_gather(tensor.cpu(), op).to(tensor.device());
+    return host().all_gather(tensor.cpu(), op).to(tensor.device());
   }
   std::unique_ptr<Work> start_all_to_all(const at::Tensor& rows, std::span<const int64_t> send_rows,
                                          std::span<const int64_t> recv_rows, std::string_view op) override {
-    return staged(host_.start_all_to_all(rows.cpu(), send_rows, recv_rows, op), rows);
+    return staged(host().start_all_to_all(rows.cpu(), send_rows, recv_rows, op), rows);
   }
-  std::vector<std::string> all_gather_bytes(std::string_view bytes, std::string_view op) override {
-    return host_.all_gather_bytes(bytes, op);
-  }
-  std::vector<std::string> all_gather_bytes_after_work(std::string_view bytes, std::string_view op) override {
-    return host_.all_gather_bytes_after_work(bytes, op);
-  }
-  void barrier(std::string_view op) override { host_.barrier(op); }
   std::unique_ptr<Communicator> split(int color, std::string_view op) override {
-    return std::make_unique<StagedCommunicator>(host_.split(color, op));
+    return std::make_unique<StagedCommunicator>(host().split(color, op));
   }
-  std::shared_ptr<OperationLog> operations() const override { return host_.operations(); }
 
  private:
   template <typename Collective>
@@ -71,9 +62,6 @@ class StagedCommunicator final : public Communicator {
     if (sent.is_cpu()) return work;
     return std::make_unique<StagedWork>(std::move(work), sent.device());
   }
-
-  std::unique_ptr<Communicator> owned_;
-  Communicator& host_;
 };
 
 }  // namespace

@@ -136,13 +136,13 @@ struct NormedTerm {
   }
 };
 
-/// dweight, and dbias behind it where there is a mean.
+/// dweight, and dbias behind it if there is one.
 template <typename T>
-__global__ void weight_gradient_kernel(NormedTerm<T> term, int64_t rows, int64_t D, T* dweight) {
+__global__ void weight_gradient_kernel(NormedTerm<T> term, int64_t rows, int64_t D, T* dweight, bool has_bias) {
   using S = SumOf<T>;
   const S of_weight = column_sum<S>(0, rows, D, term);
   if (writes_column(D)) dweight[this_column()] = narrow<T>(of_weight);
-  if (term.mean == nullptr) return;
+  if (!has_bias) return;
   const S of_bias = column_sum<S>(0, rows, D, ElementTerm<T>{term.dy});
   if (writes_column(D)) dweight[D + this_column()] = narrow<T>(of_bias);
 }
@@ -151,7 +151,10 @@ template <typename T>
 void launch_weight_gradient(const NormedTerm<T>& term, int64_t rows, int64_t D, const VectorView& dweight,
                             cudaStream_t stream) {
   if (dweight.data == nullptr || D == 0) return;
-  weight_gradient_kernel<T><<<column_grid(D), column_block(), 0, stream>>>(term, rows, D, elements_of<T>(dweight));
+  // Not by term.mean, which is null where there are no rows.
+  const bool has_bias = dweight.size == 2 * D;
+  weight_gradient_kernel<T>
+      <<<column_grid(D), column_block(), 0, stream>>>(term, rows, D, elements_of<T>(dweight), has_bias);
   MOE_CUDA_CHECK(cudaGetLastError());
 }
 

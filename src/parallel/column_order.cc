@@ -4,6 +4,7 @@
 #include <string>
 
 #include "common/error.h"
+#include "model/device.h"
 
 namespace moe {
 namespace {
@@ -63,7 +64,7 @@ at::Tensor ranked_in(const std::vector<at::Tensor>& parts_TC, int64_t rank, Comm
   at::Tensor result = at::empty({columns}, parts_TC.front().options().device(at::kCPU).requires_grad(false));
   Value* const values = result.mutable_data_ptr<Value>();
   for (int64_t c = 0; c < columns; ++c) values[c] = value_of<Value>(prefixes[c]);
-  return result.to(parts_TC.front().device());
+  return result;
 }
 
 }  // namespace
@@ -77,9 +78,11 @@ at::Tensor ranked_of_columns(const std::vector<at::Tensor>& parts_TC, int64_t ra
               "parts have the same columns and type");
     parts.push_back(part.detach().cpu().contiguous());
   }
-  if (parts.front().scalar_type() == at::kDouble) return ranked_in<double, uint64_t>(parts, rank, world);
-  MOE_CHECK(parts.front().scalar_type() == at::kFloat, "values are float or double");
-  return ranked_in<float, uint32_t>(parts, rank, world);
+  const bool is_double = parts.front().scalar_type() == at::kDouble;
+  MOE_CHECK(is_double || parts.front().scalar_type() == at::kFloat, "values are float or double");
+  return on_device(
+      is_double ? ranked_in<double, uint64_t>(parts, rank, world) : ranked_in<float, uint32_t>(parts, rank, world),
+      parts_TC.front().device());
 }
 
 }  // namespace moe

@@ -14,7 +14,7 @@ namespace moe {
 /// `given` if set, else min(512, the model's maximum). Throws InvalidArgument if it is longer than the model allows.
 int64_t sequence_length_for(const ModelConfig& config, int64_t given);
 
-/// Of the weights that are written: kFloat or kDouble.
+/// kFloat or kDouble: what a job computes in, and writes.
 at::ScalarType compute_type(const v1::GangSpec& gang);
 /// That type, on the device that a rank of the gang computes on (model/device.h).
 at::TensorOptions compute_options(const v1::GangSpec& gang);

@@ -16,10 +16,7 @@ constexpr char kNccl[] = "nccl", kStaged[] = "staged";
 
 /// NCCL wants a GPU for each rank.
 void require_own_gpu(int place) {
-  if (!has_nccl()) {
-    throw InvalidArgument(
-        "this build knows no NCCL (its header was not there): add --collectives staged, or build where nccl.h is");
-  }
+  require_nccl();
   const int gpus = c10::impl::VirtualGuardImpl(c10::kCUDA).deviceCount();
   if (place < gpus) return;
   throw InvalidArgument(concat("this node has ", place + 1, " or more ranks and ", gpus, gpus == 1 ? " GPU" : " GPUs",

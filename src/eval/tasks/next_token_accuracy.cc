@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "eval/eval_tasks.h"
+#include "model/device.h"
 
 /// next_token_accuracy: share of target tokens that the model holds for the most likely ones, over the files, per
 /// domain and in all.
@@ -20,7 +21,7 @@ nlohmann::json next_token_accuracy(const EvalSubject& subject) {
   HeldOutData& data = subject.data();
   const Decoder& decoder = subject.model.decoder;
   const TokenValues hits = [&decoder](const at::Tensor& hidden_TD, const at::Tensor& given_T) {
-    const at::Tensor labels_T = given_T.to(hidden_TD.device());
+    const at::Tensor labels_T = on_device(given_T, hidden_TD.device());
     at::Tensor hits_T = at::empty(labels_T.sizes(), labels_T.options().dtype(at::kDouble));
     for (int64_t first = 0; first < labels_T.size(0); first += kChunk) {
       const int64_t count = std::min(kChunk, labels_T.size(0) - first);

@@ -26,7 +26,6 @@ using ::testing::ThrowsMessage;
 class NcclCommunicatorTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!has_nccl()) GTEST_SKIP() << "this build knows no NCCL";
     static const bool is_open = [] {
       open_cuda("", 0);
       return true;
@@ -112,6 +111,19 @@ TEST_F(NcclCommunicatorTest, WorksAreWaitedForInAnyOrder) {
       EXPECT_EQ(arrived[peer].sum().item<double>(), 4.0 * static_cast<double>(10 * peer + i + 1));
   }
   nccl->start_all_to_all(on_device(at::ones({size(), 4}), device_of("cuda")), ones, ones, "forgotten");
+}
+
+TEST_F(NcclCommunicatorTest, WhatARankDoesNotWaitForReachesTheOthers) {
+  {
+    const auto nccl = make_nccl(world());
+    const std::vector<int64_t> ones(size(), 1);
+    const at::Tensor mine = on_device(at::full({1, 20'000}, static_cast<double>(rank())), device_of("cuda"));
+    std::unique_ptr<Work> all = nccl->start_all_gather(mine, ones, "numbers");
+    if (rank() > 0) {
+      EXPECT_EQ(all->wait()[0][19'999].item<double>(), 0);
+    }
+  }
+  world().barrier("after the communicator");
 }
 
 TEST_F(NcclCommunicatorTest, GroupsAreTheirOwn) {

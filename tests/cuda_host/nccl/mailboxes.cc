@@ -100,11 +100,11 @@ void forget_world(const std::string& name) {
   ::shm_unlink(name.c_str());
 }
 
-void run_transfers(World& world, int rank, std::vector<Transfer> transfers) {
+void run_transfers(World& world, int rank, const std::atomic<bool>& is_given_up, std::vector<Transfer> transfers) {
   std::vector<Progress> all;
   for (Transfer& transfer : transfers) all.push_back({std::move(transfer)});
   auto looked = std::chrono::steady_clock::now();
-  while (!world.is_over()) {
+  while (!world.is_over() && !is_given_up) {
     bool moved = false, is_done = true;
     bool is_busy[2][kMostRanks] = {};  // messages between two ranks keep their order
     for (Progress& at : all) {

@@ -26,8 +26,8 @@ struct Mailbox {
 };
 
 struct World {
-  std::atomic<int> size{0}, joined{0}, left{0};
-  std::atomic<int> error{ncclSuccess};  ///< of the first rank that failed, or ncclSystemError after an abort
+  std::atomic<int> size{0}, joined{0};
+  std::atomic<int> error{ncclSuccess};  ///< of the first rank that failed
   std::atomic<pid_t> pids[kMostRanks];
   std::atomic<bool> is_text_taken{false}, has_text{false};
   char text[256] = "";
@@ -52,7 +52,7 @@ struct Transfer {
   std::string what;
 };
 
-/// All at once, until all are done or the world is over. `rank`: who calls.
-void run_transfers(World& world, int rank, std::vector<Transfer> transfers);
+/// All at once, until all are done, the world is over or the rank, who calls, gave up.
+void run_transfers(World& world, int rank, const std::atomic<bool>& is_given_up, std::vector<Transfer> transfers);
 
 }  // namespace moe::cuda_host

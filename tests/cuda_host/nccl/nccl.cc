@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <random>
@@ -26,9 +28,10 @@ struct ncclComm {
   std::string name;
   int rank = 0, size = 0;
   bool blocks = true;
-  std::atomic<int> unanswered{0};  ///< answers of ncclInProgress that are still to come after a call
+  int unanswered = 0;  ///< answers of ncclInProgress that are still to come after a call
+  std::vector<std::pair<cudaStream_t, std::function<void()>>> unlaunched;  ///< and what is enqueued then, no sooner
   uint64_t collectives = 0;
-  ncclResult_t aborted = ncclSuccess;
+  std::atomic<bool> is_aborted{false}, is_gone{false}, is_called{false};
 };
 
 namespace {
@@ -57,8 +60,34 @@ struct Exchange {
 
 thread_local int depth = 0;
 thread_local std::vector<Exchange> exchanges;
-thread_local std::vector<std::pair<cudaStream_t, Work>> collectives;
+/// Likewise.
+struct Begun {
+  ncclComm* comm;
+  cudaStream_t stream;
+  Work work;
+};
+thread_local std::vector<Begun> collectives;
 thread_local std::string last_error = "no error";
+
+/// A call of a communicator. NCCL allows one thread at a time, and none once it is aborted or destroyed; there what
+/// follows is undefined, here it ends the process.
+class Call {
+ public:
+  explicit Call(ncclComm* comm) : comm_(comm) {
+    if (comm->is_gone) end("was aborted or destroyed");
+    if (comm->is_called.exchange(true)) end("is called by another thread just now");
+  }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+  ~Call() { comm_->is_called = false; }
+
+ private:
+  static void end(const char* why) {
+    std::fprintf(stderr, "nccl_host: a communicator that %s is called\n", why);
+    std::abort();
+  }
+  ncclComm* comm_;
+};
 
 ncclResult_t answer(ncclComm& comm) {
   if (comm.world->is_over()) return static_cast<ncclResult_t>(comm.world->error.load());
@@ -71,6 +100,13 @@ ncclResult_t answer(ncclComm& comm) {
 void start(cudaStream_t stream, Work work) {
   host::give_worker(host::stream_of(stream));
   host::enqueue(stream, std::move(work));
+}
+
+/// A communicator that does not block has NCCL's own threads do it: the stream holds it once they are no more in
+/// progress.
+void launch(ncclComm& comm, cudaStream_t stream, Work work) {
+  if (comm.blocks) return start(stream, std::move(work));
+  comm.unlaunched.emplace_back(stream, std::move(work));
 }
 
 template <typename T>
@@ -92,6 +128,13 @@ void accumulate(std::vector<std::byte>& sum, const std::vector<std::byte>& other
   }
 }
 
+/// Over the ranks, in their order.
+std::vector<std::byte> sum_of(const std::vector<std::vector<std::byte>>& parts, ncclDataType_t type, ncclRedOp_t op) {
+  std::vector<std::byte> sum = parts[0];
+  for (size_t r = 1; r < parts.size(); ++r) accumulate(sum, parts[r], type, op);
+  return sum;
+}
+
 bool can_sum(ncclDataType_t type, ncclRedOp_t op) {
   const bool is_known =
       type == ncclFloat32 || type == ncclFloat64 || type == ncclBfloat16 || type == ncclInt32 || type == ncclInt64;
@@ -108,6 +151,7 @@ struct Collective {
 };
 
 ncclResult_t begin(ncclComm* comm, cudaStream_t stream, Collective collective) {
+  const Call call(comm);
   collective.what += " #" + std::to_string(comm->collectives++);
   Work work = [comm, collective = std::move(collective)] {
     std::vector<std::vector<std::byte>> parts(static_cast<size_t>(comm->size));
@@ -125,13 +169,13 @@ ncclResult_t begin(ncclComm* comm, cudaStream_t stream, Collective collective) {
       parts[static_cast<size_t>(from)].resize(collective.receives);
       transfers.push_back({false, from, parts[static_cast<size_t>(from)].data(), collective.receives, collective.what});
     }
-    run_transfers(*comm->world, comm->rank, std::move(transfers));
-    if (!comm->world->is_over()) collective.take(parts);
+    run_transfers(*comm->world, comm->rank, comm->is_aborted, std::move(transfers));
+    if (!comm->world->is_over() && !comm->is_aborted) collective.take(parts);
   };
   if (depth > 0) {
-    collectives.emplace_back(stream, std::move(work));
+    collectives.push_back({comm, stream, std::move(work)});
   } else {
-    start(stream, std::move(work));
+    launch(*comm, stream, std::move(work));
   }
   return answer(*comm);
 }
@@ -142,6 +186,7 @@ std::string name_of(const char* collective, size_t count, ncclDataType_t type, i
 }
 
 ncclResult_t add(ncclComm* comm, cudaStream_t stream, host::Transfer transfer) {
+  const Call call(comm);
   if (transfer.peer < 0 || transfer.peer >= comm->size) return ncclInvalidArgument;
   ncclGroupStart();
   auto entry = std::find_if(exchanges.begin(), exchanges.end(),
@@ -207,6 +252,7 @@ ncclResult_t ncclCommInitRank(ncclComm_t* comm, int size, ncclUniqueId id, int r
   return ncclCommInitRankConfig(comm, size, id, rank, nullptr);
 }
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* result) {
+  const Call call(comm);
   if (comm->world->is_over()) {
     *result = static_cast<ncclResult_t>(comm->world->error.load());
   } else if (comm->world->joined < comm->size) {
@@ -215,6 +261,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* result) {
     --comm->unanswered;
     *result = ncclInProgress;
   } else {
+    for (auto& [stream, work] : std::exchange(comm->unlaunched, {})) start(stream, std::move(work));
     *result = ncclSuccess;
   }
   return ncclSuccess;
@@ -232,12 +279,16 @@ ncclResult_t ncclCommFinalize(ncclComm_t) {
 }
 /// The memory stays: work of a stream may still hold it.
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
+  const Call call(comm);
+  comm->is_gone = true;
   host::forget_world(comm->name);
   comm->world->pids[comm->rank] = 0;  // leaves in order
   return ncclSuccess;
 }
+/// The others are not told: they wait for it.
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
-  comm->world->fail(ncclSystemError, "rank " + std::to_string(comm->rank) + " aborted the communicator");
+  const Call call(comm);
+  comm->is_aborted = comm->is_gone = true;
   host::forget_world(comm->name);
   return ncclSuccess;
 }
@@ -250,12 +301,12 @@ ncclResult_t ncclGroupEnd() {
   if (--depth > 0) return ncclSuccess;
   ncclResult_t result = ncclSuccess;
   for (Exchange& exchange : std::exchange(exchanges, {})) {
-    start(exchange.stream, [comm = exchange.comm, transfers = std::move(exchange.transfers)] {
-      run_transfers(*comm->world, comm->rank, transfers);
+    launch(*exchange.comm, exchange.stream, [comm = exchange.comm, transfers = std::move(exchange.transfers)] {
+      run_transfers(*comm->world, comm->rank, comm->is_aborted, transfers);
     });
     result = answer(*exchange.comm);
   }
-  for (auto& [stream, work] : std::exchange(collectives, {})) start(stream, std::move(work));
+  for (Begun& begun : std::exchange(collectives, {})) launch(*begun.comm, begun.stream, std::move(begun.work));
   return result;
 }
 
@@ -275,12 +326,7 @@ ncclResult_t ncclAllReduce(const void* in, void* out, size_t count, ncclDataType
                {.what = name_of("all_reduce", count, type, op),
                 .send = [=](int) { return std::pair(in, bytes); },
                 .receives = bytes,
-                .take =
-                    [=](const auto& parts) {
-                      auto sum = parts[0];
-                      for (size_t r = 1; r < parts.size(); ++r) accumulate(sum, parts[r], type, op);
-                      copy_to(out, sum);
-                    }});
+                .take = [=](const auto& parts) { copy_to(out, sum_of(parts, type, op)); }});
 }
 ncclResult_t ncclReduceScatter(const void* in, void* out, size_t count, ncclDataType_t type, ncclRedOp_t op,
                                ncclComm_t comm, cudaStream_t stream) {
@@ -293,12 +339,7 @@ ncclResult_t ncclReduceScatter(const void* in, void* out, size_t count, ncclData
                       return std::pair<const void*, size_t>(bytes_of(in) + static_cast<size_t>(to) * bytes, bytes);
                     },
                 .receives = bytes,
-                .take =
-                    [=](const auto& parts) {
-                      auto sum = parts[0];
-                      for (size_t r = 1; r < parts.size(); ++r) accumulate(sum, parts[r], type, op);
-                      copy_to(out, sum);
-                    }});
+                .take = [=](const auto& parts) { copy_to(out, sum_of(parts, type, op)); }});
 }
 ncclResult_t ncclAllGather(const void* in, void* out, size_t count, ncclDataType_t type, ncclComm_t comm,
                            cudaStream_t stream) {

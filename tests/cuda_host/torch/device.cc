@@ -59,7 +59,10 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
     if (event != nullptr) check(cudaStreamWaitEvent(native_stream(stream), static_cast<cudaEvent_t>(event), 0));
   }
   bool queryEvent(void* event) const override {
-    return event == nullptr || cudaEventQuery(static_cast<cudaEvent_t>(event)) == cudaSuccess;
+    if (event == nullptr) return true;
+    const cudaError_t status = cudaEventQuery(static_cast<cudaEvent_t>(event));
+    if (status != cudaErrorNotReady) check(status);
+    return status == cudaSuccess;
   }
   void synchronizeEvent(void* event) const override {
     count_host_wait("a wait for an event");

@@ -168,7 +168,10 @@ void record_stream(at::Tensor& tensor, c10::Stream stream) {
 
 /// As a kernel on a GPU would: every tensor on one device, but for numbers; indices may lie on the CPU.
 void check_devices(const std::string& name, const c10::OperatorHandle& op, const torch::jit::Stack& stack) {
-  if (name.rfind("aten::index", 0) == 0 || name.rfind("aten::_index_put", 0) == 0) return;
+  static const std::set<std::string> with_indices_anywhere{"aten::index.Tensor",     "aten::index.Tensor_out",
+                                                           "aten::index_put_",       "aten::index_put",
+                                                           "aten::_index_put_impl_", "aten::_unsafe_index.Tensor"};
+  if (with_indices_anywhere.count(name) > 0) return;
   const auto check = [&](const at::Tensor& tensor) {
     TORCH_CHECK(!tensor.defined() || tensor.is_cuda() || tensor.dim() == 0,
                 "Expected all tensors to be on the same "

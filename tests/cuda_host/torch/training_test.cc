@@ -24,6 +24,18 @@ using testing::TinyTraining;
 
 constexpr double kTolerance = 1e-5;
 
+/// What a training asks of LibTorch is written down, so that a new one is noticed: it must have a kernel for GPUs
+/// (cuda_operators_peer_test.cc asks).
+void expect_listed() {
+  std::set<std::string> listed;
+  std::ifstream file(testing::source_dir() + "/tests/cuda_host/torch/operators.txt");
+  for (std::string line; std::getline(file, line);) {
+    if (!line.empty() && line[0] != '#') listed.insert(line);
+  }
+  for (const auto& [name, count] : cuda_host::operators_run())
+    EXPECT_TRUE(listed.count(name) > 0) << name << " is not in tests/cuda_host/torch/operators.txt";
+}
+
 class DeviceTrainingTest : public ::testing::Test {
  protected:
   DeviceTrainingTest() { ::setenv("MOE_CUDA_HOST_DEVICES", "4", 1); }
@@ -95,20 +107,56 @@ TEST_F(DeviceTrainingTest, AStepOfOneRankTakesNoNewMemoryAndReadsItsRecordAlone)
   }
 }
 
-/// What a training asks of LibTorch is written down, so that a new one is noticed: it must have a kernel for GPUs
-/// (cuda_operators_peer_test.cc asks).
+/// What a job may ask of its training besides, each for two steps.
+struct Asked {
+  const char* name;
+  void (*change)(v1::TrainSpec& spec);
+  const char* kind = "llama";
+};
+const Asked kAsked[] = {{"selection_bias",
+                         [](v1::TrainSpec& spec) {
+                           spec.set_balance("selection_bias");
+                           spec.set_selection_bias_rate(0.01);
+                         }},
+                        {"quantile", [](v1::TrainSpec& spec) { spec.set_balance("quantile"); }},
+                        {"sequence_and_z_loss",
+                         [](v1::TrainSpec& spec) {
+                           spec.set_balance_scope("sequence");
+                           spec.set_z_loss(0.01);
+                         }},
+                        {"importance_load", [](v1::TrainSpec& spec) { spec.set_balance("importance_load"); }},
+                        {"random_routing", [](v1::TrainSpec& spec) { spec.set_routing("random"); }},
+                        {"from_scratch", [](v1::TrainSpec& spec) { spec.set_from_scratch(true); }},
+                        {"qwen2", [](v1::TrainSpec&) {}, "qwen2"},
+                        {"phi", [](v1::TrainSpec&) {}, "phi"}};
+
+class AskedOnDeviceTest : public ::testing::TestWithParam<Asked> {};
+INSTANTIATE_TEST_SUITE_P(, AskedOnDeviceTest, ::testing::ValuesIn(kAsked),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+TEST_P(AskedOnDeviceTest, StepsAreThoseOfTheCpu) {
+  TinyTraining training("float32", GetParam().kind);
+  training.spec.set_steps(2);
+  training.spec.set_micro_steps(1);
+  training.spec.set_checkpoint_every(0);
+  GetParam().change(training.spec);
+  ASSERT_TRUE(training.run({.job = "cpu"}));
+  ASSERT_TRUE(training.run({.job = "cuda", .device = "cuda"}));
+  const std::vector<json> steps = training.lines({.job = "cuda"}), expected = training.lines({.job = "cpu"});
+  ASSERT_EQ(steps.size(), 2U);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(steps[i]["expert_load"], expected[i]["expert_load"]);
+    const auto loss = expected[i]["loss"].get<double>();
+    EXPECT_NEAR(steps[i]["loss"].get<double>(), loss, kTolerance * loss);
+  }
+  expect_listed();
+}
+
 TEST_F(DeviceTrainingTest, OperatorsOfATrainingAreOnTheList) {
   training_.spec.set_steps(2);
   training_.validate(2);
   ASSERT_TRUE(training_.run({.job = "cuda", .device = "cuda"}));
-  std::set<std::string> listed, ran;
-  std::ifstream file(testing::source_dir() + "/tests/cuda_host/torch/operators.txt");
-  for (std::string line; std::getline(file, line);) {
-    if (!line.empty() && line[0] != '#') listed.insert(line);
-  }
-  for (const auto& [name, count] : cuda_host::operators_run()) ran.insert(name);
-  for (const std::string& name : ran)
-    EXPECT_TRUE(listed.count(name) > 0) << name << " is not in tests/cuda_host/torch/operators.txt";
+  expect_listed();
 }
 
 }  // namespace
