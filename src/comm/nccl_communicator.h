@@ -8,8 +8,8 @@
 namespace moe {
 
 /// The collectives of `host` (MPI), and those of tensors on GPUs by NCCL, one GPU a rank: from memory to memory, on a
-/// stream of their own. A result is waited for by the stream that needs it, not by the host; sums are made on the GPU in
-/// the order of ranks, so that they have the bits of the host's. Tensors of the CPU, bytes and barriers go through
+/// stream of their own. A result is waited for by the stream that needs it, not by the host; sums are made on the GPU
+/// in the order of ranks, so that they have the bits of the host's. Tensors of the CPU, bytes and barriers go through
 /// `host`, which also brings NCCL's id, and must outlive the result.
 ///
 /// What is under way is watched (nccl_group.h): an error of NCCL's ends it with HardwareError, a collective that is not
@@ -19,8 +19,8 @@ namespace moe {
 std::unique_ptr<Communicator> make_nccl(Communicator& host,
                                         std::chrono::milliseconds timeout = kDefaultCollectiveTimeout);
 
-/// Loads NCCL. Throws InvalidArgument if this build knows none (its header was not there), HardwareError if it cannot be
-/// loaded.
+/// Loads NCCL. Throws InvalidArgument if this build knows none (its header was not there), HardwareError if it cannot
+/// be loaded.
 void require_nccl();
 
 }  // namespace moe

@@ -92,7 +92,7 @@ TEST_F(BadRequestTest, AFileWithoutText) {
     const std::string message =
         refusal([&](auto& s) { s.mutable_calibration()->mutable_data(0)->set_path(folder_ / "empty.jsonl"); });
     EXPECT_THAT(message, HasSubstr("empty.jsonl"));
-    EXPECT_THAT(message, HasSubstr("document"));
+    EXPECT_THAT(message, HasSubstr("expected one JSON object a line"));
   }
 }
 

@@ -79,8 +79,9 @@ INSTANTIATE_TEST_SUITE_P(Methods, PartitionIn128Test, ::testing::ValuesIn(conver
 
 TEST_P(PartitionIn128Test, AllPartsAreTheDenseModel) {
   constexpr int kUnits = 128;
-  ModelConfig wide = testing::tiny_config();
-  wide.intermediate_size = 4 * kUnits;
+  nlohmann::json json = testing::tiny_json();
+  json["intermediate_size"] = 4 * kUnits;
+  const ModelConfig wide = parse_model_config(json.dump(), "wide");
   if (const std::string reason = testing::no_partition_of(GetParam(), wide); !reason.empty()) GTEST_SKIP() << reason;
   const std::optional<v1::FfnExpertsSpec> sizes = testing::sizes_of(GetParam(), wide.intermediate_size, kUnits, kUnits);
   ASSERT_TRUE(sizes.has_value());
@@ -88,7 +89,9 @@ TEST_P(PartitionIn128Test, AllPartsAreTheDenseModel) {
   testing::write_dense_model(source, wide, 5);
   v1::ConvertSpec spec = testing::convert_spec(GetParam(), kUnits, kUnits);
   *spec.mutable_ffn() = *sizes;
-  testing::give_needed_text(spec, ids());
+  testing::write_calibration(folder_ / "many.jsonl", 400, wide.vocab_size, 1);  // a document an expert, and more
+  testing::give_needed_text(spec, folder_ / "many.jsonl");
+  spec.mutable_calibration()->set_tokens(8000);
   testing::count_all_alike(spec);
   testing::convert(spec, 3, source, out());
   EXPECT_EQ(ModelDirectory(out()).config().moe->num_experts, sizes->experts());
