@@ -4,6 +4,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "comm/row_counts.h"
 #include "common/error.h"
 
 namespace moe {
@@ -61,26 +62,6 @@ void sum_parts(const at::Tensor& parts, const at::Tensor& sum) {
 
 void require_cpu_contiguous(const at::Tensor& tensor, std::string_view op) {
   MOE_CHECK(tensor.is_contiguous() && tensor.device().is_cpu(), op, ": contiguous CPU tensor expected");
-}
-
-/// Throws Internal unless there is one count for each of `ranks` and none is negative.
-void require_counts(std::span<const int64_t> counts, int ranks, std::string_view op) {
-  MOE_CHECK(static_cast<int>(counts.size()) == ranks, op, ": one count per rank expected");
-  MOE_CHECK(std::all_of(counts.begin(), counts.end(), [](int64_t count) { return count >= 0; }), op,
-            ": a negative count");
-}
-
-/// And unless they sum to `all`.
-void require_counts(std::span<const int64_t> counts, int ranks, int64_t all, std::string_view op) {
-  require_counts(counts, ranks, op);
-  MOE_CHECK(std::accumulate(counts.begin(), counts.end(), int64_t{0}) == all, op, ": counts do not sum to the rows");
-}
-
-/// `rows` rows of `like`, uninitialised.
-at::Tensor empty_rows(const at::Tensor& like, int64_t rows) {
-  std::vector<int64_t> shape = like.sizes().vec();
-  shape[0] = rows;
-  return at::empty(shape, like.options().requires_grad(false));
 }
 
 /// The bytes of the first counts[0] rows of a contiguous tensor, of the next counts[1], ...

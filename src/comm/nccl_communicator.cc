@@ -5,20 +5,11 @@
 
 #include "comm/hosted_communicator.h"
 #include "comm/nccl_group.h"
+#include "comm/row_counts.h"
 #include "common/error.h"
 
 namespace moe {
 namespace {
-
-void require_counts(std::span<const int64_t> counts, int ranks, std::string_view op) {
-  MOE_CHECK(static_cast<int>(counts.size()) == ranks, op, ": one count per rank expected");
-}
-
-at::Tensor empty_rows(const at::Tensor& like, int64_t rows) {
-  std::vector<int64_t> shape = like.sizes().vec();
-  shape[0] = rows;
-  return at::empty(shape, like.options().requires_grad(false));
-}
 
 /// The first counts[0] rows, the next counts[1], ...
 std::vector<at::Tensor> parts_of(const at::Tensor& rows, std::span<const int64_t> counts) {

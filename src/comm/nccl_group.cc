@@ -41,11 +41,6 @@ void NcclFailure::throw_if_any() const {
   throw HardwareError(message_);
 }
 
-bool NcclFailure::is_set() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return is_set_;
-}
-
 NcclGroup::NcclGroup(Communicator& host, std::chrono::milliseconds timeout, std::shared_ptr<NcclFailure> failure)
     : nccl_(nccl_library()),
       who_(concat("rank ", host.rank(), " of ", host.size())),
@@ -129,11 +124,7 @@ void NcclGroup::settle(const std::string& operation) {
       const std::lock_guard<std::mutex> lock(mutex_);
       const ncclResult_t state = state_locked();
       if (state == ncclSuccess && comm_ != nullptr) return;
-      if (comm_ != nullptr && state != ncclInProgress) {
-        fail_locked(/*is_timeout=*/false, explained(state), operation);
-      } else if (comm_ != nullptr && waited > timeout_) {
-        fail_locked(/*is_timeout=*/true, concat("no answer within ", timeout_.count(), " ms"), operation);
-      }
+      if (comm_ != nullptr) fail_if_over_locked(state, begun, operation);
     }
     if (waited < kYieldFor) {
       std::this_thread::yield();
@@ -170,17 +161,24 @@ bool NcclGroup::look(std::unique_lock<std::mutex>& lock) {
   lock.lock();
   if (comm_ == nullptr) return false;
   // Also of one that is done: NCCL may end a kernel because of an error.
-  const ncclResult_t state = state_locked();
+  const auto since = is_done ? std::chrono::steady_clock::now() : oldest.since;
+  if (fail_if_over_locked(state_locked(), since, oldest.operation) || !is_done) return false;
+  pending_.pop_front();
+  changed_.notify_all();
+  return true;
+}
+
+/// Where NCCL failed, or what was begun then takes longer than the limit.
+bool NcclGroup::fail_if_over_locked(ncclResult_t state, std::chrono::steady_clock::time_point since,
+                                    const std::string& operation) {
   if (state != ncclSuccess && state != ncclInProgress) {
-    fail_locked(/*is_timeout=*/false, explained(state), oldest.operation);
-  } else if (!is_done && std::chrono::steady_clock::now() - oldest.since > timeout_) {
-    fail_locked(/*is_timeout=*/true, concat("no answer within ", timeout_.count(), " ms"), oldest.operation);
-  } else if (is_done) {
-    pending_.pop_front();
-    changed_.notify_all();
-    return true;
+    fail_locked(/*is_timeout=*/false, explained(state), operation);
+  } else if (std::chrono::steady_clock::now() - since > timeout_) {
+    fail_locked(/*is_timeout=*/true, concat("no answer within ", timeout_.count(), " ms"), operation);
+  } else {
+    return false;
   }
-  return false;
+  return true;
 }
 
 ncclResult_t NcclGroup::state_locked() {

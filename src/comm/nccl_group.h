@@ -26,7 +26,6 @@ class NcclFailure {
   void set(bool is_timeout, const std::string& message);
   /// Throws it: Timeout or HardwareError.
   void throw_if_any() const;
-  bool is_set() const;
 
  private:
   mutable std::mutex mutex_;
@@ -66,6 +65,8 @@ class NcclGroup {
   void watch();
   bool look(std::unique_lock<std::mutex>& lock);
   ncclResult_t state_locked();
+  bool fail_if_over_locked(ncclResult_t state, std::chrono::steady_clock::time_point since,
+                           const std::string& operation);
   void fail_locked(bool is_timeout, const std::string& what, const std::string& operation);
   std::string explained(ncclResult_t result) const;
 

@@ -209,10 +209,6 @@ void copy_to(void* to, const std::vector<std::byte>& from, size_t offset = 0) {
 
 extern "C" {
 
-ncclResult_t ncclGetVersion(int* version) {
-  *version = NCCL_VERSION_CODE;
-  return ncclSuccess;
-}
 const char* ncclGetErrorString(ncclResult_t result) {
   switch (result) {
     case ncclSuccess: return "no error";
@@ -248,9 +244,6 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* made, int size, ncclUniqueId id,
   while (comm->world->joined < size && !comm->world->is_over()) std::this_thread::yield();
   return answer(*comm);
 }
-ncclResult_t ncclCommInitRank(ncclComm_t* comm, int size, ncclUniqueId id, int rank) {
-  return ncclCommInitRankConfig(comm, size, id, rank, nullptr);
-}
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* result) {
   const Call call(comm);
   if (comm->world->is_over()) {
@@ -264,17 +257,6 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* result) {
     for (auto& [stream, work] : std::exchange(comm->unlaunched, {})) start(stream, std::move(work));
     *result = ncclSuccess;
   }
-  return ncclSuccess;
-}
-ncclResult_t ncclCommCount(const ncclComm_t comm, int* count) {
-  *count = comm->size;
-  return ncclSuccess;
-}
-ncclResult_t ncclCommUserRank(const ncclComm_t comm, int* rank) {
-  *rank = comm->rank;
-  return ncclSuccess;
-}
-ncclResult_t ncclCommFinalize(ncclComm_t) {
   return ncclSuccess;
 }
 /// The memory stays: work of a stream may still hold it.
