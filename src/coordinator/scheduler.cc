@@ -67,8 +67,9 @@ std::string explain(const std::set<QueuedJob>& queue, const QueuedJob& job, cons
   if (job.not_before > now) {
     return concat("waits ", (job.not_before - now) / kMicrosecondsPerSecond + 1, " s before it is tried again");
   }
+  const std::string device = job.need.device == "cpu" ? "" : concat(" --device ", job.need.device);
   const std::string start = concat("; start one: bash deploy/gang.sh --ranks ", std::max(1, job.need.ranks),
-                                   " -- moe-worker serve --coordinator HOST:PORT --data-root DIR");
+                                   " -- moe-worker serve", device, " --coordinator HOST:PORT --data-root DIR");
   if (gangs.empty()) return concat("needs ", describe(job.need), ": no gang is connected", start);
   std::vector<GangShape> fitting;
   std::copy_if(gangs.begin(), gangs.end(), std::back_inserter(fitting),

@@ -99,6 +99,9 @@ TEST(SchedulerTest, ExplainsWithNumbersAndWhatToDo) {
                                   job(4, "late", {4, 0, "cpu"})};
   EXPECT_THAT(explain(queue, wide, {}, 0),
               AllOf(HasSubstr("a gang of 4 cpu ranks"), HasSubstr("no gang is connected"), HasSubstr("--ranks 4")));
+  EXPECT_THAT(explain(queue, wide, {}, 0), HasSubstr("moe-worker serve --coordinator"));
+  EXPECT_THAT(explain(queue, job(6, "gpu", {4, 0, "cuda"}), {}, 0),
+              HasSubstr("moe-worker serve --device cuda --coordinator"));
   EXPECT_THAT(explain(queue, wide, {gang(2), gang(3)}, 0),
               AllOf(HasSubstr("connected gangs have 2 cpu, 3 cpu ranks"), HasSubstr("gang.sh")));
   EXPECT_THAT(explain(queue, wide, {gang(4, "cpu", false), gang(4), gang(2)}, 0),
