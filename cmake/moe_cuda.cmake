@@ -1,8 +1,8 @@
 # Where CUDA is wanted and found: enables the language and finds the toolkit, and sets MOE_HAS_CUDA.
 #
 # MOE_ENABLE_CUDA         AUTO: compiled where nvcc is found; ON: its absence is an error; OFF
-# MOE_CUDA_ARCHITECTURES  as CMAKE_CUDA_ARCHITECTURES
-set(MOE_CUDA_ARCHITECTURES "90a" CACHE STRING "CUDA architectures to compile for, for example 90a;100a")
+# MOE_CUDA_ARCHITECTURES  as CMAKE_CUDA_ARCHITECTURES; by default A100, H100 and B200 with what runs on their kin
+set(MOE_CUDA_ARCHITECTURES "80;90a;100" CACHE STRING "CUDA architectures to compile for, for example 90a")
 set(MOE_HAS_CUDA OFF)
 set(missing "")
 if(NOT MOE_ENABLE_CUDA STREQUAL "OFF")

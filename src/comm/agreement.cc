@@ -6,6 +6,7 @@
 #include <exception>
 #include <vector>
 
+#include "comm/device_errors.h"
 #include "common/error.h"
 #include "common/exit_code.h"
 
@@ -35,7 +36,7 @@ void agree(Communicator& world, std::string_view op, const std::function<void()>
   // One byte of exit code (0: fine), then the message.
   std::string status(1, '\0');
   try {
-    work();
+    with_device_errors(work);
   } catch (const std::exception& error) {
     status[0] = static_cast<char>(exit_code_for(error));
     status += message_of(error);

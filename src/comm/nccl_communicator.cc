@@ -199,8 +199,10 @@ std::unique_ptr<Communicator> make_nccl(Communicator& host, std::chrono::millise
   return std::make_unique<NcclCommunicator>(host, timeout);
 }
 
-void require_nccl() {
-  nccl_library();
+std::string load_nccl() {
+  int version = 0;
+  nccl_library().get_version(&version);  // of 2.9 and newer: 10000 major + 100 minor + patch
+  return concat(version / 10000, ".", version / 100 % 100, ".", version % 100);
 }
 
 }  // namespace moe

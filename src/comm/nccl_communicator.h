@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <memory>
+#include <string>
 
 #include "comm/communicator.h"
 
@@ -19,8 +20,8 @@ namespace moe {
 std::unique_ptr<Communicator> make_nccl(Communicator& host,
                                         std::chrono::milliseconds timeout = kDefaultCollectiveTimeout);
 
-/// Loads NCCL. Throws InvalidArgument if this build knows none (its header was not there), HardwareError if it cannot
-/// be loaded.
-void require_nccl();
+/// Loads NCCL; its version, "2.27.5". Throws InvalidArgument if this build knows none (its header was not there),
+/// HardwareError if it cannot be loaded.
+std::string load_nccl();
 
 }  // namespace moe

@@ -21,6 +21,7 @@ NcclLibrary load() {
     function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(::dlsym(library, name));
     if (function == nullptr) throw HardwareError(concat(kFile, " has no function ", name, ": it is too old"));
   };
+  find(functions.get_version, "ncclGetVersion");
   find(functions.get_error_string, "ncclGetErrorString");
   find(functions.get_last_error, "ncclGetLastError");
   find(functions.get_unique_id, "ncclGetUniqueId");

@@ -9,6 +9,7 @@ namespace moe {
 /// The functions of NCCL that we call, of the library that is in the process already (LibTorch's CUDA brings one) or is
 /// found by its name: nothing of it is linked. Needs its header when built.
 struct NcclLibrary {
+  decltype(&ncclGetVersion) get_version;
   decltype(&ncclGetErrorString) get_error_string;
   decltype(&ncclGetLastError) get_last_error;
   decltype(&ncclGetUniqueId) get_unique_id;

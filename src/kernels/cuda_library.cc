@@ -20,6 +20,12 @@ std::atomic<const Backend*>& slot() {
   return backend;
 }
 
+using Describe = void (*)(int device, CudaDevice* description);
+std::atomic<Describe>& describe_slot() {
+  static std::atomic<Describe> describe{nullptr};
+  return describe;
+}
+
 /// A program that was moved or installed brings its library along; the build tree it came from may be another's, or
 /// gone.
 std::string library_to_load() {
@@ -56,9 +62,22 @@ int load_cuda_library_and_count_devices(const std::string& path) {
     if (entry == nullptr) {
       throw InvalidArgument(concat(file, " is not our CUDA library: it has no function moe_cuda_backend"));
     }
+    const auto describe = reinterpret_cast<Describe>(dlsym(handle, "moe_cuda_describe_device"));
+    if (describe == nullptr) {
+      throw InvalidArgument(concat(file, " is of another build: it has no function moe_cuda_describe_device"));
+    }
+    describe_slot().store(describe, std::memory_order_release);
     slot().store(entry(), std::memory_order_release);
   }
   return loaded_cuda_backend()->device_count();
+}
+
+CudaDevice describe_cuda_device(int device) {
+  const Describe describe = describe_slot().load(std::memory_order_acquire);
+  if (describe == nullptr) throw Internal("the CUDA library is not loaded");
+  CudaDevice description;
+  describe(device, &description);
+  return description;
 }
 
 void load_cuda_library(const std::string& path) {

@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "kernels/cuda_device.h"
+
 /// Loading libmoe_cuda, the shared library with every CUDA kernel: compiled where nvcc was found when the project was
 /// configured, loaded only by a run that asks for CUDA. Thread-safe.
 namespace moe::kernels {
@@ -18,6 +20,10 @@ void load_cuda_library(const std::string& path = "");
 
 /// As above, but accepts a machine without a device: returns how many there are. For tests, which skip on 0.
 int load_cuda_library_and_count_devices(const std::string& path = "");
+
+/// Of the devices that the process can use, by number. Throws HardwareError where CUDA tells nothing of it, Internal
+/// before the library is loaded.
+CudaDevice describe_cuda_device(int device);
 
 /// Null until the library is loaded.
 const Backend* loaded_cuda_backend();

@@ -20,7 +20,7 @@ struct BuildInfo {
   std::string version;
   std::string git_sha;
   std::string torch;
-  std::string nccl;  ///< empty: built without
+  std::string nccl;  ///< empty: not used
 };
 
 /// The collectives and the phases of a checkpoint that are told apart.

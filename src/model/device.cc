@@ -23,13 +23,15 @@ void load_torch_cuda() {
 
 }  // namespace
 
-void open_cuda(const std::string& library, int local_rank) {
+kernels::CudaDevice open_cuda(const std::string& library, int local_rank) {
   kernels::load_cuda_library(library);
   load_torch_cuda();
   const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
   const c10::DeviceIndex count = cuda.deviceCount();
   MOE_CHECK(count > 0, "CUDA shows our kernels a GPU, and LibTorch none");
-  cuda.setDevice({c10::kCUDA, static_cast<c10::DeviceIndex>(local_rank % count)});
+  const auto device = static_cast<c10::DeviceIndex>(local_rank % count);
+  cuda.setDevice({c10::kCUDA, device});
+  return kernels::describe_cuda_device(device);
 }
 
 at::Device device_of(const std::string& name) {

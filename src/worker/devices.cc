@@ -1,12 +1,16 @@
 #include "worker/devices.h"
 
-#include <c10/core/impl/VirtualGuardImpl.h>
+#include <torch/headeronly/version.h>
+
+#include <map>
+#include <vector>
 
 #include "comm/agreement.h"
 #include "comm/mpi_session.h"
 #include "comm/nccl_communicator.h"
 #include "comm/staged_communicator.h"
 #include "common/error.h"
+#include "common/log.h"
 #include "model/device.h"
 
 namespace moe {
@@ -14,14 +18,22 @@ namespace {
 
 constexpr char kNccl[] = "nccl", kStaged[] = "staged";
 
-/// NCCL wants a GPU for each rank.
-void require_own_gpu(int place) {
-  require_nccl();
-  const int gpus = c10::impl::VirtualGuardImpl(c10::kCUDA).deviceCount();
-  if (place < gpus) return;
-  throw InvalidArgument(concat("this node has ", place + 1, " or more ranks and ", gpus, gpus == 1 ? " GPU" : " GPUs",
-                               ", and NCCL gives each rank one of its own: start as many ranks as GPUs, or let ranks "
-                               "share them with --collectives staged"));
+/// NCCL wants a GPU for each rank. Ranks may each see GPUs of their own (a launcher sets CUDA_VISIBLE_DEVICES): numbers
+/// do not tell. Collective.
+void require_own_gpus(const kernels::CudaDevice& gpu, Communicator& world) {
+  const std::vector<std::string> all = world.all_gather_bytes(gpu.uuid, "GPUs of ranks");
+  std::map<std::string, size_t> rank_of;
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    const auto [other, is_new] = rank_of.emplace(all[rank], rank);
+    if (is_new) continue;
+    throw_agreed<InvalidArgument>(concat("ranks ", other->second, " and ", rank, " come to the same GPU (", all[rank],
+                                         "), and NCCL gives each rank one of its own: start as many ranks on a node as "
+                                         "it has GPUs, or let ranks share them with --collectives staged"));
+  }
+}
+
+std::string cuda_text(int version) {
+  return concat(version / 1000, ".", version % 1000 / 10);
 }
 
 }  // namespace
@@ -38,15 +50,22 @@ std::shared_ptr<DeviceOptions> add_device_options(CLI::App& command) {
   return options;
 }
 
-std::unique_ptr<Communicator> open_devices(const DeviceOptions& options, Communicator& world,
-                                           std::chrono::milliseconds timeout) {
+OpenedDevices open_devices(const DeviceOptions& options, Communicator& world, std::chrono::milliseconds timeout) {
   const int place = local_rank();
-  const bool is_nccl = options.collectives == kNccl;
+  const bool is_nccl = options.collectives == kNccl && world.size() > 1;
+  kernels::CudaDevice gpu;
+  std::string nccl;
   agree(world, "open CUDA", [&] {
-    open_cuda(options.cuda_library, place);
-    if (is_nccl && world.size() > 1) require_own_gpu(place);
+    gpu = open_cuda(options.cuda_library, place);
+    if (is_nccl) nccl = load_nccl();
   });
-  return is_nccl && world.size() > 1 ? make_nccl(world, timeout) : make_staged(world);
+  if (is_nccl) require_own_gpus(gpu, world);
+  if (world.rank() == 0) {
+    log_info(concat("event=cuda_opened gpu=\"", gpu.name, "\" memory_bytes=", gpu.memory_bytes,
+                    " driver_cuda=", cuda_text(gpu.driver_cuda), " cuda=", cuda_text(gpu.runtime_cuda),
+                    " nccl=", nccl.empty() ? "none" : nccl, " torch=", TORCH_VERSION));
+  }
+  return {is_nccl ? make_nccl(world, timeout) : make_staged(world), gpu.name, nccl};
 }
 
 }  // namespace moe

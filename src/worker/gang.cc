@@ -1,5 +1,6 @@
 #include "worker/gang.h"
 
+#include <torch/headeronly/version.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -95,8 +96,8 @@ ExitCode serve(const GangSettings& settings, Communicator& world) {
   const bool is_leader = world.rank() == 0;
   MetricsPage page;
   WorkerMetrics metrics(page, is_leader);
-  metrics.build_info({.version = kVersion, .git_sha = "", .torch = "2.11.0", .nccl = ""});
-  metrics.worker_info("none", 0, 0);
+  metrics.build_info({.version = kVersion, .git_sha = "", .torch = TORCH_VERSION, .nccl = settings.nccl});
+  metrics.worker_info(settings.gpu, 0, 0);
   HttpServer http(settings.metrics_address, 0);
   http.get("/metrics", [&page](const HttpRequest&) { return page.response(); });
   http.start();

@@ -16,6 +16,8 @@ struct GangSettings {
   std::chrono::milliseconds hang_timeout{30'000};
   std::string metrics_address = "127.0.0.1";
   std::string device = "cpu";  ///< that jobs of the gang compute on: "cpu" or "cuda"
+  std::string gpu = "none";    ///< name of this rank's
+  std::string nccl{};          ///< version; empty where it is not used
 };
 
 /// A gang's life: rank 0 leases jobs, all ranks run them, until SIGUSR1 (kReleased) or an error that the gang cannot

@@ -1,5 +1,6 @@
 #include "worker/jobs.h"
 
+#include "comm/device_errors.h"
 #include "common/utc_time.h"
 #include "pipeline/configuration.h"
 #include "pipeline/spec.h"
@@ -27,7 +28,9 @@ const Registry<JobRunner>& job_runners() {
 
 std::optional<JobOutcome> run_job(const JobContext& context) {
   try {
-    return job_runners().at(stage_kind(context.stage)).run(context);
+    std::optional<JobOutcome> outcome;
+    with_device_errors([&] { outcome = job_runners().at(stage_kind(context.stage)).run(context); });
+    return outcome;
   } catch (const StopRequested&) {
     return std::nullopt;
   }

@@ -87,13 +87,13 @@ ExitCode run(const RunOptions& options, Communicator& world) {
   });
   v1::PipelineSpec spec;
   MOE_CHECK(spec.ParseFromString(bytes), "the pipeline did not survive the broadcast");
-  std::unique_ptr<Communicator> of_devices;
-  if (uses_cuda(spec)) of_devices = open_devices(*options.devices, world, to_milliseconds(*options.timeout));
+  OpenedDevices devices;
+  if (uses_cuda(spec)) devices = open_devices(*options.devices, world, to_milliseconds(*options.timeout));
   const RunSettings settings{.root = options.out.empty() ? "runs/" + spec.name() : options.out,
                              .approved_gates = {options.approved.begin(), options.approved.end()},
                              .fresh = options.fresh,
                              .launcher = launcher()};
-  return run_pipeline(spec, settings, of_devices ? *of_devices : world);
+  return run_pipeline(spec, settings, devices.world ? *devices.world : world);
 }
 
 }  // namespace

@@ -58,7 +58,10 @@ Subcommand add_serve_command(CLI::App& app) {
             settings->orphan_limit = to_milliseconds(*orphan);
             settings->hang_timeout = to_milliseconds(*hang);
             if (settings->device == "cpu") return serve(*settings, world);
-            return serve(*settings, *open_devices(*devices, world, to_milliseconds(*timeout)));
+            const OpenedDevices opened = open_devices(*devices, world, to_milliseconds(*timeout));
+            settings->gpu = opened.gpu;
+            settings->nccl = opened.nccl;
+            return serve(*settings, *opened.world);
           },
           /*uses_all_ranks=*/true, timeout};
 }

@@ -87,6 +87,18 @@ TEST(DeviceLimitsTest, AStreamIsOfOneDevice) {
   unsetenv("MOE_CUDA_HOST_DEVICES");
 }
 
+TEST(DeviceLimitsTest, MemoryEndsWhereTheEnvironmentSays) {
+  setenv("MOE_CUDA_HOST_MEMORY", "1", 1);
+  void *half = nullptr, *more = nullptr;
+  EXPECT_EQ(cudaMalloc(&half, 512 << 10), cudaSuccess);
+  EXPECT_EQ(cudaMalloc(&more, (512 << 10) + 1), cudaErrorMemoryAllocation);
+  EXPECT_EQ(cudaGetLastError(), cudaErrorMemoryAllocation);
+  EXPECT_EQ(cudaFree(half), cudaSuccess);
+  EXPECT_EQ(cudaMalloc(&more, 1 << 20), cudaSuccess) << "what was freed is there again";
+  EXPECT_EQ(cudaFree(more), cudaSuccess);
+  unsetenv("MOE_CUDA_HOST_MEMORY");
+}
+
 /// Thread 70 leaves the others alone at the barrier, but does not end.
 __global__ void part_at_a_barrier(int* out) {
   if (threadIdx.x == 70) {

@@ -8,11 +8,13 @@
 #include <map>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cuda_host/fibers.h"
 #include "cuda_host/sanitizers.h"
+#include "cuda_host/settings.h"
 
 namespace moe::cuda_host {
 namespace {
@@ -50,10 +52,13 @@ class Arena {
 
   char* take(size_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (bytes > kArenaBytes) return nullptr;
+    const std::optional<size_t> limit = memory_limit();
+    if (bytes > kArenaBytes || (limit && held_ + bytes > *limit)) return nullptr;
     const size_t room = round_up(bytes + 2 * kAlignment, kPage);
     char* const data = base_ == nullptr ? take_from_malloc(bytes) : take_room(room);
-    if (data != nullptr) pieces_[data] = {bytes, room};
+    if (data == nullptr) return nullptr;
+    pieces_[data] = {bytes, room};
+    held_ += bytes;
     return data;
   }
 
@@ -75,6 +80,7 @@ class Arena {
       madvise(data - kAlignment, entry->second.room, MADV_DONTNEED);  // protecting costs by the page that is there
       free_[entry->second.room].push_back(data);
     }
+    held_ -= entry->second.bytes;
     pieces_.erase(entry);
   }
 
@@ -113,6 +119,7 @@ class Arena {
   std::mutex mutex_;
   char* base_ = nullptr;
   size_t top_ = 0;
+  size_t held_ = 0;  // as asked for
   int open_ = 0;
   std::map<size_t, std::vector<char*>> free_;  // by room
   std::map<char*, Piece> pieces_;

@@ -32,6 +32,10 @@ bool is_direction(const void* to, const void* from, cudaMemcpyKind kind) {
   return false;
 }
 
+int device_count() {
+  return static_cast<int>(host::visible_devices().size());
+}
+
 host::Mark& mark_of(cudaEvent_t event) {
   return *reinterpret_cast<host::Mark*>(event);
 }
@@ -41,7 +45,7 @@ host::Mark& mark_of(cudaEvent_t event) {
 extern "C" {
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = host::device_count();
+  *count = device_count();
   return *count > 0 ? cudaSuccess : host::fail(cudaErrorNoDevice);
 }
 cudaError_t cudaGetDevice(int* device) {
@@ -49,9 +53,26 @@ cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) {
-  if (device < 0 || device >= host::device_count()) return host::fail(cudaErrorInvalidDevice);
+  if (device < 0 || device >= device_count()) return host::fail(cudaErrorInvalidDevice);
   host::current_device() = device;
   return host::device_status();
+}
+/// What tells one from another, and nothing of its abilities.
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  if (device < 0 || device >= device_count()) return host::fail(cudaErrorInvalidDevice);
+  *properties = {};
+  std::strcpy(properties->name, "CUDA without a card");
+  properties->totalGlobalMem = host::memory_limit().value_or(size_t{16} << 30);
+  properties->uuid.bytes[15] = static_cast<char>(host::visible_devices()[static_cast<size_t>(device)]);
+  return host::device_status();
+}
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize() {
   host::synchronize();

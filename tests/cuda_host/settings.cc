@@ -3,6 +3,7 @@
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
+#include <numeric>
 #include <string_view>
 
 namespace moe::cuda_host {
@@ -30,12 +31,36 @@ ThreadOrder thread_order() {
   return {.is_reversed = false, .seed = seed};
 }
 
-int device_count() {
-  const char* const text = std::getenv("MOE_CUDA_HOST_DEVICES");
-  if (text == nullptr) return 1;
-  const std::optional<unsigned> count = number_in(text);
-  if (!count || *count > 64) refuse("MOE_CUDA_HOST_DEVICES", text, "a number of devices, 0 to 64");
-  return static_cast<int>(*count);
+std::vector<int> visible_devices() {
+  unsigned count = 1;
+  if (const char* const text = std::getenv("MOE_CUDA_HOST_DEVICES")) {
+    const std::optional<unsigned> given = number_in(text);
+    if (!given || *given > 64) refuse("MOE_CUDA_HOST_DEVICES", text, "a number of devices, 0 to 64");
+    count = *given;
+  }
+  std::vector<int> visible;
+  const char* const listed = std::getenv("CUDA_VISIBLE_DEVICES");
+  if (listed == nullptr) {
+    visible.resize(count);
+    std::iota(visible.begin(), visible.end(), 0);
+    return visible;
+  }
+  for (std::string_view rest = listed;;) {
+    const size_t comma = rest.find(',');
+    const std::optional<unsigned> device = number_in(rest.substr(0, comma));
+    if (!device || *device >= count) return visible;
+    visible.push_back(static_cast<int>(*device));
+    if (comma == std::string_view::npos) return visible;
+    rest.remove_prefix(comma + 1);
+  }
+}
+
+std::optional<size_t> memory_limit() {
+  const char* const text = std::getenv("MOE_CUDA_HOST_MEMORY");
+  if (text == nullptr) return std::nullopt;
+  const std::optional<unsigned> mebibytes = number_in(text);
+  if (!mebibytes) refuse("MOE_CUDA_HOST_MEMORY", text, "a number of mebibytes");
+  return size_t{*mebibytes} << 20;
 }
 
 }  // namespace moe::cuda_host

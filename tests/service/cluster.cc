@@ -56,19 +56,20 @@ std::unique_ptr<BackgroundProcess> Cluster::start_gang(int ranks, const std::str
       "bash", source_dir() + "/deploy/gang.sh", "--ranks", std::to_string(ranks), "--threads", "1"};
   if (!restarting) command.emplace_back("--once");
   for (const std::string& word : std::vector<std::string>{
-           "--", worker_path(), "serve", "--coordinator", coordinator.empty() ? address() : coordinator, "--data-root",
-           data_root(), "--orphan-limit", std::to_string(options_.orphan_seconds), "--hang-timeout",
+           "--", options_.worker, "serve", "--coordinator", coordinator.empty() ? address() : coordinator,
+           "--data-root", data_root(), "--orphan-limit", std::to_string(options_.orphan_seconds), "--hang-timeout",
            std::to_string(options_.hang_seconds)}) {
     command.push_back(word);
   }
-  return std::make_unique<BackgroundProcess>(command, folder_ / ("gang-" + name + ".log"),
-                                             std::map<std::string, std::string>{}, source_dir());
+  command.insert(command.end(), options_.serve_arguments.begin(), options_.serve_arguments.end());
+  return std::make_unique<BackgroundProcess>(command, folder_ / ("gang-" + name + ".log"), options_.environment,
+                                             source_dir());
 }
 
-std::vector<pid_t> Cluster::ranks_of(const BackgroundProcess& gang, int ranks) {
+std::vector<pid_t> Cluster::ranks_of(const BackgroundProcess& gang, int ranks, const std::string& worker) {
   std::vector<pid_t> by_rank(static_cast<size_t>(ranks), 0);
   int found = 0;
-  for (const pid_t pid : descendants(gang.pid(), worker_path())) {
+  for (const pid_t pid : descendants(gang.pid(), worker)) {
     const std::string environment = read_process_file(std::to_string(pid), "environ");
     const std::string key = "OMPI_COMM_WORLD_RANK=";
     const size_t at = environment.find(key);

@@ -22,6 +22,9 @@ struct ClusterOptions {
   double orphan_seconds = 60;
   double hang_seconds = 4;
   double retry_backoff_seconds = 0.2;
+  std::string worker = worker_path();                ///< of the gangs
+  std::vector<std::string> serve_arguments{};        ///< of theirs, besides those that all have
+  std::map<std::string, std::string> environment{};  ///< of theirs
 };
 
 class Cluster {
@@ -39,7 +42,8 @@ class Cluster {
   std::unique_ptr<BackgroundProcess> start_gang(int ranks, const std::string& name, bool restarting = false,
                                                 const std::string& coordinator = "");
   /// The ranks of a gang in the order of their numbers; empty until all are there.
-  static std::vector<pid_t> ranks_of(const BackgroundProcess& gang, int ranks);
+  static std::vector<pid_t> ranks_of(const BackgroundProcess& gang, int ranks,
+                                     const std::string& worker = worker_path());
 
   ProcessResult moectl(std::vector<std::string> arguments) const;
   /// moectl -o json.

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -12,6 +14,7 @@
 #include "common/error.h"
 #include "common/file_io.h"
 #include "common/json_lines.h"
+#include "testing/background_process.h"
 #include "testing/paths.h"
 #include "testing/subprocess.h"
 #include "testing/temp_dir.h"
@@ -23,6 +26,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 constexpr double kTolerance = 1e-5;
 
@@ -110,8 +115,21 @@ TEST_F(DeviceRunTest, MoreRanksThanGpusAreRefusedWithNccl) {
                                  folder_ / "none", 2, {"--set", "defaults.gang.device=cuda"}),
                            {{"MOE_CUDA_HOST_DEVICES", "1"}});
   EXPECT_EQ(ran.exit_code, 65);
-  EXPECT_THAT(ran.err, ::testing::HasSubstr("2 or more ranks and 1 GPU, and NCCL gives each rank one of its own"));
+  EXPECT_THAT(ran.err, HasSubstr("ranks 0 and 1 come to the same GPU (00000000000000000000000000000000), and NCCL "
+                                 "gives each rank one of its own"));
   EXPECT_FALSE(fs::exists(folder_ / "none"));
+}
+
+/// As launchers do that give each rank a GPU: all are number 0 to their ranks, and none is the same.
+TEST_F(DeviceRunTest, RanksThatSeeOneGpuEachAreServedByNccl) {
+  const std::string program = testing::build_dir() + "/bin/cuda_torch/moe-worker";
+  std::vector<std::string> command =
+      words("bash", folder_ / "run.yaml", folder_ / "own", 2, {"--set", "defaults.gang.device=cuda"});
+  const auto run = std::find(command.begin(), command.end(), "run");
+  command.insert(run, {"-c", "CUDA_VISIBLE_DEVICES=$OMPI_COMM_WORLD_LOCAL_RANK exec " + program + " \"$@\"", "bash"});
+  const testing::ProcessResult ran = testing::run_process(command, {{"MOE_CUDA_HOST_DEVICES", "2"}});
+  EXPECT_EQ(ran.exit_code, 0) << ran.err;
+  EXPECT_THAT(ran.err, AllOf(HasSubstr("event=cuda_opened gpu=\"CUDA without a card\""), HasSubstr(" nccl=2.")));
 }
 
 TEST_F(DeviceRunTest, WithoutAGpuOneErrorSaysWhatIsMissing) {
@@ -120,8 +138,36 @@ TEST_F(DeviceRunTest, WithoutAGpuOneErrorSaysWhatIsMissing) {
                             folder_ / "none", "--set", "defaults.gang.device=cuda"},
                            {{"MOE_CUDA_HOST_DEVICES", "0"}});
   EXPECT_EQ(ran.exit_code, 71);
-  EXPECT_THAT(ran.err, ::testing::HasSubstr("this machine shows no CUDA device"));
+  EXPECT_THAT(ran.err, HasSubstr("this machine shows no CUDA device"));
   EXPECT_FALSE(fs::exists(folder_ / "none"));
+}
+
+TEST_F(DeviceRunTest, AGpuThatIsTooSmallIsTheMachinesFault) {
+  const testing::ProcessResult ran =
+      testing::run_process({testing::build_dir() + "/bin/cuda_torch/moe-worker", "run", folder_ / "run.yaml", "--out",
+                            folder_ / "small", "--set", "defaults.gang.device=cuda"},
+                           {{"MOE_CUDA_HOST_MEMORY", "0"}});
+  EXPECT_EQ(ran.exit_code, 71) << ran.err;
+  EXPECT_THAT(ran.err, AllOf(HasSubstr("CUDA out of memory"), HasSubstr("fewer micro_batch_rows")));
+  EXPECT_TRUE(fs::exists(folder_ / "small/convert/output-t0001/STAGE.json")) << "what was done on the CPU stays";
+}
+
+/// A rank that stands still: the other one's collective on the GPU passes its limit, and both end.
+TEST_F(DeviceRunTest, ARankThatStandsStillEndsTheGangByNccl) {
+  std::vector<std::string> command = words(
+      testing::build_dir() + "/bin/cuda_torch/moe-worker", folder_ / "run.yaml", folder_ / "hang", 2,
+      {"--set", "defaults.gang.device=cuda", "--set", "stages.train.train.steps=100000", "--collective-timeout", "5"});
+  testing::BackgroundProcess gang(command, folder_ / "hang.log", {{"MOE_CUDA_HOST_DEVICES", "2"}});
+  const fs::path lines = folder_ / "hang/train/attempts/0001/metrics.jsonl";
+  ASSERT_TRUE(testing::eventually(std::chrono::seconds(120), [&] {
+    return !gang.is_running() || (fs::exists(lines) && fs::file_size(lines) > 0);
+  }));
+  const std::vector<pid_t> ranks =
+      testing::descendants(gang.pid(), testing::build_dir() + "/bin/cuda_torch/moe-worker");
+  ASSERT_EQ(ranks.size(), 2U) << gang.output();
+  ASSERT_EQ(kill(ranks[1], SIGSTOP), 0);
+  EXPECT_EQ(gang.wait(std::chrono::seconds(60)), 86) << gang.output();
+  EXPECT_THAT(gang.output(), HasSubstr("no answer within 5000 ms"));
 }
 
 TEST_F(DeviceRunTest, ALibraryThatIsNotThereIsNamed) {
@@ -129,7 +175,7 @@ TEST_F(DeviceRunTest, ALibraryThatIsNotThereIsNamed) {
       testing::run_process({testing::worker_path(), "run", folder_ / "run.yaml", "--out", folder_ / "none", "--set",
                             "defaults.gang.device=cuda", "--cuda-library", folder_ / "no.so"});
   EXPECT_EQ(ran.exit_code, 71);
-  EXPECT_THAT(ran.err, ::testing::HasSubstr((folder_ / "no.so").string()));
+  EXPECT_THAT(ran.err, HasSubstr((folder_ / "no.so").string()));
   EXPECT_FALSE(fs::exists(folder_ / "none"));
 }
 
