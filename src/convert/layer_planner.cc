@@ -201,7 +201,10 @@ RouterWeights LayerPlanner::first_router(const PlannedLayer& planned, int64_t la
     return {.weight_ED = plan.router_ED, .gate_weight_ED = plan.router_gate_ED};
   }
   const InitialRouter made = initial_router(planned, layer, dense, importance);
-  if (made.recall) report["router_recall"] = *made.recall;
+  if (made.lessons) {
+    report["router_recall"] = made.lessons->recall;
+    report["router_distillation"] = {{"losses", made.lessons->losses}, {"recalls", made.lessons->recalls}};
+  }
   return in_groups_of(made.weights, conversion_.router_group());
 }
 

@@ -37,10 +37,17 @@ struct RouterRequest {
   std::vector<std::vector<int32_t>> neurons{};  ///< of the dense FFN, by expert
 };
 
+/// How a router was taught, on tokens that it was not taught with.
+struct RouterLessons {
+  double recall = 0;            ///< of the router: share of the experts that it should choose that it chooses
+  std::vector<double> losses;   ///< nats per token (bce: and expert): before the first epoch and after each
+  std::vector<double> recalls;  ///< likewise
+};
+
 /// A router as an init makes it, in float.
 struct InitialRouter {
   RouterWeights weights;
-  std::optional<double> recall{};  ///< share of the experts that it should choose on text that it chooses
+  std::optional<RouterLessons> lessons{};  ///< of one that is taught
 };
 
 /// Makes a layer's router, the same on every rank. Collective over `world`.

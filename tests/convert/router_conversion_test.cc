@@ -76,6 +76,7 @@ TEST_P(EveryRouterFormTest, IsConvertedReadAndMeasured) {
     EXPECT_EQ(has("noise.weight"), std::string(noise) == "learned");
     const json& of_layer = report_["layers"][layer];
     EXPECT_EQ(of_layer.contains("router_recall"), init == "distilled");
+    EXPECT_EQ(of_layer.contains("router_distillation"), init == "distilled");
     // Two of six chosen blindly find a third of two.
     EXPECT_GT(of_layer.value("router_recall", 1.0), 0.4);
   }

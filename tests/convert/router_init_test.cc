@@ -11,87 +11,22 @@
 
 #include "common/error.h"
 #include "common/rng.h"
+#include "convert/router_init_fixture.h"
 #include "testing/compare.h"
 #include "testing/run_ranks.h"
 
 namespace moe {
 namespace {
 
-constexpr int64_t kTokens = 600, kHidden = 48, kExperts = 7;
-
-/// MLP inputs as real ones are: a strong common direction, and tokens of very different length. [tokens, hidden]
-at::Tensor features() {
-  at::Tensor x = at::empty({kTokens, kHidden}, at::kFloat);
-  CounterRng rng(3, kStreamTest);
-  for (int64_t t = 0; t < kTokens; ++t) {
-    const double length = std::exp(rng.normal());
-    for (int64_t d = 0; d < kHidden; ++d) x[t][d] = (d % 5 == 0 ? 3.0 : 0.0) + length * rng.normal();
-  }
-  return x;
-}
-
-/// The init's own, at their defaults but for `given`.
-MethodOptions options_of(const std::string& init, const std::map<std::string, std::string>& given = {},
-                         const std::string& scaling = "calibrated") {
-  v1::RouterSpec router;
-  router.set_init(init);
-  router.set_scaling(scaling);
-  for (const auto& [name, value] : given) (*router.mutable_options())[name] = value;
-  return router_init_options(router, "ours");
-}
-
-/// Experts that are cut from an FFN of 70 neurons, ten after the other; the FFN itself in `dense`.
-void give_experts(RouterRequest& request, FeedForwardWeights& dense) {
-  CounterRng rng(4, kStreamTest);
-  const auto matrix = [&rng](int64_t rows, int64_t columns) {
-    at::Tensor values = at::empty({rows, columns}, at::kFloat);
-    for (int64_t i = 0; i < values.numel(); ++i) values.mutable_data_ptr<float>()[i] = static_cast<float>(rng.normal());
-    return values;
-  };
-  dense = {matrix(70, kHidden), matrix(70, kHidden), matrix(kHidden, 70)};
-  request.dense = &dense;
-  request.top_k = 2;
-  for (int32_t e = 0; e < kExperts; ++e) {
-    request.neurons.emplace_back(10);
-    std::iota(request.neurons.back().begin(), request.neurons.back().end(), 10 * e);
-  }
-}
-
-/// The router that `init` makes of the features, spread unevenly over `ranks` ranks.
-RouterWeights make_weights(const std::string& init, const std::string& scaling, int ranks, RouterGate gate,
-                           int64_t layer = 0, uint64_t seed = 21, const MethodOptions& options = {}) {
-  const at::Tensor all = features();
-  RouterWeights result;
-  testing::run_ranks(ranks, [&](Communicator& world) {
-    const int64_t first = kTokens * world.rank() * world.rank() / (ranks * ranks),
-                  last = kTokens * (world.rank() + 1) * (world.rank() + 1) / (ranks * ranks);
-    const CalibrationFeatures mine{all.slice(0, first, last), first, kTokens};
-    RouterRequest request{.experts = kExperts,
-                          .hidden_size = kHidden,
-                          .layer = layer,
-                          .seed = seed,
-                          .scaling = scaling,
-                          .features = &mine,
-                          .gate = gate,
-                          .options = options.values().empty() ? options_of(init) : options};
-    FeedForwardWeights dense;
-    give_experts(request, dense);
-    const InitialRouter router = router_inits().at(init).make(request, world);
-    if (world.rank() == ranks - 1) result = router.weights;
-  });
-  return result;
-}
-
-at::Tensor make_router(const std::string& init, const std::string& scaling, int ranks, int64_t layer = 0,
-                       uint64_t seed = 21) {
-  return make_weights(init, scaling, ranks, RouterGate::kLinear, layer, seed).weight_ED;
-}
-
-/// In double, by the definition.
-double logit_deviation(const at::Tensor& router) {
-  const at::Tensor logits = at::matmul(features().to(at::kDouble), router.to(at::kDouble).t());
-  return logits.std(/*unbiased=*/false).item<double>();
-}
+using testing::features;
+using testing::give_experts;
+using testing::kExperts;
+using testing::kHidden;
+using testing::kTokens;
+using testing::logit_deviation;
+using testing::make_router;
+using testing::make_weights;
+using testing::options_of;
 
 class EveryRouterInitTest : public ::testing::TestWithParam<std::string> {};
 
@@ -246,91 +181,6 @@ TEST(RouterOfRowsTest, ExpertsOfAGroupHaveEqualLogits) {
 }
 
 /// A token wants the experts whose neurons give most; what a router learns of that is more than random rows know.
-TEST(DistilledTest, ChoosesTheMostActiveExpertsMoreOftenThanRandomRows) {
-  const at::Tensor x = features();
-  RouterRequest request{.experts = kExperts, .hidden_size = kHidden};
-  FeedForwardWeights dense;
-  give_experts(request, dense);
-  const at::Tensor gate = at::matmul(x, dense.gate.t()),
-                   h = (gate / (1 + (-gate).exp()) * at::matmul(x, dense.up.t())).abs().to(at::kDouble);
-  const at::Tensor wanted = std::get<1>(at::topk(h.view({kTokens, kExperts, 10}).sum(2), 2, 1));
-  const auto recall = [&](const RouterWeights& router, RouterGate gate_kind) {
-    const at::Tensor chosen = std::get<1>(at::topk(router_logits(x, router, gate_kind), 2, 1));
-    return chosen.unsqueeze(2).eq(wanted.unsqueeze(1)).sum().item<double>() / (2. * kTokens);
-  };
-  const double of_random =
-      recall(make_weights("random_selection", "calibrated", 1, RouterGate::kLinear), RouterGate::kLinear);
-  for (const RouterGate kind : {RouterGate::kLinear, RouterGate::kMlp}) {
-    for (const char* loss : {"bce", "kl"}) {
-      const double found = recall(
-          make_weights("distilled", "calibrated", 1, kind, 0, 21, options_of("distilled", {{"loss", loss}})), kind);
-      EXPECT_GT(found, of_random + 0.1) << loss;
-    }
-  }
-}
-
-/// What an expert is wanted by, and from which activations, by its definition.
-TEST(DistilledTest, LearnsWhatItsOptionsSay) {
-  RouterRequest request{.experts = kExperts, .hidden_size = kHidden};
-  FeedForwardWeights dense;
-  give_experts(request, dense);
-  const at::Tensor x = features(), gate = at::matmul(x, dense.gate.t()).to(at::kDouble),
-                   silu = gate / (1 + (-gate).exp());
-  const std::map<std::string, at::Tensor> activations{{"product", silu * at::matmul(x, dense.up.t()).to(at::kDouble)},
-                                                      {"gate", silu}};
-  const std::map<std::string, std::function<at::Tensor(const at::Tensor&)>> measures{
-      {"l1", [](const at::Tensor& a) { return a.abs().sum(2); }},
-      {"l2", [](const at::Tensor& a) { return a.square().sum(2); }},
-      {"positive", [](const at::Tensor& a) { return a.clamp_min(0).sum(2); }},
-      {"plain", [](const at::Tensor& a) { return a.sum(2).abs(); }}};
-  const auto recall = [&](const RouterWeights& router, const at::Tensor& wanted_TE) {
-    const auto chosen = [](const at::Tensor& values) { return std::get<1>(at::topk(values, 2, 1)); };
-    return chosen(router_logits(x, router, RouterGate::kLinear))
-               .unsqueeze(2)
-               .eq(chosen(wanted_TE).unsqueeze(1))
-               .sum()
-               .item<double>() /
-           (2. * kTokens);
-  };
-  for (const auto& [activation, a] : activations) {
-    for (const auto& [measure, of] : measures) {
-      const at::Tensor wanted = of(a.view({kTokens, kExperts, 10}));
-      const RouterWeights learned =
-          make_weights("distilled", "raw", 1, RouterGate::kLinear, 0, 21,
-                       options_of("distilled", {{"activation", activation}, {"measure", measure}}));
-      const RouterWeights drawn = make_weights("random_selection", "raw", 1, RouterGate::kLinear);
-      EXPECT_GT(recall(learned, wanted), recall(drawn, wanted) + 0.1) << activation << " " << measure;
-      for (const auto& [other, of_other] : measures) {
-        if (other == measure) continue;
-        const RouterWeights of_another =
-            make_weights("distilled", "raw", 1, RouterGate::kLinear, 0, 21,
-                         options_of("distilled", {{"activation", activation}, {"measure", other}}));
-        EXPECT_FALSE(at::equal(of_another.weight_ED, learned.weight_ED)) << measure << " " << other;
-      }
-    }
-  }
-}
-
-TEST(DistilledTest, ReportsItsRecallAndIsTheSameAtAnyNumberOfRanks) {
-  const RouterWeights one = make_weights("distilled", "raw", 1, RouterGate::kMlp);
-  for (const int ranks : {2, 3}) {
-    const RouterWeights many = make_weights("distilled", "raw", ranks, RouterGate::kMlp);
-    EXPECT_TRUE(at::equal(many.weight_ED, one.weight_ED)) << ranks;
-    EXPECT_TRUE(at::equal(many.out_weight_EE, one.out_weight_EE)) << ranks;
-  }
-  const at::Tensor all = features();
-  const CalibrationFeatures mine{all, 0, kTokens};
-  RouterRequest request{
-      .experts = kExperts, .hidden_size = kHidden, .features = &mine, .options = options_of("distilled")};
-  FeedForwardWeights dense;
-  give_experts(request, dense);
-  const InitialRouter made = router_inits().at("distilled").make(request, *make_self_communicator());
-  ASSERT_TRUE(made.recall.has_value());
-  EXPECT_GT(*made.recall, 2.0 / kExperts) << "chance";
-  EXPECT_LE(*made.recall, 1);
-  EXPECT_NEAR(logit_deviation(made.weights.weight_ED), 1, 1e-3) << "calibrated";
-}
-
 TEST(HiddenClusteringTest, OptionsChangeTheClusters) {
   const auto rows = [](const std::map<std::string, std::string>& given) {
     return make_weights("hidden_clustering", "raw", 1, RouterGate::kLinear, 0, 21,
