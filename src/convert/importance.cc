@@ -25,6 +25,13 @@ at::Tensor document_weights(const at::Tensor& labels_t, const std::vector<int64_
   return weights_t;
 }
 
+/// An ImportanceMeasure's parts, by their names as options.
+constexpr std::pair<const char*, std::string ImportanceMeasure::*> kSettings[] = {
+    {"loss", &ImportanceMeasure::loss},
+    {"worth", &ImportanceMeasure::worth},
+    {"kernel", &ImportanceMeasure::kernel},
+    {"accumulate", &ImportanceMeasure::accumulate}};
+
 /// In double.
 at::Tensor by_kernel(const at::Tensor& products, const std::string& kernel) {
   if (kernel == "plain") return products;
@@ -106,6 +113,12 @@ class ImportancePass {
   Importance backward(int64_t layer) {
     const Layer dense = load(layer);
     const TokenGroups groups = group(layer, dense);
+    const ImportanceMeasure& measure = request_.measure;
+    const bool is_of_sums = measure.accumulate == "total";
+    const auto of_tokens = [&](const at::Tensor& worth) {
+      return is_of_sums ? worth : by_kernel(worth, measure.kernel);
+    };
+    const auto of_sums = [&](const at::Tensor& sum) { return is_of_sums ? by_kernel(sum, measure.kernel) : sum; };
     RowSums sums, of_even_rows;
     for (int64_t row = 0; row < text_.rows(); ++row) {
       const at::AutoGradMode grad(true);
@@ -121,21 +134,23 @@ class ImportancePass {
       };
       run_layer(dense, x, context).x_TD.backward(row_of(gradient_TD_, row));
       row_of(gradient_TD_, row).copy_(x.grad());
-      const at::Tensor worth_tF =
-          by_kernel(h.detach().to(at::kDouble) * h.grad().to(at::kDouble), request_.measure.kernel);
+      const at::Tensor gradient_tF = h.grad().to(at::kDouble),
+                       worth_tF = of_tokens(measure.worth == "gradient" ? gradient_tF
+                                                                        : h.detach().to(at::kDouble) * gradient_tF);
       at::Tensor by_group = at::zeros({groups.count, config_.intermediate_size}, at::kDouble);
       by_group.index_add_(0, row_of(groups.ids_T, row), worth_tF);
       if (const int64_t place = text_.first_row + row; place % 2 == 0) of_even_rows.add(place / 2, by_group);
       sums.add(text_.first_row + row, std::move(by_group));
     }
     if (!request_.group_tokens || groups_of_all_layers_) hidden_TD_[layer + 1] = at::Tensor();
-    Importance importance{.scores_GF = sums.total({groups.count, config_.intermediate_size}, world_,
-                                                  concat("importance of layer ", layer)),
+    const std::vector<int64_t> shape{groups.count, config_.intermediate_size};
+    const at::Tensor all_GF = sums.total(shape, world_, concat("importance of layer ", layer));
+    Importance importance{.scores_GF = of_sums(all_GF),
                           .tokens_G = at::bincount(groups.ids_T, /*weights=*/{}, groups.count),
                           .group_rows_GD = groups.rows_GD};
     world_.all_reduce_sum(importance.tokens_G, "tokens of importance groups");
-    const at::Tensor even_GF = of_even_rows.total(importance.scores_GF.sizes(), world_, "importance on half the text");
-    importance.halves_correlation = rank_correlation(even_GF, importance.scores_GF - even_GF);
+    const at::Tensor even_GF = of_even_rows.total(shape, world_, "importance on half the text");
+    importance.halves_correlation = rank_correlation(of_sums(even_GF), of_sums(all_GF - even_GF));
     if (!importance.scores_GF.isfinite().all().item<bool>()) {
       throw_agreed<InvalidArgument>(concat("convert: layer ", layer,
                                            ": the importance of neurons on the calibration text is "
@@ -185,14 +200,19 @@ class ImportancePass {
 
 ImportanceMeasure ImportanceMeasure::of(const MethodOptions& options) {
   ImportanceMeasure measure;
-  if (options.values().contains("loss")) measure.loss = options.choice("loss");
-  if (options.values().contains("kernel")) measure.kernel = options.choice("kernel");
+  for (const auto& [name, value] : kSettings) {
+    if (options.values().contains(name)) measure.*value = options.choice(name);
+  }
   return measure;
 }
 
 std::string ImportanceMeasure::name() const {
   const ImportanceMeasure usual;
-  return concat(loss == usual.loss ? "" : " loss=" + loss, kernel == usual.kernel ? "" : " kernel=" + kernel);
+  std::string text;
+  for (const auto& [name, value] : kSettings) {
+    if (this->*value != usual.*value) text += concat(" ", name, "=", this->*value);
+  }
+  return text;
 }
 
 std::vector<Importance> measure_importance(const DenseSource& model, const CalibrationText& text,

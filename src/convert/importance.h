@@ -11,12 +11,14 @@
 
 namespace moe {
 
-/// What is summed over tokens: a function of h * dL/dh, and what L is.
+/// What is summed over tokens: a function of h * dL/dh or of dL/dh, and what L is.
 struct ImportanceMeasure {
-  std::string loss = "sum";        ///< "sum" over all tokens, or the "mean" of each document's
-  std::string kernel = "l1_norm";  ///< its absolute value, "l2_norm": its square, or "plain": itself
+  std::string loss = "sum";           ///< "sum" over all tokens, or the "mean" of each document's
+  std::string worth = "change";       ///< h dL/dh, or "gradient": dL/dh
+  std::string kernel = "l1_norm";     ///< its absolute value, "l2_norm": its square, or "plain": itself
+  std::string accumulate = "tokens";  ///< the kernel is of each token, or, with "total", of the sum over all
 
-  /// By the options `loss` and `kernel`, of a method that has them.
+  /// By the options of these names, of a method that has them.
   static ImportanceMeasure of(const MethodOptions& options);
   /// Empty for the default.
   std::string name() const;

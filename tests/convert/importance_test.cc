@@ -107,8 +107,19 @@ TEST_P(ImportanceTest, IsWhatAutogradOfTheWholeModelSays) {
   }
 }
 
-/// Losses are means over each document's targets, and what is summed is a square, or keeps its sign.
-TEST_P(ImportanceTest, OtherLossesAndKernelsAreWhatAutogradSays) {
+std::vector<ImportanceMeasure> other_measures(const std::string& loss) {
+  std::vector<ImportanceMeasure> measures;
+  for (const char* worth : {"change", "gradient"}) {
+    for (const char* kernel : {"l1_norm", "l2_norm", "plain"}) {
+      for (const char* accumulate : {"tokens", "total"}) measures.push_back({loss, worth, kernel, accumulate});
+    }
+  }
+  return measures;
+}
+
+/// Losses are means over each document's targets; what is summed is a square, or keeps its sign, is the gradient alone,
+/// or becomes so in the end.
+TEST_P(ImportanceTest, OtherMeasuresAreWhatAutogradSays) {
   const auto self = make_self_communicator();
   const CalibrationText text = this->text(*self);
   at::Tensor weights_T = at::zeros({text.total_tokens}, at::kDouble);
@@ -124,17 +135,17 @@ TEST_P(ImportanceTest, OtherLossesAndKernelsAreWhatAutogradSays) {
   for (const char* loss : {"sum", "mean"}) {
     const std::map<int64_t, at::Tensor> activations =
         differentiated(text, loss == std::string("mean") ? weights_T : at::Tensor()).activations;
-    for (const char* kernel : {"l1_norm", "l2_norm", "plain"}) {
-      SCOPED_TRACE(concat(loss, " ", kernel));
-      const std::vector<Importance> all =
-          measure_importance(DenseSource(directory_, at::kDouble), text,
-                             {.spec = spec_, .seed = 3, .measure = {.loss = loss, .kernel = kernel}}, *self);
+    for (const ImportanceMeasure& measure : other_measures(loss)) {
+      SCOPED_TRACE(concat("loss=", loss, measure.name()));
+      const auto by_kernel = [&measure](const at::Tensor& values) {
+        return measure.kernel == "plain" ? values : measure.kernel == "l2_norm" ? values.square() : values.abs();
+      };
+      const std::vector<Importance> all = measure_importance(DenseSource(directory_, at::kDouble), text,
+                                                             {.spec = spec_, .seed = 3, .measure = measure}, *self);
       for (const auto& [layer, h] : activations) {
-        const at::Tensor products = (h * h.grad()).detach();
-        const at::Tensor worth = kernel == std::string("plain")     ? products
-                                 : kernel == std::string("l2_norm") ? products.square()
-                                                                    : products.abs();
-        EXPECT_TRUE(at::allclose(all[layer].scores_GF[0], worth.sum(0), 1e-7, 1e-12)) << layer;
+        const at::Tensor worth = measure.worth == "gradient" ? h.grad() : (h * h.grad()).detach(),
+                         wanted = measure.accumulate == "total" ? by_kernel(worth.sum(0)) : by_kernel(worth).sum(0);
+        EXPECT_TRUE(at::allclose(all[layer].scores_GF[0], wanted, 1e-7, 1e-12)) << layer;
       }
     }
   }

@@ -52,10 +52,20 @@ std::vector<MethodOption> with_measure_options(std::vector<MethodOption> options
                      .fallback = "sum",
                      .published = published_loss,
                      .choices = {"sum", "mean"}});
+  options.push_back({.name = "worth",
+                     .help = "what importance is of: h dL/dh, the change of the loss without the neuron, or dL/dh",
+                     .fallback = "change",
+                     .choices = {"change", "gradient"}});
   options.push_back({.name = "kernel",
-                     .help = "what is summed over tokens: |h dL/dh|, its square, or h dL/dh as it is",
+                     .help = "what becomes of that: its absolute value, its square, or as it is",
                      .fallback = "l1_norm",
                      .choices = {"l1_norm", "l2_norm", "plain"}});
+  options.push_back(
+      {.name = "accumulate",
+       .help = "whether the kernel is of each of the tokens, and then summed, or of their total, whose square "
+               "counts large groups for more",
+       .fallback = "tokens",
+       .choices = {"tokens", "total"}});
   return options;
 }
 

@@ -15,7 +15,7 @@ MethodOption clusters_option(const std::string& fallback);
 /// `normalise`: how the scores of groups are compared (comparable_scores).
 MethodOption normalise_option(const std::string& fallback, const std::string& published = "");
 
-/// `loss` and `kernel`: what importance is of (ImportanceMeasure), after the method's own options.
+/// What importance is of (ImportanceMeasure), after the method's own options.
 std::vector<MethodOption> with_measure_options(std::vector<MethodOption> options, const std::string& published_loss);
 /// `criterion` of plan_greedy: whether the largest or the least scores are given away first.
 MethodOption criterion_option();
