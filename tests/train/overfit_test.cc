@@ -1,4 +1,4 @@
-// Tiny models learn a few conversations by heart.
+// Tiny models learn conversations by heart.
 #include <gtest/gtest.h>
 
 #include <iostream>
@@ -11,6 +11,7 @@
 #include "data/tokenizer/tokenizer.h"
 #include "model/moe/token_dispatcher.h"
 #include "testing/paths.h"
+#include "testing/random_tensor.h"
 #include "testing/temp_dir.h"
 #include "testing/tiny_model.h"
 #include "train/optimizer.h"
@@ -19,21 +20,22 @@
 namespace moe {
 namespace {
 
-/// Four conversations where the specification has 32, and how far a model has them by heart.
+/// A question to each of 32 things, and how far a model has the answers by heart.
 class OverfitTest : public ::testing::Test {
  protected:
   static constexpr int64_t kVocabulary = 4096;
+  static constexpr int kConversations = 32;
 
   OverfitTest() {
-    const char* const chats[][2] = {{"Two and two?", "Four."},
-                                    {"The sky at noon?", "Blue, and bright."},
-                                    {"Who has wings?", "A bird."},
-                                    {"Where is the sea?", "Behind the hills, to the west."}};
+    const char* const things[] = {"sea", "hill", "bird", "dog", "house", "tree", "sun", "moon"};
+    const char* const questions[] = {"Where is the", "Who saw the", "How big is the", "What is the"};
+    const char* const answers[] = {"Far away.", "My friend.", "Very small.", "A secret, and no one tells it."};
     std::string lines;
-    for (const auto& [question, answer] : chats) {
+    for (int i = 0; i < kConversations; ++i) {
+      const std::string question = std::string(questions[i / 8]) + " " + things[i % 8] + "?";
       nlohmann::json line;
       line["messages"].push_back({{"role", "user"}, {"content", question}});
-      line["messages"].push_back({{"role", "assistant"}, {"content", answer}});
+      line["messages"].push_back({{"role", "assistant"}, {"content", answers[(i * 5 + i / 8) % 4]}});
       lines += line.dump() + "\n";
     }
     write_file_atomically(folder_ / "chats.jsonl", lines);
@@ -44,22 +46,22 @@ class OverfitTest : public ::testing::Test {
     return config;
   }
 
-  /// Losses before each step, until they are below `least` or 200 steps are made.
-  std::vector<double> train(Decoder& decoder, double least) const {
+  /// Losses before each step, until they are below `least` or `most` steps are made.
+  std::vector<double> train(Decoder& decoder, double least, size_t most = 400) const {
     PackingOptions packing;
     packing.sequence_length = 128;
     packing.shuffle = false;
     packing.vocab_size = kVocabulary;
     DataLoader loader({{(folder_ / "chats.jsonl").string(), 1, "chats", 0}},
                       Tokenizer::from_directory(testing::source_dir() + "/examples/base-7m"), packing);
-    EXPECT_GT(loader.target_tokens(0, loader.rows()), 12);
+    EXPECT_GT(loader.target_tokens(0, loader.rows()), 3 * kConversations);
     testing::require_all_gradients(decoder);
     const auto self = make_self_communicator();
     Mesh mesh(*self, 1);
     LocalDispatcher dispatcher;
     AdamW optimizer(decoder.parameters(), {});
     std::vector<double> losses;
-    while (losses.size() < 200) {
+    while (losses.size() < most) {
       losses.push_back(
           compute_gradients(decoder, dispatcher, mesh, loader, 0, {.micro_batch_rows = loader.rows()}).loss);
       if (losses.back() < least) break;
@@ -73,11 +75,12 @@ class OverfitTest : public ::testing::Test {
   testing::TempDir folder_;
 };
 
-/// llama-moe-v2 H1: a mixture learns them, and one made of a dense model that has learned them begins below a random
-/// one.
+/// llama-moe-v2 H1 and llama-moe-v1 T17 (i): a mixture learns them; one cut at random out of a dense model that has
+/// learned them begins below a random one, and stays below it step by step.
 TEST_F(OverfitTest, ConversationsAreLearnedByHeart) {
+  constexpr int64_t kExperts = 4, kWidth = 12;
   const ModelConfig dense_config = with_vocabulary(testing::tiny_config());
-  ModelConfig config = with_vocabulary(testing::tiny_moe_config(/*num_experts=*/4, /*top_k=*/2, /*expert_width=*/12));
+  ModelConfig config = with_vocabulary(testing::tiny_moe_config(kExperts, /*top_k=*/2, kWidth));
   config.moe->output_scale.assign(2, 2);  // each of the two chosen at a weight of about 1
   Decoder random = testing::random_decoder(config, at::kFloat);
   const std::vector<double> losses = train(random, 0.1);
@@ -88,6 +91,7 @@ TEST_F(OverfitTest, ConversationsAreLearnedByHeart) {
   EXPECT_LT(train(dense, 0.1).back(), 0.1);
   std::map<TensorId, at::Tensor> learned;
   for (const Parameter& parameter : dense.parameters()) learned[parameter.id] = parameter.value.detach();
+  const at::Tensor lot = testing::random_normal({kExperts * kWidth}, 5).argsort();
   Decoder cut = testing::random_decoder(config, at::kFloat);
   {
     const at::NoGradGuard no_grad;
@@ -95,18 +99,23 @@ TEST_F(OverfitTest, ConversationsAreLearnedByHeart) {
       const int64_t layer = parameter.id.layer;
       if (learned.contains(parameter.id)) {
         parameter.value.copy_(learned.at(parameter.id));
-      } else if (parameter.id.part == TensorPart::kGateUp) {
-        for (int64_t e = 0; e < 4; ++e) {
-          parameter.value[e].narrow(0, 0, 12).copy_(learned.at({TensorPart::kGate, layer}).narrow(0, 12 * e, 12));
-          parameter.value[e].narrow(0, 12, 12).copy_(learned.at({TensorPart::kUp, layer}).narrow(0, 12 * e, 12));
+        continue;
+      }
+      for (int64_t e = 0; e < kExperts; ++e) {
+        const at::Tensor neurons = lot.narrow(0, kWidth * e, kWidth);
+        const auto rows = [&](TensorPart part) { return learned.at({part, layer}).index_select(0, neurons); };
+        if (parameter.id.part == TensorPart::kGateUp) {
+          parameter.value[e].copy_(at::cat({rows(TensorPart::kGate), rows(TensorPart::kUp)}));
+        } else if (parameter.id.part == TensorPart::kDown) {
+          parameter.value[e].copy_(learned.at({TensorPart::kDown, layer}).index_select(1, neurons));
         }
-      } else if (parameter.id.part == TensorPart::kDown) {
-        for (int64_t e = 0; e < 4; ++e)
-          parameter.value[e].copy_(learned.at({TensorPart::kDown, layer}).narrow(1, 12 * e, 12));
       }
     }
   }
-  EXPECT_LT(train(cut, 1e9).front(), 0.8 * losses.front());
+  const std::vector<double> of_cut = train(cut, 0, 20);
+  EXPECT_LT(of_cut.front(), 0.8 * losses.front());
+  ASSERT_GE(losses.size(), of_cut.size());
+  for (size_t step = 0; step < of_cut.size(); ++step) EXPECT_LT(of_cut[step], losses[step]) << "step " << step;
 }
 
 }  // namespace
