@@ -44,7 +44,11 @@ FLAT = {
     "calibration": {"data": "calibration", "tokens": "calibration_tokens", "template": "template"},
 }
 # What a change records that was not there before, by the name of the key.
-NEW_KEYS = {"router_entropy", "router_top_probability"}  # of a step, measured in the layers
+NEW_KEYS = {
+    "router_entropy", "router_top_probability",  # of a step, measured in the layers
+    "expert_vitality", "least_expert_rms_over_mean", "least_output_share_over_mean",  # of a validation
+    "router_distillation", "worth", "accumulate",  # of a conversion, and two options of it
+}
 # Values that follow from a renamed key, by file name, where the older build had that key: digests of configurations, which a later stage records of the model that it
 # reads, and of files that hold them. What the models hold is compared in their own files.
 STAGE_DIGESTS = {"digest", "train.input", "evaluate.input", "export.input"}

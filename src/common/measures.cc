@@ -362,6 +362,23 @@ const std::vector<Measure>& measures() {
        .needs = "validation",
        .series = "moe_eval_loss",
        .domain_label = "dataset"},
+      {.kind = "train",
+       .name = "least_expert_rms_over_mean",
+       .unit = "",
+       .help =
+           "At a validation, least root mean square of an expert's weights over the mean of its layer, worst layer; 1 "
+           "without experts.",
+       .of_steps = true,
+       .of_result = true,
+       .needs = "validation"},
+      {.kind = "train",
+       .name = "least_output_share_over_mean",
+       .unit = "",
+       .help = "At a validation, least share of an expert in its layer's output over the mean of the experts, worst "
+               "layer; 1 without experts.",
+       .of_steps = true,
+       .of_result = true,
+       .needs = "validation"},
 
       // Evaluation.
       {.kind = "evaluate",

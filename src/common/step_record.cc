@@ -21,8 +21,9 @@ std::map<std::string, double> plain_values(const StepRecord& record) {
 
 bool is_free_name(std::string_view name) {
   constexpr std::string_view kTaken[] = {
-      "step",         "loss",    "gradient_norm", "learning_rate",         "tokens",          "tokens_per_second",
-      "step_seconds", "skipped", "expert_load",   "attention_expert_load", "validation_loss", "validation"};
+      "step",           "loss",    "gradient_norm", "learning_rate",         "tokens",          "tokens_per_second",
+      "step_seconds",   "skipped", "expert_load",   "attention_expert_load", "validation_loss", "validation",
+      "expert_vitality"};
   return std::find(std::begin(kTaken), std::end(kTaken), name) == std::end(kTaken);
 }
 
@@ -32,6 +33,7 @@ nlohmann::json json_line(const StepRecord& record) {
   line["tokens"] = record.tokens;
   if (record.skipped) line["skipped"] = true;
   if (record.validation_loss) line["validation"] = record.validation;
+  if (!record.expert_vitality.is_null()) line["expert_vitality"] = record.expert_vitality;
   if (!record.expert_load.empty()) line["expert_load"] = record.expert_load;
   if (!record.attention_expert_load.empty()) line["attention_expert_load"] = record.attention_expert_load;
   return line;

@@ -30,6 +30,9 @@ struct StepRecord {
   std::vector<std::vector<int64_t>> attention_expert_load{};  ///< the same of attention's experts that are chosen
   std::optional<double> validation_loss;                      ///< if the step was followed by a validation
   std::map<std::string, double> validation;                   ///< by domain
+  /// Of the same validation, of every part of a layer that has experts: {"layer", "part", "weight_norm": [experts],
+  /// "output_share": [experts], and the least of them over their mean}; null without experts.
+  nlohmann::json expert_vitality{};
   std::map<std::string, double> statistics;  ///< what layers and recipes measured, by the name of its measure
 
   double tokens_per_second() const { return static_cast<double>(step_tokens) / seconds; }

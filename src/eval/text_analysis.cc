@@ -48,12 +48,14 @@ std::vector<std::string> domains_of(HeldOutData& data) {
 }
 
 void run_text_analyses(const LoadedModel& model, HeldOutData& data, Mesh& mesh,
-                       const std::vector<TextAnalysis*>& analyses, const std::function<void(int64_t)>& rows_done) {
+                       const std::vector<TextAnalysis*>& analyses, const std::function<void(int64_t)>& rows_done,
+                       const TextPass& pass) {
   const at::NoGradGuard no_grad;
   const std::vector<std::string> domains = domains_of(data);
   TextPieces pieces;
   ForwardOptions options;
   options.keeps_routing = true;
+  options.choice = pass.choice;
   options.observer = [&](int64_t layer, LayerPoint point, const at::Tensor& values) {
     for (TextAnalysis* analysis : analyses) analysis->see_stream(layer, point, values, pieces);
   };
@@ -63,18 +65,22 @@ void run_text_analyses(const LoadedModel& model, HeldOutData& data, Mesh& mesh,
   const int64_t step = mesh.world().size();
   int64_t rows_before = 0;  // of the files before this one
   for (HeldOutData::Part& part : data.parts()) {
-    for (int64_t first = 0; first < part.rows; first += step) {
-      const int64_t rows = std::min(step, part.rows - first);
+    const int64_t all_rows = std::min(part.rows, pass.most_rows);
+    for (int64_t first = 0; first < all_rows; first += step) {
+      const int64_t rows = std::min(step, all_rows - first);
       part.loader->release_before(first);
       const Mesh::Share share = mesh.share_of(rows);
       const PackedBatch batch = part.loader->batch(first + share.first, share.count);
       pieces = pieces_of(batch, rows_before + first + share.first, part.loader->domain_names(), domains);
+      const int64_t before = options.choice.source.first_token;
+      options.choice.source.first_token = before + part.loader->tokens(first, share.first);
       const DecoderOutput out = model.decoder.forward({batch.tokens_T, batch.cu_seqlens}, *model.dispatcher, options);
+      options.choice.source.first_token = before + part.loader->tokens(first, rows);
       std::vector<const Routing*> routings;
       for (const RouterStats& router : out.router) routings.push_back(&router.routing);
       for (const RouterStats& router : out.attention_router) routings.push_back(&router.routing);
       for (TextAnalysis* analysis : analyses) analysis->see_routing(routings, pieces);
-      rows_done(rows);
+      if (rows_done) rows_done(rows);
     }
     rows_before += part.rows;
   }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "comm/communicator.h"
 #include "eval/perplexity.h"
 #include "model/layer_context.h"
+#include "model/moe/expert_choice.h"
 #include "model/moe/mixture_view.h"
 #include "parallel/mesh.h"
 #include "runtime/loaded_model.h"
@@ -67,10 +69,17 @@ class TextAnalysis {
 /// The domains of all the data, in order.
 std::vector<std::string> domains_of(HeldOutData& data);
 
+/// What text goes through the model, and how.
+struct TextPass {
+  int64_t most_rows = std::numeric_limits<int64_t>::max();  ///< of each file
+  PassChoice choice{};                                      ///< a token's place is that among all that is taken
+};
+
 /// The data through the model, once, a row of each rank at a time. Collective over the mesh's world; computes no
 /// gradient.
 void run_text_analyses(const LoadedModel& model, HeldOutData& data, Mesh& mesh,
-                       const std::vector<TextAnalysis*>& analyses, const std::function<void(int64_t rows)>& rows_done);
+                       const std::vector<TextAnalysis*>& analyses,
+                       const std::function<void(int64_t rows)>& rows_done = {}, const TextPass& pass = {});
 
 /// Values of a batch on the host, in rows, to be summed one by one.
 at::Tensor host_rows(const at::Tensor& values);

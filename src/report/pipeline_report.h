@@ -14,6 +14,15 @@
 /// its database.
 namespace moe {
 
+/// Whether experts live while they are trained: at each validation the least of those of a layer over their mean, NaN
+/// where it is not finite. By the layer's name, "3" or "3 attention": [steps].
+struct ExpertCourse {
+  using Rows = std::map<std::string, std::vector<double>>;
+  std::vector<int64_t> steps{};
+  Rows least_output_share{};  ///< of its share of the layer's output
+  Rows least_weight_rms{};    ///< of the root mean square of its weights
+};
+
 /// One stage or gate, in the order of the file.
 struct StageReport {
   std::string name;
@@ -45,6 +54,8 @@ struct StageReport {
   /// Of a conversion, squared error over the square of what the dense layer gives, by layer that became experts.
   std::map<int64_t, double> ffn_errors{};
   std::map<int64_t, double> attention_errors{};
+  /// Of a training with validations; empty otherwise.
+  ExpertCourse expert_course{};
 };
 
 struct DomainResult {

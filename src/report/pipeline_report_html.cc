@@ -102,6 +102,49 @@ std::string stage_load_figure(const std::string& what, const StageReport& stage,
   return html_figure(concat(what, ", ", stage.name), render_load_heatmap(heatmap), "");
 }
 
+/// Of more validations than there is room for, every so many.
+std::string course_figure(const std::string& what, const StageReport& stage, const ExpertCourse::Rows& rows) {
+  constexpr size_t kMostColumns = 24;
+  const std::vector<int64_t>& steps = stage.expert_course.steps;
+  if (rows.empty()) return "";
+  const size_t stride = (steps.size() + kMostColumns - 1) / kMostColumns;
+  const auto is_drawn = [&](size_t i) { return (steps.size() - 1 - i) % stride == 0; };
+  Heatmap heatmap{.label = concat(what, " by layer and step in ", stage.name),
+                  .row_title = "layer",
+                  .column_title = "step",
+                  .unit = "× the mean of its layer"};
+  for (size_t i = 0; i < steps.size(); ++i) {
+    if (is_drawn(i)) heatmap.columns.push_back(std::to_string(steps[i]));
+  }
+  std::vector<std::string> names;
+  for (const auto& [name, values] : rows) names.push_back(name);
+  std::stable_sort(names.begin(), names.end(),
+                   [](const std::string& a, const std::string& b) { return std::stoi(a) < std::stoi(b); });
+  for (const std::string& name : names) {
+    heatmap.rows.push_back(name);
+    std::vector<double>& drawn = heatmap.values.emplace_back();
+    for (size_t i = 0; i < rows.at(name).size(); ++i) {
+      if (is_drawn(i)) drawn.push_back(rows.at(name)[i]);
+    }
+  }
+  return html_figure(concat(what, ", ", stage.name), render_heatmap(heatmap), "");
+}
+
+std::string courses_html(const PipelineReport& report) {
+  std::string figures;
+  for (const StageReport& stage : report.stages) {
+    figures += course_figure("Least output share of an expert", stage, stage.expert_course.least_output_share);
+    figures += course_figure("Least weights of an expert", stage, stage.expert_course.least_weight_rms);
+  }
+  if (figures.empty()) return "";
+  return concat(
+      "<h2>Whether experts live</h2>\n",
+      "<p class=\"muted\">At each validation, the least of a layer's experts over their mean: near 0 one is "
+      "dying, whatever its load. Output share: norm of what an expert adds to the layer's output, summed over "
+      "its tokens. Weights: root of their mean square.</p>\n<div class=\"grid\">\n",
+      figures, "</div>\n");
+}
+
 std::string loss_figure(const StageReport& stage) {
   std::string note;
   if (const auto speed = stage.metrics.find("tokens_per_second"); speed != stage.metrics.end()) {
@@ -181,6 +224,7 @@ std::string render_html(const PipelineReport& report) {
   body += report.compared.empty() ? models_table(report) : comparison_html(report);
   body += conversions_html(report);
   body += figures(report);
+  body += courses_html(report);
   body += stages_table(report);
   body += paths_list(report);
   if (!report.config.empty()) {

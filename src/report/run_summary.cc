@@ -51,6 +51,26 @@ std::vector<LossPoint> loss_curve(const json& details) {
   return curve;
 }
 
+/// NaN where it is null, which numbers become that are not finite, or is not there.
+double number_or_nan(const json& object, const char* key) {
+  const json value = object.value(key, json());
+  return value.is_number() ? value.get<double>() : std::nan("");
+}
+
+ExpertCourse expert_course(const json& details) {
+  ExpertCourse course;
+  for (const json& point : details.value("expert_vitality", json::array())) {
+    course.steps.push_back(point["step"]);
+    for (const json& part : point["parts"]) {
+      const std::string of_attention = part["part"] == "attention" ? " attention" : "";
+      const std::string row = std::to_string(part["layer"].get<int64_t>()) + of_attention;
+      if (of_attention.empty()) course.least_output_share[row].push_back(number_or_nan(part, "least_share_over_mean"));
+      course.least_weight_rms[row].push_back(number_or_nan(part, "least_rms_over_mean"));
+    }
+  }
+  return course;
+}
+
 /// By layer, NaN of a dense one.
 std::vector<double> scales(const json& details, const char* key) {
   std::vector<double> values;
@@ -94,6 +114,7 @@ StageReport stage_report(const v1::Stage& spec, const v1::StageState& state, con
   if (details.contains("receipt")) add_receipt(details["receipt"], report);
   report.seconds = (*record)["seconds"];
   report.loss_curve = loss_curve(details);
+  report.expert_course = expert_course(details);
   report.expert_load = load_matrix(perplexity_of(details), "expert_load");
   report.attention_expert_load = load_matrix(perplexity_of(details), "attention_expert_load");
   report.output_scales = scales(details, "output_scales");

@@ -33,6 +33,8 @@ struct RecipeStep {
 struct Validation {
   double loss = 0;  ///< over all of it
   std::map<std::string, double> domains;
+  std::map<std::string, double> statistics{};  ///< what else was measured, by the name of its measure
+  nlohmann::json expert_vitality{};            ///< as of StepRecord
 };
 
 /// What the lines of metrics.jsonl come to. Rank 0 has it read them all, in order, those of earlier attempts included.

@@ -241,6 +241,8 @@ class Trainer {
     if (!validation) return;
     record.validation_loss = validation->loss;
     record.validation = validation->domains;
+    record.expert_vitality = validation->expert_vitality;
+    record.statistics.insert(validation->statistics.begin(), validation->statistics.end());
   }
 
   /// Every rank saw the same numbers, so all skip, and all give up, together.

@@ -23,7 +23,9 @@ StepRecord full_record() {
                        {"dropped_tokens", 7},
                        {"attention_balance_loss", 1.125},
                        {"attention_router_entropy", 0.75},
-                       {"attention_router_top_probability", 0.25}};
+                       {"attention_router_top_probability", 0.25},
+                       {"least_expert_rms_over_mean", 0.875},
+                       {"least_output_share_over_mean", 0.625}};
   record.gradient_norm = 0.5;
   record.learning_rate = 1e-3;
   record.tokens = 300;
@@ -33,6 +35,7 @@ StepRecord full_record() {
   record.attention_expert_load = {{1, 3}, {}};
   record.validation_loss = 3;
   record.validation = {{"books", 3.5}, {"code", 2.5}};
+  record.expert_vitality = {{{"layer", 1}, {"weight_norm", {2.5, 3.5}}}};
   return record;
 }
 
@@ -88,7 +91,9 @@ TEST(StepRecordTest, ALineHasWhatWasMeasured) {
   EXPECT_EQ(
       json_line(full_record()).dump(),
       R"({"attention_balance_loss":1.125,"attention_expert_load":[[1,3],[]],"attention_router_entropy":0.75,)"
-      R"("attention_router_top_probability":0.25,"balance_loss":1.25,"dropped_tokens":7.0,"expert_load":[[3,1],[2,2]],"gradient_norm":0.5,"learning_rate":0.001,"loss":2.5,)"
+      R"("attention_router_top_probability":0.25,"balance_loss":1.25,"dropped_tokens":7.0,"expert_load":[[3,1],[2,2]],)"
+      R"("expert_vitality":[{"layer":1,"weight_norm":[2.5,3.5]}],"gradient_norm":0.5,"learning_rate":0.001,)"
+      R"("least_expert_rms_over_mean":0.875,"least_output_share_over_mean":0.625,"loss":2.5,)"
       R"("router_entropy":1.75,"router_top_probability":0.5,"step":3,"step_seconds":0.5,"tokens":300,"tokens_per_second":200.0,)"
       R"("validation":{"books":3.5,"code":2.5},"validation_loss":3.0,"z_loss":4.5})");
   StepRecord dense;

@@ -91,6 +91,11 @@ class RunSummaryTest : public ::testing::Test {
                              [this](const std::string& stage) { return folder(stage).path(); });
   }
 
+  std::string report_of(const std::vector<nlohmann::json>& made) const {
+    write(made);
+    return read_file(run_root() / "report.html");
+  }
+
   TempDir root_;
   v1::PipelineSpec spec_;
   v1::Pipeline state_;

@@ -61,6 +61,32 @@ TEST_F(RunSummaryTest, DenseLayersAmongMixtures) {
   EXPECT_THAT(html, Not(HasSubstr("layer 0, expert")));
 }
 
+/// What is not finite has become null on the way, and is left out.
+TEST_F(RunSummaryTest, WhetherExpertsLiveIsDrawnOverTheSteps) {
+  EXPECT_THAT(report_of(records()), Not(HasSubstr("Whether experts live")));
+  std::vector<json> made = records();
+  const auto at_step = [](int step, const json& share) {
+    const json ffn = {{"layer", 1}, {"part", "ffn"}, {"least_rms_over_mean", 0.75}, {"least_share_over_mean", share}},
+               attention = {{"layer", 1}, {"part", "attention"}, {"least_rms_over_mean", 0.25}};
+    return json{{"step", step}, {"parts", {ffn, attention}}};
+  };
+  made[1]["details"]["expert_vitality"] = {at_step(2, 0.5), at_step(3, 0), at_step(4, nullptr)};
+  const std::string html = report_of(made);
+  for (const char* part :
+       {"Whether experts live", "Least output share of an expert, train",
+        "layer 1, step 2: 0.50 × the mean of its layer", "layer 1, step 3: 0.00 × the mean of its layer",
+        "Least weights of an expert, train", "layer 1 attention, step 3: 0.25 × the mean of its layer"})
+    EXPECT_THAT(html, HasSubstr(part));
+  EXPECT_THAT(html, Not(HasSubstr("nan")));
+
+  json many = json::array();
+  for (int step = 1; step <= 1000; ++step) many.push_back(at_step(step, 0.5));
+  made[1]["details"]["expert_vitality"] = many;
+  const std::string thinned = report_of(made);
+  EXPECT_THAT(thinned, HasSubstr("layer 1, step 1000: "));
+  EXPECT_THAT(thinned, Not(HasSubstr("layer 1, step 999: ")));
+}
+
 TEST_F(RunSummaryTest, TrainingLinesOfAllStagesStandInOneFile) {
   write(records());
   const std::vector<json> lines = read_json_lines(run_root() / "metrics.jsonl");

@@ -28,6 +28,14 @@ StageReport training(const std::string& name, int steps, double first, double la
     stage.loss_curve.push_back(point);
   }
   stage.expert_load = random_load(stream, 0.25);
+  for (int i = 1; i <= 10; ++i) {
+    ExpertCourse& course = stage.expert_course;
+    course.steps.push_back(i * steps / 10);
+    for (int layer = 0; layer < 6; ++layer) {
+      course.least_output_share[std::to_string(layer)].push_back(layer == 5 ? 0.9 / i : 0.7 + 0.1 * rng.uniform());
+      course.least_weight_rms[std::to_string(layer)].push_back(0.95 + 0.01 * rng.uniform());
+    }
+  }
   return stage;
 }
 

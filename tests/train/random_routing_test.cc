@@ -53,6 +53,22 @@ TEST(RandomRoutingTest, EveryStepDrawsAnew) {
   for (const double sum : sums) EXPECT_NEAR(sum, routed / 4, 5 * std::sqrt(routed / 8)) << "five standard errors";
 }
 
+/// What validations say of experts is of those that are chosen there.
+TEST(RandomRoutingTest, ValidationsAreRandomToo) {
+  TinyTraining training;
+  training.validate(0);
+  training.spec.set_steps(1);
+  training.spec.set_learning_rate(1e-12);
+  const Options by_router{.job = "router"}, by_lot{.job = "lot"};
+  ASSERT_TRUE(training.run(by_router));
+  choose_at_random(training);
+  ASSERT_TRUE(training.run(by_lot));
+  const json router = training.lines(by_router).front(), lot = training.lines(by_lot).front();
+  EXPECT_NEAR(router["expert_vitality"][0]["weight_norm"][0], lot["expert_vitality"][0]["weight_norm"][0], 1e-5);
+  EXPECT_NE(router["expert_vitality"][0]["output_share"], lot["expert_vitality"][0]["output_share"]);
+  EXPECT_NE(router["validation_loss"], lot["validation_loss"]);
+}
+
 TEST(RandomRoutingTest, ResumesBitForBit) {
   TinyTraining training;
   choose_at_random(training);

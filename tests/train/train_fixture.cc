@@ -202,6 +202,11 @@ void TinyTraining::expect_alike_steps(const Options& job, const Options& expecte
       EXPECT_NEAR(found[i][loss].get<double>() / wanted[i][loss].get<double>(), 1, 1e-9) << loss;
     }
     EXPECT_NEAR(found[i]["balance_loss"], wanted[i]["balance_loss"], 1e-7);
+    for (const char* least : {"least_output_share_over_mean", "least_expert_rms_over_mean"}) {
+      ASSERT_EQ(found[i].contains(least), wanted[i].contains("validation_loss")) << least;
+      if (!found[i].contains(least)) continue;
+      EXPECT_NEAR(found[i][least], wanted[i][least], 1e-7) << least;
+    }
   }
 }
 

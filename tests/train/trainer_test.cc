@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cfenv>
 #include <cmath>
@@ -83,6 +84,29 @@ TEST(TrainerTest, LearnsAndTellsWhatItDid) {
   EXPECT_EQ(metrics.at("dead_expert_fraction"), 0);
   EXPECT_EQ(outcome->details["curve"].size(), 10U);
   EXPECT_EQ(outcome->details["validation"].size(), 3U);
+  const json& vitality = outcome->details["expert_vitality"];
+  ASSERT_EQ(vitality.size(), 3U);
+  EXPECT_EQ(vitality[1]["step"], 8);
+  ASSERT_EQ(lines[9]["expert_vitality"].size(), 2U);
+  for (size_t layer = 0; layer < 2; ++layer) {
+    const json& line = lines[9]["expert_vitality"][layer];
+    double share = 0, least = 1;
+    for (const double one : line["output_share"]) {
+      share += one;
+      least = std::min(least, one);
+    }
+    EXPECT_NEAR(share, 1, 1e-6) << "there is no shared expert";
+    EXPECT_NEAR(line["least_share_over_mean"].get<double>(), 4 * least, 1e-6);
+    EXPECT_EQ(line["weight_norm"].size(), 4U);
+    EXPECT_EQ(vitality[2]["parts"][layer]["least_share_over_mean"], line["least_share_over_mean"]);
+    EXPECT_FALSE(vitality[2]["parts"][layer].contains("output_share")) << "details grow with the validations";
+  }
+  EXPECT_NE(lines[3]["expert_vitality"], lines[9]["expert_vitality"]) << "the weights moved";
+  for (const char* name : {"least_output_share_over_mean", "least_expert_rms_over_mean"}) {
+    EXPECT_EQ(metrics.at(name), lines[9][name].get<double>());
+    EXPECT_GT(metrics.at(name), 0);
+    EXPECT_LE(metrics.at(name), 1);
+  }
   EXPECT_EQ(outcome->details["expert_load"].size(), 2U);
 }
 
@@ -160,7 +184,9 @@ TEST(TrainerTest, ValidationAndCheckpointsDoNotTouchTraining) {
   ASSERT_TRUE(training.run(watched));
   std::vector<json> lines = training.lines(watched);
   for (json& line : lines) {
-    EXPECT_EQ(line.erase("validation_loss") + line.erase("validation"), 2U);
+    for (const char* measured : {"validation_loss", "validation", "expert_vitality", "least_expert_rms_over_mean",
+                                 "least_output_share_over_mean"})
+      EXPECT_EQ(line.erase(measured), 1U) << measured;
   }
   EXPECT_EQ(lines, training.lines(plain));
   EXPECT_EQ(training.weights(watched), training.weights(plain));

@@ -25,6 +25,8 @@ struct MixtureView {
 /// [T, K, D]. Computed a second time, a slot after the other, so that the pass itself is as it was. Collective: the
 /// ranks of the dispatcher ask for it together. No gradient.
 at::Tensor chosen_expert_outputs(const MixtureView& view);
+/// Those of one slot: [T, D].
+at::Tensor chosen_expert_output(const MixtureView& view, int64_t slot);
 
 /// What the neurons of this rank's experts give for the tokens of all ranks of the dispatcher that chose them.
 struct ExpertActivations {

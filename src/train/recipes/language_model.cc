@@ -8,6 +8,7 @@
 #include "common/error.h"
 #include "common/idle_ranks.h"
 #include "common/log.h"
+#include "eval/expert_vitality.h"
 #include "eval/load_statistics.h"
 #include "model/fresh_weights.h"
 #include "runtime/model_settings.h"
@@ -52,7 +53,10 @@ class RecentLoad {
   std::deque<json> steps_;
 };
 
-/// The last losses, every validation, and the load of the last steps: what is held does not grow with the steps.
+/// What validations measure besides losses.
+constexpr const char* kVitality[] = {"least_expert_rms_over_mean", "least_output_share_over_mean"};
+
+/// The last losses, the load of the last steps, and every validation: what is held grows with these alone.
 class LanguageModelSummary final : public RunSummary {
  public:
   void add(const json& line) override {
@@ -62,6 +66,8 @@ class LanguageModelSummary final : public RunSummary {
     if (line.contains("validation")) {
       last_validation_ = {{"step", line["step"]}, {"loss", line["validation_loss"]}, {"domains", line["validation"]}};
       validation_.push_back(last_validation_);
+      for (const char* const name : kVitality) last_validation_[name] = line.value(name, json());
+      if (line.contains("expert_vitality")) add_vitality(line);
     }
     load_.add(line, "expert_load");
     attention_load_.add(line, "attention_expert_load");
@@ -77,8 +83,10 @@ class LanguageModelSummary final : public RunSummary {
       metrics["validation_loss"] = last_validation_["loss"];
       for (const auto& [domain, loss] : last_validation_["domains"].items())
         metrics["validation_loss." + domain] = loss;
+      for (const char* const name : kVitality) metrics[name] = last_validation_[name];
     }
     details["validation"] = validation_;
+    if (!expert_vitality_.empty()) details["expert_vitality"] = expert_vitality_;
     details["expert_load"] = load;
     const std::vector<std::vector<int64_t>> attention_load = attention_load_.sum();
     if (attention_load.empty()) return;
@@ -90,7 +98,18 @@ class LanguageModelSummary final : public RunSummary {
   }
 
  private:
-  json balance_loss_, attention_balance_loss_, last_validation_, validation_ = json::array();
+  /// Of every expert the lines have it.
+  void add_vitality(const json& line) {
+    json parts = line["expert_vitality"];
+    for (json& part : parts) {
+      part.erase("weight_norm");
+      part.erase("output_share");
+    }
+    expert_vitality_.push_back({{"step", line["step"]}, {"parts", std::move(parts)}});
+  }
+
+  json balance_loss_, attention_balance_loss_, last_validation_, validation_ = json::array(),
+                                                                 expert_vitality_ = json::array();
   RecentLoad load_, attention_load_;
 };
 
@@ -251,10 +270,24 @@ void LanguageModel::after_update() {
 
 std::optional<Validation> LanguageModel::validate() {
   if (!held_out_) return std::nullopt;
-  const TokenReport report = measure_loss(model_.decoder, *model_.dispatcher, *held_out_, mesh_, {},
-                                          {choice_of(spec_), {.seed = request_.seed}});
+  const PassChoice choice{choice_of(spec_), {.seed = request_.seed}};
+  const TokenReport report = measure_loss(model_.decoder, *model_.dispatcher, *held_out_, mesh_, {}, choice);
   Validation validation{.loss = report.total().mean(), .domains = {}};
   for (const auto& [name, sum] : report.domains) validation.domains[name] = sum.mean();
+  const std::vector<ExpertVitality> parts = measure_expert_vitality(model_, *held_out_, mesh_, choice);
+  validation.statistics = {{"least_expert_rms_over_mean", worst_of(parts, &ExpertVitality::weight_rms)},
+                           {"least_output_share_over_mean", worst_of(parts, &ExpertVitality::output_share)}};
+  for (const ExpertVitality& part : parts) {
+    json told = {{"layer", part.layer},
+                 {"part", part.part},
+                 {"weight_norm", part.weight_norm},
+                 {"least_rms_over_mean", least_over_mean(part.weight_rms)}};
+    if (!part.output_share.empty()) {
+      told["output_share"] = part.output_share;
+      told["least_share_over_mean"] = least_over_mean(part.output_share);
+    }
+    validation.expert_vitality.push_back(std::move(told));
+  }
   return validation;
 }
 
