@@ -58,6 +58,14 @@ class Lineages {
     }
   }
 
+  /// Whether a training on the way took the shape of what it began with and none of its weights.
+  bool is_from_scratch(const std::vector<std::string>& way) const {
+    return std::any_of(way.begin(), way.end(), [this](const std::string& model) {
+      const v1::Stage* maker = maker_of(model);
+      return maker != nullptr && maker->train().from_scratch();
+    });
+  }
+
   /// nullptr for a model from outside.
   const v1::Stage* maker_of(const std::string& model) const {
     const auto maker = makers_.find(model);
@@ -189,13 +197,15 @@ ComparedConversion row_of(const Lineages& lineages, const std::string& last, boo
   if (conversion != nullptr) row.experts = experts_text(conversion->convert());
   if (shown != nullptr) row.parameters_active = shown->parameters_active;
   row.dense_parameters = lineages.dense_parameters(root);
-  row.converted = losses_of(converted);
+  const bool is_from_scratch = lineages.is_from_scratch(way);
+  if (!is_from_scratch) row.converted = losses_of(converted);
   row.trained = losses_of(trained);
   row.load = widest_load(shown);
   for (const std::string& model : way) {
     if (const json* record = lineages.record(model)) row.seconds += record->value("seconds", 0.0);
   }
-  if (const json* record = lineages.record(root); record != nullptr && record->contains("metrics")) {
+  const json* record = is_from_scratch ? nullptr : lineages.record(root);
+  if (record != nullptr && record->contains("metrics")) {
     const auto divergence = (*record)["metrics"].find("step0_kl_divergence");
     if (divergence != (*record)["metrics"].end() && divergence->is_number()) row.divergence = divergence->get<double>();
   }
@@ -223,6 +233,8 @@ std::vector<ComparedConversion> compared_conversions(const v1::PipelineSpec& spe
     const std::string root = lineages.back_to_root(model).back();
     // Training a dense model stands beside the dense model itself.
     const bool is_only_one = ends[root] == 1 && lineages.maker_of(root) != nullptr;
+    // And is no row where only that was measured.
+    if (lineages.maker_of(root) == nullptr && lineages.measured(model) == nullptr) continue;
     rows.push_back(row_of(lineages, model, is_only_one, ending));
   }
   std::erase_if(rows, [](const ComparedConversion& row) { return row.converted.empty() && row.trained.empty(); });

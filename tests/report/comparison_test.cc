@@ -160,6 +160,35 @@ TEST_F(ComparisonTest, OnlyDenseModelsAndConversionsAreRows) {
   EXPECT_THAT(labels, ::testing::ElementsAre("./dense", "residual", "random, long", "random, short"));
 }
 
+/// A training that drew its weights anew began with nothing of what was measured of the conversion.
+TEST_F(ComparisonTest, ATrainingFromScratchHasNothingOfTheConversion) {
+  spec_.mutable_stages(2)->mutable_train()->set_from_scratch(true);  // "long"
+  records_[0]["metrics"]["step0_kl_divergence"] = 3.5;
+  const std::vector<ComparedConversion> rows = compared_conversions(spec_, records_);
+  ASSERT_EQ(rows[2].label, "random, long");
+  EXPECT_TRUE(rows[2].converted.empty());
+  EXPECT_FALSE(rows[2].divergence);
+  EXPECT_EQ(rows[2].trained.at("general"), 3.125);
+  EXPECT_EQ(rows[2].experts, "8, top-2") << "its shape is";
+  ASSERT_EQ(rows[3].label, "random, short");
+  EXPECT_EQ(rows[3].converted.at("general"), 6.5);
+  EXPECT_EQ(rows[3].divergence, 3.5);
+}
+
+/// Trained to be merged, say: what was measured is the model that it began with, which has a row.
+TEST_F(ComparisonTest, TrainingsOfADenseModelThatNobodyMeasuredAreNoRows) {
+  for (const char* name : {"maths", "code"}) {
+    spec_.add_stages()->set_name(name);
+    spec_.mutable_stages()->rbegin()->mutable_train()->set_input("./dense");
+    add_stage(name, false, "SUCCEEDED", "");
+    records_.push_back(record(name, "train", 1, json::object()));
+  }
+  add_evaluation("code", 0, 2.25, 1);
+  std::vector<std::string> labels;
+  for (const ComparedConversion& row : compared_conversions(spec_, records_)) labels.push_back(row.label);
+  EXPECT_THAT(labels, ::testing::ElementsAre("./dense", "residual", "random, long", "random, short", "./dense, code"));
+}
+
 TEST_F(ComparisonTest, MeansAreOverTheDomainsThatAllHave) {
   PipelineReport report;
   report.compared.resize(2);
