@@ -41,4 +41,10 @@ LoadedModel load_model(const OpenedModel& model, const at::TensorOptions& option
           std::make_unique<LocalDispatcher>(), model.text};
 }
 
+LoadedModel load_model(const OpenedModel& model, Mesh& mesh) {
+  const ModelConfig& config = model.directory.config();
+  return {model.directory.path(), load_decoder(model.directory, at::kFloat, mesh.owned_experts(config)),
+          config.moe ? make_dispatcher(mesh) : std::make_unique<LocalDispatcher>(), model.text};
+}
+
 }  // namespace moe

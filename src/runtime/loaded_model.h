@@ -40,4 +40,8 @@ LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, const at::
 /// are read.
 LoadedModel load_model(const OpenedModel& model, const at::TensorOptions& options = at::kFloat);
 
+/// With the experts that `mesh`, which must outlive the result, gives this rank, in float. What it throws, one rank
+/// throws alone.
+LoadedModel load_model(const OpenedModel& model, Mesh& mesh);
+
 }  // namespace moe

@@ -2,9 +2,13 @@
 #include <cstdint>
 #include <iostream>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "comm/agreement.h"
 #include "common/error.h"
 #include "common/option_checks.h"
 #include "data/tokenizer/tokenizer.h"
@@ -30,7 +34,14 @@ struct GenerateOptions {
   int64_t top_k = 0;
 };
 
-ExitCode run_generate(const GenerateOptions& options) {
+/// A model, and what it is to continue.
+struct Prompted {
+  OpenedModel opened;
+  std::vector<int32_t> ids;
+  std::set<int32_t> stops;
+};
+
+Prompted read_prompt(const GenerateOptions& options) {
   TextNeeds needs{.tokenizer = TextNeeds::TokenizerFile::kIfThere};
   if (options.is_chat) needs.chat_template = options.chat_template;
   OpenedModel opened = open_model(options.model, needs);
@@ -48,14 +59,26 @@ ExitCode run_generate(const GenerateOptions& options) {
     throw InvalidArgument(concat("--prompt has ", ids.size(), " tokens; the model takes fewer than ",
                                  config.max_positions, " (max_position_embeddings); shorten the prompt"));
   }
+  return {std::move(opened), ids, stops};
+}
 
-  const LoadedModel model = load_model(opened);
-  TextStream text(*opened.text.tokenizer, /*skip_special_tokens=*/true);
-  for (const int32_t id : ids) text.push(id);
-  if (!options.is_chat) std::cout << options.prompt << std::flush;
-  generate(model, ids, {options.max_tokens, options.temperature, options.seed, stops},
-           [&](int32_t id) { std::cout << text.push(id) << std::flush; });
-  std::cout << text.finish() << std::endl;
+/// All ranks make the same continuation, each with the experts of all; rank 0 prints it.
+ExitCode run_generate(const GenerateOptions& options, Communicator& world) {
+  Mesh mesh(world, world.size());
+  std::optional<Prompted> prompted;
+  std::optional<LoadedModel> model;
+  agree(world, "load " + options.model, [&] {
+    prompted.emplace(read_prompt(options));
+    model.emplace(load_model(prompted->opened, mesh));
+  });
+  std::ostream silent(nullptr);
+  std::ostream& out = world.rank() == 0 ? std::cout : silent;
+  TextStream text(*prompted->opened.text.tokenizer, /*skip_special_tokens=*/true);
+  for (const int32_t id : prompted->ids) text.push(id);
+  if (!options.is_chat) out << options.prompt << std::flush;
+  generate(*model, prompted->ids, {options.max_tokens, options.temperature, options.seed, prompted->stops},
+           [&](int32_t id) { out << text.push(id) << std::flush; });
+  out << text.finish() << std::endl;
   return ExitCode::kDone;
 }
 
@@ -95,13 +118,14 @@ Subcommand add_generate_command(CLI::App& app) {
   command->footer(
       "Prints the prompt and its continuation as it comes; stops at an end token of config.json, "
       "generation_config.json or\n"
-      "the chat template.\n\n"
+      "the chat template. Under mpirun the experts are spread over the ranks.\n\n"
       "Examples:\n"
       "  moe-worker generate examples/base-7m --prompt 'The old man'\n"
       "  moe-worker generate runs/quickstart/stage2/output-t0001 --prompt 'Once upon a time' --temperature 0.8 --seed "
       "1\n"
-      "  moe-worker generate runs/chat/stage1/output-t0001 --chat --system 'Be brief.' --prompt 'What is a neuron?'");
-  return {command, [options](Communicator&) { return run_generate(*options); }};
+      "  moe-worker generate runs/chat/stage1/output-t0001 --chat --system 'Be brief.' --prompt 'What is a neuron?'\n"
+      "  bash deploy/gang.sh --ranks 4 --once -- moe-worker generate MODEL --prompt 'Once upon a time'");
+  return {command, [options](Communicator& world) { return run_generate(*options, world); }, /*uses_all_ranks=*/true};
 }
 
 }  // namespace moe

@@ -64,9 +64,12 @@ std::vector<at::Tensor> generated(const Decoder& decoder, TokenDispatcher& dispa
 }
 
 TEST(AttentionGenerationTest, CachesOfOwnSequencesGiveTheLogitsOfOneRank) {
-  const ModelConfig config = testing::with_attention_experts(testing::tiny_moe_config(4, 2, 12), 4, 2, 1);
-  for (const auto& [ranks, expert_parallel] : {std::pair{2, 2}, {4, 2}, {4, 4}}) {
-    testing::run_ranks(ranks, [&](Communicator& world) {
+  ModelConfig config = testing::with_attention_experts(testing::tiny_moe_config(4, 2, 12), 4, 2, 1);
+  for (const auto& [ranks, expert_parallel, kv_mode] :
+       {std::tuple{2, 2, "routed"}, {4, 2, "routed"}, {4, 4, "routed"}, {2, 2, "dense"}, {4, 2, "dense"}}) {
+    SCOPED_TRACE(concat(ranks, " ranks, expert_parallel ", expert_parallel, ", keys ", kv_mode));
+    config.moe->attention->kv_mode = kv_mode;
+    testing::run_ranks(ranks, [&, expert_parallel = expert_parallel](Communicator& world) {
       Mesh mesh(world, expert_parallel);
       const auto dispatcher = make_dispatcher(mesh);
       Decoder spread(config, at::kDouble, mesh.owned_experts(config)), whole(config, at::kDouble, all_experts(config));

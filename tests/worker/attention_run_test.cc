@@ -120,6 +120,16 @@ TEST(AttentionRunTest, SpreadOverRanksItIsWhatItIsWhereEachHasAllExperts) {
   if (::testing::Test::HasFailure()) return;
   expect_alike(spread, whole);
   expect_load_of_attention(spread);
+  for (const char* temperature : {"0", "1"}) {
+    const auto generated = [&](int ranks) {
+      const testing::ProcessResult ran = testing::run_process(
+          testing::worker_command(ranks, {"generate", whole.out / "train/output-t0001", "--prompt", "What is",
+                                          "--max-tokens", "12", "--temperature", temperature}));
+      EXPECT_EQ(ran.exit_code, 0) << ran.err;
+      return ran.out;
+    };
+    EXPECT_EQ(generated(2), generated(1)) << "temperature " << temperature;
+  }
 }
 
 }  // namespace
