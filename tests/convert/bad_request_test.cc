@@ -13,6 +13,7 @@
 #include "common/file_io.h"
 #include "convert/attention_fixture.h"
 #include "convert/conversion_fixture.h"
+#include "convert/conversion_methods.h"
 #include "convert/request_check.h"
 #include "testing/run_ranks.h"
 #include "testing/tiny_model.h"
@@ -84,6 +85,29 @@ TEST_F(BadRequestTest, NamesFieldValueAndWhatWouldDo) {
               AllOf(HasSubstr("calibration.data is empty"), HasSubstr("least_squares")));
   EXPECT_THAT(refusal([](auto& s) { s.mutable_calibration()->mutable_data(0)->set_path("/no/such/file.jsonl"); }),
               HasSubstr("/no/such/file.jsonl"));
+}
+
+/// llama-moe-v1 T1: a width that the number of experts does not divide, of every method that cuts it.
+TEST_F(BadRequestTest, AWidthThatTheExpertsDoNotDivide) {
+  int refused = 0;
+  for (const std::string& method : conversion_methods().names()) {
+    v1::ConvertSpec spec = testing::method_spec(method, 4, 2, ids());
+    if (spec.ffn().experts() == 1 || conversion_methods().at(method).has_others || method == "upcycle") continue;
+    SCOPED_TRACE(method);
+    spec.mutable_ffn()->set_experts(spec.ffn().shared_experts() > 0 ? 6 : 7);  // 7 parts of 48 neurons
+    EXPECT_THAT(refusal(spec), AllOf(HasSubstr(": ffn.experts "), HasSubstr("divide the FFN width 48"),
+                                     HasSubstr("one of 1, 2, 3, 4, 6, 8, 12, 16, 24, 48")));
+    ++refused;
+  }
+  EXPECT_GE(refused, 10);
+}
+
+TEST_F(BadRequestTest, AProductRouterOfAnFfnWithBiases) {
+  testing::write_dense_model(folder_ / "biased", testing::tiny_config("llama_biases"), 1);
+  v1::ConvertSpec spec = testing::method_spec("analytic", 4, 2, ids());
+  spec.mutable_router()->set_gate("product");
+  EXPECT_THAT(refusal(spec, folder_ / "biased"),
+              AllOf(HasSubstr("router.gate is 'product'"), HasSubstr("has biases"), HasSubstr("use linear")));
 }
 
 TEST_F(BadRequestTest, AFileWithoutText) {

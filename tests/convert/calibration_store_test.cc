@@ -9,6 +9,7 @@
 #include <map>
 #include <set>
 
+#include "checkpoint/safetensors.h"
 #include "common/file_io.h"
 #include "convert/calibration_text.h"
 #include "convert/conversion_fixture.h"
@@ -75,6 +76,16 @@ TEST_F(CalibrationStoreTest, ASecondConversionTakesWhatTheFirstKeptAndMakesTheSa
   convert(spec(), folder_ / "first");
   EXPECT_THAT(parts_in(store()),
               ElementsAre("importance", "importance", "importance", "rows.json", "rows.lock", "rows.safet"));
+  // Rows and sums: nothing as long as the text and as wide as the model.
+  std::set<std::string> tensors;
+  for (const auto& entry : fs::recursive_directory_iterator(store())) {
+    if (entry.path().extension() != ".safetensors") continue;
+    const SafetensorsFile file(entry.path());
+    for (const SafetensorsEntry& tensor : file.header().entries)
+      tensors.insert(tensor.name.substr(tensor.name.rfind('.') + 1));
+  }
+  EXPECT_EQ(tensors,
+            (std::set<std::string>{"tokens", "labels", "document_begin", "row_begin", "scores", "group_rows"}));
   const auto before = files_in(store());
   convert(spec(), folder_ / "second");
   EXPECT_EQ(files_in(folder_ / "first"), files_in(folder_ / "second"));

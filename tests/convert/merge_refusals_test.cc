@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 
+#include "convert/attention_fixture.h"
 #include "convert/merge_fixture.h"
 #include "testing/tiny_model.h"
 
@@ -40,6 +41,11 @@ TEST_F(MergeTest, RefusesModelsThatAreNotOfOneShape) {
   set_option(averaged, "attention", "mean");
   EXPECT_THAT(refusal(averaged), HasSubstr("rope_theta is 12345 in"));
   EXPECT_NO_THROW(convert(merge_spec({folder_ / "turned"}, 1), 1, dense(), folder_ / "base"));
+  v1::ConvertSpec both = merge_spec({maths()}, 1);
+  set_option(both, "attention", "mean");
+  *both.mutable_attention() = testing::attention_spec(4, 2).attention();
+  EXPECT_THAT(refusal(both),
+              AllOf(HasSubstr("makes attention, norms and embedding anew"), HasSubstr("{attention: base}")));
 }
 
 TEST_F(MergeTest, RefusesCountsPromptsAndFamiliesThatCannotBe) {

@@ -3,10 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
 #include "convert/conversion_methods.h"
+#include "convert/router_init.h"
 #include "testing/message_of.h"
 
 namespace moe {
@@ -78,6 +80,34 @@ TEST(MethodOptionsTest, DefaultsOfEveryMethodAreAllowed) {
       EXPECT_NO_THROW(MethodOptions(method.options, spec)) << name << "." << option.name;
     }
   }
+}
+
+/// The papers' and their code's choices where ours are others; docs/methods.md says why.
+TEST(MethodOptionsTest, WhatThePapersChose) {
+  std::map<std::string, std::string> chosen;
+  const auto add = [&](const std::string& of, const std::vector<MethodOption>& options) {
+    for (const MethodOption& option : options) {
+      if (!option.published.empty()) chosen[of + "." + option.name] = option.published;
+    }
+  };
+  for (const std::string& name : conversion_methods().names()) add(name, conversion_methods().at(name).options);
+  for (const std::string& name : router_inits().names()) add(name, router_inits().at(name).options);
+  EXPECT_EQ(chosen, (std::map<std::string, std::string>{{"independent_clustering.restarts", "10"},
+                                                        {"independent_gradient.normalise", "none"},
+                                                        {"sharing_inter.normalise", "none"},
+                                                        {"importance.loss", "mean"},
+                                                        {"residual.loss", "mean"},
+                                                        {"upcycle.scaled", "weights"},
+                                                        {"weave.shared", "adaptive"},
+                                                        {"weave.rows", "plain"},
+                                                        {"merge.attention", "mean"},
+                                                        {"merge.router", "random"},
+                                                        {"hidden_clustering.metric", "l2"},
+                                                        {"hidden_clustering.jitter", "0.1"},
+                                                        {"hidden_clustering.restarts", "16"},
+                                                        {"distilled.epochs", "100"},
+                                                        {"distilled.learning_rate", "0.1"},
+                                                        {"distilled.batch_tokens", "1024"}}));
 }
 
 }  // namespace

@@ -211,6 +211,7 @@ TEST_F(ScaleModesTest, LeastSquaresHasTheSmallestErrorOfAllModes) {
     const nlohmann::json report = testing::convert(spec, 1, dense(), folder_ / mode);
     error[mode] = report["layers"][0]["relative_ffn_error"];
     EXPECT_GT(report["layers"][1]["relative_ffn_error"].get<double>(), 0) << "the error is reported for every mode";
+    EXPECT_GT(report["receipt"]["chosen"]["loss"].get<double>(), 0) << "and the loss";
   }
   EXPECT_GT(error.size(), 8U);
   for (const auto& [mode, value] : error) {

@@ -101,6 +101,39 @@ TEST_P(PartitionIn128Test, AllPartsAreTheDenseModel) {
   EXPECT_TRUE(near(logits_of(out(), batch, at::kDouble), logits_of(source, batch, at::kDouble), 1e-12));
 }
 
+/// What is no partition in as many experts.
+std::vector<std::string> methods_of_other_mixtures() {
+  std::vector<std::string> methods;
+  for (const std::string& name : conversion_methods().names()) {
+    const std::optional<v1::FfnExpertsSpec> sizes = testing::sizes_of(name, 512, 128, 2);
+    if (!conversion_methods().at(name).is_partition && sizes && sizes->experts() > 1) methods.push_back(name);
+  }
+  return methods;
+}
+
+class MixtureOf128Test : public testing::ConversionTest, public ::testing::WithParamInterface<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Methods, MixtureOf128Test, ::testing::ValuesIn(methods_of_other_mixtures()),
+                         [](const auto& each) { return each.param; });
+
+TEST_P(MixtureOf128Test, IsReadAndRouted) {
+  nlohmann::json json = testing::tiny_json();
+  json["intermediate_size"] = 512;
+  const ModelConfig wide = parse_model_config(json.dump(), "wide");
+  const std::filesystem::path source = folder_ / "wide";
+  testing::write_dense_model(source, wide, 5);
+  v1::ConvertSpec spec = testing::convert_spec(GetParam(), 128, 2);
+  *spec.mutable_ffn() = testing::sizes_of(GetParam(), 512, 128, 2).value();
+  testing::write_calibration(folder_ / "many.jsonl", 400, wide.vocab_size, 1);
+  testing::give_needed_text(spec, folder_ / "many.jsonl");
+  spec.mutable_calibration()->set_tokens(8000);
+  testing::convert(spec, 3, source, out());
+  EXPECT_GE(ModelDirectory(out()).config().moe->num_experts, 127);
+  const TokenBatch batch = testing::random_batch({20, 7, 33}, wide.vocab_size, 4);
+  const at::Tensor logits = logits_of(out(), batch), exact = logits_of(out(), batch, at::kDouble);
+  EXPECT_TRUE(exact.isfinite().all().item<bool>());
+  EXPECT_TRUE(near(logits, exact, 1e-4));
+}
+
 class ScaleOfPartitionTest : public testing::ConversionTest, public ::testing::WithParamInterface<const char*> {
  protected:
   ScaleOfPartitionTest() : ConversionTest(GetParam()) {}

@@ -82,6 +82,36 @@ TEST_P(EveryRouterFormTest, IsConvertedReadAndMeasured) {
   }
 }
 
+/// A method, an option of its own, and a choice that is not the default.
+struct Choice {
+  std::string method, option, value;
+};
+std::vector<Choice> other_choices() {
+  std::vector<Choice> choices;
+  for (const std::string& method : conversion_methods().names()) {
+    for (const MethodOption& option : conversion_methods().at(method).options) {
+      for (const std::string& value : option.choices) {
+        // Routers of merged models are made of prompts, which merge_test.cc has.
+        if (value != option.fallback && concat(method, ".", option.name) != "merge.router")
+          choices.push_back({method, option.name, value});
+      }
+    }
+  }
+  return choices;
+}
+
+class EveryChoiceTest : public RoutedConversionTest, public ::testing::WithParamInterface<Choice> {};
+INSTANTIATE_TEST_SUITE_P(Choices, EveryChoiceTest, ::testing::ValuesIn(other_choices()), [](const auto& test) {
+  return concat(test.param.method, "_", test.param.option, "_", test.param.value);
+});
+
+TEST_P(EveryChoiceTest, IsConvertedReadAndMeasured) {
+  v1::ConvertSpec spec = testing::method_spec(GetParam().method, 6, 2, ids());
+  testing::set_option(spec, GetParam().option, GetParam().value);
+  if (GetParam().option == "scaled") testing::set_option(spec, "variant", "granular");
+  expect_sound(spec);
+}
+
 class PublishedConversionTest : public RoutedConversionTest, public ::testing::WithParamInterface<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Methods, PublishedConversionTest, ::testing::ValuesIn(conversion_methods().names()),
                          [](const auto& test) { return test.param; });

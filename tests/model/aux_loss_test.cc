@@ -37,6 +37,13 @@ TEST(BalanceLossTest, IsOneAtUniformRoutingAndExpertsOverTopKAtCollapse) {
   EXPECT_NEAR(balance_loss(dead, counts_of(dead), 4, 2).item<double>(), 2, 1e-12);
 }
 
+/// llama-moe-v1 T11: the Switch Transformer's, one choice a token, at uniform routing is the coefficient.
+TEST(BalanceLossTest, OfOneChoiceIsTheCoefficientAtUniformRouting) {
+  const std::vector<RouterStats> uniform{
+      stats_of(at::tensor({0, 1, 2, 3, 4, 5, 6, 7}, at::kLong).view({8, 1}), at::full({8, 8}, 0.125, at::kDouble))};
+  EXPECT_NEAR(0.01 * balance_loss(uniform, counts_of(uniform), 8, 1).item<double>(), 0.01, 1e-12);
+}
+
 TEST(BalanceLossTest, SharesOfRanksSumToTheLossOfAllTokensAndSoDoGradients) {
   const int64_t tokens = 30, experts = 5;
   const at::Tensor ids =

@@ -377,6 +377,7 @@ TEST_F(RunTest, GatesAndReportHaveWhatWasMeasuredOfAConversion) {
   EXPECT_EQ(record["details"]["receipt"], made["receipt"]);
   EXPECT_EQ(record["metrics"]["step0_loss"], made["receipt"]["chosen"]["loss"]);
   EXPECT_GT(record["metrics"]["peak_memory_bytes"].get<double>(), 20e6) << "nothing was measured";
+  EXPECT_GT(record["metrics"]["seconds"].get<double>(), 0);
   EXPECT_FALSE(made.contains("seconds") || made["receipt"].contains("seconds")) << "it is the same bytes each time";
 }
 
