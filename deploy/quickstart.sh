@@ -6,6 +6,7 @@
 #   bash deploy/quickstart.sh --config FILE.yaml    another pipeline
 #   bash deploy/quickstart.sh --out DIR             results here (default runs/quickstart)
 #   bash deploy/quickstart.sh --set path=value      change a value of the file, for example stages.stage1.train.steps=50
+#   bash deploy/quickstart.sh --ranks N             ranks of the gang (default 2), which the file must ask for (--set defaults.gang.ranks=N)
 #   bash deploy/quickstart.sh --keep                leave coordinator and gang running at the end, and say how to stop them
 #   bash deploy/quickstart.sh --standalone          without a coordinator: one mpirun runs the file
 #   bash deploy/quickstart.sh --fresh               run finished stages again
@@ -110,9 +111,10 @@ sleep 1  # the summary is written after the last commit
 curl -s --max-time 10 "$page" >"$out/status.html" || true
 [[ ! -f "$out/$id/summary.txt" ]] || cat "$out/$id/summary.txt"
 echo "status page, saved   $out/status.html"
-((status == 0)) || give_up "the pipeline did not succeed (moectl says why above); logs are in $out/logs. The same command goes on where it stopped"
 if ((keep)); then
   trap - EXIT
   echo "still running: coordinator (pid $coordinator_pid), gang (pid $gang_pid). To stop them: kill -USR1 $gang_pid; sleep 5; kill $coordinator_pid"
 fi
+((status == 0)) || give_up "the pipeline did not succeed (moectl says why above); logs are in $out/logs. The same command goes on where it stopped.
+A gate that holds is let pass while the coordinator runs (the same command with --keep): MOE_COORDINATOR=$MOE_COORDINATOR $bin/moectl approve $id --gate NAME"
 announce "done"

@@ -67,7 +67,8 @@ ExitCode run_export(const ExportOptions& options, Communicator& world) {
 }
 
 std::string footer() {
-  std::string text = "Formats: auto takes the first of the stock architectures that holds the model exactly.\n";
+  std::string text =
+      "Formats: auto takes, of the stock architectures that hold the model exactly, the one that most clients read.\n";
   for (const std::string& name : export_formats().names()) {
     text += "  " + name + std::string(name.size() < 18 ? 18 - name.size() : 1, ' ') +
             export_formats().at(name).summary + "\n";
