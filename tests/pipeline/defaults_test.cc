@@ -114,7 +114,7 @@ TEST(DefaultsTest, NumbersOfTheSchema) {
   EXPECT_EQ(train.balance_loss(), 0.01);
   EXPECT_EQ(train.attention_balance_loss(), 0.01) << "as balance_loss";
   EXPECT_EQ(train.balance(), "auxiliary");
-  EXPECT_EQ(train.balance_scope(), "micro_batch");
+  EXPECT_EQ(train.balance_scope(), "global_batch");
   EXPECT_EQ(train.load_estimator(), "exact");
   EXPECT_EQ(train.selection_bias_rate(), 0.001);
   EXPECT_EQ(train.z_loss(), 0);

@@ -90,6 +90,7 @@ TEST(ValidateTest, WhatAnotherBalanceWouldIgnoreIsNamed) {
   for (const char* const fine :
        {"balance: none, balance_loss: 0", "balance: selection_bias, selection_bias_rate: 0.01",
         "balance: quantile, balance_loss: 0.01, balance_scope: micro_batch",
+        "balance: quantile, balance_scope: global_batch",
         "balance: auxiliary, balance_scope: global_batch, z_loss: 0.001, frozen_router_steps: 10"})
     EXPECT_THAT(problems_of(train(data + fine)), IsEmpty()) << fine;
 }

@@ -267,6 +267,19 @@ TEST(RouterTrainingTest, ScopesAndZLossTrainAndResume) {
   EXPECT_EQ(results.size(), 4U) << "each is a training of its own";
 }
 
+TEST(RouterTrainingTest, OfOneMicroBatchTheGlobalBatchIsThatMicroBatch) {
+  TinyTraining training;
+  training.spec.set_balance("auxiliary");
+  training.spec.set_balance_loss(0.1);
+  training.spec.set_micro_steps(1);
+  const Options micro{.job = "micro", .ranks = 2}, global{.job = "global", .ranks = 2};
+  training.spec.set_balance_scope("micro_batch");
+  ASSERT_TRUE(training.run(micro));
+  training.spec.set_balance_scope("global_batch");
+  ASSERT_TRUE(training.run(global));
+  training.expect_same(global, micro);
+}
+
 TEST(RouterTrainingTest, ADenseModelHasNothingToBalance) {
   TinyTraining training;
   training.spec.set_balance("quantile");

@@ -45,7 +45,7 @@ v1::TrainSpec filled_train(const v1::TrainSpec& train) {
   if (!filled.has_dropped_tokens()) filled.set_dropped_tokens("zero");
   if (!filled.has_from_scratch()) filled.set_from_scratch(false);
   if (!filled.has_balance()) filled.set_balance(default_balance(filled));
-  if (!filled.has_balance_scope()) filled.set_balance_scope("micro_batch");
+  if (!filled.has_balance_scope()) filled.set_balance_scope("global_batch");
   if (!filled.has_load_estimator()) filled.set_load_estimator("exact");
   if (!filled.has_selection_bias_rate()) filled.set_selection_bias_rate(kSelectionBiasRate);
   if (!filled.has_z_loss()) filled.set_z_loss(0);
@@ -100,7 +100,7 @@ void check_routers(const v1::TrainSpec& train, const FieldChecks& checks) {
     no_effect("balance_loss", train.balance_loss(), "auxiliary");
   if (!has_loss && train.attention_balance_loss() > 0 && train.attention_balance_loss() != train.balance_loss())
     no_effect("attention_balance_loss", train.attention_balance_loss(), "auxiliary");
-  if (balance != "auxiliary" && train.has_balance_scope() && train.balance_scope() != "micro_batch")
+  if (balance != "auxiliary" && train.balance_scope() == "sequence")  // the others are defaults, of now and of before
     no_effect("balance_scope", train.balance_scope(), "auxiliary");
   if (balance != "auxiliary" && train.has_balance_layers() && train.balance_layers() != "per_layer")
     no_effect("balance_layers", train.balance_layers(), "auxiliary");
