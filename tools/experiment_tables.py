@@ -6,7 +6,7 @@
 
 The table of a pipeline stands between `<!-- table: PIPELINE -->` and `<!-- end -->`. A claim is judged between
 `<!-- claim: PIPELINE A < B [converted] [in DOMAIN] -->` and `<!-- end -->`: A and B are variants, compared seed by seed by their
-mean loss after training (`converted`: before; `in DOMAIN`: in that domain alone).
+mean loss after training (`converted`: before; `in DOMAIN`: in that domain alone). A name with spaces stands in "".
 
     A < B    reproduced: lower in every seed; not reproduced: higher in every seed; undecided: the seeds disagree
     A ~ B    reproduced: the means differ by less than 1 %; not reproduced: by more, with one sign in every seed; else undecided
@@ -108,11 +108,12 @@ def seed_losses(rows, variant, state, domain, claim):
 
 
 def verdict(claim, rows):
-    parts = re.fullmatch(r"(\S+) ([<~=]) (\S+)( converted)?( in (\S+))?", claim)
+    parts = re.fullmatch(r'("[^"]+"|\S+) ([<~=]) ("[^"]+"|\S+)( converted)?( in (\S+))?', claim)
     if not parts:
         raise Problem(f"claim '{claim}': expected 'A < B [converted] [in DOMAIN]', 'A ~ B ...' or 'A = B ...'")
     state = "converted" if parts[4] else "trained"
-    first, second = (seed_losses(rows, name, state, parts[6], claim) for name in (parts[1], parts[3]))
+    names = [part.strip('"') for part in (parts[1], parts[3])]
+    first, second = (seed_losses(rows, name, state, parts[6], claim) for name in names)
     # A variant that draws nothing, such as a dense model, may have been measured once.
     count = max(len(first), len(second))
     first, second = (values * count if len(values) == 1 else values for values in (first, second))
@@ -130,7 +131,7 @@ def verdict(claim, rows):
     else:
         word = "not reproduced" if count in (lower, higher) else "undecided"
     each = ", ".join(f"{value:+.3f}" for value in differences)
-    return f"**{word}**: {parts[1]} less {parts[3]} is {mean:+.3f}" + (f" ({each})" if count > 1 else " (one seed)")
+    return f"**{word}**: {names[0]} less {names[1]} is {mean:+.3f}" + (f" ({each})" if count > 1 else " (one seed)")
 
 
 def written(text, summaries):
@@ -161,11 +162,11 @@ def self_test():
                 "converted": {"mean": spread(*converted), "domains": {"web": spread(*converted)}},
                 **({"trained": {"mean": spread(*trained), "domains": {"web": spread(*trained)}}} if trained else {})}
 
-    rows = [row("dense", [2.0], None), row("a (2 seeds)", [5, 6], [3.0, 3.2]), row("b (2 seeds)", [4, 7], [3.5, 3.5])]
+    rows = [row("dense", [2.0], None), row("dense, on", [2.0], [1.5]), row("a (2 seeds)", [5, 6], [3.0, 3.2]), row("b (2 seeds)", [4, 7], [3.5, 3.5])]
     summary = {"name": "p", "state": "SUCCEEDED", "comparison": rows}
     verdicts = {"a < b": "**reproduced**: a less b is -0.400 (-0.500, -0.300)", "b < a": "**not reproduced**",
                 "a < b converted": "**undecided**", "a < b in web": "**reproduced**", "dense < a converted": "**reproduced**",
-                "a ~ b": "**not reproduced**", "a ~ a": "**reproduced**: a less a is +0.000", "a ~ b converted": "**reproduced**",
+                '"dense, on" < a': "**reproduced**: dense, on less a is -1.600 (-1.500, -1.700)", "a ~ b": "**not reproduced**", "a ~ a": "**reproduced**: a less a is +0.000", "a ~ b converted": "**reproduced**",
                 "a = b": "**not reproduced**", "a = b converted": "**reproduced**", "a = a in web": "**reproduced**"}
     for claim, expected in verdicts.items():
         text = written(f"x<!-- table: p -->\nold<!-- end --> <!-- claim: p {claim} -->old<!-- end -->y", [("s", summary)])
