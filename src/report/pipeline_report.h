@@ -15,9 +15,10 @@
 namespace moe {
 
 /// Whether experts live while they are trained: at each validation the least of those of a layer over their mean, NaN
-/// where it is not finite. By the layer's name, "3" or "3 attention": [steps].
+/// where it is not finite. By part: [steps].
 struct ExpertCourse {
-  using Rows = std::map<std::string, std::vector<double>>;
+  using Part = std::pair<int64_t, bool>;  ///< layer, and whether it is its attention
+  using Rows = std::map<Part, std::vector<double>>;
   std::vector<int64_t> steps{};
   Rows least_output_share{};  ///< of its share of the layer's output
   Rows least_weight_rms{};    ///< of the root mean square of its weights

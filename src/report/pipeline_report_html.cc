@@ -116,15 +116,12 @@ std::string course_figure(const std::string& what, const StageReport& stage, con
   for (size_t i = 0; i < steps.size(); ++i) {
     if (is_drawn(i)) heatmap.columns.push_back(std::to_string(steps[i]));
   }
-  std::vector<std::string> names;
-  for (const auto& [name, values] : rows) names.push_back(name);
-  std::stable_sort(names.begin(), names.end(),
-                   [](const std::string& a, const std::string& b) { return std::stoi(a) < std::stoi(b); });
-  for (const std::string& name : names) {
-    heatmap.rows.push_back(name);
+  for (const auto& [part, values] : rows) {
+    const auto& [layer, is_of_attention] = part;
+    heatmap.rows.push_back(concat(layer, is_of_attention ? " attention" : ""));
     std::vector<double>& drawn = heatmap.values.emplace_back();
-    for (size_t i = 0; i < rows.at(name).size(); ++i) {
-      if (is_drawn(i)) drawn.push_back(rows.at(name)[i]);
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (is_drawn(i)) drawn.push_back(values[i]);
     }
   }
   return html_figure(concat(what, ", ", stage.name), render_heatmap(heatmap), "");

@@ -39,22 +39,21 @@ int terminal_width() {
   return kPlainWidth;
 }
 
+/// NaN where it is null, which numbers become that are not finite.
+double number_or_nan(const json& value) {
+  return value.is_number() ? value.get<double>() : std::nan("");
+}
+
 std::vector<LossPoint> loss_curve(const json& details) {
   std::map<int64_t, double> validation;
   for (const json& point : details.value("validation", json::array())) validation[point["step"]] = point["loss"];
   std::vector<LossPoint> curve;
   for (const json& point : details.value("curve", json::array())) {
-    LossPoint made{point[0].get<int64_t>(), point[1].is_number() ? point[1].get<double>() : std::nan(""), std::nullopt};
+    LossPoint made{point[0].get<int64_t>(), number_or_nan(point[1]), std::nullopt};
     if (const auto found = validation.find(made.step); found != validation.end()) made.validation = found->second;
     curve.push_back(made);
   }
   return curve;
-}
-
-/// NaN where it is null, which numbers become that are not finite, or is not there.
-double number_or_nan(const json& object, const char* key) {
-  const json value = object.value(key, json());
-  return value.is_number() ? value.get<double>() : std::nan("");
 }
 
 ExpertCourse expert_course(const json& details) {
@@ -62,10 +61,10 @@ ExpertCourse expert_course(const json& details) {
   for (const json& point : details.value("expert_vitality", json::array())) {
     course.steps.push_back(point["step"]);
     for (const json& part : point["parts"]) {
-      const std::string of_attention = part["part"] == "attention" ? " attention" : "";
-      const std::string row = std::to_string(part["layer"].get<int64_t>()) + of_attention;
-      if (of_attention.empty()) course.least_output_share[row].push_back(number_or_nan(part, "least_share_over_mean"));
-      course.least_weight_rms[row].push_back(number_or_nan(part, "least_rms_over_mean"));
+      const ExpertCourse::Part row{part["layer"], part["part"] == "attention"};
+      if (part.contains("least_share_over_mean"))
+        course.least_output_share[row].push_back(number_or_nan(part["least_share_over_mean"]));
+      course.least_weight_rms[row].push_back(number_or_nan(part["least_rms_over_mean"]));
     }
   }
   return course;
@@ -74,8 +73,7 @@ ExpertCourse expert_course(const json& details) {
 /// By layer, NaN of a dense one.
 std::vector<double> scales(const json& details, const char* key) {
   std::vector<double> values;
-  for (const json& scale : details.value(key, json::array()))
-    values.push_back(scale.is_number() ? scale.get<double>() : std::nan(""));
+  for (const json& scale : details.value(key, json::array())) values.push_back(number_or_nan(scale));
   return values;
 }
 

@@ -12,6 +12,17 @@
 #include "parallel/replicas.h"
 
 namespace moe {
+namespace {
+
+/// With this rank's experts, and the way to those of the others.
+LoadedModel on_mesh(const OpenedModel& model, Mesh& mesh, const at::TensorOptions& options, bool with_selection_bias) {
+  const ModelConfig& config = model.directory.config();
+  return {model.directory.path(),
+          load_decoder(model.directory, options, mesh.owned_experts(config), with_selection_bias),
+          config.moe ? make_dispatcher(mesh) : std::make_unique<LocalDispatcher>(), model.text};
+}
+
+}  // namespace
 
 LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, const at::TensorOptions& options,
                        const std::string& chat_template, const std::function<void(const ModelConfig&)>& check,
@@ -21,11 +32,8 @@ LoadedModel load_model(const std::filesystem::path& path, Mesh& mesh, const at::
   agree(mesh.world(), "load " + path.string(), [&] {
     OpenedModel opened = open_model(path, text_of_job(chat_template));
     if (top_k > 0) opened.directory.use_top_k(top_k);
-    const ModelConfig& config = opened.directory.config();
-    if (check) check(config);
-    model.emplace(
-        LoadedModel{path, load_decoder(opened.directory, options, mesh.owned_experts(config), with_selection_bias),
-                    config.moe ? make_dispatcher(mesh) : std::make_unique<LocalDispatcher>(), std::move(opened.text)});
+    if (check) check(opened.directory.config());
+    model.emplace(on_mesh(opened, mesh, options, with_selection_bias));
     if (mesh.world().size() == 1) return;
     facts[(path / "config.json").string()] = xxh3_hex_of_file(path / "config.json");
     facts["tokenizer of " + path.string()] = model->text.tokenizer ? model->text.tokenizer->digest() : "none";
@@ -42,9 +50,7 @@ LoadedModel load_model(const OpenedModel& model, const at::TensorOptions& option
 }
 
 LoadedModel load_model(const OpenedModel& model, Mesh& mesh) {
-  const ModelConfig& config = model.directory.config();
-  return {model.directory.path(), load_decoder(model.directory, at::kFloat, mesh.owned_experts(config)),
-          config.moe ? make_dispatcher(mesh) : std::make_unique<LocalDispatcher>(), model.text};
+  return on_mesh(model, mesh, at::kFloat, /*with_selection_bias=*/false);
 }
 
 }  // namespace moe

@@ -32,8 +32,8 @@ StageReport training(const std::string& name, int steps, double first, double la
     ExpertCourse& course = stage.expert_course;
     course.steps.push_back(i * steps / 10);
     for (int layer = 0; layer < 6; ++layer) {
-      course.least_output_share[std::to_string(layer)].push_back(layer == 5 ? 0.9 / i : 0.7 + 0.1 * rng.uniform());
-      course.least_weight_rms[std::to_string(layer)].push_back(0.95 + 0.01 * rng.uniform());
+      course.least_output_share[{layer, false}].push_back(layer == 5 ? 0.9 / i : 0.7 + 0.1 * rng.uniform());
+      course.least_weight_rms[{layer, false}].push_back(0.95 + 0.01 * rng.uniform());
     }
   }
   return stage;

@@ -113,19 +113,24 @@ TEST(BalanceFormsTest, TheConstantOfThePublishedSizes) {
   }
 }
 
+/// A training balanced by importance and load, with this coefficient.
+std::vector<json> lines_of_importance_load(double coefficient, int64_t steps) {
+  TinyTraining training;
+  give_router(training, {"mlp", "learned", "importance_load"});
+  training.spec.set_balance_loss(coefficient);
+  training.spec.set_steps(steps);
+  training.spec.set_learning_rate(3e-3);
+  training.spec.set_checkpoint_every(0);
+  const Options run{};
+  training.run(run);
+  return training.lines(run);
+}
+
 // llama-moe-v1 T17 (ii): trained on, the squared variations of importance and load end smaller than left alone. Of the
 // last ten steps, since the noise of one moves them.
 TEST(BalanceFormsTest, ImportanceLoadEvensTheLoad) {
   const auto last_variation = [](double coefficient) {
-    TinyTraining training;
-    give_router(training, {"mlp", "learned", "importance_load"});
-    training.spec.set_balance_loss(coefficient);
-    training.spec.set_steps(40);
-    training.spec.set_learning_rate(3e-3);
-    training.spec.set_checkpoint_every(0);
-    const Options run{};
-    training.run(run);
-    const std::vector<json> lines = training.lines(run);
+    const std::vector<json> lines = lines_of_importance_load(coefficient, 40);
     double sum = 0;
     for (size_t i = lines.size() - 10; i < lines.size(); ++i) sum += lines[i]["balance_loss"].get<double>();
     return sum / 10;
@@ -139,15 +144,7 @@ TEST(BalanceFormsTest, ImportanceLoadEvensTheLoad) {
 /// and smaller than it began. (That it grows without is of text that can be learned: docs/experiments.md.)
 TEST(BalanceFormsTest, ImportanceLoadEvensEveryLayer) {
   const auto variations = [](double coefficient) {
-    TinyTraining training;
-    give_router(training, {"mlp", "learned", "importance_load"});
-    training.spec.set_balance_loss(coefficient);
-    training.spec.set_steps(80);
-    training.spec.set_learning_rate(3e-3);
-    training.spec.set_checkpoint_every(0);
-    const Options run{};
-    training.run(run);
-    const std::vector<json> lines = training.lines(run);
+    const std::vector<json> lines = lines_of_importance_load(coefficient, 80);
     // Of the loads of ten steps: by layer, at the beginning and at the end.
     const auto squared_variation = [&](size_t first, size_t layer) {
       std::vector<double> load(4, 0);
