@@ -200,6 +200,15 @@ MUTATIONS = [
              "a job that one GPU cannot hold is tried elsewhere"),
     Mutation("gpus-by-number", "src/worker/devices.cc", "if (is_new) continue;", "if (is_new && rank == 0) continue;",
              "moe_cuda_run_tests moe_worker_on_host", "DeviceRunTest.RanksThatSeeOneGpuEach*", "launchers that show each rank one GPU are served"),
+    # Training in bfloat16.
+    Mutation("weights-of-before", "src/train/recipes/language_model.cc", "  }\n  if (working_) working_->round();\n}", "  }\n}", "moe_train_tests",
+             "Bfloat16TrainingTest.LossesAreNear*", "the decoder computes with what the optimizer made of the masters"),
+    Mutation("weights-of-the-start", "src/train/recipes/language_model.cc", "  if (working_) working_->round();\n  agree(", "  agree(", "moe_train_tests",
+             "Bfloat16TrainingTest.CheckpointsHold*", "the decoder goes on with the masters of the checkpoint"),
+    Mutation("micro-batches-in-bfloat16", "src/train/working_weights.cc", "sum.add_(gradient);", "sum.copy_((sum + gradient).to(at::kBFloat16));",
+             "moe_train_tests", "Bfloat16TrainingTest.MicroBatches*", "gradients of micro-batches are summed in float"),
+    Mutation("routers-in-bfloat16", "src/model/parameters.cc", "return options_.dtype(sum_type(c10::typeMetaToScalarType(options_.dtype())));", "return options_;",
+             "moe_train_tests", "Bfloat16TrainingTest.Routers*", "routers are not rounded to 8 bits"),
     # Plans.
     Mutation("router-without-gradient-untold", "src/pipeline/kinds/convert.cc", "top_k != 1 || router.topk_norm()", "top_k >= 1 || router.topk_norm()", "moe_pipeline_tests",
              "WarningsTest.*", "renorm at top_k 1 teaches the router nothing"),

@@ -117,7 +117,7 @@ class Analyzer {
   bool has_fresh_routers() const { return request_.spec.routers() == "fresh"; }
 
   LoadedModel load(const std::filesystem::path& path) {
-    return load_model(path, mesh_, compute_type(request_.gang), request_.spec.template_(),
+    return load_model(path, mesh_, weight_type(request_.gang), request_.spec.template_(),
                       [&](const ModelConfig& config) { sequence_length_for(config, request_.spec.sequence_length()); });
   }
 

@@ -96,6 +96,7 @@ Decoder::Decoder(ModelConfig config, const at::TensorOptions& options, const Own
 
 Decoder::~Decoder() = default;
 Decoder::Decoder(Decoder&&) noexcept = default;
+Decoder& Decoder::operator=(Decoder&&) noexcept = default;
 
 const ModelConfig& Decoder::config() const {
   return state_->config;

@@ -37,6 +37,7 @@ class Decoder {
   Decoder(ModelConfig config, const at::TensorOptions& options, const OwnedExperts& experts);
   ~Decoder();
   Decoder(Decoder&&) noexcept;
+  Decoder& operator=(Decoder&&) noexcept;
 
   const ModelConfig& config() const;
   std::vector<Parameter>& parameters();

@@ -2,6 +2,8 @@
 
 #include <optional>
 
+#include "model/kernel_views.h"
+
 namespace moe {
 namespace {
 
@@ -22,7 +24,7 @@ class ParameterBuilder {
   void add(const TensorSpec& spec) {
     if (!spec.id.is_routed()) {
       parameters_.push_back({.name = spec.name,
-                             .value = at::empty(spec.shape, options_),
+                             .value = at::empty(spec.shape, options_of(spec.id)),
                              .decays = spec.shape.size() > 1,
                              .id = spec.id});
     } else if (spec.id.is_of_attention()) {
@@ -30,6 +32,11 @@ class ParameterBuilder {
     } else if (is_first_of(spec.id.layer, stacked_ffn_)) {
       add_ffn_stacks(spec.id.layer);
     }
+  }
+
+  at::TensorOptions options_of(const TensorId& id) const {
+    if (!is_of_router(id.part) && id.part != TensorPart::kSelectionBias) return options_;
+    return options_.dtype(sum_type(c10::typeMetaToScalarType(options_.dtype())));
   }
 
   static bool is_first_of(int64_t layer, int64_t& stacked_layer) {

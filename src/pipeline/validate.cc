@@ -42,7 +42,7 @@ void check_gang(const v1::GangSpec& gang, const FieldChecks& checks) {
   checks.at_least("ranks", gang.has_ranks(), gang.ranks(), 0);
   checks.at_least("expert_parallel", gang.has_expert_parallel(), gang.expert_parallel(), 0);
   checks.choice("device", gang.has_device(), gang.device(), {"cpu", "cuda"});
-  checks.choice("dtype", gang.has_dtype(), gang.dtype(), {"float32", "float64"});
+  checks.choice("dtype", gang.has_dtype(), gang.dtype(), {"float32", "bfloat16", "float64"});
 }
 
 // "convert, train or export": what a stage must be to offer a model.

@@ -26,7 +26,7 @@ struct LoadedModel {
   const ModelConfig& config() const { return decoder.config(); }
 };
 
-/// Loads the experts that `mesh` gives this rank, in the options' type (kFloat or kDouble), on their device.
+/// Loads the experts that `mesh` gives this rank, in the options' type, on their device.
 /// Collective; the mesh must outlive the result. Throws, on every rank, what opening the directory throws on one, and
 /// StorageError if the ranks read unlike weights, config.json or tokenizer. `chat_template` is what the job names,
 /// empty for the model's own. `check` may throw, before the weights are read, what speaks against the model.

@@ -20,8 +20,16 @@ int64_t sequence_length_for(const ModelConfig& config, int64_t given) {
   return given > 0 ? given : std::min(kDefaultLength, config.max_positions);
 }
 
-at::ScalarType compute_type(const v1::GangSpec& gang) {
+at::ScalarType weight_type(const v1::GangSpec& gang) {
   return gang.dtype() == "float64" ? at::kDouble : at::kFloat;
+}
+
+at::ScalarType compute_type(const v1::GangSpec& gang) {
+  return gang.dtype() == "bfloat16" ? at::kBFloat16 : weight_type(gang);
+}
+
+at::TensorOptions weight_options(const v1::GangSpec& gang) {
+  return at::TensorOptions(weight_type(gang)).device(device_of(gang.device()));
 }
 
 at::TensorOptions compute_options(const v1::GangSpec& gang) {

@@ -184,6 +184,7 @@ StepOutcome compute_gradients(Decoder& decoder, TokenDispatcher& dispatcher, Mes
     if (!out.attention_router.empty() && options.on_attention_routing)
       options.on_attention_routing(out.attention_router);
     loss.backward();
+    if (options.on_gradients) options.on_gradients();
   }
   const at::Tensor measured_N2 = statistics.totals().to(like.device());
   at::Tensor sums = at::cat({loss_share, routers.shares(), measured_N2.flatten()});

@@ -47,6 +47,8 @@ struct StepOptions {
   /// The same of attention.
   std::function<void(const std::vector<RouterStats>&)> on_attention_routing = {};
   bool reads_each_token = false;  ///< they do: RouterStats::routing too
+  /// After each micro-batch's backward; may be empty.
+  std::function<void()> on_gradients = {};
   /// Of routers that have noise and of experts chosen at random; first_token is filled in.
   NoiseSource noise{};
   ExpertChoice choice = ExpertChoice::kRouter;

@@ -163,13 +163,12 @@ TEST(ValidateTest, LayoutsThatDoNotDivide) {
 }
 
 TEST(ValidateTest, FieldsOfTheGang) {
-  EXPECT_THAT(
-      problems_of(kConvert, "{gang: {ranks: -1, expert_parallel: -2, device: gpu, dtype: float16}}"),
-      ElementsAre(
-          "a.yaml:5: defaults.gang.ranks: must be at least 0 (-1)",
-          "a.yaml:5: defaults.gang.expert_parallel: must be at least 0 (-2)",
-          "a.yaml:5: defaults.gang.device: unknown value (gpu); did you mean 'cpu'? known: cpu, cuda",
-          "a.yaml:5: defaults.gang.dtype: unknown value (float16); did you mean 'float32'? known: float32, float64"));
+  EXPECT_THAT(problems_of(kConvert, "{gang: {ranks: -1, expert_parallel: -2, device: gpu, dtype: float16}}"),
+              ElementsAre("a.yaml:5: defaults.gang.ranks: must be at least 0 (-1)",
+                          "a.yaml:5: defaults.gang.expert_parallel: must be at least 0 (-2)",
+                          "a.yaml:5: defaults.gang.device: unknown value (gpu); did you mean 'cpu'? known: cpu, cuda",
+                          "a.yaml:5: defaults.gang.dtype: unknown value (float16); did you mean 'bfloat16'? known: "
+                          "float32, bfloat16, float64"));
 }
 
 TEST(ValidateTest, Gates) {

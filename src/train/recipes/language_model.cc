@@ -142,11 +142,12 @@ LanguageModel::LanguageModel(const TrainRequest& request, Mesh& mesh, const Grou
       spec_(request.spec),
       mesh_(mesh),
       model_(load_model(
-          request.model, mesh, compute_options(request.gang), spec_.template_(),
+          request.model, mesh, weight_options(request.gang), spec_.template_(),
           [this](const ModelConfig& config) { check_routers(spec_, config); },
           /*with_selection_bias=*/bias_rule(spec_).has_value())),
       parameters_(in_groups(model_.decoder.parameters(), group_of)) {
   if (spec_.from_scratch()) draw_fresh_weights(parameters_.all, model_.config(), request.seed);
+  if (compute_type(request.gang) != weight_type(request.gang)) begin_masters();
   if (const std::optional<BiasRule> rule = bias_rule(spec_); rule && model_.config().moe) {
     const MoeConfig& moe = *model_.config().moe;
     const double rate = spec_.selection_bias_rate();
@@ -157,6 +158,15 @@ LanguageModel::LanguageModel(const TrainRequest& request, Mesh& mesh, const Grou
   agree(mesh_.world(), "read the data for " + request_.model.string(), [this] { read_data(); });
   const std::string idle = idle_ranks(mesh_.world().size(), spec_.micro_batch_rows());
   if (mesh_.world().rank() == 0 && !idle.empty()) log_warning("event=ranks_without_rows; " + idle);
+}
+
+/// What was loaded becomes the masters.
+void LanguageModel::begin_masters() {
+  const ModelConfig config = model_.config();
+  masters_ =
+      std::exchange(model_.decoder, Decoder(config, compute_options(request_.gang), mesh_.owned_experts(config)));
+  working_.emplace(parameters_.all, model_.decoder.parameters());
+  working_->round();
 }
 
 void LanguageModel::read_data() {
@@ -235,6 +245,10 @@ RecipeStep LanguageModel::step(int64_t finished) {
       attention_selection_balance_->add(routers);
     };
   }
+  if (working_) {
+    working_->require_gradients();
+    options.on_gradients = [this] { working_->move_gradients(); };
+  }
   const StepOutcome outcome =
       compute_gradients(model_.decoder, *model_.dispatcher, mesh_, *loader_, first_row(finished), options);
   RecipeStep step{.loss = outcome.loss,
@@ -262,10 +276,13 @@ std::vector<int64_t> LanguageModel::missed_updates() const {
 }
 
 void LanguageModel::after_update() {
-  if (are_routers_frozen_) ++frozen_updates_;
-  if (are_routers_frozen_) return;
-  if (selection_balance_) selection_balance_->update(mesh_.world());
-  if (attention_selection_balance_) attention_selection_balance_->update(mesh_.world());
+  if (are_routers_frozen_) {
+    ++frozen_updates_;
+  } else {
+    if (selection_balance_) selection_balance_->update(mesh_.world());
+    if (attention_selection_balance_) attention_selection_balance_->update(mesh_.world());
+  }
+  if (working_) working_->round();
 }
 
 std::optional<Validation> LanguageModel::validate() {
@@ -305,6 +322,7 @@ void LanguageModel::restore(const json& scalars) {
   }
   // A version that kept no count gave routers the count of all updates.
   frozen_updates_ = scalars.value(kFrozenUpdates, int64_t{0});
+  if (working_) working_->round();
   agree(mesh_.world(), "go to the place in the data", [&] {
     if (scalars.contains("place")) loader_->go_to(scalars.at("place"));
   });
@@ -317,8 +335,8 @@ std::unique_ptr<RunSummary> LanguageModel::summary() const {
 void LanguageModel::write_output() {
   ModelConfig config = model_.config();
   if (!chat_template_.empty()) config.source["chat_template_name"] = chat_template_;
-  write_model(request_.output, request_.model, model_.decoder, config, compute_type(request_.gang), mesh_.world(),
-              mesh_.replica_group().rank() == 0, jinja_);
+  write_model(request_.output, request_.model, masters_ ? *masters_ : model_.decoder, config,
+              weight_type(request_.gang), mesh_.world(), mesh_.replica_group().rank() == 0, jinja_);
 }
 
 }  // namespace moe

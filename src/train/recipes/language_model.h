@@ -15,6 +15,7 @@
 #include "train/recipe.h"
 #include "train/selection_balance.h"
 #include "train/train_request.h"
+#include "train/working_weights.h"
 
 namespace moe {
 
@@ -39,6 +40,7 @@ class LanguageModel final : public Recipe {
   void write_output() override;
 
  private:
+  void begin_masters();
   void read_data();
   void freeze_routers(bool are_frozen);
   int64_t first_row(int64_t finished) const;
@@ -46,9 +48,11 @@ class LanguageModel final : public Recipe {
   const TrainRequest& request_;
   const v1::TrainSpec& spec_;
   Mesh& mesh_;
-  LoadedModel model_;
-  TrainedParameters parameters_;                                 ///< the decoder's
-  std::optional<SelectionBalance> selection_balance_;            ///< where the spec balances so
+  LoadedModel model_;                                  ///< what computes
+  std::optional<Decoder> masters_;                     ///< where it computes in a type in which weights are not kept
+  TrainedParameters parameters_;                       ///< the masters', or of the decoder that computes
+  std::optional<WorkingWeights> working_;              ///< beside masters
+  std::optional<SelectionBalance> selection_balance_;  ///< where the spec balances so
   std::optional<SelectionBalance> attention_selection_balance_;  ///< the same, of attention's routers
   bool are_routers_frozen_ = false;                              ///< in the step at hand
   int64_t frozen_updates_ = 0;                                   ///< of the optimizer, while routers were frozen

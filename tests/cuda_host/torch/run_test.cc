@@ -66,18 +66,42 @@ class DeviceRunTest : public ::testing::Test {
   }
 
   /// `collectives`: of GPUs.
-  fs::path run(const std::string& device, int ranks, int expert_parallel,
-               const std::string& collectives = "nccl") const {
-    const fs::path out = folder_ / concat(device, ranks, expert_parallel, collectives);
+  fs::path run(const std::string& device, int ranks, int expert_parallel, const std::string& collectives = "nccl",
+               const std::string& dtype = "float32") const {
+    const fs::path out = folder_ / concat(device, ranks, expert_parallel, collectives, dtype);
     const fs::path program =
         fs::path(testing::build_dir()) / (device == "cuda" ? "bin/cuda_torch" : "bin") / "moe-worker";
     const testing::ProcessResult ran =
         testing::run_process(words(program, folder_ / "run.yaml", out, ranks,
                                    {"--set", concat("defaults.gang.expert_parallel=", expert_parallel), "--set",
-                                    "defaults.gang.device=" + device, "--collectives", collectives}),
+                                    "defaults.gang.device=" + device, "--set", "defaults.gang.dtype=" + dtype,
+                                    "--collectives", collectives}),
                              {{"MOE_CUDA_HOST_DEVICES", collectives == "nccl" ? std::to_string(ranks) : "1"}});
     EXPECT_EQ(ran.exit_code, 0) << ran.err;
     return out;
+  }
+
+  /// Losses of the two steps and of the evaluation, relative to what is expected; in one type experts get the same
+  /// tokens.
+  static void expect_near(const fs::path& out, const fs::path& wanted, double tolerance, bool in_one_type = true) {
+    const std::vector<json> expected = read_json_lines(wanted / "metrics.jsonl"),
+                            found = read_json_lines(out / "metrics.jsonl");
+    ASSERT_EQ(found.size(), expected.size());
+    int steps = 0;
+    for (size_t i = 0; i < expected.size(); ++i) {
+      if (!expected[i].contains("loss")) continue;
+      ++steps;
+      if (in_one_type) {
+        EXPECT_EQ(found[i]["expert_load"], expected[i]["expert_load"]);
+      }
+      const auto loss = expected[i]["loss"].get<double>();
+      EXPECT_NEAR(found[i]["loss"].get<double>(), loss, tolerance * loss);
+    }
+    EXPECT_EQ(steps, 2);
+    const auto evaluated = [](const fs::path& of) {
+      return json::parse(read_file(of / "summary.json"))["stages"][2]["metrics"]["loss"].get<double>();
+    };
+    EXPECT_NEAR(evaluated(out), evaluated(wanted), tolerance * evaluated(wanted));
   }
 
   testing::TempDir folder_;
@@ -90,23 +114,14 @@ TEST_F(DeviceRunTest, APipelineGivesWhatItGivesOnTheCpu) {
     const fs::path cpu = run("cpu", ranks, expert_parallel, collectives),
                    cuda = run("cuda", ranks, expert_parallel, collectives);
     if (HasFailure()) return;
-    const std::vector<json> expected = read_json_lines(cpu / "metrics.jsonl"),
-                            found = read_json_lines(cuda / "metrics.jsonl");
-    ASSERT_EQ(found.size(), expected.size());
-    int steps = 0;
-    for (size_t i = 0; i < expected.size(); ++i) {
-      if (!expected[i].contains("loss")) continue;
-      ++steps;
-      EXPECT_EQ(found[i]["expert_load"], expected[i]["expert_load"]);
-      const auto loss = expected[i]["loss"].get<double>();
-      EXPECT_NEAR(found[i]["loss"].get<double>(), loss, kTolerance * loss);
-    }
-    EXPECT_EQ(steps, 2);
-    const auto evaluated = [](const fs::path& out) {
-      return json::parse(read_file(out / "summary.json"))["stages"][2]["metrics"]["loss"].get<double>();
-    };
-    EXPECT_NEAR(evaluated(cuda), evaluated(cpu), kTolerance * evaluated(cpu));
+    expect_near(cuda, cpu, kTolerance);
   }
+}
+
+TEST_F(DeviceRunTest, InBfloat16APipelineIsNearFloat32) {
+  const fs::path cpu = run("cpu", 2, 2), cuda = run("cuda", 2, 2, "nccl", "bfloat16");
+  if (HasFailure()) return;
+  expect_near(cuda, cpu, 2e-2, /*in_one_type=*/false);
 }
 
 TEST_F(DeviceRunTest, MoreRanksThanGpusAreRefusedWithNccl) {

@@ -152,6 +152,32 @@ TEST_P(AskedOnDeviceTest, StepsAreThoseOfTheCpu) {
   expect_listed();
 }
 
+/// What either rounds to 8 bits are sums in float32 of another order: now and then it is the neighbour.
+TEST_F(DeviceTrainingTest, InBfloat16StepsAreNearThoseOfTheCpu) {
+  TinyTraining training("bfloat16");
+  training.spec.set_steps(4);
+  training.spec.set_micro_steps(2);
+  training.validate(4);
+  for (const int ranks : {1, 2}) {
+    SCOPED_TRACE(ranks);
+    const TinyTraining::Options cpu{.job = concat("cpu", ranks), .ranks = ranks, .expert_parallel = ranks},
+        cuda{.job = concat("cuda", ranks), .ranks = ranks, .expert_parallel = ranks, .device = "cuda"};
+    ASSERT_TRUE(training.run(cpu));
+    ASSERT_TRUE(training.run(cuda));
+    const std::vector<json> found = training.lines(cuda), expected = training.lines(cpu);
+    ASSERT_EQ(found.size(), 4U);
+    for (size_t i = 0; i < found.size(); ++i) {
+      for (const char* number : {"loss", "gradient_norm", "balance_loss"}) {
+        const auto value = expected[i][number].get<double>();
+        EXPECT_NEAR(found[i][number].get<double>(), value, 1e-2 * value) << number << " of step " << i + 1;
+      }
+    }
+    const auto held_out = expected.back()["validation_loss"].get<double>();
+    EXPECT_NEAR(found.back()["validation_loss"].get<double>(), held_out, 1e-2 * held_out);
+  }
+  expect_listed();
+}
+
 TEST_F(DeviceTrainingTest, OperatorsOfATrainingAreOnTheList) {
   training_.spec.set_steps(2);
   training_.validate(2);
