@@ -206,7 +206,7 @@ MUTATIONS = [
     Mutation("weights-of-the-start", "src/train/recipes/language_model.cc", "  if (working_) working_->round();\n  agree(", "  agree(", "moe_train_tests",
              "Bfloat16TrainingTest.CheckpointsHold*", "the decoder goes on with the masters of the checkpoint"),
     Mutation("micro-batches-in-bfloat16", "src/train/working_weights.cc", "sum.add_(gradient);", "sum.copy_((sum + gradient).to(at::kBFloat16));",
-             "moe_train_tests", "Bfloat16TrainingTest.MicroBatches*", "gradients of micro-batches are summed in float"),
+             "moe_train_tests", "WorkingWeightsTest.Sums*", "gradients of micro-batches are summed in float"),
     Mutation("routers-in-bfloat16", "src/model/parameters.cc", "return options_.dtype(sum_type(c10::typeMetaToScalarType(options_.dtype())));", "return options_;",
              "moe_train_tests", "Bfloat16TrainingTest.Routers*", "routers are not rounded to 8 bits"),
     # Plans.

@@ -84,11 +84,14 @@ TEST_F(TrainStepTest, TheGlobalBatchCountsTheStepSoFar) {
   for (const auto& [name, gradient] : micro.gradients) EXPECT_TRUE(at::equal(gradient, global.gradients.at(name)));
 
   options.micro_steps = 3;
+  int backwards = 0;
   std::vector<std::vector<RouterStats>> seen;
   options.on_routing = [&](const std::vector<RouterStats>& routers) { seen.push_back(routers); };
   options.reads_each_token = true;
+  options.on_gradients = [&] { ++backwards; };
   const StepRun step = run(kMoe, 1, 1, options);
   ASSERT_EQ(seen.size(), 3U);
+  EXPECT_EQ(backwards, 3);
   double expected = 0;
   for (size_t layer = 0; layer < 2; ++layer) {
     std::vector<double> counts(8, 0);
