@@ -4,7 +4,7 @@
 #   bash deploy/install_deps.sh            build and run on CPU
 #   bash deploy/install_deps.sh --peers    also what only the tests use: public implementations, a browser, Prometheus, Clang, and a real
 #                                          model of 135 M parameters (tools/get_smollm2.sh) in $MOE_DEPS/smollm2
-#   bash deploy/install_deps.sh --cuda     also the CUDA libraries that LibTorch needs to use a GPU
+#   bash deploy/install_deps.sh --cuda     also the CUDA libraries that LibTorch needs to use a GPU and, where there is none, nvcc
 #
 # Debian packages come from apt (root only; an ordinary user is told which to ask for). LibTorch and CMake come from
 # PyPI into virtual environments outside the tree: $MOE_DEPS, by default moe-deps in the user's cache folder. Of transformers the
@@ -23,6 +23,8 @@ readonly packages=(
 # libFuzzer for the fuzz targets, clang-format for the form of the sources.
 readonly peer_packages=(chromium clang clang-format libclang-rt-dev prometheus)
 readonly torch_wheels=(torch==2.11.0 nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96)
+# Of one release with torch's libraries: the compiler, and what its headers include.
+readonly nvcc_wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-cccl==13.0.85)
 readonly tool_wheels=(cmake==4.4.5)
 readonly peer_wheels=(transformers==5.23.0 tokenizers==0.23.3 safetensors==0.8.0 sentencepiece==0.2.3 protobuf numpy scipy==1.17.1)
 readonly peer4_wheels=(transformers==4.57.3 tokenizers==0.22.2 huggingface_hub==0.36.2)
@@ -104,6 +106,18 @@ wheels() {
   echo "$*" >"$stamp"
 }
 
+# has_nvcc: is it where CMake looks for it (cmake/moe_cuda.cmake)?
+has_nvcc() { command -v nvcc >/dev/null || [[ -x /usr/local/cuda/bin/nvcc || -x /opt/cuda/bin/nvcc ]]; }
+
+# install_nvcc: beside torch's libraries, whose wheels lack the names that a linker asks for.
+install_nvcc() {
+  local toolkit library
+  wheels torch nvcc --no-deps -- "${nvcc_wheels[@]}"
+  toolkit="$(packages_folder torch)/nvidia/cu13"
+  ln -sfn lib "$toolkit/lib64"
+  for library in cudart cublasLt; do ln -sf "lib$library.so.13" "$toolkit/lib/lib$library.so"; done
+}
+
 install_packages
 mkdir -p "$deps" || fail "cannot create $deps; set MOE_DEPS to a folder that you can write to"
 wheels torch cpu --no-deps -- "${torch_wheels[@]}"
@@ -112,6 +126,7 @@ if ((want_cuda || want_peers)); then
   # Python's `import torch` loads the CUDA libraries even where there is no GPU; our own CPU programs never do.
   wheels torch cuda -- torch==2.11.0
 fi
+if ((want_cuda)) && ! has_nvcc; then install_nvcc; fi
 if ((want_peers)); then
   wheels peers peers -- "${peer_wheels[@]}"
   borrow peers torch

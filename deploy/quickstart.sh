@@ -39,17 +39,17 @@ while (($#)); do
 done
 
 case "$device" in
-  cpu) wanted=() ;;
-  cuda) wanted=(--cuda); assignments+=(--set defaults.gang.device=cuda) ;;
+  cpu) wanted=() preset=release ;;
+  cuda) wanted=(--cuda) preset=cuda; assignments+=(--set defaults.gang.device=cuda) ;;
   *) echo "quickstart: --device is '$device'; expected cpu or cuda" >&2; exit 64 ;;
 esac
 
 cd "$moe_root"
-bin="build/release/bin"
+bin="build/$preset/bin"
 announce "1/4 dependencies"
 bash deploy/install_deps.sh "${wanted[@]}" || give_up "installing dependencies failed; the reason is above"
 announce "2/4 build (first time: several minutes on two cores)"
-build_preset release moe-worker moe-coordinator moectl
+build_preset "$preset" moe-worker moe-coordinator moectl
 
 if ((standalone)); then
   announce "3/4 $config on $ranks ranks, results in $out"
