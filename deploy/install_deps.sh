@@ -106,8 +106,11 @@ wheels() {
   echo "$*" >"$stamp"
 }
 
-# has_nvcc: is it where CMake looks for it (cmake/moe_cuda.cmake)?
-has_nvcc() { command -v nvcc >/dev/null || [[ -x /usr/local/cuda/bin/nvcc || -x /opt/cuda/bin/nvcc ]]; }
+# has_nvcc: is the one that CMake finds (cmake/moe_cuda.cmake) of torch's CUDA?
+has_nvcc() {
+  local nvcc
+  nvcc=$(PATH="$PATH:/usr/local/cuda/bin:/opt/cuda/bin" command -v nvcc) && "$nvcc" --version | grep -q 'release 13\.'
+}
 
 # install_nvcc: beside torch's libraries, whose wheels lack the names that a linker asks for.
 install_nvcc() {

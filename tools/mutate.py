@@ -208,7 +208,11 @@ MUTATIONS = [
     Mutation("micro-batches-in-bfloat16", "src/train/working_weights.cc", "sum.add_(gradient);", "sum.copy_((sum + gradient).to(at::kBFloat16));",
              "moe_train_tests", "WorkingWeightsTest.Sums*", "gradients of micro-batches are summed in float"),
     Mutation("routers-in-bfloat16", "src/model/parameters.cc", "return options_.dtype(sum_type(c10::typeMetaToScalarType(options_.dtype())));", "return options_;",
-             "moe_train_tests", "Bfloat16TrainingTest.Routers*", "routers are not rounded to 8 bits"),
+             "moe_train_tests", "Bfloat16TrainingTest.WhatRoutes*", "routers are not rounded to 8 bits"),
+    Mutation("selection-biases-in-bfloat16", "src/model/parameters.cc", "if (!is_of_router(id.part) && id.part != TensorPart::kSelectionBias)", "if (!is_of_router(id.part))",
+             "moe_train_tests", "Bfloat16TrainingTest.WhatRoutes*", "selection biases are not rounded to 8 bits"),
+    Mutation("embedding-sums-in-bfloat16", "src/model/ops_permute.cc", "dy.to(sum_type(dy.scalar_type())), context", "dy, context", "moe_model_tests",
+             "BFloat16Test.ARowOfTheEmbedding*", "the gradient of a frequent token is not lost"),
     # Plans.
     Mutation("router-without-gradient-untold", "src/pipeline/kinds/convert.cc", "top_k != 1 || router.topk_norm()", "top_k >= 1 || router.topk_norm()", "moe_pipeline_tests",
              "WarningsTest.*", "renorm at top_k 1 teaches the router nothing"),

@@ -121,7 +121,7 @@ DecoderOutput Decoder::forward(const TokenBatch& batch, TokenDispatcher& dispatc
   const LayerContext context{s.config, rope, batch.cu_seqlens, dispatcher, options};
   DecoderOutput output;
   check_tokens(batch.tokens_T, s.config.vocab_size);
-  at::Tensor x = at::embedding(s.embedding, on_device(batch.tokens_T, device()));
+  at::Tensor x = ops::embedding(s.embedding, on_device(batch.tokens_T, device()));
   for (const Layer& layer : s.layers) {
     LayerOutput ran = run_layer(layer, x, context);
     x = std::move(ran.x_TD);

@@ -32,8 +32,8 @@ struct DecoderOutput {
 /// of ranks beyond the dispatcher it is handed. Not for concurrent use.
 class Decoder {
  public:
-  /// Allocates the parameters, contents undefined, of the options' type (kFloat or kDouble) on their device; with
-  /// `experts` of each layer.
+  /// Allocates the parameters as allocate_parameters() does, contents undefined, of the options' type on their device;
+  /// with `experts` of each layer.
   Decoder(ModelConfig config, const at::TensorOptions& options, const OwnedExperts& experts);
   ~Decoder();
   Decoder(Decoder&&) noexcept;

@@ -12,6 +12,9 @@
 /// is written (a product before its bias). T, R rows (may be 0), D hidden, I width, E experts, K slots.
 namespace moe::ops {
 
+/// Rows of weight [V, D] by their numbers, ids [T] int64 -> [T, D]. The gradient of a row sums over its tokens in fp32.
+at::Tensor embedding(const at::Tensor& weight_VD, const at::Tensor& ids_T);
+
 /// y = x W^T + b. Shapes x [T, I], weight [O, I], bias [O] or undefined -> [T, O].
 at::Tensor linear(const at::Tensor& x_TI, const at::Tensor& weight_OI, const at::Tensor& bias_O = {});
 

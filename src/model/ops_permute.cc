@@ -62,6 +62,24 @@ class UnpermuteFunction : public torch::autograd::Function<UnpermuteFunction> {
   }
 };
 
+/// By LibTorch, which would sum a row's gradient in its own type.
+class EmbeddingFunction : public torch::autograd::Function<EmbeddingFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& weight, const at::Tensor& ids) {
+    context->save_for_backward({ids});
+    context->saved_data["rows"] = weight.size(0);
+    return at::embedding(weight, ids);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const at::Tensor& dy = gradients[0];
+    const at::Tensor dweight = at::embedding_dense_backward(
+        dy.to(sum_type(dy.scalar_type())), context->get_saved_variables()[0], context->saved_data["rows"].toInt(),
+        /*padding_idx=*/-1, /*scale_grad_by_freq=*/false);
+    return {dweight.to(dy.scalar_type()), at::Tensor()};
+  }
+};
+
 /// The mirror image of PermuteFunction.
 class SumSlotsFunction : public torch::autograd::Function<SumSlotsFunction> {
  public:
@@ -86,6 +104,10 @@ class SumSlotsFunction : public torch::autograd::Function<SumSlotsFunction> {
 };
 
 }  // namespace
+
+at::Tensor embedding(const at::Tensor& weight_VD, const at::Tensor& ids_T) {
+  return EmbeddingFunction::apply(weight_VD, ids_T);
+}
 
 at::Tensor permute(const at::Tensor& x_TD, const at::Tensor& row_tokens_R, const at::Tensor& slot_rows_TK) {
   return PermuteFunction::apply(x_TD, row_tokens_R.contiguous(), slot_rows_TK.contiguous());

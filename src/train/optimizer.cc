@@ -16,6 +16,9 @@ AdamW::AdamW(std::vector<Parameter>& parameters, AdamWOptions options, std::vect
   for (size_t i = 0; i < parameters_.size(); ++i) {
     at::Tensor first, second;
     if (groups_[i].is_trained) {
+      const at::ScalarType type = parameters_[i].value.scalar_type();
+      MOE_CHECK(type == at::kFloat || type == at::kDouble, parameters_[i].name, " is trained in ", c10::toString(type),
+                ", in which small steps are lost; its master is what to train (train/working_weights.h)");
       first = at::zeros_like(parameters_[i].value, at::TensorOptions().requires_grad(false));
       second = at::zeros_like(parameters_[i].value, at::TensorOptions().requires_grad(false));
       if (std::find(kinds_.begin(), kinds_.end(), groups_[i]) == kinds_.end()) kinds_.push_back(groups_[i]);

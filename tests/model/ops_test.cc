@@ -222,6 +222,17 @@ TEST(BFloat16Test, ProductsAndMovesOfRowsAreThoseOfFloat64Rounded) {
       {random_normal({7, 19}, 1)});
 }
 
+/// 256 and 1 are 256 in bf16.
+TEST(BFloat16Test, ARowOfTheEmbeddingSumsOverItsTokensInFloat32) {
+  const at::Tensor weight = random_normal({3, 5}, 1, at::kBFloat16).requires_grad_(true),
+                   ids = at::ones({600}, at::kLong);
+  const at::Tensor rows = ops::embedding(weight, ids);
+  EXPECT_TRUE(at::equal(rows.detach(), weight.detach().index_select(0, ids)));
+  rows.backward(at::ones_like(rows));
+  EXPECT_EQ(weight.grad().scalar_type(), at::kBFloat16);
+  EXPECT_TRUE(at::equal(weight.grad().to(at::kFloat), at::tensor({0.F, 600.F, 0.F}).unsqueeze(1).expand({3, 5})));
+}
+
 TEST(BFloat16Test, OperationsOnRowsAreThoseOfFloat64Rounded) {
   const at::Tensor x = random_normal({37, 86}, 1), norm = random_normal({86}, 2), bias = random_normal({86}, 3);
   expect_same_in_bfloat16([](const auto& in) { return ops::linear(in[0], in[1], in[2]); },

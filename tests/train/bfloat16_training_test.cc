@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -138,16 +139,20 @@ TEST_F(Bfloat16TrainingTest, LayoutsAgreeAsFarAsTheirSumsAreRoundedAlike) {
   }
 }
 
-/// What the decoder chooses by is what the training moved.
-TEST_F(Bfloat16TrainingTest, SelectionBiasesAndFrozenRoutersAreNotRounded) {
+TEST_F(Bfloat16TrainingTest, SelectionBiasesMoveAndRoutersStandStillAsInFloat32) {
   change([](v1::TrainSpec& spec) {
     spec.set_balance("selection_bias");
     spec.set_selection_bias_rate(0.001);
-    spec.set_frozen_router_steps(4);
+    spec.set_frozen_router_steps(6);
   });
   ASSERT_TRUE(training_.run(job_));
   const ModelDirectory before(training_.folder() / "model"), after(training_.output(job_));
+  const std::map<std::string, at::Tensor> frozen = training_.checkpoint(job_, 6, 1);
   for (const TensorSpec& spec : logical_tensor_specs(after.config())) {
+    if (spec.id.part == TensorPart::kRouter) {
+      EXPECT_TRUE(at::equal(frozen.at(spec.name), before.tensor(spec.name))) << spec.name;
+      EXPECT_FALSE(at::equal(after.tensor(spec.name), before.tensor(spec.name))) << spec.name;
+    }
     if (spec.id.part != TensorPart::kSelectionBias) continue;
     const at::Tensor bias_E = after.tensor(spec.name);
     EXPECT_GT(bias_E.abs().max().item<double>(), 0);
@@ -156,16 +161,100 @@ TEST_F(Bfloat16TrainingTest, SelectionBiasesAndFrozenRoutersAreNotRounded) {
   training_.expect_same(training_.kill_and_resume({.job = "killed"}, 5), job_);
 }
 
-TEST_F(Bfloat16TrainingTest, RoutersOfTheDecoderThatComputesAreInFloat) {
-  const std::vector<Parameter> parameters =
-      allocate_parameters(testing::tiny_moe_config(4, 2, 12), at::kBFloat16, {{0, 4}, {}});
-  int64_t routers = 0;
-  for (const Parameter& parameter : parameters) {
-    const bool routes = is_of_router(parameter.id.part);
-    EXPECT_EQ(parameter.value.scalar_type(), routes ? at::kFloat : at::kBFloat16) << parameter.name;
-    routers += routes;
+/// Rows, outputs, gates, noise, gains and selection biases of routers, of attention's too, and gates of shared experts.
+TEST_F(Bfloat16TrainingTest, WhatRoutesIsInFloatInTheDecoderThatComputes) {
+  ModelConfig config = testing::with_attention_experts(
+      testing::with_shared_gate(testing::tiny_moe_config(4, 2, 12, 8), "softmax", 2, 1), 4, 2);
+  config.moe->has_selection_bias = config.moe->attention->has_selection_bias = true;
+  config.moe->router_noise = "learned";
+  config.moe->topk_norm = "one_plus";
+  std::set<TensorPart> seen;
+  for (const char* gate : {"mlp", "product"}) {
+    config.moe->router = gate;
+    for (const Parameter& parameter : allocate_parameters(config, at::kBFloat16, all_experts(config))) {
+      const bool routes = is_of_router(parameter.id.part) || parameter.id.part == TensorPart::kSelectionBias;
+      EXPECT_EQ(parameter.value.scalar_type(), routes ? at::kFloat : at::kBFloat16) << parameter.name;
+      if (routes) seen.insert(parameter.id.part);
+    }
   }
-  EXPECT_EQ(routers, 2);
+  EXPECT_THAT(seen, ::testing::UnorderedElementsAre(
+                        TensorPart::kRouter, TensorPart::kRouterOut, TensorPart::kRouterGate, TensorPart::kRouterNoise,
+                        TensorPart::kRouterGain, TensorPart::kSelectionBias, TensorPart::kSharedGate));
+}
+
+/// What a job may ask besides: every type meets the others.
+struct Asked {
+  const char* name;
+  void (*change)(ModelConfig& config, v1::TrainSpec& spec);
+  const char* kind = "llama";
+};
+const Asked kAsked[] = {
+    {"attention_experts",
+     [](ModelConfig& config, v1::TrainSpec&) { config = testing::with_attention_experts(config, 4, 2, 1); }},
+    {"keys_of_all_tokens",
+     [](ModelConfig& config, v1::TrainSpec&) {
+       config = testing::with_attention_experts(config, 4, 2);
+       config.moe->attention->kv_mode = "dense";
+     }},
+    {"shared_gate",
+     [](ModelConfig& config, v1::TrainSpec&) {
+       config = testing::with_shared_gate(testing::tiny_moe_config(4, 2, 12, 8), "softmax", 2, 2);
+     }},
+    {"dropped_tokens",
+     [](ModelConfig& config, v1::TrainSpec& spec) {
+       config = testing::tiny_moe_config(4, 1, 12);
+       spec.set_capacity_factor(1.25);
+       spec.set_dropped_tokens("input");
+     }},
+    {"noise",
+     [](ModelConfig& config, v1::TrainSpec& spec) {
+       config.moe->router_noise = "learned";
+       spec.set_balance("importance_load");
+     }},
+    {"quantile", [](ModelConfig&, v1::TrainSpec& spec) { spec.set_balance("quantile"); }},
+    {"gates_and_gains",
+     [](ModelConfig& config, v1::TrainSpec& spec) {
+       config.moe->router = "product";
+       config.moe->topk_norm = "one_plus";
+       spec.set_z_loss(0.01);
+       spec.set_balance_scope("sequence");
+     }},
+    {"from_scratch", [](ModelConfig&, v1::TrainSpec& spec) { spec.set_from_scratch(true); }},
+    {"tied_embeddings",
+     [](ModelConfig& config, v1::TrainSpec&) {
+       config.tie_word_embeddings = true;
+       config.source["tie_word_embeddings"] = true;
+     }},
+    {"qwen2", [](ModelConfig&, v1::TrainSpec&) {}, "qwen2"},
+    {"phi", [](ModelConfig&, v1::TrainSpec&) {}, "phi"}};
+
+class AskedInBfloat16Test : public ::testing::TestWithParam<Asked> {};
+INSTANTIATE_TEST_SUITE_P(, AskedInBfloat16Test, ::testing::ValuesIn(kAsked),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+TEST_P(AskedInBfloat16Test, LossesAreNearThoseInFloat32) {
+  std::vector<std::vector<json>> lines;
+  for (const char* dtype : {"bfloat16", "float32"}) {
+    TinyTraining training(dtype, GetParam().kind);
+    training.spec.set_steps(3);
+    training.spec.set_checkpoint_every(0);
+    ModelConfig config = testing::tiny_moe_config(4, 2, 12, 0, GetParam().kind);
+    GetParam().change(config, training.spec);
+    training.set_model(config);
+    training.validate(3);
+    const Options job{.ranks = 2, .expert_parallel = 2};
+    ASSERT_TRUE(training.run(job));
+    lines.push_back(training.lines(job));
+  }
+  ASSERT_EQ(lines[0].size(), 3U);
+  for (size_t i = 0; i < 3; ++i) {
+    for (const char* loss : {"loss", "validation_loss"}) {
+      if (!lines[1][i].contains(loss)) continue;
+      const auto value = lines[1][i][loss].get<double>();
+      EXPECT_NEAR(lines[0][i][loss].get<double>(), value, 2e-2 * value) << loss << " of step " << i + 1;
+      EXPECT_NE(lines[0][i][loss], lines[1][i][loss]) << "computed in float";
+    }
+  }
 }
 
 }  // namespace
